@@ -1,0 +1,118 @@
+"""The commands: two namespaces that share small numbers and nothing else.
+
+`HostCommand` is what a guest sends to its host, `GuestCommand` what a host sends to its guest. The
+evidence for each stands in ``protocol/README.md``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Self
+
+
+class Known(Enum):
+    """How well something about the protocol is known."""
+
+    CONFIRMED = "confirmed"
+    """Seen in the public trace, or sent by deployed tools and accepted by genuine guests."""
+    INFERRED = "inferred"
+    """Concluded from a name, a table or a position; no one has published it at work."""
+    UNKNOWN = "unknown"
+
+
+class Kind(Enum):
+    """What a frame's data is."""
+
+    EMPTY = "empty"
+    TEXT = "text"
+    """UTF-8 with a closing NUL that the length counts."""
+    INTEGER = "integer"
+    """Decimal text with its NUL."""
+    JSON = "json"
+    """A JSON document as text with its NUL."""
+    UNKNOWN = "unknown"
+
+
+class _Command(IntEnum):
+    known: Known
+    asks: Kind
+    answers: Kind
+    carries: str
+    dangerous: bool
+
+    def __new__(
+        cls,
+        value: int,
+        # Defaults, so that a type checker takes HostCommand(5) for the look-up that it is.
+        known: Known = Known.UNKNOWN,
+        asks: Kind = Kind.UNKNOWN,
+        answers: Kind = Kind.UNKNOWN,
+        carries: str = "",
+        danger: str = "",
+    ) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.known = known
+        member.asks = asks
+        member.answers = answers
+        member.carries = carries
+        member.dangerous = bool(danger)
+        return member
+
+
+_SURE, _LIKELY = Known.CONFIRMED, Known.INFERRED
+_NONE, _TEXT, _INT, _JSON, _WHAT = Kind.EMPTY, Kind.TEXT, Kind.INTEGER, Kind.JSON, Kind.UNKNOWN
+_RISKY = "dangerous"
+
+
+class HostCommand(_Command):
+    """Guest → host: what a guest asks or tells.
+
+    Each member has `known`, `asks` and `answers` (the kind of data in the request and in its
+    response) and `carries`, a sentence.
+    """
+
+    GUEST_INFO = 2, _LIKELY, _WHAT, _NONE, "the guest tells about itself; content unknown"
+    GUEST_POWER = 3, _SURE, _WHAT, _NONE, "the guest tells that it starts or restarts; marks a new boot"
+    HOST_VERSION = 4, _SURE, _NONE, _JSON, "the host's DSM build and small fix number"
+    GUEST_SERIAL = 5, _SURE, _NONE, _TEXT, "the guest's serial number"
+    GUEST_CPU = 7, _SURE, _NONE, _JSON, "the guest's CPU name and number of vCPUs"
+    VMM_VERSION = 8, _SURE, _NONE, _JSON, "the Virtual Machine Manager's version and build time"
+    HOST_VERSION_SECOND = 9, _LIKELY, _WHAT, _WHAT, "a second form of the host's version; content unknown"
+    NETWORK_RESULT = 10, _LIKELY, _WHAT, _JSON, "the outcome of a network change"
+    GUEST_UUID = 11, _SURE, _NONE, _TEXT, "the guest's UUID"
+    CLUSTER_UUID = 12, _SURE, _NONE, _TEXT, "the host cluster's UUID"
+    HOST_SERIAL = 13, _SURE, _NONE, _TEXT, "the host's serial number"
+    HOST_MAC = 14, _SURE, _NONE, _TEXT, "the host's MAC address, lower case with colons"
+    HOST_MODEL = 15, _SURE, _NONE, _TEXT, "the host's model"
+    UPDATE_DEADLINE = 16, _SURE, _NONE, _INT, "the licence's last day for updates, seconds since 1970"
+    GUEST_TIMESTAMP = 17, _SURE, _INT, _NONE, "the guest tells a time, seconds since 1970; no reply seen"
+
+
+class GuestCommand(_Command):
+    """Host → guest: what a host asks its guest to tell or do.
+
+    Members as in `HostCommand`, and `dangerous`: it can lose data, settings or a secret.
+    """
+
+    TEST = 0, _LIKELY, _WHAT, _WHAT, "a test; arguments unknown"
+    WEBAPI = 1, _LIKELY, _WHAT, _WHAT, "a call of DSM's web API; arguments unknown", _RISKY
+    GET_IP = 2, _LIKELY, _WHAT, _WHAT, "the guest's addresses"
+    GET_UPTIME = 5, _LIKELY, _WHAT, _WHAT, "how long the guest has been up"
+    POWEROFF = 6, _SURE, _NONE, _WHAT, "shut the guest down cleanly; its reply may be empty"
+    REBOOT = 8, _LIKELY, _WHAT, _WHAT, "restart the guest"
+    RESIZE_VDISK = 9, _LIKELY, _WHAT, _WHAT, "tell of a disk's new size; arguments unknown"
+    GET_INFORMATION = 10, _SURE, _NONE, _JSON, "the guest's settings and addresses"
+    GET_DSM_SETTING = 11, _LIKELY, _WHAT, _WHAT, "DSM's settings"
+    RESET = 12, _LIKELY, _WHAT, _WHAT, "reset to factory settings", _RISKY
+    DELETE_VDISK = 13, _LIKELY, _WHAT, _WHAT, "delete a disk; arguments unknown", _RISKY
+    FS_FREEZE = 14, _LIKELY, _WHAT, _WHAT, "hold the guest's file systems still"
+    FS_UNFREEZE = 15, _LIKELY, _WHAT, _WHAT, "let the guest's file systems go on"
+    GET_FIRMWARE_VERSION = 16, _LIKELY, _WHAT, _WHAT, "the guest's firmware version"
+    SET_NETWORK = 17, _LIKELY, _WHAT, _WHAT, "change the guest's network; arguments unknown"
+    GUEST_NOTIFY = 18, _LIKELY, _WHAT, _WHAT, "notify the guest; arguments unknown"
+    GET_DEFAULT_PW = 19, _LIKELY, _WHAT, _WHAT, "the guest's default password", _RISKY
+
+
+Command = HostCommand | GuestCommand | int
+"""A command of either namespace; one that has no name is its number."""

@@ -1,0 +1,120 @@
+"""The captures in ``captures/``: read, played again, and the same byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.captures.make_golden import ANSWERS, FOLDER, GOLDEN
+from vchannel import NEED_DATA, Connection, FrameRefused, HostCommand, Request, Role
+from vhostcomm.capture import (
+    Capture,
+    Direction,
+    FrameRecord,
+    Origin,
+    compare,
+    format_capture,
+    read_capture,
+    replay,
+)
+
+FILES = sorted(FOLDER.glob("*.jsonl"))
+
+
+def load(path: Path) -> Capture:
+    with path.open() as lines:
+        return read_capture(lines, str(path))
+
+
+def text(capture: Capture) -> str:
+    return "".join(format_capture(capture))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_read_and_written_again(path: Path) -> None:
+    assert text(load(path)) == path.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_replayed_and_recorded_again(path: Path) -> None:
+    """The guest's bytes into a host's connection, the host's answers through it: the same file comes out."""
+    capture = load(path)
+    assert text(Capture(capture.header, tuple(replay(forgetful(capture), Connection(Role.HOST))))) == text(
+        forgetful(capture)
+    )
+
+
+def forgetful(capture: Capture) -> Capture:
+    """Without the remarks on what was assumed: the one thing in a capture that didn't go over the wire."""
+    return Capture(
+        capture.header,
+        tuple(
+            FrameRecord(record.time, record.direction, record.frame, record.refused)
+            if isinstance(record, FrameRecord)
+            else record
+            for record in capture.records
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_made_from_what_is_known(name: str) -> None:
+    assert (FOLDER / name).read_text() == text(GOLDEN[name]())
+
+
+def test_every_reconstructed_capture_has_its_maker() -> None:
+    reconstructed = {path.name for path in FILES if load(path).header.origin is Origin.RECONSTRUCTED}
+    assert reconstructed == set(GOLDEN)
+
+
+def test_every_command_is_there() -> None:
+    capture = load(FOLDER / "every-command.jsonl")
+    asked = {
+        record.frame.command
+        for record in capture.records
+        if isinstance(record, FrameRecord) and record.direction is Direction.TO_HOST
+    }
+    assert asked >= set(HostCommand)
+
+
+def test_damage_is_damage() -> None:
+    """What the file calls refused is refused, by that field and value; every good question gets its answer."""
+    capture = load(FOLDER / "damage.jsonl")
+    connection = Connection(Role.HOST)
+    refused = []
+    for record in capture.records:
+        if record.direction is Direction.TO_HOST:
+            connection.receive_data(record.raw)
+            while (event := connection.next_event()) is not NEED_DATA:
+                if isinstance(event, FrameRefused) and event.field != "is_response":
+                    refused.append((event.field, event.value))
+    assert ("request_length", -1) in refused
+    assert ("request_length", 4033) in refused
+    assert ("response_length", 1 << 20) in refused
+    assert ("needs_response", 2) in refused
+    asked = [
+        record for record in capture.records if isinstance(record, FrameRecord) and record.frame.needs_response == 1
+    ]
+    answered = [record for record in capture.records if record.direction is Direction.TO_GUEST]
+    assert len([record for record in asked if not record.refused]) == len(answered)
+
+
+def test_replayed_with_answers_of_ones_own() -> None:
+    capture = load(FOLDER / "every-command.jsonl")
+
+    def answer(request: Request) -> bytes:
+        known = ANSWERS.get(request.command, b"") if isinstance(request.command, HostCommand) else b""
+        return b"MINE\0" if request.command is HostCommand.GUEST_SERIAL else known
+
+    again = Capture(capture.header, tuple(replay(capture, Connection(Role.HOST), answer)))
+    assert [difference.what for difference in compare(capture, again)] == [
+        "GUEST_SERIAL response_length: 14 | 5",
+        "GUEST_SERIAL data: b'0000000000000\\x00' | b'MINE\\x00'",
+    ]
+
+
+def test_replayed_from_the_other_end() -> None:
+    """A guest's connection takes the host's side of the same capture."""
+    capture = forgetful(load(FOLDER / "graceful-stop.jsonl"))
+    assert tuple(replay(capture, Connection(Role.GUEST))) == capture.records

@@ -1,0 +1,308 @@
+"""What a connection makes of bytes, and of its caller."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vchannel.feeding import Feed, drain, facts, guest, host
+from vchannel import (
+    NEED_DATA,
+    Connection,
+    GuestCommand,
+    HostCommand,
+    MisuseError,
+    PreparedAnswer,
+    Request,
+    Response,
+    Role,
+    SkipReason,
+    UnsolicitedResponse,
+    encode_text,
+)
+
+SERIAL = encode_text("0000000000000")
+
+
+def test_a_question_and_its_answer(feed: Feed) -> None:
+    asking, answering = guest(), host()
+    question = Request.of(HostCommand.GUEST_SERIAL, guest_uuid=bytes(range(16)), guest_id=3)
+    (asked,) = feed(answering, asking.send(question))
+    assert isinstance(asked, Request)
+    assert (asked.command, asked.data, asked.needs_response) == (HostCommand.GUEST_SERIAL, b"", True)
+    assert (asked.request_id, asked.guest_uuid, asked.guest_id) == (question.request_id, bytes(range(16)), 3)
+
+    (answer,) = feed(asking, answering.send(asked.reply(SERIAL)))
+    assert isinstance(answer, Response)
+    assert answer.request is question
+    assert answer.text == "0000000000000"
+    assert answer.problem is None
+    repeated = ["request_id", "guest_uuid", "guest_id", "command", "sub_command", "reserved"]
+    assert [getattr(answer.frame, name) for name in repeated] == [getattr(asked.frame, name) for name in repeated]
+    assert (answer.frame.needs_response, answer.frame.response_length) == (0, 14)
+    assert asking.waiting == ()
+
+
+def test_several_frames_in_order(feed: Feed) -> None:
+    asking = guest()
+    sent = [Request.of(command) for command in HostCommand]
+    events = feed(host(), b"".join(map(asking.send, sent)))
+    assert [(event.command, event.request_id) for event in events if isinstance(event, Request)] == [
+        (each.command, each.request_id) for each in sent
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 1, 6, 18, 200, -1, 2**31 - 1, -(2**31)])
+def test_unknown_commands_pass_through(feed: Feed, number: int) -> None:
+    (asked,) = feed(host(), Request.of(number, b"\xff").raw)
+    assert isinstance(asked, Request)
+    assert type(asked.command) is int
+    assert asked.command == number
+    assert (asked.data, asked.problem) == (b"\xff", None)
+    assert asked.reply().frame.command == number
+
+
+def test_the_namespaces_are_two(feed: Feed) -> None:
+    """Command 10 means one thing from the guest, and another to it."""
+    (from_guest,) = feed(host(), Request.of(10).raw)
+    (from_host,) = feed(guest(), Request.of(10).raw)
+    assert isinstance(from_guest, Request)
+    assert isinstance(from_host, Request)
+    assert from_guest.command is HostCommand.NETWORK_RESULT
+    assert from_host.command is GuestCommand.GET_INFORMATION
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(b"\xffsoon\0", "not UTF-8"), (b"1648798789", "without its closing NUL"), (b"soon\0", "not a decimal number")],
+)
+def test_odd_data_is_told_with_the_request(feed: Feed, data: bytes, why: str) -> None:
+    end = host()
+    odd = Request.of(HostCommand.GUEST_TIMESTAMP, data)
+    good = Request.of(HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
+    first, second = feed(end, odd.raw + good.raw)
+    assert isinstance(first, Request)
+    assert isinstance(second, Request)
+    assert first.data == data
+    assert first.problem is not None
+    assert first.problem.field == "data"
+    assert why in str(first.problem)
+    assert second.problem is None
+    assert end.statistics.data_problems == 1
+
+
+def test_odd_data_is_told_with_the_response(feed: Feed) -> None:
+    end = host()
+    question = Request.of(GuestCommand.GET_INFORMATION)
+    end.send(question)
+    (answer,) = feed(end, question.reply(b'{"data":\0').raw)
+    assert isinstance(answer, Response)
+    assert answer.problem is not None
+    assert "not JSON" in str(answer.problem)
+
+
+# -- whose response it is
+
+
+def test_by_id_in_any_order(feed: Feed) -> None:
+    end = host()
+    first, second = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP)
+    end.send(first)
+    end.send(second)
+    events = feed(end, second.reply(b"2").raw + first.reply(b"1").raw)
+    assert [(event.request, event.data) for event in events if isinstance(event, Response)] == [
+        (second, b"2"),
+        (first, b"1"),
+    ]
+
+
+def without_id(request: Request, data: bytes) -> bytes:
+    return bytes(8) + request.reply(data).raw[8:]
+
+
+def test_by_command_where_ids_are_not_repeated(feed: Feed) -> None:
+    end = host()
+    asked = [Request.of(command) for command in (GuestCommand.GET_IP, GuestCommand.GET_UPTIME, GuestCommand.GET_IP)]
+    for each in asked:
+        end.send(each)
+    events = feed(end, b"".join(without_id(asked[place], bytes([place])) for place in (1, 0, 2)))
+    assert [event.request for event in events if isinstance(event, Response)] == [asked[1], asked[0], asked[2]]
+    assert end.waiting == ()
+
+
+def unsolicited(feed: Feed, end: Connection, raw: bytes) -> str:
+    (event,) = feed(end, raw)
+    assert isinstance(event, UnsolicitedResponse)
+    assert event.raw == raw
+    return event.why
+
+
+def test_an_answer_to_nothing(feed: Feed) -> None:
+    end = host()
+    assert "no request for its command" in unsolicited(feed, end, Request.of(GuestCommand.GET_IP).reply().raw)
+    assert end.statistics.unsolicited == 1
+
+
+def test_an_id_with_another_command(feed: Feed) -> None:
+    end = host()
+    question = Request.of(GuestCommand.GET_IP)
+    end.send(question)
+    wrong = Request.of(GuestCommand.GET_UPTIME, request_id=question.request_id)
+    assert "request for command 2" in unsolicited(feed, end, wrong.reply().raw)
+    assert end.waiting == (question,)
+
+
+def test_a_late_answer_is_not_taken_for_another(feed: Feed) -> None:
+    end = host()
+    late, waiting = Request.of(GuestCommand.GET_INFORMATION), Request.of(GuestCommand.GET_INFORMATION)
+    end.send(late)
+    assert end.forget(late)
+    assert not end.forget(late)
+    end.send(waiting)
+    assert "given up" in unsolicited(feed, end, late.reply(b"{}\0").raw)
+    assert end.waiting == (waiting,)
+
+
+def test_a_foreign_id_once_ids_are_known_to_be_repeated(feed: Feed) -> None:
+    end = host()
+    known, waiting = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP)
+    end.send(known)
+    end.receive_data(known.reply().raw)
+    assert isinstance(end.next_event(), Response)
+    end.send(waiting)
+    assert "repeats ids" in unsolicited(feed, end, Request.of(GuestCommand.GET_IP).reply().raw)
+    assert end.waiting == (waiting,)
+
+
+def test_forgetting_another_of_the_same_id() -> None:
+    end = host()
+    sent, twin = Request.of(2, request_id=5), Request.of(2, request_id=5)
+    end.send(sent)
+    assert not end.forget(twin)
+    assert end.waiting == (sent,)
+
+
+def test_ids_are_not_to_be_guessed() -> None:
+    ids = {Request.of(2).request_id for _ in range(1000)}
+    assert len(ids) > 990
+    assert all(0 < each < 2**32 for each in ids)
+    assert len({each & 0xFF for each in ids}) > 200
+
+
+# -- unfinished frames
+
+
+def test_a_partial_frame_is_dropped_when_asked(feed: Feed) -> None:
+    end = host()
+    good = Request.of(HostCommand.GUEST_SERIAL).raw
+    end.receive_data(good[:2048])
+    assert end.next_event() is NEED_DATA
+    end.discard_partial()
+    (skipped,) = drain(end)
+    assert facts([skipped]) == [skipped]
+    assert getattr(skipped, "reason", None) is SkipReason.SILENCE
+    assert getattr(skipped, "data", None) == good[:2048]
+    (asked,) = feed(end, good)
+    assert isinstance(asked, Request)
+    assert end.statistics.skipped_bytes == 2048
+
+
+def test_dropping_nothing_is_no_event() -> None:
+    end = host()
+    end.discard_partial()
+    assert end.next_event() is NEED_DATA
+
+
+def test_dropping_across_reads() -> None:
+    end = host()
+    end.receive_data(b"a" * 10)
+    end.receive_data(b"b" * 10)
+    end.discard_partial(SkipReason.CLOSED)
+    (event,) = drain(end)
+    assert getattr(event, "data", None) == b"a" * 10 + b"b" * 10
+    assert getattr(event, "reason", None) is SkipReason.CLOSED
+
+
+# -- the caller's mistakes
+
+
+def test_events_come_before_dropping() -> None:
+    end = host()
+    end.receive_data(Request.of(5).raw)
+    with pytest.raises(MisuseError, match=r"call next_event\(\) until it returns NEED_DATA"):
+        end.discard_partial()
+
+
+def test_the_wrong_namespace() -> None:
+    with pytest.raises(MisuseError, match="the host's end asks commands of GuestCommand"):
+        host().send(Request.of(HostCommand.GUEST_SERIAL))
+    with pytest.raises(MisuseError, match="the guest's end answers commands of GuestCommand"):
+        guest().send(Request.of(HostCommand.GUEST_SERIAL).reply())
+
+
+def test_an_id_that_waits_already() -> None:
+    end = host()
+    end.send(Request.of(2, request_id=9))
+    with pytest.raises(MisuseError, match=r"request id 0x9 waits .* forget\(\)"):
+        end.send(Request.of(2, request_id=9))
+
+
+def test_data_that_fits_nowhere() -> None:
+    with pytest.raises(MisuseError, match="data of 4033 bytes"):
+        Request.of(2, bytes(4033))
+    with pytest.raises(MisuseError, match="data of 4033 bytes"):
+        Request.of(2).reply(bytes(4033))
+    with pytest.raises(MisuseError, match=r"data is 'text': it takes bytes; encode_text\(\)"):
+        Request.of(2, "text")  # type: ignore[arg-type]
+
+
+def test_a_notification_does_not_wait() -> None:
+    end = guest()
+    end.send(Request.of(HostCommand.GUEST_POWER, needs_response=False))
+    assert end.waiting == ()
+    assert end.statistics.sent_requests == 1
+
+
+# -- answers prepared once
+
+
+def test_prepared_is_the_same_as_made_each_time() -> None:
+    prepared = PreparedAnswer(HostCommand.GUEST_SERIAL, SERIAL)
+    end = host()
+    for request in (
+        Request.of(HostCommand.GUEST_SERIAL, guest_uuid=bytes(range(16)), guest_id=0),
+        Request.of(HostCommand.GUEST_SERIAL, b"data", needs_response=False),
+    ):
+        assert end.answer(request, prepared) == end.send(request.reply(SERIAL))
+    assert end.statistics.sent_responses == 4
+
+
+def test_prepared_repeats_odd_fields_too() -> None:
+    end = host()
+    end.receive_data(Request.of(HostCommand.GUEST_SERIAL).raw)
+    plain = end.next_event()
+    assert isinstance(plain, Request)
+    odd = plain.raw[:56] + b"\2\0\0\0\0\0\0\0" + plain.raw[64:]
+    end.receive_data(odd)
+    request = end.next_event()
+    assert isinstance(request, Request)
+    answer = end.answer(request, PreparedAnswer(HostCommand.GUEST_SERIAL, SERIAL))
+    assert answer == end.send(request.reply(SERIAL))
+    assert answer[56:64] == b"\2\0\0\0\0\0\0\0"
+
+
+def test_prepared_for_another_command() -> None:
+    with pytest.raises(MisuseError, match="an answer to command 13 for a request of 5"):
+        host().answer(Request.of(HostCommand.GUEST_SERIAL), PreparedAnswer(HostCommand.HOST_SERIAL, SERIAL))
+
+
+def test_statistics_count() -> None:
+    asking, answering = guest(), host()
+    answering.receive_data(b"junk" * 25 + asking.send(Request.of(HostCommand.GUEST_SERIAL)))
+    for event in drain(answering):
+        if isinstance(event, Request):
+            asking.receive_data(answering.send(event.reply(SERIAL)))
+    drain(asking)
+    seen = answering.statistics
+    assert (seen.bytes_received, seen.requests, seen.refused, seen.skipped_bytes) == (4196, 1, 1, 100)
+    assert (seen.sent_responses, asking.statistics.responses, asking.statistics.sent_requests) == (1, 1, 1)
+    assert Connection(Role.HOST).statistics.bytes_received == 0

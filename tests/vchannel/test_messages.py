@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vchannel import (
+    NEVER,
+    TEXT_SIZE,
+    CpuInfo,
+    GuestInformation,
+    HostVersion,
+    Interface,
+    Kind,
+    MisuseError,
+    NetworkDetail,
+    NetworkResult,
+    PayloadError,
+    VmmVersion,
+    decode_integer,
+    decode_json,
+    decode_text,
+    encode_integer,
+    encode_json,
+    encode_text,
+)
+from vchannel.messages import data_problem
+
+
+def test_text_counts_its_nul() -> None:
+    assert encode_text("0000000000000") == b"0000000000000\0"
+    assert len(encode_text("x" * TEXT_SIZE)) == 4032
+    assert decode_text(b"with\0rest") == "with"
+    assert decode_text(b"without") == "without"
+    assert decode_text(b"\xffno") == r"\xffno"
+
+
+def test_text_that_does_not_fit() -> None:
+    with pytest.raises(MisuseError, match="text of 4032 bytes: a frame carries at most 4031"):
+        encode_text("x" * 4032)
+    with pytest.raises(MisuseError, match="NUL inside"):
+        encode_text("a\0b")
+
+
+@given(st.integers(-(2**63), NEVER))
+def test_integers_are_text(value: int) -> None:
+    assert encode_integer(value) == str(value).encode() + b"\0"
+    assert decode_integer(encode_integer(value)) == value
+
+
+@pytest.mark.parametrize("data", [b"", b"soon\0", b"1.5\0", b"9223372036854775808\0", b"9" * 4000, "٣\0".encode()])
+def test_what_is_no_integer(data: bytes) -> None:
+    with pytest.raises(PayloadError) as caught:
+        decode_integer(data)
+    assert caught.value.field == "data"
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (HostVersion(), '{"buildnumber":69057,"smallfixnumber":0}'),
+        (CpuInfo(), '{"cpuinfo":"QEMU, Virtual CPU, X86_64, 1","vcpu_num":1}'),
+        (CpuInfo("a,,", 4), '{"cpuinfo":"a,,, 4","vcpu_num":4}'),
+        (
+            VmmVersion(timestamp=1650802981032),
+            '{"id":"Virtualization","name":"Virtual Machine Manager","timestamp":1650802981032,"version":"2.6.5-12202"}',
+        ),
+        (NetworkResult(), '{"detail":[{"success":false,"type":"set_net"}]}'),
+        (NetworkResult((NetworkDetail("x", success=True), NetworkDetail())), None),
+    ],
+)
+def test_payloads(payload: HostVersion | CpuInfo | VmmVersion | NetworkResult, text: str | None) -> None:
+    data = payload.to_data()
+    if text is not None:
+        assert data == text.encode() + b"\0"
+    assert type(payload).from_data(data) == payload
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "field"),
+    [
+        (HostVersion, "[]", "data"),
+        (HostVersion, '{"buildnumber":"69057","smallfixnumber":0}', "buildnumber"),
+        (HostVersion, '{"buildnumber":true,"smallfixnumber":0}', "buildnumber"),
+        (CpuInfo, '{"vcpu_num":1}', "cpuinfo"),
+        (VmmVersion, '{"version":"1"}', "timestamp"),
+        (NetworkResult, '{"detail":{}}', "detail"),
+        (NetworkResult, '{"detail":[{"type":"x","success":1}]}', "detail[0].success"),
+        (NetworkResult, '{"detail":[3]}', "detail[0]"),
+    ],
+)
+def test_payloads_of_another_shape(
+    kind: type[HostVersion | CpuInfo | VmmVersion | NetworkResult], text: str, field: str
+) -> None:
+    with pytest.raises(PayloadError) as caught:
+        kind.from_data(encode_text(text))
+    assert caught.value.field == field
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "nul", "[" * 4000, "NaN", '{"a":-Infinity}', "1" * 4031])
+def test_what_is_no_json(text: str) -> None:
+    if text == "1" * 4031:  # a number, if a long one: Python's own limit is beyond what a frame carries
+        assert decode_json(encode_text(text)) == int(text)
+        return
+    with pytest.raises(PayloadError, match=r"data is|not a JSON"):
+        decode_json(encode_text(text))
+
+
+def information(http_port: object = 5000, ip: object = None) -> bytes:
+    return encode_json({"data": {"dsm_setting": {"data": {"http_port": http_port}}, "ip": {"data": ip}}})
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        (5000, 5000),
+        ("5000", 5000),
+        (None, None),
+        ("", None),
+        (0, None),
+        (65536, None),
+        (True, None),
+        ("5e3", None),
+        ([], None),
+    ],
+)
+def test_http_port_is_read_tolerantly(told: object, read: int | None) -> None:
+    assert GuestInformation.from_data(information(told)).http_port == read
+
+
+def test_interfaces_are_read_tolerantly() -> None:
+    told = [
+        {"name": "lo", "ip": "127.0.0.1"},
+        {"name": "eth0"},
+        {"name": "eth0", "ip": "2001:db8::1"},
+        {"name": "eth1", "ip": 5},
+        {"ip": "192.0.2.1"},
+        "eth2",
+        None,
+    ]
+    found = GuestInformation.from_data(information(ip=told))
+    assert found.interfaces == (
+        Interface("lo", "127.0.0.1"),
+        Interface("eth0"),
+        Interface("eth0", "2001:db8::1"),
+        Interface("eth1"),
+    )
+    assert found.address() == "2001:db8::1"
+    assert found.address("eth1") is None
+    assert found.document == json.loads(decode_text(information(ip=told)))
+
+
+@pytest.mark.parametrize("text", ["{}", '{"data":null}', '{"data":{"ip":[],"dsm_setting":{"data":[]}}}'])
+def test_information_without_what_is_looked_for(text: str) -> None:
+    found = GuestInformation.from_data(encode_text(text))
+    assert (found.http_port, found.interfaces) == (None, ())
+
+
+def test_information_must_be_an_object() -> None:
+    with pytest.raises(PayloadError, match="not a JSON object"):
+        GuestInformation.from_data(b"[]\0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "why"),
+    [
+        (Kind.TEXT, b"no nul", "without its closing NUL"),
+        (Kind.TEXT, b"a\0b\0", "NUL inside"),
+        (Kind.TEXT, b"ab\xff\0", "not UTF-8 at byte 2"),
+        (Kind.INTEGER, b"x\0", "not a decimal number"),
+        (Kind.JSON, b"{\0", "not JSON"),
+        (Kind.JSON, b"[" * 4000 + b"\0", "nested too deep"),
+        (Kind.JSON, b"no nul", "without its closing NUL"),
+    ],
+)
+def test_problems_of_data(kind: Kind, data: bytes, why: str) -> None:
+    problem = data_problem(kind, data)
+    assert problem is not None
+    assert problem.field == "data"
+    assert why in problem.why
+    assert len(str(problem)) < 300
+    assert str(problem).isascii() or "…" in str(problem)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_no_data_is_no_problem(kind: Kind) -> None:
+    assert data_problem(kind, b"") is None
+
+
+@given(st.sampled_from(Kind), st.binary(max_size=4032))
+def test_any_data_has_a_problem_or_none(kind: Kind, data: bytes) -> None:
+    problem = data_problem(kind, data)
+    assert problem is None or isinstance(problem, PayloadError)

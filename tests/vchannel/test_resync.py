@@ -1,0 +1,207 @@
+"""Out of step, and back."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.vchannel.feeding import Feed, drain, facts, guest, host, in_pieces, whole
+from vchannel import (
+    DATA_SIZE,
+    FRAME_SIZE,
+    BytesSkipped,
+    Event,
+    FrameRefused,
+    GuestCommand,
+    HostCommand,
+    Request,
+    Response,
+    Role,
+    UnsolicitedResponse,
+    encode_text,
+)
+
+GOOD_ID, OTHER_ID = 0xC0FFEE01, 0xC0FFEE02
+GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=GOOD_ID).raw
+OTHER = Request.of(HostCommand.GUEST_CPU, request_id=OTHER_ID).raw
+
+
+def answered(events: list[Event]) -> list[int]:
+    """The ids of the requests."""
+    return [event.request_id for event in events if isinstance(event, Request)]
+
+
+def accounted(events: list[Event]) -> bytes:
+    """Every byte that is in an event, in order."""
+    return b"".join(
+        event.data if isinstance(event, BytesSkipped) else event.raw
+        for event in events
+        if isinstance(event, Request | Response | UnsolicitedResponse | BytesSkipped)
+    )
+
+
+JUNK: dict[str, Callable[[int], bytes]] = {
+    "random": lambda size: random.Random(size).randbytes(size),
+    "zeros": bytes,
+    "ones": lambda size: b"\1" * size,
+    "text": lambda size: (b"login: \r\n" * size)[:size],
+    "words of 1": lambda size: (b"\1\0\0\0" * size)[:size],
+}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("size", [1, 3, 4, 8, 31, 63, 64, 65, 100, 1000, 4032, 4033, 4095, 4096, 4097, 5000, 9000])
+def test_junk_before_frames(feed: Feed, kind: str, size: int) -> None:
+    end = host()
+    junk = JUNK[kind](size)
+    events = feed(end, junk + GOOD + OTHER + GOOD)
+    assert answered(events) == [GOOD_ID, OTHER_ID, GOOD_ID]
+    assert isinstance(events[0], FrameRefused)
+    assert accounted(events) == junk + GOOD + OTHER + GOOD
+    assert end.statistics.skipped_bytes == size
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("size", [1, 3, 4, 8, 24, 63, 100, 1000, 4092, 4095, 4097, 5000])
+def test_junk_between_frames(feed: Feed, kind: str, size: int) -> None:
+    events = feed(host(), GOOD + JUNK[kind](size) + OTHER + GOOD)
+    assert answered(events) == [GOOD_ID, OTHER_ID, GOOD_ID]
+
+
+@pytest.mark.parametrize("start", [1, 4, 8, 24, 32, 63, 64, 65, 100, 2048, 4000, 4095])
+@pytest.mark.parametrize("data", [b"", encode_text("1648798789"), b"x" * DATA_SIZE])
+def test_a_start_in_the_middle(feed: Feed, start: int, data: bytes) -> None:
+    cut = Request.of(HostCommand.GUEST_TIMESTAMP, data).raw[start:]
+    assert answered(feed(host(), cut + GOOD + OTHER)) == [GOOD_ID, OTHER_ID]
+
+
+def test_a_start_anywhere_in_the_middle() -> None:
+    for start in range(1, FRAME_SIZE):
+        assert answered(whole(host(), GOOD[start:] + OTHER + GOOD)) == [OTHER_ID, GOOD_ID], start
+
+
+def test_half_a_frame_then_a_fresh_one(feed: Feed) -> None:
+    """At once, without silence: the half frame takes the fresh one's head; the one behind it is understood."""
+    events = feed(host(), GOOD[:2048] + OTHER + GOOD)
+    assert answered(events)[-1] == GOOD_ID
+    assert accounted(events) == GOOD[:2048] + OTHER + GOOD
+
+
+def with_field(offset: int, value: int) -> bytes:
+    return GOOD[:offset] + struct.pack("<i", value) + GOOD[offset + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("field", "offset", "value"),
+    [
+        ("is_request", 32, 2),
+        ("is_request", 32, -1),
+        ("is_response", 36, 1),
+        ("is_response", 32, 0),
+        ("needs_response", 40, 2),
+        ("needs_response", 40, -1),
+        ("request_length", 44, -1),
+        ("request_length", 44, 4033),
+        ("request_length", 44, 2**31 - 1),
+        ("response_length", 48, -(2**31)),
+        ("response_length", 48, 5000),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", OTHER], ids=["first", "behind a good frame"])
+def test_a_header_out_of_range(feed: Feed, before: bytes, field: str, offset: int, value: int) -> None:
+    """It is named and counted, as often as it comes, and the next good frame is understood."""
+    bad = with_field(offset, value)
+    end = host()
+    events = feed(end, before + bad + bad + GOOD)
+    refused = [event for event in events if isinstance(event, FrameRefused)]
+    expected = 0 if field == "is_response" and offset == 32 else value
+    assert [(event.field, event.value) for event in refused] == [(field, expected)] * 2
+    assert [event.offset for event in refused] == [len(before), len(before) + FRAME_SIZE]
+    assert [event.header for event in refused] == [bad[:64]] * 2
+    assert f"{field} is {expected}" in str(refused[0])
+    assert answered(events)[-1] == GOOD_ID
+    assert accounted(events) == before + bad + bad + GOOD
+    assert end.statistics.refused == 2
+
+
+def test_bytes_lost_between_frames() -> None:
+    """Wherever a piece is missing, the frames behind it are understood but for one that the damaged one ate."""
+    for lost in range(1, FRAME_SIZE):
+        events = whole(host(), GOOD + GOOD[lost:] + OTHER + OTHER + GOOD)
+        assert answered(events)[-2:] == [OTHER_ID, GOOD_ID], lost
+
+
+@pytest.mark.parametrize(("offset", "value"), [(56, 0), (56, 1000), (56, -1), (60, 1000), (60, -1)])
+def test_odd_fields_behind_a_good_frame_are_taken(feed: Feed, offset: int, value: int) -> None:
+    odd = with_field(offset, value)
+    assert answered(feed(host(), GOOD + odd + GOOD)) == [GOOD_ID, GOOD_ID, GOOD_ID]
+
+
+@pytest.mark.parametrize(("field", "offset", "value"), [("sub_command", 56, 0), ("reserved", 60, -1)])
+def test_odd_fields_at_the_start_are_not(feed: Feed, field: str, offset: int, value: int) -> None:
+    events = feed(host(), with_field(offset, value) + GOOD)
+    assert isinstance(events[0], FrameRefused)
+    assert (events[0].field, events[0].value) == (field, value)
+    assert answered(events) == [GOOD_ID]
+
+
+def test_a_guest_gets_back_in_step_too(feed: Feed) -> None:
+    end = guest()
+    question = Request.of(HostCommand.GUEST_SERIAL)
+    end.send(question)
+    events = feed(end, bytes(100) + question.reply(b"1\0").raw + Request.of(GuestCommand.POWEROFF).raw)
+    assert [type(event) for event in events] == [FrameRefused, BytesSkipped, Response, Request]
+    assert end.role is Role.GUEST
+
+
+def test_junk_without_end_is_handed_out_as_it_comes() -> None:
+    end = host()
+    out = 0
+    for _ in range(64):
+        end.receive_data(b"\xa5" * 1000)
+        out += len(accounted(drain(end)))
+        assert end.held < FRAME_SIZE
+    assert out + end.held == 64_000
+
+
+pieces = st.one_of(
+    st.binary(max_size=200),
+    st.sampled_from([GOOD, OTHER, GOOD[:2048], GOOD[2048:], with_field(44, 5000), bytes(64), bytes(4096), b"\1\0\0\0"]),
+    st.builds(lambda data, command: Request.of(command, data).raw, st.binary(max_size=DATA_SIZE), st.integers(0, 20)),
+    st.builds(lambda request, data: Request.of(request).reply(data).raw, st.integers(0, 20), st.binary(max_size=64)),
+    st.builds(random.Random(1).randbytes, st.integers(0, 5000)),
+)
+streams = st.lists(pieces, max_size=8).map(b"".join)
+
+
+@given(streams, st.lists(st.integers(0, 6000), max_size=30))
+def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
+    at = sorted({min(cut, len(stream)) for cut in cuts})
+    chunks = [stream[a:b] for a, b in zip([0, *at], [*at, len(stream)], strict=True)]
+    one, other = host(), host()
+    events = whole(one, stream)
+    assert facts(in_pieces(other, chunks)) == facts(events)
+    assert other.statistics == one.statistics
+    assert one.held == other.held == len(stream) - len(accounted(events))
+    assert accounted(events) == stream[: len(stream) - one.held]
+
+
+@given(streams)
+def test_whatever_came_before_a_good_frame_behind_it_is_understood(stream: bytes) -> None:
+    """One good frame is lost to a stream that ends amid another, one more where it seemed vouched for; no third."""
+    events = whole(host(), stream + GOOD + GOOD + OTHER)
+    assert answered(events)[-1] == OTHER_ID
+
+
+@given(st.binary(max_size=20_000))
+def test_arbitrary_bytes_never_raise(data: bytes) -> None:
+    for end in host(), guest():
+        events = whole(end, data)
+        end.discard_partial()
+        assert accounted(events + drain(end)) == data
+        assert end.held == 0

@@ -1,0 +1,46 @@
+"""Captures: what went over one channel, as a text file that can be read, compared and played again.
+
+Everything here is pure: text and events in, records and text out. `format` is the file, `record`
+makes records of a connection's events, `replay` plays a capture against a connection, `redact`
+takes identities out, `compare` tells two captures apart.
+"""
+
+from vhostcomm.capture.compare import Difference, compare
+from vhostcomm.capture.format import (
+    Capture,
+    CaptureHeader,
+    Direction,
+    FrameRecord,
+    Origin,
+    Record,
+    SkippedRecord,
+    command_name,
+    format_capture,
+    format_header,
+    format_record,
+    read_capture,
+)
+from vhostcomm.capture.record import Recorder
+from vhostcomm.capture.redact import Redactor, redact
+from vhostcomm.capture.replay import replay
+
+__all__ = [
+    "Capture",
+    "CaptureHeader",
+    "Difference",
+    "Direction",
+    "FrameRecord",
+    "Origin",
+    "Record",
+    "Recorder",
+    "Redactor",
+    "SkippedRecord",
+    "command_name",
+    "compare",
+    "format_capture",
+    "format_header",
+    "format_record",
+    "read_capture",
+    "redact",
+    "replay",
+]

@@ -1,0 +1,48 @@
+"""A capture as a transcript for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vchannel import decode_text
+from vchannel.errors import shorten
+from vhostcomm.capture.format import Capture, Direction, Record, SkippedRecord, command_name
+
+_ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
+
+
+def transcript(capture: Capture) -> Iterator[str]:
+    """The lines: what the capture is, then one for each record, with everything unusual about it."""
+    header = capture.header
+    redacted = ", redacted" if header.redacted else ""
+    yield f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {header.producer}"
+    yield header.provenance
+    yield ""
+    for record in capture.records:
+        yield f"{record.time:10.3f}  {_ARROWS[record.direction]} {_tell(record)}"
+
+
+def _tell(record: Record) -> str:
+    if isinstance(record, SkippedRecord):
+        return f"{len(record.raw)} bytes in no frame ({record.why.value})"
+    frame = record.frame
+    kind = "asks" if frame.needs_response else "tells"
+    words = [
+        "answers" if frame.is_response else kind,
+        f"{frame.command} {command_name(record) or '(unknown)'}",
+    ]
+    if frame.data:
+        text = decode_text(frame.data)
+        words.append(text if text.isprintable() and frame.data == text.encode() + b"\0" else shorten(frame.data))
+    remarks = [f"id {frame.request_id:#x}"]
+    if frame.guest_id != 10_000_000:
+        remarks.append(f"guest id {frame.guest_id}")
+    if any(frame.guest_uuid):
+        remarks.append(f"uuid {frame.guest_uuid.hex()}")
+    if (frame.sub_command, frame.reserved) != (1, 0):
+        remarks.append(f"sub-command {frame.sub_command}, reserved {frame.reserved}")
+    if frame.padding:
+        remarks.append(f"{len(frame.padding)} bytes of padding")
+    if record.refused:
+        remarks.append(f"REFUSED: {record.refused}")
+    return f"{' '.join(words)}  [{', '.join(remarks)}]"

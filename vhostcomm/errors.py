@@ -1,0 +1,29 @@
+"""What vhostcomm tells its user: what is wrong, where, and what to do about it.
+
+VhostcommError       exit status 1
+└── CaptureError     a capture file that can't be read, with its line
+"""
+
+from __future__ import annotations
+
+
+class VhostcommError(Exception):
+    """An error with a message made for the user; `exit_code` is the process's."""
+
+    exit_code = 1
+
+
+class UsageError(VhostcommError):
+    """A mistake in the command line."""
+
+    exit_code = 2
+
+
+class CaptureError(VhostcommError):
+    """A capture that is not one. `path` and `line` say where."""
+
+    def __init__(self, path: str, line: int, what: str) -> None:
+        self.path = path
+        self.line = line
+        self.what = what
+        super().__init__(f"{path}:{line}: {what}")
