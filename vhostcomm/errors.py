@@ -19,6 +19,16 @@ class UsageError(VhostcommError):
     exit_code = 2
 
 
+class ConfigError(VhostcommError):
+    """A mistake in the configuration: of the file, the environment or a flag."""
+
+    exit_code = 2
+
+
+class ServeError(VhostcommError):
+    """A guest's socket that can't be bound, connected to or watched."""
+
+
 class CaptureError(VhostcommError):
     """A capture that is not one. `path` and `line` say where."""
 

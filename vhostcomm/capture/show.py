@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vchannel import decode_text
+from vchannel import Frame, decode_text
 from vchannel.errors import shorten
-from vhostcomm.capture.format import Capture, Direction, Record, SkippedRecord, command_name
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
 
 _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
 
@@ -19,12 +19,17 @@ def transcript(capture: Capture) -> Iterator[str]:
     yield header.provenance
     yield ""
     for record in capture.records:
-        yield f"{record.time:10.3f}  {_ARROWS[record.direction]} {_tell(record)}"
+        yield f"{record.time:10.3f}  {_tell(record)}"
+
+
+def tell(raw: bytes, direction: Direction) -> str:
+    """A frame in one line, safe for a terminal."""
+    return _tell(FrameRecord(0, direction, Frame.decode(raw)))
 
 
 def _tell(record: Record) -> str:
     if isinstance(record, SkippedRecord):
-        return f"{len(record.raw)} bytes in no frame ({record.why.value})"
+        return f"{_ARROWS[record.direction]} {len(record.raw)} bytes in no frame ({record.why.value})"
     frame = record.frame
     kind = "asks" if frame.needs_response else "tells"
     words = [
@@ -45,4 +50,4 @@ def _tell(record: Record) -> str:
         remarks.append(f"{len(frame.padding)} bytes of padding")
     if record.refused:
         remarks.append(f"REFUSED: {record.refused}")
-    return f"{' '.join(words)}  [{', '.join(remarks)}]"
+    return f"{_ARROWS[record.direction]} {' '.join(words)}  [{', '.join(remarks)}]"

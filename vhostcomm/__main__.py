@@ -1,0 +1,5 @@
+"""``python -m vhostcomm``."""
+
+from vhostcomm.cli import main
+
+main()

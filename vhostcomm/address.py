@@ -1,0 +1,140 @@
+"""Where a guest's channel is: what `--sock` and `sock =` take. Pure, but for looking at the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from vhostcomm import values
+
+PATH_LIMIT: Final = 107
+"""The most bytes of a unix socket's path: sockaddr_un has 108, and one is the NUL."""
+
+
+@frozen
+class Listen:
+    """A unix socket that we bind and QEMU connects to."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@frozen
+class Connect:
+    """A unix socket that QEMU or libvirt binds and we connect to."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"connect:{self.path}"
+
+
+@frozen
+class ListenTcp:
+    """A TCP address that we bind and QEMU connects to."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+
+
+@frozen
+class Activated:
+    """A listening socket that systemd has handed over, by its file descriptor."""
+
+    fd: int
+    where: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.where}"
+
+
+Address = Listen | Connect | ListenTcp | Activated
+
+
+@frozen
+class Sock:
+    """What one `--sock` says: the guest's name, its address, and its UUID if the name is one."""
+
+    name: str
+    address: Address
+    uuid: str = ""
+
+
+def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where sockets without a path go: systemd's runtime directory, else the user's."""
+    if given := environment.get("RUNTIME_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/run/vhostcomm")
+    if given := environment.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "vhostcomm"
+    raise ValueError(
+        "there is no runtime directory for a socket without a path: XDG_RUNTIME_DIR is not set; "
+        "set it, or give the socket as a path with a slash"
+    )
+
+
+def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:
+    """Read ``[NAME=]SOCK``.
+
+    Raises:
+        ValueError: with the reason.
+
+    """
+    given = values.string(text)
+    label, equals, rest = given.partition("=")
+    chosen = ""
+    if equals and "/" not in label and ":" not in label:
+        chosen, given = values.name(label), rest
+    if given.startswith("tcp:"):
+        tcp = _tcp(given.removeprefix("tcp:"))
+        return Sock(chosen or values.name(f"{tcp.host.replace(':', '_')}-{tcp.port}"), tcp)
+    kind: type[Listen | Connect] = Connect if given.startswith("connect:") else Listen
+    place = given.removeprefix("connect:")
+    if not place:
+        raise ValueError("the socket's path is missing")
+    name_uuid = _as_uuid(place)
+    if name_uuid:
+        path = runtime_directory(environment) / place
+    else:
+        path = Path(place).absolute()
+        name_uuid = _as_uuid(path.name) or _as_uuid(path.stem)
+    check_path(path)
+    try:
+        label = chosen or values.name(path.name)
+    except ValueError as error:
+        raise ValueError(f"{path.name!r} can't be the guest's name ({error}); name it: NAME={given}") from None
+    return Sock(label, kind(path), name_uuid)
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that no unix socket can have."""
+    size = len(os.fsencode(path))
+    if size > PATH_LIMIT:
+        raise ValueError(f"its path {path} has {size} bytes, and a unix socket's path at most {PATH_LIMIT}")
+    if "\0" in str(path):
+        raise ValueError("its path has a NUL")
+
+
+def _as_uuid(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        return ""
+    return str(uuid.UUID(text))
+
+
+def _tcp(text: str) -> ListenTcp:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+    if not match or int(match[3]) > 0xFFFF:
+        raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+    return ListenTcp(match[1] or match[2], int(match[3]))

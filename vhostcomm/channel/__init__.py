@@ -1,0 +1,1 @@
+"""Sockets: where a guest's channel meets its connection."""

@@ -1,0 +1,169 @@
+"""One guest: what it is answered, and what is known of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from enum import Enum
+from typing import Final
+
+from attrs import define, field, frozen
+
+from vchannel import (
+    Command,
+    HostCommand,
+    PayloadError,
+    PreparedAnswer,
+    Request,
+    decode_integer,
+    decode_text,
+)
+from vhostcomm.address import Address
+from vhostcomm.answers import EMPTY, answers, prepare
+from vhostcomm.identity import GuestIdentity, HostIdentity
+from vhostcomm.logs import Log
+
+UNKNOWN_KEPT: Final = 64
+"""Unknown commands counted and logged one by one; a guest that tries them all must not fill memory or the log."""
+
+OTHER: Final = -1
+"""Where the rest of them are counted together."""
+
+
+class State(Enum):
+    """How far a guest is."""
+
+    ABSENT = "absent"
+    """Nobody is connected to its channel."""
+    CONNECTED = "connected"
+    """QEMU is; the guest has not sent a frame since its boot. That may take minutes, or never come."""
+    READY = "ready"
+    """The guest has sent a frame since its boot."""
+
+
+@frozen
+class Answered:
+    """What a guest was last answered to a command, and when (seconds since 1970)."""
+
+    text: str
+    when: float
+
+
+@define
+class Guest:
+    """A guest's identity and state. The session changes it; everybody else only looks.
+
+    Times are seconds since 1970, or None for never.
+    """
+
+    name: str
+    address: Address
+    host: HostIdentity
+    identity: GuestIdentity
+    log: Log
+    state: State = State.ABSENT
+    since: float = field(factory=time.time)
+    last_frame: float | None = None
+    boots: int = 0
+    told_time: int | None = None
+    connections: int = 0
+    counts: Counter[int] = field(factory=Counter)
+    """Requests by command."""
+    answered: dict[int, Answered] = field(factory=dict)
+    refused_frames: int = 0
+    skipped_bytes: int = 0
+    dropped_answers: int = 0
+    throttled: int = 0
+    answers: dict[Command, bytes] = field(init=False)
+    _asked_since_boot: bool = field(default=False, init=False)
+    _told: dict[int, bytes] = field(factory=dict, init=False)
+    _unknown: set[int] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.answers = answers(self.host, self.identity)
+
+    def change(self, host: HostIdentity, identity: GuestIdentity) -> None:
+        """Answer as another from now on."""
+        self.host, self.identity = host, identity
+        self.answers = answers(host, identity)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.since = time.time()
+
+    # -- what the session tells
+
+    def connected(self, **facts: object) -> None:
+        self.connections += 1
+        self._boot()
+        self._enter(State.CONNECTED)
+        self.log.info("guest connected", **facts)
+
+    def gone(self, why: str) -> None:
+        self._enter(State.ABSENT)
+        self.log.info("guest gone", why=why)
+
+    def request(self, request: Request) -> PreparedAnswer | None:
+        """Take note of a request. Returns its answer; None if it wants none."""
+        command = request.command
+        if type(command) is int and command not in self.counts and len(self._unknown) >= UNKNOWN_KEPT:
+            self.counts[OTHER] += 1
+        else:
+            self.counts[command] += 1
+        self.last_frame = time.time()
+        if self.state is not State.READY:
+            self._enter(State.READY)
+            self.log.info("guest ready", first=_name(command))
+        if command is HostCommand.GUEST_POWER:
+            self._power(request)
+        elif command is HostCommand.GUEST_TIMESTAMP:
+            self._timestamp(request)
+        if not request.needs_response:
+            return None
+        self._asked_since_boot = True
+        data = self.answers.get(command, EMPTY)
+        if self._told.get(command) is not data:
+            self._tell(command, data)
+        return prepare(command, data)
+
+    # -- what it means
+
+    def _boot(self) -> None:
+        self._asked_since_boot = False
+        self._told.clear()
+
+    def _power(self, request: Request) -> None:
+        self.boots += 1
+        # At its start a guest tells this before it asks anything: where it has asked, it has started again.
+        if self._asked_since_boot:
+            self.log.info("guest rebooted", boots=self.boots, data=decode_text(request.data))
+            self._enter(State.READY)
+        else:
+            self.log.info("guest started", boots=self.boots, data=decode_text(request.data))
+        self._boot()
+
+    def _timestamp(self, request: Request) -> None:
+        try:
+            self.told_time = decode_integer(request.data)
+        except PayloadError:
+            return  # told by the session, as every problem of data
+        self.log.info("guest told its time", time=self.told_time)
+
+    def _tell(self, command: Command, data: bytes) -> None:
+        """One line for each answer that is new since the boot, and one for ever for each unknown command."""
+        if not isinstance(command, HostCommand):
+            if command not in self._unknown and len(self._unknown) < UNKNOWN_KEPT:
+                self._unknown.add(command)
+                self.log.warning("guest asked something unknown, answered with nothing", command=command)
+            return
+        text = decode_text(data)
+        self._told[command] = data
+        self.answered[command] = Answered(text, time.time())
+        if data:
+            self.log.info("guest asked", command=_name(command), answer=text)
+        else:
+            self.log.info("guest asked what nobody knows the answer to", command=_name(command))
+
+
+def _name(command: Command) -> str:
+    return f"{command.value} {command.name}" if isinstance(command, HostCommand) else str(int(command))

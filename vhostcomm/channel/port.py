@@ -1,0 +1,197 @@
+"""One guest's port: its socket, and one session at a time."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vhostcomm.address import Connect
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.session import Session
+from vhostcomm.channel.sockets import connect, group_id, listening, peer
+from vhostcomm.channel.tap import Recording
+from vhostcomm.config import Service
+
+ACCEPT_PAUSE: Final = 0.2
+"""Seconds before the next try where there is no descriptor or memory for a connection."""
+
+RECONNECT_FIRST: Final = 0.1
+RECONNECT_MOST: Final = 5.0
+"""Seconds between tries to connect to a QEMU that isn't there: doubled each time up to the most."""
+
+GIVE_WAY: Final = 1.0
+"""Seconds that a connection which has ended may take to make room for the next one."""
+
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Port:
+    """A guest's channel, from binding to closing. One connection at a time is served.
+
+    `open` takes the socket (or the recording's file), so that what can't be had is known before anything runs.
+    """
+
+    def __init__(self, guest: Guest, service: Service) -> None:
+        self.guest = guest
+        self._service = service
+        self._log = guest.log
+        self._session: Session | None = None
+        self._session_ended = trio.Event()
+        self._sock: socket.socket | None = None
+        self._recording: Recording | None = None
+        self._cleanup = ExitStack()
+        self._accepting = trio.CancelScope()
+        self._stopping = False
+        self._short = False
+        self._refused = 0
+        self.nudge = trio.Event()
+
+    def open(self) -> None:
+        """Bind the socket and make the recording.
+
+        Raises:
+            ServeError: something of it can't be had; nothing of it is kept.
+
+        """
+        with ExitStack() as cleanup:
+            address = self.guest.address
+            if not isinstance(address, Connect):
+                bound: AbstractContextManager[socket.socket] = listening(
+                    address, self._service.socket_mode, group_id(self._service.socket_group)
+                )
+                self._sock = cleanup.enter_context(bound)
+            if self._service.record:
+                path = Path(self._service.record.replace("{guest}", self.guest.name))
+                self._recording = Recording(path, self._service.record_limit, self.guest.name, self._log)
+                cleanup.callback(self._recording.close)
+            self._cleanup = cleanup.pop_all()
+
+    async def run(self) -> None:
+        """Serve until `stop`; call `open` before. Socket and recording are closed at the end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                with self._accepting:
+                    if self._sock is None:
+                        await self._keep_connecting(nursery)
+                    else:
+                        await self._keep_accepting(self._sock, nursery)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the socket and the recording back; for a port that was opened and never run."""
+        if self._sock is not None:
+            trio.lowlevel.notify_closing(self._sock)
+        self._cleanup.close()
+
+    def stop(self) -> None:
+        """Take no more connections, let the one there is answer what was asked, and end."""
+        self._stopping = True
+        self._accepting.cancel()
+        if self._session:
+            self._session.drain()
+
+    # -- QEMU connects
+
+    async def _keep_accepting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        self._log.info("waiting for QEMU", sock=str(self.guest.address))
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                await self._pause(error)
+                continue
+            self._short = False
+            sock.setblocking(False)
+            if await self._has_room(sock):
+                self._attend(sock, nursery)
+
+    async def _has_room(self, sock: socket.socket) -> bool:
+        """Whether the port is free for a connection; one that isn't taken is closed."""
+        if self._session and self._session.is_dead():
+            # QEMU was restarted, and the end of its last connection just hasn't been read yet.
+            with trio.move_on_after(GIVE_WAY):
+                await self._session_ended.wait()
+        if self._session is None:
+            return True
+        self._refused += 1
+        if self._refused == 1:
+            self._log.warning(
+                "connection refused",
+                why="another is live; QEMU tries again every second, so look which of the two is the guest's",
+                **peer(sock),
+            )
+        sock.close()
+        return False
+
+    async def _pause(self, error: OSError) -> None:
+        if not self._short:
+            self._short = True
+            self._log.error(
+                "can't take the connection, it waits",
+                why=error.strerror,
+                remedy="raise LimitNOFILE= or `ulimit -n`" if error.errno in _SHORTAGES else None,
+            )
+        await trio.sleep(ACCEPT_PAUSE)
+
+    # -- we connect to QEMU
+
+    async def _keep_connecting(self, nursery: trio.Nursery) -> None:
+        address = self.guest.address
+        assert isinstance(address, Connect)
+        wait, told = RECONNECT_FIRST, ""
+        while True:
+            try:
+                sock = connect(address)
+            except OSError as error:
+                why = str(error.strerror)
+                if why != told:
+                    told = why
+                    self._log.info("waiting for QEMU's socket", sock=str(address.path), why=why)
+                self.nudge = trio.Event()
+                with trio.move_on_after(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load, hides nothing
+                    await self.nudge.wait()
+                    wait = RECONNECT_FIRST
+                    continue
+                wait = min(wait * 2, RECONNECT_MOST)
+                continue
+            told = ""
+            self._attend(sock, nursery)
+            began = trio.current_time()
+            await self._session_ended.wait()
+            # A server that takes connections only to drop them isn't worth a busy loop.
+            wait = RECONNECT_FIRST if trio.current_time() - began > RECONNECT_MOST else min(wait * 2, RECONNECT_MOST)
+            await trio.sleep(wait)
+
+    # -- a session
+
+    def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        self._refused = 0
+        self._session = Session(self.guest, sock, self._service, self._recording)
+        self._session_ended = trio.Event()
+        self.guest.connected(**peer(sock))
+        if self._stopping:
+            self._session.drain()
+        nursery.start_soon(self._serve, self._session)
+
+    async def _serve(self, session: Session) -> None:
+        why = "the daemon stops"
+        try:
+            why = await session.run()
+        except Exception:  # noqa: BLE001
+            # Whatever goes wrong in serving one guest ends with its connection, and QEMU makes a new one.
+            why = "an error of vhostcomm's own"
+            self._log.exception("internal error, the connection is closed; please report it")
+        finally:
+            self._session = None
+            self.guest.gone(why)
+            self._session_ended.set()

@@ -1,0 +1,225 @@
+"""One connection of one guest: its stream ↔ its `Connection`."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, assert_never
+
+import trio
+
+from vchannel import (
+    FRAME_SIZE,
+    NEED_DATA,
+    BytesSkipped,
+    Connection,
+    FrameRefused,
+    Request,
+    Response,
+    Role,
+    SkipReason,
+    UnsolicitedResponse,
+)
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.tap import Recording, Tap
+from vhostcomm.config import Service
+
+READ: Final = 65536
+"""Bytes of one read: as much as QEMU's socket has been seen to hold. Also how much one guest gets done in a turn."""
+
+DRAIN_IDLE: Final = 0.05
+"""Seconds without a byte after which QEMU is taken to have nothing left that it was kept from sending."""
+
+BURST: Final = 2.0
+"""Seconds' worth of the frame rate that a guest may use at once."""
+
+
+class GoneError(Exception):
+    """The connection is no more; the message says why."""
+
+
+class Session:
+    """Serves one connection until it ends.
+
+    The socket is used without trio's stream around it: this is the path of every frame, and a
+    stream's bookkeeping costs as much as all that is done here.
+
+    Args:
+        guest: whose it is: that follows from the socket, never from what a frame says.
+        sock: connected, not blocking; closed at the end.
+        service: rates and deadlines.
+        recording: where frames are recorded, if they are.
+
+    """
+
+    def __init__(self, guest: Guest, sock: socket.socket, service: Service, recording: Recording | None = None) -> None:
+        self._guest = guest
+        self._log = guest.log
+        self._sock = sock
+        self._service = service
+        self._connection = Connection(Role.HOST)
+        self._tap = Tap.of(guest.log, recording)
+        self._rest = b""  # of a frame that was cut by a deadline: must go out before any other
+        self._rate = service.frame_rate * FRAME_SIZE  # bytes a second
+        self._budget = self._rate * BURST
+        self._counted = trio.current_time()
+        self._scope = trio.CancelScope()
+        self._draining = False
+        self._tell_counts: dict[str, int] = {}
+
+    async def run(self) -> str:
+        """Serve until the connection ends or `drain` is called. Returns why it ended."""
+        try:
+            with self._scope:
+                await self._serve(None)
+            if self._draining:
+                with trio.move_on_after(self._service.drain_timeout):
+                    await self._drain()
+        except GoneError as error:
+            return str(error)
+        finally:
+            self._finish()
+        return "the daemon stops serving it"
+
+    def drain(self) -> None:
+        """Answer what has been asked, then end.
+
+        Closing while QEMU is kept from sending leaks a descriptor of the guest's queue, and 128 such
+        leaks kill the channel until the guest reboots: so read until nothing comes.
+        """
+        self._draining = True
+        self._scope.cancel()
+
+    def is_dead(self) -> bool:
+        """Whether the other end has closed, even if that wasn't read yet."""
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _finish(self) -> None:
+        try:
+            self._connection.discard_partial(SkipReason.CLOSED)
+            self._events()
+            if self._tap:
+                self._tap.close()
+        finally:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        statistics = self._connection.statistics
+        self._guest.refused_frames += statistics.refused
+        self._guest.skipped_bytes += statistics.skipped_bytes
+
+    async def _drain(self) -> None:
+        if self._rest:
+            await self._send(b"")
+        await self._serve(DRAIN_IDLE)
+
+    async def _serve(self, idle: float | None) -> None:
+        """Read and answer: for ever, or until `idle` seconds pass without a byte."""
+        connection, sock = self._connection, self._sock
+        while True:
+            if idle is None and not connection.held:
+                await trio.lowlevel.wait_readable(sock)
+            else:
+                with trio.move_on_after(self._service.partial_timeout if idle is None else idle) as waiting:
+                    await trio.lowlevel.wait_readable(sock)
+                if waiting.cancelled_caught:
+                    if idle is not None:
+                        return
+                    connection.discard_partial()
+                    self._events()
+                    continue
+            try:
+                data = sock.recv(READ)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise GoneError(f"the connection broke: {error.strerror}") from None
+            if not data:
+                raise GoneError("QEMU closed the connection")
+            connection.receive_data(data)
+            if out := self._events():
+                await self._send(out[0] if len(out) == 1 else b"".join(out))
+            if self._rate:
+                self._budget -= len(data)
+                if self._budget < 0:
+                    await self._brake()
+
+    def _events(self) -> list[bytes]:
+        """Take every event there is. Returns the frames to send."""
+        connection, guest, tap = self._connection, self._guest, self._tap
+        out = []
+        while (event := connection.next_event()) is not NEED_DATA:
+            if tap:
+                tap.received(event)
+            match event:
+                case Request():
+                    if event.problem:
+                        self._tell("guest sent odd data", command=int(event.command), problem=event.problem)
+                    if (answer := guest.request(event)) is not None:
+                        out.append(connection.answer(event, answer))
+                case Response() | UnsolicitedResponse():
+                    self._tell("guest answered what nobody asked")
+                case FrameRefused():
+                    self._tell("frame refused", why=event)
+                case BytesSkipped(reason=SkipReason.SILENCE):
+                    self._tell("half a frame dropped", bytes=event.count)
+                case BytesSkipped():
+                    pass  # told with the refused frame they began with
+                case _:
+                    assert_never(event)
+        return out
+
+    def _tell(self, what: str, **facts: object) -> None:
+        """Log what can come as often as the guest likes: the 1st, 10th, 100th … time of this connection."""
+        count = self._tell_counts.get(what, 0) + 1
+        self._tell_counts[what] = count
+        if str(count).strip("0") == "1":
+            self._log.warning(what, times=count, **facts)
+
+    async def _brake(self) -> None:
+        """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
+        now = trio.current_time()
+        self._budget = min(self._rate * BURST, self._budget + (now - self._counted) * self._rate)
+        self._counted = now
+        if self._budget < 0:
+            self._guest.throttled += 1
+            self._tell("guest sends too fast, it is read more slowly", frames_a_second=self._service.frame_rate)
+            await trio.sleep(-self._budget / self._rate)
+
+    async def _send(self, frames: bytes) -> None:
+        """Send whole frames, in one write where the kernel takes them."""
+        if self._tap and frames:
+            self._tap.sent(frames)
+        data = self._rest + frames if self._rest else frames
+        sent = self._write(data)
+        if sent == len(data):
+            self._rest = b""
+            return
+        deadline = trio.CancelScope(deadline=trio.current_time() + self._service.send_timeout)
+        try:
+            with deadline:
+                while sent < len(data):
+                    await trio.lowlevel.wait_writable(self._sock)
+                    sent += self._write(data[sent:])
+        finally:
+            self._keep_rest(data, sent)
+        if deadline.cancelled_caught:
+            self._tell("guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers)
+
+    def _keep_rest(self, data: bytes, sent: int) -> None:
+        """After a send that ended early: the frame that was cut must be completed, whole ones behind it are dropped."""
+        # `data` begins with the rest of a frame, so frames end at multiples of their size counted from its end.
+        cut = (len(data) - sent) % FRAME_SIZE
+        self._guest.dropped_answers += (len(data) - sent) // FRAME_SIZE
+        self._rest = data[sent : sent + cut]
+
+    def _write(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise GoneError(f"the connection broke: {error.strerror}") from None

@@ -1,0 +1,236 @@
+"""Unix and TCP sockets: bound safely, and taken away again. No trio here."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from vhostcomm.address import Activated, Connect, Listen, ListenTcp
+from vhostcomm.errors import ServeError
+
+BACKLOG: Final = 8
+"""Connections that may wait: one QEMU, and those that will be refused."""
+
+_LOCK_SUFFIX: Final = ".lock"
+
+
+@contextmanager
+def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> Iterator[socket.socket]:
+    """A listening socket, not blocking. A unix socket's file is gone afterwards.
+
+    Args:
+        address: where.
+        mode: of a unix socket.
+        group: its group's id; -1 leaves it.
+
+    Raises:
+        ServeError: it can't be had; says why and what to do. Nothing is left changed.
+
+    """
+    match address:
+        case Listen(path):
+            with _bound(path, mode, group) as made:
+                yield made
+        case ListenTcp(host, port):
+            with _bound_tcp(host, port) as made:
+                yield made
+        case Activated(fd):
+            with socket.socket(fileno=fd) as made:
+                made.setblocking(False)
+                yield made
+
+
+@contextmanager
+def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_locked(path))
+        _clear(path)
+        made = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        # The mode of the file that bind() makes is the socket's own, so there is no moment at which others get in.
+        os.fchmod(made.fileno(), 0o600)
+        try:
+            made.bind(str(path))
+            ours = os.lstat(path)
+            cleanup.callback(_unlink, path, ours)
+            if group != -1:
+                os.chown(path, -1, group, follow_symlinks=False)
+            if mode != 0o600:
+                path.chmod(mode)
+            made.listen(BACKLOG)
+        except OSError as error:
+            raise ServeError(f"{path}: the socket can't be made: {error.strerror}{_remedy(path, error)}") from None
+        yield made
+
+
+def _remedy(path: Path, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return f"; make its folder: install -d -m 0700 {path.parent}"
+        case errno.EACCES | errno.EPERM:
+            return f"; {path.parent} must be writable for uid {os.geteuid()}"
+        case _:
+            return ""
+
+
+def _unlink(path: Path, ours: os.stat_result) -> None:
+    """Remove our own socket; not one that somebody put into its place."""
+    with suppress(OSError):
+        now = os.lstat(path)
+        if (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino):
+            path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other daemons off a path: a second one would unlink and bind, and steal the name without a word."""
+    lock = Path(f"{path}{_LOCK_SUFFIX}")
+    while True:
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ServeError(
+                f"{lock}: the socket's lock can't be made: {error.strerror}{_remedy(lock, error)}"
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise ServeError(
+                f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it"
+            ) from None
+        # The holder before us may have removed the file between our open and our lock.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.lstat(lock)):
+                break
+        os.close(fd)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(fd)
+
+
+def _clear(path: Path) -> None:
+    """Make room for our socket: only a socket that nobody listens on any more is removed."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ServeError(f"{path}: {error.strerror}{_remedy(path, error)}") from None
+    if not stat.S_ISSOCK(found.st_mode):
+        kind = (
+            "a symbolic link"
+            if stat.S_ISLNK(found.st_mode)
+            else "a folder"
+            if stat.S_ISDIR(found.st_mode)
+            else "a file"
+        )
+        raise ServeError(f"{path}: {kind} stands where the socket should be; move it away, or choose another path")
+    if _alive(path):
+        raise ServeError(
+            f"{path}: somebody listens there already; if that is QEMU (server=on), use connect:{path}; "
+            f"else stop it: `fuser {path}` names it"
+        )
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as trial:
+        try:
+            trial.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:  # its backlog is full
+            return True
+        except OSError as error:
+            raise ServeError(f"{path}: can't tell whether somebody listens there: {error.strerror}") from None
+    return True
+
+
+@contextmanager
+def _bound_tcp(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServeError(f"tcp:{host}:{port}: {error.strerror}") from None
+    with socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind(address)
+            made.listen(BACKLOG)
+        except OSError as error:
+            raise ServeError(f"tcp:{host}:{port}: can't be bound: {error.strerror}") from None
+        yield made
+
+
+def connect(address: Connect) -> socket.socket:
+    """Connect to a unix socket of QEMU's; at once or not at all.
+
+    Raises:
+        OSError: nobody is there.
+
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        made.connect(str(address.path))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def group_id(name: str) -> int:
+    """A group's id by its name or number; -1 for none.
+
+    Raises:
+        ServeError: there is no such group.
+
+    """
+    if not name:
+        return -1
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ServeError(f"socket-group: there is no group {name!r}; `getent group` lists them") from None
+
+
+def peer(sock: socket.socket) -> dict[str, object]:
+    """Who is connected, as far as the kernel tells: the process of a unix socket, the address of a TCP one."""
+    with suppress(OSError):
+        if sock.family == socket.AF_UNIX:
+            pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+            return {"pid": pid}
+        name = sock.getpeername()
+        return {"peer": f"{name[0]}:{name[1]}"}
+    return {}
+
+
+def make_folder(folder: Path, group: int = -1) -> None:
+    """Make the runtime directory if it is missing; its parent must be there.
+
+    Raises:
+        ServeError: it can't be made.
+
+    """
+    try:
+        # 0710 lets the socket's group through to the sockets, which have modes of their own.
+        folder.mkdir(mode=0o700 if group == -1 else 0o710)
+        if group != -1:
+            os.chown(folder, -1, group)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise ServeError(f"{folder}: can't be made: {error.strerror}{_remedy(folder, error)}") from None

@@ -1,0 +1,143 @@
+"""The one place that every frame passes in and out: the frame log and the recording hang here."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from vchannel import (
+    BytesSkipped,
+    Event,
+    FrameRefused,
+    NeedData,
+    Request,
+    Response,
+    Role,
+    UnsolicitedResponse,
+)
+from vhostcomm import __version__
+from vhostcomm.capture import CaptureHeader, Direction, Origin, Record, Recorder, format_header, format_record
+from vhostcomm.capture.show import tell
+from vhostcomm.errors import ServeError
+from vhostcomm.logs import Log
+from vhostcomm.sink import Sink, write_all
+
+FLUSH_TIMEOUT: Final = 2.0
+"""Seconds that the end of a session waits for its recording to be on disk."""
+
+
+class Recording:
+    """A capture being written, by a thread of its own; it ends at its limit or when the disk is full.
+
+    Args:
+        path: a new file; made with mode 0600.
+        limit: bytes.
+        guest: the guest's name, for the provenance.
+        log: for the one warning when it ends early.
+
+    Raises:
+        ServeError: the file can't be made, or is there already.
+
+    """
+
+    def __init__(self, path: Path, limit: int, guest: str, log: Log) -> None:
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise ServeError(f"{path}: is there already; move it away, or record into another file") from None
+        except OSError as error:
+            raise ServeError(f"{path}: the recording can't be made: {error.strerror}") from None
+        self._path = path
+        self._room = limit
+        self._log = log
+        self._start = time.monotonic()
+        header = CaptureHeader(
+            datetime.now(UTC).replace(microsecond=0),
+            f"vhostcomm {__version__}",
+            Origin.RECORDED,
+            f"Recorded by vhostcomm's daemon from the channel of {guest}.",
+        )
+        self._pending = format_header(header)
+        self._sink: Sink[Record] = Sink(self._write, f"record {guest}", self._failed)
+
+    def now(self) -> float:
+        return time.monotonic() - self._start
+
+    def put(self, record: Record) -> None:
+        self._sink.put(record)
+
+    def close(self) -> None:
+        """Write what is queued, for a bounded time."""
+        if self._sink.close(FLUSH_TIMEOUT):
+            os.close(self._fd)
+        if self._sink.lost and not self._sink.dead:
+            self._log.warning("recording has gaps", file=str(self._path), records_lost=self._sink.lost)
+
+    def _write(self, records: list[Record]) -> None:
+        # Formatting is done here, in the sink's thread, so that recording costs the event loop next to nothing.
+        text, self._pending = self._pending + "".join(map(format_record, records)), ""
+        if len(text) > self._room:
+            text = text[: text.rfind("\n", 0, self._room) + 1]
+            write_all(self._fd, text.encode())
+            raise _LimitReachedError
+        self._room -= len(text)
+        write_all(self._fd, text.encode())
+
+    def _failed(self, error: OSError) -> None:
+        why = "its limit is reached" if isinstance(error, _LimitReachedError) else error.strerror
+        self._log.warning("recording ended", file=str(self._path), why=why)
+
+
+class _LimitReachedError(OSError):
+    """The recording is as large as it may be."""
+
+
+@frozen
+class Tap:
+    """What looks at every frame of one connection. Where nobody looks, there is no tap."""
+
+    log: Log | None
+    recording: Recording | None
+    recorder: Recorder
+
+    @classmethod
+    def of(cls, log: Log, recording: Recording | None) -> Tap | None:
+        debug = log if log.is_enabled_for(10) else None
+        return cls(debug, recording, Recorder(Role.HOST)) if debug or recording else None
+
+    def received(self, event: Event) -> None:
+        if self.recording:
+            for record in self.recorder.received(self.recording.now(), event):
+                self.recording.put(record)
+        if self.log:
+            match event:
+                case Request() | Response() | UnsolicitedResponse():
+                    self.log.debug("frame", what=tell(event.raw, Direction.TO_HOST))
+                case FrameRefused():
+                    self.log.debug("frame refused", what=str(event))
+                case BytesSkipped():
+                    self.log.debug("bytes skipped", count=event.count, why=event.reason.value)
+                case NeedData.NEED_DATA:
+                    pass
+
+    def sent(self, raw: bytes) -> None:
+        """Frames that were sent: one or several."""
+        if self.recording:
+            now = self.recording.now()
+            for place in range(0, len(raw), 4096):
+                for record in self.recorder.sent(now, raw[place : place + 4096]):
+                    self.recording.put(record)
+        if self.log:
+            for place in range(0, len(raw), 4096):
+                self.log.debug("frame", what=tell(raw[place : place + 4096], Direction.TO_GUEST))
+
+    def close(self) -> None:
+        """The connection's end: what the recorder holds back goes into the file."""
+        if self.recording:
+            for record in self.recorder.close():
+                self.recording.put(record)

@@ -1,0 +1,114 @@
+"""`vhostcomm capture`: show, replay, redact, diff."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from vhostcomm.address import Connect, parse_sock
+from vhostcomm.capture import Capture, compare, format_capture, read_capture, redact
+from vhostcomm.capture.show import transcript
+from vhostcomm.cli.output import print_error, print_line
+from vhostcomm.errors import UsageError, VhostcommError
+
+app = App(name="capture", help="Show, replay, compare and redact captures of a channel.")
+
+CaptureFile = Annotated[Path, Parameter(help="A capture (.jsonl).")]
+
+
+@app.command
+def show(file: CaptureFile) -> None:
+    """Print a capture as a readable transcript."""
+    for line in transcript(_load(file)):
+        print_line(line)
+
+
+@app.command(name="redact")
+def redact_capture(
+    file: CaptureFile,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="Where to; standard output by default.")
+    ] = None,
+) -> None:
+    """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders.
+
+    The same secret always gets the same placeholder. Names and other things that a guest tells stay: read the
+    result before you publish it.
+    """
+    text = "".join(format_capture(redact(_load(file))))
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
+
+
+@app.command
+def diff(
+    a: CaptureFile,
+    b: CaptureFile,
+    *,
+    request_ids: Annotated[bool, Parameter(help="Compare the random request ids too.")] = False,
+) -> int:
+    """Tell what differs between two captures, with the line in each; exit with 1 if anything does.
+
+    Times are not compared.
+    """
+    found = compare(_load(a), _load(b), request_ids=request_ids)
+    for difference in found:
+        print_line(str(difference))
+    return 1 if found else 0
+
+
+@app.command
+def replay(
+    file: CaptureFile,
+    *,
+    sock: Annotated[str, Parameter(help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")],
+    ignore_identity: Annotated[
+        bool, Parameter(negative=(), help="Serial numbers, UUIDs, MAC, model, CPU, versions and deadline may differ.")
+    ] = False,
+    timeout: Annotated[float, Parameter(help="Seconds to wait for each answer.")] = 5.0,
+) -> int:
+    """Play the guest's side of a capture to a running daemon, and compare every reply with the capture's.
+
+    Each difference is named; exit with 1 if there is any.
+    """
+    from vhostcomm.play import play
+    from vhostcomm.probe import UnreachableError
+
+    try:
+        where = parse_sock(sock).address
+    except ValueError as error:
+        raise UsageError(f"--sock {sock}: {error}") from None
+    if isinstance(where, Connect):
+        raise UsageError(
+            "--sock connect:… is for a daemon; replaying is in the guest's place: give the daemon's socket"
+        )
+    capture = _load(file)
+    try:
+        result = play(capture, str(where), timeout=timeout, ignore_identity=ignore_identity)
+    except UnreachableError as error:
+        raise VhostcommError(f"{error}\n{error.advice}") from None
+    for difference in result.differences:
+        print_line(difference)
+    for note in result.notes:
+        print_error(f"vhostcomm: {note}")
+    print_line(f"{result.compared} replies compared, {len(result.differences)} differences")
+    return 1 if result.differences else 0
+
+
+def _load(path: Path) -> Capture:
+    try:
+        with path.open(encoding="utf-8", errors="backslashreplace") as lines:
+            loaded = read_capture(lines, str(path))
+    except OSError as error:
+        raise VhostcommError(f"{path}: {error.strerror}") from None
+    if loaded.cut_off:
+        print_error(f"vhostcomm: {path}: the last line is cut off and left out")
+    return loaded

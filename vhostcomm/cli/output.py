@@ -1,0 +1,38 @@
+"""Tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vhostcomm.logs import escape
+
+PIPE_WIDTH = 10_000
+"""Columns where nobody sees them: a line stays a line."""
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON, indented."""
+    print(json.dumps(value, indent=2))  # noqa: T201
+
+
+def print_line(text: str = "") -> None:
+    print(text)  # noqa: T201
+
+
+def print_error(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns under their heads; in colour on a terminal. What a guest or a host sent is escaped."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold", show_header=any(heads))
+    for row in rows:
+        table.add_row(*(Text(escape(cell), overflow="fold") for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(table)

@@ -1,0 +1,89 @@
+"""`vhostcomm probe`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from vhostcomm.address import Connect, parse_sock
+from vhostcomm.cli.output import print_error, print_json, print_table
+from vhostcomm.errors import UsageError
+from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
+
+
+def probe(
+    *,
+    sock: Annotated[str, Parameter(help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")],
+    timeout: Annotated[float, Parameter(help="Seconds to wait for each answer.")] = 2.0,
+    json: Annotated[bool, Parameter(negative=(), help="Print JSON.")] = False,
+) -> int:
+    """Ask a daemon everything a guest asks, and show its answers.
+
+    Where an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1.
+    The daemon serves one connection per guest: probe before QEMU is started, or a guest of another name.
+    """
+    try:
+        where = parse_sock(sock).address
+    except ValueError as error:
+        raise UsageError(f"--sock {sock}: {error}") from None
+    if isinstance(where, Connect):
+        raise UsageError(
+            "--sock connect:… is for a daemon; the probe is in the guest's place: give the daemon's socket"
+        )
+    if not 0 < timeout < 3600:
+        raise UsageError(f"--timeout is {timeout:g}: it takes seconds, more than 0")
+    answers: list[Answer] = []
+    try:
+        answers.extend(ask(str(where), timeout))
+    except UnreachableError as error:
+        if json:
+            print_json(
+                {"sock": str(where), "reached": False, "error": str(error), "advice": error.advice, "answers": []}
+            )
+        for command in COMPLAINTS:
+            _complain(Answer(command, None, None))
+        print_error(f"vhostcomm: {error}\n{error.advice}")
+        return 1
+    missing = [answer for answer in answers if answer.missing]
+    if json:
+        print_json(
+            {
+                "sock": str(where),
+                "reached": True,
+                "answers": [
+                    {
+                        "command": int(answer.command),
+                        "name": answer.command.name,
+                        "answer": answer.text,
+                        "milliseconds": answer.milliseconds and round(answer.milliseconds, 3),
+                        "missing": answer.missing,
+                        "problem": answer.problem or None,
+                    }
+                    for answer in answers
+                ],
+            }
+        )
+    else:
+        print_table(("COMMAND", "", "ANSWER", "MS"), map(_row, answers))
+    for answer in missing:
+        _complain(answer)
+    if missing:
+        print_error(
+            f"vhostcomm: {len(missing)} of {len(answers)} answers are missing. "
+            "Is it vhostcomm that listens there, and is another guest connected to the same socket? See its log."
+        )
+    return 1 if missing else 0
+
+
+def _row(answer: Answer) -> tuple[str, ...]:
+    shown = "no answer" if answer.text is None else answer.text or "(empty)"
+    if answer.problem:
+        shown += f"  [{answer.problem}]"
+    time = "" if answer.milliseconds is None else f"{answer.milliseconds:.2f}"
+    return f"{answer.command.value}", answer.command.name, shown, time
+
+
+def _complain(answer: Answer) -> None:
+    for line in complaints(answer):
+        print_error(line)

@@ -1,0 +1,105 @@
+"""`vhostcomm serve`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from vhostcomm import values
+from vhostcomm.address import Activated, Sock
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
+from vhostcomm.config import Config
+from vhostcomm.errors import ConfigError, UsageError
+from vhostcomm.load import load
+
+_FIRST_FD = 3
+
+
+def serve(
+    *,
+    sock: Socks = None,
+    config: ConfigFile = None,
+    watch: Watch = None,
+    host: HostFlags = None,
+    guest: GuestFlags = None,
+    service: ServeFlags = None,
+) -> None:
+    """Serve guests: bind their sockets, answer what they ask, until SIGTERM or SIGINT.
+
+    QEMU connects with
+
+        -chardev socket,id=vchannel0,path=SOCK,reconnect=1
+        -device virtio-serial-pci,id=virtio-serial0,addr=0x3
+        -device virtserialport,bus=virtio-serial0.0,nr=1,chardev=vchannel0,id=vchannel,name=vchannel
+
+    (`reconnect-ms=1000` from QEMU 9.2 on). Values come from the file, over it the environment, over it the
+    flags; `vhostcomm config show` tells which were taken. SIGHUP reads the file again. Sockets of systemd's socket
+    activation are served too.
+    """
+    activated = _activated()
+    flags = given(host, guest, service)
+
+    def read() -> Config:
+        return load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated)
+
+    loaded = read()
+    if not loaded.guests and not loaded.watch:
+        raise UsageError("no guest to serve: give --sock, --config with a guest in it, or --watch")
+    run(loaded, read if config else None)
+
+
+def run(config: Config, reload: Callable[[], Config] | None) -> None:
+    """Run the daemon until a signal ends it."""
+    import trio
+
+    from vhostcomm.daemon import Daemon
+    from vhostcomm.logs import FLUSH_TIMEOUT, start_log
+
+    log, sink = start_log(config.service.log_level, config.service.log_format)
+    try:
+        trio.run(Daemon(config, log, reload).run_with_signals)
+    except* KeyboardInterrupt:
+        pass
+    finally:
+        sink.close(FLUSH_TIMEOUT)
+
+
+def _activated() -> list[Sock]:
+    """The listening sockets that systemd has handed over (sd_listen_fds), named by it or by their paths."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    found = []
+    for place in range(count):
+        fd = _FIRST_FD + place
+        os.set_inheritable(fd, False)
+        duplicate = socket.socket(fileno=os.dup(fd))
+        with duplicate:
+            listening = duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if duplicate.type != socket.SOCK_STREAM or not listening:
+                raise ConfigError(
+                    f"file descriptor {fd} of systemd's is no listening stream socket: use ListenStream= and Accept=no"
+                )
+            at = duplicate.getsockname()
+        where = str(at) if isinstance(at, str) else f"{at[0]}-{at[1]}"
+        label = names[place] if place < len(names) else ""
+        # Without FileDescriptorName= systemd gives the socket unit's own name.
+        name = Path(where).name if not label or label.endswith(".socket") or label == "unknown" else label
+        try:
+            values.name(name)
+        except ValueError as error:
+            raise ConfigError(
+                f"systemd's socket {where}: its name {name!r} can't be a guest's ({error}): set FileDescriptorName="
+            ) from None
+        found.append(Sock(name, Activated(fd, where), _uuid_of(name)))
+    return found
+
+
+def _uuid_of(name: str) -> str:
+    try:
+        return values.uuid_text(name)
+    except ValueError:
+        return ""

@@ -1,0 +1,149 @@
+"""The configuration's models: who is served, and how. Pure.
+
+Every value keeps where it came from, since the commonest question of an operator is which serial
+number was really served, and why. `vhostcomm.load` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+from attrs import field, frozen
+
+from vhostcomm import values
+from vhostcomm.address import Address, Sock
+from vhostcomm.identity import GuestIdentity, HostIdentity, derived_uuid, setting
+
+_BIG: Final = 2**31 - 1
+
+T = TypeVar("T")
+
+
+@frozen
+class Service:
+    """How the daemon serves."""
+
+    socket_mode: int = setting(0o600, values.mode, "Mode of the sockets, in octal.", "0660", "socket-mode", "MODE")
+    socket_group: str = setting(
+        "", values.string, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
+    )
+    frame_rate: int = setting(
+        2000,
+        values.number(0, _BIG),
+        "Frames a second that one guest may send before it is read more slowly; 0 for no limit.",
+        "2000",
+        "frame-rate",
+    )
+    send_timeout: float = setting(
+        10.0,
+        values.seconds,
+        "Seconds a guest may leave an answer unread before answers are dropped.",
+        "10",
+        "send-timeout",
+    )
+    partial_timeout: float = setting(
+        1.0, values.seconds, "Seconds of silence after which half a frame is dropped.", "1", "partial-timeout"
+    )
+    drain_timeout: float = setting(
+        2.0, values.seconds, "Seconds at the end to answer what guests have asked already.", "2", "drain-timeout"
+    )
+    record: str = setting(
+        "",
+        values.string,
+        "Record every frame into this file; {guest} in it is the guest's name, needed where there are several.",
+        "/var/log/vhostcomm/{guest}.jsonl",
+        "record",
+        "FILE",
+    )
+    record_limit: int = setting(
+        64 << 20,
+        values.size,
+        "Bytes after which a recording stops; k, M and G are understood.",
+        "64M",
+        "record-limit",
+        "SIZE",
+    )
+    log_level: str = setting(
+        "info",
+        values.choice("debug", "info", "warning", "error"),
+        "What is logged: debug shows every frame.",
+        "info",
+        "log-level",
+    )
+    log_format: str = setting(
+        "auto",
+        values.choice("auto", "console", "json"),
+        "console for people, json for machines; auto is console on a terminal.",
+        "auto",
+        "log-format",
+    )
+
+
+@frozen
+class Value:
+    """A configured value and where it came from, in words."""
+
+    value: object
+    source: str
+
+
+Sources = Mapping[str, str]
+
+
+@frozen
+class GuestConfig:
+    """One guest: its name, where its channel is, and who it is told to be."""
+
+    name: str
+    address: Address
+    identity: GuestIdentity
+    sources: Sources = field(factory=dict, eq=False, repr=False)
+
+
+@frozen
+class Config:
+    """Everything that is configured. UUIDs are settled."""
+
+    host: HostIdentity
+    guests: tuple[GuestConfig, ...]
+    service: Service
+    watch: tuple[Path, ...] = ()
+    host_sources: Sources = field(factory=dict, eq=False, repr=False)
+    service_sources: Sources = field(factory=dict, eq=False, repr=False)
+    guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
+    """What the file says of guests by name, and "" for what goes for all: for guests that only appear later."""
+
+    def guest(self, sock: Sock) -> GuestConfig:
+        """The configuration of a guest that is not listed, such as one that appears in a watched folder."""
+        return guest_config(sock, self.guest_layers)
+
+
+SECTIONS: Final[dict[str, type]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}
+"""The file's sections with their models; a guest's own are below ``guests``."""
+
+
+def settings(model: type) -> dict[str, attrs.Attribute[Any]]:
+    """A model's settings by name."""
+    return {each.name: each for each in attrs.fields(model)}
+
+
+def build(model: type[T], layer: Mapping[str, Value]) -> tuple[T, dict[str, str]]:
+    """A model out of the values given for it, and where each of its values came from."""
+    sources = {name: layer[name].source if name in layer else "default" for name in settings(model)}
+    return model(**{name: layer[name].value for name in settings(model) if name in layer}), sources
+
+
+def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> GuestConfig:
+    """A guest's configuration out of what is said of all guests (under "") and of it by its name."""
+    layer = {**layers.get("", {}), **layers.get(sock.name, {})}
+    identity, sources = build(GuestIdentity, layer)
+    if not identity.uuid:
+        if sock.uuid:
+            identity, sources["uuid"] = attrs.evolve(identity, uuid=sock.uuid), "the socket's name"
+        else:
+            identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
+            sources["uuid"] = "derived from the guest's serial number"
+    return GuestConfig(sock.name, sock.address, identity, sources)

@@ -1,0 +1,236 @@
+"""The configuration put together: a TOML file, under the environment, under the flags. Pure.
+
+Unknown keys and bad values are refused with their place, what is wrong, and an example of what is
+right.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+
+from vhostcomm import values
+from vhostcomm.address import Activated, Listen, Sock, check_path, parse_sock, runtime_directory
+from vhostcomm.config import SECTIONS, Config, Service, Value, build, guest_config, settings
+from vhostcomm.errors import ConfigError
+from vhostcomm.identity import HostIdentity, derived_uuid
+
+ENVIRONMENT_PREFIX: Final = "VHOSTCOMM_"
+
+Flags = Mapping[str, object]
+"""Values of flags by the flag's name without its dashes in front; those not given are missing."""
+
+
+def load(
+    file: Path | None = None,
+    *,
+    socks: Iterable[str] = (),
+    watch: Iterable[Path] = (),
+    flags: Flags | None = None,
+    environment: Mapping[str, str] = os.environ,
+    activated: Iterable[Sock] = (),
+) -> Config:
+    """Put the configuration together.
+
+    Args:
+        file: a TOML file.
+        socks: of ``--sock``.
+        watch: of ``--watch``.
+        flags: other flags.
+        environment: for VHOSTCOMM_… and the runtime directory.
+        activated: listening sockets handed over by systemd.
+
+    Raises:
+        ConfigError: something is wrong in it; says where and what would be right.
+
+    """
+    document = _read(file) if file else {}
+    label = str(file)
+    over = [_from_environment(environment), _from_flags(flags or {})]
+    layers: dict[str, dict[str, Value]] = {}
+    for section, model in SECTIONS.items():
+        in_file = _section(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
+        watched = in_file.pop("watch", None)
+        if watched:
+            watch = [*_paths(watched), *watch]
+        layers[section] = in_file | {
+            name: layer[section, name] for layer in over for name in settings(model) if (section, name) in layer
+        }
+    host, host_sources = build(HostIdentity, layers["host"])
+    service, service_sources = build(Service, layers["serve"])
+    if not host.cluster_uuid:
+        host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
+        host_sources["cluster_uuid"] = "derived from the host's serial number"
+
+    guest_layers: dict[str, dict[str, Value]] = {"": layers["guest"]}
+    found: dict[str, Sock] = {}
+    listed = _table(document.pop("guests", {}), "guests", label)
+    if document:
+        raise ConfigError(
+            f"{label}: unknown: {', '.join(map(repr, document))}; known are host, guest, guests and serve"
+        )
+    for name, table in listed.items():
+        sock, guest_layers[name] = _listed_guest(name, table, label, environment)
+        _add(found, sock, f"{label}: guests.{name}")
+    for text in socks:
+        sock = _parse(parse_sock, text, "--sock", "d990d22a-e971-ef5f-a7b3-e6374e496b34", environment)
+        _add(found, sock, f"--sock {text}")
+    for sock in activated:
+        _activate(found, sock)
+
+    own = {name for layer in over for section, name in layer if section == "guest"}
+    if own & {"uuid", "serial"} and len(found) > 1:
+        raise ConfigError(
+            f"the guest's {' and '.join(sorted(own & {'uuid', 'serial'}))} is given for {len(found)} guests "
+            f'({", ".join(found)}): give each its own in a --config file, as [guests.{next(iter(found))}] serial = "…"'
+        )
+    # What the environment and flags say of guests stands over what the file says of one.
+    for name, layer in guest_layers.items():
+        guest_layers[name] = layer | {
+            name: value for each in over for (section, name), value in each.items() if section == "guest"
+        }
+    guests = tuple(guest_config(sock, guest_layers) for sock in found.values())
+    if service.record and "{guest}" not in service.record and len(guests) + bool(list(watch)) > 1:
+        raise ConfigError(
+            f"{service_sources['record']}: {service.record!r} is one file, and a recording is of one guest; "
+            "for several put {guest} into its name"
+        )
+    return Config(
+        host, guests, service, tuple(path.absolute() for path in watch), host_sources, service_sources, guest_layers
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            return tomllib.load(opened)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from None
+
+
+def _table(value: object, where: str, label: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{label}: {where} is {value!r:.60}; it is a section, as in\n\n    [{where}]")
+    return cast("dict[str, Any]", value)
+
+
+def _section(
+    value: object, section: str, label: str, extra: Iterable[str] = (), *, where: str = ""
+) -> dict[str, Value]:
+    where = where or section
+    table = _table(value, where, label)
+    model = settings(SECTIONS[section])
+    made = {}
+    for key, raw in table.items():
+        if key in extra:
+            made[key] = Value(raw, f"{label}: {where}.{key}")
+        elif key in model:
+            made[key] = Value(
+                _value(model[key], raw, f"{label}: {where}.{key}", quoted=True), f"{label}: {where}.{key}"
+            )
+        else:
+            raise ConfigError(f"{label}: {where}.{key}: unknown; known are {', '.join((*model, *extra))}")
+    return made
+
+
+def _value(attribute: attrs.Attribute[Any], raw: object, source: str, *, quoted: bool = False) -> object:
+    example = attribute.metadata["example"]
+    if quoted:
+        example = f"{attribute.name} = {example if str(example).isdigit() and attribute.type is int else repr(example)}"
+        example = example.replace("'", '"')
+    return _parse(attribute.metadata["parse"], raw, source, example)
+
+
+def _parse(parse: Any, raw: object, source: str, example: str, *more: object) -> Any:
+    try:
+        return parse(raw, *more)
+    except ValueError as error:
+        shown = ascii(raw) if len(str(raw)) < 80 else ascii(str(raw)[:80]) + "…"
+        raise ConfigError(f"{source} is {shown}: {error}; for example: {example}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
+    known = {
+        ENVIRONMENT_PREFIX + each.metadata["flag"].upper().replace("-", "_"): (section, each)
+        for section, model in SECTIONS.items()
+        for each in settings(model).values()
+    }
+    made = {}
+    for variable, raw in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in FOREIGN_VARIABLES:
+            continue
+        if variable not in known:
+            raise ConfigError(f"the environment's {variable}: unknown; known are {', '.join(sorted(known))}")
+        section, each = known[variable]
+        made[section, each.name] = Value(_value(each, raw, f"the environment's {variable}"), f"environment {variable}")
+    return made
+
+
+FOREIGN_VARIABLES: Final = frozenset(
+    {"VHOSTCOMM_KERNEL", "VHOSTCOMM_MODULES", "VHOSTCOMM_CACHE", "VHOSTCOMM_QEMU", "VHOSTCOMM_QEMU_DATA"}
+)
+"""Variables of the tests' guest, which are nobody's mistake here."""
+
+
+def _from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
+    made = {}
+    for section, model in SECTIONS.items():
+        for each in settings(model).values():
+            flag = each.metadata["flag"]
+            if flags.get(flag) is not None:
+                made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
+    return made
+
+
+def _paths(value: Value) -> list[Path]:
+    raw = value.value
+    if not isinstance(raw, list) or not all(isinstance(each, str) and each for each in raw):
+        raise ConfigError(
+            f'{value.source} is {raw!r:.60}: it is a list of folders; for example: watch = ["/run/guests"]'
+        )
+    return [Path(each) for each in raw]
+
+
+def _listed_guest(
+    name: str, table: object, label: str, environment: Mapping[str, str]
+) -> tuple[Sock, dict[str, Value]]:
+    where = f"guests.{name}"
+    _parse(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
+    layer = _section(table, "guest", label, ("sock",), where=where)
+    given = layer.pop("sock", None)
+    if given is None:
+        own = layer.get("uuid")
+        try:
+            path = runtime_directory(environment) / (str(own.value) if own else name)
+            check_path(path)
+        except ValueError as error:
+            raise ConfigError(f'{label}: {where}: {error}; for example: sock = "/run/vhostcomm/{name}"') from None
+        return Sock(name, Listen(path), values.uuid_text(own.value) if own else ""), layer
+    sock = _parse(parse_sock, given.value, given.source, f'sock = "/run/vhostcomm/{name}"', environment)
+    return attrs.evolve(sock, name=name), layer
+
+
+def _add(found: dict[str, Sock], sock: Sock, source: str) -> None:
+    if sock.name in found:
+        raise ConfigError(f"{source}: there is a guest {sock.name!r} already; give this one another name: NAME=SOCK")
+    for other in found.values():
+        if other.address == sock.address:
+            raise ConfigError(f"{source}: guest {other.name!r} has the socket {sock.address} already")
+    found[sock.name] = sock
+
+
+def _activate(found: dict[str, Sock], sock: Sock) -> None:
+    """A socket handed over stands for the guest of its name or its path, or for a guest of its own."""
+    assert isinstance(sock.address, Activated)
+    for name, other in found.items():
+        if name == sock.name or str(other.address) == sock.address.where:
+            found[name] = attrs.evolve(other, address=sock.address)
+            return
+    found[sock.name] = sock

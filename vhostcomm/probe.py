@@ -1,0 +1,211 @@
+"""Asks a host's daemon what a guest asks, as a guest would. Shares nothing with the daemon but `vchannel`."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from vchannel import (
+    NEED_DATA,
+    Connection,
+    HostCommand,
+    Known,
+    Request,
+    Response,
+    Role,
+    decode_text,
+    encode_integer,
+)
+
+CONNECT_TIMEOUT: Final = 2.0
+
+NOTIFICATIONS: Final = (HostCommand.GUEST_POWER, HostCommand.GUEST_TIMESTAMP)
+"""What a guest tells at its boot, without an answer."""
+
+QUESTIONS: Final = (
+    HostCommand.UPDATE_DEADLINE,
+    HostCommand.GUEST_SERIAL,
+    HostCommand.GUEST_UUID,
+    HostCommand.CLUSTER_UUID,
+    HostCommand.HOST_SERIAL,
+    HostCommand.HOST_MODEL,
+    HostCommand.HOST_MAC,
+    HostCommand.HOST_VERSION,
+    HostCommand.VMM_VERSION,
+    HostCommand.GUEST_CPU,
+    HostCommand.NETWORK_RESULT,
+    HostCommand.HOST_VERSION_SECOND,
+)
+
+GUEST_IDS: Final = {HostCommand.CLUSTER_UUID: 3_000_000, HostCommand.GUEST_TIMESTAMP: 0}
+"""Guest ids of the one public trace; all others are the usual one."""
+
+TIMED_OUT: Final = "guest_command.c:86 Failed to retrieve message from host [timeout]"
+
+COMPLAINTS: Final = {
+    HostCommand.UPDATE_DEADLINE: (
+        f"install.cgi: {TIMED_OUT}",
+        "install.cgi: vdsm_get_update_deadline.c:41 Failed to get vdsm update deadline.",
+        "install.cgi: The vdsm is newer than license expire time.",
+    ),
+    HostCommand.GUEST_SERIAL: (
+        f"synoagentregisterd: {TIMED_OUT}",
+        "synoagentregisterd: vdsm_serial.c:84 Failed to get vdsm sn",
+        "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
+    ),
+}
+"""What a genuine guest logs when it gets no answer (from public notes)."""
+
+
+@frozen
+class Answer:
+    """What came back to one question.
+
+    Args:
+        command: the question.
+        text: the answer's text; empty if it was empty; None if none came.
+        milliseconds: until it came; None if it didn't.
+        problem: what is wrong with its data, in words.
+
+    """
+
+    command: HostCommand
+    text: str | None
+    milliseconds: float | None
+    problem: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Whether a guest would miss it: nothing came, or nothing where something is known to belong."""
+        return self.text is None or (self.text == "" and self.command.known is Known.CONFIRMED)
+
+
+class UnreachableError(Exception):
+    """There is nobody to ask. `advice` says what to look at."""
+
+    def __init__(self, why: str, advice: str) -> None:
+        super().__init__(why)
+        self.advice = advice
+
+
+def complaints(answer: Answer) -> tuple[str, ...]:
+    """The lines a guest logs for want of an answer."""
+    return COMPLAINTS.get(answer.command, (TIMED_OUT,))
+
+
+def ask(address: str, timeout: float) -> Iterator[Answer]:
+    """Connect, tell what a guest tells at its boot, and ask every question, one after the other.
+
+    Args:
+        address: a unix socket's path, or ``tcp:HOST:PORT``.
+        timeout: seconds to wait for each answer.
+
+    Raises:
+        UnreachableError: nobody can be asked, or the connection ended.
+
+    """
+    with connect(address) as sock:
+        guest = Connection(Role.GUEST)
+        for command in NOTIFICATIONS:
+            data = encode_integer(int(time.time())) if command is HostCommand.GUEST_TIMESTAMP else b""
+            _send(sock, guest, Request.of(command, data, needs_response=False, guest_id=_guest_id(command)))
+        for command in QUESTIONS:
+            yield _question(sock, guest, command, timeout)
+
+
+def _guest_id(command: HostCommand) -> int:
+    return GUEST_IDS.get(command, 10_000_000)
+
+
+def _send(sock: socket.socket, guest: Connection, request: Request) -> None:
+    try:
+        sock.sendall(guest.send(request))
+    except TimeoutError:
+        pass  # nobody reads: then no answer comes either
+    except OSError as error:
+        raise _ended(str(error.strerror)) from None
+
+
+def _question(sock: socket.socket, guest: Connection, command: HostCommand, timeout: float) -> Answer:
+    request = Request.of(command, guest_id=_guest_id(command))
+    begin = time.perf_counter()
+    sock.settimeout(timeout)
+    _send(sock, guest, request)
+    while (left := begin + timeout - time.perf_counter()) > 0:
+        sock.settimeout(left)
+        try:
+            data = sock.recv(65536)
+        except TimeoutError:
+            break
+        except OSError as error:
+            raise _ended(str(error.strerror)) from None
+        if not data:
+            raise _ended("it closed the connection")
+        milliseconds = (time.perf_counter() - begin) * 1000
+        guest.receive_data(data)
+        while (event := guest.next_event()) is not NEED_DATA:
+            if isinstance(event, Response) and event.request is request:
+                return Answer(command, decode_text(event.data), milliseconds, str(event.problem or ""))
+    guest.forget(request)
+    return Answer(command, None, None)
+
+
+def _ended(why: str) -> UnreachableError:
+    return UnreachableError(
+        f"the connection ended: {why}",
+        "A guest is served on one connection at a time: if QEMU is connected, stop it or wait. "
+        "The daemon's log says why it closed this one.",
+    )
+
+
+def connect(address: str) -> socket.socket:
+    """A connection to a daemon.
+
+    Raises:
+        UnreachableError: nobody listens there; with advice.
+
+    """
+    if address.startswith("tcp:"):
+        host, _, port = address.removeprefix("tcp:").rpartition(":")
+        try:
+            return socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT)
+        except (OSError, ValueError) as error:
+            raise UnreachableError(
+                f"{address}: {error}", f"Is the daemon running? Start it: vhostcomm serve --sock {address}"
+            ) from None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(CONNECT_TIMEOUT)
+    try:
+        sock.connect(address)
+    except OSError as error:
+        sock.close()
+        raise UnreachableError(f"{address}: {error.strerror or error}", _advice(address, error)) from None
+    return sock
+
+
+def _advice(address: str, error: OSError) -> str:
+    start = f"vhostcomm serve --sock {address}"
+    match error:
+        case FileNotFoundError():
+            return f"There is no such socket. Is the daemon running? Start it: {start}"
+        case ConnectionRefusedError():
+            if not _is_socket(address):
+                return "That is no socket. Give the socket that the daemon listens on."
+            return f"The socket is a leftover: nobody listens. Start the daemon again: {start}"
+        case PermissionError():
+            return "You may not use the socket. Ask as root or as the daemon's user, or see --socket-mode and --socket-group."
+        case _:
+            return f"Is the daemon running, and is this its socket? Start it: {start}"
+
+
+def _is_socket(address: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(address).lstat().st_mode)
+    except OSError:
+        return False

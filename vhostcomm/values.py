@@ -1,0 +1,162 @@
+"""Configured values: from what an operator writes to what is served, or why not.
+
+Each parser takes a string (of a flag or the environment) or what TOML makes of a value, and raises
+`ValueError` with the reason. Who calls it adds where the value stood and an example.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+from typing import Final, TypeVar
+
+from vchannel import NEVER, TEXT_SIZE
+
+SERIAL_SIZE: Final = 13
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+
+T = TypeVar("T")
+
+
+def name(value: object) -> str:
+    """A guest's name: it becomes a file's name and a label in logs and metrics."""
+    given = _string(value)
+    if not _NAME.fullmatch(given):
+        raise ValueError("a name has 1 to 64 letters, digits, dots, dashes and underscores, and no dot in front")
+    return given
+
+
+def serial(value: object) -> str:
+    """A serial number, in upper case as the guest gets it."""
+    given = str(value) if type(value) is int else _string(value)
+    made = given.strip().upper()
+    if len(made) != SERIAL_SIZE:
+        raise ValueError(f"a serial number has {SERIAL_SIZE} letters and digits, this has {len(made)}")
+    if not (made.isascii() and made.isalnum()):
+        raise ValueError("a serial number has nothing but letters and digits")
+    return made
+
+
+def mac(value: object) -> str:
+    """A MAC address in any common spelling, as lower case with colons."""
+    given = _string(value).strip().lower()
+    digits = re.sub(r"(?<=[0-9a-f])[:.-](?=[0-9a-f])", "", given)
+    if not re.fullmatch(r"[0-9a-f]{12}", digits):
+        raise ValueError("a MAC address has six pairs of hexadecimal digits")
+    return ":".join(digits[place : place + 2] for place in range(0, 12, 2))
+
+
+def uuid_text(value: object) -> str:
+    """A UUID, as lower case with dashes."""
+    try:
+        return str(uuid.UUID(_string(value).strip()))
+    except ValueError:
+        raise ValueError("a UUID has 32 hexadecimal digits, with dashes after the 8th, 12th, 16th and 20th") from None
+
+
+def text(value: object) -> str:
+    """Text that goes into a frame as it stands."""
+    given = _string(value)
+    if not given.isprintable():
+        raise ValueError("it holds a character that can't be printed")
+    if len(given.encode()) > TEXT_SIZE // 4:
+        raise ValueError(f"{len(given.encode())} bytes are more than fit into an answer ({TEXT_SIZE // 4})")
+    return given
+
+
+def number(least: int, most: int) -> Callable[[object], int]:
+    """A parser of whole numbers within bounds."""
+
+    def parse(value: object) -> int:
+        if type(value) is int:
+            made = value
+        else:
+            given = _string(value).strip()
+            if not re.fullmatch(r"-?[0-9]{1,20}", given):
+                raise ValueError("not a whole number")
+            made = int(given)
+        if not least <= made <= most:
+            raise ValueError(f"it must be {least} to {most}")
+        return made
+
+    return parse
+
+
+def seconds(value: object) -> float:
+    """A positive time."""
+    try:
+        made = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    except ValueError:
+        made = None
+    if made is None or not 0 < made < 1e6:
+        raise ValueError("not a time in seconds")
+    return made
+
+
+def deadline(value: object) -> int:
+    """An update deadline: `never`, an ISO date or time (UTC unless it says otherwise), or seconds since 1970."""
+    if isinstance(value, datetime):
+        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+    if isinstance(value, date):
+        return int(datetime.combine(value, time(), UTC).timestamp())
+    if type(value) is not int:
+        given = _string(value).strip()
+        if given.lower() == "never":
+            return NEVER
+        if not re.fullmatch(r"-?[0-9]{1,20}", given) or re.fullmatch(r"[0-9]{8}", given):
+            try:
+                return deadline(datetime.fromisoformat(given))
+            except ValueError:
+                raise ValueError("neither never, nor an ISO date, nor seconds since 1970") from None
+        value = int(given)
+    return number(-NEVER - 1, NEVER)(value)
+
+
+def mode(value: object) -> int:
+    """A file mode in octal; one that lets nobody in is refused."""
+    given = f"{value:o}" if type(value) is int else _string(value).strip().removeprefix("0o")
+    if not re.fullmatch(r"0?[0-7]{3}", given):
+        raise ValueError("not a file mode of three octal digits")
+    made = int(given, 8)
+    if made & 0o600 != 0o600:
+        raise ValueError("the owner needs to read and write")
+    return made
+
+
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def size(value: object) -> int:
+    """A number of bytes, with k, M or G for their powers of 1024."""
+    given = str(value) if type(value) is int else _string(value).strip()
+    match = re.fullmatch(r"([0-9]{1,15})\s*([kmg]?)i?b?", given, re.IGNORECASE)
+    if not match or int(match[1]) == 0:
+        raise ValueError("not a size")
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def choice(*allowed: str) -> Callable[[object], str]:
+    """A parser of one word out of several."""
+
+    def parse(value: object) -> str:
+        given = _string(value).strip().lower()
+        if given not in allowed:
+            raise ValueError(f"it must be one of {', '.join(allowed)}")
+        return given
+
+    return parse
+
+
+def string(value: object) -> str:
+    """Any text that isn't empty."""
+    return _string(value)
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it must be text in quotes")  # noqa: TRY004 - a mistake in a value, not in a program
+    if not value:
+        raise ValueError("it is empty")
+    return value
