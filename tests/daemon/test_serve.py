@@ -1,0 +1,309 @@
+"""A real daemon: what it serves, and to whom."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.captures.make_golden import FOLDER
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, FakeGuest, Serving, fake_guest, run_vhostcomm, until
+from vchannel import FRAME_SIZE, HostCommand, Request
+from vhostcomm.identity import derived_uuid
+
+SERIAL = HostCommand.GUEST_SERIAL
+ZERO = "0" * 13
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_every_capture_replayed_over_a_real_socket(tmp_path: Path, path: Path) -> None:
+    sock = tmp_path / "guest"
+    # The public boot was answered by a tool with UUIDs of its own.
+    words = ["--ignore-identity"] if path.stem.startswith("boot") else []
+    with Serving("--sock", sock):
+        played = run_vhostcomm("capture", "replay", path, "--sock", sock, *words)
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert " 0 differences" in played.stdout
+
+
+def test_a_replay_tells_each_difference(tmp_path: Path) -> None:
+    sock = tmp_path / "guest"
+    with Serving("--sock", sock, "--guest-serial", "1234ABC567890"):
+        played = run_vhostcomm("capture", "replay", FOLDER / "graceful-stop.jsonl", "--sock", sock)
+        ignoring = run_vhostcomm(
+            "capture", "replay", FOLDER / "graceful-stop.jsonl", "--sock", sock, "--ignore-identity"
+        )
+    assert played.returncode == 1
+    assert "3  GUEST_SERIAL data: b'0000000000000\\x00' in the capture, b'1234ABC567890\\x00' served" in played.stdout
+    assert ignoring.returncode == 0, ignoring.stdout
+
+
+def test_a_bare_uuid_is_a_socket_in_the_runtime_directory(tmp_path: Path) -> None:
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    with Serving("--sock", uuid, env=environment):
+        sock = tmp_path / "run" / uuid
+        assert stat.S_IMODE(sock.lstat().st_mode) == 0o600
+        assert stat.S_IMODE(sock.parent.stat().st_mode) == 0o700
+        with fake_guest(sock) as guest:
+            assert guest.ask(HostCommand.GUEST_UUID) == uuid.encode() + b"\0"
+    assert not any((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 2048, 4095, 5000])
+def test_frames_in_pieces(tmp_path: Path, size: int) -> None:
+    with Serving("--sock", tmp_path / "guest"), fake_guest(tmp_path / "guest") as guest:
+        asked = [Request.of(SERIAL) for _ in range(3)]
+        stream = b"".join(map(guest.connection.send, asked))
+        for place in range(0, len(stream), size):
+            guest.sock.sendall(stream[place : place + size])
+        assert [guest.answer(each) for each in asked] == [ZERO.encode() + b"\0"] * 3
+
+
+def test_pipelined_frames(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "guest"), fake_guest(tmp_path / "guest") as guest:
+        asked = [Request.of(SERIAL) for _ in range(16)]
+        guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
+        assert {guest.answer(each) for each in asked} == {ZERO.encode() + b"\0"}
+
+
+def test_hostile_frames_harm_nobody(tmp_path: Path) -> None:
+    dice = random.Random(7)
+    good = Request.of(SERIAL).raw
+    with (
+        Serving("--sock", tmp_path / "bad", "--sock", tmp_path / "other", "--frame-rate", "0") as daemon,
+        fake_guest(tmp_path / "bad") as bad,
+        fake_guest(tmp_path / "other") as other,
+    ):
+        for _ in range(300):
+            frame = bytearray(dice.randbytes(FRAME_SIZE) if dice.random() < 0.5 else good)
+            frame[32:36] = b"\1\0\0\0"
+            place = dice.randrange(32, 64, 4)
+            frame[place : place + 4] = dice.choice(
+                [b"\xff\xff\xff\xff", b"\xc1\x0f\0\0", b"\0\0\0\x80", dice.randbytes(4)]
+            )
+            bad.sock.sendall(frame)
+            assert other.serial() == ZERO
+        bad.sock.sendall(dice.randbytes(70_001))
+        bad.tell(SERIAL)  # at most one more is lost to what seems to be a frame amid the noise
+        bad.tell(SERIAL)
+        assert bad.serial() == ZERO
+        assert daemon.process.poll() is None
+
+
+def test_a_hostile_guest_counts_no_more_than_it_may(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "guest", "--frame-rate", "0") as daemon, fake_guest(tmp_path / "guest") as guest:
+        for number in range(1000, 1200):
+            assert guest.ask(number) == b""
+        assert guest.serial() == ZERO
+        daemon.event("guest asked", command="5 GUEST_SERIAL")
+    unknown = [line for line in daemon.log if line["event"].startswith("guest asked something unknown")]
+    assert len(unknown) == 64
+
+
+def test_one_live_connection_per_guest(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "guest") as daemon, fake_guest(tmp_path / "guest") as first:
+        assert first.serial() == ZERO
+        with fake_guest(tmp_path / "guest") as second:
+            assert second.at_end()
+        daemon.event("connection refused", guest="guest", pid=os.getpid())
+        assert first.serial() == ZERO
+        first.sock.close()
+        daemon.event("guest gone")
+        with fake_guest(tmp_path / "guest") as third:
+            assert third.serial() == ZERO
+
+
+def test_a_restarted_qemu_is_not_a_second_one(tmp_path: Path) -> None:
+    """Its old connection has ended, even if nobody has read that yet."""
+    with Serving("--sock", tmp_path / "guest") as daemon:
+        for _ in range(50):
+            with fake_guest(tmp_path / "guest") as guest:
+                assert guest.serial() == ZERO
+    assert not [line for line in daemon.log if line["event"] == "connection refused"]
+
+
+def test_connecting_to_qemu(tmp_path: Path) -> None:
+    """QEMU is the server, comes late, goes and comes back."""
+    path = tmp_path / "qemu"
+    with Serving("--sock", f"connect:{path}") as daemon:
+        daemon.event("waiting for QEMU's socket", why="No such file or directory")
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+                server.bind(str(path))
+                server.listen(1)
+                server.settimeout(PATIENCE)
+                sock, _ = server.accept()
+                with sock:
+                    assert FakeGuest(sock).serial() == ZERO
+            path.unlink()
+            daemon.event("guest gone")
+        daemon.event("waiting for QEMU's socket")
+
+
+def test_tcp(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Serving("--sock", f"tcp:127.0.0.1:{port}", cwd=tmp_path) as daemon, fake_guest(("127.0.0.1", port)) as guest:
+        assert guest.serial() == ZERO
+        assert str(daemon.event("guest connected", guest=f"127.0.0.1-{port}")["peer"]).startswith("127.0.0.1:")
+
+
+def test_socket_activation(tmp_path: Path) -> None:
+    """As systemd does it: a listening socket as file descriptor 3, with its name."""
+    path = tmp_path / "activated"
+    starter = (
+        "import os,socket,sys; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); os.dup2(s.fileno(),3);"
+        "os.environ.update(LISTEN_PID=str(os.getpid()),LISTEN_FDS='1',LISTEN_FDNAMES=sys.argv[2]);"
+        "os.set_inheritable(3,True); os.execv(sys.executable,[sys.executable,'-m','vhostcomm','serve','--log-format','json'])"
+    )
+    for name, guest_name in (("nas", "nas"), ("vhostcomm.socket", "activated")):
+        path.unlink(missing_ok=True)
+        daemon = Serving()
+        daemon._command = [sys.executable, "-c", starter, str(path), name]
+        with daemon, fake_guest(path) as guest:
+            assert guest.serial() == ZERO
+            daemon.event("guest connected", guest=guest_name)
+        assert path.exists(), "systemd's socket is not ours to remove"
+
+
+def test_a_watched_folder(tmp_path: Path) -> None:
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    (tmp_path / "a file").write_text("")
+    with Serving("--watch", tmp_path) as daemon:
+        for name in (uuid, "nas", uuid):
+            path = tmp_path / name
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+                server.bind(str(path))
+                server.listen(1)
+                server.settimeout(PATIENCE)
+                sock, _ = server.accept()
+                with sock:
+                    expected = uuid if name == uuid else derived_uuid("g", ZERO)
+                    assert FakeGuest(sock).ask(HostCommand.GUEST_UUID) == expected.encode() + b"\0"
+                    path.unlink()
+                    assert FakeGuest(sock).at_end()
+            daemon.event("guest gone", guest=name)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind(str(tmp_path / "not a name"))
+            assert "a name has" in daemon.event("socket ignored")["why"]
+
+
+def test_a_thousand_guests(tmp_path: Path) -> None:
+    """All in one process, started with a soft limit of open files that is far too low for them."""
+    count = 1000
+    serials = [f"{number:013d}" for number in range(1, count + 1)]
+    config = tmp_path / "many.toml"
+    config.write_text(
+        "".join(
+            f'[guests.g{place}]\nsock = "{tmp_path}/g{place}"\nserial = "{each}"\n'
+            for place, each in enumerate(serials)
+        )
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 3 * count)), hard))
+    try:
+        guests = []
+        with Serving("--config", config, shell="ulimit -Sn 256", expect_exit=None) as daemon:
+            for place in range(count):
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                sock.connect(str(tmp_path / f"g{place}"))
+                guests.append(FakeGuest(sock))
+            asked = [guest.tell(SERIAL) for guest in guests]
+            answers = [guest.answer(each) for guest, each in zip(guests, asked, strict=True)]
+            assert answers == [each.encode() + b"\0" for each in serials]
+            assert daemon.stop() == 0
+            assert all(guest.at_end() for guest in guests)
+        for guest in guests:
+            guest.sock.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [each.name for each in tmp_path.iterdir()] == ["many.toml"]
+
+
+def test_out_of_descriptors(tmp_path: Path) -> None:
+    """It waits for one, tells once, and serves on."""
+    words = [word for name in "abcdefgh" for word in ("--sock", str(tmp_path / name))]
+    with Serving(*words, shell="ulimit -n 30") as daemon:
+        guests: list[FakeGuest] = []
+        try:
+            for name in "abcdefgh":
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                sock.connect(str(tmp_path / name))
+                guests.append(FakeGuest(sock))
+            short = daemon.event("can't take the connection, it waits")
+            assert short["why"] == "Too many open files"
+            assert "LimitNOFILE" in short["remedy"]
+            assert guests[0].serial() == ZERO
+            waiting = ord(short["guest"]) - ord("a")
+            for place, guest in enumerate(guests):
+                if place < waiting:
+                    guest.sock.close()
+            assert guests[waiting].serial() == ZERO
+        finally:
+            for guest in guests:
+                guest.sock.close()
+
+
+def test_idle_means_idle(tmp_path: Path) -> None:
+    """No thread of the daemon wakes up while nothing happens."""
+    with Serving("--sock", tmp_path / "a", "--sock", tmp_path / "b") as daemon, fake_guest(tmp_path / "a") as guest:
+        assert guest.serial() == ZERO
+        daemon.event("guest asked")
+
+        def switches() -> int:
+            statuses = Path(f"/proc/{daemon.process.pid}/task").glob("*/status")
+            lines = [line for status in statuses for line in status.read_text().splitlines()]
+            return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+        import time
+
+        until(lambda: switches() == (time.sleep(0.1), switches())[1], "quiet")
+        before = switches()
+        time.sleep(1.5)
+        assert switches() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
+    with Serving("--sock", tmp_path / "guest") as daemon, fake_guest(tmp_path / "guest") as guest:
+        assert guest.serial() == ZERO
+        asked = guest.tell(SERIAL)
+        assert daemon.stop(number) == 0
+        assert guest.answer(asked) == ZERO.encode() + b"\0", "what was asked before is answered"
+        assert guest.at_end()
+    assert not any(tmp_path.iterdir())
+    assert daemon.errors == ""
+
+
+def test_a_guest_that_never_reads_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with (
+        Serving("--sock", tmp_path / "guest", "--drain-timeout", "0.3", "--frame-rate", "0") as daemon,
+        fake_guest(tmp_path / "guest") as guest,
+    ):
+        guest.sock.setblocking(False)
+        asked = Request.of(SERIAL).raw
+        with pytest.raises(BlockingIOError):
+            while True:
+                assert guest.sock.send(asked)
+        assert daemon.stop() == 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_anything_to_serve() -> None:
+    ended = run_vhostcomm("serve")
+    assert ended.returncode == 2
+    assert "give --sock, --config with a guest in it, or --watch" in ended.stderr
+
+
+def test_python_dash_m_is_the_script() -> None:
+    assert run_vhostcomm("--version").stdout.startswith("vhostcomm 0.")
+    assert VHOSTCOMM[1:] == ["-m", "vhostcomm"]

@@ -1,0 +1,162 @@
+"""A real daemon in a process of its own, and guests at its sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from vchannel import NEED_DATA, Command, Connection, HostCommand, Request, Response, Role
+
+PATIENCE: Final = 20.0
+"""Seconds after which a test gives up waiting; never waited for when all is well."""
+
+VHOSTCOMM: Final = [sys.executable, "-m", "vhostcomm"]
+
+ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not name.startswith("VHOSTCOMM_")}
+
+
+def run_vhostcomm(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A verb, run to its end."""
+    options = {"env": ENVIRONMENT, "timeout": PATIENCE, "capture_output": True, "text": True, "check": False} | options
+    return subprocess.run([*VHOSTCOMM, *map(str, words)], **options)
+
+
+class Serving:
+    """`vhostcomm serve` with its log at hand. Leaving the context stops it and checks that it ends well."""
+
+    def __init__(self, *words: str | Path, shell: str = "", expect_exit: int | None = 0, **options: Any) -> None:
+        command = [*VHOSTCOMM, "serve", "--log-format", "json", *map(str, words)]
+        if shell:  # such as "ulimit -n 64"
+            command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *command]
+        self._command = command
+        self._options: dict[str, Any] = {"env": ENVIRONMENT} | options
+        self._expect_exit = expect_exit
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.log: list[dict[str, Any]] = []
+        self.raw: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **self._options)
+        assert self.process.stdout
+        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+        self.event("serving")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = self.stop()
+        if kind is None and self._expect_exit is not None:
+            assert code == self._expect_exit, (code, self.errors)
+            assert not [line for line in self.log if "internal error" in line["event"]], self.log
+
+    def _read(self, stdout: IO[bytes]) -> None:
+        for line in stdout:
+            self.raw.append(line.decode())
+            self._lines.put(json.loads(line))
+
+    def event(self, what: str, **facts: object) -> dict[str, Any]:
+        """The first line of the log, not asked for before, that says so."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                line = self._lines.get(timeout=max(end - time.monotonic(), 0.01))
+            except queue.Empty:
+                if self.process.poll() is not None:
+                    assert self.process.stderr
+                    self.errors = self.process.stderr.read().decode()
+                    raise AssertionError(f"the daemon ended with {self.process.returncode}: {self.errors}") from None
+                raise AssertionError(f"no {what!r} in {self.log[-20:]}") from None
+            self.log.append(line)
+            if line["event"] == what and all(line.get(name) == fact for name, fact in facts.items()):
+                return line
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it; returns its exit status. What is left of the log is in `log`."""
+        if self.process.poll() is None:
+            self.send_signal(number)
+        try:
+            code = self.process.wait(PATIENCE)
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                self.process.wait()
+            self._reader.join(PATIENCE)
+            assert self.process.stdout
+            assert self.process.stderr
+            self.errors = "" if self.process.stderr.closed else self.process.stderr.read().decode()
+            self.process.stdout.close()
+            self.process.stderr.close()
+            while not self._lines.empty():
+                self.log.append(self._lines.get())
+        return code
+
+
+class FakeGuest:
+    """The guest's end of a socket, blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.settimeout(PATIENCE)
+        self.connection = Connection(Role.GUEST)
+
+    def ask(self, command: Command, **options: Any) -> bytes:
+        """A question's answer."""
+        return self.answer(self.tell(command, **options))
+
+    def tell(self, command: Command, data: bytes = b"", **options: Any) -> Request:
+        request = Request.of(command, data, **options)
+        self.sock.sendall(self.connection.send(request))
+        return request
+
+    def answer(self, request: Request) -> bytes:
+        while True:
+            while (event := self.connection.next_event()) is not NEED_DATA:
+                if isinstance(event, Response) and event.request is request:
+                    return event.data
+            data = self.sock.recv(65536)
+            assert data, "the daemon closed the connection"
+            self.connection.receive_data(data)
+
+    def serial(self) -> str:
+        return self.ask(HostCommand.GUEST_SERIAL).rstrip(b"\0").decode()
+
+    def at_end(self) -> bool:
+        """Wait until the daemon closes; False if it sends something instead."""
+        try:
+            return self.sock.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+@contextmanager
+def fake_guest(where: Path | tuple[str, int]) -> Iterator[FakeGuest]:
+    """A guest at a daemon's socket."""
+    family = socket.AF_UNIX if isinstance(where, Path) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.connect(str(where) if isinstance(where, Path) else where)
+        yield FakeGuest(sock)
+
+
+def until(condition: Any, what: str = "it") -> None:
+    """Wait for something that no event tells of, in a process or file that isn't ours."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen"
+        time.sleep(0.01)
