@@ -75,6 +75,16 @@ def answered(read: bytes) -> None:
         b"".join(out)
 
 
+def plainly(read: bytes) -> None:
+    """The same without a prepared answer: each response is made anew."""
+    connection = Connection(Role.HOST)
+    for _ in range(ROUNDS):
+        connection.receive_data(read)
+        while (event := connection.next_event()) is not NEED_DATA:
+            assert isinstance(event, Request)
+            connection.send(event.reply(encode_text("0000000000000")))
+
+
 def one_by_one(read: bytes) -> None:
     """The same with a read per frame, as an unhurried guest has it."""
     connection = Connection(Role.HOST)
@@ -95,8 +105,8 @@ def past(junk: bytes) -> Callable[[], int]:
         connection = Connection(Role.HOST)
         connection.receive_data(junk + good)
         events = 0
-        while not isinstance(event := connection.next_event(), Request):
-            assert isinstance(event, BytesSkipped | FrameRefused)
+        while not (isinstance(event := connection.next_event(), Request) and event.raw == good):
+            assert isinstance(event, BytesSkipped | FrameRefused | Request)
             events += 1
         return events
 
@@ -109,19 +119,23 @@ JUNK: Final = {
     "text": b"Failed to retrieve message from host [timeout]\n" * (READ // 47),
     "refused frames": (requests()[:44] + struct.pack("<i", DATA_SIZE + 1) + bytes(FRAME_SIZE - 48)) * FRAMES,
     "near headers, every 16 bytes": (b"\1" + bytes(15)) * (READ // 16),
-    "near headers, every 8 bytes": b"\1\0\0\0\0\0\0\0" * (READ // 8),
+    "near headers, every 12 bytes": (b"\1" + bytes(7) + b"\1\0\0\0") * (READ // 12),
+    "headers without end": b"\1\0\0\0\0\0\0\0" * (READ // 8),
 }
 
 
 def main() -> None:
     read = requests()
-    floor_time, answered_time, single_time = best(lambda: floor(read), lambda: answered(read), lambda: one_by_one(read))
+    floor_time, answered_time, single_time, plain_time = best(
+        lambda: floor(read), lambda: answered(read), lambda: one_by_one(read), lambda: plainly(read)
+    )
     count = ROUNDS * FRAMES
     print("codec: decode → event → reply → encode, one process")
     for name, seconds in (
         ("floor (unpack and copy a frame)", floor_time),
         (f"{FRAMES} frames a read", answered_time),
         ("one frame a read", single_time),
+        ("without a prepared answer", plain_time),
     ):
         print(
             f"  {name:36}{count / seconds:12,.0f} frames/s {seconds / count * 1e9:8.0f} ns/frame"

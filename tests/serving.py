@@ -27,10 +27,12 @@ VHOSTCOMM: Final = [sys.executable, "-m", "vhostcomm"]
 ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not name.startswith("VHOSTCOMM_")}
 
 
-def run_vhostcomm(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_vhostcomm(
+    *words: str | Path, env: dict[str, str] = ENVIRONMENT, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """A verb, run to its end."""
-    options = {"env": ENVIRONMENT, "timeout": PATIENCE, "capture_output": True, "text": True, "check": False} | options
-    return subprocess.run([*VHOSTCOMM, *map(str, words)], **options)
+    command = [*VHOSTCOMM, *map(str, words)]
+    return subprocess.run(command, env=env, cwd=cwd, timeout=PATIENCE, capture_output=True, text=True, check=False)
 
 
 class Serving:

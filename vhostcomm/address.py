@@ -90,7 +90,6 @@ def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Soc
 
     Raises:
         ValueError: with the reason.
-
     """
     given = values.string(text)
     label, equals, rest = given.partition("=")

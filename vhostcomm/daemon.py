@@ -54,7 +54,6 @@ class Daemon:
         config: what to serve.
         log: where to tell.
         reload: reads the configuration again, for SIGHUP; None if it can't change.
-
     """
 
     def __init__(self, config: Config, log: Log, reload: Reload | None = None) -> None:
@@ -74,7 +73,6 @@ class Daemon:
 
         Raises:
             ServeError: a guest can't be served; none is then.
-
         """
         raise_descriptor_limit(self._config, self._log)
         group_id(self._config.service.socket_group)
@@ -94,7 +92,6 @@ class Daemon:
 
         Raises:
             ServeError: see `run`.
-
         """
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:

@@ -92,7 +92,6 @@ def derived_uuid(prefix: str, serial: str) -> str:
     Args:
         prefix: ``g`` for a guest, ``h`` for a host's cluster.
         serial: in any case; upper case is hashed.
-
     """
     digest = hashlib.md5(f"{prefix}{serial.upper()}".encode(), usedforsecurity=False).digest()
     return str(uuid.UUID(bytes=digest))

@@ -47,7 +47,6 @@ def load(
 
     Raises:
         ConfigError: something is wrong in it; says where and what would be right.
-
     """
     document = _read(file) if file else {}
     label = str(file)

@@ -83,7 +83,6 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
 
     Returns:
         The log, and its sink, to be closed at the end.
-
     """
     stream = stream or sys.stdout
     console = form == "console" or (form == "auto" and stream.isatty())

@@ -90,7 +90,6 @@ def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identit
 
     Raises:
         UnreachableError: nobody listens, or the connection ended.
-
     """
     result = Played()
     with connect(address) as sock:

@@ -72,7 +72,6 @@ class Answer:
         text: the answer's text; empty if it was empty; None if none came.
         milliseconds: until it came; None if it didn't.
         problem: what is wrong with its data, in words.
-
     """
 
     command: HostCommand
@@ -108,7 +107,6 @@ def ask(address: str, timeout: float) -> Iterator[Answer]:
 
     Raises:
         UnreachableError: nobody can be asked, or the connection ended.
-
     """
     with connect(address) as sock:
         guest = Connection(Role.GUEST)
@@ -169,7 +167,6 @@ def connect(address: str) -> socket.socket:
 
     Raises:
         UnreachableError: nobody listens there; with advice.
-
     """
     if address.startswith("tcp:"):
         host, _, port = address.removeprefix("tcp:").rpartition(":")

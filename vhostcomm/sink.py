@@ -28,7 +28,6 @@ class Sink(Generic[T]):
         failed: called in the thread, once, with the error that ended it.
 
     `lost` counts the items that found no room, or came after the end.
-
     """
 
     def __init__(self, write: Callable[[list[T]], None], name: str, failed: Callable[[OSError], None]) -> None:

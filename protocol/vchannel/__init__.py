@@ -4,7 +4,7 @@
     connection.receive_data(stream.recv(65536))
     while (event := connection.next_event()) is not NEED_DATA:
         match event:
-            case Request(command=HostCommand.GUEST_SERIAL):
+            case Request(command=HostCommand.GUEST_SERIAL, needs_response=True):
                 stream.sendall(connection.send(event.reply(encode_text("0000000000000"))))
 
 The layout, both namespaces, the evidence for each claim and the unknowns are in ``protocol/README.md``.

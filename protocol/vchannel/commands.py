@@ -34,6 +34,12 @@ class Kind(Enum):
 
 
 class _Command(IntEnum):
+    """A number with what is known of it.
+
+    Equal to its number, and to nothing of the other namespace, whatever its number there: 10 of the
+    one is not 10 of the other.
+    """
+
     known: Known
     asks: Kind
     answers: Kind
@@ -48,7 +54,7 @@ class _Command(IntEnum):
         asks: Kind = Kind.UNKNOWN,
         answers: Kind = Kind.UNKNOWN,
         carries: str = "",
-        danger: str = "",
+        dangerous: bool = False,
     ) -> Self:
         member = int.__new__(cls, value)
         member._value_ = value
@@ -56,13 +62,21 @@ class _Command(IntEnum):
         member.asks = asks
         member.answers = answers
         member.carries = carries
-        member.dangerous = bool(danger)
+        member.dangerous = dangerous
         return member
+
+    def __eq__(self, other: object) -> bool:
+        return self is other if isinstance(other, _Command) else int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
 
 _SURE, _LIKELY = Known.CONFIRMED, Known.INFERRED
 _NONE, _TEXT, _INT, _JSON, _WHAT = Kind.EMPTY, Kind.TEXT, Kind.INTEGER, Kind.JSON, Kind.UNKNOWN
-_RISKY = "dangerous"
+_RISKY = True
 
 
 class HostCommand(_Command):
@@ -85,8 +99,14 @@ class HostCommand(_Command):
     HOST_SERIAL = 13, _SURE, _NONE, _TEXT, "the host's serial number"
     HOST_MAC = 14, _SURE, _NONE, _TEXT, "the host's MAC address, lower case with colons"
     HOST_MODEL = 15, _SURE, _NONE, _TEXT, "the host's model"
-    UPDATE_DEADLINE = 16, _SURE, _NONE, _INT, "the licence's last day for updates, seconds since 1970"
-    GUEST_TIMESTAMP = 17, _SURE, _INT, _NONE, "the guest tells a time, seconds since 1970; no reply seen"
+    UPDATE_DEADLINE = 16, _SURE, _NONE, _INT, "until when the licence allows updates; seconds since 1970, by inference"
+    GUEST_TIMESTAMP = (
+        17,
+        _SURE,
+        _INT,
+        _NONE,
+        "the guest tells a time, in seconds since 1970 by the look of it; no reply seen",
+    )
 
 
 class GuestCommand(_Command):

@@ -6,7 +6,6 @@ and writes what `send` returns. One connection per stream: a new stream starts w
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final, Literal
@@ -14,7 +13,7 @@ from typing import Final, Literal
 from attrs import frozen
 
 from vchannel.commands import Command, GuestCommand, HostCommand
-from vchannel.errors import MisuseError, PayloadError
+from vchannel.errors import MisuseError, PayloadError, shorten
 from vchannel.events import (
     NEED_DATA,
     BytesSkipped,
@@ -42,8 +41,9 @@ from vchannel.messages import data_problem
 PIECE: Final = FRAME_SIZE - HEADER_SIZE
 """The most skipped bytes in one event: what can be judged while less than a whole frame is held."""
 
-FORGOTTEN_KEPT: Final = 64
-"""Ids of given-up requests remembered so that their late replies don't pass for another's; more than any caller has."""
+IDS_KEPT: Final = 1024
+"""Ids of sent requests remembered, so that a late reply doesn't pass for one to another request. One that comes after
+as many more requests were sent does, where the peer isn't known to repeat ids."""
 
 
 _checked = CHECKED.unpack_from
@@ -78,10 +78,11 @@ class Connection:
         role: `Role.HOST` answers `HostCommand` and asks `GuestCommand`; `Role.GUEST` the other way round.
 
     No input raises, whatever it is. What raises `MisuseError` is the caller's own mistake.
-
     """
 
     def __init__(self, role: Role) -> None:
+        if not isinstance(role, Role):
+            raise MisuseError(f"the role is {shorten(role)}: it is Role.HOST or Role.GUEST")
         self.role = role
         incoming, outgoing = (HostCommand, GuestCommand) if role is Role.HOST else (GuestCommand, HostCommand)
         self._asked: Callable[[int, int], Command] = {member.value: member for member in incoming}.get
@@ -97,7 +98,7 @@ class Connection:
         self._dropped: BytesSkipped | None = None  # the event of the last discard_partial
 
         self._waiting: dict[int, Request] = {}  # oldest first
-        self._forgotten: deque[int] = deque(maxlen=FORGOTTEN_KEPT)
+        self._ids: dict[int, None] = {}  # of requests sent, oldest first
         self._echoes_ids = False
 
         self._bytes_received = 0
@@ -130,8 +131,14 @@ class Connection:
     # -- receiving
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what was read from the stream: any number of bytes, cut anywhere."""
+        """Take what was read from the stream: any number of bytes, cut anywhere.
+
+        Raises:
+            MisuseError: `data` is no bytes.
+        """
         if type(data) is not bytes:
+            if not isinstance(data, bytes | bytearray | memoryview):
+                raise MisuseError(f"received {shorten(data)}: it takes bytes, a bytearray or a memoryview")
             data = bytes(data)  # the caller may reuse its buffer
         self._bytes_received += len(data)
         if self._offset == len(self._buffer) and not self._chunks:
@@ -167,6 +174,9 @@ class Connection:
         start = self._offset
         end = start + FRAME_SIZE
         if end > len(buffer):
+            if start:
+                # Don't hold what was read before, of which this may be the last few bytes.
+                self._buffer, self._offset = buffer[start:], 0
             return NEED_DATA
         is_request, is_response, needs, request_length, response_length, number, sub_command, reserved = _checked(
             buffer, start + FLAGS_OFFSET
@@ -208,7 +218,6 @@ class Connection:
 
         Raises:
             MisuseError: there is more than the beginning of a frame.
-
         """
         if self.held >= FRAME_SIZE or self._dropped is not None:
             raise MisuseError("there are events to take first: call next_event() until it returns NEED_DATA")
@@ -262,6 +271,7 @@ class Connection:
                 return self._skipped(found - start, self._until_due)
             self._scanned = stop - start
         if self._scanned < piece:
+            self._buffer, self._offset = self._buffer[start:], 0
             return NEED_DATA
         return self._skipped(piece, piece)
 
@@ -289,9 +299,9 @@ class Connection:
             self._echoes_ids = True
             if request.command != response.command:
                 why = f"its id is of a request for command {int(request.command)}"
-        elif response.request_id in self._forgotten:
+        elif response.request_id in self._ids:
             self._echoes_ids = True
-            why = "late: its request was given up"
+            why = "late: its request was answered, given up, or wanted no response"
         elif self._echoes_ids:
             why = "no request with its id waits, and this peer repeats ids"
         else:
@@ -314,7 +324,6 @@ class Connection:
         if self._waiting.get(request.request_id) is not request:
             return False
         del self._waiting[request.request_id]
-        self._forgotten.append(request.request_id)
         return True
 
     # -- sending
@@ -326,8 +335,9 @@ class Connection:
 
         Raises:
             MisuseError: its command is of the other end's namespace, or its id waits already.
-
         """
+        if len(getattr(event, "raw", b"")) != FRAME_SIZE:
+            raise MisuseError(f"send({shorten(event)}): it takes what Request.of() and Request.reply() make")
         if isinstance(event, Response):
             if isinstance(event.command, self._outgoing):
                 raise self._wrong_namespace(event.command, "answers", self._incoming)
@@ -342,17 +352,24 @@ class Connection:
                     "make a new one with Request.of() (it makes a new id), or forget() the old one"
                 )
             self._waiting[event.request_id] = event
+        self._remember(event.request_id)
         self._sent_requests += 1
         return event.raw
+
+    def _remember(self, request_id: int) -> None:
+        self._ids[request_id] = None
+        if len(self._ids) > IDS_KEPT:
+            del self._ids[next(iter(self._ids))]
 
     def answer(self, request: Request, prepared: PreparedAnswer) -> bytes:
         """``send(request.reply(prepared.data))`` for the path of every frame: one slice, one concatenation.
 
         Raises:
-            MisuseError: the answer was prepared for another command.
-
+            MisuseError: the answer was prepared for another command, or the request asks for none.
         """
         raw = request.raw
+        if not request.needs_response:
+            raise request.unasked()
         if raw[COMMAND_OFFSET:HEADER_SIZE] != prepared.repeated:
             if request.command != prepared.command:
                 raise MisuseError(f"an answer to command {prepared.command} for a request of {request.command}")

@@ -14,7 +14,7 @@ import attrs
 from attrs import define, field, frozen
 
 from vchannel.commands import Command
-from vchannel.errors import PayloadError
+from vchannel.errors import MisuseError, PayloadError
 from vchannel.frame import (
     COMMAND_END,
     COMMAND_OFFSET,
@@ -97,9 +97,12 @@ class Request(_Message):
         """A request to send. Its id is unpredictable unless given.
 
         Raises:
-            MisuseError: a value doesn't fit into a frame; the message names it.
-
+            MisuseError: a value doesn't fit into a frame, or the id is 0; the message names it.
         """
+        if request_id == 0:
+            raise MisuseError(
+                "request_id is 0: a peer that doesn't repeat ids may send that; leave it out for a good one"
+            )
         frame = Frame(
             unpredictable_id() if request_id is None else request_id, guest_uuid, guest_id, 1, 0, int(needs_response),
             len(data), 0, command, data=data,
@@ -110,11 +113,18 @@ class Request(_Message):
         """The response to this request: it repeats its id, UUID, guest id, command, sub-command and reserved.
 
         Raises:
-            MisuseError: more than 4032 bytes of data.
-
+            MisuseError: more than 4032 bytes of data, or the request asks for no response.
         """
+        if not self.needs_response:
+            raise self.unasked()
         sub_command, reserved = REPEATED.unpack_from(self.raw, COMMAND_END)
         return Response(self.command, data, self.raw[:FLAGS_OFFSET] + tail(self.command, data, sub_command, reserved))
+
+    def unasked(self) -> MisuseError:
+        """The error of answering a request that asks for no response."""
+        return MisuseError(
+            f"request {self.command!r} asks for no response: look at its needs_response before answering"
+        )
 
 
 @define(eq=False)
@@ -133,7 +143,6 @@ def tail(command: int, data: bytes, sub_command: int = 1, reserved: int = 0) -> 
 
     Raises:
         MisuseError: more than 4032 bytes of data, or no bytes.
-
     """
     return Frame(
         is_response=1, response_length=len(data), command=command, sub_command=sub_command, reserved=reserved, data=data
@@ -145,7 +154,6 @@ class PreparedAnswer:
 
     Raises:
         MisuseError: more than 4032 bytes of data, or no bytes.
-
     """
 
     __slots__ = ("command", "data", "repeated", "tail")

@@ -76,8 +76,9 @@ class Frame:
 
         Raises:
             MisuseError: `raw` is not 4096 bytes long. No other content raises.
-
         """
+        if not isinstance(raw, bytes | bytearray | memoryview):
+            raise MisuseError(f"a frame is bytes, this is {shorten(raw)}")
         if len(raw) != FRAME_SIZE:
             raise MisuseError(f"a frame is {FRAME_SIZE} bytes, these are {len(raw)}: use Connection for a stream")
         header: _Header = HEADER.unpack_from(raw)
@@ -90,7 +91,6 @@ class Frame:
 
         Raises:
             MisuseError: a field does not fit its place; the message names it.
-
         """
         header = self.header
         body = self.data + self.padding if self.padding else self.data

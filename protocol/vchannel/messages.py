@@ -6,8 +6,10 @@ Every payload has `to_data`, the bytes to put into a frame, and `from_data`, whi
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from typing import Any, Final, Self, TypeVar, cast
+import math
+from typing import Any, Final, Self, TypeGuard, TypeVar, cast
 
 from attrs import frozen
 
@@ -26,10 +28,12 @@ def encode_text(text: str) -> bytes:
     """Text as data: UTF-8 and the closing NUL that the frame's length counts.
 
     Raises:
-        MisuseError: longer than 4031 bytes, or with a NUL inside.
-
+        MisuseError: longer than 4031 bytes, with a NUL inside, or no text that UTF-8 can write.
     """
-    data = text.encode()
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise MisuseError(f"text that isn't Unicode ({shorten(text)}): {error.reason}") from None
     if len(data) > TEXT_SIZE:
         raise MisuseError(f"text of {len(data)} bytes: a frame carries at most {TEXT_SIZE}, and they aren't split")
     if b"\0" in data:
@@ -43,7 +47,13 @@ def decode_text(data: bytes) -> str:
 
 
 def encode_integer(value: int) -> bytes:
-    """An integer as data: its decimal text."""
+    """An integer as data: its decimal text.
+
+    Raises:
+        MisuseError: not an integer of 64 bits with its sign.
+    """
+    if type(value) is not int or not -NEVER - 1 <= value <= NEVER:
+        raise MisuseError(f"{shorten(value)} is no signed 64-bit integer")
     return encode_text(str(value))
 
 
@@ -52,7 +62,6 @@ def decode_integer(data: bytes) -> int:
 
     Raises:
         PayloadError: it isn't decimal text of a signed 64-bit number.
-
     """
     text = decode_text(data).strip()
     digits = text.removeprefix("-")
@@ -65,36 +74,55 @@ def decode_integer(data: bytes) -> int:
 
 
 def encode_json(value: object) -> bytes:
-    """A value as JSON data, without spaces as every known payload has it."""
-    return encode_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+    """A value as JSON data, without spaces as every known payload has it.
+
+    Raises:
+        MisuseError: JSON can't write it, or it is too long.
+    """
+    try:
+        return encode_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+    except (TypeError, RecursionError) as error:
+        raise MisuseError(f"JSON can't write {shorten(value)}: {error}") from None
+    except ValueError as error:
+        raise MisuseError(str(error)) from None
 
 
 def decode_json(data: bytes) -> Any:
     """Data as JSON.
 
     Raises:
-        PayloadError: it isn't JSON, or nested too deep to be any guest's honest answer.
-
+        PayloadError: it isn't JSON, is nested too deep to be any guest's honest answer, or holds what can't be
+            written again: infinite numbers, halves of UTF-16 pairs.
     """
     text = decode_text(data)
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+        if "\\u" in text:  # only an escape can make half of a pair
+            json.dumps(value, ensure_ascii=False).encode()
     except PayloadError:
         raise
+    except UnicodeEncodeError:
+        raise PayloadError("data", text, "JSON with half of a UTF-16 pair") from None
     except ValueError as error:
         raise PayloadError("data", text, f"not JSON ({error})") from None
     except RecursionError:
         raise PayloadError("data", text, "JSON nested too deep") from None
+    return value
 
 
-def _refuse_constant(name: str) -> None:
+def _refuse_number(name: str) -> float:
     raise PayloadError("data", name, "not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
 
 
 def data_problem(kind: Kind, data: bytes) -> PayloadError | None:
     """What is wrong with data that should be of a kind; None where nothing is, or nothing is known.
 
-    No data is never wrong: it is the answer of someone who doesn't know.
+    No data is never wrong: it is the answer of someone who doesn't know. Nor is data where none is known to belong.
     """
     if not data or kind in (Kind.UNKNOWN, Kind.EMPTY):
         return None
@@ -248,7 +276,6 @@ class GuestInformation:
 
         Raises:
             PayloadError: it is not a JSON object.
-
         """
         document = _dict(decode_json(data), "data")
         return cls(
@@ -284,5 +311,12 @@ def _interfaces(value: object) -> list[Interface]:
     for line in lines:
         if isinstance(line, dict) and isinstance(name := line.get("name"), str):
             ip = line.get("ip")
-            found.append(Interface(name, ip if isinstance(ip, str) and ip else None))
+            found.append(Interface(name, ip if _is_address(ip) else None))
     return found
+
+
+def _is_address(value: object) -> TypeGuard[str]:
+    try:
+        return isinstance(value, str) and bool(ipaddress.ip_address(value))
+    except ValueError:
+        return False

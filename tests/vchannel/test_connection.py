@@ -8,6 +8,7 @@ from tests.vchannel.feeding import Feed, drain, facts, guest, host
 from vchannel import (
     NEED_DATA,
     Connection,
+    Event,
     GuestCommand,
     HostCommand,
     MisuseError,
@@ -173,6 +174,39 @@ def test_a_foreign_id_once_ids_are_known_to_be_repeated(feed: Feed) -> None:
     assert end.waiting == (waiting,)
 
 
+def test_a_second_answer_is_not_taken_for_another(feed: Feed) -> None:
+    """Answered without its id, then with it; and an answer to what wanted none."""
+    end = host()
+    first, told = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP, needs_response=False)
+    end.send(first)
+    end.send(told)
+    (answer,) = feed(end, without_id(first, b"1"))
+    assert isinstance(answer, Response)
+    waiting = Request.of(GuestCommand.GET_IP)
+    end.send(waiting)
+    for stale in (first.reply(b"again").raw, told.raw[:32] + first.reply(b"unasked").raw[32:]):
+        end._echoes_ids = False
+        (event,) = drained(end, stale)
+        assert isinstance(event, UnsolicitedResponse)
+        assert event.why.startswith("late")
+    assert end.waiting == (waiting,)
+
+
+def drained(end: Connection, raw: bytes) -> list[Event]:
+    if end.held:
+        end.discard_partial()
+        drain(end)
+    end.receive_data(raw)
+    return drain(end)
+
+
+def test_ids_are_remembered_within_bounds() -> None:
+    end = host()
+    for _ in range(3000):
+        end.send(Request.of(GuestCommand.GET_IP, needs_response=False))
+    assert len(end._ids) == 1024
+
+
 def test_forgetting_another_of_the_same_id() -> None:
     end = host()
     sent, twin = Request.of(2, request_id=5), Request.of(2, request_id=5)
@@ -270,7 +304,7 @@ def test_prepared_is_the_same_as_made_each_time() -> None:
     end = host()
     for request in (
         Request.of(HostCommand.GUEST_SERIAL, guest_uuid=bytes(range(16)), guest_id=0),
-        Request.of(HostCommand.GUEST_SERIAL, b"data", needs_response=False),
+        Request.of(HostCommand.GUEST_SERIAL, b"data"),
     ):
         assert end.answer(request, prepared) == end.send(request.reply(SERIAL))
     assert end.statistics.sent_responses == 4
@@ -293,6 +327,35 @@ def test_prepared_repeats_odd_fields_too() -> None:
 def test_prepared_for_another_command() -> None:
     with pytest.raises(MisuseError, match="an answer to command 13 for a request of 5"):
         host().answer(Request.of(HostCommand.GUEST_SERIAL), PreparedAnswer(HostCommand.HOST_SERIAL, SERIAL))
+
+
+def test_what_wants_no_response_gets_none() -> None:
+    told = Request.of(HostCommand.GUEST_SERIAL, needs_response=False)
+    with pytest.raises(MisuseError, match="asks for no response: look at its needs_response"):
+        told.reply()
+    with pytest.raises(MisuseError, match="asks for no response"):
+        host().answer(told, PreparedAnswer(HostCommand.GUEST_SERIAL, SERIAL))
+
+
+def test_what_is_no_message() -> None:
+    with pytest.raises(MisuseError, match=r"the role is 'host': it is Role\.HOST"):
+        Connection("host")  # type: ignore[arg-type]
+    for junk in (5, "x", None, [1]):
+        with pytest.raises(MisuseError, match="it takes bytes, a bytearray or a memoryview"):
+            host().receive_data(junk)  # type: ignore[arg-type]
+    for nothing in (None, b"", Request(HostCommand.GUEST_SERIAL, b"", b"short")):
+        with pytest.raises(MisuseError, match=r"it takes what Request\.of\(\) and Request\.reply\(\) make"):
+            guest().send(nothing)  # type: ignore[arg-type]
+    with pytest.raises(MisuseError, match="request_id is 0"):
+        Request.of(5, request_id=0)
+
+
+def test_a_long_drained_connection_holds_little() -> None:
+    end = host()
+    end.receive_data(Request.of(5).raw * 100 + b"xy")
+    drain(end)
+    assert end.held == 2
+    assert len(end._buffer) == 2
 
 
 def test_statistics_count() -> None:

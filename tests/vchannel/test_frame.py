@@ -13,12 +13,15 @@ from vchannel import (
     FRAME_SIZE,
     HEADER_FIELDS,
     HEADER_SIZE,
+    Connection,
     Frame,
-    HostCommand,
+    FrameRefused,
     MisuseError,
     Refusal,
+    Role,
     refusal,
 )
+from vchannel.frame import find_header
 
 GOOD = Frame(request_id=1, is_request=1, needs_response=1, command=5)
 
@@ -128,29 +131,45 @@ def test_what_is_acceptable_but_does_not_convince(field: str, value: int) -> Non
     assert (found.field, found.value) == (field, value)
 
 
-@pytest.mark.parametrize("needs_response", [0, 1])
+@pytest.mark.parametrize("guest_id", [0, 3_000_000, 10_000_000])
+@pytest.mark.parametrize("guest_uuid", [bytes(16), bytes(range(100, 116))])
 @pytest.mark.parametrize(("is_request", "is_response"), [(1, 0), (0, 1)])
-@pytest.mark.parametrize("length", [0, 1, 14, 255, 256, DATA_SIZE])
-@pytest.mark.parametrize("command", HostCommand)
+@pytest.mark.parametrize("needs_response", [0, 1])
 def test_no_frame_convinces_out_of_step(
-    needs_response: int, is_request: int, is_response: int, length: int, command: HostCommand
+    needs_response: int, is_request: int, is_response: int, guest_uuid: bytes, guest_id: int
 ) -> None:
     """However far out of step a frame is read, the frames around it like it, it doesn't pass for a header."""
-    data = b"0" * (length - 1) + b"\0" if length else b""
-    frame = Frame(
-        0xC0FFEE01,
-        is_request=is_request,
-        is_response=is_response,
-        needs_response=needs_response,
-        request_length=length * is_request,
-        response_length=length * is_response,
-        command=command,
-        data=data,
+    for length in (0, 1, 14, 255, 256, DATA_SIZE):
+        for command in range(20):
+            frame = Frame(
+                0xC0FFEE01,
+                guest_uuid,
+                guest_id,
+                is_request,
+                is_response,
+                needs_response,
+                length * is_request,
+                length * is_response,
+                command,
+                data=b"0" * (length - 1) + b"\0" if length else b"",
+            ).encode()
+            stream = frame * 3
+            assert find_header(stream, 0, 1) == 0
+            assert find_header(stream, 1, FRAME_SIZE + 1) == FRAME_SIZE, (length, command)
+
+
+interesting = st.sampled_from([0, 1, 2, -1, 14, 255, 256, DATA_SIZE, DATA_SIZE + 1, 0x0E00, 0x0F00, 0x0FFF, 0x10000])
+
+
+@given(st.lists(interesting, min_size=8, max_size=8))
+def test_one_rule_in_three_spellings(fields: list[int]) -> None:
+    """`refusal`, the search, and the connection's own short form agree on every header."""
+    is_request, is_response, needs, request_length, response_length, command, sub_command, reserved = fields
+    raw = Frame(
+        1, bytes(16), 0, is_request, is_response, needs, request_length, response_length, command, sub_command, reserved
     ).encode()
-    stream = frame * 2
-    convincing = [
-        offset
-        for offset in range(FRAME_SIZE + 1)
-        if refusal(stream[offset : offset + HEADER_SIZE], convincing=True) is None
-    ]
-    assert convincing == [0, FRAME_SIZE]
+    convinces = refusal(raw[:HEADER_SIZE], convincing=True) is None
+    assert (find_header(raw, 0, 1) == 0) == convinces
+    connection = Connection(Role.HOST)
+    connection.receive_data(raw)
+    assert isinstance(connection.next_event(), FrameRefused) != convinces

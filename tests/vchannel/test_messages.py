@@ -44,6 +44,18 @@ def test_text_that_does_not_fit() -> None:
         encode_text("a\0b")
 
 
+@pytest.mark.parametrize("value", [object(), float("nan"), float("inf"), "x" * 5000, "\ud800", {1: {2}}])
+def test_what_json_cannot_write(value: object) -> None:
+    with pytest.raises(MisuseError):
+        encode_json(value)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "1", 2**63, None])
+def test_what_is_no_integer_to_send(value: int) -> None:
+    with pytest.raises(MisuseError, match="no signed 64-bit integer"):
+        encode_integer(value)
+
+
 @given(st.integers(-(2**63), NEVER))
 def test_integers_are_text(value: int) -> None:
     assert encode_integer(value) == str(value).encode() + b"\0"
@@ -100,7 +112,9 @@ def test_payloads_of_another_shape(
     assert field in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nul", "[" * 4000, "NaN", '{"a":-Infinity}', "1" * 4031])
+@pytest.mark.parametrize(
+    "text", ["", "{", "nul", "[" * 4000, "NaN", '{"a":-Infinity}', "1e999", '"\\ud800"', "1" * 4031]
+)
 def test_what_is_no_json(text: str) -> None:
     if text == "1" * 4031:  # a number, if a long one: Python's own limit is beyond what a frame carries
         assert decode_json(encode_text(text)) == int(text)
@@ -137,6 +151,7 @@ def test_interfaces_are_read_tolerantly() -> None:
         {"name": "eth0"},
         {"name": "eth0", "ip": "2001:db8::1"},
         {"name": "eth1", "ip": 5},
+        {"name": "eth1", "ip": "\x1b[31m"},
         {"ip": "192.0.2.1"},
         "eth2",
         None,
@@ -146,6 +161,7 @@ def test_interfaces_are_read_tolerantly() -> None:
         Interface("lo", "127.0.0.1"),
         Interface("eth0"),
         Interface("eth0", "2001:db8::1"),
+        Interface("eth1"),
         Interface("eth1"),
     )
     assert found.address() == "2001:db8::1"

@@ -142,6 +142,14 @@ def test_odd_fields_behind_a_good_frame_are_taken(feed: Feed, offset: int, value
     assert answered(feed(host(), GOOD + odd + GOOD)) == [GOOD_ID, GOOD_ID, GOOD_ID]
 
 
+@pytest.mark.parametrize(("seen", "taken"), [(4032, False), (4033, True)])
+def test_an_odd_frame_is_taken_only_where_no_better_one_begins(seen: int, taken: bool) -> None:
+    """Looked for as far as a header stands whole within the odd frame's own 4096 bytes."""
+    odd = with_field(56, 0)[:seen]
+    events = whole(host(), OTHER + odd + GOOD + GOOD + GOOD)
+    assert isinstance(events[1], Request) == taken
+
+
 @pytest.mark.parametrize(("field", "offset", "value"), [("sub_command", 56, 0), ("reserved", 60, -1)])
 def test_odd_fields_at_the_start_are_not(feed: Feed, field: str, offset: int, value: int) -> None:
     events = feed(host(), with_field(offset, value) + GOOD)
@@ -174,7 +182,7 @@ pieces = st.one_of(
     st.sampled_from([GOOD, OTHER, GOOD[:2048], GOOD[2048:], with_field(44, 5000), bytes(64), bytes(4096), b"\1\0\0\0"]),
     st.builds(lambda data, command: Request.of(command, data).raw, st.binary(max_size=DATA_SIZE), st.integers(0, 20)),
     st.builds(lambda request, data: Request.of(request).reply(data).raw, st.integers(0, 20), st.binary(max_size=64)),
-    st.builds(random.Random(1).randbytes, st.integers(0, 5000)),
+    st.builds(lambda seed, size: random.Random(seed).randbytes(size), st.integers(0, 99), st.integers(0, 5000)),
 )
 streams = st.lists(pieces, max_size=8).map(b"".join)
 
@@ -198,8 +206,15 @@ def test_whatever_came_before_a_good_frame_behind_it_is_understood(stream: bytes
     assert answered(events)[-1] == OTHER_ID
 
 
-@given(st.binary(max_size=20_000))
-def test_arbitrary_bytes_never_raise(data: bytes) -> None:
+@given(
+    st.integers(), st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 1)), max_size=200)
+)
+def test_arbitrary_bytes_never_raise(seed: int, size: int, plain: list[tuple[int, int]]) -> None:
+    """Random bytes, with zeros and ones among them so that flags and lengths are hit too."""
+    noise = bytearray(random.Random(seed).randbytes(size))
+    for place, value in plain:
+        noise[place : place + 8] = bytes([value, 0, 0, 0, 0, 0, 0, 0])
+    data = bytes(noise)
     for end in host(), guest():
         events = whole(end, data)
         end.discard_partial()

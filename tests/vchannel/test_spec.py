@@ -116,3 +116,10 @@ def test_every_command_says_what_it_carries(command: HostCommand | GuestCommand)
     assert isinstance(command.asks, Kind)
     assert isinstance(command.answers, Kind)
     assert type(command)(command.value) is command
+    assert command == command.value
+
+
+def test_a_number_means_two_things() -> None:
+    for number in {each.value for each in HostCommand} & {each.value for each in GuestCommand}:
+        assert HostCommand(number) != GuestCommand(number)
+    assert len({HostCommand.NETWORK_RESULT, GuestCommand.GET_INFORMATION}) == 2

@@ -52,7 +52,6 @@ class CaptureHeader:
         origin: recorded or reconstructed.
         provenance: a sentence: recorded from what, or reconstructed from what.
         redacted: whether identities were replaced by placeholders.
-
     """
 
     when: datetime
@@ -72,7 +71,6 @@ class FrameRecord:
         frame: its fields.
         refused: why its header was not believed; empty for a good frame.
         assumed: names of fields nobody saw, in a reconstructed capture.
-
     """
 
     time: float
@@ -194,7 +192,6 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
 
     Raises:
         CaptureError: a line is not what it should be; with its number.
-
     """
     header: CaptureHeader | None = None
     records: list[Record] = []

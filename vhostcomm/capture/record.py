@@ -41,7 +41,6 @@ class Recorder:
 
     Args:
         role: which end the connection is.
-
     """
 
     def __init__(self, role: Role) -> None:

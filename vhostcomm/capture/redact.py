@@ -124,7 +124,6 @@ def redact(capture: Capture, redactor: Redactor | None = None) -> Capture:
     Args:
         capture: which; not changed.
         redactor: one to share among several captures of the same guest.
-
     """
     redactor = redactor or Redactor()
     for record in capture.records:

@@ -57,7 +57,6 @@ class Port:
 
         Raises:
             ServeError: something of it can't be had; nothing of it is kept.
-
         """
         with ExitStack() as cleanup:
             address = self.guest.address

@@ -48,7 +48,6 @@ class Session:
         sock: connected, not blocking; closed at the end.
         service: rates and deadlines.
         recording: where frames are recorded, if they are.
-
     """
 
     def __init__(self, guest: Guest, sock: socket.socket, service: Service, recording: Recording | None = None) -> None:

@@ -33,7 +33,6 @@ def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group:
 
     Raises:
         ServeError: it can't be had; says why and what to do. Nothing is left changed.
-
     """
     match address:
         case Listen(path):
@@ -181,7 +180,6 @@ def connect(address: Connect) -> socket.socket:
 
     Raises:
         OSError: nobody is there.
-
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -197,7 +195,6 @@ def group_id(name: str) -> int:
 
     Raises:
         ServeError: there is no such group.
-
     """
     if not name:
         return -1
@@ -223,7 +220,6 @@ def make_folder(folder: Path, group: int = -1) -> None:
 
     Raises:
         ServeError: it can't be made.
-
     """
     try:
         # 0710 lets the socket's group through to the sockets, which have modes of their own.

@@ -42,7 +42,6 @@ class Recording:
 
     Raises:
         ServeError: the file can't be made, or is there already.
-
     """
 
     def __init__(self, path: Path, limit: int, guest: str, log: Log) -> None:

@@ -23,7 +23,6 @@ async def sockets_in(folder: Path) -> AsyncIterator[dict[str, Path]]:
 
     Raises:
         ServeError: the folder can't be watched, or is gone.
-
     """
     with INotify(nonblocking=True) as inotify:
         try:
