@@ -1,0 +1,1 @@
+"""The guest's QEMU: its disks, its command line, its life."""
