@@ -1,7 +1,8 @@
 """What vhostcomm tells its user: what is wrong, where, and what to do about it.
 
 VhostcommError       exit status 1
-└── CaptureError     a capture file that can't be read, with its line
+├── CaptureError     a capture file that can't be read, with its line
+└── DiskError        a disk image that can't be read or made, with its path
 """
 
 from __future__ import annotations
@@ -37,3 +38,12 @@ class CaptureError(VhostcommError):
         self.line = line
         self.what = what
         super().__init__(f"{path}:{line}: {what}")
+
+
+class DiskError(VhostcommError):
+    """A disk image that can't be read, believed or made. `path` says which."""
+
+    def __init__(self, path: str, what: str) -> None:
+        self.path = path
+        self.what = what
+        super().__init__(f"{path}: {what}")

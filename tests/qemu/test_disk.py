@@ -1,8 +1,27 @@
 from __future__ import annotations
 
-from vhostcomm.qemu.disk import LAYOUTS, SECTOR_SIZE, VDSM
+import os
+import stat
+from pathlib import Path
 
-GIB = 1 << 30
+import attrs
+import pytest
+
+from tests.qemu.disks import COMPLAINT, GIB, SIZE, partitioned, run, sparse
+from vhostcomm.errors import DiskError
+from vhostcomm.qemu.disk import (
+    LAYOUTS,
+    SECTOR_SIZE,
+    VDSM,
+    ImageFormat,
+    Layout,
+    Partition,
+    image,
+    init,
+    inspect,
+    tools,
+    warning,
+)
 
 # -- the table
 
@@ -39,3 +58,160 @@ def test_vdsm_is_version_8_and_its_third_partition_begins_at_4_5_gib() -> None:
     assert VDSM is LAYOUTS[6]
     assert VDSM.version == 8
     assert VDSM.third_start * SECTOR_SIZE == 4.5 * GIB
+
+
+# -- recognising
+
+
+def third(layout: Layout) -> Partition:
+    return Partition(layout.third_start, 2048, layout.third_type)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_each_layout_is_recognised(disk: Path, layout: Layout) -> None:
+    found = inspect(partitioned(disk, layout.first, layout.second, third(layout)))
+    assert found.layout is layout
+    assert found.guest_prints == (f"Partition Version={layout.version}",)
+    assert found.is_vdsm == (layout.version == 8)
+    assert bool(found.why) != found.is_vdsm
+    assert found.partitions[3] == third(layout)
+    assert warning(disk) == ()
+
+
+def test_another_layout_tells_which_and_what_differs(disk: Path) -> None:
+    found = inspect(partitioned(disk, LAYOUTS[5].first, LAYOUTS[5].second))
+    assert found.why == (
+        "this is version 7 of the layouts a guest knows; VDSM's is version 8",
+        "partition 1 starts at sector 256, not 2048",
+        "partition 2 starts at sector 4980736, not 4982528",
+    )
+
+
+NEAR_MISSES = {
+    "1 starts later": ([attrs.evolve(VDSM.first, start=2056, size=4_980_472), VDSM.second], "sector 2056, not 2048"),
+    "1 a sector short": ([attrs.evolve(VDSM.first, size=4_980_479), VDSM.second], "1 has 4980479 sectors, not 4980480"),
+    "1 in a RAID": ([attrs.evolve(VDSM.first, type=0xFD), VDSM.second], "partition 1 is of type fd, not 83"),
+    "2 starts later": ([VDSM.first, attrs.evolve(VDSM.second, start=4_982_529)], "sector 4982529, not 4982528"),
+    "2 of 3 GiB": ([VDSM.first, attrs.evolve(VDSM.second, size=6_291_456)], "2 has 6291456 sectors, not 4194304"),
+    "2 no swap": ([VDSM.first, attrs.evolve(VDSM.second, type=0x83)], "partition 2 is of type 83, not 82"),
+    "2 missing": ([VDSM.first], "partition 2 is missing"),
+    "in each other's place": ([VDSM.second, VDSM.first], "partition 1 starts at sector 4982528, not 2048"),
+}
+
+
+@pytest.mark.parametrize(("partitions", "reason"), NEAR_MISSES.values(), ids=NEAR_MISSES)
+def test_a_near_miss_is_version_0(disk: Path, partitions: list[Partition], reason: str) -> None:
+    found = inspect(partitioned(disk, *partitions))
+    assert found.layout is None
+    assert found.guest_prints == COMPLAINT
+    assert any(reason in sentence for sentence in found.why)
+    assert warning(disk) == (*COMPLAINT, *(f"{disk}: {sentence}" for sentence in found.why))
+
+
+@pytest.mark.parametrize("rest", [[], [Partition(VDSM.third_start, 4096, 0xFD)], [Partition(9_500_000, 2048, 0x5)]])
+def test_the_third_partition_is_not_compared(disk: Path, rest: list[Partition]) -> None:
+    assert inspect(partitioned(disk, VDSM.first, VDSM.second, *rest)).is_vdsm
+
+
+def test_partitions_behind_the_end_of_the_disk_do_not_count(disk: Path) -> None:
+    partitioned(disk, VDSM.first, VDSM.second)
+    os.truncate(disk, (VDSM.second.end - 1) * SECTOR_SIZE)
+    found = inspect(disk)
+    assert found.layout is None
+    assert found.why == ("partition 2 ends at sector 9176832, the disk at 9176831",)
+
+
+def test_an_mbr_without_partitions(disk: Path) -> None:
+    found = inspect(partitioned(disk))
+    assert (found.table, found.why) == ("dos", ("partition 1 is missing", "partition 2 is missing"))
+
+
+@pytest.mark.parametrize("keep", [SIZE, 100 * 1024 * 1024], ids=["whole", "cut off"])
+def test_a_gpt(disk: Path, keep: int) -> None:
+    run("sfdisk", "--quiet", sparse(disk), stdin="label: gpt\nstart=2048, size=4980480")
+    os.truncate(disk, keep)
+    found = inspect(disk)
+    assert (found.table, found.layout, found.partitions) == ("gpt", None, {})
+    assert found.why == ("its partition table is a GPT; the layouts a guest knows are those of an MBR",)
+    assert warning(disk)[:3] == COMPLAINT
+
+
+def test_a_table_of_another_kind(disk: Path) -> None:
+    found = inspect(partitioned(disk, label="sun", size=GIB))
+    assert found.why == ("its partition table is of type sun, not an MBR",)
+
+
+@pytest.mark.parametrize("size", [SECTOR_SIZE, 1 << 20, SIZE])
+def test_no_table(disk: Path, size: int) -> None:
+    found = inspect(sparse(disk, size))
+    assert (found.table, found.layout, found.why) == ("", None, ("it has no partition table",))
+    assert found.sectors == size // SECTOR_SIZE
+
+
+def test_inspecting_changes_nothing_and_finds_sfdisk_without_sbin_in_the_path(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partitioned(disk, VDSM.first, VDSM.second)
+    disk.chmod(0o400)
+    before = disk.stat()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert inspect(disk).is_vdsm
+    assert (disk.stat().st_mtime_ns, disk.stat().st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+    assert list(disk.parent.iterdir()) == [disk]
+
+
+def test_a_block_device_is_read_like_a_file(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partitioned(disk, VDSM.first, VDSM.second)
+    genuine = os.stat
+
+    def as_device(path: str) -> os.stat_result:
+        found = list(genuine(path))
+        return os.stat_result([stat.S_IFBLK | 0o660, *found[1:]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", as_device)
+        probed = image.probe(disk)
+    assert (probed.format, probed.size) == (ImageFormat.RAW, SIZE)
+
+
+# -- the tools
+
+
+def program(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(("tool", "package"), [("sfdisk", "fdisk"), ("qemu-img", "qemu-utils")])
+def test_a_missing_tool_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, package: str
+) -> None:
+    path = tmp_path / "sys.qcow2"
+    init(path, SIZE, ImageFormat.QCOW2)
+    if tool == "sfdisk":
+        path = sparse(tmp_path / "sys.img")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tools, "_SBIN", "")
+    with pytest.raises(DiskError, match=rf"{tool} is needed for it and not installed; .* package {package} "):
+        inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("#!/bin/sh\necho one >&2; echo two >&2; exit 3\n", "sfdisk failed with status 3: one; two"),
+        ("#!/bin/sh\nexit 1\n", "sfdisk failed with status 1: it said nothing"),
+        ("#!/bin/sh\nkill -STOP $$\n", "took more than 0 seconds with it and was stopped"),
+        ("#!/nonexistent\n", "sfdisk can't be run: No such file"),
+    ],
+)
+def test_a_tool_that_fails(disk: Path, monkeypatch: pytest.MonkeyPatch, text: str, what: str) -> None:
+    folder = disk.parent / "bin"
+    program(folder, "sfdisk", text)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(tools, "_DEADLINE", 0.3)
+    with pytest.raises(DiskError, match=what):
+        inspect(sparse(disk))

@@ -1,5 +1,27 @@
-"""A guest's disks: what the guest will make of a partition table."""
+"""A guest's disks: what format an image has, what the guest will make of its partition table.
 
+`layouts` is the table of known partition layouts, `image` finds an image's format, `inspection`
+compares the two, `creation` makes a new system disk, `tools` runs sfdisk and qemu-img.
+"""
+
+from vhostcomm.qemu.disk.creation import MAX_SIZE, MIN_SIZE, init
+from vhostcomm.qemu.disk.image import ImageFormat, image_format
+from vhostcomm.qemu.disk.inspection import Inspection, inspect, warning
 from vhostcomm.qemu.disk.layouts import LAYOUTS, SECTOR_SIZE, VDSM, Layout, Partition, find_layout
 
-__all__ = ["LAYOUTS", "SECTOR_SIZE", "VDSM", "Layout", "Partition", "find_layout"]
+__all__ = [
+    "LAYOUTS",
+    "MAX_SIZE",
+    "MIN_SIZE",
+    "SECTOR_SIZE",
+    "VDSM",
+    "ImageFormat",
+    "Inspection",
+    "Layout",
+    "Partition",
+    "find_layout",
+    "image_format",
+    "init",
+    "inspect",
+    "warning",
+]

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.disks import SIZE, partitioned, run, sparse
+from vhostcomm.errors import DiskError
+from vhostcomm.qemu.disk import VDSM, ImageFormat, image, image_format, init, inspect, warning
+
+# -- formats
+
+
+def test_the_format_of_genuine_images(tmp_path: Path) -> None:
+    assert image_format(sparse(tmp_path / "raw.img")) is ImageFormat.RAW
+    for version in ("0.10", "1.1"):
+        path = tmp_path / f"{version}.img"
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"compat={version}", path, "1G")
+        assert image_format(path) is ImageFormat.QCOW2
+
+
+@pytest.mark.parametrize("kind", ["vmdk", "vdi", "vhdx", "vpc", "qed", "parallels", "qcow"])
+def test_other_formats_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image"
+    run("qemu-img", "create", "-q", "-f", kind, path, "10M")
+    with pytest.raises(DiskError, match=rf"^{path}: an image of format {kind}; .*qemu-img convert") as caught:
+        inspect(path)
+    assert caught.value.path == str(path)
+
+
+def test_a_newer_qcow2_and_a_cut_off_one_are_refused(disk: Path) -> None:
+    disk.write_bytes(struct.pack(">4sI", b"QFI\xfb", 4).ljust(512, b"\0"))
+    with pytest.raises(DiskError, match=r"format qcow2 \(its version 4\)"):
+        image_format(disk)
+    disk.write_bytes(b"QFI\xfb\0\0\0\3")
+    with pytest.raises(DiskError, match=r"cut off in its header \(8 bytes\)"):
+        image_format(disk)
+
+
+def test_a_raw_disk_that_its_guest_made_a_qcow2_is_not_believed(disk: Path, tmp_path: Path) -> None:
+    secret, written = tmp_path / "secret", tmp_path / "written.qcow2"
+    secret.write_bytes(b"secret".ljust(512, b"\0"))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, written, "1G")
+    partitioned(disk, VDSM.first, VDSM.second)
+    with disk.open("r+b") as file:
+        file.write(written.read_bytes())
+    with pytest.raises(DiskError, match="reads from another file"):
+        image_format(disk)
+    assert "partition layout not checked" in warning(disk)[0]
+    assert image_format(written) is ImageFormat.QCOW2
+
+
+def test_nor_is_one_with_an_external_data_file(disk: Path, tmp_path: Path) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path / 'data'}", disk, "1G")
+    with pytest.raises(DiskError, match="reads from another file"):
+        image_format(disk)
+    assert image_format(disk.rename(tmp_path / "mine.qcow2")) is ImageFormat.QCOW2
+
+
+def test_a_raw_image_may_not_be_named_qcow2(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"named \.qcow2, but it is no qcow2"):
+        image_format(sparse(tmp_path / "raw.qcow2"))
+
+
+# -- qcow2
+
+
+@pytest.mark.parametrize("name", ["sys.qcow2", "a:b.qcow2", "-f raw,x=y.img", "ß 磁盘.qcow2"])
+def test_a_qcow2(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, qcow2 = partitioned(tmp_path / "raw", VDSM.first, VDSM.second), tmp_path / name
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2)
+    monkeypatch.chdir(tmp_path)
+    for path in (qcow2, name):
+        found = inspect(path)
+        assert (found.format, found.size, found.is_vdsm) == (ImageFormat.QCOW2, SIZE, True)
+
+
+def test_a_qcow2_overlay_shows_what_the_guest_sees(tmp_path: Path) -> None:
+    base, overlay = partitioned(tmp_path / "base.img", VDSM.first, VDSM.second), tmp_path / "overlay.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, overlay)
+    assert inspect(overlay).is_vdsm
+
+
+def test_a_qcow2_in_use_can_be_inspected(tmp_path: Path) -> None:
+    path = tmp_path / "sys.qcow2"
+    init(path, SIZE, ImageFormat.QCOW2)
+    with subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as user:
+        assert user.stdin
+        assert user.stdout
+        user.stdin.write("length\n")
+        user.stdin.flush()
+        assert "12 GiB" in user.stdout.readline()
+        with pytest.raises(subprocess.CalledProcessError):  # it is locked
+            run("qemu-img", "info", path)
+        assert inspect(path).is_vdsm
+        user.stdin.close()
+
+
+def test_a_small_qcow2(tmp_path: Path) -> None:
+    path = tmp_path / "small.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "1024")
+    assert inspect(path).why == ("it has no partition table",)
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "0")
+    with pytest.raises(DiskError, match="0 bytes; a partition table alone takes 512"):
+        inspect(path)
+
+
+def test_a_qcow2_that_lies_about_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "lie.qcow2"
+    init(path, SIZE, ImageFormat.QCOW2)
+    with path.open("r+b") as file:
+        file.seek(24)
+        file.write(b"\xff" * 8)
+    with pytest.raises(DiskError, match=r"lie\.qcow2: qemu-img failed with status 1: .+"):
+        inspect(path)
+
+
+# -- what can't be read
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+BAD = {
+    "nonexistent": (lambda _: None, "no such file; `vhostcomm disk init` makes"),
+    "empty": (empty, r"empty \(0 bytes\)"),
+    "tiny": (lambda path: path.write_bytes(b"\0" * 511), "511 bytes; a partition table alone takes 512"),
+    "directory": (Path.mkdir, "a directory, not an image"),
+    "FIFO": (os.mkfifo, "a FIFO, not an image"),
+    "character device": (lambda path: path.symlink_to("/dev/null"), "a character device, not an image"),
+    "dangling link": (lambda path: path.symlink_to("nowhere"), "no such file"),
+    "link to itself": (lambda path: path.symlink_to(path), "can't be read: Too many levels"),
+}
+
+
+@pytest.mark.parametrize(("make", "what"), BAD.values(), ids=BAD)
+def test_what_is_no_image(disk: Path, make: Callable[[Path], object], what: str) -> None:
+    make(disk)
+    with pytest.raises(DiskError, match=what) as caught:
+        inspect(disk)
+    assert str(caught.value).startswith(f"{disk}: ")
+    assert warning(disk) == (f"{caught.value} (partition layout not checked)",)
+
+
+def test_an_unreadable_image(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse(disk)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(image, "open", refuse, raising=False)  # root may read everything
+    with pytest.raises(DiskError, match=f"may not be read by user {os.geteuid()}"):
+        inspect(disk)
+
+
+def test_no_room_for_the_copy(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", fail)
+    with pytest.raises(DiskError, match="its start can't be copied: Too many open files"):
+        inspect(sparse(disk))
+
+
+def test_a_vhost_scsi_target_can_not_be_inspected() -> None:
+    with pytest.raises(DiskError, match=r"^naa\.119ec5c1: names a vhost-scsi target"):
+        inspect("naa.119ec5c1")
+    with pytest.raises(DiskError, match="vhost-scsi target"):
+        init("naa.119ec5c1", SIZE)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.disks import GIB, SIZE
+from vhostcomm.errors import DiskError, UsageError
+from vhostcomm.qemu.disk import MAX_SIZE, MIN_SIZE, SECTOR_SIZE, VDSM, ImageFormat, Partition, creation, init, inspect
+
+
+@pytest.mark.parametrize("size", [MIN_SIZE, 10 * GIB, MAX_SIZE])
+@pytest.mark.parametrize("kind", ImageFormat)
+def test_what_is_made_is_vdsms(tmp_path: Path, kind: ImageFormat, size: int) -> None:
+    path = tmp_path / f"sys.{kind.value}"
+    init(path, size, kind)
+    found = inspect(path)
+    assert (found.format, found.size, found.is_vdsm, found.why) == (kind, size, True, ())
+    assert found.partitions == {
+        1: VDSM.first,
+        2: VDSM.second,
+        3: Partition(VDSM.third_start, size // SECTOR_SIZE - VDSM.third_start, VDSM.third_type),
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.stat().st_blocks * 512 < 2 << 20  # sparse
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [0, -1, MIN_SIZE - SECTOR_SIZE, MIN_SIZE + 1, MAX_SIZE + SECTOR_SIZE])
+def test_sizes_that_can_not_be(disk: Path, size: int) -> None:
+    with pytest.raises(UsageError, match=f"a size of {size} bytes; VDSM's layout takes 4609M to 2T"):
+        init(disk, size)
+    assert not disk.exists()
+
+
+def test_what_is_there_already_stays(disk: Path, tmp_path: Path) -> None:
+    disk.write_text("precious")
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    for path in (disk, link, tmp_path):
+        with pytest.raises(DiskError, match="is there already and stays as it is"):
+            init(path, SIZE)
+    assert disk.read_text() == "precious"
+    assert set(tmp_path.iterdir()) == {disk, link}
+
+
+def test_also_what_appears_meanwhile(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = creation._make
+
+    def slow(folder: Path, size: int, kind: ImageFormat, name: str) -> Path:
+        disk.write_text("precious")
+        return genuine(folder, size, kind, name)
+
+    monkeypatch.setattr(creation, "_make", slow)
+    with pytest.raises(DiskError, match="is there already"):
+        init(disk, SIZE)
+    assert disk.read_text() == "precious"
+    assert list(disk.parent.iterdir()) == [disk]
+
+
+def test_a_raw_image_is_not_made_with_a_name_of_qcow2(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose the format qcow2, or another name"):
+        init(tmp_path / "sys.qcow2", SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=f"there is no directory {tmp_path}/a; make it first"):
+        init(tmp_path / "a/sys.img", SIZE)
+
+
+@pytest.mark.parametrize("error", [DiskError("x", "sfdisk failed"), KeyboardInterrupt(), OSError(28, "No space left")])
+def test_nothing_is_left_behind(disk: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object, **__: object) -> None:
+        assert list(disk.parent.iterdir()) != []
+        raise error
+
+    monkeypatch.setattr(creation, "checked", fail)
+    with pytest.raises((DiskError, KeyboardInterrupt)) as caught:
+        init(disk, SIZE)
+    assert list(disk.parent.iterdir()) == []
+    if isinstance(error, OSError):
+        assert str(caught.value) == f"{disk}: can't be made in {disk.parent}: No space left"

@@ -1,0 +1,86 @@
+"""Making an empty system disk with VDSM's partition layout."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from vhostcomm.errors import DiskError, UsageError
+from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, AnyPath, ImageFormat, refuse_target
+from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM
+from vhostcomm.qemu.disk.tools import checked
+
+MIN_SIZE: Final = VDSM.third_start * SECTOR_SIZE + (1 << 20)
+"""Bytes (4609 MiB): a MiB is left for the third partition."""
+
+MAX_SIZE: Final = SECTOR_SIZE << 32
+"""Bytes (2 TiB): an MBR counts sectors in 32 bits."""
+
+_SCRIPT: Final = "\n".join(
+    [
+        "label: dos",
+        "unit: sectors",
+        *(f"start={each.start}, size={each.size}, type={each.type:x}" for each in (VDSM.first, VDSM.second)),
+        f"start={VDSM.third_start}, type={VDSM.third_type:x}",
+    ]
+)
+
+
+def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) -> None:
+    """Make an empty system disk: VDSM's partition table, no file systems.
+
+    The file takes as much space as is written to it, is its owner's alone (mode 0600), and appears whole
+    or not at all. Like `inspect`, this waits for child processes.
+
+    Args:
+        path: where; nothing may be there yet.
+        size: what the guest will see, in bytes.
+        image_format: raw or qcow2.
+
+    Raises:
+        UsageError: a size that can't be, or a raw image with a name in ``.qcow2``.
+        DiskError: something is there already, it can't be written, or a tool is missing.
+
+    """
+    name = os.fspath(path)
+    refuse_target(name)
+    if not MIN_SIZE <= size <= MAX_SIZE or size % SECTOR_SIZE:
+        raise UsageError(
+            f"{name}: a size of {size} bytes; VDSM's layout takes {MIN_SIZE >> 20}M to {MAX_SIZE >> 40}T, "
+            f"in sectors of {SECTOR_SIZE} bytes"
+        )
+    if image_format is ImageFormat.RAW and name.endswith(QCOW2_SUFFIX):
+        raise UsageError(f"{name}: named {QCOW2_SUFFIX} but to be raw; choose the format qcow2, or another name")
+    if os.path.lexists(name):
+        raise _occupied(name)
+    target = Path(name).absolute()
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            made = _make(Path(folder), size, image_format, name)
+            made.chmod(0o600)
+            # Not a rename: that would overwrite what somebody put there meanwhile.
+            os.link(made, target)
+    except FileExistsError:
+        raise _occupied(name) from None
+    except FileNotFoundError:
+        raise DiskError(name, f"there is no directory {target.parent}; make it first") from None
+    except OSError as error:
+        raise DiskError(name, f"can't be made in {target.parent}: {error.strerror}") from None
+
+
+def _make(folder: Path, size: int, image_format: ImageFormat, name: str) -> Path:
+    raw = folder / "raw"
+    raw.touch()
+    os.truncate(raw, size)
+    checked("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(raw), path=name, stdin=_SCRIPT)
+    if image_format is ImageFormat.RAW:
+        return raw
+    qcow2 = folder / "qcow2"
+    checked("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(qcow2), path=name)
+    return qcow2
+
+
+def _occupied(name: str) -> DiskError:
+    return DiskError(name, "is there already and stays as it is; remove it or choose another name")

@@ -1,0 +1,155 @@
+"""What kind of image a disk is, decided from its first bytes.
+
+The trap in that: a guest with a *raw* disk writes what it likes to sector 0, a qcow2 header too, naming
+any file of the host as its backing file. Whoever asks the content again at the next start opens that
+file and hands it to the guest. QEMU, when not told a format, warns and refuses such writes to sector 0;
+told ``format=raw`` it believes us and allows them. So:
+
+- The format is found once per start, before QEMU runs, and passed to QEMU as ``format=``.
+- A qcow2 that reads from other files is believed only when its *name* ends in ``.qcow2``: a guest writes
+  content, never the name. The rest of the trap (a qcow2 without other files) hurts only the guest itself.
+- A raw image is refused under such a name.
+
+Formats that are neither raw nor qcow2 are recognised to be refused; as raw they would boot to nonsense.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from enum import Enum
+from typing import Final
+
+from attrs import field, frozen
+
+from vhostcomm.errors import DiskError
+
+HEAD_SIZE: Final = 1 << 20
+"""Bytes read from the start: the header of any format, an MBR, a GPT with its entries."""
+
+QCOW2_SUFFIX: Final = ".qcow2"
+
+AnyPath = str | os.PathLike[str]
+
+
+class ImageFormat(Enum):
+    """A format we start guests from; the value is its name in QEMU's ``format=``."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@frozen
+class Image:
+    """A disk image. `size` is what the guest sees, in bytes; `head` the file's first bytes."""
+
+    path: str
+    format: ImageFormat
+    size: int
+    head: bytes = field(repr=False)
+
+
+def image_format(path: AnyPath) -> ImageFormat:
+    """The format of an image file or block device.
+
+    Raises:
+        DiskError: it can't be read, is of a format we don't start from, or is not believed.
+
+    """
+    return probe(path).format
+
+
+def probe(path: AnyPath) -> Image:
+    """An image's format and size; raises as `image_format` does."""
+    name = os.fspath(path)
+    refuse_target(name)
+    try:
+        kind = os.stat(name).st_mode  # noqa: PTH116  # before open(): opening a FIFO waits for its other end
+        if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+            raise DiskError(name, f"{_KINDS.get(stat.S_IFMT(kind), 'something else')}, not an image or a block device")
+        with open(name, "rb") as file:  # noqa: PTH123
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(HEAD_SIZE)
+    except FileNotFoundError:
+        raise DiskError(name, "no such file; `vhostcomm disk init` makes an empty system disk") from None
+    except PermissionError:
+        raise DiskError(name, f"may not be read by user {os.geteuid()}; QEMU needs to read and write it too") from None
+    except OSError as error:
+        raise DiskError(name, f"can't be read: {error.strerror}") from None
+    if size == 0:
+        raise DiskError(name, "empty (0 bytes); `vhostcomm disk init` makes a system disk, under a name not yet in use")
+    return _recognise(name, size, head)
+
+
+def refuse_target(name: str) -> None:
+    """Raise DiskError for a vhost-scsi target's name."""
+    if name.startswith("naa."):
+        raise DiskError(
+            name,
+            "names a vhost-scsi target, which can't be looked into from here; give the file or block device "
+            "behind it (for a file of that name: its whole path)",
+        )
+
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+}
+
+_QCOW_MAGIC: Final = b"QFI\xfb"
+_QCOW2_VERSIONS: Final = (2, 3)
+_QCOW2_HEADER: Final = struct.Struct(">4xIQ8xQ40xQ")
+"""Version, the backing file's name's offset, the disk's size in bytes, incompatible features (version 3)."""
+_EXTERNAL_DATA: Final = 1 << 2
+"""Of the incompatible features: the data is in another file."""
+
+_OTHERS: Final = (
+    # QEMU's name, offset, magic
+    ("vmdk", 0, b"KDMV"),
+    ("vmdk", 0, b"COWD"),
+    ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("vdi", 64, b"\x7f\x10\xda\xbe"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("vpc", 0, b"conectix"),  # a dynamic VHD; a fixed one is raw with a footer
+    ("qed", 0, b"QED\0"),
+    ("parallels", 0, b"WithoutFreeSpace"),
+    ("parallels", 0, b"WithouFreSpacExt"),
+)
+
+
+def _recognise(name: str, size: int, head: bytes) -> Image:
+    for other, offset, magic in _OTHERS:
+        if head.startswith(magic, offset):
+            raise _refused(name, other)
+    if head.startswith(_QCOW_MAGIC):
+        return Image(name, ImageFormat.QCOW2, _qcow2_size(name, head), head)
+    if name.endswith(QCOW2_SUFFIX):
+        raise DiskError(name, f"named {QCOW2_SUFFIX}, but it is no qcow2; rename it if it is a raw image")
+    return Image(name, ImageFormat.RAW, size, head)
+
+
+def _qcow2_size(name: str, head: bytes) -> int:
+    if len(head) < _QCOW2_HEADER.size:
+        raise DiskError(name, f"a qcow2 cut off in its header ({len(head)} bytes)")
+    version, backing_file, size, features = _QCOW2_HEADER.unpack_from(head)
+    if version not in _QCOW2_VERSIONS:
+        raise _refused(name, "qcow" if version == 1 else f"qcow2 (its version {version})")
+    elsewhere = backing_file or (version > 2 and features & _EXTERNAL_DATA)
+    if elsewhere and not name.endswith(QCOW2_SUFFIX):
+        raise DiskError(
+            name,
+            "its content is a qcow2 that reads from another file, its name doesn't say so; a guest that once had "
+            f"it as a raw disk may have written that to read this host's files. If it is yours, rename it to "
+            f"end in {QCOW2_SUFFIX}; `qemu-img info -f qcow2` shows the other file",
+        )
+    return int(size)
+
+
+def _refused(name: str, other: str) -> DiskError:
+    return DiskError(
+        name, f"an image of format {other}; raw and qcow2 are what we start from: `qemu-img convert -O qcow2` it"
+    )

@@ -1,0 +1,68 @@
+"""sfdisk and qemu-img, run on images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from typing import Final
+
+from vhostcomm.errors import DiskError
+
+_PACKAGES: Final = {
+    "sfdisk": "fdisk (Debian, Ubuntu) or util-linux (elsewhere)",
+    "qemu-img": "qemu-utils (Debian, Ubuntu) or qemu-img (elsewhere)",
+}
+
+_SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+"""sfdisk is there, and Debian leaves these out of a user's PATH."""
+
+_DEADLINE: Final = 60.0
+"""Seconds; both take milliseconds, but a qcow2 can name a backing file on a server that is gone."""
+
+
+def run(
+    tool: str, *arguments: str, path: str, stdin: str = "", pass_fds: Iterable[int] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool for an image, in English, and wait for it.
+
+    Raises:
+        DiskError: it isn't installed, or doesn't end. Its exit status is the caller's to judge.
+
+    """
+    program = shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
+    if program is None:
+        raise DiskError(path, f"{tool} is needed for it and not installed; it is in the package {_PACKAGES[tool]}")
+    try:
+        return subprocess.run(  # noqa: S603  # no shell; every path is absolute or a descriptor
+            [program, *arguments],
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            env=os.environ | {"LC_ALL": "C"},
+            timeout=_DEADLINE,
+            check=False,
+            pass_fds=tuple(pass_fds),
+        )
+    except subprocess.TimeoutExpired:
+        raise DiskError(path, f"{tool} took more than {_DEADLINE:.0f} seconds with it and was stopped") from None
+    except OSError as error:
+        raise DiskError(path, f"{program} can't be run: {error.strerror}") from None
+
+
+def checked(
+    tool: str, *arguments: str, path: str, stdin: str = "", pass_fds: Iterable[int] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Like `run`; a tool that fails raises DiskError too, with what it said."""
+    done = run(tool, *arguments, path=path, stdin=stdin, pass_fds=pass_fds)
+    if done.returncode != 0:
+        raise failed(tool, path, done)
+    return done
+
+
+def failed(tool: str, path: str, done: subprocess.CompletedProcess[str]) -> DiskError:
+    """The error for a tool that failed."""
+    said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
+    return DiskError(path, f"{tool} failed with status {done.returncode}: {said or 'it said nothing'}")
