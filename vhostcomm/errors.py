@@ -1,6 +1,9 @@
 """What vhostcomm tells its user: what is wrong, where, and what to do about it.
 
 VhostcommError       exit status 1
+├── UsageError       the command line; exit status 2
+├── ConfigError      the configuration, wherever it stands; exit status 2
+├── ServeError       a socket that can't be served
 ├── CaptureError     a capture file that can't be read, with its line
 └── DiskError        a disk image that can't be read or made, with its path
 """

@@ -125,15 +125,15 @@ def mode(value: object) -> int:
     return made
 
 
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def size(value: object) -> int:
-    """A number of bytes, with k, M or G for their powers of 1024."""
+    """A number of bytes, with k, M, G or T for powers of 1024."""
     given = str(value) if type(value) is int else _string(value).strip()
-    match = re.fullmatch(r"([0-9]{1,15})\s*([kmg]?)i?b?", given, re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)i?b?", given, re.IGNORECASE)
     if not match or int(match[1]) == 0:
-        raise ValueError("not a size")
+        raise ValueError("a size is a whole number with k, M, G or T behind it")
     return int(match[1]) * _UNITS[match[2].lower()]
 
 

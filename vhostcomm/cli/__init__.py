@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from vchannel.errors import VchannelError
 from vhostcomm import __version__
-from vhostcomm.cli import capture, config, probe, serve
+from vhostcomm.cli import capture, config, disk, probe, serve
 from vhostcomm.errors import UsageError, VhostcommError
 
 app = App(
@@ -26,6 +26,7 @@ app.command(serve.serve)
 app.command(probe.probe)
 app.command(config.app)
 app.command(capture.app)
+app.command(disk.app)
 
 
 def main() -> NoReturn:

@@ -42,7 +42,6 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
     Raises:
         UsageError: a size that can't be, or a raw image with a name in ``.qcow2``.
         DiskError: something is there already, it can't be written, or a tool is missing.
-
     """
     name = os.fspath(path)
     refuse_target(name)

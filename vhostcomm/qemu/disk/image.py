@@ -55,7 +55,6 @@ def image_format(path: AnyPath) -> ImageFormat:
 
     Raises:
         DiskError: it can't be read, is of a format we don't start from, or is not believed.
-
     """
     return probe(path).format
 

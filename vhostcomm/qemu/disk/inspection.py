@@ -35,7 +35,6 @@ class Inspection:
         partitions: those of an MBR, by their numbers; empty for other tables.
         layout: the known layout that it has, or None, which the guest calls version 0.
         why: why it isn't VDSM's, a sentence each; empty if it is.
-
     """
 
     path: str
@@ -68,7 +67,6 @@ def inspect(path: AnyPath) -> Inspection:
 
     Raises:
         DiskError: it isn't an image that can be read, or a tool for that is missing.
-
     """
     image = probe(path)
     if image.size < SECTOR_SIZE:

@@ -55,7 +55,6 @@ class Layout:
         gap: sectors kept free behind the second.
         third_type: the type of partition 3, which takes the rest of the disk.
         raid: whether the disk belongs to a RAID.
-
     """
 
     version: int

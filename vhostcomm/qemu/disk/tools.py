@@ -29,7 +29,6 @@ def run(
 
     Raises:
         DiskError: it isn't installed, or doesn't end. Its exit status is the caller's to judge.
-
     """
     program = shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if program is None:

@@ -1,0 +1,129 @@
+"""`vhostcomm disk`: inspect, init."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from vhostcomm import values
+from vhostcomm.cli.output import print_json, print_line
+from vhostcomm.errors import UsageError
+from vhostcomm.qemu.disk.creation import init as init_disk
+from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.inspection import Inspection
+from vhostcomm.qemu.disk.inspection import inspect as inspect_disk
+from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM, Partition
+
+app = App(name="disk", help="Look at a guest's system disk, or make one.")
+
+
+@app.command
+def inspect(
+    image: Annotated[str, Parameter(help="A raw or qcow2 image, or a block device.")],
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object instead.")] = False,
+) -> int:
+    """Tell what a guest will make of a system disk's partition table.
+
+    Exit status 0: the layout is VDSM's (version 8). 1: it is not, or the disk can't be read.
+    """
+    found = inspect_disk(image)
+    if as_json:
+        print_json(_as_json(found))
+    else:
+        print_line("\n".join(_as_text(found)))
+    return 0 if found.is_vdsm else 1
+
+
+@app.command
+def init(
+    image: Annotated[str, Parameter(help="The file to make; it may not exist yet.")],
+    *,
+    size: Annotated[str, Parameter(help="What the guest will see, such as 10G (units K M G T, of 1024).")],
+    image_format: Annotated[
+        ImageFormat, Parameter(name="--format", help="raw (a sparse file) or qcow2.")
+    ] = ImageFormat.RAW,
+) -> None:
+    """Make an empty system disk with VDSM's partition layout and no file systems."""
+    try:
+        in_bytes = values.size(size)
+    except ValueError as error:
+        raise UsageError(f"--size {size}: {error}; for example: --size 10G") from None
+    init_disk(image, in_bytes, image_format)
+    print_line(f"{image}: {image_format.value}, {_readable(in_bytes)}, VDSM's layout ({VDSM}), no file systems")
+
+
+def _readable(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"
+
+
+_EXPECTED: Final = {1: VDSM.first, 2: VDSM.second}
+_HEADINGS: Final = ("start", "sectors", "type")
+_CELLS: Final = "{:>9} {:>10} {:>4}"
+_NOTHING: Final = ("-", "-", "-")
+_TABLES: Final = {"": "no partition table", "dos": "partition table: MBR"}
+
+
+def _as_text(found: Inspection) -> Iterator[str]:
+    table = _TABLES.get(found.table, f"partition table: {found.table.upper()}")
+    yield (
+        f"{found.path}: {found.format.value}, {found.sectors} sectors of {SECTOR_SIZE} bytes "
+        f"({_readable(found.size)}), {table}"
+    )
+    yield ""
+    yield f"{'':9}  {f'expected ({VDSM})':<25}  found"
+    yield f"{'partition':9}  {_CELLS.format(*_HEADINGS)}  {_CELLS.format(*_HEADINGS)}"
+    expected = {number: _cells(partition) for number, partition in _EXPECTED.items()}
+    expected[3] = (str(VDSM.third_start), "the rest", f"{VDSM.third_type:02x}")
+    for number in sorted({*expected, *found.partitions}):
+        left, right = expected.get(number, _NOTHING), _cells(found.partitions.get(number))
+        mark = _mark(left, right) if number in _EXPECTED else ""
+        yield f"{number:<9}  {_CELLS.format(*left)}  {_CELLS.format(*right)}{mark}"
+    third = found.partitions.get(3)
+    if found.is_vdsm and (third is None or (third.start, third.type) != (VDSM.third_start, VDSM.third_type)):
+        yield "(a guest isn't known to compare partition 3)"
+    yield ""
+    yield "The guest will print:"
+    yield from (f"    {line}" for line in found.guest_prints)
+    if found.why:
+        yield "It isn't VDSM's layout:"
+        yield from (f"    {reason}" for reason in found.why)
+        yield "A disk that has it: vhostcomm disk init IMAGE --size 10G"
+
+
+def _cells(partition: Partition | None) -> tuple[str, str, str]:
+    if partition is None:
+        return _NOTHING
+    return str(partition.start), str(partition.size), f"{partition.type:02x}"
+
+
+def _mark(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
+    if found == _NOTHING:
+        return "  ← missing"
+    names = [name for name, left, right in zip(_HEADINGS, expected, found, strict=True) if left != right]
+    return f"  ← {', '.join(names)}" if names else ""
+
+
+def _as_json(found: Inspection) -> dict[str, Any]:
+    return {
+        "path": found.path,
+        "format": found.format.value,
+        "size": found.size,
+        "table": found.table or None,
+        "partition_version": found.layout.version if found.layout else 0,
+        "raid": bool(found.layout and found.layout.raid),
+        "is_vdsm": found.is_vdsm,
+        "why": list(found.why),
+        "guest_prints": list(found.guest_prints),
+        "expected": {
+            **{str(number): _numbers(each) for number, each in _EXPECTED.items()},
+            "3": {"start": VDSM.third_start, "sectors": None, "type": f"{VDSM.third_type:02x}"},
+        },
+        "found": {str(number): _numbers(each) for number, each in sorted(found.partitions.items())},
+    }
+
+
+def _numbers(partition: Partition) -> dict[str, int | str]:
+    return {"start": partition.start, "sectors": partition.size, "type": f"{partition.type:02x}"}
