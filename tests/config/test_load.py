@@ -1,0 +1,275 @@
+"""Where values come from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import ENVIRONMENT, run_vhostcomm
+from vchannel import NEVER
+from vhostcomm.address import Activated, Connect, Listen, ListenTcp, Sock
+from vhostcomm.config import SECTIONS, settings
+from vhostcomm.config_template import template
+from vhostcomm.errors import ConfigError
+from vhostcomm.identity import derived_uuid
+from vhostcomm.load import load
+
+SERIAL = "1234ABC567890"
+
+
+def config(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "vhostcomm.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_placeholders() -> None:
+    loaded = load(socks=["/tmp/guest"], environment={})
+    assert loaded.host.serial == loaded.guests[0].identity.serial == "0" * 13
+    assert loaded.host.cluster_uuid == "8b532c79-f207-3510-5067-79268f097d46"
+    assert loaded.guests[0].identity.uuid == "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+    assert loaded.guests[0].identity.update_deadline == NEVER
+    assert set(loaded.host_sources.values()) == {"default", "derived from the host's serial number"}
+
+
+def test_uuids_derive_as_they_always_did() -> None:
+    assert derived_uuid("g", SERIAL.lower()) == derived_uuid("g", SERIAL)
+    loaded = load(socks=["/tmp/guest"], flags={"guest-serial": SERIAL.lower(), "host-serial": SERIAL}, environment={})
+    assert loaded.guests[0].identity.uuid == derived_uuid("g", SERIAL)
+    assert loaded.host.cluster_uuid == derived_uuid("h", SERIAL)
+
+
+def test_file_below_environment_below_flags(tmp_path: Path) -> None:
+    path = config(
+        tmp_path,
+        '[host]\nserial = "AAAAAAAAAAAA1"\nmac = "02-11-32-00-00-01"\nmodel = "file"\n'
+        '[guests.nas]\nsock = "/tmp/nas"\nserial = "AAAAAAAAAAAA2"\nvcpus = 2\ncpu = "a,,"\n',
+    )
+    loaded = load(
+        path,
+        environment={
+            "VHOSTCOMM_HOST_MAC": "0211.3200.0002",
+            "VHOSTCOMM_HOST_MODEL": "environment",
+            "VHOSTCOMM_VCPUS": "3",
+        },
+        flags={"host-model": "flag", "guest-serial": "AAAAAAAAAAAA3"},
+    )
+    assert (loaded.host.serial, loaded.host.mac, loaded.host.model) == ("AAAAAAAAAAAA1", "02:11:32:00:00:02", "flag")
+    (guest,) = loaded.guests
+    assert (guest.identity.serial, guest.identity.vcpus, guest.identity.cpu) == ("AAAAAAAAAAAA3", 3, "a,,")
+    assert loaded.host_sources["serial"] == f"{path}: host.serial"
+    assert loaded.host_sources["mac"] == "environment VHOSTCOMM_HOST_MAC"
+    assert loaded.host_sources["model"] == "--host-model"
+    assert guest.sources["serial"] == "--guest-serial"
+    assert guest.sources["cpu"] == f"{path}: guests.nas.cpu"
+    assert guest.sources["uuid"] == "derived from the guest's serial number"
+
+
+def test_what_goes_for_all_guests_and_for_one(tmp_path: Path) -> None:
+    path = config(
+        tmp_path,
+        '[guest]\nvcpus = 4\nupdate_deadline = 2030-01-31\n[guests.a]\nvcpus = 8\n[guests.b]\nuuid = "6BA7B810-9DAD-11D1-80B4-00C04FD430C8"\n',
+    )
+    a, b = load(path, environment={"RUNTIME_DIRECTORY": "/run/x"}).guests
+    assert (a.identity.vcpus, b.identity.vcpus) == (8, 4)
+    assert a.identity.update_deadline == b.identity.update_deadline == 1896048000
+    assert a.address == Listen(Path("/run/x/a"))
+    assert b.address == Listen(Path("/run/x/6ba7b810-9dad-11d1-80b4-00c04fd430c8"))
+    assert b.identity.uuid == "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+
+
+@pytest.mark.parametrize(
+    ("sock", "expected"),
+    [
+        ("/run/x/nas", Sock("nas", Listen(Path("/run/x/nas")), "")),
+        ("nas=/run/x/any thing", Sock("nas", Listen(Path("/run/x/any thing")), "")),
+        ("connect:/run/x/nas", Sock("nas", Connect(Path("/run/x/nas")), "")),
+        ("tcp:127.0.0.1:12345", Sock("127.0.0.1-12345", ListenTcp("127.0.0.1", 12345), "")),
+        ("nas=tcp:[::1]:1", Sock("nas", ListenTcp("::1", 1), "")),
+        (
+            "/run/x/6BA7B810-9DAD-11D1-80B4-00C04FD430C8",
+            Sock(
+                "6BA7B810-9DAD-11D1-80B4-00C04FD430C8",
+                Listen(Path("/run/x/6BA7B810-9DAD-11D1-80B4-00C04FD430C8")),
+                "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            ),
+        ),
+    ],
+)
+def test_socks(sock: str, expected: Sock) -> None:
+    (guest,) = load(socks=[sock], environment={}).guests
+    assert (guest.name, guest.address) == (expected.name, expected.address)
+    if expected.uuid:
+        assert guest.identity.uuid == expected.uuid
+        assert guest.sources["uuid"] == "the socket's name"
+
+
+def test_a_bare_uuid_needs_a_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert load(socks=[uuid], environment={}).guests[0].address == Listen(Path("/run/vhostcomm") / uuid)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    found = load(socks=[uuid], environment={"XDG_RUNTIME_DIR": "/run/user/1000"}).guests[0].address
+    assert found == Listen(Path("/run/user/1000/vhostcomm") / uuid)
+    with pytest.raises(ConfigError, match="XDG_RUNTIME_DIR is not set"):
+        load(socks=[uuid], environment={})
+
+
+def test_activated_sockets_stand_for_guests_of_their_name_or_path(tmp_path: Path) -> None:
+    path = config(tmp_path, '[guests.a]\nsock="/run/x/one"\nvcpus=2\n[guests.b]\nsock="/run/x/two"\nvcpus=3\n')
+    handed = [
+        Sock("a", Activated(3, "/elsewhere")),
+        Sock("two", Activated(4, "/run/x/two")),
+        Sock("c", Activated(5, "/c")),
+    ]
+    guests = {each.name: each for each in load(path, activated=handed, environment={}).guests}
+    assert {name: (each.address, each.identity.vcpus) for name, each in guests.items()} == {
+        "a": (handed[0].address, 2),
+        "b": (handed[1].address, 3),
+        "c": (handed[2].address, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("never", NEVER),
+        ("NEVER", NEVER),
+        ("0", 0),
+        ("-5", -5),
+        ("1893456000", 1893456000),
+        (1893456000, 1893456000),
+        ("2030-01-01", 1893456000),
+        ("20300101", 1893456000),
+        ("2030-01-01T01:00:00+01:00", 1893456000),
+        ("2030-01-01 00:00:00", 1893456000),
+        (str(NEVER), NEVER),
+    ],
+)
+def test_deadlines(value: object, expected: int) -> None:
+    loaded = load(socks=["/x/g"], flags={"update-deadline": value}, environment={})
+    assert loaded.guests[0].identity.update_deadline == expected
+
+
+@pytest.mark.parametrize(
+    "mac", ["02:11:32:AB:0f:e6", "02-11-32-ab-0f-e6", "0211.32ab.0fe6", "021132ab0fe6", " 02:11:32:AB:0F:E6 "]
+)
+def test_macs(mac: str) -> None:
+    assert load(socks=["/x/g"], flags={"host-mac": mac}, environment={}).host.mac == "02:11:32:ab:0f:e6"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[host", "not TOML"),
+        ("serial = 1", "unknown: 'serial'; known are host, guest, guests and serve"),
+        ("[host]\ncolour = 1", "host.colour: unknown; known are serial, mac"),
+        (
+            '[host]\nserial = "SHORT"',
+            "host.serial is 'SHORT': a serial number has 13 letters and digits, this has 5; for example: serial = \"1234ABC567890\"",
+        ),
+        ('[host]\nserial = "1234-BC567890"', "nothing but letters and digits"),
+        ("[host]\nserial = true", "it must be text in quotes"),
+        ('[host]\nmac = "02:11:32:00:00"', "six pairs"),
+        ('[host]\nbuild = "many"', "not a whole number"),
+        ("[host]\nbuild = 99999999999", "it must be 0 to"),
+        ('[host]\nmodel = "a\\nb"', "can't be printed"),
+        ('[host]\ncluster_uuid = "1"', "32 hexadecimal digits"),
+        ('[guest]\nupdate_deadline = "soon"', "neither never, nor an ISO date"),
+        ("[guest]\nvcpus = 0", "it must be 1 to"),
+        ('[guests.nas]\nsock = "/x"\nport = 1', "guests.nas.port: unknown"),
+        ('[guests."a b"]\nsock = "/x"', "the name of [guests.<name>] is 'a b': a name has 1 to 64"),
+        ("[guests]\nnas = 1", "guests.nas is 1; it is a section"),
+        ('[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/1"', "guest 'a' has the socket /x/1 already"),
+        ("host = 1", "host is 1; it is a section"),
+        ('[serve]\nsocket_mode = "0999"', "three octal digits"),
+        ("[serve]\nwatch = 1", "it is a list of folders"),
+        ('[serve]\nrecord_limit = "lots"', "a size is a whole number"),
+        (
+            '[serve]\nrecord = "/x/one"\n[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/2"',
+            "for several put {guest} into its name",
+        ),
+    ],
+)
+def test_what_is_refused_in_a_file(tmp_path: Path, text: str, what: str) -> None:
+    path = config(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, environment={})
+    assert str(path) in str(caught.value)
+    assert what.replace("[guests.<name>]", "[guests.NAME]") in str(caught.value).replace(
+        "[guests.a b]", "[guests.NAME]"
+    )
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "no.toml", environment={})
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(tmp_path / "binary", environment={})
+
+
+def test_one_serial_for_several_guests() -> None:
+    with pytest.raises(ConfigError, match=r"serial is given for 2 guests \(a, b\).*\[guests\.a\]"):
+        load(socks=["/x/a", "/x/b"], flags={"guest-serial": SERIAL}, environment={})
+
+
+def test_an_unknown_variable() -> None:
+    with pytest.raises(ConfigError, match=r"VHOSTCOMM_SERIAL: unknown; known are .*VHOSTCOMM_HOST_SERIAL"):
+        load(socks=["/x/a"], environment={"VHOSTCOMM_SERIAL": SERIAL})
+
+
+# -- the command line
+
+
+def test_init_writes_what_load_reads(tmp_path: Path) -> None:
+    path = tmp_path / "new.toml"
+    assert run_vhostcomm("config", "init", path).returncode == 0
+    assert path.read_text() == template()
+    assert load(path, environment={}) == load(environment={})
+    again = run_vhostcomm("config", "init", path)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+def test_the_template_is_toml_with_every_line_in_force(tmp_path: Path) -> None:
+    body = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and " = " in line and "`" not in line else line
+        for line in template().splitlines()
+    )
+    body = body.replace("# [guests.nas]", "[guests.nas]")
+    document = tomllib.loads(body)
+    assert set(document) == {"host", "guest", "guests", "serve"}
+    for section, model in SECTIONS.items():
+        assert set(document[section]) - {"watch"} == set(settings(model)), section
+    loaded = load(config(tmp_path, body), environment={})
+    assert loaded.guests[0].name == "nas"
+    assert loaded.service.frame_rate == 2000
+
+
+def test_show_tells_which_and_why(tmp_path: Path) -> None:
+    path = config(tmp_path, f'[guests.nas]\nsock = "{tmp_path}/nas"\nserial = "{SERIAL}"\n')
+    environment = ENVIRONMENT | {"VHOSTCOMM_HOST_MODEL": "box"}
+    words: list[str | Path] = ["config", "show", "--config", path, "--host-serial", SERIAL]
+    shown = run_vhostcomm(*words, env=environment)
+    assert shown.returncode == 0, shown.stderr
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["serial", SERIAL, "--host-serial"] in lines
+    assert ["serial", SERIAL, f"{path}:", "guests.nas.serial"] in lines
+    assert ["model", "box", "environment", "VHOSTCOMM_HOST_MODEL"] in lines
+    assert ["update_deadline", "never", f"({NEVER})", "default"] in lines
+    told: dict[str, Any] = json.loads(run_vhostcomm(*words, "--json", env=environment).stdout)
+    assert told["guests.nas"]["serial"] == {"value": SERIAL, "source": f"{path}: guests.nas.serial"}
+    assert told["serve"]["socket_mode"] == {"value": "0600", "source": "default"}
+
+
+def test_every_setting_is_a_flag_in_the_help() -> None:
+    shown = run_vhostcomm("serve", "--help").stdout
+    for model in SECTIONS.values():
+        for each in settings(model).values():
+            assert f"--{each.metadata['flag']} " in shown

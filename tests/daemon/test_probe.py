@@ -1,0 +1,129 @@
+"""The probe: asks like a guest, complains like a guest."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
+from vchannel import NEED_DATA, Connection, HostCommand, Request, Role
+
+TIMEOUT_LINES = [
+    "install.cgi: guest_command.c:86 Failed to retrieve message from host [timeout]",
+    "install.cgi: vdsm_get_update_deadline.c:41 Failed to get vdsm update deadline.",
+    "install.cgi: The vdsm is newer than license expire time.",
+    "synoagentregisterd: guest_command.c:86 Failed to retrieve message from host [timeout]",
+    "synoagentregisterd: vdsm_serial.c:84 Failed to get vdsm sn",
+    "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
+]
+
+
+def test_a_table_of_answers(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas", "--guest-serial", "1234ABC567890", "--vcpus", "4"):
+        probed = run_vhostcomm("probe", "--sock", tmp_path / "nas")
+    assert probed.returncode == 0, probed.stderr
+    assert probed.stderr == ""
+    rows = [line.split() for line in probed.stdout.splitlines()]
+    assert rows[0] == ["COMMAND", "ANSWER", "MS"]
+    serial = next(row for row in rows if row[1] == "GUEST_SERIAL")
+    assert serial[:3] == ["5", "GUEST_SERIAL", "1234ABC567890"]
+    assert float(serial[3]) > 0
+    assert '"vcpu_num":4' in probed.stdout
+
+
+def test_json(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas"):
+        probed = run_vhostcomm("probe", "--sock", tmp_path / "nas", "--json")
+    told = json.loads(probed.stdout)
+    assert told["reached"] is True
+    asked = {answer["name"]: answer for answer in told["answers"]}
+    assert set(asked) == {each.name for each in HostCommand} - {"GUEST_INFO", "GUEST_POWER", "GUEST_TIMESTAMP"}
+    assert asked["UPDATE_DEADLINE"]["answer"] == "9223372036854775807"
+    assert not any(answer["missing"] for answer in told["answers"])
+
+
+def test_a_uuid_for_a_socket(tmp_path: Path) -> None:
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    with Serving("--sock", uuid, env=environment):
+        assert uuid in run_vhostcomm("probe", "--sock", uuid, env=environment).stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("nothing", "no such socket"), ("stale", "leftover"), ("file", "no socket")]
+)
+def test_without_a_daemon(tmp_path: Path, kind: str, advice: str) -> None:
+    path = tmp_path / "nas"
+    if kind == "file":
+        path.write_text("")
+    elif kind == "stale":
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+    probed = run_vhostcomm("probe", "--sock", path)
+    assert probed.returncode == 1
+    lines = probed.stderr.splitlines()
+    assert lines[:6] == TIMEOUT_LINES
+    assert advice in lines[-1]
+    told = json.loads(run_vhostcomm("probe", "--sock", path, "--json").stdout)
+    assert told["reached"] is False
+
+
+def test_where_answers_are_missing(tmp_path: Path) -> None:
+    """A host that knows the serial only, and answers the rest with nothing or not at all."""
+    path = tmp_path / "nas"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+        thread = threading.Thread(target=_poor_host, args=(server,))
+        thread.start()
+        probed = run_vhostcomm("probe", "--sock", path, "--timeout", "0.2")
+        thread.join()
+    assert probed.returncode == 1
+    assert probed.stderr.splitlines()[:3] == TIMEOUT_LINES[:3]
+    assert TIMEOUT_LINES[4] not in probed.stderr
+    assert "11 of 12 answers are missing" in probed.stderr or "10 of 12 answers are missing" in probed.stderr
+    assert "no answer" in probed.stdout
+    assert "(empty)" in probed.stdout
+
+
+def _poor_host(server: socket.socket) -> None:
+    sock, _ = server.accept()
+    connection = Connection(Role.HOST)
+    with sock:
+        while data := sock.recv(65536):
+            connection.receive_data(data)
+            while (event := connection.next_event()) is not NEED_DATA:
+                match event:
+                    case Request(command=HostCommand.GUEST_SERIAL, needs_response=True):
+                        sock.sendall(connection.send(event.reply(b"0000000000000\0")))
+                    case Request(command=HostCommand.HOST_MAC | HostCommand.HOST_VERSION_SECOND, needs_response=True):
+                        sock.sendall(connection.send(event.reply()))
+                    case _:
+                        pass
+
+
+def test_a_guest_that_is_there_already(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas"), fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial()
+        probed = run_vhostcomm("probe", "--sock", tmp_path / "nas")
+        assert probed.returncode == 1
+        assert "one connection at a time" in probed.stderr
+        assert guest.serial()
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ([], "--sock"),
+        (["--sock", "connect:/x"], "the guest's place"),
+        (["--sock", "/x", "--timeout", "0"], "more than 0"),
+    ],
+)
+def test_mistakes(words: list[str], what: str) -> None:
+    probed = run_vhostcomm("probe", *words)
+    assert probed.returncode == 2
+    assert what in probed.stderr

@@ -1,0 +1,114 @@
+"""Recording: exact, private, bounded, and never in the way."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.captures.make_golden import FOLDER
+from tests.serving import Serving, fake_guest, run_vhostcomm
+from vchannel import HostCommand, Request
+from vhostcomm.capture import Capture, Direction, FrameRecord, Origin, Record, compare, read_capture
+
+
+def read(path: Path) -> Capture:
+    with path.open() as lines:
+        return read_capture(lines, str(path))
+
+
+@pytest.mark.parametrize("name", ["every-command", "damage"])
+def test_a_replayed_capture_is_recorded_as_it_was(tmp_path: Path, name: str) -> None:
+    recording = tmp_path / "out.jsonl"
+    with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon:
+        assert run_vhostcomm("capture", "replay", FOLDER / f"{name}.jsonl", "--sock", tmp_path / "nas").returncode == 0
+        daemon.event("guest gone")
+    assert stat.S_IMODE(recording.stat().st_mode) == 0o600
+    recorded, golden = read(recording), read(FOLDER / f"{name}.jsonl")
+    # The replay leaves a guest's answers out: the daemon has asked nothing.
+    played = [each for each in golden.records if not (each.direction is Direction.TO_HOST and _is_answer(each))]
+    golden = Capture(golden.header, tuple(played))
+    assert recorded.header.origin is Origin.RECORDED
+    assert "nas" in recorded.header.provenance
+    assert not recorded.header.redacted
+    for way in Direction:
+        sent = [
+            b"".join(record.raw for record in each.records if record.direction is way) for each in (recorded, golden)
+        ]
+        assert sent[0] == sent[1], way
+    assert [str(each) for each in compare(recorded, golden, request_ids=True)] == []
+
+
+def _is_answer(record: Record) -> bool:
+    return isinstance(record, FrameRecord) and not record.refused and record.frame.is_response == 1
+
+
+def test_one_file_for_each_guest(tmp_path: Path) -> None:
+    words = ["--record", str(tmp_path / "{guest}.jsonl"), "--sock", str(tmp_path / "a"), "--sock", str(tmp_path / "b")]
+    with Serving(*words):
+        for name in "ab":
+            with fake_guest(tmp_path / name) as guest:
+                assert guest.serial()
+    assert len(read(tmp_path / "a.jsonl").records) == len(read(tmp_path / "b.jsonl").records) == 2
+
+
+def test_several_connections_are_one_recording(tmp_path: Path) -> None:
+    recording = tmp_path / "out.jsonl"
+    with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon:
+        for _ in range(3):
+            with fake_guest(tmp_path / "nas") as guest:
+                assert guest.serial()
+                guest.sock.sendall(b"half")
+            daemon.event("guest gone")
+    records = read(recording).records
+    assert len(records) == 9
+    assert [record.raw for record in records[2::3]] == [b"half"] * 3
+    assert [record.time for record in records] == sorted(record.time for record in records)
+
+
+def test_the_limit_ends_it_with_one_warning(tmp_path: Path) -> None:
+    recording = tmp_path / "out.jsonl"
+    words = ["--sock", str(tmp_path / "nas"), "--record", str(recording), "--record-limit", "4k"]
+    with Serving(*words) as daemon, fake_guest(tmp_path / "nas") as guest:
+        for _ in range(50):
+            assert guest.serial()
+        assert daemon.event("recording ended")["why"] == "its limit is reached"
+        assert guest.serial()
+    assert 3000 < recording.stat().st_size <= 4096
+    assert read(recording).cut_off == ""
+    assert len([line for line in daemon.log if line["event"] == "recording ended"]) == 1
+
+
+def test_a_full_disk_ends_it_with_one_warning(tmp_path: Path) -> None:
+    """As far as a process can tell: a file that may not grow beyond 8 KiB."""
+    recording = tmp_path / "out.jsonl"
+    words = ["--sock", str(tmp_path / "nas"), "--record", str(recording)]
+    with Serving(*words, shell="ulimit -f 8") as daemon, fake_guest(tmp_path / "nas") as guest:
+        for _ in range(100):
+            assert guest.serial()
+        assert daemon.event("recording ended")["why"] == "File too large"
+        assert guest.serial()
+    assert len(read(recording).records) > 5
+
+
+def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    recording = tmp_path / "out.jsonl"
+    recording.write_text("precious")
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", recording)
+    assert ended.returncode == 1
+    assert "is there already; move it away" in ended.stderr
+    assert recording.read_text() == "precious"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_recording_leaves_the_answers_alone(tmp_path: Path) -> None:
+    with (
+        Serving("--sock", tmp_path / "nas", "--record", tmp_path / "out.jsonl", "--frame-rate", "0"),
+        fake_guest(tmp_path / "nas") as guest,
+    ):
+        for _ in range(200):
+            asked = [Request.of(HostCommand.GUEST_SERIAL) for _ in range(16)]
+            guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
+            assert all(guest.answer(each) for each in asked)
+    assert len(read(tmp_path / "out.jsonl").records) == 200 * 32

@@ -1,0 +1,379 @@
+"""One connection, on a clock that jumps."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+
+from tests.trio_help import run
+from vchannel import FRAME_SIZE, NEED_DATA, Connection, HostCommand, Request, Response, Role
+from vhostcomm.address import Listen
+from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.port import Port
+from vhostcomm.channel.session import Session
+from vhostcomm.config import Service
+from vhostcomm.identity import GuestIdentity, HostIdentity
+
+SERIAL = Request.of(HostCommand.GUEST_SERIAL)
+
+
+class Ends:
+    """A session, the guest's end of its socket, and what was logged."""
+
+    def __init__(self, service: Service) -> None:
+        self.lines: list[dict[str, Any]] = []
+        ours, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        self.sock.setblocking(False)
+        self.guest = Guest(
+            "nas",
+            Listen(Path("/nowhere")),
+            HostIdentity(cluster_uuid="c"),
+            GuestIdentity(uuid="u"),
+            self._log(),
+        )
+        self.session = Session(self.guest, ours, service)
+        self.connection = Connection(Role.GUEST)
+        self.ended: str | None = None
+        self.end = trio.Event()
+
+    def _log(self) -> Any:
+        def take(_: Any, level: str, event: MutableMapping[str, Any]) -> str:
+            self.lines.append(dict(event) | {"level": level})
+            raise structlog.DropEvent
+
+        return structlog.wrap_logger(
+            structlog.PrintLogger(), processors=[take], wrapper_class=structlog.make_filtering_bound_logger(20)
+        ).bind()
+
+    def logged(self, what: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"] == what]
+
+    async def run(self) -> None:
+        self.guest.connected()
+        self.ended = await self.session.run()
+        self.guest.gone(self.ended)
+        self.end.set()
+
+    async def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            await trio.lowlevel.wait_writable(self.sock)
+            view = view[self.sock.send(view) :]
+
+    async def answers(self, count: int) -> list[Response]:
+        found: list[Response] = []
+        while len(found) < count:
+            await trio.lowlevel.wait_readable(self.sock)
+            self.connection.receive_data(self.sock.recv(1 << 20))
+            while (event := self.connection.next_event()) is not NEED_DATA:
+                assert not hasattr(event, "refusal"), "the daemon's stream is out of step"
+                if isinstance(event, Response):
+                    found.append(event)
+        return found
+
+    def ask(self, count: int = 1) -> bytes:
+        return b"".join(self.connection.send(Request.of(HostCommand.GUEST_SERIAL)) for _ in range(count))
+
+
+@asynccontextmanager
+async def serving(**service: Any) -> AsyncIterator[Ends]:
+    ends = Ends(Service(**service))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends.run)
+        try:
+            yield ends
+        finally:
+            ends.sock.close()
+            nursery.cancel_scope.cancel()
+
+
+def test_half_a_frame_is_dropped_after_silence() -> None:
+    async def main() -> None:
+        async with serving() as ends:
+            await ends.write(ends.ask()[:2048])
+            await trio.sleep(1.5)
+            assert [line["bytes"] for line in ends.logged("half a frame dropped")] == [2048]
+            await ends.write(ends.ask())
+            await ends.answers(1)
+
+    run(main)
+
+
+def test_a_slow_frame_is_no_half_one() -> None:
+    """Silence counts from the last byte, not from the first."""
+
+    async def main() -> None:
+        async with serving() as ends:
+            frame = ends.ask()
+            for place in range(0, FRAME_SIZE, 512):
+                await ends.write(frame[place : place + 512])
+                await trio.sleep(0.9)
+            await ends.answers(1)
+            assert not ends.logged("half a frame dropped")
+
+    run(main)
+
+
+def test_over_its_rate_a_guest_is_read_slowly_and_never_dropped() -> None:
+    async def main() -> None:
+        async with serving(frame_rate=10) as ends, trio.open_nursery() as nursery:
+            begin = trio.current_time()
+            nursery.start_soon(ends.write, ends.ask(120))
+            await ends.answers(120)
+            # A burst of two seconds' worth is free; reads take up to 16 frames at once.
+            assert 120 / 10 - 2 - 1.6 <= trio.current_time() - begin <= 120 / 10
+            assert ends.ended is None
+            assert [line["times"] for line in ends.logged("guest sends too fast, it is read more slowly")] == [1]
+            assert ends.guest.throttled > 0
+            # Quiet for a while, and it may hurry again.
+            await trio.sleep(100)
+            begin = trio.current_time()
+            await ends.write(ends.ask(15))
+            await ends.answers(15)
+            assert trio.current_time() - begin < 1
+
+    run(main)
+
+
+def test_junk_counts_like_frames() -> None:
+    async def main() -> None:
+        async with serving(frame_rate=10) as ends:
+            begin = trio.current_time()
+            await ends.write(b"\xa5" * FRAME_SIZE * 100 + ends.ask())
+            await ends.answers(1)
+            assert trio.current_time() - begin > 5
+
+    run(main)
+
+
+def test_a_flood_does_not_hold_up_others() -> None:
+    """While one guest sends without end, another's questions are answered between its turns."""
+
+    async def main() -> None:
+        turns = 0
+
+        async def flood(ends: Ends) -> None:
+            nonlocal turns
+            junk = b"\xa5" * 65536
+            while True:
+                await ends.write(junk)
+                turns += 1
+
+        async with serving(frame_rate=0) as bad, serving() as good, trio.open_nursery() as nursery:
+            nursery.start_soon(flood, bad)
+            while turns < 3:
+                await trio.lowlevel.checkpoint()
+            waited = []
+            for _ in range(100):
+                before = turns
+                await good.write(good.ask())
+                await good.answers(1)
+                waited.append(turns - before)
+            nursery.cancel_scope.cancel()
+            assert max(waited) <= 5, "an answer took many of the flood's turns"
+
+    run(main)
+
+
+def test_answers_that_nobody_reads_are_dropped_whole() -> None:
+    """After the deadline the daemon goes on; when the guest reads again it finds whole frames only."""
+
+    async def main() -> None:
+        async with serving(send_timeout=5, frame_rate=0) as ends, trio.open_nursery() as nursery:
+            asked = 400
+            begin = trio.current_time()
+            nursery.start_soon(ends.write, ends.ask(asked))
+            with trio.fail_after(1000):
+                while ends.guest.dropped_answers == 0:  # noqa: ASYNC110 - the guest's counts are no events
+                    await trio.sleep(1)
+            assert trio.current_time() - begin >= 5
+            assert ends.logged("guest does not read its answers, they are dropped")
+            assert ends.ended is None
+            found = []
+            with trio.move_on_after(100):
+                while True:
+                    found += await ends.answers(1)  # asserts that every frame is in step
+            assert len(found) + ends.guest.dropped_answers == asked
+            await ends.write(ends.ask())
+            await ends.answers(1)
+
+    run(main)
+
+
+def test_draining_answers_what_is_on_its_way() -> None:
+    async def main() -> None:
+        async with serving() as ends:
+            await trio.testing.wait_all_tasks_blocked()
+            ends.session.drain()
+            for _ in range(10):  # QEMU sends on what it was kept from sending
+                await ends.write(ends.ask())
+                await ends.answers(1)
+            with trio.fail_after(1):
+                await ends.end.wait()
+            assert "stops" in str(ends.ended)
+
+    run(main)
+
+
+def test_draining_has_an_end() -> None:
+    async def main() -> None:
+        async with serving(drain_timeout=3) as ends, trio.open_nursery() as nursery:
+
+            async def chatter() -> None:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    while True:
+                        await ends.write(ends.ask())
+                        await trio.sleep(0.01)
+
+            nursery.start_soon(chatter)
+            await trio.sleep(1)
+            begin = trio.current_time()
+            ends.session.drain()
+            await ends.end.wait()
+            assert 2.9 < trio.current_time() - begin < 4
+
+    run(main)
+
+
+def test_the_end_of_the_stream() -> None:
+    async def main() -> None:
+        async with serving() as ends:
+            await ends.write(ends.ask()[:100])
+            ends.sock.close()
+            await ends.end.wait()
+            assert ends.ended == "QEMU closed the connection"
+            assert ends.guest.skipped_bytes == 100
+            assert ends.guest.state is State.ABSENT
+
+    run(main)
+
+
+# -- what is known of a guest
+
+
+def states(test: Callable[[Ends], Any]) -> None:
+    async def main() -> None:
+        async with serving() as ends:
+            await trio.testing.wait_all_tasks_blocked()
+            await test(ends)
+
+    run(main)
+
+
+async def tell(ends: Ends, command: int, data: bytes = b"", *, answer: bool = False) -> None:
+    await ends.write(ends.connection.send(Request.of(command, data, needs_response=answer)))
+    if answer:
+        await ends.answers(1)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_from_connected_to_ready() -> None:
+    async def main(ends: Ends) -> None:
+        seen = [ends.guest.state]
+        await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
+        seen.append(ends.guest.state)
+        assert seen == [State.CONNECTED, State.READY]
+        assert ends.guest.told_time == 1648798789
+        assert ends.guest.last_frame is not None
+        assert ends.logged("guest ready")[0]["first"] == "17 GUEST_TIMESTAMP"
+
+    states(main)
+
+
+def test_a_reboot_is_seen() -> None:
+    """Nothing happens on the socket; what tells is a start after questions."""
+
+    async def main(ends: Ends) -> None:
+        for boot in (1, 2):
+            await tell(ends, HostCommand.GUEST_POWER)
+            await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+            await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+            assert ends.guest.boots == boot
+            assert len(ends.logged("guest asked")) == boot, "each answer is told once a boot"
+        assert len(ends.logged("guest started")) == 1
+        assert len(ends.logged("guest rebooted")) == 1
+
+    states(main)
+
+
+def test_a_late_start_notification_is_no_reboot() -> None:
+    async def main(ends: Ends) -> None:
+        await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1\0")
+        await tell(ends, HostCommand.GUEST_POWER)
+        assert not ends.logged("guest rebooted")
+
+    states(main)
+
+
+def test_what_was_answered_is_remembered() -> None:
+    async def main(ends: Ends) -> None:
+        await tell(ends, HostCommand.GUEST_UUID, answer=True)
+        await tell(ends, 77, answer=True)
+        assert ends.guest.answered[11].text == "u"
+        assert ends.guest.counts == {11: 1, 77: 1}
+        assert 77 not in ends.guest.answered
+
+    states(main)
+
+
+def test_a_changed_identity_goes_to_the_next_question() -> None:
+    async def main(ends: Ends) -> None:
+        await ends.write(ends.ask())
+        assert (await ends.answers(1))[0].text == "0" * 13
+        ends.guest.change(HostIdentity(), GuestIdentity(serial="NEW4567890123"))
+        await ends.write(ends.ask())
+        assert (await ends.answers(1))[0].text == "NEW4567890123"
+        assert [line["answer"] for line in ends.logged("guest asked")] == ["0" * 13, "NEW4567890123"]
+
+    states(main)
+
+
+def test_what_repeats_is_told_at_its_1st_10th_and_100th_time() -> None:
+    async def main(ends: Ends) -> None:
+        bad = b"\xff" * FRAME_SIZE
+        for _ in range(250):
+            await ends.write(bad + ends.ask())
+            await ends.answers(1)
+        assert [line["times"] for line in ends.logged("frame refused")] == [1, 10, 100]
+        await trio.sleep(100)
+
+    states(main)
+
+
+def test_a_fault_of_our_own_ends_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """The port tells it, and serves the next."""
+
+    async def main() -> None:
+        ends = Ends(Service())
+        ends.guest.address = Listen(tmp_path / "guest")
+        port = Port(ends.guest, Service())
+        port.open()
+        real = Guest.request
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(port.run)
+            for broken in (True, False):
+                monkeypatch.setattr(Guest, "request", _fail if broken else real)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                await stream.send_all(ends.ask())
+                assert bool(await stream.receive_some(FRAME_SIZE)) is not broken
+                await stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            port.stop()
+        assert len(ends.logged("internal error, the connection is closed; please report it")) == 1
+        assert not any(tmp_path.iterdir())
+        ends.sock.close()
+        ends.session._finish()
+
+    run(main)
+
+
+def _fail(*_: object) -> None:
+    raise ZeroDivisionError("a bug")

@@ -1,0 +1,203 @@
+"""Sockets: made safely, refused clearly, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
+
+
+def refused(*words: str | Path, status: int = 1, **options: object) -> str:
+    """The one message of a daemon that doesn't start."""
+    ended = run_vhostcomm("serve", *words, **options)  # type: ignore[arg-type]
+    assert ended.returncode == status, ended
+    assert ended.stderr.startswith("vhostcomm: ")
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with Serving("--sock", path), fake_guest(path) as guest:
+        assert guest.serial()
+
+
+def test_a_killed_daemon_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with Serving("--sock", path, expect_exit=None) as daemon:
+        daemon.stop(signal.SIGKILL)
+    assert path.exists()
+    with Serving("--sock", path), fake_guest(path) as guest:
+        assert guest.serial()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_socket_somebody_listens_on(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(0)
+        assert f"use connect:{path}" in refused("--sock", path)
+        waiting = []
+        for _ in range(3):  # a full backlog is alive, too
+            more = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            more.connect_ex(str(path))
+            waiting.append(more)
+        assert "somebody listens there already" in refused("--sock", path)
+        for more in waiting:
+            more.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["guest"]
+
+
+def test_a_second_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with Serving("--sock", path):
+        assert "another process serves it already" in refused("--sock", path)
+        path.unlink()  # even then: the lock tells
+        assert "another process serves it already" in refused("--sock", path)
+
+
+@pytest.mark.parametrize("kind", ["a file", "a symbolic link", "a folder"])
+def test_what_is_no_socket_stays(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "guest"
+    target = tmp_path / "target"
+    match kind:
+        case "a file":
+            path.write_text("precious")
+        case "a folder":
+            path.mkdir()
+        case _:
+            path.symlink_to(target)
+    before = path.lstat()
+    message = refused("--sock", path)
+    assert f"{kind} stands where the socket should be" in message
+    assert path.lstat().st_ino == before.st_ino
+    assert not target.exists()
+    assert not (tmp_path / "guest.lock").exists()
+
+
+def test_a_lock_that_is_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "guest.lock").symlink_to(tmp_path / "elsewhere")
+    assert "lock can't be made" in refused("--sock", tmp_path / "guest")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    message = refused("--sock", tmp_path / "no" / "guest")
+    assert "No such file or directory" in message
+    assert f"install -d -m 0700 {tmp_path}/no" in message
+
+
+def test_one_that_fails_stops_all(tmp_path: Path) -> None:
+    """Nothing is half served, nothing is left."""
+    refused("--sock", tmp_path / "a", "--sock", tmp_path / "no" / "b", "--sock", tmp_path / "c")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sock", "what"),
+    [
+        ("/x/" + "y" * 120, "at most 107"),
+        ("/tmp/my guest", "name it: NAME=/tmp/my guest"),
+        ("/tmp/.hidden", "no dot in front"),
+        ("bad name=/tmp/x", "a name has 1 to 64 letters"),
+        ("nas=", "path is missing"),
+        ("connect:", "path is missing"),
+        ("tcp:host", "tcp:HOST:PORT"),
+        ("tcp:host:99999", "tcp:HOST:PORT"),
+        ("", "it is empty"),
+    ],
+)
+def test_bad_sockets_are_a_mistake_in_the_command_line(tmp_path: Path, sock: str, what: str) -> None:
+    message = refused("--sock", tmp_path / "good", "--sock", sock, status=2)
+    assert what in message
+    assert "for example" in message
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_of_107_bytes(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * (107 - len(str(tmp_path)) - 1))
+    assert len(str(path)) == 107
+    name = f"g={path}"
+    if len(path.name) > 64:
+        path = tmp_path / ("d" * (len(path.name) - 3)) / "x"
+        path.parent.mkdir()
+        name = str(path)
+    with Serving("--sock", name), fake_guest(path) as guest:
+        assert guest.serial()
+    assert "108 bytes" in refused("--sock", f"g={path}x", status=2)
+
+
+def test_names(tmp_path: Path) -> None:
+    with Serving("--sock", f"nas-1.b_c={tmp_path}/any name") as daemon, fake_guest(tmp_path / "any name") as guest:
+        assert guest.serial()
+        daemon.event("guest ready", guest="nas-1.b_c")
+
+
+def test_two_guests_of_one_name_or_socket(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    assert "give this one another name" in refused("--sock", tmp_path / "g", "--sock", tmp_path / "b" / "g", status=2)
+    assert "has the socket" in refused("--sock", tmp_path / "g", "--sock", f"h={tmp_path}/g", status=2)
+
+
+def test_mode_and_group(tmp_path: Path) -> None:
+    group = os.getgroups()[0] if os.getgroups() else os.getgid()
+    words = ["--socket-mode", "0660", "--socket-group", str(group)]
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    with Serving("--sock", uuid, *words, env=environment):
+        found = (tmp_path / "run" / uuid).lstat()
+        assert stat.S_IMODE(found.st_mode) == 0o660
+        assert found.st_gid == group
+        assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o710
+    with Serving("--sock", tmp_path / "plain", preexec_fn=lambda: os.umask(0)):
+        assert stat.S_IMODE((tmp_path / "plain").lstat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "status"),
+    [
+        (["--socket-group", "nobody-has-this"], "there is no group 'nobody-has-this'", 1),
+        (["--socket-mode", "0477"], "the owner needs to read and write", 2),
+        (["--socket-mode", "rw"], "three octal digits", 2),
+        (["--frame-rate", "-1"], "it must be 0 to", 2),
+        (["--log-level", "loud"], "one of debug, info, warning, error", 2),
+        (["--send-timeout", "0"], "not a time in seconds", 2),
+        (["--bogus"], "--bogus", 2),
+    ],
+)
+def test_bad_flags(tmp_path: Path, words: list[str], what: str, status: int) -> None:
+    assert what in refused("--sock", tmp_path / "guest", *words, status=status)
+    assert not any(tmp_path.iterdir())
+
+
+def test_somebody_elses_socket_in_our_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with Serving("--sock", path), socket.socket(socket.AF_UNIX) as other:
+        path.unlink()
+        other.bind(str(path))
+    assert path.exists()
+
+
+def test_a_tcp_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert "can't be bound: Address already in use" in refused("--sock", f"tcp:127.0.0.1:{port}")
+
+
+def test_a_folder_to_watch_that_is_not_there(tmp_path: Path) -> None:
+    assert "can't be watched" in refused("--watch", tmp_path / "no")
+    (tmp_path / "x").mkdir()
+    with Serving("--watch", tmp_path / "x", expect_exit=1) as daemon:
+        (tmp_path / "x").rmdir()
+        until(lambda: daemon.process.poll() is not None, "the end")
