@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help test check unit format bench wheel clean
+.PHONY: help tools test check unit format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,7 +28,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-test: check unit wheel
+# Programs that tests run, and the Debian packages they are in.
+TOOLS := sfdisk:fdisk qemu-img:qemu-utils cc:gcc
+
+tools:
+	@missing=; for each in $(TOOLS); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${each%%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	command -v apt-get >/dev/null || { echo "missing, install them by hand:$$missing"; exit 1; }; \
+	if [ "$$(id -u)" = 0 ]; then run=; elif command -v sudo >/dev/null; then run=sudo; \
+	else echo "missing, and neither root nor sudo is here to install them: apt-get install$$missing"; exit 1; fi; \
+	echo "installing$$missing"; \
+	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+test: tools check unit wheel
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -45,6 +58,7 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/codec.py
+	$(BIN)/python bench/daemon.py
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m tests.wheel

@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTED = ["tests/vchannel", "tests/captures"]
+TESTED = ["tests/vchannel", "tests/captures", "tests/config", "tests/daemon"]
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
@@ -35,7 +35,7 @@ def main() -> None:
             "-c",
             ROOT / "constraints.txt",
         ]
-        run(*pip, wheel, "pytest", "hypothesis")
+        run(*pip, wheel, "pytest", "pytest-timeout", "hypothesis")
         elsewhere = work / "elsewhere"
         for name in ("tests", "captures", "protocol/README.md"):
             source, target = ROOT / name, elsewhere / name

@@ -18,8 +18,8 @@ from vchannel import (
 )
 from vhostcomm.identity import GuestIdentity, HostIdentity
 
-PREPARED_KEPT: Final = 512
-"""Prepared answers kept, of 4 KiB each: a few for all guests and two of its own for each that asked lately."""
+PREPARED_KEPT: Final = 128
+"""Prepared answers kept, of 4 KiB each: those that all guests share, and those of guests that asked lately."""
 
 EMPTY: Final = b""
 """The answer to whatever nobody knows the answer to, when an answer is asked for."""

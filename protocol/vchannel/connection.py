@@ -80,6 +80,33 @@ class Connection:
     No input raises, whatever it is. What raises `MisuseError` is the caller's own mistake.
     """
 
+    __slots__ = (
+        "_asked",
+        "_asking",
+        "_buffer",
+        "_bytes_received",
+        "_chunks",
+        "_data_problems",
+        "_dropped",
+        "_echoes_ids",
+        "_ids",
+        "_in_step",
+        "_incoming",
+        "_offset",
+        "_outgoing",
+        "_refused",
+        "_requests",
+        "_responses",
+        "_scanned",
+        "_sent_requests",
+        "_sent_responses",
+        "_skipped_bytes",
+        "_unsolicited",
+        "_until_due",
+        "_waiting",
+        "role",
+    )
+
     def __init__(self, role: Role) -> None:
         if not isinstance(role, Role):
             raise MisuseError(f"the role is {shorten(role)}: it is Role.HOST or Role.GUEST")

@@ -244,12 +244,13 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
             short = daemon.event("can't take the connection, it waits")
             assert short["why"] == "Too many open files"
             assert "LimitNOFILE" in short["remedy"]
-            assert guests[0].serial() == ZERO
-            waiting = ord(short["guest"]) - ord("a")
-            for place, guest in enumerate(guests):
-                if place < waiting:
-                    guest.sock.close()
-            assert guests[waiting].serial() == ZERO
+            taken = [line["guest"] for line in daemon.log if line["event"] == "guest connected"]
+            by_name = dict(zip("abcdefgh", guests, strict=True))
+            assert by_name[taken[0]].serial() == ZERO
+            waiting = by_name.pop(short["guest"])
+            for guest in by_name.values():
+                guest.sock.close()
+            assert waiting.serial() == ZERO
         finally:
             for guest in guests:
                 guest.sock.close()

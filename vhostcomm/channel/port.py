@@ -37,6 +37,22 @@ class Port:
     `open` takes the socket (or the recording's file), so that what can't be had is known before anything runs.
     """
 
+    __slots__ = (
+        "_accepting",
+        "_cleanup",
+        "_log",
+        "_recording",
+        "_refused",
+        "_service",
+        "_session",
+        "_session_ended",
+        "_short",
+        "_sock",
+        "_stopping",
+        "guest",
+        "nudge",
+    )
+
     def __init__(self, guest: Guest, service: Service) -> None:
         self.guest = guest
         self._service = service

@@ -50,6 +50,22 @@ class Session:
         recording: where frames are recorded, if they are.
     """
 
+    __slots__ = (
+        "_budget",
+        "_connection",
+        "_counted",
+        "_draining",
+        "_guest",
+        "_log",
+        "_rate",
+        "_rest",
+        "_scope",
+        "_service",
+        "_sock",
+        "_tap",
+        "_tell_counts",
+    )
+
     def __init__(self, guest: Guest, sock: socket.socket, service: Service, recording: Recording | None = None) -> None:
         self._guest = guest
         self._log = guest.log
@@ -139,12 +155,13 @@ class Session:
             if not data:
                 raise GoneError("QEMU closed the connection")
             connection.receive_data(data)
+            self._budget -= len(data)
+            del data  # a thousand idle guests' last frames are 8 MB
             if out := self._events():
                 await self._send(out[0] if len(out) == 1 else b"".join(out))
-            if self._rate:
-                self._budget -= len(data)
-                if self._budget < 0:
-                    await self._brake()
+            del out
+            if self._budget < 0 and self._rate:
+                await self._brake()
 
     def _events(self) -> list[bytes]:
         """Take every event there is. Returns the frames to send."""
