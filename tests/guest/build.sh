@@ -1,0 +1,119 @@
+#!/bin/bash
+# Builds the stand-in guest into the cache, or finds it there.
+#
+#   build.sh                 build what is missing; says where it is
+#   build.sh --print-paths   the same, and prints KEY=path lines on stdout
+#
+# Environment:
+#   VHOSTCOMM_CACHE     the cache folder (default $XDG_CACHE_HOME/vhostcomm, ~/.cache/vhostcomm)
+#   VHOSTCOMM_KERNEL    a kernel image instead of Debian's
+#   VHOSTCOMM_MODULES   its /lib/modules/RELEASE; without it the drivers must be built in
+#
+# Needs no root, no loop device and no mount. A build lies under a hash of everything that went into it
+# and is renamed into place when complete: what is in the cache is whole and up to date.
+
+set -euo pipefail
+shopt -s inherit_errexit # or a failure inside $(...) goes unnoticed
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${VHOSTCOMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vhostcomm}
+PATH=$PATH:/usr/sbin:/sbin # sfdisk, for users whose PATH lacks them
+
+# shellcheck source=lib/needs.sh
+source "$here/lib/needs.sh"
+# shellcheck source=lib/kernel.sh
+source "$here/lib/kernel.sh"
+# shellcheck source=lib/initramfs.sh
+source "$here/lib/initramfs.sh"
+# shellcheck source=lib/disks.sh
+source "$here/lib/disks.sh"
+
+# The kernel's command line for every way of booting; tests append `vchannel.…` parameters.
+# quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
+readonly CMDLINE="console=ttyS0 quiet cryptomgr.notests"
+
+say() { echo "guest: $*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+# A folder to work in, beside the finished ones so that its `out` can be renamed into their place.
+workspace() {
+    local folder
+    folder=$(mktemp -d "$cache/build.XXXXXX")
+    mkdir "$folder/out"
+    echo "$folder"
+}
+
+# Parallel test workers: the first builds, the others wait. Whoever holds the lock owns every workspace,
+# those of builds that were killed included.
+lock_cache() {
+    mkdir -p "$cache"
+    exec {lock}>"$cache/lock"
+    flock "$lock"
+    trap 'rm -rf "$cache"/build.*' EXIT
+}
+
+# Names the build: the scripts and sources, the kernel, and the tools whose output ends up in it.
+build_key() {
+    {
+        (cd "$here" && find agent initramfs lib build.sh -type f | LC_ALL=C sort | xargs sha256sum)
+        kernel_fingerprint
+        sha256sum "$BUSYBOX" "$SYSLINUX_MBR" "$(command -v syslinux)"
+        gcc --version
+    } | sha256sum | cut -c1-16
+}
+
+build_into() {
+    local out=$1 work=$2
+    cp "$kernel" "$out/vmlinuz"
+    echo "$CMDLINE" >"$out/cmdline"
+    make_initramfs "$out/initramfs.cpio.gz" "$work"
+    make_boot_disk "$out/boot.img" "$out/vmlinuz" "$out/initramfs.cpio.gz"
+    make_system_disk "$out/system.img"
+    make_data_disk "$out/data.img"
+}
+
+# Sets `guest` to the folder of the finished build.
+ensure_guest() {
+    local work
+    guest=$cache/guest-$(build_key)
+    [[ -d $guest ]] && return
+    say "building $guest"
+    work=$(workspace)
+    build_into "$work/out" "$work"
+    mv -T "$work/out" "$guest"
+}
+
+print_paths() {
+    cat <<END
+KERNEL=$guest/vmlinuz
+INITRAMFS=$guest/initramfs.cpio.gz
+CMDLINE=$guest/cmdline
+BOOT_DISK=$guest/boot.img
+SYSTEM_DISK=$guest/system.img
+DATA_DISK=$guest/data.img
+END
+}
+
+main() {
+    local print=no
+    case ${1-} in
+        '') ;;
+        --print-paths) print=yes ;;
+        *) die "usage: build.sh [--print-paths]" ;;
+    esac
+    need_packages
+    lock_cache
+    find_kernel
+    ensure_guest
+    if [[ $print == yes ]]; then
+        print_paths
+    else
+        say "ready in $guest"
+    fi
+}
+
+main "$@"

@@ -1,0 +1,98 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # build.sh shares its variables
+# The kernel: Debian's for virtual machines, downloaded and unpacked but not installed, or one's own.
+
+readonly META_PACKAGE=linux-image-cloud-amd64
+
+# Loaded at boot, dependencies apart.
+readonly DRIVERS=(virtio_pci virtio_console virtio_scsi sd_mod virtio_net virtio_balloon virtio_rng
+    pvpanic_pci qemu_fw_cfg)
+# Loaded when the guest is told to heed the power button.
+readonly BUTTON_DRIVERS=(button evdev)
+
+# Sets `kernel`, and `modules` to the folder of its modules or to nothing.
+find_kernel() {
+    if [[ -n ${VHOSTCOMM_KERNEL-} ]]; then
+        kernel=$VHOSTCOMM_KERNEL
+        modules=${VHOSTCOMM_MODULES-}
+        [[ -r $kernel ]] || die "VHOSTCOMM_KERNEL: cannot read $kernel"
+        [[ -z $modules || -d $modules ]] || die "VHOSTCOMM_MODULES: no folder $modules"
+        return
+    fi
+    local folder
+    folder=$(debian_kernel)
+    kernel=$folder/vmlinuz
+    modules=$folder/modules
+}
+
+kernel_fingerprint() {
+    sha256sum <"$kernel"
+    [[ -z $modules ]] || (cd "$modules" && find . -type f -printf '%P %s\n' | LC_ALL=C sort)
+}
+
+# Prints the folder of the unpacked Debian kernel. The newest that apt knows; without package lists, the
+# newest in the cache.
+debian_kernel() {
+    local package folder
+    package=$(newest_package)
+    if [[ -z $package ]]; then
+        folder=$(find "$cache" -maxdepth 1 -name 'kernel-*' | sort -V | tail -n 1)
+        [[ -n $folder ]] || die "apt does not know $META_PACKAGE: run apt-get update, or set VHOSTCOMM_KERNEL"
+        echo "$folder"
+        return
+    fi
+    folder=$cache/kernel-${package/=/_}
+    [[ -d $folder ]] || unpack_kernel "$package" "$folder"
+    echo "$folder"
+}
+
+# The package behind the metapackage, as NAME=VERSION; nothing when apt has no lists.
+newest_package() {
+    { LC_ALL=C apt-cache show --no-all-versions "$META_PACKAGE" 2>/dev/null || true; } |
+        sed -nE 's/^Depends:.*\b(linux-image-[^ ]+) \(= ([^)]+)\).*/\1=\2/p'
+}
+
+unpack_kernel() {
+    local package=$1 folder=$2 work
+    say "downloading $package"
+    work=$(workspace)
+    # apt would rather download as its own user, who has no business in this folder
+    (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package" >&2) ||
+        die "cannot download $package: run apt-get update, or set VHOSTCOMM_KERNEL"
+    dpkg-deb -x "$work"/*.deb "$work/tree"
+    mv "$work"/tree/boot/vmlinuz-* "$work/out/vmlinuz"
+    mv "$work"/tree/lib/modules/* "$work/out/modules"
+    mv -T "$work/out" "$folder"
+}
+
+# A module's file; its name may be spelt with - or _.
+module_file() { find "$modules" -name "${1//[-_]/[-_]}.ko*" -print -quit; }
+
+is_built_in() { grep -q "/${1//[-_]/[-_]}\.ko$" "$modules/modules.builtin" 2>/dev/null; }
+
+# Puts a module's plain .ko into folder $2, what it depends on first, and prints the names in that order.
+copy_module() {
+    local name=${1//-/_} folder=$2 file dependency
+    [[ -n $modules && ! -e $folder/$name.ko ]] || return 0
+    file=$(module_file "$name")
+    if [[ -z $file ]]; then
+        is_built_in "$name" || die "the kernel has no driver $name: not in $modules, not in its modules.builtin"
+        return 0
+    fi
+    decompress "$file" >"$folder/$name.ko"
+    for dependency in $(dependencies "$folder/$name.ko"); do
+        copy_module "$dependency" "$folder"
+    done
+    echo "$name.ko"
+}
+
+# From the module itself: an unpacked kernel has no modules.dep yet.
+dependencies() { tr '\0' '\n' <"$1" | LC_ALL=C sed -n 's/^depends=//p' | tr ',' ' '; }
+
+decompress() {
+    case $1 in
+        *.xz) xz -dc "$1" ;;
+        *.gz) gzip -dc "$1" ;;
+        *.zst) zstd -qdc "$1" ;;
+        *) cat "$1" ;;
+    esac
+}
