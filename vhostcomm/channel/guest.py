@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -73,6 +74,8 @@ class Guest:
     refused_frames: int = 0
     skipped_bytes: int = 0
     dropped_answers: int = 0
+    listeners: list[Callable[[Guest, str], None]] = field(factory=list, repr=False)
+    """Called with the guest and what happened: connected, ready, rebooted, gone."""
     throttled: int = 0
     answers: dict[Command, bytes] = field(init=False)
     _asked_since_boot: bool = field(default=False, init=False)
@@ -98,10 +101,18 @@ class Guest:
         self._boot()
         self._enter(State.CONNECTED)
         self.log.info("guest connected", **facts)
+        self._happened("connected")
 
     def gone(self, why: str) -> None:
         self._enter(State.ABSENT)
         self.log.info("guest gone", why=why)
+        self._happened("gone")
+
+    def restarted(self) -> None:
+        """Its machine was reset, as QEMU tells its supervisor: it is not ready until it sends a frame again."""
+        if self.state is State.READY:
+            self._boot()
+            self._enter(State.CONNECTED)
 
     def request(self, request: Request) -> PreparedAnswer | None:
         """Take note of a request. Returns its answer; None if it wants none."""
@@ -114,6 +125,7 @@ class Guest:
         if self.state is not State.READY:
             self._enter(State.READY)
             self.log.info("guest ready", first=_name(command))
+            self._happened("ready")
         if command is HostCommand.GUEST_POWER:
             self._power(request)
         elif command is HostCommand.GUEST_TIMESTAMP:
@@ -128,6 +140,10 @@ class Guest:
 
     # -- what it means
 
+    def _happened(self, what: str) -> None:
+        for listener in self.listeners:
+            listener(self, what)
+
     def _boot(self) -> None:
         self._asked_since_boot = False
         self._told.clear()
@@ -138,6 +154,7 @@ class Guest:
         if self._asked_since_boot:
             self.log.info("guest rebooted", boots=self.boots, data=decode_text(request.data))
             self._enter(State.READY)
+            self._happened("rebooted")
         else:
             self.log.info("guest started", boots=self.boots, data=decode_text(request.data))
         self._boot()

@@ -11,8 +11,10 @@ from typing import Final
 
 import trio
 
+from vchannel import Command, Response
 from vhostcomm.address import Connect
-from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.sockets import connect, group_id, listening, peer
 from vhostcomm.channel.tap import Recording
@@ -111,6 +113,24 @@ class Port:
         self._accepting.cancel()
         if self._session:
             self._session.drain()
+
+    async def call(self, command: Command, data: bytes = b"", *, timeout: float) -> Response:
+        """Ask the guest. Nothing is sent to one that isn't there or isn't ready: the next boot would carry it out.
+
+        Args:
+            command: of `GuestCommand`, or a number.
+            data: what goes with it.
+            timeout: seconds for its answer.
+
+        Raises:
+            CallError: there is no answer; says why.
+        """
+        if self._session is None:
+            raise CallError(command, Outcome.NOT_CONNECTED, f"{self.guest.name}: QEMU is not connected")
+        if self.guest.state is not State.READY:
+            why = f"{self.guest.name}: QEMU is connected, but the guest has not asked anything since its boot"
+            raise CallError(command, Outcome.NOT_READY, why)
+        return await self._session.call(command, data, timeout)
 
     # -- QEMU connects
 

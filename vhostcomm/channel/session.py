@@ -6,11 +6,13 @@ import socket
 from typing import Final, assert_never
 
 import trio
+from attrs import define, field
 
 from vchannel import (
     FRAME_SIZE,
     NEED_DATA,
     BytesSkipped,
+    Command,
     Connection,
     FrameRefused,
     Request,
@@ -19,6 +21,7 @@ from vchannel import (
     SkipReason,
     UnsolicitedResponse,
 )
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT, CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.tap import Recording, Tap
 from vhostcomm.config import Service
@@ -31,6 +34,14 @@ DRAIN_IDLE: Final = 0.05
 
 BURST: Final = 2.0
 """Seconds' worth of the frame rate that a guest may use at once."""
+
+
+@define(eq=False)
+class _Waiter:
+    """Somebody who waits for an answer."""
+
+    done: trio.Event = field(factory=trio.Event)
+    response: Response | None = None
 
 
 class GoneError(Exception):
@@ -52,6 +63,7 @@ class Session:
 
     __slots__ = (
         "_budget",
+        "_calls",
         "_connection",
         "_counted",
         "_draining",
@@ -60,6 +72,7 @@ class Session:
         "_rate",
         "_rest",
         "_scope",
+        "_sending",
         "_service",
         "_sock",
         "_tap",
@@ -77,6 +90,8 @@ class Session:
         self._rate = service.frame_rate * FRAME_SIZE  # bytes a second
         self._budget = self._rate * BURST
         self._counted = trio.current_time()
+        self._sending = trio.Lock()
+        self._calls: dict[int, _Waiter] = {}
         self._scope = trio.CancelScope()
         self._draining = False
         self._tell_counts: dict[str, int] = {}
@@ -122,6 +137,8 @@ class Session:
         finally:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            for waiter in self._calls.values():
+                waiter.done.set()
         statistics = self._connection.statistics
         self._guest.refused_frames += statistics.refused
         self._guest.skipped_bytes += statistics.skipped_bytes
@@ -176,8 +193,11 @@ class Session:
                         self._tell("guest sent odd data", command=int(event.command), problem=event.problem)
                     if (answer := guest.request(event)) is not None:
                         out.append(connection.answer(event, answer))
-                case Response() | UnsolicitedResponse():
-                    self._tell("guest answered what nobody asked")
+                case Response():
+                    self._answered(event)
+                case UnsolicitedResponse():
+                    command = int(event.response.command)
+                    self._tell("guest answered what nobody waits for", command=command, why=event.why)
                 case FrameRefused():
                     self._tell("frame refused", why=event)
                 case BytesSkipped(reason=SkipReason.SILENCE):
@@ -187,6 +207,42 @@ class Session:
                 case _:
                     assert_never(event)
         return out
+
+    # -- questions of the host's own
+
+    async def call(self, command: Command, data: bytes, timeout: float) -> Response:
+        """Ask the guest, and wait for its answer.
+
+        Raises:
+            CallError: there is none; says why.
+        """
+        if len(self._calls) >= OUTSTANDING_LIMIT:
+            why = f"{len(self._calls)} calls wait for the guest already"
+            raise CallError(command, Outcome.BUSY, why)
+        request = Request.of(command, data)
+        waiter = self._calls[request.request_id] = _Waiter()
+        try:
+            with trio.move_on_after(timeout):
+                await self._send(self._connection.send(request))
+                await waiter.done.wait()
+        except GoneError as error:
+            raise CallError(command, Outcome.LOST, f"the connection ended: {error}") from None
+        finally:
+            self._connection.forget(request)
+            del self._calls[request.request_id]
+        if waiter.response is not None:
+            return waiter.response
+        if waiter.done.is_set():
+            raise CallError(command, Outcome.LOST, "the connection ended before the answer")
+        raise CallError(command, Outcome.TIMED_OUT, f"no answer within {timeout:g} s")
+
+    def _answered(self, response: Response) -> None:
+        if response.problem:
+            self._tell("guest sent odd data", command=int(response.command), problem=response.problem)
+        assert response.request is not None
+        if waiter := self._calls.get(response.request.request_id):
+            waiter.response = response
+            waiter.done.set()
 
     def _tell(self, what: str, **facts: object) -> None:
         """Log what can come as often as the guest likes: the 1st, 10th, 100th … time of this connection."""
@@ -209,21 +265,40 @@ class Session:
         """Send whole frames, in one write where the kernel takes them."""
         if self._tap and frames:
             self._tap.sent(frames)
-        data = self._rest + frames if self._rest else frames
-        sent = self._write(data)
-        if sent == len(data):
-            self._rest = b""
-            return
+        sent = 0
+        free = not self._sending.locked()
+        if free and not self._rest:
+            sent = self._write(frames)
+            if sent == len(frames):
+                return
         deadline = trio.CancelScope(deadline=trio.current_time() + self._service.send_timeout)
-        try:
-            with deadline:
-                while sent < len(data):
-                    await trio.lowlevel.wait_writable(self._sock)
-                    sent += self._write(data[sent:])
-        finally:
-            self._keep_rest(data, sent)
+        with deadline:
+            if free:
+                # At once: a frame may be cut, and nobody else may write until it is whole.
+                self._sending.acquire_nowait()
+            else:
+                await self._wait_turn(frames)
+            await self._send_slowly(frames, sent)
         if deadline.cancelled_caught:
             self._tell("guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers)
+
+    async def _wait_turn(self, frames: bytes) -> None:
+        """Wait until another's frames are out; these are dropped if that takes too long."""
+        waiting = len(frames) // FRAME_SIZE
+        self._guest.dropped_answers += waiting
+        await self._sending.acquire()
+        self._guest.dropped_answers -= waiting
+
+    async def _send_slowly(self, frames: bytes, sent: int) -> None:
+        """Send as the guest reads, with `_sending` held; releases it."""
+        data, self._rest = self._rest + frames, b""
+        try:
+            while sent < len(data):
+                await trio.lowlevel.wait_writable(self._sock)
+                sent += self._write(data[sent:])
+        finally:
+            self._keep_rest(data, sent)
+            self._sending.release()
 
     def _keep_rest(self, data: bytes, sent: int) -> None:
         """After a send that ended early: the frame that was cut must be completed, whole ones behind it are dropped."""

@@ -1,0 +1,36 @@
+"""What a host asks its guest, and how it can end."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from vchannel import Command
+from vhostcomm.errors import VhostcommError
+
+OUTSTANDING_LIMIT: Final = 16
+"""Calls that may wait for one guest: what it doesn't answer must not pile up in front of it."""
+
+
+class Outcome(Enum):
+    """Why a call got no answer."""
+
+    NOT_CONNECTED = "not connected"
+    """QEMU isn't there; nothing was sent, and nothing is kept for later."""
+    NOT_READY = "not ready"
+    """The guest has not sent a frame since its boot; nothing was sent: the next boot would carry it out."""
+    BUSY = "busy"
+    """Too many calls wait for this guest already."""
+    TIMED_OUT = "timed out"
+    """It was sent, or could not even be sent, and no answer came in time."""
+    LOST = "connection lost"
+    """The connection ended before the answer."""
+
+
+class CallError(VhostcommError):
+    """A call that got no answer. `outcome` says why, `command` what was asked."""
+
+    def __init__(self, command: Command, outcome: Outcome, why: str) -> None:
+        self.command = command
+        self.outcome = outcome
+        super().__init__(why)
