@@ -12,11 +12,14 @@ _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
 
 
 def transcript(capture: Capture) -> Iterator[str]:
-    """The lines: what the capture is, then one for each record, with everything unusual about it."""
+    """The lines: what the capture is, then one for each record, with everything unusual about it.
+
+    They are safe for a terminal, whoever wrote the capture: what can't be printed is escaped.
+    """
     header = capture.header
     redacted = ", redacted" if header.redacted else ""
-    yield f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {header.producer}"
-    yield header.provenance
+    yield f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {_safe(header.producer)}"
+    yield _safe(header.provenance)
     yield ""
     for record in capture.records:
         yield f"{record.time:10.3f}  {_tell(record)}"
@@ -49,5 +52,10 @@ def _tell(record: Record) -> str:
     if frame.padding:
         remarks.append(f"{len(frame.padding)} bytes of padding")
     if record.refused:
-        remarks.append(f"REFUSED: {record.refused}")
+        remarks.append(f"REFUSED: {_safe(record.refused)}")
     return f"{_ARROWS[record.direction]} {' '.join(words)}  [{', '.join(remarks)}]"
+
+
+def _safe(text: str) -> str:
+    """Text on one line: newlines, control characters, marks that turn text round and lone surrogates are escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
