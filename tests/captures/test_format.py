@@ -47,7 +47,13 @@ records = st.one_of(
         st.sampled_from(["", "why"]),
         st.sampled_from([(), ("command",)]),
     ),
-    st.builds(SkippedRecord, times, st.sampled_from(Direction), st.binary(max_size=100), st.sampled_from(SkipReason)),
+    st.builds(
+        SkippedRecord,
+        times,
+        st.sampled_from(Direction),
+        st.binary(min_size=1, max_size=100),
+        st.sampled_from(SkipReason),
+    ),
 )
 
 
@@ -115,6 +121,45 @@ def test_a_last_line_cut_off_is_told_not_fatal(cut: int) -> None:
     assert capture.cut_off == GOOD[:cut]
 
 
+@pytest.mark.parametrize("last", ["\n", "{\n", GOOD[:30] + "\n", "garbage\n"])
+def test_a_bad_last_line_that_is_whole_is_an_error(last: str) -> None:
+    """A crash leaves no newline behind what it cut."""
+    with pytest.raises(CaptureError, match=r"^x:3: not a line of JSON"):
+        read_capture([format_header(HEADER), GOOD, last], "x")
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert read_capture(["\ufeff" + format_header(HEADER), GOOD]) == read_capture([format_header(HEADER), GOOD])
+    with pytest.raises(CaptureError, match=r"^x:2: not a line of JSON"):
+        read_capture([format_header(HEADER), "\ufeff" + GOOD], "x")
+
+
+def test_the_most_that_is_skipped_at_once() -> None:
+    whole = SkippedRecord(0, Direction.TO_HOST, bytes(4096), SkipReason.SILENCE)
+    assert read_capture([format_header(HEADER), format_record(whole)]).records == (whole,)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.sampled_from([GOOD, format_record(SkippedRecord(0, Direction.TO_HOST, b"j", SkipReason.SILENCE)), None]),
+    st.sampled_from([*json.loads(GOOD), "skipped", "size", "hex", "padding_hex", "data_hex", "assumed", "refused"]),
+    values,
+)
+def test_whatever_a_line_holds_it_is_read_or_refused_with_its_place(line: str | None, key: str, value: object) -> None:
+    first = format_header(HEADER)
+    changed = json.dumps(json.loads(line or first) | {key: value}) + "\n"
+    try:
+        read_capture([changed] if line is None else [first, changed], "x")
+    except CaptureError as error:
+        assert error.line == (1 if line is None else 2)  # noqa: PT017
+
+
 def test_cut_off_in_the_middle_of_a_letter() -> None:
     """A file's reader must not choke on what a crash left: captures are ASCII, so any cut is text."""
     assert GOOD.isascii()
@@ -134,22 +179,37 @@ def edited(**changes: object) -> str:
         ("[1]", "one JSON object"),
         (edited(t=None), "'t' is missing"),
         (edited(t="1"), "t is '1', not int or float"),
-        (edited(t=-1), "t is -1.0, not seconds"),
+        (edited(t=-1), "t is -1, not seconds"),
         (edited(t=float("nan")), "t is nan"),
         (edited(dir="up"), "'up' is not a valid Direction"),
         (edited(command="5"), "command is '5', not int"),
         (edited(command=True), "command is True"),
         (edited(command=1 << 40), "command is 1099511627776"),
         (edited(request_id=1), "request_id is 1, not str"),
-        (edited(request_id="0xq"), "invalid literal"),
-        (edited(guest_uuid="1"), "badly formed"),
+        (edited(request_id="0xq"), "request_id is '0xq', not 0x and up to 16"),
+        (edited(request_id=" 1_0 "), "request_id is ' 1_0 '"),
+        (edited(request_id="0x11112222333344445"), "request_id is '0x1111"),
+        (edited(guest_uuid="1"), "guest_uuid is '1', not a UUID"),
+        (edited(guest_uuid="urn:uuid:6ba7b810-9dad-11d1-80b4-00c04fd430c8"), "not a UUID"),
+        (edited(guest_uuid="{6ba7b8109dad11d180b400c04fd430c8}"), "not a UUID"),
+        (edited(name=5), "name is 5, not str"),
+        (edited(assumed="data"), "assumed is 'data', not list"),
+        (edited(assumed=[1, {}]), "assumed names 1"),
+        (edited(assumed=["command", "10.0.0.7"]), "assumed names '10.0.0.7'"),
+        (edited(text="\ud800"), "surrogates not allowed"),
+        (GOOD.replace('"command"', '"command": 4, "command"'), "'command' is given twice"),
+        (GOOD.replace('"t": 1.5', '"t": 1' + "0" * 400), "not seconds since the start"),
+        (GOOD.replace('"t": 1.5', '"t": 1' + "0" * 5000), "4300"),
+        (GOOD.replace('"t": 1.5', '"t": ' + "[" * 800 + "]" * 800), "t is"),
         (edited(text="x"), "2 bytes of data, and the length fields say 0"),
         (edited(text="x", data_hex="78"), "data is given once"),
-        (edited(padding_hex="0"), "non-hexadecimal"),
+        (edited(padding_hex="0"), "padding_hex is '0', not pairs"),
+        (edited(padding_hex="01 02"), "padding_hex is '01 02', not pairs"),
         (edited(padding_hex="00" * 4033), "data of 4033 bytes"),
         (edited(colour="red"), "unknown: 'colour'"),
         ('{"t": 0, "dir": "guest>host", "skipped": "silence", "size": 1, "hex": "ffff"}', "size is 1"),
-        ('{"t": 0, "dir": "guest>host", "skipped": "silence", "size": 99999999, "hex": ""}', "size is 99999999"),
+        ('{"t": 0, "dir": "guest>host", "skipped": "silence", "size": 4097, "hex": ""}', "size is 4097"),
+        ('{"t": 0, "dir": "guest>host", "skipped": "silence", "size": 0, "hex": ""}', "size is 0"),
         ('{"t": 0, "dir": "guest>host", "skipped": "bored", "size": 1, "hex": ""}', "'bored' is not"),
     ],
 )
@@ -167,6 +227,7 @@ def test_a_bad_line_has_a_place(line: str, what: str) -> None:
         (["{"], "not a line of JSON"),
         (["{}"], 'no "vchannel_capture"'),
         (['{"vchannel_capture": 2}'], "format version 2; this program reads 1"),
+        ([format_header(HEADER).replace('re": 1', 're": true')], "vchannel_capture is True, not int"),
         ([format_header(HEADER).replace("+00:00", "")], "offset from UTC"),
         ([format_header(HEADER).replace('"recorded"', '"guessed"')], "'guessed' is not a valid Origin"),
         ([format_header(HEADER).replace('"redacted": false', '"redacted": 0')], "redacted is 0, not bool"),

@@ -1,8 +1,9 @@
 """Captures: what went over one channel, as a text file that can be read, compared and played again.
 
-Everything here is pure: text and events in, records and text out. `format` is the file, `record`
-makes records of a connection's events, `replay` plays a capture against a connection, `redact`
-takes identities out, `compare` tells two captures apart.
+Everything here is pure: text and events in, records and text out. `format` is what a capture holds
+and how it is written, `reading` how it is read, `record` makes records of a connection's events,
+`replay` plays a capture against a connection, `redact` takes identities out, `compare` tells two
+captures apart.
 """
 
 from vhostcomm.capture.compare import Difference, compare
@@ -18,8 +19,8 @@ from vhostcomm.capture.format import (
     format_capture,
     format_header,
     format_record,
-    read_capture,
 )
+from vhostcomm.capture.reading import read_capture
 from vhostcomm.capture.record import Recorder
 from vhostcomm.capture.redact import Redactor, redact
 from vhostcomm.capture.replay import replay
