@@ -7,16 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.vchannel.feeding import drain
-from vchannel import Connection, Frame, Request, Role, SkipReason
+from vchannel import Frame, Request, SkipReason
 from vhostcomm.capture import (
     Capture,
     CaptureHeader,
     Direction,
     FrameRecord,
     Origin,
-    Record,
-    Recorder,
     SkippedRecord,
     format_capture,
     format_header,
@@ -238,39 +235,3 @@ def test_a_bad_first_line(lines: list[str], what: str) -> None:
     with pytest.raises(CaptureError, match=r"^x:1: ") as caught:
         read_capture(lines, "x")
     assert what in str(caught.value)
-
-
-# -- recording
-
-
-def record(*pieces: bytes) -> list[Record]:
-    connection, recorder = Connection(Role.HOST), Recorder(Role.HOST)
-    made: list[Record] = []
-    for time, piece in enumerate(pieces):
-        connection.receive_data(piece)
-        for event in drain(connection):
-            made += recorder.received(time, event)
-    connection.discard_partial(SkipReason.CLOSED)
-    for event in drain(connection):
-        made += recorder.received(len(pieces), event)
-    return made + list(recorder.close())
-
-
-GOOD_RAW = Request.of(5).raw
-
-
-@pytest.mark.parametrize("junk", [b"j" * 10, b"j" * 4095, b"j" * 5000, bytes(9000)])
-def test_what_is_recorded_comes_back_exactly(junk: bytes) -> None:
-    stream = [junk[:50], junk[50:] + GOOD_RAW, GOOD_RAW[:100]]
-    made = record(*stream)
-    assert b"".join(each.raw for each in made) == b"".join(stream)
-
-
-def test_a_refused_frame_is_shown_by_its_fields() -> None:
-    bad = GOOD_RAW[:44] + b"\xff\xff\xff\xff" + GOOD_RAW[48:]
-    refused, good = record(bad, GOOD_RAW)
-    assert isinstance(refused, FrameRecord)
-    assert refused.frame.request_length == -1
-    assert refused.refused == "request_length is -1: a length is 0..4032"
-    assert isinstance(good, FrameRecord)
-    assert good.refused == ""

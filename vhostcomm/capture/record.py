@@ -37,7 +37,8 @@ class Recorder:
 
     Bytes skipped behind a refused header become one record: a frame with the reason where they
     turn out to be a whole frame's 4096 (whose fields can then be read by name), else skipped
-    bytes. So they come when that is known; `close` hands out what is left.
+    bytes. So they come when that is known, or as skipped bytes when a frame is sent meanwhile: the
+    order of the records is that in which things happened. `close` hands out what is left.
 
     Args:
         role: which end the connection is.
@@ -74,6 +75,8 @@ class Recorder:
 
     def sent(self, time: float, raw: bytes) -> Iterator[Record]:
         """The records up to a frame that was sent."""
+        if self._refused and self._refused.raw:
+            yield from self.close()
         yield FrameRecord(time, self._outgoing, Frame.decode(raw))
 
     def close(self) -> Iterator[Record]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+import attrs
 
 from vchannel import (
     NEED_DATA,
+    BytesSkipped,
+    Command,
     Connection,
+    Event,
     GuestCommand,
     HostCommand,
+    MisuseError,
     Request,
     Response,
     Role,
     SkipReason,
+    UnsolicitedResponse,
 )
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord
 from vhostcomm.capture.record import Recorder
@@ -24,68 +33,127 @@ Answer = Callable[[Request], bytes | None]
 def replay(capture: Capture, connection: Connection, answer: Answer | None = None) -> Iterator[Record]:
     """Play the other end's side of a capture to a connection, and record what happens.
 
-    Bytes toward the connection's end are received by it as they stand. What its own end says is
-    said again through `Connection.send`: its requests with their ids, and its responses with the
-    capture's data, or with that of `answer`. Where the connection does all as the capture says,
-    the records are the capture's own, byte for byte.
+    The connection receives the bytes toward its end as they stand. What its own end said is said
+    again as it stands: through `Connection.send`, so that requests wait for their responses, but for
+    what that doesn't take (a request whose id waits already, a header that makes no sense, bytes in
+    no frame).
+
+    No capture that can be read raises anything here, and in each direction the bytes that come out
+    are those of the capture. Where a `Recorder` made the capture, up to its connection's end, the
+    records are the same too, with their times and in their order. Where it was made otherwise, the
+    connection may see other frames in the bytes than the capture says. `assumed` is never repeated.
+
+    With `answer`, the responses of the connection's own end are left out and its requests'
+    answers stand in their place.
 
     Args:
         capture: which to play.
         connection: a new one.
         answer: what to answer instead of what the capture's responses say.
+
     """
     recorder = Recorder(connection.role)
     toward = Direction.TO_HOST if connection.role is Role.HOST else Direction.TO_GUEST
-    asked: dict[tuple[int, int], Request] = {}
+    tape = _Tape(connection, (record for record in capture.records if record.direction is toward))
+    due = 0
     for record in capture.records:
+        if record.direction is toward:
+            due += len(record.raw)
+        yield from _hear(tape, due, recorder, answer)
         if record.direction is not toward:
-            if (raw := _say(record, connection, asked, answer)) is not None:
-                yield from recorder.sent(record.time, raw)
-            continue
-        connection.receive_data(record.raw)
-        for request, each in _received(connection, recorder, record.time):
-            yield from each
-            if request is None:
-                continue
-            asked[request.request_id, request.command] = request
-            if answer and request.needs_response and (data := answer(request)) is not None:
-                yield from recorder.sent(record.time, connection.send(request.reply(data)))
-        if isinstance(record, SkippedRecord) and record.why is not SkipReason.OUT_OF_STEP:
-            connection.discard_partial(record.why)
-            for _, each in _received(connection, recorder, record.time):
-                yield from each
+            yield from _say(record, connection, recorder, own_answers=answer is not None)
+    tape.end()
+    yield from _hear(tape, due, recorder, answer)
     yield from recorder.close()
 
 
-def _received(
-    connection: Connection, recorder: Recorder, time: float
-) -> Iterator[tuple[Request | None, Iterator[Record]]]:
-    while (event := connection.next_event()) is not NEED_DATA:
-        yield (event if isinstance(event, Request) else None), recorder.received(time, event)
+class _Tape:
+    """What the other end said, handed to a connection no sooner than its events need it.
+
+    A connection out of step tells of bytes only when it has seen what follows them. So the capture's
+    next bytes are handed over before their turn where an event that has its turn depends on them.
+    """
+
+    def __init__(self, connection: Connection, records: Iterable[Record]) -> None:
+        self.connection = connection
+        self._records = deque(records)
+        self._silence: SkipReason | None = None
+        self._times: deque[tuple[int, float]] = deque()  # where each record's bytes end, and its time
+        self._fed = 0
+        self._told = 0
+
+    def end(self) -> None:
+        """The other end has said all: what the connection still holds will be told, too."""
+        self._silence = SkipReason.CLOSED
+
+    def events(self, due: int) -> Iterator[tuple[float, Event]]:
+        """The events that tell of the first `due` bytes, each with the time that the capture gives them."""
+        while self._told < due:
+            event = self.connection.next_event()
+            if event is not NEED_DATA:
+                yield self._time(event), event
+            elif not self._go_on():
+                return
+
+    def _go_on(self) -> bool:
+        if self._silence is not None:
+            self.connection.discard_partial(self._silence)
+            self._silence = None
+            return True
+        if not self._records:
+            return False
+        record = self._records.popleft()
+        self.connection.receive_data(record.raw)
+        self._fed += len(record.raw)
+        self._times.append((self._fed, record.time))
+        if isinstance(record, SkippedRecord) and record.why is not SkipReason.OUT_OF_STEP:
+            self._silence = record.why
+        return True
+
+    def _time(self, event: Event) -> float:
+        """The time of the record in which the bytes of an event end; for a refusal, those that it is about begin."""
+        size = 0
+        if isinstance(event, BytesSkipped):
+            size = event.count
+        elif isinstance(event, Request | Response | UnsolicitedResponse):
+            size = len(event.raw)
+        self._told += size
+        while self._times[0][0] < self._told + (size == 0):
+            self._times.popleft()
+        return self._times[0][1]
 
 
-def _say(
-    record: Record, connection: Connection, asked: dict[tuple[int, int], Request], answer: Answer | None
-) -> bytes | None:
-    """What the connection's own end says where the capture says `record`."""
-    if not isinstance(record, FrameRecord):
-        return None
+def _hear(tape: _Tape, due: int, recorder: Recorder, answer: Answer | None) -> Iterator[Record]:
+    connection = tape.connection
+    for time, event in tape.events(due):
+        yield from recorder.received(time, event)
+        if answer and isinstance(event, Request) and event.needs_response and (data := answer(event)) is not None:
+            yield from recorder.sent(time, connection.send(event.reply(data)))
+
+
+def _say(record: Record, connection: Connection, recorder: Recorder, *, own_answers: bool) -> Iterator[Record]:
+    """Say what the connection's own end said."""
+    if not isinstance(record, FrameRecord) or record.refused:
+        yield from recorder.close()
+        yield attrs.evolve(record, assumed=()) if isinstance(record, FrameRecord) else record
+        return
+    event = _event(record, connection.role)
+    if isinstance(event, Response) and own_answers:
+        return
+    if event is not None:
+        with suppress(MisuseError):  # its id waits already: a real host gave the first one up
+            connection.send(event)
+    yield from recorder.sent(record.time, record.raw)
+
+
+def _event(record: FrameRecord, role: Role) -> Request | Response | None:
+    """What a connection of that role sends to say just the record's bytes; None where nothing does."""
     frame = record.frame
-    if frame.is_request:
-        namespace = GuestCommand if connection.role is Role.HOST else HostCommand
-        command = next((member for member in namespace if member == frame.command), frame.command)
-        return connection.send(
-            Request.of(
-                command,
-                frame.data,
-                needs_response=frame.needs_response == 1,
-                guest_id=frame.guest_id,
-                guest_uuid=frame.guest_uuid,
-                request_id=frame.request_id,
-            )
-        )
-    request = asked.pop((frame.request_id, frame.command), None)
-    if answer or request is None:
+    asks = frame.is_request == 1
+    if (frame.is_request, frame.is_response) not in {(1, 0), (0, 1)}:
         return None
-    response: Response = request.reply(frame.data)
-    return connection.send(response)
+    namespace = GuestCommand if asks == (role is Role.HOST) else HostCommand
+    command: Command = next((member for member in namespace if member == frame.command), frame.command)
+    if asks:
+        return Request(command, frame.data, record.raw, frame.needs_response == 1)
+    return Response(command, frame.data, record.raw)
