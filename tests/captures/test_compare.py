@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import attrs
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.captures.make_golden import request
 from tests.captures.test_format import HEADER
 from vchannel import HostCommand, Request, SkipReason, encode_text
 from vhostcomm.capture import Capture, Direction, FrameRecord, Record, SkippedRecord, compare
+from vhostcomm.capture.compare import _aligned
 
 
 def question(command: int, answer: bytes) -> list[Record]:
@@ -65,7 +69,9 @@ def test_records_of_different_kinds() -> None:
     assert "request GUEST_SERIAL" in difference
     assert "4 bytes skipped (silence)" in difference
     (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"punk!")))
-    assert "5 bytes skipped" in difference
+    assert "4 bytes skipped (silence) b'junk' | guest>host 5 bytes skipped (silence) b'punk!'" in difference
+    (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"punk")))
+    assert difference.endswith("guest>host 4 bytes skipped: b'junk' | b'punk'")
     direction, *fields = differences(capture(question(200, b"")[0]), capture(question(200, b"")[1]))
     assert "direction: guest>host | host>guest" in direction
     assert [field.split()[5] for field in fields] == ["is_request:", "is_response:", "needs_response:"]
@@ -75,3 +81,56 @@ def test_a_changed_direction() -> None:
     one = session()[0]
     (difference,) = differences(capture(one), capture(attrs.evolve(one, direction=Direction.TO_GUEST)))
     assert "direction: guest>host | host>guest" in difference
+
+
+def test_a_difference_far_behind_is_shown() -> None:
+    skipped = SkippedRecord(0, Direction.TO_HOST, b"j" * 500 + b"AB", SkipReason.SILENCE)
+    (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"j" * 500 + b"CB")))
+    assert difference.endswith("502 bytes skipped: from byte 500 on b'AB' | b'CB'")
+    asked = Request.of(17, b"x" * 100)
+    frame = FrameRecord(0, Direction.TO_HOST, asked.frame)
+    other = attrs.evolve(frame, frame=attrs.evolve(asked.frame, data=b"x" * 99 + b"y"))
+    assert differences(capture(frame), capture(other)) == [
+        "    2 | 2  GUEST_TIMESTAMP data: from byte 99 on b'x' | b'y'"
+    ]
+
+
+def test_refusals_are_compared_and_assumptions_are_not() -> None:
+    frame = session()[0]
+    assert isinstance(frame, FrameRecord)
+    assert differences(capture(frame), capture(attrs.evolve(frame, assumed=("command",)))) == []
+    assert differences(capture(frame), capture(attrs.evolve(frame, refused="reserved is 4"))) == [
+        "    2 | 2  GUEST_SERIAL refused: '' | 'reserved is 4'"
+    ]
+
+
+def test_one_odd_id_is_one_difference() -> None:
+    """The ids that come after it are again the same."""
+    one, other = session() + session(), session() + session()
+    assert isinstance(other[0], FrameRecord)
+    assert isinstance(other[3], FrameRecord)
+    other[3] = attrs.evolve(other[3], frame=attrs.evolve(other[3].frame, request_id=other[0].frame.request_id))
+    (difference,) = differences(capture(*one), capture(*other))
+    assert difference.startswith("    5 | 5  GUEST_UUID request_id")
+
+
+def test_few_differences_in_long_captures() -> None:
+    """Longer than what is matched at once: the records that one lacks are still told, and nothing else."""
+    commands = [5 + (place * place % 7 + place // 50) % 3 for place in range(4000)]
+    one = [FrameRecord(0, Direction.TO_HOST, request(place, each)) for place, each in enumerate(commands)]
+    gone = [FrameRecord(0, Direction.TO_HOST, request(5000, 99))]
+    long, short = [*gone, *one[:1500], *gone, *one[1500:], *gone], one
+    assert [difference.line_a for difference in compare(capture(*long), capture(*short))] == [2, 1503, 4004]
+    assert [difference.line_b for difference in compare(capture(*short), capture(*long))] == [2, 1503, 4004]
+
+
+keys = st.lists(st.tuples(st.integers(0, 3)), max_size=40)
+
+
+@given(keys, keys)
+def test_every_record_is_paired_or_named_once(a: list[tuple[int]], b: list[tuple[int]]) -> None:
+    for runs in list(_aligned(a, b)), list(_aligned(a, b, at_once=0, window=5)):
+        assert [place for a1, a2, *_ in runs for place in range(a1, a2)] == list(range(len(a)))
+        assert [place for _, _, b1, b2, _ in runs for place in range(b1, b2)] == list(range(len(b)))
+        if a == b:
+            assert all(alike for *_, alike in runs)

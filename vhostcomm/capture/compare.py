@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+from itertools import count
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from vchannel import HEADER_FIELDS
 from vchannel.errors import shorten
@@ -14,6 +15,17 @@ from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord
 
 _FIRST_RECORD_LINE: Final = 2
 _COMPARED: Final = (*HEADER_FIELDS, "data", "padding")
+_SHOWN: Final = 24
+"""Bytes of a difference shown from where it begins, if it begins too late to be seen otherwise."""
+
+_MATCHED_WHOLE: Final = 1 << 20
+"""Pairs of records that are matched at once: records have few distinct keys, so time grows with the pairs."""
+_WINDOW: Final = 1024
+"""Records matched at a time where there are more: enough to find back after a burst that only one capture has."""
+
+_Key = tuple[object, ...]
+_Run = tuple[int, int, int, int, bool]
+"""From and to in the first, from and to in the second; whether the records in it pair off."""
 
 
 @frozen
@@ -30,22 +42,21 @@ class Difference:
 
 
 def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Difference]:
-    """What differs between two captures: records that only one has, and fields of those both have.
+    """What differs between two captures: records that only one has, and what differs in those both have.
 
-    Times are not compared. Request ids are random: unless `request_ids`, only which records share
-    one is compared.
+    Compared are direction, header fields, data, padding, refusals and skipped bytes; not times, nor
+    what a reconstruction assumed. Request ids are random: unless `request_ids`, only which records
+    share one is compared.
     """
     keys_a, keys_b = ([_key(record) for record in capture.records] for capture in (a, b))
-    known_a: dict[int, int] = {}
-    known_b: dict[int, int] = {}
+    ids = None if request_ids else _Ids()
     found = []
-    for tag, a1, a2, b1, b2 in SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_opcodes():
-        # Where a run was replaced by another, the records still pair off as far as they go.
-        common = min(a2 - a1, b2 - b1) if tag in {"equal", "replace"} else 0
+    for a1, a2, b1, b2, alike in _aligned(keys_a, keys_b):
+        common = min(a2 - a1, b2 - b1) if alike else 0
         for step in range(common):
             record_a, record_b = a.records[a1 + step], b.records[b1 + step]
             where = (a1 + step + _FIRST_RECORD_LINE, b1 + step + _FIRST_RECORD_LINE)
-            found += [Difference(*where, what) for what in _fields(record_a, record_b, request_ids, known_a, known_b)]
+            found += [Difference(*where, what) for what in _differ(record_a, record_b, ids)]
         found += [
             Difference(place + _FIRST_RECORD_LINE, None, f"only in the first: {describe(a.records[place])}")
             for place in range(a1 + common, a2)
@@ -60,34 +71,100 @@ def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Differ
 def describe(record: Record) -> str:
     """A record in a few words."""
     if isinstance(record, SkippedRecord):
-        return f"{record.direction.value} {len(record.raw)} bytes skipped ({record.why.value})"
+        return f"{record.direction.value} {len(record.raw)} bytes skipped ({record.why.value}) {shorten(record.raw)}"
     kind = "request" if record.frame.is_request else "response"
-    name = command_name(record) or f"command {record.frame.command}"
-    return f"{record.direction.value} {kind} {name} {shorten(record.frame.data)}"
+    return f"{record.direction.value} {kind} {_name(record)} {shorten(record.frame.data)}"
 
 
-def _key(record: Record) -> tuple[object, ...]:
+def _name(record: FrameRecord) -> str:
+    return command_name(record) or f"command {record.frame.command}"
+
+
+# -- which records are each other's
+
+
+def _key(record: Record) -> _Key:
     if isinstance(record, SkippedRecord):
         return (record.direction, record.why)
     return (record.direction, record.frame.is_request, record.frame.command)
 
 
-def _fields(a: Record, b: Record, request_ids: bool, known_a: dict[int, int], known_b: dict[int, int]) -> Iterator[str]:
+def _aligned(
+    a: Sequence[_Key], b: Sequence[_Key], at_once: int = _MATCHED_WHOLE, window: int = _WINDOW
+) -> Iterator[_Run]:
+    """Runs that cover both captures in order. Mostly both begin and end alike, which is found in one pass."""
+    shorter = min(len(a), len(b))
+    head = next((place for place in range(shorter) if a[place] != b[place]), shorter)
+    shorter -= head
+    tail = next((place for place in range(shorter) if a[-1 - place] != b[-1 - place]), shorter)
+    if head:
+        yield 0, head, 0, head, True
+    middle_a, middle_b = a[head : len(a) - tail], b[head : len(b) - tail]
+    size = max(len(a), len(b)) if len(middle_a) * len(middle_b) <= at_once else window
+    for a1, a2, b1, b2, alike in _matched(middle_a, middle_b, size):
+        yield head + a1, head + a2, head + b1, head + b2, alike
+    if tail:
+        yield len(a) - tail, len(a), len(b) - tail, len(b), True
+
+
+def _matched(a: Sequence[_Key], b: Sequence[_Key], window: int) -> Iterator[_Run]:
+    at_a = at_b = 0
+    while at_a < len(a) or at_b < len(b):
+        part_a, part_b = a[at_a : at_a + window], b[at_b : at_b + window]
+        runs = SequenceMatcher(None, part_a, part_b, autojunk=False).get_opcodes()
+        is_last = at_a + len(part_a) == len(a) and at_b + len(part_b) == len(b)
+        if not is_last and len(runs) > 1 and runs[-1][0] != "equal":
+            runs.pop()  # it may yet find its match in the next window
+        for tag, a1, a2, b1, b2 in runs:
+            # Where a run was replaced by another, the records still pair off as far as they go.
+            yield at_a + a1, at_a + a2, at_b + b1, at_b + b2, tag in {"equal", "replace"}
+        at_a, at_b = at_a + runs[-1][2], at_b + runs[-1][4]
+
+
+# -- what differs in them
+
+
+@frozen
+class _Ids:
+    """The ids of each capture, and in which pair of records each was first seen."""
+
+    a: dict[int, int] = field(factory=dict)
+    b: dict[int, int] = field(factory=dict)
+    pairs: Iterator[int] = field(factory=count)
+
+    def same(self, id_a: int, id_b: int) -> bool:
+        """Whether both are new, or both were first seen in records that paired."""
+        pair = next(self.pairs)
+        return self.a.setdefault(id_a, pair) == self.b.setdefault(id_b, pair)
+
+
+def _differ(a: Record, b: Record, ids: _Ids | None) -> Iterator[str]:
     if not (isinstance(a, FrameRecord) and isinstance(b, FrameRecord)):
-        if type(a) is not type(b) or a.raw != b.raw or a.direction is not b.direction:
-            yield f"{describe(a)} | {describe(b)}"
+        yield from _differ_skipped(a, b)
         return
     if a.direction is not b.direction:
         yield f"direction: {a.direction.value} | {b.direction.value}"
-    for field in _COMPARED:
-        value_a, value_b = getattr(a.frame, field), getattr(b.frame, field)
-        if field == "request_id" and not request_ids:
-            # The same if both are new, or both were first seen in records that paired.
-            order_a = known_a.setdefault(value_a, len(known_a))
-            order_b = known_b.setdefault(value_b, len(known_b))
-            same = order_a == order_b
-        else:
-            same = value_a == value_b
+    for name in _COMPARED:
+        value_a, value_b = getattr(a.frame, name), getattr(b.frame, name)
+        same = ids.same(value_a, value_b) if ids and name == "request_id" else value_a == value_b
         if not same:
-            name = command_name(a) or f"command {a.frame.command}"
-            yield f"{name} {field}: {shorten(value_a)} | {shorten(value_b)}"
+            yield f"{_name(a)} {name}: {_apart(value_a, value_b)}"
+    if a.refused != b.refused:
+        yield f"{_name(a)} refused: {shorten(a.refused)} | {shorten(b.refused)}"
+
+
+def _differ_skipped(a: Record, b: Record) -> Iterator[str]:
+    if type(a) is not type(b) or a.direction is not b.direction or len(a.raw) != len(b.raw):
+        yield f"{describe(a)} | {describe(b)}"
+    elif a.raw != b.raw:
+        yield f"{a.direction.value} {len(a.raw)} bytes skipped: {_apart(a.raw, b.raw)}"
+
+
+def _apart(a: object, b: object) -> str:
+    """Two values, shortened so that their difference is seen."""
+    shown_a, shown_b = shorten(a), shorten(b)
+    if shown_a != shown_b or not (isinstance(a, bytes) and isinstance(b, bytes)):
+        return f"{shown_a} | {shown_b}"
+    shorter = min(len(a), len(b))
+    place = next((place for place in range(shorter) if a[place] != b[place]), shorter)
+    return f"from byte {place} on {a[place : place + _SHOWN]!r} | {b[place : place + _SHOWN]!r}"
