@@ -1,31 +1,40 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from tests.captures.make_golden import FOLDER, response
 from tests.captures.test_format import HEADER
-from tests.captures.test_golden import load, text
+from tests.captures.test_golden import FILES, forgetful, load, text
 from vchannel import (
+    HEADER_FIELDS,
+    Connection,
     CpuInfo,
+    Frame,
     GuestCommand,
     HostCommand,
     Request,
+    Role,
     SkipReason,
     decode_text,
     encode_json,
     encode_text,
+    refusal,
 )
 from vhostcomm.capture import (
     Capture,
     Direction,
     FrameRecord,
-    Redactor,
     SkippedRecord,
     format_capture,
     read_capture,
     redact,
+    replay,
 )
 
 SERIAL, HOST_SERIAL = "17A0PDN654321", "1234567890123"
@@ -109,37 +118,180 @@ def test_redacting_twice_changes_nothing() -> None:
     assert text(redact(once)) == text(once)
 
 
+def values(capture: Capture, *names: str) -> list[list[object]]:
+    frames = [record.frame for record in capture.records if isinstance(record, FrameRecord)]
+    return [[getattr(frame, name) for name in names] for frame in frames]
+
+
 @pytest.mark.parametrize("name", ["every-command", "graceful-stop"])
 def test_placeholders_are_no_secrets(name: str) -> None:
-    """Zeros stay zeros; so a capture of the defaults is only marked."""
+    """Of a capture of the defaults nothing changes but the UUIDs made of the zeros, and the ids of requests."""
     capture = load(FOLDER / f"{name}.jsonl")
-    zeros = [
-        record.frame.data
-        for record in redact(capture).records
-        if isinstance(record, FrameRecord) and record.frame.data.startswith((b"0000000000000", b"00:"))
-    ]
-    assert set(zeros) <= {b"0000000000000\0", b"00:00:00:00:00:00\0"}
-    assert zeros
+    redacted = redact(capture)
+    header = [field for field in HEADER_FIELDS if field != "request_id"]
+    assert values(redacted, *header, "padding") == values(capture, *header, "padding")
+    changed = {
+        (decode_text(before), decode_text(after))
+        for [before], [after] in zip(values(capture, "data"), values(redacted, "data"), strict=True)
+        if before != after and isinstance(before, bytes) and isinstance(after, bytes)
+    }
+    assert changed == ({
+        ("d990d22a-e971-ef5f-a7b3-e6374e496b34", "00000000-0000-4000-8000-000000000001"),
+        ("8b532c79-f207-3510-5067-79268f097d46", "00000000-0000-4000-8000-000000000002"),
+    } if name == "every-command" else set())  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_redacted_golden_captures_are_played_again_exactly(path: Path) -> None:
+    capture = load(path)
+    redacted = forgetful(redact(capture))
+    assert tuple(replay(redacted, Connection(Role.HOST))) == redacted.records
+    kinds = [getattr(record, "refused", "").split(" is ")[0] for record in capture.records]
+    assert [getattr(record, "refused", "").split(" is ")[0] for record in redacted.records] == kinds
+
+
+# -- what is told with a frame
+
+
+def one(frame: Frame, direction: Direction = Direction.TO_HOST, refused: str = "") -> FrameRecord:
+    (record,) = redact(Capture(HEADER, (FrameRecord(0, direction, frame, refused),))).records
+    assert isinstance(record, FrameRecord)
+    return record
+
+
+def test_the_first_line_is_redacted() -> None:
+    header = attrs.evolve(HEADER, producer=f"tool on 10.0.0.7 for {SERIAL}", provenance=f"from {SERIAL} at fe80::1.")
+    redacted = redact(Capture(header, ())).header
+    assert redacted.producer == "tool on 192.0.2.1 for REDACTED00001"
+    assert redacted.provenance == "from REDACTED00001 at 2001:db8::1."
+
+
+@pytest.mark.parametrize("data", [b"\xff" + SERIAL.encode(), b"\x01\x02\x031\n", b"\x1b[31m17A0\0", b"a\0b\0"])
+def test_data_that_is_not_text_is_masked(data: bytes) -> None:
+    masked = one(Request.of(99, data).frame).frame.data
+    assert masked == bytes(ord("x") if byte else 0 for byte in data)
+
+
+def test_padding_and_skipped_bytes_are_masked() -> None:
+    frame = attrs.evolve(Request.of(5).frame, padding=b"\x01\0\x1f" + SERIAL.encode())
+    assert one(frame).frame.padding == b"x\0x" + b"x" * len(SERIAL)
+    skipped = SkippedRecord(0, Direction.TO_HOST, b"\x01\x1f\0 7\n", SkipReason.SILENCE)
+    assert redact(Capture(HEADER, (skipped,))).records == (attrs.evolve(skipped, raw=b"xx\0xxx"),)
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("changes", "why"),
     [
-        ("no secret at 12:34:56, v7.2.1", "no secret at 12:34:56, v7.2.1"),
-        ("127.0.0.1 ::1 0.0.0.0", "127.0.0.1 ::1 0.0.0.0"),
-        ("999.1.1.1", "999.1.1.1"),
-        ("at 10.0.0.7:5000.", "at 192.0.2.1:5000."),
-        ("[fe80::1]:80", "[2001:db8::1]:80"),
-        ("aa:bb:cc:dd:ee:ff", "02:00:00:00:00:01"),
-        ("ABCDEFGHIJKLM", "ABCDEFGHIJKLM"),
-        ("ABC1EFGHIJKLM", "REDACTED00001"),
-        ("::ffff:10.0.0.7", "2001:db8::1"),
+        ({"request_length": 0x37413731}, "request_length is 2021161080: a length is 0..4032"),
+        ({"needs_response": 2}, "needs_response is 120: a flag is 0 or 1"),
+        ({"is_response": 1}, "is_response is 1: exactly one of is_request (1) and is_response is 1"),
+        ({"sub_command": 0x1234, "request_length": 4000}, "sub_command is 30840: only 1..255"),
+        ({"reserved": -2}, "reserved is 2021161080: only 0"),
     ],
 )
-def test_what_is_taken_for_a_secret(told: str, shown: str) -> None:
-    assert Redactor().text(told) == shown
+def test_a_refused_frame_is_masked_with_its_reason(changes: dict[str, Any], why: str) -> None:
+    frame = attrs.evolve(
+        Request.of(0x41304137, request_id=0x4E44503041373153, guest_uuid=b"17A0PDN654321\0\0\0").frame,
+        guest_id=0x36, padding=SERIAL.encode(), **changes,
+    )  # fmt: skip
+    refused = refusal(frame.encode()[:64], convincing=True)
+    record = one(Frame.decode(frame.encode()), refused=str(refused))
+    assert record.refused.startswith(why)
+    assert not re.search(rb"[^\0\x01x]", record.raw)
+    assert redact(redact(Capture(HEADER, (record,)))) == redact(Capture(HEADER, (record,)))
 
 
-def test_many_addresses() -> None:
-    redactor = Redactor()
-    assert len({redactor.text(f"10.0.{high}.{low}") for high in range(4) for low in range(200)}) == 800
+def test_a_reason_that_the_header_does_not_bear_out_is_left_out() -> None:
+    assert one(Request.of(5).frame, refused=f"serial is {SERIAL}").refused == "for a reason that isn't shown"
+
+
+def test_a_frame_that_should_have_been_refused_is_masked() -> None:
+    record = one(attrs.evolve(Request.of(5).frame, is_response=1, padding=SERIAL.encode()))
+    assert record.frame.padding == b"x" * len(SERIAL)
+    assert record.refused.startswith("is_response is 1")
+
+
+def test_ids_become_small_numbers() -> None:
+    secret = int.from_bytes(b"17A0PDN6", "little")
+    asked = Request.of(5, request_id=secret, guest_id=secret)
+    usual = Request.of(5, request_id=2)
+    records = (
+        *(FrameRecord(0, Direction.TO_HOST, frame) for frame in (asked.frame, usual.frame)),
+        *(FrameRecord(0, Direction.TO_GUEST, each.reply(b"0\0").frame) for each in (usual, asked)),
+        *(FrameRecord(0, Direction.TO_HOST, Request.of(5, request_id=1, guest_id=id_).frame) for id_ in (0, 3_000_000)),
+    )
+    redacted = redact(Capture(HEADER, records))
+    assert values(redacted, "request_id", "guest_id") == [
+        [3, 1], [2, 10_000_000], [2, 10_000_000], [3, 1], [1, 0], [1, 3_000_000],
+    ]  # fmt: skip
+    assert redact(redacted) == redacted
+
+
+def test_small_ids_and_placeholders_in_use_are_given_to_no_other() -> None:
+    """Though they come later in the capture than what is replaced."""
+    taken = bytes.fromhex("00000000000040008000000000000001")
+    asked = [
+        Request.of(5, request_id=1 << 20, guest_id=1 << 20, guest_uuid=UUID_BYTES),
+        Request.of(5, request_id=1, guest_id=1, guest_uuid=taken),
+    ]
+    redacted = redact(Capture(HEADER, tuple(FrameRecord(0, Direction.TO_HOST, each.frame) for each in asked)))
+    assert values(redacted, "request_id", "guest_id", "guest_uuid") == [
+        [2, 2, taken[:-1] + b"\2"], [1, 1, taken],
+    ]  # fmt: skip
+
+
+def test_the_first_line_tells_secrets_and_placeholders_too() -> None:
+    header = attrs.evolve(HEADER, producer="tool on 10.0.0.9", provenance="serial number 654321 at 192.0.2.1")
+    assert redact(Capture(header, ())).header.producer == "tool on 192.0.2.2"
+    record = FrameRecord(0, Direction.TO_HOST, Request.of(99, b"of 654321\0").frame)
+    assert values(redact(Capture(header, (record,))), "data") == [[b"of REDACTED1\0"]]
+
+
+def test_odd_header_fields_are_masked() -> None:
+    frame = attrs.evolve(Request.of(0x41304137).frame, sub_command=0x31323334, reserved=7)
+    record = one(frame)
+    assert values(Capture(HEADER, (record,)), "command", "sub_command", "reserved") == [[0x78787878, 0x78787878, 0x78]]
+    known = attrs.evolve(Request.of(-1).frame, sub_command=0)
+    assert values(Capture(HEADER, (one(known),)), "command", "sub_command", "reserved") == [[-1, 0, 0]]
+
+
+@pytest.mark.parametrize("command", [command for command in GuestCommand if command.dangerous])
+def test_what_goes_with_a_dangerous_command_is_blanked(command: GuestCommand) -> None:
+    asked = Request.of(command, b"login\0")
+    frame = one(asked.frame, Direction.TO_GUEST).frame
+    assert (frame.data, frame.request_length) == (b"REDACTED\0", 9)
+    frame = one(asked.reply(b"hunter2\0").frame, Direction.TO_HOST).frame
+    assert (frame.data, frame.response_length) == (b"REDACTED\0", 9)
+    assert one(asked.reply().frame, Direction.TO_HOST).frame.data == b""
+    assert one(attrs.evolve(asked.reply(b"pw").frame, padding=b"x" * 4030)).frame.data == b"xx"
+    # The same number is another command where the guest asks.
+    assert one(asked.frame, Direction.TO_HOST).frame.data == b"login\0"
+
+
+def told(direction: Direction, command: int, answer: bytes) -> list[object]:
+    records = [
+        FrameRecord(0, Direction.TO_HOST, Request.of(99, b"up 654321 s or 1234567 s\0").frame),
+        FrameRecord(0, direction, response(Request.of(command).frame, answer)),
+    ]
+    return [data for [data] in values(redact(Capture(HEADER, tuple(records))), "data")]
+
+
+def test_only_the_host_tells_serial_numbers() -> None:
+    """A guest that answers command 5 tells its uptime."""
+    assert told(Direction.TO_GUEST, 5, b"654321\0") == [b"up REDACTED1 s or 1234567 s\0", b"REDACTED1\0"]
+    assert told(Direction.TO_GUEST, 13, b"1234567\0") == [b"up 654321 s or REDACTED1 s\0", b"REDACTED1\0"]
+    assert told(Direction.TO_HOST, 5, b"654321\0") == [b"up 654321 s or 1234567 s\0", b"654321\0"]
+    asked = Request.of(GuestCommand.GET_UPTIME, b"654321\0").frame
+    assert one(asked, Direction.TO_GUEST).frame == attrs.evolve(asked, request_id=1)
+    assert told(Direction.TO_GUEST, 5, b"AB1\0")[1] == b"REDACTED1\0"
+    assert told(Direction.TO_GUEST, 5, b" unknown ")[1] == b" REDACTED1 "
+    assert told(Direction.TO_GUEST, 5, b'{"a":["AB1",7,true]}')[1] == b'{"a":["REDACTED1","REDACTED2",true]}'
+
+
+@pytest.mark.parametrize("padding", [b"", b"p" * 30])
+def test_data_that_has_no_room_for_its_placeholders_is_masked(padding: bytes) -> None:
+    data = (b'["10.0.0.7",' + b"1.1.1.1 " * 501)[: 4031 - len(padding)] + b"\0"
+    frame = Request.of(99, data).frame
+    capture = redact(Capture(HEADER, (FrameRecord(0, Direction.TO_HOST, attrs.evolve(frame, padding=padding)),)))
+    assert values(capture, "data", "padding") == [[b"x" * (len(data) - 1) + b"\0", b"x" * len(padding)]]
+    assert read_capture(format_capture(capture)) == capture

@@ -22,7 +22,8 @@ from vhostcomm.capture.format import (
 )
 from vhostcomm.capture.reading import read_capture
 from vhostcomm.capture.record import Recorder
-from vhostcomm.capture.redact import Redactor, redact
+from vhostcomm.capture.redact import redact
+from vhostcomm.capture.redactor import Redactor
 from vhostcomm.capture.replay import replay
 
 __all__ = [

@@ -100,8 +100,12 @@ class Capture:
 
 def command_name(record: FrameRecord) -> str:
     """The name of a frame's command in the namespace of whoever asked, or ""."""
-    asked_by_guest = (record.direction is Direction.TO_HOST) == (record.frame.is_request == 1)
-    return (_HOST_NAMES if asked_by_guest else _GUEST_NAMES).get(record.frame.command, "")
+    return (_HOST_NAMES if asked_by_guest(record) else _GUEST_NAMES).get(record.frame.command, "")
+
+
+def asked_by_guest(record: FrameRecord) -> bool:
+    """Whether a frame's command is the guest's, which the frame asks or answers."""
+    return (record.direction is Direction.TO_HOST) == (record.frame.is_request == 1)
 
 
 _HOST_NAMES: Final = {member.value: member.name for member in HostCommand}

@@ -1,0 +1,182 @@
+"""Where the secrets stand in a text: serial numbers, UUIDs, MAC and IP addresses, by how they look.
+
+Text can hold them with anything before and behind: a label, an escape, a unit. So most forms are
+taken wherever they stand, and what is doubtful is taken for a secret: a hash, a version of four
+numbers. Versions of three (``7.2.1-69057``), times of day and plain numbers are none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
+
+from attrs import frozen
+
+SERIAL_SIZE: Final = 13
+"""Characters of every serial number seen."""
+
+_COVER: Final = "\0"
+"""Stands for what was found already while the next form is looked for."""
+
+
+@frozen
+class Found:
+    """A secret in a text.
+
+    Args:
+        start: where it begins.
+        end: where the text goes on behind it.
+        kind: ``serial``, ``uuid``, ``mac``, ``ipv4`` or ``ipv6``.
+        secret: the same for all ways to write this one.
+
+    """
+
+    start: int
+    end: int
+    kind: str
+    secret: str
+
+
+def find_secrets(text: str, serials: re.Pattern[str] | None = None) -> list[Found]:
+    """The secrets in a text, in order; they don't overlap.
+
+    Args:
+        text: any.
+        serials: words known to be serial numbers, which are found inside other words too.
+
+    """
+    found: list[Found] = []
+
+    def cover(judge: _Judge, match: re.Match[str]) -> str:
+        covered = match[0]
+        for each in judge(match):
+            found.append(each)
+            start, end = each.start - match.start(), each.end - match.start()
+            covered = covered[:start] + _COVER * (end - start) + covered[end:]
+        return covered
+
+    left = text
+    for pattern, judge in ((serials, _serial), *_FORMS) if serials else _FORMS:
+        left = pattern.sub(partial(cover, judge), left)
+    return sorted(found, key=lambda each: each.start)
+
+
+_Judge = Callable[[re.Match[str]], Iterator[Found]]
+
+
+def upper(word: str) -> str:
+    """Upper case for ASCII alone, which is what serial numbers are found by: it never changes a length."""
+    return word.translate(_UPPER)
+
+
+_UPPER: Final = {ord("a") + place: ord("A") + place for place in range(26)}
+
+
+def _whole(kind: str, spell: Callable[[str], str]) -> _Judge:
+    def judge(match: re.Match[str]) -> Iterator[Found]:
+        yield Found(match.start(), match.end(), kind, spell(match[0]))
+
+    return judge
+
+
+def _serial(match: re.Match[str]) -> Iterator[Found]:
+    group = match.lastindex or 0
+    yield Found(match.start(group), match.end(group), "serial", upper(match[group]))
+
+
+def _undashed_uuid(word: str) -> str:
+    """A longer run of digits is a hash, or has a UUID in it: it is taken as a whole."""
+    return str(uuid.UUID(hex=word)) if len(word) == 32 else word.lower()
+
+
+def _mac(word: str) -> str:
+    digits = re.sub("[:.-]", "", word.lower())
+    return ":".join(digits[place : place + 2] for place in range(0, len(digits), 2))
+
+
+def _ipv4(match: re.Match[str]) -> Iterator[Found]:
+    """Numbers and dots: four are an address, a fifth that is too large is its port; of more, any four may be one."""
+    parts = match[0].split(".")
+    octets = [_is_octet(part) for part in parts]
+    if len(parts) == 5 and all(octets[:4]) and not octets[4]:
+        parts.pop()
+    if any(all(octets[at : at + 4]) for at in range(len(parts) - 3)):
+        spelt = ".".join(part.lstrip("0") or "0" for part in parts)
+        yield Found(match.start(), match.start() + len(".".join(parts)), "ipv4", spelt)
+
+
+def _is_octet(part: str) -> bool:
+    return len(part) <= len("255") and int(part) <= 255
+
+
+def _ipv6(match: re.Match[str]) -> Iterator[Found]:
+    """The longest address within a run of groups and colons: a colon before or behind may be a label's."""
+    groups = match[0].split(":")
+    starts = [match.start()]
+    for group in groups[:-1]:
+        starts.append(starts[-1] + len(group) + 1)
+    at = 0
+    while at < len(groups):
+        for size in range(min(_MOST_GROUPS, len(groups) - at), 2, -1):
+            word = ":".join(groups[at : at + size])
+            if secret := _ipv6_address(word):
+                yield Found(starts[at], starts[at] + len(word), "ipv6", secret)
+                at += size - 1
+                break
+        at += 1
+
+
+_MOST_GROUPS: Final = 9
+"""Of an IPv6 address, between colons: eight, and one more that is empty."""
+
+
+def _ipv6_address(word: str) -> str:
+    """An address, spelt as all are; "" for what is none, or has but one number as ``std::`` has."""
+    if sum(map(bool, word.split(":"))) < 2:
+        return ""
+    try:
+        return str(ipaddress.IPv6Address(word))
+    except ValueError:
+        return ""
+
+
+_X = "[0-9a-fA-F]"
+_WORD = "[0-9a-zA-Z]"
+_ALONE = rf"(?<!{_WORD})(?:%s)(?!{_WORD})"
+_COLONS = rf"{_X}{{2}}(?::{_X}{{2}})"
+_PAIRS = rf"{_COLONS}{{5,}}|{_X}{{2}}(?:-{_X}{{2}}){{5,}}"
+_OCTETS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+_LABEL = r"(?:(?<![0-9a-zA-Z])sn|serial(?:[ _-]?(?:no|num|nr|number))?)"
+_ALL_SERIAL = rf"{_WORD}{{{SERIAL_SIZE}}}"
+
+_FORMS: Final[tuple[tuple[re.Pattern[str], _Judge], ...]] = tuple(
+    (re.compile(pattern), judge)
+    for pattern, judge in (
+        # A placeholder of ours: no part of it is a secret.
+        ("REDACTED[0-9]+", _serial),
+        (rf"{_X}{{8}}(?:-{_X}{{4}}){{3}}-{_X}{{12}}", _whole("uuid", str.lower)),
+        (rf"{_X}{{32,}}", _whole("uuid", _undashed_uuid)),
+        # More pairs than an IPv6 address has; then such addresses, which six pairs can be the end of; then MACs.
+        (rf"{_COLONS}{{8,}}", _whole("mac", _mac)),
+        (rf"(?:{_X}{{0,4}}:){{2,}}(?:{_OCTETS}|{_X}{{0,4}})", _ipv6),
+        (_ALONE % _PAIRS, _whole("mac", _mac)),
+        (_PAIRS, _whole("mac", _mac)),
+        (rf"(?<!{_X})(?=0|[0-9.]*[a-fA-F]){_X}{{4}}(?:\.{_X}{{4}}){{2,3}}(?!{_X})", _whole("mac", _mac)),
+        (
+            rf"(?i:{_LABEL})(?:[\"']?\s*[:=#]\s*[\"']?|\s+)(?=[a-zA-Z_-]*[0-9])(?=[\w-]{{6}})({_WORD}[\w-]*{_WORD})",
+            _serial,
+        ),
+        # As nearly all serial numbers are made, wherever it stands: a year, …, three letters, six digits.
+        (rf"[0-9]{_WORD}{{3}}[a-zA-Z]{{3}}[0-9]{{6}}", _serial),
+        (rf"(?<!{_WORD})(?i:sn)?((?=[0-9]*[A-Z])(?=[A-Z]*[0-9])[0-9A-Z]{{{SERIAL_SIZE}}})(?!{_WORD})", _serial),
+        # In lower case it may be any word: one with four digits is taken for a serial number.
+        (rf"(?<!{_WORD})(?i:sn)?((?=[0-9]*[a-zA-Z])(?=(?:[a-zA-Z]*[0-9]){{4}}){_ALL_SERIAL})(?!{_WORD})", _serial),
+        # Twelve or sixteen digits without a letter are a number, unless they begin with 0 as many makers' do.
+        (rf"(?:(?<!{_X})|(?<=mac)|(?<=MAC))(?=0|[0-9]*[a-fA-F]){_X}{{12}}(?:{_X}{{4}})?(?!{_X})", _whole("mac", _mac)),
+        (r"[0-9]+(?:\.[0-9]+){3,}", _ipv4),
+    )
+)
