@@ -46,6 +46,10 @@ TO_HOST, TO_GUEST = Direction.TO_HOST, Direction.TO_GUEST
 
 UNSEEN_ASKED: Final = ("request_id", "guest_uuid", "needs_response", "request_length", "sub_command", "reserved")
 UNSEEN_ANSWERED: Final = tuple(field.replace("request_length", "response_length") for field in UNSEEN_ASKED)
+UNSEEN_OF_HOST: Final = ("request_id", "guest_uuid")
+"""Of the host's own questions deployed tools show the rest; they differ in the UUID."""
+UNSEEN_OF_GUEST: Final = (*UNSEEN_ANSWERED, "guest_id", "data")
+"""Of the guest's answers, all but that there is one; of their content, all but two paths."""
 
 ANSWERS: Final[dict[HostCommand, bytes]] = {
     HostCommand.HOST_VERSION: HostVersion().to_data(),
@@ -161,21 +165,24 @@ def graceful_stop() -> Capture:
     serial = request(0x50000001, HostCommand.GUEST_SERIAL)
     told = request(0x50000002, GuestCommand.GET_INFORMATION)
     off = request(0x50000003, GuestCommand.POWEROFF)
+    data = encode_json(information)
     return Capture(
         CaptureHeader(
             WHEN,
             PRODUCER,
             Origin.RECONSTRUCTED,
             "A guest that is ready (it has asked for its serial) is asked for its information and told to power off, "
-            "as deployed tools do. Only the paths of ip and http_port in the information are evidenced; that "
-            "the guest repeats the request id, and that it answers the power-off at once, is assumed.",
+            "as deployed tools do. Nobody printed such frames: what the tools' own questions don't show is assumed, "
+            "and named in 'assumed'. Of the information only the paths of ip and http_port are evidenced. Times and "
+            "the order are made up, too: that the guest answers the power-off, and at once.",
         ),
         (
-            *asks(0, serial, ANSWERS[HostCommand.GUEST_SERIAL]),
-            FrameRecord(1.0, TO_GUEST, told),
-            FrameRecord(1.02, TO_HOST, response(told, encode_json(information)), assumed=("request_id",)),
-            FrameRecord(5.0, TO_GUEST, off),
-            FrameRecord(5.01, TO_HOST, response(off), assumed=("request_id", "response_length")),
+            FrameRecord(0.0, TO_HOST, serial, assumed=UNSEEN_ASKED),
+            FrameRecord(0.001, TO_GUEST, response(serial, ANSWERS[HostCommand.GUEST_SERIAL]), assumed=UNSEEN_ANSWERED),
+            FrameRecord(1.0, TO_GUEST, told, assumed=UNSEEN_OF_HOST),
+            FrameRecord(1.02, TO_HOST, response(told, data), assumed=UNSEEN_OF_GUEST),
+            FrameRecord(5.0, TO_GUEST, off, assumed=UNSEEN_OF_HOST),
+            FrameRecord(5.01, TO_HOST, response(off), assumed=UNSEEN_OF_GUEST),
         ),
     )
 

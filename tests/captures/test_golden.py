@@ -68,6 +68,16 @@ def test_every_reconstructed_capture_has_its_maker() -> None:
     assert reconstructed == set(GOLDEN)
 
 
+@pytest.mark.parametrize("name", ["boot-2022-04-25", "graceful-stop"])
+def test_what_nobody_saw_is_named(name: str) -> None:
+    """No request id was ever published; nor more of a guest's answer than that it comes."""
+    for record in load(FOLDER / f"{name}.jsonl").records:
+        assert isinstance(record, FrameRecord)
+        assert {"request_id", "guest_uuid"} <= set(record.assumed)
+        if record.direction is Direction.TO_HOST and record.frame.is_response:
+            assert {"guest_id", "data", "response_length", "sub_command"} <= set(record.assumed)
+
+
 def test_every_command_is_there() -> None:
     capture = load(FOLDER / "every-command.jsonl")
     asked = {
