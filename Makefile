@@ -7,13 +7,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help tools test check unit format bench wheel clean
+.PHONY: help tools demo e2e qemu10 test check unit format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make test    check + unit: what CI runs"
+	@echo "make test    check + unit + wheel + qemu10: what CI runs"
+	@echo "make demo    a real kernel in QEMU asks its questions, without and with vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make unit    the tests, with coverage"
+	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
+	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make wheel   build the wheel and run the codec's and captures' tests against it, installed elsewhere"
@@ -28,20 +31,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Programs that tests run, and the Debian packages they are in.
-TOOLS := sfdisk:fdisk qemu-img:qemu-utils cc:gcc
-
 tools:
-	@missing=; for each in $(TOOLS); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${each%%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
-	[ -z "$$missing" ] && exit 0; \
-	command -v apt-get >/dev/null || { echo "missing, install them by hand:$$missing"; exit 1; }; \
-	if [ "$$(id -u)" = 0 ]; then run=; elif command -v sudo >/dev/null; then run=sudo; \
-	else echo "missing, and neither root nor sudo is here to install them: apt-get install$$missing"; exit 1; fi; \
-	echo "installing$$missing"; \
-	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	@tests/tools.sh
 
-test: tools check unit wheel
+test: tools check unit wheel qemu10
+
+# A real kernel asks without vhostcomm, then with it.
+demo: tools $(INSTALLED)
+	$(BIN)/python -m tests.demo
+
+# All that runs QEMU, with the QEMU in VHOSTCOMM_QEMU, else the installed one.
+e2e: tools $(INSTALLED)
+	$(BIN)/pytest tests/e2e tests/qemu
+
+qemu10: tools $(INSTALLED)
+	eval "$$(tests/qemu10.sh)" && $(BIN)/pytest tests/e2e tests/qemu
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

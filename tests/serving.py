@@ -35,25 +35,75 @@ def run_vhostcomm(
     return subprocess.run(command, env=env, cwd=cwd, timeout=PATIENCE, capture_output=True, text=True, check=False)
 
 
-class Serving:
+class LogReader:
+    """Reads the JSON log of a process, in a thread, and waits for its lines."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.command = command
+        self.process: subprocess.Popen[bytes]
+        self.log: list[dict[str, Any]] = []
+        self.raw: list[str] = []
+        self.other: list[str] = []
+        """Lines that are no JSON."""
+        self.patience = PATIENCE
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def follow(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            text = line.decode()
+            self.raw.append(text)
+            try:
+                self._lines.put(json.loads(text))
+            except ValueError:
+                self.other.append(text)
+
+    def event(self, what: str, **facts: object) -> dict[str, Any]:
+        """The first line of the log, not asked for before, that says so."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                line = self._lines.get(timeout=0.2)
+            except queue.Empty:
+                if self.process.poll() is not None and not self._reader.is_alive() and self._lines.empty():
+                    raise AssertionError(f"it ended with {self.process.returncode}: {self.errors()}") from None
+                assert time.monotonic() < end, f"no {what!r} in {self.log[-20:]}"
+                continue
+            self.log.append(line)
+            if line["event"] == what and all(line.get(name) == fact for name, fact in facts.items()):
+                return line
+
+    def errors(self) -> str:
+        return "".join(self.other)
+
+    def finish(self) -> None:
+        """After the process's end: what is left of the log."""
+        self._reader.join(PATIENCE)
+        self._stream.close()
+        while not self._lines.empty():
+            self.log.append(self._lines.get())
+
+
+class Serving(LogReader):
     """`vhostcomm serve` with its log at hand. Leaving the context stops it and checks that it ends well."""
 
     def __init__(self, *words: str | Path, shell: str = "", expect_exit: int | None = 0, **options: Any) -> None:
         command = [*VHOSTCOMM, "serve", "--log-format", "json", *map(str, words)]
         if shell:  # such as "ulimit -n 64"
             command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *command]
-        self._command = command
+        super().__init__(command)
         self._options: dict[str, Any] = {"env": ENVIRONMENT} | options
         self._expect_exit = expect_exit
-        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.log: list[dict[str, Any]] = []
-        self.raw: list[str] = []
+        self._errors = ""
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **self._options)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **self._options)
         assert self.process.stdout
-        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
-        self._reader.start()
+        self.follow(self.process.stdout)
         self.event("serving")
         return self
 
@@ -62,29 +112,15 @@ class Serving:
     ) -> None:
         code = self.stop()
         if kind is None and self._expect_exit is not None:
-            assert code == self._expect_exit, (code, self.errors)
+            assert code == self._expect_exit, (code, self.errors())
             assert not [line for line in self.log if "internal error" in line["event"]], self.log
 
-    def _read(self, stdout: IO[bytes]) -> None:
-        for line in stdout:
-            self.raw.append(line.decode())
-            self._lines.put(json.loads(line))
-
-    def event(self, what: str, **facts: object) -> dict[str, Any]:
-        """The first line of the log, not asked for before, that says so."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                line = self._lines.get(timeout=max(end - time.monotonic(), 0.01))
-            except queue.Empty:
-                if self.process.poll() is not None:
-                    assert self.process.stderr
-                    self.errors = self.process.stderr.read().decode()
-                    raise AssertionError(f"the daemon ended with {self.process.returncode}: {self.errors}") from None
-                raise AssertionError(f"no {what!r} in {self.log[-20:]}") from None
-            self.log.append(line)
-            if line["event"] == what and all(line.get(name) == fact for name, fact in facts.items()):
-                return line
+    def errors(self) -> str:
+        """What it wrote to standard error."""
+        assert self.process.stderr
+        if not self.process.stderr.closed:
+            self._errors += self.process.stderr.read().decode()
+        return self._errors
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -94,19 +130,15 @@ class Serving:
         if self.process.poll() is None:
             self.send_signal(number)
         try:
-            code = self.process.wait(PATIENCE)
+            code = self.process.wait(self.patience)
         finally:
             if self.process.returncode is None:
                 self.process.kill()
                 self.process.wait()
-            self._reader.join(PATIENCE)
-            assert self.process.stdout
+            self.finish()
+            self.errors()
             assert self.process.stderr
-            self.errors = "" if self.process.stderr.closed else self.process.stderr.read().decode()
-            self.process.stdout.close()
             self.process.stderr.close()
-            while not self._lines.empty():
-                self.log.append(self._lines.get())
         return code
 
 

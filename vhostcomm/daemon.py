@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from attrs import define, field
 
+from vchannel import Command, Response
 from vhostcomm import values
 from vhostcomm.address import Connect, Listen, Sock, runtime_directory
 from vhostcomm.channel.guest import Guest
@@ -113,6 +114,17 @@ class Daemon:
                 await self.stop()
                 stopping.cancel_scope.cancel()
             return
+
+    async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float) -> Response:
+        """Ask a guest; see `Port.call`.
+
+        Raises:
+            CallError: there is no answer; says why.
+            ServeError: there is no such guest.
+        """
+        if name not in self._served:
+            raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self._served) or 'none'}")
+        return await self._served[name].port.call(command, data, timeout=timeout)
 
     async def stop(self) -> None:
         """End every port: no more connections, answer what was asked, close. Bounded in time."""

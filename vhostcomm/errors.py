@@ -50,3 +50,7 @@ class DiskError(VhostcommError):
         self.path = path
         self.what = what
         super().__init__(f"{path}: {what}")
+
+
+class QemuError(VhostcommError):
+    """A QEMU that can't be run, or can't do what is asked of it."""

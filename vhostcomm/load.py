@@ -163,7 +163,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], V
     }
     made = {}
     for variable, raw in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in FOREIGN_VARIABLES:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(FOREIGN_VARIABLES):
             continue
         if variable not in known:
             raise ConfigError(f"the environment's {variable}: unknown; known are {', '.join(sorted(known))}")
@@ -172,10 +172,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], V
     return made
 
 
-FOREIGN_VARIABLES: Final = frozenset(
-    {"VHOSTCOMM_KERNEL", "VHOSTCOMM_MODULES", "VHOSTCOMM_CACHE", "VHOSTCOMM_QEMU", "VHOSTCOMM_QEMU_DATA"}
+FOREIGN_VARIABLES: Final = tuple(
+    ENVIRONMENT_PREFIX + each for each in ("HOOK_", "KERNEL", "MODULES", "CACHE", "QEMU", "QEMU_DATA")
 )
-"""Variables of the tests' guest, which are nobody's mistake here."""
+"""Variables that aren't the configuration's: what hooks are told, and where the tests find their guest."""
 
 
 def _from_flags(flags: Flags) -> dict[tuple[str, str], Value]:

@@ -39,6 +39,7 @@ from vchannel.frame import (
 )
 from vchannel.messages import (
     NEVER,
+    NO_NUL,
     TEXT_SIZE,
     CpuInfo,
     GuestInformation,
@@ -63,6 +64,7 @@ __all__ = [
     "NEED_DATA",
     "NEVER",
     "NIL_UUID",
+    "NO_NUL",
     "TEXT_SIZE",
     "USUAL_GUEST_ID",
     "BytesSkipped",

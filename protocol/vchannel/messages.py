@@ -119,6 +119,10 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refuse_number(text)
 
 
+NO_NUL: Final = "text without its closing NUL"
+"""What is wrong with data that may be right: whether a genuine guest counts its NUL is unknown."""
+
+
 def data_problem(kind: Kind, data: bytes) -> PayloadError | None:
     """What is wrong with data that should be of a kind; None where nothing is, or nothing is known.
 
@@ -128,7 +132,7 @@ def data_problem(kind: Kind, data: bytes) -> PayloadError | None:
         return None
     text = data[:-1]
     if data[-1]:
-        return PayloadError("data", data[-16:], "text without its closing NUL")
+        return PayloadError("data", data[-16:], NO_NUL)
     if b"\0" in text:
         return PayloadError("data", data, "text with a NUL inside")
     try:

@@ -170,7 +170,7 @@ def test_socket_activation(tmp_path: Path) -> None:
     for name, guest_name in (("nas", "nas"), ("vhostcomm.socket", "activated")):
         path.unlink(missing_ok=True)
         daemon = Serving()
-        daemon._command = [sys.executable, "-c", starter, str(path), name]
+        daemon.command = [sys.executable, "-c", starter, str(path), name]
         with daemon, fake_guest(path) as guest:
             assert guest.serial() == ZERO
             daemon.event("guest connected", guest=guest_name)
@@ -287,7 +287,7 @@ def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
         assert guest.answer(asked) == ZERO.encode() + b"\0", "what was asked before is answered"
         assert guest.at_end()
     assert not any(tmp_path.iterdir())
-    assert daemon.errors == ""
+    assert daemon.errors() == ""
 
 
 def test_a_guest_that_never_reads_does_not_hold_up_the_end(tmp_path: Path) -> None:

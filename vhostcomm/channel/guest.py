@@ -105,7 +105,7 @@ class Guest:
 
     def gone(self, why: str) -> None:
         self._enter(State.ABSENT)
-        self.log.info("guest gone", why=why)
+        self.log.info("guest gone", why=why, throttled=self.throttled, dropped_answers=self.dropped_answers)
         self._happened("gone")
 
     def restarted(self) -> None:

@@ -11,6 +11,7 @@ from attrs import define, field
 from vchannel import (
     FRAME_SIZE,
     NEED_DATA,
+    NO_NUL,
     BytesSkipped,
     Command,
     Connection,
@@ -189,7 +190,7 @@ class Session:
                 tap.received(event)
             match event:
                 case Request():
-                    if event.problem:
+                    if event.problem and event.problem.why != NO_NUL:
                         self._tell("guest sent odd data", command=int(event.command), problem=event.problem)
                     if (answer := guest.request(event)) is not None:
                         out.append(connection.answer(event, answer))

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from vchannel.errors import VchannelError
 from vhostcomm import __version__
-from vhostcomm.cli import capture, config, disk, probe, serve
+from vhostcomm.cli import capture, config, disk, probe, run, serve
 from vhostcomm.errors import UsageError, VhostcommError
 
 app = App(
@@ -23,16 +23,17 @@ app = App(
     version_flags=["--version"],
 )
 app.command(serve.serve)
+app.command(run.run)
 app.command(probe.probe)
 app.command(config.app)
 app.command(capture.app)
 app.command(disk.app)
 
 
-def main() -> NoReturn:
-    """The console script."""
+def main(*verb: str) -> NoReturn:
+    """The console script; of a script for one verb, with that verb."""
     try:
-        status = app(result_action="return_value", exit_on_error=False, print_error=False)
+        status = app([*verb, *sys.argv[1:]], result_action="return_value", exit_on_error=False, print_error=False)
     except (CycloptsError, UsageError) as error:
         _fail(f"{error} (see vhostcomm --help)", UsageError.exit_code)
     except VhostcommError as error:

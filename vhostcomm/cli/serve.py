@@ -61,12 +61,12 @@ def run(config: Config, reload: Callable[[], Config] | None) -> None:
     try:
         trio.run(Daemon(config, log, reload).run_with_signals)
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise first_error(group) from None
     finally:
         sink.close(FLUSH_TIMEOUT)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error to tell: the user's if there is one among them; a whole group is a bug's."""
     found = group.subgroup(VhostcommError)
     if found is None:

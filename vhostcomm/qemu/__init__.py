@@ -1,1 +1,100 @@
-"""The guest's QEMU: its disks, its command line, its life."""
+"""QEMU: which one, the machine as a command, and running it from its start to the reason of its end.
+
+`probe` asks a QEMU what it can do, `argv` makes a `machine` its command, `supervise` runs that:
+a `child` that dies with us, `qmp` to talk with it, `stopping` in stages, an `ending` that is known,
+and `restart` to decide what comes then.
+"""
+
+from vhostcomm.qemu.argv import build, format_command
+from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Program
+from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, Stage
+from vhostcomm.qemu.machine import (
+    Accelerator,
+    AnyDisk,
+    BridgeNet,
+    DirectKernel,
+    Disk,
+    DiskFormat,
+    Forward,
+    Machine,
+    Net,
+    PanicDevice,
+    SerialFile,
+    SerialTerminal,
+    TapNet,
+    UserNet,
+    Vchannel,
+    VhostDisk,
+)
+from vhostcomm.qemu.probe import find_capabilities
+from vhostcomm.qemu.qmp import (
+    Qmp,
+    QmpClosedError,
+    QmpCommandError,
+    QmpError,
+    QmpEvent,
+    QmpTimeoutError,
+    connect,
+)
+from vhostcomm.qemu.restart import Restart, RestartPolicy, Restarts, RestartWhen, StayDown
+from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun
+from vhostcomm.qemu.supervise import (
+    Notice,
+    OutputLine,
+    Panicked,
+    Qemu,
+    QmpLost,
+    Rebooted,
+    Started,
+)
+
+__all__ = [
+    "EXIT_CODES",
+    "Accelerator",
+    "AnyDisk",
+    "BridgeNet",
+    "Capabilities",
+    "DirectKernel",
+    "Disk",
+    "DiskFormat",
+    "EndKind",
+    "Ending",
+    "Forward",
+    "Grace",
+    "Machine",
+    "MemoryLock",
+    "Net",
+    "Notice",
+    "OutputLine",
+    "PanicDevice",
+    "Panicked",
+    "PowerOff",
+    "Program",
+    "Qemu",
+    "Qmp",
+    "QmpClosedError",
+    "QmpCommandError",
+    "QmpError",
+    "QmpEvent",
+    "QmpLost",
+    "QmpTimeoutError",
+    "Rebooted",
+    "Restart",
+    "RestartPolicy",
+    "RestartWhen",
+    "Restarts",
+    "SerialFile",
+    "SerialTerminal",
+    "Stage",
+    "StageBegun",
+    "Started",
+    "StayDown",
+    "TapNet",
+    "UserNet",
+    "Vchannel",
+    "VhostDisk",
+    "build",
+    "connect",
+    "find_capabilities",
+    "format_command",
+]

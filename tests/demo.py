@@ -1,0 +1,150 @@
+"""``make demo``: a real kernel boots in QEMU and asks; first nobody answers, then vhostcomm does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+ROOT: Final = Path(__file__).parents[1]
+SERIAL: Final = "1234ABC567890"
+PATIENCE: Final = 120
+COLOURS: Final = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def head(text: str) -> None:
+    say("\n" + paint(text, "1"))
+
+
+def images() -> dict[str, str]:
+    head("Building the guest: a Debian kernel, busybox, and an agent that asks as the genuine ones do")
+    built = subprocess.run(
+        [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return dict(line.split("=", 1) for line in built.stdout.splitlines())
+
+
+def machine(paths: dict[str, str], folder: Path) -> list[str]:
+    """The flags of both boots: as the genuine one, from a boot disk at PCI slot 0xa, its disks behind it."""
+    return [
+        "--boot", paths["BOOT_DISK"], "--system", paths["SYSTEM_DISK"], "--data", paths["DATA_DISK"], "--snapshot",
+        "--sock", str(folder / "vchannel"), "--memory", "512M", "--guest-serial", SERIAL,
+    ]  # fmt: skip
+
+
+def lines_of(path: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The lines of a growing file, for as long as its process runs."""
+    end = time.monotonic() + PATIENCE
+    seen = 0
+    while time.monotonic() < end:
+        text = path.read_text(errors="replace") if path.exists() else ""
+        *whole, _ = text[seen:].split("\n")
+        for line in whole:
+            seen += len(line) + 1
+            yield line.strip()
+        if process.poll() is not None and not whole:
+            return
+        time.sleep(0.02)
+    raise SystemExit("the guest did not get there in time; is the machine very busy?")
+
+
+def without(paths: dict[str, str], folder: Path) -> None:
+    head("1. Without vhostcomm: the guest asks, and nobody answers")
+    console = folder / "console-without"
+    words = [*machine(paths, folder), "--serial-console", str(console), "--log-level", "error", "--dry-run"]
+    words += ["--", "-fw_cfg", "name=opt/vchannel,string=vchannel.timeout=0.5"]
+    printed = subprocess.run(
+        [sys.executable, ROOT / "vdsm_run.py", *words], stdout=subprocess.PIPE, text=True, check=True
+    )
+    qemu = subprocess.Popen(["bash", "-c", f"exec {printed.stdout}"], stdin=subprocess.DEVNULL)
+    complaints = 0
+    try:
+        for line in lines_of(console, qemu):
+            if "Failed" in line or "newer than" in line:
+                say("   " + paint(line, "31"))
+                complaints += "vdsm_serial.c:128" in line
+            elif line.startswith(("sd ", "Partition", "vchannel: port")):
+                say("   " + paint(line, "2"))
+            if complaints == 2:
+                break
+    finally:
+        qemu.kill()
+        qemu.wait()
+    if complaints < 2:
+        raise SystemExit("the guest did not complain as it should")
+    say("   and so on for ever: synoagentregisterd never gives up, install.cgi has.")
+
+
+def with_it(paths: dict[str, str], folder: Path) -> None:
+    words = [*machine(paths, folder), "--serial-console", str(folder / "console-with"), "--log-format", "json"]
+    head("2. With it: vdsm_run.py starts the same machine, and answers")
+    shown = [f"{words[place]} …{words[place + 1][-12:]}" for place in range(0, 6, 2)]
+    say("   " + paint(f"vdsm_run.py {' '.join(shown)} … --guest-serial {SERIAL}", "2"))
+    command = [sys.executable, str(ROOT / "vdsm_run.py"), *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as run:
+        assert run.stderr
+        answers = 0
+        for line in log_of(run.stderr):
+            match line["event"]:
+                case "QEMU runs":
+                    say(f"   QEMU {line['version'].split()[0]} runs as process {line['pid']}; the kernel boots")
+                case "KVM does not work here, TCG is taken; it is much slower":
+                    say("   KVM does not work here, so QEMU interprets")
+                case "guest ready":
+                    say("   the guest is there\n")
+                    say("   " + paint(f"{'asks':22} is answered", "4"))
+                case "guest asked":
+                    answers += 1
+                    say(f"   {line['command']:22} {paint(line['answer'], '32')}")
+                    if line["command"].startswith("15 "):
+                        say("\n   all asked and answered; now Ctrl-C, as far as vdsm_run.py can tell")
+                        run.send_signal(signal.SIGINT)
+                case "stopping by":
+                    say(f"   stopping by {line['stage']}")
+                case "QEMU ended":
+                    say(f"   QEMU ended: {line['why']}")
+        status = run.wait(PATIENCE)
+    for line in (folder / "console-with").read_text(errors="replace").splitlines():
+        if re.search(r"vchannel: (request 6|powering off)|reboot: Power down", line):
+            say("   " + paint(f"console: {line.strip()}", "2"))
+    head(f"3. {answers} questions asked, {answers} answered; exit status {status}")
+    if status or answers < 10:
+        raise SystemExit("that is not as it should be")
+    say("   The guest is a stand-in: a real kernel in a real QEMU, and an agent written from protocol/README.md alone.")
+
+
+def log_of(stream: IO[bytes]) -> Iterator[dict[str, str]]:
+    for raw in stream:
+        try:
+            yield json.loads(raw)
+        except ValueError:
+            say("   " + paint(raw.decode(errors="replace").rstrip(), "31"))
+
+
+def main() -> None:
+    paths = images()
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-demo-") as folder:
+        begin = time.monotonic()
+        without(paths, Path(folder))
+        with_it(paths, Path(folder))
+        say(f"   Took {time.monotonic() - begin:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A guest in a real QEMU, run by `vdsm_run.py` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from attrs import frozen
+
+from tests.serving import ENVIRONMENT, LogReader, run_vhostcomm
+
+BOOT_PATIENCE: Final = 90.0
+"""Seconds for what a guest does; it boots in three, several at once on a busy machine take many more."""
+
+ROOT: Final = Path(__file__).parents[2]
+
+NEVER_SEEN: Final = ("vchannel: wrong answer", "vchannel: stale answer", "vchannel: skipped", "vchannel: dropped")
+"""What the stand-in says of a host that doesn't keep to the protocol."""
+
+
+@frozen
+class Images:
+    """The stand-in guest's files, and the QEMU to run it with."""
+
+    kernel: Path
+    initramfs: Path
+    cmdline: str
+    boot: Path
+    system: Path
+    data: Path
+    qemu: tuple[str, ...]
+
+    def direct(self, **parameters: object) -> list[str]:
+        """Flags for a guest that starts from its kernel directly, with `vchannel.` parameters."""
+        append = " ".join([self.cmdline, *(f"vchannel.{name}={value}" for name, value in parameters.items())])
+        return [
+            *self.qemu, "--accel", "tcg", "--memory", "384M", "--net", "none",
+            "--direct-kernel", str(self.kernel), "--initrd", str(self.initramfs), "--append", append,
+            "--system", str(self.system), "--data", str(self.data), "--snapshot",
+        ]  # fmt: skip
+
+
+class Console:
+    """What a guest prints, followed in the file that it goes to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen = 0
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text(errors="replace") if self.path.exists() else ""
+
+    def says(self, what: str, patience: float = BOOT_PATIENCE) -> str:
+        """Wait for a line with that in it, after the last one waited for; returns it."""
+        end = time.monotonic() + patience
+        while True:
+            place = self.text.find(what, self._seen)
+            if place >= 0 and (line_end := self.text.find("\n", place)) >= 0:
+                self._seen = line_end
+                return self.text[self.text.rfind("\n", 0, place) + 1 : line_end].strip()
+            assert time.monotonic() < end, f"no {what!r} on the console:\n{self.text[-3000:]}"
+            time.sleep(0.02)
+
+    def kept_to_the_protocol(self) -> None:
+        for line in NEVER_SEEN:
+            assert line not in self.text, self.text[-3000:]
+
+
+class Launched(LogReader):
+    """`vdsm_run.py`, its log (on standard error) and its guest's console."""
+
+    def __init__(self, folder: Path, *words: str, expect_exit: int | None = 0) -> None:
+        self.console = Console(folder / "console")
+        self.sock = folder / "sock"
+        command = [
+            sys.executable, str(ROOT / "vdsm_run.py"), "--log-format", "json", "--serial-console", str(self.console.path),
+            *(() if "--sock" in words else ("--sock", str(self.sock))), *words,
+        ]  # fmt: skip
+        super().__init__(command)
+        self._expect_exit = expect_exit
+        self.patience = BOOT_PATIENCE
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
+        assert self.process.stderr
+        self.follow(self.process.stderr)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.process.poll() is None and kind is None:
+                self.process.send_signal(signal.SIGTERM)
+            elif self.process.poll() is None:
+                self.process.kill()
+            code = self.process.wait(self.patience)
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                self.process.wait()
+            self.finish()
+        if kind is None and self._expect_exit is not None:
+            assert code == self._expect_exit, (code, self.log[-5:], self.other)
+
+    @property
+    def qemu_pid(self) -> int:
+        """Of the QEMU that was started last."""
+        return int(next(line["pid"] for line in reversed(self.log) if line["event"] == "QEMU runs"))
+
+    def ready(self) -> None:
+        """Wait until the guest has asked everything."""
+        self.event("guest ready")
+        self.console.says("vchannel: ready")
+
+    def ends(self) -> int:
+        """Wait for its own end."""
+        return self.process.wait(self.patience)
+
+
+@contextmanager
+def gone(pid: int, within: float) -> Iterator[None]:
+    """A process of that id ends within so many seconds of what is done inside."""
+    import select
+
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        assert poller.poll(within * 1000), f"process {pid} is still there after {within} s"
+    finally:
+        os.close(descriptor)
+
+
+def command_of(*words: str) -> list[str]:
+    """QEMU's command as --dry-run prints it, pasted into a shell."""
+    printed = run_vhostcomm("run", "--dry-run", *words)
+    assert printed.returncode == 0, printed.stderr
+    return ["bash", "-c", f"exec {printed.stdout}"]

@@ -1,0 +1,321 @@
+"""A real kernel in a real QEMU asks, and gets its answers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from tests.captures.make_golden import FOLDER
+from tests.e2e.launched import Console, Images, Launched, command_of, gone
+from tests.serving import Serving, run_vhostcomm
+from vchannel import NEVER
+from vhostcomm.capture import compare, read_capture
+from vhostcomm.identity import derived_uuid
+
+SERIAL = "1234ABC567890"
+
+
+def test_from_its_boot_disk_to_all_its_answers(tmp_path: Path, images: Images) -> None:
+    words = ["--boot", str(images.boot), "--system", str(images.system), "--data", str(images.data), "--snapshot"]
+    words += [*images.qemu, "--accel", "tcg", "--memory", "512M", "--cpus", "2", "--mac", "02:11:32:00:00:01"]
+    words += ["--guest-serial", SERIAL, "--host-serial", "HOST567890123", "--host-mac", "02-11-32-AA-BB-CC"]
+    with Launched(tmp_path, *words) as run:
+        run.ready()
+        assert stat.S_IMODE(run.sock.stat().st_mode) == 0o600
+    text = run.console.text
+    for line in (
+        "[synoboot]",
+        "[sda]",
+        "[sdb]",
+        "Partition Version=8",
+        "SYSLINUX",
+        "vchannel: port /dev/vport1p1",
+    ):
+        assert line in text, line
+    answers = dict(re.findall(r"vchannel: answer \d+ (\w+) \[\d+ ms\] (.*?)\r?\n", text))
+    assert answers == {
+        "update_deadline": str(NEVER),
+        "guest_serial": SERIAL,
+        "guest_uuid": derived_uuid("g", SERIAL),
+        "cluster_uuid": derived_uuid("h", "HOST567890123"),
+        "host_serial": "HOST567890123",
+        "host_version": '{"buildnumber":69057,"smallfixnumber":0}',
+        "guest_cpu": '{"cpuinfo":"QEMU, Virtual CPU, X86_64, 2","vcpu_num":2}',
+        "vmm_version": '{"id":"Virtualization","name":"Virtual Machine Manager","timestamp":1650802981,"version":"2.6.5-12202"}',
+        "host_mac": "02:11:32:aa:bb:cc",
+        "host_model": "Virtualhost",
+    }
+    # Stopped by the context's SIGTERM: gracefully, by the guest itself.
+    assert "vchannel: request 6 poweroff" in text
+    assert "reboot: Power down" in text
+    run.console.kept_to_the_protocol()
+    ended = next(line for line in run.log if line["event"] == "QEMU ended")
+    assert (ended["kind"], ended["code"]) == ("stopped", 0)
+    assert [line["stage"] for line in run.log if line["event"] == "stopping by"] == [
+        "the guest's own power-off, through the vchannel"
+    ]
+    assert {each.name for each in tmp_path.iterdir()} == {"console"}
+
+
+def test_without_a_daemon_it_complains(tmp_path: Path, images: Images) -> None:
+    """The failure that all this is for; and the daemon that comes late ends it."""
+    sock, console = tmp_path / "sock", Console(tmp_path / "console")
+    command = command_of(*images.direct(timeout=0.5), "--sock", str(sock), "--serial-console", str(console.path))
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu:
+        try:
+            for line in (
+                "install.cgi: guest_command.c:86 Failed to retrieve message from host [timeout]",
+                "install.cgi: vdsm_get_update_deadline.c:41 Failed to get vdsm update deadline.",
+                "install.cgi: The vdsm is newer than license expire time.",
+                "synoagentregisterd: guest_command.c:86 Failed to retrieve message from host [timeout]",
+                "synoagentregisterd: vdsm_serial.c:84 Failed to get vdsm sn",
+                "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
+                "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
+            ):
+                console.says(line)
+            with Serving("--sock", sock, "--guest-serial", SERIAL):
+                assert SERIAL in console.says("vchannel: answer 5 guest_serial")
+                console.says("vchannel: ready")
+        finally:
+            qemu.kill()
+
+
+def test_stopped_during_its_boot(tmp_path: Path, images: Images) -> None:
+    """Never ready, so its own power-off isn't waited for."""
+    with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "600") as run:
+        run.event("QEMU runs")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends() == 0
+    stages = [line for line in run.log if line["event"] == "stopping by"]
+    assert [line["stage"] for line in stages][:2] == ["the power button (system_powerdown)", "QMP quit"]
+    assert "never ready" in stages[0]["why"]
+    assert "still there after" in stages[1]["why"]
+
+
+def test_a_guest_that_ignores_it_all_is_stopped_in_stages(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(ignore_poweroff=1), "--grace", "6") as run:
+        run.ready()
+    assert [line["stage"].split()[0] for line in run.log if line["event"] == "stopping by"] == ["the", "the", "QMP"]
+    run.console.says("vchannel: request 6 poweroff")
+
+
+def test_a_second_signal_skips_ahead(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(ignore_poweroff=1), "--grace", "600") as run:
+        run.ready()
+        run.process.send_signal(signal.SIGINT)
+        run.event("the guest powers itself off")
+        run.process.send_signal(signal.SIGINT)
+        run.event("hurrying")
+        assert run.ends() == 0
+
+
+def test_the_guests_own_power_off(tmp_path: Path, images: Images) -> None:
+    """With the power button heeded: pressed through QMP by the escalation of a guest whose own way is shut."""
+    with Launched(tmp_path, *images.direct(acpi=1, ignore_poweroff=1), "--grace", "20") as run:
+        run.ready()
+    run.console.says("acpi: power button, powering off")
+    assert [line["stage"].split()[1] for line in run.log if line["event"] == "stopping by"] == ["guest's", "power"]
+
+
+def test_a_reboot_is_seen_and_survived(tmp_path: Path, images: Images) -> None:
+    told = tmp_path / "told"
+    hook = tmp_path / "hook"
+    hook.write_text(f'#!/bin/sh\nset | grep "^VHOSTCOMM_HOOK" | sort | tr "\\n" " " >> {told}; echo >> {told}\n')
+    hook.chmod(0o755)
+    hooks = [
+        word
+        for event in ("ready", "rebooted", "stopping", "stopped", "crashed")
+        for word in ("--on", f"{event}={hook}")
+    ]
+    with Launched(tmp_path, *images.direct(reboot_once=1), *hooks, "--guest-serial", SERIAL) as run:
+        run.event("guest ready")
+        reset = run.event("machine reset")
+        assert (reset["by"], reset["count"]) == ("the guest", 1)
+        run.event("guest ready")
+        run.console.says("vchannel: ready")
+        run.console.says("vchannel: ready")
+        assert run.console.text.count("guest_serial [") == 2
+    assert len([line for line in run.log if line["event"] == "machine reset"]) == 1
+    lines = told.read_text().splitlines()
+    assert [line.split("HOOK_EVENT='")[1].split("'")[0] for line in lines] == [
+        "ready",
+        "rebooted",
+        "ready",
+        "stopping",
+        "stopped",
+    ]
+    assert "VHOSTCOMM_HOOK_GUEST='vdsm'" in lines[0]
+    assert f"VHOSTCOMM_HOOK_SERIAL='{SERIAL}'" in lines[0]
+    assert "VHOSTCOMM_HOOK_KIND='stopped'" in lines[-1]
+
+
+def test_no_reboot_ends_at_a_reboot(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(reboot_once=1), "--no-reboot") as run:
+        assert run.ends() == 0
+    assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["rebooted"]
+
+
+def test_slow_and_failing_hooks_harm_nothing(tmp_path: Path, images: Images) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 1000\n")
+    slow.chmod(0o755)
+    hooks = ["--on", f"ready={slow}", "--on", "ready=/bin/false", "--on", f"ready={tmp_path}/missing"]
+    with Launched(tmp_path, *images.direct(), *hooks) as run:
+        run.ready()
+        assert run.event("hook failed")["status"] == 1
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends() == 0
+    assert [line for line in run.log if line["event"] == "hook can't be run"]
+
+
+def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
+    """Killed with -9 and started again, while the guest asks ten times a second: it goes on."""
+    sock, console = tmp_path / "sock", Console(tmp_path / "console")
+    command = command_of(*images.direct(loop=1, timeout=1), "--sock", str(sock), "--serial-console", str(console.path))
+    qemu: subprocess.Popen[bytes] | None = None
+    try:
+        for _ in range(3):
+            with Serving("--sock", sock, expect_exit=None) as daemon:
+                qemu = qemu or subprocess.Popen(command, stdin=subprocess.DEVNULL)
+                number = int(console.says("vchannel: loop").split()[2])
+                for _ in range(5):
+                    console.says(f"vchannel: loop {(number := number + 1)} ok")
+                daemon.stop(signal.SIGKILL)
+            console.says(" timeout")
+        with Serving("--sock", sock):
+            console.says(" ok")
+        assert "stale answer" not in console.text
+    finally:
+        assert qemu
+        qemu.kill()
+        qemu.wait()
+
+
+def test_qemu_killed(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), expect_exit=5) as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGKILL)
+        assert run.ends() == 5
+    ended = next(line for line in run.log if line["event"] == "QEMU ended")
+    assert (ended["kind"], ended["code"]) == ("crashed", -9)
+    assert "SIGKILL" in "".join(run.other)
+    assert "-device virtserialport" in "".join(run.other), "the command to paste"
+    assert {each.name for each in tmp_path.iterdir()} == {"console"}
+
+
+def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), "--restart", "on-failure") as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGKILL)
+        assert run.event("starting again")["number"] == 1
+        run.ready()
+
+
+def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(mode="silent"), expect_exit=7) as run:
+        run.event("QEMU runs")
+        os.kill(run.qemu_pid, signal.SIGTERM)
+        assert run.ends() == 7
+
+
+def test_a_panic(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(panic_after=0.5), expect_exit=4) as run:
+        run.ready()
+        assert run.ends() == 4
+    assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["panicked"]
+
+
+def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), "--grace", "4", expect_exit=8) as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGSTOP)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends() == 8
+    assert [line["stage"] for line in run.log if line["event"] == "stopping by"][-1] == "SIGKILL"
+
+
+def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), expect_exit=None) as run:
+        run.ready()
+        with gone(run.qemu_pid, within=1):
+            run.process.kill()
+
+
+def test_qemu_lives_as_long_as_its_supervisor(tmp_path: Path, images: Images) -> None:
+    """A quiet start, and 15 s: longer than an idle thread of trio's, which must not be QEMU's parent."""
+    with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1") as run:
+        run.event("QEMU runs")
+        time.sleep(15)
+        assert run.process.poll() is None
+        os.kill(run.qemu_pid, 0)
+    assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["stopped"]
+
+
+def test_the_channel_survives_throttling(tmp_path: Path, images: Images) -> None:
+    """Hundreds of times the guest is read no further until it is within its rate; afterwards all is well."""
+    with Launched(tmp_path, *images.direct(flood=10000, timeout=30), "--frame-rate", "1000") as run:
+        run.event("guest sends too fast, it is read more slowly", times=100)
+        assert run.console.says("vchannel: flood sent") == "vchannel: flood sent 10000 answered 10000"
+    run.console.says("vchannel: request 6 poweroff")
+    run.console.kept_to_the_protocol()
+    throttled = [line["throttled"] for line in run.log if line["event"] == "guest gone"]
+    assert throttled[-1] >= 200
+
+
+def test_qemu_as_the_server(tmp_path: Path, images: Images) -> None:
+    sock = tmp_path / "qemu.sock"
+    with Launched(tmp_path, *images.direct(), "--sock", f"connect:{sock}", "--guest-serial", SERIAL) as run:
+        run.ready()
+        assert f" {SERIAL}" in run.console.text
+    run.console.kept_to_the_protocol()
+
+
+def test_a_guest_that_repeats_no_ids(tmp_path: Path, images: Images) -> None:
+    """Its answer to the power-off carries id 0."""
+    with Launched(tmp_path, *images.direct(noecho=1)) as run:
+        run.ready()
+    assert [line["event"] for line in run.log if "nobody" in line["event"]] == []
+    assert "the guest powers itself off" in [line["event"] for line in run.log]
+
+
+def test_what_a_guest_says_recorded(tmp_path: Path, images: Images) -> None:
+    """The golden capture of the stand-in guest: a new recording differs in nothing but times, ids and its clock."""
+    recording = tmp_path / "out.jsonl"
+    with Launched(tmp_path, *images.direct(), "--record", str(recording)) as run:
+        run.ready()
+    with recording.open() as new, (FOLDER / "stand-in-boot.jsonl").open() as golden:
+        found = compare(read_capture(golden), read_capture(new))
+    clock = [each.what for each in found if not each.what.startswith("GUEST_TIMESTAMP data")]
+    assert clock == []
+
+
+def test_what_cannot_start(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), "--", "-device", "no-such-device", expect_exit=3) as run:
+        assert run.ends() == 3
+    assert "no-such-device" in "".join(run.other)
+
+
+def test_a_wrong_layout_is_told_before_the_guest_does(tmp_path: Path, images: Images) -> None:
+    disk = tmp_path / "system.img"
+    with disk.open("wb") as made:
+        made.truncate(1 << 30)
+    words = images.direct()
+    words[words.index("--system") + 1] = str(disk)
+    with Launched(tmp_path, *words, "--grace", "2") as run:
+        run.console.says("Partition layout is not DiskStation style.")
+        run.event("guest ready")
+    assert "Partition layout is not DiskStation style." in "".join(run.other)
+
+
+def test_two_launchers_with_one_socket(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1") as run:
+        run.event("QEMU runs")
+        second = run_vhostcomm("run", *images.direct(), "--sock", run.sock, "--serial-console", "none")
+        assert second.returncode == 1
+        assert "another process serves it already" in second.stderr
+        assert "Traceback" not in second.stderr

@@ -1,0 +1,44 @@
+#!/bin/bash
+# Installs the Debian packages whose programs the tests and the demo run, where they are missing.
+#
+#   tools.sh [--check]     --check only names them, and fails if there are any
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+
+# What is looked for, and the package it is in.
+needs=(
+    qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils sfdisk:fdisk
+    busybox:busybox-static cpio:cpio mcopy:mtools syslinux:syslinux gcc:gcc /usr/include/stdio.h:libc6-dev
+)
+
+missing=()
+for need in "${needs[@]}"; do
+    what=${need%%:*}
+    if [[ $what == /* ]]; then
+        [[ -e $what ]] || missing+=("${need#*:}")
+    else
+        command -v "$what" >/dev/null || missing+=("${need#*:}")
+    fi
+done
+
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+line="apt-get install --no-install-recommends ${missing[*]}"
+if [[ ${1:-} == --check ]]; then
+    echo "missing: ${missing[*]}; on Debian and Ubuntu: sudo $line" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "missing: ${missing[*]} (Debian's names); install them with this system's package manager" >&2
+    exit 1
+fi
+run=()
+if [[ $(id -u) != 0 ]]; then
+    if ! command -v sudo >/dev/null; then
+        echo "missing: ${missing[*]}; as root: $line" >&2
+        exit 1
+    fi
+    run=(sudo)
+fi
+echo "installing ${missing[*]}"
+"${run[@]}" apt-get update -qq
+"${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

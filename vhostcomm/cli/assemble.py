@@ -1,0 +1,197 @@
+"""The flags of `vhostcomm run` made into a machine and its command."""
+
+from __future__ import annotations
+
+import re
+import uuid as uuids
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from vhostcomm import values
+from vhostcomm.address import Activated, Connect, ListenTcp
+from vhostcomm.config import Config
+from vhostcomm.errors import UsageError
+from vhostcomm.hooks import EVENTS
+from vhostcomm.launch import Launch
+from vhostcomm.logs import Log
+from vhostcomm.qemu import (
+    Accelerator,
+    AnyDisk,
+    BridgeNet,
+    Capabilities,
+    DirectKernel,
+    Disk,
+    DiskFormat,
+    Forward,
+    Machine,
+    Net,
+    Program,
+    RestartPolicy,
+    RestartWhen,
+    SerialFile,
+    SerialTerminal,
+    TapNet,
+    UserNet,
+    Vchannel,
+    VhostDisk,
+    build,
+    find_capabilities,
+)
+from vhostcomm.qemu import disk as disks
+
+
+@frozen
+class Wanted:
+    """The flags of `run`, as given."""
+
+    boot: str | None
+    system: str | None
+    data: tuple[str, ...]
+    snapshot: bool
+    name: str
+    memory: str
+    cpus: int
+    accel: str
+    machine: str
+    net: str
+    forward: tuple[str, ...]
+    mac: str | None
+    serial_console: str
+    qemu: str
+    qemu_data: tuple[str, ...]
+    direct_kernel: str | None
+    initrd: str | None
+    append: str
+    hugepages: str | None
+    lock_memory: bool
+    no_reboot: bool
+    grace: float
+    restart: str
+    on: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
+    """Probe QEMU, and put everything together.
+
+    Raises:
+        UsageError: flags that don't go together.
+        QemuError: this QEMU can't do it.
+        DiskError: a disk that isn't one.
+    """
+    if not (wanted.boot or wanted.direct_kernel):
+        raise UsageError("nothing to start: give --boot or --direct-kernel")
+    if (wanted.initrd or wanted.append) and not wanted.direct_kernel:
+        raise UsageError("--initrd and --append go with --direct-kernel")
+    hooks = tuple(_hook(each) for each in wanted.on)
+    if not 0 <= wanted.grace <= 86400:
+        raise UsageError(f"--grace is {wanted.grace:g}: it takes seconds, at most a day's")
+    can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
+    machine = _machine(wanted, config, _accelerator(wanted.accel, can, log))
+    return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
+
+
+def disk_warnings(wanted: Wanted) -> Iterator[str]:
+    """What the guest will say of its system disk's partitions, where it will complain."""
+    if wanted.system:
+        for line in disks.warning(wanted.system):
+            yield f"vhostcomm: {wanted.system}: {line}"
+
+
+def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
+    if accel == "tcg":
+        return Accelerator.TCG
+    if not can.kvm_problem:
+        return Accelerator.KVM
+    if accel == "kvm":
+        raise UsageError(f"--accel kvm: KVM does not work here: {can.kvm_problem}; --accel auto takes TCG then")
+    log.warning("KVM does not work here, TCG is taken; it is much slower", why=can.kvm_problem)
+    return Accelerator.TCG
+
+
+def _machine(wanted: Wanted, config: Config, accelerator: Accelerator) -> Machine:
+    guest = config.guests[0]
+    if isinstance(guest.address, ListenTcp | Activated):
+        raise UsageError(f"--sock {guest.address}: a launched guest has a unix socket: a path, or connect:PATH")
+    try:
+        memory = values.size(wanted.memory if not wanted.memory.isdigit() else f"{wanted.memory}M") >> 20
+    except ValueError as error:
+        raise UsageError(f"--memory {wanted.memory}: {error}; for example: --memory 2G") from None
+    return Machine(
+        name=wanted.name,
+        uuid=uuids.UUID(guest.identity.uuid),
+        memory=memory,
+        cpus=wanted.cpus,
+        accelerator=accelerator,
+        machine_type=wanted.machine,
+        boot=_disk(wanted.boot, wanted),
+        system=_disk(wanted.system, wanted),
+        data=tuple(found for each in wanted.data if (found := _disk(each, wanted))),
+        net=_net(wanted),
+        mac=_mac(wanted.mac),
+        serial=_serial(wanted.serial_console),
+        vchannel=Vchannel(str(guest.address.path), server=isinstance(guest.address, Connect)),
+        direct=DirectKernel(wanted.direct_kernel, wanted.initrd, wanted.append) if wanted.direct_kernel else None,
+        hugepages=wanted.hugepages,
+        lock_memory=wanted.lock_memory,
+        no_reboot=wanted.no_reboot,
+        extra=wanted.extra,
+    )
+
+
+def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
+    if text is None:
+        return None
+    if text.startswith("naa."):
+        return VhostDisk(text)
+    return Disk(text, DiskFormat(disks.image_format(text).value), wanted.snapshot)
+
+
+def _net(wanted: Wanted) -> Net | None:
+    kind, _, name = wanted.net.partition("=")
+    if wanted.forward and kind != "user":
+        raise UsageError("--forward goes with --net user; the others have the guest in a network of its own")
+    match kind, name:
+        case "user", "":
+            return UserNet(tuple(map(_forward, wanted.forward)))
+        case "tap", str(interface) if interface:
+            return TapNet(interface)
+        case "bridge", str(bridge) if bridge:
+            return BridgeNet(bridge)
+        case "none", "":
+            return None
+        case _:
+            pass
+    raise UsageError(f"--net {wanted.net}: it is user, tap=INTERFACE, bridge=BRIDGE or none")
+
+
+def _forward(text: str) -> Forward:
+    match = re.fullmatch(r"(?:(tcp|udp):)?(?:([0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})", text)
+    if not match:
+        raise UsageError(f"--forward {text}: it is [udp:][ADDRESS:]PORT:GUESTPORT; for example: --forward 5000:5000")
+    return Forward(int(match[3]), int(match[4]), match[1] or "tcp", match[2] or "127.0.0.1")
+
+
+def _mac(text: str | None) -> str | None:
+    try:
+        return None if text is None else values.mac(text)
+    except ValueError as error:
+        raise UsageError(f"--mac {text}: {error}; for example: --mac 02:11:32:00:00:01") from None
+
+
+def _serial(text: str) -> SerialTerminal | SerialFile | None:
+    match text:
+        case "terminal":
+            return SerialTerminal()
+        case "none":
+            return None
+        case _:
+            return SerialFile(text)
+
+
+def _hook(text: str) -> tuple[str, str]:
+    event, equals, program = text.partition("=")
+    if not equals or not program or event not in EVENTS:
+        raise UsageError(f"--on {text}: it is EVENT=PROGRAM, and an event is one of {', '.join(EVENTS)}")
+    return event, program

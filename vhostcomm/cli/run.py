@@ -1,0 +1,206 @@
+"""`vhostcomm run`, which is also `vdsm_run.py`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from cyclopts import Group, Parameter
+
+from vhostcomm import values
+from vhostcomm.address import runtime_directory
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, given
+from vhostcomm.cli.output import print_error, print_line
+from vhostcomm.config import Config
+from vhostcomm.errors import ConfigError, UsageError
+from vhostcomm.load import load
+
+_MACHINE = Group("The machine", sort_key=1)
+_SUPERVISION = Group("Supervision", sort_key=5)
+
+Disk: TypeAlias = Annotated[str | None, Parameter(group=_MACHINE)]
+
+
+def _disk(help: str) -> Any:
+    return Parameter(group=_MACHINE, help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi.")
+
+
+def run(
+    *extra: Annotated[str, Parameter(help="After `--`: QEMU arguments of your own.", allow_leading_hyphen=True)],
+    boot: Annotated[str | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
+    system: Annotated[str | None, _disk("The system disk (sda), at slot 0xb.")] = None,
+    data: Annotated[list[str] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
+    snapshot: Annotated[
+        bool, Parameter(negative=(), group=_MACHINE, help="Write nothing to the disks; all is lost at the end.")
+    ] = False,
+    name: Annotated[str, Parameter(group=_MACHINE, help="The guest's name.")] = "vdsm",
+    uuid: Annotated[str | None, Parameter(group=_MACHINE, help="The guest's UUID; the same as --guest-uuid.")] = None,
+    memory: Annotated[str, Parameter(group=_MACHINE, help="Memory, such as 1G.")] = "1G",
+    cpus: Annotated[int, Parameter(group=_MACHINE, help="Virtual CPUs; also what the guest is told (--vcpus).")] = 1,
+    accel: Annotated[
+        Literal["auto", "kvm", "tcg"],
+        Parameter(group=_MACHINE, help="auto tries KVM for real, and takes TCG where it fails."),
+    ] = "auto",
+    machine: Annotated[str, Parameter(group=_MACHINE, help="QEMU's machine type.")] = "pc",
+    net: Annotated[str, Parameter(group=_MACHINE, help="user, tap=INTERFACE, bridge=BRIDGE or none.")] = "user",
+    forward: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            group=_MACHINE,
+            help="[udp:][ADDRESS:]PORT:GUESTPORT, with --net user; may be repeated. Such as 5000:5000.",
+        ),
+    ] = None,
+    mac: Annotated[str | None, Parameter(group=_MACHINE, help="The guest's MAC address.")] = None,
+    serial_console: Annotated[
+        str, Parameter(group=_MACHINE, help="terminal (this one), none, or a file that it is appended to.")
+    ] = "terminal",
+    qemu: Annotated[str, Parameter(group=_MACHINE, help="The QEMU to run.")] = "qemu-system-x86_64",
+    qemu_data: Annotated[
+        list[str] | None,
+        Parameter(negative=(), group=_MACHINE, help="Where it finds its firmware (-L); may be repeated."),
+    ] = None,
+    direct_kernel: Annotated[
+        str | None, Parameter(group=_MACHINE, help="Start this kernel instead of the boot disk's loader.")
+    ] = None,
+    initrd: Annotated[str | None, Parameter(group=_MACHINE, help="With --direct-kernel.")] = None,
+    append: Annotated[
+        str,
+        Parameter(group=_MACHINE, help="The kernel's command line, with --direct-kernel.", allow_leading_hyphen=True),
+    ] = "",
+    hugepages: Annotated[str | None, Parameter(group=_MACHINE, help="A hugetlbfs folder to take memory from.")] = None,
+    lock_memory: Annotated[
+        bool, Parameter(negative=(), group=_MACHINE, help="Keep the guest's memory from being swapped.")
+    ] = False,
+    sock: Annotated[
+        str | None,
+        Parameter(
+            group=_MACHINE,
+            help="The vchannel's socket; connect:PATH has QEMU listen there. By default one that is made and removed.",
+        ),
+    ] = None,
+    no_reboot: Annotated[
+        bool, Parameter(negative=(), group=_SUPERVISION, help="The guest's reboot ends QEMU.")
+    ] = False,
+    grace: Annotated[
+        float,
+        Parameter(
+            group=_SUPERVISION,
+            help="Seconds for a stop: the guest's own power-off, the power button, quit, SIGTERM, SIGKILL.",
+        ),
+    ] = 90.0,
+    restart: Annotated[
+        Literal["no", "on-failure", "always"],
+        Parameter(group=_SUPERVISION, help="When QEMU is started again; never after the guest's own shutdown."),
+    ] = "no",
+    on: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            group=_SUPERVISION,
+            help="EVENT=PROGRAM: run it at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), group=_SUPERVISION, help="Print QEMU's command, to paste, and end.")
+    ] = False,
+    config: ConfigFile = None,
+    host: HostFlags = None,
+    guest: GuestFlags = None,
+    service: ServeFlags = None,
+) -> int:
+    """Run a guest: start its QEMU, answer what it asks, and stay until it is done.
+
+    SIGINT (Ctrl-C) and SIGTERM stop it: by the guest's own power-off where it was ever ready, then the power button, then
+    QEMU's quit, SIGTERM and SIGKILL, within --grace; a second Ctrl-C skips ahead. QEMU never outlives this process.
+
+    Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
+    4 the guest panicked; 5 QEMU crashed; 6 it was ended through QMP by somebody else; 7 by a signal of somebody else's;
+    8 it had to be killed.
+    """
+    from vhostcomm.cli import assemble
+
+    flags = given(host, guest, service)
+    if uuid is not None:
+        if "guest-uuid" in flags:
+            raise UsageError("--uuid and --guest-uuid are the same: give one")
+        flags["guest-uuid"] = uuid
+    flags.setdefault("vcpus", str(cpus))
+    try:
+        values.name(name)
+    except ValueError as error:
+        raise UsageError(f"--name {name}: {error}") from None
+    with _socket(sock, name) as where:
+        loaded = load(config, socks=[where], flags=flags) if not config else _with_file(config, where, name, flags)
+        wanted = assemble.Wanted(
+            boot, system, tuple(data or ()), snapshot, name, memory, cpus, accel, machine, net, tuple(forward or ()), mac,
+            serial_console, qemu, tuple(qemu_data or ()), direct_kernel, initrd, append, hugepages, lock_memory, no_reboot,
+            grace, restart, tuple(on or ()), extra,
+        )  # fmt: skip
+        return _launch(wanted, loaded, dry_run=dry_run)
+
+
+def _with_file(config: Path, where: str, name: str, flags: dict[str, object]) -> Config:
+    """A configuration whose file may know the guest by its name: its socket is taken from there."""
+    try:
+        loaded = load(config, flags=flags)
+    except ConfigError:
+        loaded = None  # such as one that knows many guests, for which the flags are too much: say so below
+    if loaded and any(each.name == name for each in loaded.guests):
+        import attrs
+
+        return attrs.evolve(loaded, guests=tuple(each for each in loaded.guests if each.name == name), watch=())
+    loaded = load(config, socks=[where], flags=flags)
+    if len(loaded.guests) != 1:
+        known = ", ".join(each.name for each in loaded.guests if each.name != name)
+        raise ConfigError(f"{config}: it describes {known}; choose one of them with --name")
+    return loaded
+
+
+@contextmanager
+def _socket(sock: str | None, name: str) -> Iterator[str]:
+    """The socket to serve: the one given, or one of the guest's name in the runtime directory or a folder of its own."""
+    if sock is not None:
+        yield sock if "=" in sock else f"{name}={sock}"
+        return
+    try:
+        folder = runtime_directory()
+    except ValueError:
+        with tempfile.TemporaryDirectory(prefix="vhostcomm-") as made:
+            yield f"{name}={made}/{name}"
+        return
+    yield f"{name}={folder}/{name}"
+
+
+def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
+    import trio
+
+    from vhostcomm.cli import assemble
+    from vhostcomm.launch import Launcher, tell_report
+    from vhostcomm.logs import FLUSH_TIMEOUT, start_log
+    from vhostcomm.qemu import format_command
+
+    log, sink = start_log(loaded.service.log_level, loaded.service.log_format, sys.stderr)
+    try:
+        if dry_run:
+            print_line(format_command(trio.run(assemble.launch, wanted, loaded, log).argv))
+            return 0
+        for line in assemble.disk_warnings(wanted):
+            print_error(line)
+
+        async def main() -> Any:
+            return await Launcher(await assemble.launch(wanted, loaded, log), log).run()
+
+        ending = trio.run(main)
+    except BaseExceptionGroup as group:
+        from vhostcomm.cli.serve import first_error
+
+        raise first_error(group) from None
+    finally:
+        sink.close(FLUSH_TIMEOUT)
+    tell_report(ending)
+    return int(ending.exit_code)

@@ -1,0 +1,89 @@
+"""Programs that an operator has run when something happens. They are told, and waited for by nobody."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
+
+from vhostcomm.logs import Log, escape
+
+EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
+
+PREFIX: Final = "VHOSTCOMM_HOOK_"
+
+TIMEOUT: Final = 60.0
+"""Seconds after which a hook is ended."""
+
+RUNNING_LIMIT: Final = 16
+"""Hooks at the same time; a guest that reboots in a loop must not fill the host with them."""
+
+OUTPUT_SHOWN: Final = 400
+"""Characters of a failed hook's output in the log, its last ones."""
+
+
+class Hooks:
+    """Runs the programs of events.
+
+    Args:
+        programs: (event, program) pairs; a program is a path, without a shell.
+        facts: goes into every hook's environment.
+        log: where failures are told.
+
+    A hook's environment has VHOSTCOMM_HOOK_EVENT and a VHOSTCOMM_HOOK_… for each fact.
+    """
+
+    def __init__(self, programs: Sequence[tuple[str, str]], facts: Mapping[str, str], log: Log) -> None:
+        self._programs = programs
+        self._facts = facts
+        self._log = log
+        self._running = 0
+        self._idle = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be there for hooks, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def happened(self, event: str, **facts: str) -> None:
+        """Start the event's programs."""
+        for name, program in self._programs:
+            if name != event or self._nursery is None:
+                continue
+            if self._running >= RUNNING_LIMIT:
+                self._log.warning("hook left out", on=event, program=program, why=f"{self._running} run already")
+                continue
+            self._running += 1
+            self._nursery.start_soon(self._run, event, program, {"event": event} | dict(self._facts) | facts)
+
+    async def finish(self, patience: float) -> None:
+        """Wait for those that run, at most `patience` seconds."""
+        with trio.move_on_after(patience):
+            while self._running:
+                self._idle = trio.Event()
+                await self._idle.wait()
+
+    async def _run(self, event: str, program: str, facts: Mapping[str, str]) -> None:
+        environment = os.environ | {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
+        try:
+            with trio.move_on_after(TIMEOUT) as deadline:
+                done = await trio.run_process(
+                    [program], env=environment, stdin=subprocess.DEVNULL, capture_stdout=True, stderr=subprocess.STDOUT,
+                    check=False,
+                )  # fmt: skip
+            if deadline.cancelled_caught:
+                self._log.warning("hook ended, it took too long", on=event, program=program, seconds=TIMEOUT)
+            elif done.returncode:
+                output = escape(done.stdout.decode(errors="replace")[-OUTPUT_SHOWN:].strip(), OUTPUT_SHOWN)
+                self._log.warning("hook failed", on=event, program=program, status=done.returncode, output=output)
+        except OSError as error:
+            self._log.warning("hook can't be run", on=event, program=program, why=error.strerror)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()

@@ -1,0 +1,210 @@
+"""The launcher: one guest's QEMU and its daemon in one process, from the start to the reason of the end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Final, assert_never
+
+import trio
+from attrs import field, frozen
+
+from vchannel import GuestCommand
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.guest import Guest, State
+from vhostcomm.config import Config
+from vhostcomm.daemon import Daemon
+from vhostcomm.hooks import Hooks
+from vhostcomm.logs import Log
+from vhostcomm.qemu import (
+    Ending,
+    EndKind,
+    Grace,
+    Machine,
+    Notice,
+    OutputLine,
+    Panicked,
+    PowerOff,
+    Qemu,
+    QmpEvent,
+    QmpLost,
+    Rebooted,
+    Restart,
+    RestartPolicy,
+    Restarts,
+    SerialTerminal,
+    StageBegun,
+    Started,
+)
+from vhostcomm.qemu.stopping import DEFAULT_GRACE
+
+HOOK_PATIENCE: Final = 5.0
+"""Seconds that the end of the launcher waits for hooks that still run."""
+
+
+@frozen
+class Launch:
+    """What to launch, and how.
+
+    Args:
+        machine: the machine.
+        argv: its command.
+        config: whom to serve: one guest.
+        grace: seconds for a stop, all stages together.
+        restart: when to start QEMU again.
+        hooks: programs to run when something happens, by event.
+    """
+
+    machine: Machine
+    argv: list[str]
+    config: Config
+    grace: float = DEFAULT_GRACE
+    restart: RestartPolicy = field(factory=RestartPolicy)
+    hooks: tuple[tuple[str, str], ...] = ()
+
+
+class Launcher:
+    """Runs a guest: its daemon, its QEMU, and the stop when it is asked for."""
+
+    def __init__(self, launch: Launch, log: Log) -> None:
+        self._launch = launch
+        self._log = log
+        self._daemon = Daemon(launch.config, log)
+        self._restarts = Restarts(launch.restart)
+        self._qemu: Qemu | None = None
+        self._stop_why = ""
+        self._stop = trio.Event()
+        self._ever_ready = False
+        facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
+        self._hooks = Hooks(launch.hooks, facts, log)
+
+    async def run(self) -> Ending:
+        """Run until the guest is done. Returns how it ended, the last time.
+
+        Raises:
+            ServeError: its socket can't be had.
+            QemuError: QEMU can't be run.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._heed, signals)
+                async with trio.open_nursery() as serving:
+                    # Bound before QEMU is spawned: it must not find nobody there.
+                    await serving.start(self._daemon.run)
+                    self._guest.listeners.append(self._on_guest)
+                    await nursery.start(self._hooks.run)
+                    ending = await self._run_again_and_again()
+                    await self._daemon.stop()
+                    await self._hooks.finish(HOOK_PATIENCE)
+                    serving.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
+        return ending
+
+    def stop(self, why: str) -> None:
+        """Ask for a stop; asked again, it is hurried."""
+        if self._stop.is_set():
+            self._log.warning("hurrying", why=why)
+            if self._qemu:
+                self._qemu.hurry()
+            return
+        self._stop_why = why
+        self._log.info("stopping", why=why)
+        self._stop.set()
+
+    @property
+    def _guest(self) -> Guest:
+        (guest,) = self._daemon.guests.values()
+        return guest
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            self.stop(signal.Signals(number).name)
+
+    async def _run_again_and_again(self) -> Ending:
+        while True:
+            ending = await self._run_once()
+            if self._stop.is_set():
+                return ending
+            decision = self._restarts.after(ending, trio.current_time())
+            if not isinstance(decision, Restart):
+                if ending.exit_code:
+                    self._log.info("not started again", why=decision.why)
+                return ending
+            self._log.warning("starting again", seconds=decision.delay, number=decision.number)
+            with trio.move_on_after(decision.delay):
+                await self._stop.wait()
+                return ending
+
+    async def _run_once(self) -> Ending:
+        self._ever_ready = False
+        qemu = Qemu(
+            self._launch.argv, self._on_notice, terminal=isinstance(self._launch.machine.serial, SerialTerminal)
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(qemu.run)
+            self._qemu = qemu
+            nursery.start_soon(self._stop_when_asked, qemu)
+            ending = await qemu.wait()
+            nursery.cancel_scope.cancel()
+        self._qemu = None
+        self._tell_ending(ending)
+        return ending
+
+    async def _stop_when_asked(self, qemu: Qemu) -> None:
+        await self._stop.wait()
+        self._hooks.happened("stopping", why=self._stop_why)
+        poweroff: PowerOff | None = self._power_off if self._guest.state is State.READY else None
+        await qemu.stop(poweroff, grace=Grace.split(self._launch.grace, ready=poweroff is not None))
+
+    async def _power_off(self) -> None:
+        """The guest's own power-off. That the connection ends before the answer is as good as one."""
+        try:
+            await self._daemon.call(self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace)
+        except CallError as error:
+            if error.outcome is not Outcome.LOST:
+                raise
+        self._log.info("the guest powers itself off")
+
+    # -- what happens
+
+    def _on_guest(self, guest: Guest, what: str) -> None:
+        if what == "ready":
+            self._ever_ready = True
+            self._hooks.happened("ready", serial=guest.identity.serial)
+
+    def _on_notice(self, notice: Notice) -> None:
+        match notice:
+            case Started(pid, version):
+                self._log.info("QEMU runs", pid=pid, version=version)
+            case OutputLine(text):
+                self._log.warning("QEMU says", text=text)
+            case Rebooted(by_guest, count):
+                self._log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
+                self._guest.restarted()
+                self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
+            case Panicked():
+                self._log.error("the guest's kernel panicked")
+            case QmpLost(why):
+                self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
+            case StageBegun(stage, seconds, why):
+                self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
+            case QmpEvent(name):
+                self._log.debug("QMP", name=name, data=notice.data)
+            case _:
+                assert_never(notice)
+
+    def _tell_ending(self, ending: Ending) -> None:
+        facts = {"why": str(ending), "kind": ending.kind.value, "code": ending.code}
+        if ending.exit_code == 0:
+            self._log.info("QEMU ended", **facts)
+        else:
+            self._log.error("QEMU ended", **facts)
+        crashed = ending.kind in {EndKind.CRASHED, EndKind.PANICKED, EndKind.FAILED_TO_START}
+        self._hooks.happened("crashed" if crashed else "stopped", **{key: str(value) for key, value in facts.items()})
+
+
+def tell_report(ending: Ending) -> None:
+    """For people: how it went wrong, QEMU's last words, the command to paste."""
+    if ending.exit_code:
+        print(f"vhostcomm: {ending.report()}", file=sys.stderr)  # noqa: T201

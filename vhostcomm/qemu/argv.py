@@ -1,0 +1,265 @@
+"""The machine in QEMU's spelling: the genuine host's (QEMU 2.x, 2022) in that of QEMU 7.2 and later."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, assert_never
+
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu.capabilities import Capabilities, MemoryLock
+from vhostcomm.qemu.machine import (
+    FIRST_DATA_SLOT,
+    Accelerator,
+    AnyDisk,
+    BridgeNet,
+    Disk,
+    Machine,
+    PanicDevice,
+    SerialFile,
+    SerialTerminal,
+    TapNet,
+    UserNet,
+    Vchannel,
+)
+
+NET_SLOT: Final = 0x2
+SERIAL_SLOT: Final = 0x3
+BALLOON_SLOT: Final = 0x4
+BOOT_SLOT: Final = 0xA
+SYSTEM_SLOT: Final = 0xB
+RNG_SLOT: Final = 0x1C
+PANIC_SLOT: Final = 0x1E
+"""The genuine machine has no such device; nothing else is here, and on q35 neither (0x1f is the chipset's)."""
+
+VHOST_SETTINGS: Final = {
+    "virtqueue_size": "256",
+    "cmd_per_lun": "250",
+    "set_driverok": "off",
+    "num_queues": "1",
+    "max_sectors": "16384",
+    "boot_tpgt": "1",
+}
+"""The genuine host's. set_driverok is of its own QEMU, so each is given only to one that knows it."""
+
+_SANDBOX: Final = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
+
+
+def build(machine: Machine, can: Capabilities) -> list[str]:
+    """The command that runs a machine.
+
+    Args:
+        machine: to be run.
+        can: what this QEMU can do.
+
+    Raises:
+        QemuError: this QEMU can't; says what is missing.
+
+    """
+    return [*can.program.command, *_Builder(machine, can).arguments()]
+
+
+def format_command(argv: Sequence[str]) -> str:
+    """A command to paste into a shell: each option with its value on a line of its own."""
+    lines: list[list[str]] = [[]]
+    for word in argv:
+        if word.startswith("-") and lines[-1]:
+            lines.append([])
+        lines[-1].append(shlex.quote(word))
+    return " \\\n    ".join(" ".join(line) for line in lines)
+
+
+class _Builder:
+    def __init__(self, machine: Machine, can: Capabilities) -> None:
+        self._machine = machine
+        self._can = can
+        self._bus = self._root_bus()
+
+    def arguments(self) -> Iterator[str]:
+        machine = self._machine
+        yield from ("-name", _options("", {"guest": machine.name}))
+        if machine.uuid:
+            yield from ("-uuid", str(machine.uuid))
+        yield from ("-nodefaults", "-no-user-config", "-display", "none")
+        yield from self._board()
+        yield from self._clocks()
+        yield from ("-boot", "strict=on")
+        if machine.no_reboot:
+            yield "-no-reboot"
+        yield from self._sandbox()
+        yield from self._direct_kernel()
+        yield from self._devices()
+        if machine.qmp:
+            yield from _chardev("socket", "charmonitor", {"path": machine.qmp, "server": "on", "wait": "off"})
+            yield from ("-qmp", "chardev:charmonitor")  # -mon is deprecated since 11.1, its successor is not in 10
+        yield from machine.extra
+
+    def _root_bus(self) -> str:
+        kind = self._machine.machine_type
+        if kind not in self._can.machines:
+            raise QemuError(
+                f"{self._can.program.path} has no machine type {kind}; {self._can.program.path} -machine help"
+            )
+        if kind == "pc" or kind.startswith("pc-i440fx-"):
+            return "pci.0"
+        if kind == "q35" or kind.startswith("pc-q35-"):
+            return "pcie.0"
+        raise QemuError(f"machine type {kind}: the guest finds its disks by PCI slot; take pc or q35")
+
+    def _board(self) -> Iterator[str]:
+        machine = self._machine
+        properties = {"accel": machine.accelerator.value, "usb": "off"}
+        if self._can.hpet_property:
+            properties["hpet"] = "off"
+        yield from ("-machine", _options(machine.machine_type, properties))
+        yield from ("-cpu", machine.cpu or ("host" if machine.accelerator is Accelerator.KVM else "max"))
+        yield from ("-smp", f"{machine.cpus},sockets=1,cores={machine.cpus},threads=1")
+        yield from ("-m", str(machine.memory))
+        if machine.hugepages:
+            yield from ("-mem-path", machine.hugepages, "-mem-prealloc")
+        if machine.lock_memory:
+            match self._can.memory_lock:
+                case MemoryLock.OVERCOMMIT:
+                    yield from ("-overcommit", "mem-lock=on")
+                case MemoryLock.REALTIME:
+                    yield from ("-realtime", "mlock=on")
+                case None:
+                    raise QemuError(f"{self._can.program.path} can't lock memory; leave it out, or take another QEMU")
+                case _ as never:
+                    assert_never(never)
+
+    def _clocks(self) -> Iterator[str]:
+        # The genuine host's settings; each does nothing, without complaint, where TCG has no use for it.
+        if not self._can.hpet_property:
+            yield "-no-hpet"
+        yield from ("-rtc", "base=utc,clock=vm,driftfix=slew")
+        yield from ("-global", "kvm-pit.lost_tick_policy=discard")
+
+    def _sandbox(self) -> Iterator[str]:
+        if not (self._machine.sandbox and self._can.sandbox):
+            return
+        denied = dict(_SANDBOX)
+        if isinstance(self._machine.net, BridgeNet):
+            del denied["spawn"]  # QEMU has to start its bridge helper, after the sandbox is closed
+        yield from ("-sandbox", _options("on", denied))
+
+    def _direct_kernel(self) -> Iterator[str]:
+        if direct := self._machine.direct:
+            yield from ("-kernel", direct.kernel)
+            if direct.initrd:
+                yield from ("-initrd", direct.initrd)
+            if direct.append:
+                yield from ("-append", direct.append)
+
+    def _devices(self) -> Iterator[str]:
+        if self._machine.usb and self._bus == "pci.0" and "piix3-usb-uhci" in self._can.devices:
+            yield from self._device("piix3-usb-uhci", {"id": "usb", "bus": self._bus, "addr": "0x1.0x2"})
+        yield from self._network()
+        yield from self._vchannel()
+        yield from self._pci("virtio-balloon-pci", BALLOON_SLOT, {"id": "balloon0"})
+        yield from ("-object", "rng-random,id=objrng0,filename=/dev/urandom")
+        yield from self._pci("virtio-rng-pci", RNG_SLOT, {"id": "rng0", "rng": "objrng0"})
+        match self._machine.panic_device:
+            case None:
+                pass
+            case PanicDevice.PCI:
+                yield from self._pci("pvpanic-pci", PANIC_SLOT, {"id": "panic0"})
+            case PanicDevice.ISA:
+                yield from self._device("pvpanic", {"id": "panic0"})
+            case _ as never:
+                assert_never(never)
+        yield from self._console()
+        machine = self._machine
+        disks = [(BOOT_SLOT, "synoboot", machine.boot), (SYSTEM_SLOT, "synosys", machine.system)]
+        disks += [(FIRST_DATA_SLOT + n, f"userdata{n}", disk) for n, disk in enumerate(machine.data)]
+        for bootindex, (slot, name, disk) in enumerate(disks, start=1):
+            if disk:
+                yield from self._disk(disk, slot, name, bootindex)
+
+    def _network(self) -> Iterator[str]:
+        match self._machine.net:
+            case None:
+                return
+            case UserNet(forwards=forwards):
+                rules = [("hostfwd", f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}") for f in forwards]
+                yield from ("-netdev", _options("user", [("id", "hostnet0"), *rules]))
+            case TapNet(interface=interface, vhost=vhost):
+                # The scripts would be started as root, with the host's network in their hands.
+                options = {"id": "hostnet0", "ifname": interface, "script": "no", "downscript": "no"}
+                yield from ("-netdev", _options("tap", options | ({"vhost": "on"} if vhost else {})))
+            case BridgeNet(bridge=bridge):
+                yield from ("-netdev", _options("bridge", {"id": "hostnet0", "br": bridge}))
+            case _ as never:
+                assert_never(never)
+        properties = {"id": "net0", "netdev": "hostnet0"}
+        if self._machine.mac:
+            properties["mac"] = self._machine.mac
+        # Strict boot never boots from the network, and without its ROM no ipxe package is needed.
+        yield from self._pci("virtio-net-pci", NET_SLOT, properties | {"romfile": ""})
+
+    def _vchannel(self) -> Iterator[str]:
+        yield from self._pci("virtio-serial-pci", SERIAL_SLOT, {"id": "virtio-serial0"})
+        if channel := self._machine.vchannel:
+            yield from _chardev("socket", "charchannel0", {"path": channel.path} | self._attachment(channel))
+            # The id is what QMP's VSERPORT_CHANGE names.
+            yield from self._device(
+                "virtserialport",
+                {"bus": "virtio-serial0.0", "nr": "1", "chardev": "charchannel0", "id": "channel0", "name": "vchannel"},
+            )
+
+    def _attachment(self, channel: Vchannel) -> dict[str, str]:
+        if channel.server:
+            return {"server": "on", "wait": "off"}
+        if self._can.reconnect_ms:
+            return {"reconnect-ms": str(max(1, round(channel.reconnect * 1000)))}
+        if self._can.reconnect:
+            return {"reconnect": str(max(1, math.ceil(channel.reconnect)))}
+        raise QemuError(f"{self._can.program.path} can't reconnect a socket: take QEMU 7.2 or later")
+
+    def _console(self) -> Iterator[str]:
+        match self._machine.serial:
+            case None:  # still a port, for a kernel with console=ttyS0
+                yield from _chardev("null", "charserial0", {})
+            case SerialTerminal():
+                yield from _chardev("stdio", "charserial0", {"signal": "on"})
+            case SerialFile(path=path):
+                yield from _chardev("file", "charserial0", {"path": path, "append": "on"})
+            case _ as never:
+                assert_never(never)
+        yield from self._device("isa-serial", {"chardev": "charserial0", "id": "serial0"})
+
+    def _disk(self, disk: AnyDisk, slot: int, name: str, bootindex: int) -> Iterator[str]:
+        if not isinstance(disk, Disk):
+            settings = {key: value for key, value in VHOST_SETTINGS.items() if key in self._can.vhost_scsi}
+            properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn}
+            yield from self._pci("vhost-scsi-pci", slot, properties | settings | {"bootindex": str(bootindex)})
+            return
+        yield from self._pci("virtio-scsi-pci", slot, {"id": f"hw-{name}"})
+        # An absolute path, or one with ./, is never taken for a protocol such as nbd:.
+        path = disk.path if disk.path.startswith("/") else f"./{disk.path}"
+        drive = {"file": path, "if": "none", "id": f"drive-{name}", "format": disk.format.value}
+        yield from ("-drive", _options("", drive | ({"snapshot": "on"} if disk.snapshot else {})))
+        address = {"bus": f"hw-{name}.0", "channel": "0", "scsi-id": "0", "lun": "0"}
+        yield from self._device(
+            "scsi-hd", address | {"drive": f"drive-{name}", "id": name, "bootindex": str(bootindex)}
+        )
+
+    def _pci(self, driver: str, slot: int, properties: Mapping[str, str]) -> Iterator[str]:
+        yield from self._device(driver, dict(properties) | {"bus": self._bus, "addr": f"{slot:#x}"})
+
+    def _device(self, driver: str, properties: Mapping[str, str]) -> Iterator[str]:
+        if driver not in self._can.devices:
+            raise QemuError(f"{self._can.program.path} has no device {driver}; take a QEMU built for x86_64 with it")
+        yield from ("-device", _options(driver, properties))
+
+
+def _chardev(backend: str, name: str, options: Mapping[str, str]) -> tuple[str, str]:
+    return "-chardev", _options(backend, {"id": name} | dict(options))
+
+
+def _options(first: str, rest: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
+    """``first,key=value,…``; a comma in a value is doubled, which is all that QEMU wants escaped."""
+    pairs = rest.items() if isinstance(rest, Mapping) else rest
+    words = [f"{key}={value.replace(',', ',,')}" for key, value in pairs]
+    return ",".join([first, *words] if first else words)

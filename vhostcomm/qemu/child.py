@@ -1,0 +1,176 @@
+"""A child process that dies with this one, and whose end is awaited without polling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu.terminal import lent_terminal
+
+TAIL_LINES: Final = 20
+"""Lines of output that are kept: QEMU's complaint is one to three, a failed assertion's trace some more."""
+
+LINE_LIMIT: Final = 4096
+"""Bytes of output that may come without a newline before they count as a line."""
+
+DEATH_PATIENCE: Final = 5.0
+"""Seconds for a killed process to go. Longer means that it hangs in the kernel, on storage for instance."""
+
+LAST_WORDS: Final = 1.0
+"""Seconds to wait for the rest of the output: a helper of the program's may still hold its pipe open."""
+
+_STEP: Final = str(Path(__file__).with_name("die_with_parent.py"))
+
+
+class Child:
+    """A running program. Made by `spawn`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], pidfd: int, output: trio.lowlevel.FdStream) -> None:
+        self._process = process
+        self._pidfd = pidfd
+        self._output = output
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.code: int | None = None
+        """The exit code, or minus the signal's number; None while it runs."""
+        self._output_ended = trio.Event()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines of its output that were read."""
+        return tuple(self._tail)
+
+    async def wait(self) -> int:
+        """Wait for the end and return `code`. One task at a time."""
+        if self.code is None:
+            # By its descriptor: a pid may be somebody else's by the time it is looked at.
+            await trio.lowlevel.wait_readable(self._pidfd)
+            self._reap()
+        assert self.code is not None
+        return self.code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens when the process has ended."""
+        if self.code is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def read_output(self, tell: Callable[[str], None]) -> None:
+        """Read what it writes until it ends, a line at a time, each escaped and without its newline.
+
+        Has to run as long as the process does: it stops when nobody reads its pipe.
+        """
+        rest = b""
+        async for piece in self._output:
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > LINE_LIMIT:
+                lines.append(rest)
+                rest = b""
+            for line in lines:
+                self._take_line(line, tell)
+        if rest:
+            self._take_line(rest, tell)
+        self._output_ended.set()
+
+    async def last_words(self) -> None:
+        """Wait until it has ended and `read_output` has read everything, for at most `LAST_WORDS` seconds."""
+        with trio.move_on_after(LAST_WORDS):
+            await self.wait()
+            await self._output_ended.wait()
+
+    async def kill(self) -> None:
+        """Send SIGKILL and wait for the end, for at most `DEATH_PATIENCE` seconds, cancelled or not."""
+        self.send_signal(signal.SIGKILL)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + DEATH_PATIENCE):
+            await self.wait()
+
+    def close(self) -> None:
+        self._output.close()
+        os.close(self._pidfd)
+
+    def _take_line(self, line: bytes, tell: Callable[[str], None]) -> None:
+        text = line[:LINE_LIMIT].rstrip(b"\r").decode(errors="backslashreplace")
+        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        self._tail.append(text)
+        tell(text)
+
+    def _reap(self) -> None:
+        found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        assert found is not None
+        self.code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        self._process.returncode = self.code  # else Popen would look for the pid later, which may be another's
+
+
+@asynccontextmanager
+async def spawn(argv: Sequence[str], *, pass_fds: Collection[int] = (), terminal: bool = False) -> AsyncIterator[Child]:
+    """Start a program; at the end of the block it is killed if it still runs, and reaped.
+
+    It is killed by the kernel when this process dies, even of SIGKILL. It is in a session of its
+    own: a Ctrl-C in the terminal reaches this process alone. Standard error is read by
+    `Child.read_output`; so is standard output, unless the program has the terminal.
+
+    Args:
+        argv: the program and its arguments.
+        pass_fds: descriptors that it inherits, under the same numbers.
+        terminal: whether it has this process's standard input and output. The terminal's settings
+            are put back at the end, since a killed program doesn't.
+
+    Raises:
+        QemuError: this system has no pidfd (Linux before 5.3, or a container that forbids it).
+        RuntimeError: called outside the main thread.
+
+    """
+    if threading.current_thread() is not threading.main_thread():
+        # The death signal comes when the *thread* that forked ends: a trio worker's does after 10 s of idling.
+        raise RuntimeError("spawn() outside the main thread: the child would be killed when this thread ends")
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited; the kernel would throw exit codes away
+    with ExitStack() as stack:
+        stdin, stdout = stack.enter_context(lent_terminal()) if terminal else (None, None)
+        child = _start(argv, pass_fds, stdin, stdout)
+        try:
+            yield child
+        finally:
+            if child.code is None:
+                await child.kill()
+            child.close()
+
+
+def _start(argv: Sequence[str], pass_fds: Collection[int], stdin: int | None, stdout: int | None) -> Child:
+    reading, writing = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the arguments are built, or the user's own
+            [sys.executable, "-I", "-S", _STEP, str(os.getpid()), *argv],
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=writing if stdout is None else stdout,
+            stderr=writing,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError as error:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        raise QemuError(f"pidfd_open: {error.strerror}; Linux 5.3 or later is needed, with this call allowed") from None
+    return Child(process, pidfd, trio.lowlevel.FdStream(reading))

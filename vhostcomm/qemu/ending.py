@@ -1,0 +1,198 @@
+"""Why a QEMU ended, told from what it said, how it ended and what was asked of it.
+
+Its exit code says little: 0 is a guest's own power-off, a reboot with `-no-reboot`, a panic, `quit`
+and every signal that it catches.
+"""
+
+from __future__ import annotations
+
+import signal
+from enum import Enum, IntEnum
+from typing import Final
+
+from attrs import frozen
+
+REBOOT_WINDOW: Final = 1.0
+"""Seconds in which resets count as one reboot: Linux tries several ways, and QEMU tells each (three, measured)."""
+
+
+class Stage(IntEnum):
+    """What is done to stop a guest, the gentlest first."""
+
+    POWEROFF = 1
+    POWERDOWN = 2
+    QUIT = 3
+    TERMINATE = 4
+    KILL = 5
+
+    @property
+    def means(self) -> str:
+        return _MEANS[self]
+
+
+_MEANS: Final = {
+    Stage.POWEROFF: "the guest's own power-off, through the vchannel",
+    Stage.POWERDOWN: "the power button (system_powerdown)",
+    Stage.QUIT: "QMP quit",
+    Stage.TERMINATE: "SIGTERM",
+    Stage.KILL: "SIGKILL",
+}
+
+
+class EndKind(Enum):
+    """How it ended."""
+
+    POWERED_OFF = "powered-off"
+    REBOOTED = "rebooted"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    PANICKED = "panicked"
+    QUIT_FROM_OUTSIDE = "quit-from-outside"
+    SIGNALLED = "signalled"
+    CRASHED = "crashed"
+    FAILED_TO_START = "failed-to-start"
+
+
+EXIT_CODES: Final = {
+    EndKind.POWERED_OFF: 0,  # the guest shut itself down
+    EndKind.REBOOTED: 0,  # it rebooted, where that was to end QEMU
+    EndKind.STOPPED: 0,  # by us, with anything up to SIGTERM
+    EndKind.FAILED_TO_START: 3,
+    EndKind.PANICKED: 4,
+    EndKind.CRASHED: 5,  # a signal, SIGKILL from elsewhere too; an exit code; 0 without a reason
+    EndKind.QUIT_FROM_OUTSIDE: 6,  # somebody else's QMP
+    EndKind.SIGNALLED: 7,  # somebody else's SIGTERM, SIGINT or SIGHUP
+    EndKind.KILLED: 8,  # by us, SIGKILL: what QEMU hadn't written to its disks is lost
+}
+"""A launcher's exit code for each ending. 1 and 2 are other errors: see `vhostcomm.errors`."""
+
+
+@frozen
+class Ending:
+    """One run of QEMU, over.
+
+    Args:
+        kind: how.
+        code: QEMU's exit code, or minus a signal's number.
+        reason: of QMP's last SHUTDOWN event; "" when there was none.
+        stage: how far we went in stopping it; None when we didn't.
+        why: what else is known, such as the greeting that never came; "" mostly.
+        last_lines: of its output.
+        command: to paste into a shell.
+
+    """
+
+    kind: EndKind
+    code: int
+    reason: str = ""
+    stage: Stage | None = None
+    why: str = ""
+    last_lines: tuple[str, ...] = ()
+    command: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.kind]
+
+    def __str__(self) -> str:
+        """One sentence."""
+        text = self._text()
+        return f"{text} ({self.why})" if self.why else text
+
+    def report(self) -> str:
+        """The sentence and, where something went wrong, QEMU's last words and the command, over several lines."""
+        text = str(self)
+        if self.exit_code and self.last_lines:
+            text += "\n  QEMU's last words:" + "".join(f"\n    {line}" for line in self.last_lines)
+        if self.kind in {EndKind.CRASHED, EndKind.FAILED_TO_START}:
+            text += f"\n  to try it by hand:\n{self.command}"
+        return text
+
+    def _text(self) -> str:
+        match self.kind:
+            case EndKind.POWERED_OFF:
+                return "the guest powered itself off"
+            case EndKind.REBOOTED:
+                return "the guest rebooted, and that ends it here"
+            case EndKind.STOPPED:
+                return f"stopped, by {self.stage.means}" if self.stage else "stopped"
+            case EndKind.KILLED:
+                return "killed by us; what QEMU had not written to its disks yet is lost"
+            case EndKind.PANICKED:
+                return "the guest's kernel panicked"
+            case EndKind.QUIT_FROM_OUTSIDE:
+                return f"somebody else ended QEMU ({self.reason})"
+            case EndKind.SIGNALLED:
+                return "somebody else ended QEMU with a signal (SIGTERM, SIGINT or SIGHUP)"
+            case EndKind.CRASHED if self.code == -signal.SIGKILL:
+                return "QEMU was killed by SIGKILL; by hand, or by the kernel for want of memory"
+            case EndKind.CRASHED if self.code == 0:
+                return "QEMU ended without saying why"
+            case EndKind.CRASHED:
+                return f"QEMU crashed: {code_name(self.code)}"
+            case EndKind.FAILED_TO_START:
+                return f"QEMU did not start: {code_name(self.code)}"
+
+
+def code_name(code: int) -> str:
+    """An exit code, or minus a signal's number, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def classify(*, started: bool, code: int, reason: str, panicked: bool, stage: Stage | None) -> EndKind:
+    """Tell how a QEMU ended.
+
+    Args:
+        started: whether QMP had answered.
+        code: its exit code, or minus a signal's number.
+        reason: of the last SHUTDOWN event; "" without one.
+        panicked: whether GUEST_PANICKED was seen.
+        stage: how far we had gone in stopping it; None when we didn't.
+
+    """
+    if code == -signal.SIGKILL and stage is Stage.KILL:
+        return EndKind.KILLED
+    if not started:
+        # Before its handlers are in place, SIGTERM simply kills.
+        return EndKind.STOPPED if stage and code in {0, -signal.SIGTERM} else EndKind.FAILED_TO_START
+    if code < 0:
+        return EndKind.CRASHED
+    if reason == "guest-panic" or (panicked and not reason):
+        return EndKind.PANICKED  # whatever the code: -action panic=exit-failure makes it 1
+    if code > 0:
+        return EndKind.CRASHED
+    match reason:
+        case "guest-shutdown":
+            return EndKind.STOPPED if stage else EndKind.POWERED_OFF
+        case "guest-reset":
+            return EndKind.STOPPED if stage else EndKind.REBOOTED
+        case "host-qmp-quit":
+            return EndKind.STOPPED if stage and stage >= Stage.QUIT else EndKind.QUIT_FROM_OUTSIDE
+        case "host-signal":
+            return EndKind.STOPPED if stage and stage >= Stage.TERMINATE else EndKind.SIGNALLED
+        case "host-ui":
+            return EndKind.QUIT_FROM_OUTSIDE
+        case _:
+            return EndKind.STOPPED if stage and not reason else EndKind.CRASHED
+
+
+class RebootCounter:
+    """Makes reboots of resets."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = float("-inf")
+
+    def reset(self, now: float) -> bool:
+        """Take a reset at `now` seconds; whether it begins a reboot, or belongs to the last one."""
+        # Measured from a reboot's first reset: a guest that resets for ever shows as one a second.
+        if now - self._last < REBOOT_WINDOW:
+            return False
+        self._last = now
+        self.count += 1
+        return True

@@ -1,0 +1,265 @@
+"""The machine to run, as values: what it consists of, not how QEMU spells it.
+
+A value that could turn into options of its own is refused where it is made.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+from attrs import Attribute, field, frozen
+
+from vhostcomm.errors import QemuError
+
+SOCKET_PATH_LIMIT: Final = 107
+"""Bytes in a unix socket's path: the kernel's field has 108, with its NUL."""
+
+FIRST_DATA_SLOT: Final = 0xC
+DATA_SLOTS: Final = 0x1C - FIRST_DATA_SLOT
+"""Data disks have the PCI slots from 0xc up to the random generator's at 0x1c."""
+
+
+def _fits(pattern: str, what: str) -> Callable[[Any, Attribute[str], str], None]:
+    expression = re.compile(pattern)
+
+    def check(_: Any, attribute: Attribute[str], value: str) -> None:
+        if not expression.fullmatch(value):
+            raise QemuError(f"{attribute.name} is {value!a}: {what}")
+
+    return check
+
+
+def _within(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
+    def check(_: Any, attribute: Attribute[Any], value: float) -> None:
+        if not low <= value <= high:
+            raise QemuError(f"{attribute.name} is {value}: it is {low} to {high}")
+
+    return check
+
+
+def _path(_: Any, attribute: Attribute[str], value: str) -> None:
+    if not value or "\0" in value:
+        raise QemuError(f"{attribute.name} is {value!a}: not the name of a file")
+
+
+def _socket_path(instance: Any, attribute: Attribute[str], value: str) -> None:
+    _path(instance, attribute, value)
+    if (size := len(value.encode(errors="surrogateescape"))) > SOCKET_PATH_LIMIT:
+        raise QemuError(f"{value}: {size} bytes; a socket's path has at most {SOCKET_PATH_LIMIT}: choose a shorter one")
+
+
+def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
+    return lambda instance, attribute, value: None if value is None else check(instance, attribute, value)
+
+
+def _line(_: Any, attribute: Attribute[str], value: str) -> None:
+    if not value.isprintable():
+        raise QemuError(f"{attribute.name} is {value!a}: it is one line of text, without control characters")
+
+
+_interface = _fits(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", "the name of a network interface, 1 to 15 of A-Za-z0-9_.-")
+
+
+class Accelerator(Enum):
+    """What executes the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class PanicDevice(Enum):
+    """What the guest's kernel can tell of its panic through. Linux before 5.14 knows only the ISA one."""
+
+    PCI = "pvpanic-pci"
+    ISA = "pvpanic"
+
+
+class DiskFormat(Enum):
+    """How a disk's content lies in its file. Given, never guessed by QEMU: a guest could write another format."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@frozen
+class Disk:
+    """A disk in a file or a block device, behind a virtio-scsi controller of its own.
+
+    Args:
+        path: of the image.
+        format: of the image.
+        snapshot: what the guest writes goes to a temporary file and is lost at the end.
+
+    """
+
+    path: str = field(validator=_path)
+    format: DiskFormat = DiskFormat.RAW
+    snapshot: bool = False
+
+
+@frozen
+class VhostDisk:
+    """A disk of the kernel's SCSI target, as on the genuine host, by its name ``naa.…``."""
+
+    wwpn: str = field(validator=_fits(r"naa\.[0-9A-Fa-f-]{1,64}", "naa. and hexadecimal digits or a UUID"))
+
+
+AnyDisk = Disk | VhostDisk
+
+
+def _host_address(_: Any, attribute: Attribute[str], value: str) -> None:
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        raise QemuError(f"{attribute.name} is {value!a}: it is an IPv4 address of this host, 0.0.0.0 for all") from None
+
+
+@frozen
+class Forward:
+    """A port of this host that leads to one of the guest."""
+
+    host_port: int = field(validator=_within(1, 65535))
+    guest_port: int = field(validator=_within(1, 65535))
+    protocol: str = field(default="tcp", validator=_fits("tcp|udp", "it is tcp or udp"))
+    host_address: str = field(default="127.0.0.1", validator=_host_address)
+
+
+@frozen
+class UserNet:
+    """QEMU's own network behind NAT; the guest is reached through forwarded ports only."""
+
+    forwards: tuple[Forward, ...] = ()
+
+
+@frozen
+class TapNet:
+    """A tap interface that exists. `vhost` has the kernel move the packets; it needs /dev/vhost-net."""
+
+    interface: str = field(validator=_interface)
+    vhost: bool = False
+
+
+@frozen
+class BridgeNet:
+    """A tap interface on a bridge, made by QEMU's helper; /etc/qemu/bridge.conf has to allow the bridge."""
+
+    bridge: str = field(validator=_interface)
+
+
+Net = UserNet | TapNet | BridgeNet
+
+
+@frozen
+class SerialTerminal:
+    """The serial console is on QEMU's standard input and output. A Ctrl-C stays a signal."""
+
+
+@frozen
+class SerialFile:
+    """What the guest prints on its console is appended to a file."""
+
+    path: str = field(validator=_path)
+
+
+@frozen
+class Vchannel:
+    """The socket of the guest's vchannel port.
+
+    Args:
+        path: of the unix socket.
+        server: QEMU listens there, as on the genuine host. Otherwise it connects, again and again.
+        reconnect: seconds between its attempts; rounded up to whole ones for an old QEMU.
+
+    """
+
+    path: str = field(validator=_socket_path)
+    server: bool = False
+    reconnect: float = field(default=1.0, validator=_within(0, 3600))
+
+
+@frozen
+class DirectKernel:
+    """A kernel that starts without the boot disk's loader."""
+
+    kernel: str = field(validator=_path)
+    initrd: str | None = field(default=None, validator=_optional(_path))
+    append: str = field(default="", validator=_line)
+
+
+@frozen
+class Machine:
+    """Everything about one virtual machine.
+
+    Args:
+        name: for people; in the process list, for instance.
+        uuid: the machine's, in its SMBIOS.
+        memory: MiB.
+        cpus: virtual processors.
+        accelerator: which.
+        machine_type: ``pc``, ``q35`` or a version of them.
+        cpu: processor model with its flags; the host's with KVM, everything emulated with TCG when None.
+        boot: ``synoboot``, at PCI slot 0xa.
+        system: ``sda``, at 0xb.
+        data: ``sdb`` and on, from 0xc.
+        net: what the network card is connected to; None for no card.
+        mac: the card's address.
+        serial: the console; None where nobody listens.
+        vchannel: the port's socket; None for no port.
+        direct: a kernel to start.
+        hugepages: a hugetlbfs folder that memory is taken from, at once.
+        lock_memory: keep all memory from being swapped out. Needs a high RLIMIT_MEMLOCK.
+        panic_device: what tells QEMU of a guest's panic.
+        usb: the genuine machine's USB controller, where the machine type and QEMU have it.
+        no_reboot: a guest's reboot ends QEMU.
+        sandbox: forbid QEMU system calls that it doesn't need, where it can.
+        qmp: a socket for other QMP clients than the supervisor.
+        extra: arguments of one's own, last.
+
+    """
+
+    memory: int = field(default=1024, validator=_within(16, 1 << 24))
+    cpus: int = field(default=1, validator=_within(1, 1024))
+    accelerator: Accelerator = Accelerator.TCG
+    machine_type: str = field(default="pc", validator=_fits(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a name of A-Za-z0-9_.-"))
+    name: str = field(default="vdsm", validator=_line)
+    uuid: uuid.UUID | None = None
+    cpu: str | None = field(
+        default=None, validator=_optional(_fits(r"[A-Za-z0-9][A-Za-z0-9_.,=+:-]*", "a processor model and its flags"))
+    )
+    boot: AnyDisk | None = None
+    system: AnyDisk | None = None
+    data: tuple[AnyDisk, ...] = field(default=())
+    net: Net | None = None
+    mac: str | None = field(
+        default=None,
+        validator=_optional(_fits("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", "six pairs of hexadecimal digits")),
+    )
+    serial: SerialTerminal | SerialFile | None = None
+    vchannel: Vchannel | None = None
+    direct: DirectKernel | None = None
+    hugepages: str | None = field(default=None, validator=_optional(_path))
+    lock_memory: bool = False
+    panic_device: PanicDevice | None = PanicDevice.PCI
+    usb: bool = True
+    no_reboot: bool = False
+    sandbox: bool = True
+    qmp: str | None = field(default=None, validator=_optional(_socket_path))
+    extra: tuple[str, ...] = field(default=())
+
+    @data.validator
+    def _check_data(self, _: Attribute[tuple[AnyDisk, ...]], value: tuple[AnyDisk, ...]) -> None:
+        if len(value) > DATA_SLOTS:
+            raise QemuError(f"{len(value)} data disks: the guest knows disks by PCI slot, and {DATA_SLOTS} are free")
+
+    @extra.validator
+    def _check_extra(self, _: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+        for word in value:
+            if "\0" in word:
+                raise QemuError(f"QEMU argument {word!a}: it has a NUL in it")
+            if word in {"-daemonize", "--daemonize"}:
+                raise QemuError(f"QEMU argument {word}: QEMU would leave its supervisor; start vhostcomm as a service")

@@ -1,0 +1,265 @@
+"""QMP, QEMU's machine protocol: lines of JSON over a stream.
+
+QemuError
+└── QmpError             the peer doesn't speak QMP
+    ├── QmpCommandError  QEMU refused a command: its class and description
+    ├── QmpTimeoutError  no answer in time: QEMU hangs, or is stopped
+    └── QmpClosedError   the connection is gone, mostly with QEMU
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+import trio
+from attrs import define, field, frozen
+
+from vhostcomm.errors import QemuError
+
+LINE_LIMIT: Final = 1 << 20
+"""Bytes in one message. The largest answer asked for here (every option of QEMU 11) has 20 KiB."""
+
+EVENT_BUFFER: Final = 256
+"""Events that wait for their reader; more are dropped and counted, so that replies go on."""
+
+PATIENCE: Final = 5.0
+"""Seconds to wait for a reply. QEMU answers within milliseconds, unless its main loop hangs."""
+
+_CHUNK: Final = 1 << 16
+
+
+class QmpError(QemuError):
+    """The peer doesn't do what QMP says."""
+
+
+class QmpCommandError(QmpError):
+    """QEMU refused a command. `kind` is QEMU's class, such as GenericError; `description` is for people."""
+
+    def __init__(self, command: str, kind: str, description: str) -> None:
+        self.command = command
+        self.kind = kind
+        self.description = description
+        super().__init__(f"QMP {command}: {description} ({kind})")
+
+
+class QmpTimeoutError(QmpError):
+    """Nothing came in time."""
+
+
+class QmpClosedError(QmpError):
+    """The connection is closed."""
+
+
+@frozen
+class QmpEvent:
+    """Something that happened in QEMU.
+
+    Args:
+        name: such as ``SHUTDOWN``.
+        data: what belongs to it, as QEMU's documentation says.
+        time: seconds since 1970, by QEMU's clock; 0 when it says none.
+
+    """
+
+    name: str
+    data: dict[str, Any]
+    time: float
+
+
+@define(eq=False)
+class _Call:
+    """A command that waits for its reply; without one when the connection closed first."""
+
+    done: trio.Event = field(factory=trio.Event)
+    reply: dict[str, Any] | None = None
+
+
+class Qmp:
+    """One connection to QEMU; ``await nursery.start(qmp.run)`` makes it usable.
+
+    Args:
+        stream: connected. It is closed when `run` ends.
+        greeting_patience: seconds for the greeting and the negotiation. QEMU answers once the
+            machine is built, which takes a while with much preallocated memory; and a second
+            client of one socket gets no greeting until the first has left.
+        patience: seconds for each reply.
+
+    """
+
+    def __init__(
+        self, stream: trio.abc.Stream, *, greeting_patience: float = PATIENCE, patience: float = PATIENCE
+    ) -> None:
+        self._stream = stream
+        self._greeting_patience = greeting_patience
+        self._patience = patience
+        self._buffer = bytearray()
+        self._sending = trio.Lock()
+        self._calls: dict[int, _Call] = {}
+        self._last_id = 0
+        self.closed_because = "it isn't running yet: await nursery.start(qmp.run)"
+        """Why commands can't be sent; "" while they can."""
+        self._events_in, self.events = trio.open_memory_channel[QmpEvent](EVENT_BUFFER)
+        """Where events come out; it ends with the connection."""
+        self.events_dropped = 0
+        self.version = ""
+        """QEMU's version as it gives it, with the distribution's in parentheses."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Greet and negotiate, then read until the stream ends. Started when commands can be sent.
+
+        Raises:
+            QmpError: only before it is started: no greeting in time, or none at all. Afterwards
+                the reason is in the errors of `execute`.
+
+        """
+        try:
+            await self._negotiate()
+            self.closed_because = ""
+            task_status.started()
+            with suppress(QmpError):
+                while True:
+                    self._dispatch(await self._receive())
+        finally:
+            self.closed_because = self.closed_because or "its reader was cancelled"
+            self._events_in.close()
+            for call in self._calls.values():
+                call.done.set()
+            await trio.aclose_forcefully(self._stream)
+
+    async def execute(self, command: str, /, **arguments: Any) -> Any:
+        """Have QEMU execute a command.
+
+        Returns:
+            What stands under ``return`` in the reply, mostly a dict or a list.
+
+        Raises:
+            QmpCommandError: QEMU refused.
+            QmpTimeoutError: no reply within the patience; a late one is ignored.
+            QmpClosedError: the connection is closed, or closed meanwhile.
+
+        """
+        if self.closed_because:
+            raise QmpClosedError(f"QMP {command}: {self.closed_because}")
+        self._last_id = number = self._last_id + 1
+        self._calls[number] = call = _Call()
+        try:
+            with trio.move_on_after(self._patience) as scope:
+                await self._send({"execute": command, "arguments": arguments, "id": number})
+                await call.done.wait()
+        finally:
+            del self._calls[number]
+        if scope.cancelled_caught:
+            raise QmpTimeoutError(f"QMP {command}: no reply within {self._patience:g} s; QEMU hangs or is stopped")
+        if call.reply is None:
+            raise QmpClosedError(f"QMP {command}: {self.closed_because}")
+        return _returned(command, call.reply)
+
+    async def _negotiate(self) -> None:
+        with trio.move_on_after(self._greeting_patience) as scope:
+            greeting = (await self._receive()).get("QMP")
+            if not isinstance(greeting, dict):
+                self._close("what came first is not QMP's greeting")
+            self.version = _version(greeting)
+            await self._send({"execute": "qmp_capabilities", "id": 0})
+            while (reply := await self._receive()).get("id") != 0:
+                pass
+            _returned("qmp_capabilities", reply)
+        if scope.cancelled_caught:
+            raise QmpTimeoutError(
+                f"no QMP greeting within {self._greeting_patience:g} s; QEMU hangs, or has another QMP client already"
+            )
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        async with self._sending:
+            try:
+                await self._stream.send_all(json.dumps(message).encode() + b"\n")
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise QmpClosedError(self.closed_because or "QEMU closed the QMP connection") from None
+            except trio.Cancelled:
+                # Half of it may be on its way, and anything behind would be taken for the rest.
+                self.closed_because = "a command was given up while it was being sent"
+                await trio.aclose_forcefully(self._stream)
+                raise
+
+    async def _receive(self) -> dict[str, Any]:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > LINE_LIMIT:
+                self._close(f"a message of more than {LINE_LIMIT} bytes from QEMU")
+            try:
+                piece = await self._stream.receive_some(_CHUNK)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                piece = b""
+            if not piece:
+                self._close("QEMU closed the QMP connection")
+            self._buffer += piece
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            self._close(f"not a message of QMP: {line[:60]!a}")
+        return message
+
+    def _close(self, why: str) -> NoReturn:
+        self.closed_because = self.closed_because or why
+        raise QmpClosedError(why)
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        name = message.get("event")
+        if isinstance(name, str):
+            data, when = message.get("data"), message.get("timestamp")
+            event = QmpEvent(name, data if isinstance(data, dict) else {}, _seconds(when))
+            try:
+                self._events_in.send_nowait(event)
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                self.events_dropped += 1
+            return
+        number = message.get("id")
+        call = self._calls.get(number) if isinstance(number, int) else None
+        if call is not None:
+            call.reply = message
+            call.done.set()
+
+
+async def connect(path: str) -> trio.SocketStream:
+    """Connect to QEMU's QMP socket.
+
+    Raises:
+        QmpError: nobody listens there.
+
+    """
+    try:
+        return await trio.open_unix_socket(path)
+    except OSError as error:
+        raise QmpError(f"{path}: {error.strerror}; no QEMU listens there for QMP") from None
+
+
+def _returned(command: str, reply: dict[str, Any]) -> Any:
+    if "return" in reply:
+        return reply["return"]
+    error = reply.get("error")
+    error = error if isinstance(error, dict) else {}
+    raise QmpCommandError(command, str(error.get("class", "?")), str(error.get("desc", "no description")))
+
+
+def _version(greeting: dict[str, Any]) -> str:
+    try:
+        version = greeting["version"]
+        numbers = version["qemu"]
+        text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
+        return f"{text} ({version['package']})" if version["package"] else text
+    except (KeyError, TypeError):
+        return "?"
+
+
+def _seconds(timestamp: Any) -> float:
+    try:
+        return float(timestamp["seconds"] + timestamp["microseconds"] / 1e6)
+    except (KeyError, TypeError):
+        return 0.0

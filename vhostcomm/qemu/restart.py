@@ -1,0 +1,90 @@
+"""Whether QEMU is started again after it ended, and when."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Final
+
+from attrs import field, frozen
+
+from vhostcomm.errors import UsageError
+from vhostcomm.qemu.ending import Ending, EndKind
+
+
+class RestartWhen(Enum):
+    """After which endings. Never after the guest's own shutdown, nor after ours."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+_ON_FAILURE: Final = frozenset({EndKind.CRASHED, EndKind.PANICKED})
+
+_NEVER: Final = frozenset({EndKind.POWERED_OFF, EndKind.STOPPED, EndKind.KILLED})
+
+
+@frozen
+class RestartPolicy:
+    """When to start again.
+
+    Args:
+        when: after which endings.
+        budget: restarts within the window; after that many it stays down.
+        window: seconds. A restart that long ago counts neither for the budget nor for the delay.
+        first_delay: seconds before the first restart; each further one within the window waits twice as long.
+        longest_delay: seconds, at most.
+
+    """
+
+    when: RestartWhen = RestartWhen.NO
+    budget: int = field(default=5)
+    window: float = 600.0
+    first_delay: float = 1.0
+    longest_delay: float = 60.0
+
+    @budget.validator
+    def _check_budget(self, _: object, value: int) -> None:
+        if value < 1:
+            raise UsageError(f"a budget of {value} restarts: for none, choose {RestartWhen.NO.value}")
+
+
+@frozen
+class Restart:
+    """Start again after `delay` seconds; the `number`-th time within the window."""
+
+    delay: float
+    number: int
+
+
+@frozen
+class StayDown:
+    """Don't, and why."""
+
+    why: str
+
+
+class Restarts:
+    """Decides after each ending, remembering what it decided."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._times: deque[float] = deque()
+
+    def after(self, ending: Ending, now: float) -> Restart | StayDown:
+        """What to do after an ending at `now` seconds, by any steady clock."""
+        policy = self._policy
+        if ending.kind in _NEVER:
+            return StayDown("it was meant to end")
+        if policy.when is RestartWhen.NO:
+            return StayDown("restarting is off")
+        if policy.when is RestartWhen.ON_FAILURE and ending.kind not in _ON_FAILURE:
+            return StayDown(f"{ending.kind.value} is no failure that a restart could mend")
+        while self._times and now - self._times[0] >= policy.window:
+            self._times.popleft()
+        made = len(self._times)
+        if made >= policy.budget:
+            return StayDown(f"{made} restarts within {policy.window:g} s are all that is allowed")
+        self._times.append(now)
+        return Restart(min(policy.first_delay * 2**made, policy.longest_delay), made + 1)

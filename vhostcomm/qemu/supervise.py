@@ -1,0 +1,276 @@
+"""QEMU, run by us: from its start to the reason of its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import trio
+from attrs import frozen
+
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu.argv import format_command
+from vhostcomm.qemu.child import LAST_WORDS, Child, spawn
+from vhostcomm.qemu.ending import Ending, RebootCounter, Stage, classify
+from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
+from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping
+
+START_PATIENCE: Final = 120.0
+"""Seconds until QMP answers: QEMU first builds the machine, and preallocating tens of GiB takes that long."""
+
+
+@frozen
+class Started:
+    """QMP has answered: the machine is built, and the guest begins."""
+
+    pid: int
+    version: str
+
+
+@frozen
+class OutputLine:
+    """QEMU wrote a line."""
+
+    text: str
+
+
+@frozen
+class Rebooted:
+    """A reboot: by the guest, or by ``system_reset`` through QMP. `count` is of this run, from 1."""
+
+    by_guest: bool
+    count: int
+
+
+@frozen
+class Panicked:
+    """The guest's kernel panicked. `data` is what QEMU says of it."""
+
+    data: dict[str, Any]
+
+
+@frozen
+class QmpLost:
+    """QMP ended before QEMU did; it can be stopped by signals only."""
+
+    why: str
+
+
+Notice = Started | OutputLine | Rebooted | Panicked | QmpLost | StageBegun | QmpEvent
+"""What is told while it runs. Of the QMP events each comes as it is, before what is made of it."""
+
+
+class Qemu:
+    """One run of QEMU: ``await nursery.start(qemu.run)``, once.
+
+    Cancelling `run` kills QEMU. It dies with this process, too.
+
+    Args:
+        argv: the command, as made by `argv.build`. QMP is added, on a socket that nobody else can reach.
+        tell: is called with every `Notice`. It must neither block nor raise.
+        terminal: whether QEMU has standard input and output, for a console on the terminal.
+        paused: don't let the guest begin.
+        start_patience: seconds until QMP answers.
+
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        tell: Callable[[Notice], None],
+        *,
+        terminal: bool = False,
+        paused: bool = False,
+        start_patience: float = START_PATIENCE,
+    ) -> None:
+        self._argv = list(argv)
+        self._tell = tell
+        self._terminal = terminal
+        self._paused = paused
+        self._start_patience = start_patience
+        self._child: Child | None = None
+        self._qmp: Qmp | None = None
+        self._stopping: Stopping | None = None
+        self._stage: Stage | None = None
+        self._reboots = RebootCounter()
+        self._started = False
+        self._reason = ""
+        self._panicked = False
+        self._why = ""
+        self._decided = trio.Event()
+        self._ending: Ending | None = None
+        self.ended = trio.Event()
+        """Set when QEMU is gone and `ending` known."""
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id, once `run` is started."""
+        return self._running.pid
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None while it runs."""
+        return self._ending
+
+    async def run(self, *, task_status: trio.TaskStatus[Qemu] = trio.TASK_STATUS_IGNORED) -> Ending:
+        """Run QEMU until it ends. Started as soon as there is a process: `wait_started` tells when there is a guest.
+
+        Raises:
+            QemuError: the process can't be made at all. That QEMU doesn't start is an `Ending`.
+
+        """
+        if self._child is not None:
+            raise RuntimeError("run() is for one run: make another Qemu")
+        ours, theirs = socket.socketpair()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        name = "vhostcomm-qmp"
+        # Paused, so that no event is lost before we listen.
+        added = ["-S", "-chardev", f"socket,id={name},fd={theirs.fileno()}", "-qmp", f"chardev:{name}"]
+        given_up = True
+        try:
+            with theirs:
+                async with spawn([*self._argv, *added], pass_fds=[theirs.fileno()], terminal=self._terminal) as child:
+                    theirs.close()
+                    self._child = child
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(child.read_output, lambda line: self._tell(OutputLine(line)))
+                        talk_ended = trio.Event()
+                        nursery.start_soon(self._talk, stream, talk_ended)
+                        task_status.started(self)
+                        await child.wait()
+                        await child.last_words()
+                        with trio.move_on_after(LAST_WORDS):  # what QMP said last is there already
+                            await talk_ended.wait()
+                        given_up = False
+                        nursery.cancel_scope.cancel()
+        finally:
+            stream.socket.close()
+            if self._child is not None:
+                self._ending = self._conclude(self._child, given_up=given_up)
+            self._decided.set()
+            self.ended.set()
+        return self._known_ending()
+
+    async def wait_started(self) -> bool:
+        """Wait until the guest begins. Returns False when QEMU ended before."""
+        await self._decided.wait()
+        return self._started
+
+    async def wait(self) -> Ending:
+        """Wait for the end.
+
+        Raises:
+            QemuError: the process couldn't be made.
+
+        """
+        await self.ended.wait()
+        return self._known_ending()
+
+    async def stop(self, poweroff: PowerOff | None = None, *, grace: Grace | None = None) -> Ending:
+        """Stop it, gently first; see `stopping`. Called again while it does so, it only waits: see `hurry`.
+
+        Args:
+            poweroff: has the guest power itself off; None when it was never ready.
+            grace: for each stage; `Grace.split()` of the default when None.
+
+        Raises:
+            QemuError: it hangs in the kernel, and outlives even SIGKILL.
+
+        """
+        if self._stopping:
+            return await self.wait()
+        grace = grace or Grace.split(ready=poweroff is not None)
+        self._stopping = Stopping(self, poweroff, grace, self._begin_stage)
+        try:
+            gone = await self._stopping.run()
+        finally:
+            self._stopping = None
+        if not gone:
+            raise QemuError(
+                f"QEMU (process {self.pid}) hangs in the kernel, even after SIGKILL: "
+                "look for dead storage or a dead network file system"
+            )
+        return await self.wait()
+
+    def hurry(self) -> None:
+        """Stop faster: the first call leaves out the guest, the second everything but SIGKILL.
+
+        Nothing happens when it isn't being stopped.
+        """
+        if self._stopping:
+            self._stopping.hurry()
+
+    async def command(self, name: str, /, **arguments: Any) -> Any:
+        """Have QEMU execute a QMP command.
+
+        Raises:
+            QmpError: it was refused, not answered, or QMP isn't there.
+
+        """
+        if self._qmp is None:
+            raise QmpClosedError(f"QMP {name}: QEMU has not answered yet")
+        return await self._qmp.execute(name, **arguments)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send QEMU a signal; nothing happens when it is gone."""
+        self._running.send_signal(number)
+
+    def _known_ending(self) -> Ending:
+        if self._ending is None:
+            raise QemuError("QEMU never ran")
+        return self._ending
+
+    @property
+    def _running(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("it isn't running yet: await nursery.start(qemu.run)")
+        return self._child
+
+    def _begin_stage(self, begun: StageBegun) -> None:
+        self._stage = begun.stage
+        self._tell(begun)
+
+    async def _talk(self, stream: trio.SocketStream, ended: trio.Event) -> None:
+        qmp = Qmp(stream, greeting_patience=self._start_patience)
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(qmp.run)
+                if not self._paused:
+                    await qmp.execute("cont")
+            except QmpClosedError:
+                pass  # it ended, or is about to: the exit code says more
+            except QmpError as error:
+                self._why = str(error)
+                self._running.send_signal(signal.SIGKILL)
+            else:
+                self._qmp = qmp
+                self._started = True
+                self._decided.set()
+                self._tell(Started(self.pid, qmp.version))
+                async for event in qmp.events:
+                    self._tell(event)
+                    self._heed(event)
+            ended.set()
+            # QEMU closes it by ending, and then this task is cancelled.
+            await trio.sleep(LAST_WORDS)
+            if self._started:
+                self._tell(QmpLost(qmp.closed_because))
+
+    def _heed(self, event: QmpEvent) -> None:
+        match event.name:
+            case "SHUTDOWN":
+                self._reason = str(event.data.get("reason", ""))
+            case "GUEST_PANICKED":
+                self._panicked = True
+                self._tell(Panicked(event.data))
+            case "RESET" if self._reboots.reset(trio.current_time()):
+                self._tell(Rebooted(event.data.get("guest") is True, self._reboots.count))
+
+    def _conclude(self, child: Child, *, given_up: bool) -> Ending:
+        """Make the ending; `given_up` when `run` was cancelled, and QEMU killed."""
+        stage = Stage.KILL if given_up else self._stage
+        code = -signal.SIGKILL if child.code is None else child.code
+        kind = classify(started=self._started, code=code, reason=self._reason, panicked=self._panicked, stage=stage)
+        return Ending(kind, code, self._reason, stage, self._why, child.tail, format_command(self._argv))
