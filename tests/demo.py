@@ -119,10 +119,12 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
                     say(f"   stopping by {line['stage']}")
                 case "QEMU ended":
                     say(f"   QEMU ended: {line['why']}")
+                case _:
+                    pass
         status = run.wait(PATIENCE)
-    for line in (folder / "console-with").read_text(errors="replace").splitlines():
-        if re.search(r"vchannel: (request 6|powering off)|reboot: Power down", line):
-            say("   " + paint(f"console: {line.strip()}", "2"))
+    for text in (folder / "console-with").read_text(errors="replace").splitlines():
+        if re.search(r"vchannel: (request 6|powering off)|reboot: Power down", text):
+            say("   " + paint(f"console: {text.strip()}", "2"))
     head(f"3. {answers} questions asked, {answers} answered; exit status {status}")
     if status or answers < 10:
         raise SystemExit("that is not as it should be")

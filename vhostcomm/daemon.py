@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 from attrs import define, field
 
@@ -18,32 +19,31 @@ from vhostcomm.address import Connect, Listen, Sock, runtime_directory
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.sockets import group_id, make_folder
-from vhostcomm.channel.watch import sockets_in
+from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import Config, GuestConfig
+from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError, VhostcommError
 from vhostcomm.logs import Log
 
-DESCRIPTORS_PER_GUEST: Final = 4
-"""A listening socket, its lock, a connection, and one to refuse a second connection with."""
-
-DESCRIPTORS_SPARE: Final = 64
-"""For the event loop, logs, recordings, the configuration."""
-
-DESCRIPTORS_WATCHING: Final = 4096
-"""Raised to where guests appear by themselves and nobody has said how many."""
-
 STOP_MARGIN: Final = 1.0
 """Seconds beyond the draining that a port may take to end before it is cancelled."""
+
+REOPEN_PAUSE: Final = 1.0
+"""Seconds before a port that an error of our own has closed is opened again."""
+
+WATCH_AGAIN: Final = 5.0
+"""Seconds between looks for a watched folder that is gone."""
 
 Reload = Callable[[], Config]
 
 
 @define
 class _Served:
-    """A port that runs."""
+    """A port that runs. `folder` is the watched one that it is from, if it is."""
 
     config: GuestConfig
     port: Port
+    folder: Path | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
 
@@ -62,6 +62,9 @@ class Daemon:
         self._log = log
         self._reload = reload
         self._served: dict[str, _Served] = {}
+        self._seen: dict[Path, dict[str, Path]] = {}  # what is in each watched folder
+        self._ignored: set[Path] = set()
+        self._reload_asked = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -77,16 +80,18 @@ class Daemon:
         """
         raise_descriptor_limit(self._config, self._log)
         group_id(self._config.service.socket_group)
-        opened = self._open_all(self._config.guests)
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for config, port in opened:
-                self._start(config, port)
-            for folder in self._config.watch:
-                nursery.start_soon(self._watch, folder)
-            task_status.started(self)
-            self._log.info("serving", guests=len(self._served), pid=os.getpid())
-            await trio.sleep_forever()
+        with ExitStack() as cleanup:
+            folders = [cleanup.enter_context(WatchedFolder(folder)) for folder in self._config.watch]
+            opened = self._open_all(self._config.guests)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for config, port in opened:
+                    self._start(config, port)
+                for folder in folders:
+                    nursery.start_soon(self._watch, folder)
+                task_status.started(self)
+                self._log.info("serving", guests=len(self._served), pid=os.getpid())
+                await trio.sleep_forever()
 
     async def run_with_signals(self) -> None:
         """Serve until SIGTERM or SIGINT; reload on SIGHUP. A second signal doesn't wait for anything.
@@ -94,9 +99,13 @@ class Daemon:
         Raises:
             ServeError: see `run`.
         """
+        # What stands before the receiver comes back after it: a signal too many must not change the exit status.
+        for number in signal.SIGTERM, signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.run)
+                nursery.start_soon(self._keep_reloading)
                 await self._heed(signals)
                 nursery.cancel_scope.cancel()
         self._log.info("stopped")
@@ -106,7 +115,7 @@ class Daemon:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 self._log.info("reloading", why=name)
-                await self.reload()
+                self._reload_asked.set()
                 continue
             self._log.info("stopping", why=name)
             async with trio.open_nursery() as stopping:
@@ -114,6 +123,12 @@ class Daemon:
                 await self.stop()
                 stopping.cancel_scope.cancel()
             return
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked = trio.Event()
+            await self.reload()
 
     async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float) -> Response:
         """Ask a guest; see `Port.call`.
@@ -140,33 +155,44 @@ class Daemon:
             return False
         try:
             config = self._reload()
-            group_id(config.service.socket_group)
         except VhostcommError as error:
             self._log.error("not reloaded, the old configuration stays", why=str(error))
             return False
-        if config.service != self._config.service or config.watch != self._config.watch:
-            self._log.warning("changes in [serve] take effect at the next start; guests and identities do now")
+        except Exception:  # noqa: BLE001 - whatever a file can bring about, it mustn't end what is served
+            self._log.exception("internal error in reading the configuration, the old one stays; please report it")
+            return False
+        config = self._keep_running_service(config)
         old, self._config = self._config, config
+        raise_descriptor_limit(config, self._log)
         wanted = {guest.name: guest for guest in config.guests}
-        watched = {name: each for name, each in self._served.items() if name not in {one.name for one in old.guests}}
         ending, changed = [], 0
-        for name, served in list(self._served.items()):
-            if name in watched:
-                wanted.setdefault(name, config.guest(Sock(name, served.config.address, _uuid_of(name))))
+        for name, served in self._served.items():
             new = wanted.get(name)
+            if new is None and served.folder:
+                new = config.guest(Sock(name, served.config.address, _uuid_of(name)))
             if new is None or new.address != served.config.address:
                 ending.append(served)
-            elif new.identity != served.config.identity or config.host != old.host:
-                served.config = new
+                continue
+            if new.identity != served.config.identity or config.host != old.host:
                 served.port.guest.change(config.host, new.identity)
                 changed += 1
+            served.config = new
+            served.folder = served.folder if name not in wanted else None
         await self._end(ending)
-        added = 0
-        for name, new in wanted.items():
-            if name not in self._served:
-                added += self._try_start(new)
+        added = sum(self._try_start(new) for name, new in wanted.items() if name not in self._served)
+        self._match_folders()
         self._log.info("reloaded", added=added, removed=len(ending), changed=changed, guests=len(self._served))
         return True
+
+    def _keep_running_service(self, config: Config) -> Config:
+        """A new configuration with what only a start can change as it is."""
+        old = self._config
+        keys = [name for name, value in attrs.asdict(config.service).items() if value != getattr(old.service, name)]
+        if config.watch != old.watch:
+            keys.append("watch")
+        if keys:
+            self._log.warning("this takes effect at the next start; guests and identities do now", keys=", ".join(keys))
+        return attrs.evolve(config, service=old.service, watch=old.watch)
 
     # -- ports
 
@@ -200,28 +226,41 @@ class Daemon:
         if folder == ours:
             make_folder(folder, group_id(self._config.service.socket_group))
 
-    def _try_start(self, config: GuestConfig) -> bool:
+    def _try_start(self, config: GuestConfig, folder: Path | None = None) -> bool:
         try:
-            self._start(config, self._open(config))
-        except ServeError as error:
+            self._start(config, self._open(config), folder)
+        except (ServeError, OSError, RuntimeError) as error:  # no socket, no descriptor, no thread
             self._log.error("guest not served", guest=config.name, why=str(error))
             return False
         return True
 
-    def _start(self, config: GuestConfig, port: Port) -> None:
+    def _start(self, config: GuestConfig, port: Port, folder: Path | None = None) -> None:
         assert self._nursery is not None
-        served = self._served[config.name] = _Served(config, port)
+        served = self._served[config.name] = _Served(config, port, folder)
         self._nursery.start_soon(self._run_port, served)
 
     async def _run_port(self, served: _Served) -> None:
         try:
             with served.scope:
-                await served.port.run()
+                while True:
+                    try:
+                        await served.port.run()
+                    except Exception:
+                        log = self._log.bind(guest=served.config.name)
+                        log.exception("internal error, the port is opened again; please report it")
+                    else:
+                        return
+                    await trio.sleep(REOPEN_PAUSE)
+                    served.port = self._open(served.config)
+        except (ServeError, OSError) as error:
+            self._log.error("guest not served", guest=served.config.name, why=str(error))
         finally:
             del self._served[served.config.name]
             served.ended.set()
 
     async def _end(self, ending: list[_Served]) -> None:
+        if not ending:
+            return
         with trio.move_on_after(self._config.service.drain_timeout + STOP_MARGIN):
             for served in ending:
                 served.port.stop()
@@ -231,29 +270,62 @@ class Daemon:
             served.scope.cancel()
             await served.ended.wait()
 
-    async def _watch(self, folder: Path) -> None:
-        """Serve what appears in a folder: each socket there is a guest's, with its file's name."""
-        ours: dict[str, _Served] = {}
-        async for found in sockets_in(folder):
-            for name in set(ours) - set(found):
-                await self._end([ours.pop(name)])
-            for name, path in found.items():
-                if name in ours:
-                    ours[name].port.nudge.set()
-                elif served := self._serve_watched(name, path):
-                    ours[name] = served
+    # -- watched folders
 
-    def _serve_watched(self, name: str, path: Path) -> _Served | None:
+    async def _watch(self, folder: WatchedFolder) -> None:
+        """Serve what appears in a folder: each socket there is a guest's, with its file's name."""
+        while True:
+            try:
+                async for found in folder.contents():
+                    self._seen[folder.path] = found
+                    self._match_folders()
+            except OSError as error:
+                self._log.error(
+                    "the watched folder is lost, its guests too; it is looked for again",
+                    folder=str(folder.path),
+                    why=error.strerror or str(error),
+                )
+            self._seen[folder.path] = {}
+            self._match_folders()
+            await folder.reopen(WATCH_AGAIN)
+
+    def _match_folders(self) -> None:
+        """Make what is served match what is in the folders: now, and again whenever something has ended."""
+        assert self._nursery is not None
+        gone = [
+            served
+            for name, served in self._served.items()
+            if served.folder and name not in self._seen.get(served.folder, {})
+        ]
+        if gone:
+            self._nursery.start_soon(self._end_and_match, gone)
+        ours = {str(served.config.address) for served in self._served.values()}
+        for folder, found in self._seen.items():
+            for name, path in found.items():
+                served = self._served.get(name)
+                if served and served.folder == folder:
+                    served.port.nudge.set()
+                elif str(path) not in ours:  # else it is one that we listen on ourselves
+                    self._serve_watched(folder, name, path)
+        self._ignored &= {path for found in self._seen.values() for path in found.values()}
+
+    async def _end_and_match(self, ending: list[_Served]) -> None:
+        await self._end(ending)
+        self._match_folders()
+
+    def _serve_watched(self, folder: Path, name: str, path: Path) -> None:
+        why = ""
         try:
             values.name(name)
         except ValueError as error:
-            self._log.warning("socket ignored", sock=str(path), why=str(error))
-            return None
+            why = str(error)
         if name in self._served:
-            self._log.warning("socket ignored", sock=str(path), why="a guest of that name is served already")
-            return None
-        config = self._config.guest(Sock(name, Connect(path), _uuid_of(name)))
-        return self._served[name] if self._try_start(config) else None
+            why = "a guest of that name is served already"
+        if not why:
+            self._try_start(self._config.guest(Sock(name, Connect(path), _uuid_of(name))), folder)
+        elif path not in self._ignored:
+            self._ignored.add(path)
+            self._log.warning("socket ignored", sock=str(path), why=why)
 
 
 async def _cancel_on_next(signals: AsyncIterator[int], scope: trio.CancelScope, log: Log) -> None:
@@ -269,22 +341,3 @@ def _uuid_of(name: str) -> str:
         return values.uuid_text(name)
     except ValueError:
         return ""
-
-
-def raise_descriptor_limit(config: Config, log: Log) -> None:
-    """Raise the soft limit of open files to what the guests need, as far as the hard one lets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = DESCRIPTORS_SPARE + DESCRIPTORS_PER_GUEST * len(config.guests)
-    if config.watch:
-        need = max(need, DESCRIPTORS_WATCHING)
-    if need <= soft or soft == resource.RLIM_INFINITY:
-        return
-    reached = need if hard == resource.RLIM_INFINITY else min(need, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (reached, hard))
-    if reached < need:
-        log.warning(
-            "too few file descriptors for all guests; some may have to wait",
-            limit=reached,
-            needed=need,
-            remedy="raise LimitNOFILE= in the unit, or `ulimit -Hn`",
-        )

@@ -93,13 +93,29 @@ def test_a_full_disk_ends_it_with_one_warning(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    """A daemon that is started again records again, beside its last recording."""
     recording = tmp_path / "out.jsonl"
     recording.write_text("precious")
-    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", recording)
-    assert ended.returncode == 1
-    assert "is there already; move it away" in ended.stderr
+    for number in (1, 2):
+        with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon:
+            assert daemon.log[0]["event"] == "recording"
+            with fake_guest(tmp_path / "nas") as guest:
+                assert guest.serial()
+        assert len(read(tmp_path / f"out-{number}.jsonl").records) == 2
     assert recording.read_text() == "precious"
-    assert [each.name for each in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_recording_of_nothing_is_a_capture(tmp_path: Path) -> None:
+    recording = tmp_path / "out.jsonl"
+    with Serving("--sock", tmp_path / "nas", "--record", recording):
+        assert read(recording).records == ()
+
+
+def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", tmp_path / "no" / "out.jsonl")
+    assert ended.returncode == 1
+    assert "the recording can't be made: No such file or directory" in ended.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_recording_leaves_the_answers_alone(tmp_path: Path) -> None:

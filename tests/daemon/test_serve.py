@@ -199,6 +199,85 @@ def test_a_watched_folder(tmp_path: Path) -> None:
             assert "a name has" in daemon.event("socket ignored")["why"]
 
 
+def test_a_watched_folder_that_vanishes_takes_only_its_own_guests(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with (
+        Serving("--watch", folder, "--sock", tmp_path / "other") as daemon,
+        fake_guest(tmp_path / "other") as other,
+        socket.socket(socket.AF_UNIX) as server,
+    ):
+        server.bind(str(folder / "nas"))
+        server.listen(1)
+        server.settimeout(PATIENCE)
+        sock, _ = server.accept()
+        with sock:
+            (folder / "nas").rename(tmp_path / "nas")
+            assert FakeGuest(sock).at_end()
+        folder.rmdir()
+        daemon.event("the watched folder is lost, its guests too; it is looked for again")
+        assert other.serial() == ZERO
+
+
+def test_sockets_of_its_own_in_a_watched_folder(tmp_path: Path) -> None:
+    with Serving("--watch", tmp_path, "--sock", tmp_path / "nas") as daemon:
+        (tmp_path / "touch").write_text("")
+        with fake_guest(tmp_path / "nas") as guest:
+            assert guest.serial() == ZERO
+    assert not [line for line in daemon.log if line["event"] in {"connection refused", "socket ignored"}]
+
+
+def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
+    (tmp_path / "nas.lock").write_text("precious")
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
+    assert ended.returncode == 1
+    assert "is no lock" in ended.stderr
+    assert (tmp_path / "nas.lock").read_text() == "precious"
+
+
+def test_a_guest_cannot_flood_the_log_or_the_memory(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas", "--frame-rate", "0") as daemon, fake_guest(tmp_path / "nas") as guest:
+        for number in range(3000):
+            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.tell(10_000 + number, needs_response=False)
+        assert guest.serial() == ZERO
+    assert len(daemon.log) < 150
+    assert any("lines_left_out" in line for line in daemon.log) or len(daemon.log) < 120
+
+
+def test_a_dead_connection_with_unread_data_makes_room(tmp_path: Path) -> None:
+    """QEMU restarted while its guest was read slowly."""
+    with Serving("--sock", tmp_path / "nas", "--frame-rate", "1") as daemon:
+        with fake_guest(tmp_path / "nas") as guest:
+            for _ in range(20):
+                guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            daemon.event("guest sends too fast, it is read more slowly")
+        with fake_guest(tmp_path / "nas") as guest:
+            assert guest.serial() == ZERO
+
+
+def test_answers_that_a_guest_reads_late_are_not_lost_at_the_end(tmp_path: Path) -> None:
+    """It has asked more than its socket holds, and begins to read only when the daemon stops."""
+    words = ["--sock", str(tmp_path / "nas"), "--frame-rate", "0"]
+    with Serving(*words) as daemon, fake_guest(tmp_path / "nas") as guest:
+        asked = [Request.of(SERIAL) for _ in range(60)]
+        guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
+        daemon.event("guest asked")
+        time.sleep(0.3)  # until the daemon is stuck in its answers: nothing tells of that
+        daemon.send_signal(signal.SIGTERM)
+        daemon.event("stopping")
+        assert [guest.answer(each) for each in asked] == [ZERO.encode() + b"\0"] * 60
+
+
+def test_signals_without_end(tmp_path: Path) -> None:
+    """However many come, and when: the exit status is 0."""
+    for _ in range(3):
+        with Serving("--sock", tmp_path / "nas") as daemon:
+            while daemon.process.poll() is None:
+                daemon.send_signal(signal.SIGINT)
+                time.sleep(0.002)
+
+
 def test_a_thousand_guests(tmp_path: Path) -> None:
     """All in one process, started with a soft limit of open files that is far too low for them."""
     count = 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
+from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
 
 
 def refused(*words: str | Path, status: int = 1, **options: object) -> str:
@@ -196,8 +196,13 @@ def test_a_tcp_port_in_use(tmp_path: Path) -> None:
 
 
 def test_a_folder_to_watch_that_is_not_there(tmp_path: Path) -> None:
-    assert "can't be watched" in refused("--watch", tmp_path / "no")
-    (tmp_path / "x").mkdir()
-    with Serving("--watch", tmp_path / "x", expect_exit=1) as daemon:
-        (tmp_path / "x").rmdir()
-        until(lambda: daemon.process.poll() is not None, "the end")
+    assert "can't be watched" in refused("--watch", tmp_path / "no", "--sock", tmp_path / "nas")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_runtime_directory_that_everybody_can_write_to(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}
+    assert "chmod o-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment)

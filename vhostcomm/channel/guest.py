@@ -30,6 +30,10 @@ UNKNOWN_KEPT: Final = 64
 OTHER: Final = -1
 """Where the rest of them are counted together."""
 
+LINES_AT_ONCE: Final = 100.0
+LINES_A_SECOND: Final = 1.0
+"""Log lines of what a guest does: six boots' worth at once, and then no more than this."""
+
 
 class State(Enum):
     """How far a guest is."""
@@ -81,6 +85,9 @@ class Guest:
     _asked_since_boot: bool = field(default=False, init=False)
     _told: dict[int, bytes] = field(factory=dict, init=False)
     _unknown: set[int] = field(factory=set, init=False)
+    _lines: float = field(default=0.0, init=False)
+    _lines_since: float = field(default=-1e9, init=False)
+    _left_out: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.answers = answers(self.host, self.identity)
@@ -117,10 +124,10 @@ class Guest:
     def request(self, request: Request) -> PreparedAnswer | None:
         """Take note of a request. Returns its answer; None if it wants none."""
         command = request.command
-        if type(command) is int and command not in self.counts and len(self._unknown) >= UNKNOWN_KEPT:
-            self.counts[OTHER] += 1
-        else:
+        if isinstance(command, HostCommand) or command in self._unknown or self._is_new(command):
             self.counts[command] += 1
+        else:
+            self.counts[OTHER] += 1
         self.last_frame = time.time()
         if self.state is not State.READY:
             self._enter(State.READY)
@@ -135,7 +142,7 @@ class Guest:
         self._asked_since_boot = True
         data = self.answers.get(command, EMPTY)
         if self._told.get(command) is not data:
-            self._tell(command, data)
+            self._tell_answer(command, data)
         return prepare(command, data)
 
     # -- what it means
@@ -143,6 +150,27 @@ class Guest:
     def _happened(self, what: str) -> None:
         for listener in self.listeners:
             listener(self, what)
+
+    def _is_new(self, command: int) -> bool:
+        """Take note of an unknown command; False where too many have come already."""
+        if len(self._unknown) >= UNKNOWN_KEPT:
+            return False
+        self._unknown.add(command)
+        self._tell("guest asked something unknown, answered with nothing", "warning", command=command)
+        return True
+
+    def _tell(self, what: str, level: str = "info", **facts: object) -> None:
+        """Log what a guest can bring about as often as it likes: some lines at once, and then a line a second."""
+        now = time.monotonic()
+        self._lines = min(LINES_AT_ONCE, self._lines + (now - self._lines_since) * LINES_A_SECOND)
+        self._lines_since = now
+        if self._lines < 1:
+            self._left_out += 1
+            return
+        self._lines -= 1
+        if self._left_out:
+            facts["lines_left_out"], self._left_out = self._left_out, 0
+        getattr(self.log, level)(what, **facts)
 
     def _boot(self) -> None:
         self._asked_since_boot = False
@@ -152,11 +180,11 @@ class Guest:
         self.boots += 1
         # At its start a guest tells this before it asks anything: where it has asked, it has started again.
         if self._asked_since_boot:
-            self.log.info("guest rebooted", boots=self.boots, data=decode_text(request.data))
+            self._tell("guest rebooted", starts_seen=self.boots, data=decode_text(request.data))
             self._enter(State.READY)
             self._happened("rebooted")
         else:
-            self.log.info("guest started", boots=self.boots, data=decode_text(request.data))
+            self._tell("guest started", starts_seen=self.boots, data=decode_text(request.data))
         self._boot()
 
     def _timestamp(self, request: Request) -> None:
@@ -164,22 +192,19 @@ class Guest:
             self.told_time = decode_integer(request.data)
         except PayloadError:
             return  # told by the session, as every problem of data
-        self.log.info("guest told its time", time=self.told_time)
+        self._tell("guest told its time", time=self.told_time)
 
-    def _tell(self, command: Command, data: bytes) -> None:
-        """One line for each answer that is new since the boot, and one for ever for each unknown command."""
+    def _tell_answer(self, command: Command, data: bytes) -> None:
+        """One line for each answer that is new since the boot."""
         if not isinstance(command, HostCommand):
-            if command not in self._unknown and len(self._unknown) < UNKNOWN_KEPT:
-                self._unknown.add(command)
-                self.log.warning("guest asked something unknown, answered with nothing", command=command)
             return
         text = decode_text(data)
         self._told[command] = data
         self.answered[command] = Answered(text, time.time())
         if data:
-            self.log.info("guest asked", command=_name(command), answer=text)
+            self._tell("guest asked", command=_name(command), answer=text)
         else:
-            self.log.info("guest asked what nobody knows the answer to", command=_name(command))
+            self._tell("guest asked what nobody knows the answer to", command=_name(command))
 
 
 def _name(command: Command) -> str:

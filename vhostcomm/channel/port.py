@@ -16,7 +16,7 @@ from vhostcomm.address import Connect
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
-from vhostcomm.channel.sockets import connect, group_id, listening, peer
+from vhostcomm.channel.sockets import connect, group_id, keep_alive, listening, peer
 from vhostcomm.channel.tap import Recording
 from vhostcomm.config import Service
 
@@ -26,9 +26,6 @@ ACCEPT_PAUSE: Final = 0.2
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_MOST: Final = 5.0
 """Seconds between tries to connect to a QEMU that isn't there: doubled each time up to the most."""
-
-GIVE_WAY: Final = 1.0
-"""Seconds that a connection which has ended may take to make room for the next one."""
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -85,8 +82,7 @@ class Port:
                 self._sock = cleanup.enter_context(bound)
             if self._service.record:
                 path = Path(self._service.record.replace("{guest}", self.guest.name))
-                self._recording = Recording(path, self._service.record_limit, self.guest.name, self._log)
-                cleanup.callback(self._recording.close)
+                self._recording = Recording.of(path, self._service.record_limit, self.guest.name, self._log)
             self._cleanup = cleanup.pop_all()
 
     async def run(self) -> None:
@@ -99,13 +95,19 @@ class Port:
                     else:
                         await self._keep_accepting(self._sock, nursery)
         finally:
+            recording, self._recording = self._recording, None
             self.close()
+            if recording:
+                with trio.CancelScope(shield=True):  # it is bounded by itself, and must not hold up other guests
+                    await trio.to_thread.run_sync(recording.close)
 
     def close(self) -> None:
         """Give the socket and the recording back; for a port that was opened and never run."""
         if self._sock is not None:
             trio.lowlevel.notify_closing(self._sock)
         self._cleanup.close()
+        if self._recording:
+            self._recording.close()
 
     def stop(self) -> None:
         """Take no more connections, let the one there is answer what was asked, and end."""
@@ -135,7 +137,9 @@ class Port:
     # -- QEMU connects
 
     async def _keep_accepting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        self._log.info("waiting for QEMU", sock=str(self.guest.address))
+        where = listener.getsockname()
+        told = str(self.guest.address) if isinstance(where, str) else f"tcp:{where[0]}:{where[1]}"
+        self._log.info("waiting for QEMU", sock=told)
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -147,15 +151,21 @@ class Port:
                 continue
             self._short = False
             sock.setblocking(False)
-            if await self._has_room(sock):
-                self._attend(sock, nursery)
+            keep_alive(sock)
+            taken = False
+            try:
+                if taken := await self._has_room(sock):
+                    self._attend(sock, nursery)
+            finally:
+                if not taken:
+                    sock.close()
 
     async def _has_room(self, sock: socket.socket) -> bool:
-        """Whether the port is free for a connection; one that isn't taken is closed."""
+        """Whether the port is free for a connection."""
         if self._session and self._session.is_dead():
             # QEMU was restarted, and the end of its last connection just hasn't been read yet.
-            with trio.move_on_after(GIVE_WAY):
-                await self._session_ended.wait()
+            self._session.abandon()
+            await self._session_ended.wait()
         if self._session is None:
             return True
         self._refused += 1
@@ -165,7 +175,6 @@ class Port:
                 why="another is live; QEMU tries again every second, so look which of the two is the guest's",
                 **peer(sock),
             )
-        sock.close()
         return False
 
     async def _pause(self, error: OSError) -> None:

@@ -24,6 +24,7 @@ from vchannel import (
 )
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT, CallError, Outcome
 from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.sockets import has_hung_up
 from vhostcomm.channel.tap import Recording, Tap
 from vhostcomm.config import Service
 
@@ -102,9 +103,10 @@ class Session:
         try:
             with self._scope:
                 await self._serve(None)
-            if self._draining:
-                with trio.move_on_after(self._service.drain_timeout):
-                    await self._drain()
+            if not self._draining:
+                return "QEMU closed the connection"
+            with trio.move_on_after(self._service.drain_timeout):
+                await self._drain()
         except GoneError as error:
             return str(error)
         finally:
@@ -122,12 +124,11 @@ class Session:
 
     def is_dead(self) -> bool:
         """Whether the other end has closed, even if that wasn't read yet."""
-        try:
-            return not self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        return has_hung_up(self._sock)
+
+    def abandon(self) -> None:
+        """End at once: nobody is there any more to read answers."""
+        self._scope.cancel()
 
     def _finish(self) -> None:
         try:
@@ -173,13 +174,13 @@ class Session:
             if not data:
                 raise GoneError("QEMU closed the connection")
             connection.receive_data(data)
-            self._budget -= len(data)
+            size = len(data)
             del data  # a thousand idle guests' last frames are 8 MB
             if out := self._events():
                 await self._send(out[0] if len(out) == 1 else b"".join(out))
             del out
-            if self._budget < 0 and self._rate:
-                await self._brake()
+            if self._rate:
+                await self._brake(size)
 
     def _events(self) -> list[bytes]:
         """Take every event there is. Returns the frames to send."""
@@ -252,10 +253,10 @@ class Session:
         if str(count).strip("0") == "1":
             self._log.warning(what, times=count, **facts)
 
-    async def _brake(self) -> None:
+    async def _brake(self, size: int) -> None:
         """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
         now = trio.current_time()
-        self._budget = min(self._rate * BURST, self._budget + (now - self._counted) * self._rate)
+        self._budget = min(self._rate * BURST, self._budget + (now - self._counted) * self._rate) - size
         self._counted = now
         if self._budget < 0:
             self._guest.throttled += 1
@@ -281,6 +282,7 @@ class Session:
                 await self._wait_turn(frames)
             await self._send_slowly(frames, sent)
         if deadline.cancelled_caught:
+            self._drop_whole_frames()
             self._tell("guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers)
 
     async def _wait_turn(self, frames: bytes) -> None:
@@ -298,15 +300,15 @@ class Session:
                 await trio.lowlevel.wait_writable(self._sock)
                 sent += self._write(data[sent:])
         finally:
-            self._keep_rest(data, sent)
+            self._rest = data[sent:]
             self._sending.release()
 
-    def _keep_rest(self, data: bytes, sent: int) -> None:
-        """After a send that ended early: the frame that was cut must be completed, whole ones behind it are dropped."""
-        # `data` begins with the rest of a frame, so frames end at multiples of their size counted from its end.
-        cut = (len(data) - sent) % FRAME_SIZE
-        self._guest.dropped_answers += (len(data) - sent) // FRAME_SIZE
-        self._rest = data[sent : sent + cut]
+    def _drop_whole_frames(self) -> None:
+        """After the deadline: the frame that was cut must be completed, whole ones behind it are dropped."""
+        # What is left ends with a whole frame, so frames are counted from its end.
+        dropped, cut = divmod(len(self._rest), FRAME_SIZE)
+        self._guest.dropped_answers += dropped
+        self._rest = self._rest[:cut]
 
     def _write(self, data: bytes) -> int:
         try:

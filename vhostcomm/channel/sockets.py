@@ -6,9 +6,10 @@ import errno
 import fcntl
 import grp
 import os
+import select
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -42,7 +43,8 @@ def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group:
             with _bound_tcp(host, port) as made:
                 yield made
         case Activated(fd):
-            with socket.socket(fileno=fd) as made:
+            # A copy: systemd's own stays open, for the next time this socket is served.
+            with _made(str(address), lambda: socket.socket(fileno=os.dup(fd))) as made:
                 made.setblocking(False)
                 yield made
 
@@ -52,7 +54,9 @@ def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
     with ExitStack() as cleanup:
         cleanup.enter_context(_locked(path))
         _clear(path)
-        made = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        made = cleanup.enter_context(
+            _made(str(path), lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        )
         # The mode of the file that bind() makes is the socket's own, so there is no moment at which others get in.
         os.fchmod(made.fileno(), 0o600)
         try:
@@ -67,6 +71,13 @@ def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
         except OSError as error:
             raise ServeError(f"{path}: the socket can't be made: {error.strerror}{_remedy(path, error)}") from None
         yield made
+
+
+def _made(where: str, make: Callable[[], socket.socket]) -> socket.socket:
+    try:
+        return make()
+    except OSError as error:
+        raise ServeError(f"{where}: a socket can't be made: {error.strerror}") from None
 
 
 def _remedy(path: Path, error: OSError) -> str:
@@ -106,16 +117,27 @@ def _locked(path: Path) -> Iterator[None]:
                 f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it"
             ) from None
         # The holder before us may have removed the file between our open and our lock.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), os.lstat(lock)):
-                break
+        if _is(lock, fd):
+            break
         os.close(fd)
     try:
-        yield
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_uid != os.geteuid():
+            raise ServeError(f"{lock}: stands where the socket's lock should be, and is no lock; move it away")
+        try:
+            yield
+        finally:
+            if _is(lock, fd):
+                lock.unlink(missing_ok=True)
     finally:
-        with suppress(OSError):
-            lock.unlink()
         os.close(fd)
+
+
+def _is(path: Path, fd: int) -> bool:
+    """Whether a path leads to what a descriptor has open."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    return False
 
 
 def _clear(path: Path) -> None:
@@ -145,7 +167,8 @@ def _clear(path: Path) -> None:
 
 
 def _alive(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as trial:
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    with _made(str(path), lambda: socket.socket(socket.AF_UNIX, kind)) as trial:
         try:
             trial.connect(str(path))
         except ConnectionRefusedError:
@@ -165,7 +188,7 @@ def _bound_tcp(host: str, port: int) -> Iterator[socket.socket]:
         )[0]
     except OSError as error:
         raise ServeError(f"tcp:{host}:{port}: {error.strerror}") from None
-    with socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol) as made:
+    with _made(f"tcp:{host}:{port}", lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)) as made:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind(address)
@@ -188,6 +211,21 @@ def connect(address: Connect) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Have the kernel end a TCP connection whose other end has vanished; it has the guest's only place."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """Whether the other end has closed, even where what it sent before hasn't been read yet."""
+    poller = select.poll()
+    poller.register(sock, select.POLLRDHUP)
+    return any(event & (select.POLLRDHUP | select.POLLHUP | select.POLLERR) for _, event in poller.poll(0))
 
 
 def group_id(name: str) -> int:
@@ -227,6 +265,11 @@ def make_folder(folder: Path, group: int = -1) -> None:
         if group != -1:
             os.chown(folder, -1, group)
     except FileExistsError:
-        return
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH:
+            raise ServeError(
+                f"{folder}: it should be a folder that others can't write to, or they could put sockets of their own "
+                f"there: chmod o-w {folder}"
+            ) from None
     except OSError as error:
         raise ServeError(f"{folder}: can't be made: {error.strerror}{_remedy(folder, error)}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,9 @@ from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
 from vhostcomm.sink import Sink, write_all
 
+NUMBERS: Final = 1000
+"""Recordings of one name side by side; a daemon that restarts for ever must not fill a folder."""
+
 FLUSH_TIMEOUT: Final = 2.0
 """Seconds that the end of a session waits for its recording to be on disk."""
 
@@ -35,22 +39,34 @@ class Recording:
     """A capture being written, by a thread of its own; it ends at its limit or when the disk is full.
 
     Args:
-        path: a new file; made with mode 0600.
+        fd: open for writing, empty.
+        path: of it, for messages.
         limit: bytes.
         guest: the guest's name, for the provenance.
         log: for the one warning when it ends early.
-
-    Raises:
-        ServeError: the file can't be made, or is there already.
     """
 
-    def __init__(self, path: Path, limit: int, guest: str, log: Log) -> None:
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            raise ServeError(f"{path}: is there already; move it away, or record into another file") from None
-        except OSError as error:
-            raise ServeError(f"{path}: the recording can't be made: {error.strerror}") from None
+    @classmethod
+    def of(cls, path: Path, limit: int, guest: str, log: Log) -> Recording:
+        """Begin a recording in a new file, with mode 0600. One that is there is left alone: it gets a number then.
+
+        Raises:
+            ServeError: the file can't be made.
+        """
+        for number in range(NUMBERS):
+            free = path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+            try:
+                fd = os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ServeError(f"{free}: the recording can't be made: {error.strerror}") from None
+            log.info("recording", file=str(free))
+            return cls(fd, free, limit, guest, log)
+        raise ServeError(f"{path}: {NUMBERS} recordings are there already; move them away")
+
+    def __init__(self, fd: int, path: Path, limit: int, guest: str, log: Log) -> None:
+        self._fd = fd
         self._path = path
         self._room = limit
         self._log = log
@@ -61,7 +77,10 @@ class Recording:
             Origin.RECORDED,
             f"Recorded by vhostcomm's daemon from the channel of {guest}.",
         )
-        self._pending = format_header(header)
+        first = format_header(header).encode()
+        with suppress(OSError):  # what comes next will tell
+            write_all(fd, first)
+        self._room -= len(first)
         self._sink: Sink[Record] = Sink(self._write, f"record {guest}", self._failed)
 
     def now(self) -> float:
@@ -79,7 +98,7 @@ class Recording:
 
     def _write(self, records: list[Record]) -> None:
         # Formatting is done here, in the sink's thread, so that recording costs the event loop next to nothing.
-        text, self._pending = self._pending + "".join(map(format_record, records)), ""
+        text = "".join(map(format_record, records))
         if len(text) > self._room:
             text = text[: text.rfind("\n", 0, self._room) + 1]
             write_all(self._fd, text.encode())

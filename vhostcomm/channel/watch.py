@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Self
 
 import trio
 from inotify_simple import INotify, flags
@@ -16,24 +17,65 @@ _CHANGES = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | fla
 _GONE = flags.DELETE_SELF | flags.MOVE_SELF
 
 
-async def sockets_in(folder: Path) -> AsyncIterator[dict[str, Path]]:
-    """The sockets in a folder by their names: now, and again after every change there.
-
-    Costs nothing while nothing changes.
+class WatchedFolder:
+    """A folder that is watched from the entering of the context on.
 
     Raises:
-        ServeError: the folder can't be watched, or is gone.
+        ServeError: on entering: it can't be watched.
     """
-    with INotify(nonblocking=True) as inotify:
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inotify: INotify | None = None
+
+    def __enter__(self) -> Self:
         try:
-            inotify.add_watch(folder, _CHANGES | _GONE | flags.ONLYDIR)
+            self._open()
         except OSError as error:
-            raise ServeError(f"{folder}: can't be watched: {error.strerror}") from None
+            raise ServeError(f"{self.path}: can't be watched: {error.strerror}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        self._inotify = INotify(nonblocking=True)
+        try:
+            self._inotify.add_watch(self.path, _CHANGES | _GONE | flags.ONLYDIR)
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+
+    async def contents(self) -> AsyncIterator[dict[str, Path]]:
+        """The sockets in the folder by their names: now, and again after every change there.
+
+        Costs nothing while nothing changes.
+
+        Raises:
+            OSError: the folder is gone, or can't be read.
+        """
+        assert self._inotify is not None
         while True:
-            yield _look(folder)
-            await trio.lowlevel.wait_readable(inotify.fileno())
-            if any(event.mask & (_GONE | flags.IGNORED) for event in inotify.read(timeout=0)):
-                raise ServeError(f"{folder}: the watched folder is gone")
+            yield _look(self.path)
+            await trio.lowlevel.wait_readable(self._inotify.fileno())
+            if any(event.mask & (_GONE | flags.IGNORED) for event in self._inotify.read(timeout=0)):
+                raise FileNotFoundError(None, "the folder was removed or renamed")
+
+    async def reopen(self, pause: float) -> None:
+        """Watch it anew, as soon as that works; tried every so many seconds."""
+        self._close()
+        while True:
+            await trio.sleep(pause)
+            try:
+                self._open()
+            except OSError:
+                continue
+            return
 
 
 def _look(folder: Path) -> dict[str, Path]:
