@@ -120,7 +120,12 @@ class Qmp:
             task_status.started()
             with suppress(QmpError):
                 while True:
-                    self._dispatch(await self._receive())
+                    message = await self._receive()
+                    # Hundreds of events can come in one piece. Their reader gets its turn, in two rounds for certain.
+                    for _ in range(2):
+                        if self._events_in.statistics().current_buffer_used == EVENT_BUFFER:
+                            await trio.lowlevel.checkpoint()
+                    self._dispatch(message)
         finally:
             self.closed_because = self.closed_because or "its reader was cancelled"
             self._events_in.close()

@@ -239,11 +239,11 @@ class Qemu:
                 await nursery.start(qmp.run)
                 if not self._paused:
                     await qmp.execute("cont")
-            except QmpClosedError:
-                pass  # it ended, or is about to: the exit code says more
+            except QmpClosedError as error:
+                why = str(error)  # mostly because it has ended, and then its exit code says more
             except QmpError as error:
-                self._why = str(error)
-                self._running.send_signal(signal.SIGKILL)
+                self._give_up(str(error))
+                return
             else:
                 self._qmp = qmp
                 self._started = True
@@ -252,11 +252,18 @@ class Qemu:
                 async for event in qmp.events:
                     self._tell(event)
                     self._heed(event)
+                why = qmp.closed_because
             ended.set()
             # QEMU closes it by ending, and then this task is cancelled.
             await trio.sleep(LAST_WORDS)
-            if self._started:
-                self._tell(QmpLost(qmp.closed_because))
+            if not self._started:
+                self._give_up(why)
+            elif not self._reason:
+                self._tell(QmpLost(why))
+
+    def _give_up(self, why: str) -> None:
+        self._why = why
+        self._running.send_signal(signal.SIGKILL)
 
     def _heed(self, event: QmpEvent) -> None:
         match event.name:

@@ -38,9 +38,12 @@ def _in_background(terminal: int) -> bool:
 
 def _reopen(number: int, flags: int) -> int:
     """Another open file for a terminal or a pipe; for a regular file the same one, which has the position."""
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        try:
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
             return os.open(f"/proc/self/fd/{number}", flags | os.O_NOCTTY)
-        except OSError:  # a socket, or a terminal of another user (su)
-            pass
-    return os.dup(number)
+    except OSError:  # a socket, or a terminal of another user (su)
+        pass
+    try:
+        return os.dup(number)
+    except OSError:  # closed
+        return os.open(os.devnull, flags)
