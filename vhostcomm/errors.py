@@ -5,7 +5,8 @@ VhostcommError       exit status 1
 ├── ConfigError      the configuration, wherever it stands; exit status 2
 ├── ServeError       a socket that can't be served
 ├── CaptureError     a capture file that can't be read, with its line
-└── DiskError        a disk image that can't be read or made, with its path
+├── DiskError        a disk image that can't be read or made, with its path
+└── QemuError        a QEMU that can't be run, or can't do what is asked of it
 """
 
 from __future__ import annotations

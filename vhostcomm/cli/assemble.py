@@ -22,7 +22,6 @@ from vhostcomm.qemu import (
     Capabilities,
     DirectKernel,
     Disk,
-    DiskFormat,
     Forward,
     Machine,
     Net,
@@ -145,7 +144,7 @@ def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
         return None
     if text.startswith("naa."):
         return VhostDisk(text)
-    return Disk(text, DiskFormat(disks.image_format(text).value), wanted.snapshot)
+    return Disk(text, disks.image_format(text), wanted.snapshot)
 
 
 def _net(wanted: Wanted) -> Net | None:

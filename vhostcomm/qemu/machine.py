@@ -15,6 +15,7 @@ from typing import Any, Final
 from attrs import Attribute, field, frozen
 
 from vhostcomm.errors import QemuError
+from vhostcomm.qemu.disk.image import ImageFormat
 
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes in a unix socket's path: the kernel's field has 108, with its NUL."""
@@ -79,26 +80,19 @@ class PanicDevice(Enum):
     ISA = "pvpanic"
 
 
-class DiskFormat(Enum):
-    """How a disk's content lies in its file. Given, never guessed by QEMU: a guest could write another format."""
-
-    RAW = "raw"
-    QCOW2 = "qcow2"
-
-
 @frozen
 class Disk:
     """A disk in a file or a block device, behind a virtio-scsi controller of its own.
 
     Args:
         path: of the image.
-        format: of the image.
+        format: of the image: found once, by `disk.image_format`, and never guessed by QEMU.
         snapshot: what the guest writes goes to a temporary file and is lost at the end.
 
     """
 
     path: str = field(validator=_path)
-    format: DiskFormat = DiskFormat.RAW
+    format: ImageFormat = ImageFormat.RAW
     snapshot: bool = False
 
 
