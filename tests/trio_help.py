@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from trio.testing import MockClock
 
 Async = Callable[..., Awaitable[Any]]
+T = TypeVar("T")
 
 
 def run(test: Async, *args: Any) -> Any:
@@ -19,3 +20,13 @@ def run(test: Async, *args: Any) -> Any:
             return await test(*args)
 
     return trio.run(bounded, clock=MockClock(autojump_threshold=0.02))
+
+
+def run_in_real_time(test: Callable[..., Awaitable[T]], *args: Any, limit: float = 60.0) -> T:
+    """Run with the real clock, for processes and sockets; after `limit` seconds it fails with the trace of where it hangs."""
+
+    async def bounded() -> T:
+        with trio.fail_after(limit):
+            return await test(*args)
+
+    return trio.run(bounded)

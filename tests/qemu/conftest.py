@@ -1,8 +1,61 @@
+"""Which QEMU the tests run, and what each of them must leave behind: nothing."""
+
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.trio_help import run_in_real_time
+from vhostcomm.qemu.capabilities import Capabilities, Program
+from vhostcomm.qemu.probe import find_capabilities
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """VHOSTCOMM_QEMU, with the folders in VHOSTCOMM_QEMU_DATA (colons between them); else the installed one."""
+    path = os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")
+    if shutil.which(path) is None:
+        pytest.skip(f"no {path}: apt install qemu-system-x86")
+    folders = os.environ.get("VHOSTCOMM_QEMU_DATA", "")
+    return Program(path, tuple(folders.split(":")) if folders else ())
+
+
+@pytest.fixture(scope="session")
+def can(program: Program) -> Capabilities:
+    return run_in_real_time(lambda: find_capabilities(program, try_kvm=False))
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Neither a child, dead or alive, nor an open descriptor."""
+    before = descriptors()
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    assert descriptors() == before
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for each in Path("/proc/self/fd").iterdir():
+        try:
+            found[each.name] = str(each.readlink())
+        except FileNotFoundError:  # the one that lists them
+            continue
+    return found
+
+
+@pytest.fixture(scope="session")
+def standin(can: Capabilities) -> dict[str, str]:
+    """The stand-in guest's files, built if they aren't: KERNEL, INITRAMFS, …"""
+    script = Path(__file__).parents[1] / "guest/build.sh"
+    listing = subprocess.run([script, "--print-paths"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return dict(line.split("=", 1) for line in listing.splitlines())
 
 
 @pytest.fixture

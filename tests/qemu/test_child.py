@@ -1,0 +1,226 @@
+"""Children that are no QEMUs: shells and Pythons."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from tests.trio_help import run_in_real_time
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu import child
+from vhostcomm.qemu.child import Child, spawn
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def lines_of(*argv: str) -> tuple[int, list[str], Child]:
+    """Its code and its output."""
+    lines: list[str] = []
+
+    async def main() -> tuple[int, list[str], Child]:
+        async with spawn(argv) as process:
+            await process.read_output(lines.append)
+            return await process.wait(), lines, process
+
+    return run_in_real_time(main)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -SEGV $$", -11), ("kill -KILL $$", -9), ("kill -PIPE $$", -13)],
+)
+def test_how_it_ended(command: str, code: int) -> None:
+    found, _, process = lines_of("sh", "-c", command)
+    assert found == code == process.code
+
+
+def test_both_outputs_are_read_in_order() -> None:
+    assert lines_of("sh", "-c", "echo a; echo b >&2; echo c; printf d")[1] == ["a", "b", "c", "d"]
+
+
+def test_output_is_escaped() -> None:
+    assert lines_of("printf", r"\033[31mred\r\nt\tb \303\274 \377\n")[1] == [r"\x1b[31mred", r"t\tb ü \xff"]
+
+
+def test_the_tail_is_kept_and_a_line_has_its_limit() -> None:
+    _, lines, process = lines_of(
+        "sh", "-c", f"seq 100; head -c {3 * child.LINE_LIMIT} /dev/zero | tr '\\0' x; echo; echo end"
+    )
+    assert process.tail == tuple(lines[-child.TAIL_LINES :])
+    assert lines[:100] == [str(n) for n in range(1, 101)]
+    assert lines[-1] == "end"
+    assert max(map(len, lines)) <= child.LINE_LIMIT
+
+
+def test_a_program_that_is_not_there() -> None:
+    code, lines, _ = lines_of("/no/such/program")
+    assert code == 126
+    assert lines == ["vhostcomm: /no/such/program: No such file or directory"]
+
+
+def test_it_is_apart_from_our_terminal_and_has_nothing_to_read() -> None:
+    code, lines, process = lines_of("sh", "-c", "ps -o sid= -p $$; cat; echo end")
+    assert code == 0
+    assert [int(lines[0]), lines[1]] == [process.pid, "end"]
+
+
+def test_it_inherits_no_more_than_is_passed() -> None:
+    reading, writing = os.pipe()
+    listing = "import os; print(sorted(os.listdir('/proc/self/fd')))"
+
+    async def main() -> list[str]:
+        lines: list[str] = []
+        async with spawn([sys.executable, "-c", listing], pass_fds=[writing]) as process:
+            await process.read_output(lines.append)
+            await process.wait()
+        return lines
+
+    lines = run_in_real_time(main)
+    os.close(reading)
+    os.close(writing)
+    assert lines == [str(sorted(["0", "1", "2", str(writing), "3" if writing != 3 else "4"]))]
+
+
+def test_what_python_ignores_is_not_ignored_in_it() -> None:
+    status = lines_of("grep", "SigIgn", "/proc/self/status")[1][0]
+    assert int(status.removeprefix(r"SigIgn:\t"), 16) == 0
+
+
+def ended_by(body: Callable[[Child], Awaitable[None]]) -> int:
+    """The code of a `sleep` after the block ended."""
+
+    async def main() -> int:
+        async with spawn(["sleep", "1000"]) as process:
+            await body(process)
+        assert process.code is not None
+        return process.code
+
+    return run_in_real_time(main)
+
+
+def test_the_end_of_the_block_kills() -> None:
+    async def body(_: Child) -> None:
+        pass
+
+    assert ended_by(body) == -signal.SIGKILL
+
+
+def test_an_error_in_the_block_kills() -> None:
+    seen: list[Child] = []
+
+    async def body(process: Child) -> None:
+        seen.append(process)
+        raise OSError("of the block")
+
+    with pytest.raises(OSError, match="of the block"):
+        ended_by(body)
+    assert seen[0].code == -signal.SIGKILL
+
+
+def test_being_cancelled_kills_and_waits() -> None:
+    async def main() -> Child:
+        with trio.CancelScope() as scope:
+            async with spawn(["sleep", "1000"]) as process:
+                scope.cancel()
+                await process.wait()
+        return process
+
+    assert run_in_real_time(main).code == -signal.SIGKILL
+
+
+def test_even_a_stopped_one_is_killed() -> None:
+    async def body(process: Child) -> None:
+        process.send_signal(signal.SIGSTOP)
+
+    assert ended_by(body) == -signal.SIGKILL
+
+
+def test_a_signal_after_the_end_goes_nowhere() -> None:
+    async def main() -> int:
+        async with spawn(["true"]) as process:
+            await trio.lowlevel.wait_readable(process._pidfd)
+            process.send_signal(signal.SIGTERM)  # ended, and not reaped yet
+            code = await process.wait()
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == code, "asking again doesn't wait again"
+            return code
+
+    assert run_in_real_time(main) == 0
+
+
+def test_its_last_words_are_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grandchild may hold the pipe open."""
+    monkeypatch.setattr(child, "LAST_WORDS", 0.2)
+
+    async def main() -> tuple[str, ...]:
+        async with spawn(["sh", "-c", "sleep 1000 & echo $!"]) as process, trio.open_nursery() as nursery:
+            nursery.start_soon(process.read_output, lambda _: None)
+            await process.last_words()
+            nursery.cancel_scope.cancel()
+        return process.tail
+
+    (grandchild,) = run_in_real_time(main)
+    os.kill(int(grandchild), signal.SIGKILL)
+
+
+def test_an_ignored_sigchld_is_mended() -> None:
+    """Started by somebody who ignores it, the kernel would throw exit codes away."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert lines_of("sh", "-c", "exit 7")[0] == 7
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_thread_other_than_the_main_one_is_refused() -> None:
+    """Whatever it starts would be killed when it ends."""
+    raised: list[BaseException] = []
+
+    async def main() -> None:
+        async with spawn(["true"]):
+            pass
+
+    def elsewhere() -> None:
+        try:
+            trio.run(main)
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "outside the main thread" in str(raised[0])
+
+
+def test_a_parent_that_is_gone_already() -> None:
+    """Between the fork and the death signal being set: nobody would send it any more."""
+    step = child._STEP
+
+    async def main() -> tuple[int, tuple[str, ...]]:
+        async with spawn([sys.executable, "-I", "-S", step, "1", "sleep", "1000"]) as process:
+            await process.read_output(lambda _: None)
+            return await process.wait(), process.tail
+
+    assert run_in_real_time(main) == (126, ("vhostcomm: the supervisor is gone",))
+
+
+def test_a_system_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(QemuError, match=r"Linux 5\.3 or later is needed"):
+        lines_of("sleep", "1000")
+
+
+def test_no_process_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(FileNotFoundError):
+        lines_of("true")
