@@ -1,0 +1,47 @@
+"""What different QEMUs can do: as probed, and one that never was."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
+
+QEMU_7_2 = Capabilities(
+    program=Program(),
+    version="7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
+    reconnect=True,
+    reconnect_ms=False,
+    exit_with_parent=False,
+    hpet_property=True,
+    memory_lock=MemoryLock.OVERCOMMIT,
+    sandbox=True,
+    machines=frozenset({"pc", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "microvm", "none"}),
+    devices=frozenset(DEVICES),
+    vhost_scsi=frozenset(
+        {"wwpn", "addr", "bootindex", "boot_tpgt", "cmd_per_lun", "max_sectors", "num_queues", "virtqueue_size"}
+    ),
+    kvm_problem="it was not tried",
+)
+
+QEMU_10_0 = evolve(QEMU_7_2, version="10.0.2", reconnect_ms=True)
+
+QEMU_11_1 = evolve(QEMU_10_0, version="11.1.3", reconnect=False, exit_with_parent=True)
+
+GENUINE_HOST = evolve(
+    QEMU_7_2,
+    program=Program("/usr/local/bin/qemu-system-x86_64"),
+    version="2.x, as the genuine host has it",
+    hpet_property=False,
+    memory_lock=MemoryLock.REALTIME,
+    sandbox=False,
+    machines=frozenset({"pc", "pc-i440fx-2.2"}),
+    vhost_scsi=QEMU_7_2.vhost_scsi | {"set_driverok"},
+)
+
+BARE = evolve(
+    QEMU_7_2,
+    reconnect=False,
+    memory_lock=None,
+    devices=frozenset({"isa-serial", "virtio-serial-pci", "virtserialport"}),
+    vhost_scsi=frozenset(),
+)

@@ -1,0 +1,61 @@
+"""A supervised QEMU for a test, and what it told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from tests.trio_help import run_in_real_time
+from vhostcomm.qemu.ending import Ending
+from vhostcomm.qemu.qmp import QmpEvent
+from vhostcomm.qemu.supervise import Notice, Qemu
+
+T = TypeVar("T")
+
+
+class Run:
+    """One QEMU. `told` is what it told so far; `tells` waits for something."""
+
+    def __init__(self, argv: Sequence[str], *, paused: bool = False, start_patience: float = 60) -> None:
+        self.told: list[Notice] = []
+        self._changed = trio.Event()
+        self.qemu = Qemu(argv, self._tell, paused=paused, start_patience=start_patience)
+
+    def _tell(self, notice: Notice) -> None:
+        self.told.append(notice)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [notice for notice in self.told if isinstance(notice, kind)]
+
+    def events(self) -> list[str]:
+        return [event.name for event in self.all(QmpEvent)]
+
+    async def tells(self, kind: type[T], which: Callable[[T], bool] = lambda _: True) -> T:
+        """Wait until it told something of that kind, earlier or now."""
+        while True:
+            changed = self._changed
+            for notice in self.all(kind):
+                if which(notice):
+                    return notice
+            await changed.wait()
+
+
+Body = Callable[[Run], Awaitable[object]]
+
+
+def supervise(argv: Sequence[str], body: Body | None = None, *, paused: bool = False) -> tuple[Ending, Run]:
+    """Run QEMU and the body beside it; the body has to end it, unless it ends by itself."""
+    made = Run(argv, paused=paused)
+
+    async def main() -> Ending:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.qemu.run)
+            if body:
+                await body(made)
+            return await made.qemu.wait()
+
+    return run_in_real_time(main), made
