@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, RebootCounter, Stage, classify
+
+GUEST, RESET, PANIC = "guest-shutdown", "guest-reset", "guest-panic"
+QUIT, SIGNAL, NOTHING = "host-qmp-quit", "host-signal", ""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "stage", "kind"),
+    [
+        (0, GUEST, None, EndKind.POWERED_OFF),
+        (0, GUEST, Stage.POWEROFF, EndKind.STOPPED),
+        (0, GUEST, Stage.QUIT, EndKind.STOPPED),
+        (0, RESET, None, EndKind.REBOOTED),
+        (0, RESET, Stage.POWERDOWN, EndKind.STOPPED),
+        (0, QUIT, Stage.QUIT, EndKind.STOPPED),
+        (0, QUIT, Stage.POWEROFF, EndKind.QUIT_FROM_OUTSIDE),
+        (0, QUIT, None, EndKind.QUIT_FROM_OUTSIDE),
+        (0, "host-ui", None, EndKind.QUIT_FROM_OUTSIDE),
+        (0, SIGNAL, Stage.TERMINATE, EndKind.STOPPED),
+        (0, SIGNAL, Stage.QUIT, EndKind.SIGNALLED),
+        (0, SIGNAL, None, EndKind.SIGNALLED),
+        (0, PANIC, None, EndKind.PANICKED),
+        (1, PANIC, None, EndKind.PANICKED),
+        (0, PANIC, Stage.POWEROFF, EndKind.PANICKED),
+        (-9, NOTHING, Stage.KILL, EndKind.KILLED),
+        (-9, NOTHING, Stage.POWEROFF, EndKind.CRASHED),
+        (-9, NOTHING, None, EndKind.CRASHED),
+        (-11, NOTHING, None, EndKind.CRASHED),
+        (-6, GUEST, None, EndKind.CRASHED),
+        (1, NOTHING, None, EndKind.CRASHED),
+        (0, NOTHING, None, EndKind.CRASHED),
+        (0, "host-error", None, EndKind.CRASHED),
+        (0, NOTHING, Stage.QUIT, EndKind.STOPPED),
+    ],
+)
+def test_how_it_ended(code: int, reason: str, stage: Stage | None, kind: EndKind) -> None:
+    assert classify(started=True, code=code, reason=reason, panicked=False, stage=stage) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "stage", "kind"),
+    [
+        (1, None, EndKind.FAILED_TO_START),
+        (0, None, EndKind.FAILED_TO_START),
+        (-9, None, EndKind.FAILED_TO_START),
+        (-15, Stage.TERMINATE, EndKind.STOPPED),
+        (0, Stage.TERMINATE, EndKind.STOPPED),
+        (-9, Stage.KILL, EndKind.KILLED),
+        (1, Stage.TERMINATE, EndKind.FAILED_TO_START),
+    ],
+)
+def test_before_it_has_started(code: int, stage: Stage | None, kind: EndKind) -> None:
+    assert classify(started=False, code=code, reason="", panicked=False, stage=stage) is kind
+
+
+def test_a_panic_counts_when_qemu_says_no_more() -> None:
+    assert classify(started=True, code=0, reason="", panicked=True, stage=None) is EndKind.PANICKED
+
+
+def test_a_guest_that_survived_its_panic_may_end_otherwise() -> None:
+    assert classify(started=True, code=0, reason=GUEST, panicked=True, stage=None) is EndKind.POWERED_OFF
+
+
+def test_every_ending_has_its_code_and_sentence() -> None:
+    assert EXIT_CODES.keys() == set(EndKind)
+    failures = [code for code in EXIT_CODES.values() if code]
+    assert len(set(failures)) == len(failures), "each failure has a code of its own"
+    assert not {VhostcommError.exit_code, UsageError.exit_code} & set(failures)
+    sentences = {str(Ending(kind, -9, stage=Stage.QUIT)) for kind in EndKind}
+    assert len(sentences) == len(EndKind)
+    assert all(sentences)
+
+
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [
+        (Ending(EndKind.CRASHED, -11), "QEMU crashed: SIGSEGV"),
+        (Ending(EndKind.CRASHED, -signal.SIGRTMIN - 1), "QEMU crashed: signal 35"),
+        (Ending(EndKind.CRASHED, 1), "QEMU crashed: exit code 1"),
+        (Ending(EndKind.CRASHED, 0), "QEMU ended without saying why"),
+        (Ending(EndKind.CRASHED, -9), "QEMU was killed by SIGKILL; by hand, or by the kernel for want of memory"),
+        (Ending(EndKind.FAILED_TO_START, -9, why="no greeting"), "QEMU did not start: SIGKILL (no greeting)"),
+        (Ending(EndKind.STOPPED, 0, stage=Stage.TERMINATE), "stopped, by SIGTERM"),
+    ],
+)
+def test_sentences(ending: Ending, text: str) -> None:
+    assert str(ending) == text
+
+
+def test_a_crash_is_reported_with_what_helps() -> None:
+    crash = Ending(EndKind.CRASHED, -6, last_lines=("a: failed", "b"), command="qemu \\\n    -m 1")
+    assert crash.report() == (
+        "QEMU crashed: SIGABRT\n  QEMU's last words:\n    a: failed\n    b\n  to try it by hand:\nqemu \\\n    -m 1"
+    )
+
+
+def test_an_intended_end_is_reported_in_a_line() -> None:
+    assert Ending(EndKind.POWERED_OFF, 0, last_lines=("warning",), command="qemu").report() == (
+        "the guest powered itself off"
+    )
+
+
+def test_somebody_elses_signal_is_reported_with_what_qemu_said_of_it() -> None:
+    report = Ending(EndKind.SIGNALLED, 0, last_lines=("terminating on signal 15 from pid 7",), command="qemu").report()
+    assert report.endswith("terminating on signal 15 from pid 7")
+
+
+def test_three_resets_are_one_reboot() -> None:
+    reboots = RebootCounter()
+    assert [reboots.reset(now) for now in (10.0, 10.1, 10.6, 11.0, 11.5, 100.0)] == [
+        True, False, False, True, False, True,
+    ]  # fmt: skip
+    assert reboots.count == 3

@@ -1,0 +1,222 @@
+"""Escalation against a target that ends when it is told to, on a clock that jumps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+import trio
+from attrs import define, field
+
+from tests.trio_help import run
+from vhostcomm.qemu.ending import Stage
+from vhostcomm.qemu.qmp import QmpClosedError, QmpTimeoutError
+from vhostcomm.qemu.stopping import Grace, PowerOff, Stopping
+
+GRACE = Grace(40, 10, 5, 3)
+
+
+@define
+class Target:
+    """Ends at what is in `heeds`; with `hangs`, QMP doesn't answer."""
+
+    heeds: set[str]
+    hangs: bool = False
+    status: str = "running"
+    log: list[tuple[float, str]] = field(factory=list)
+    ended: trio.Event = field(factory=trio.Event)
+
+    async def command(self, name: str, /) -> object:
+        if self.hangs:
+            await trio.sleep(5)
+            raise QmpTimeoutError(f"QMP {name}: no reply within 5 s")
+        if name == "query-status":
+            return {"running": self.status == "running", "status": self.status}
+        self._do(name)
+        if self.ended.is_set() and name == "quit":
+            raise QmpClosedError("QMP quit: QEMU closed the QMP connection")
+        return {}
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._do(number.name)
+
+    async def poweroff(self) -> None:
+        await trio.sleep(2)
+        self._do("poweroff")
+
+    def _do(self, what: str) -> None:
+        self.log.append((round(trio.current_time() - self._begin, 3), what))
+        if what in self.heeds:
+            self.ended.set()
+
+    _begin: float = field(init=False, default=0.0)
+
+    def begin(self) -> None:
+        self._begin = trio.current_time()
+
+
+Told = list[tuple[str, float, str]]
+
+
+def stop(
+    target: Target,
+    poweroff: PowerOff | None = None,
+    *,
+    grace: Grace = GRACE,
+    hurries: tuple[float, ...] = (),
+) -> tuple[bool, Told]:
+    told: Told = []
+
+    async def main() -> bool:
+        target.begin()
+        stopping = Stopping(target, poweroff, grace, lambda n: told.append((n.stage.name, n.seconds, n.why)))
+
+        async def hurry() -> None:
+            for delay in hurries:
+                await trio.sleep(delay)
+                stopping.hurry()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry)
+            gone = await stopping.run()
+            nursery.cancel_scope.cancel()
+        return gone
+
+    gone: bool = run(main)
+    return gone, told
+
+
+def test_the_guest_powers_itself_off() -> None:
+    target = Target({"poweroff"})
+    gone, told = stop(target, target.poweroff)
+    assert gone
+    assert told == [("POWEROFF", 40, "asked to stop")]
+    assert target.log == [(2, "poweroff")]
+
+
+def test_one_stage_after_the_other_each_with_the_reason() -> None:
+    target = Target({"SIGKILL"})
+    gone, told = stop(target, target.poweroff)
+    assert gone
+    assert told == [
+        ("POWEROFF", 40, "asked to stop"),
+        ("POWERDOWN", 10, "QEMU was still there after 40 s"),
+        ("QUIT", 5, "QEMU was still there after 5 s"),
+        ("TERMINATE", 3, "QEMU was still there after 5 s"),
+        ("KILL", 10, "QEMU was still there after 3 s"),
+    ]
+    assert target.log == [
+        (2, "poweroff"), (40, "system_powerdown"), (45, "system_powerdown"), (50, "quit"), (55, "SIGTERM"),
+        (58, "SIGKILL"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("heeded", "after"), [("system_powerdown", 40), ("quit", 50), ("SIGTERM", 55)])
+def test_it_goes_no_further_than_it_has_to(heeded: str, after: float) -> None:
+    target = Target({heeded})
+    gone, _ = stop(target, target.poweroff)
+    assert gone
+    assert target.log[-1] == (after, heeded)
+
+
+def test_a_guest_that_was_never_ready_is_not_waited_for() -> None:
+    target = Target({"quit"})
+    _, told = stop(target, None, grace=Grace.split(90, ready=False))
+    assert [(stage, seconds) for stage, seconds, _ in told] == [("POWERDOWN", 6), ("QUIT", 5)]
+    assert told[0][2] == "asked to stop; the guest was never ready, so its own power-off is left out"
+
+
+def failing(error: Exception) -> PowerOff:
+    async def poweroff() -> None:
+        await trio.sleep(1)
+        raise error
+
+    return poweroff
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(OSError("the channel is closed"), "the channel is closed"), (TimeoutError(), "TimeoutError"),
+     (ExceptionGroup("two", [OSError("x"), OSError("y")]), "two (2 sub-exceptions)")],
+)  # fmt: skip
+def test_a_power_off_that_fails_is_told_and_not_waited_for(error: Exception, why: str) -> None:
+    target = Target({"system_powerdown"})
+    _, told = stop(target, failing(error))
+    assert told == [("POWEROFF", 40, "asked to stop"), ("POWERDOWN", 10, why)]
+    assert target.log == [(1, "system_powerdown")]
+
+
+def test_a_power_off_that_hangs_has_its_deadline() -> None:
+    target = Target({"system_powerdown"})
+    stop(target, trio.sleep_forever)
+    assert target.log == [(40, "system_powerdown")]
+
+
+def test_a_qemu_that_does_not_answer_gets_signals() -> None:
+    target = Target({"SIGKILL"}, hangs=True)
+    _, told = stop(target, target.poweroff)
+    assert told == [
+        ("TERMINATE", 3, "asked to stop; QMP query-status: no reply within 5 s"),
+        ("KILL", 10, "QEMU was still there after 3 s"),
+    ]
+    assert target.log == [(5, "SIGTERM"), (8, "SIGKILL")]
+
+
+@pytest.mark.parametrize("status", ["paused", "prelaunch", "guest-panicked", "internal-error"])
+def test_a_guest_that_does_not_run_is_not_asked(status: str) -> None:
+    target = Target({"quit"}, status=status)
+    _, told = stop(target, target.poweroff)
+    assert told == [("QUIT", 5, f"asked to stop; the guest doesn't run ({status})")]
+
+
+@pytest.mark.parametrize("poweroff", [Target.poweroff, None])
+def test_a_second_request_leaves_the_guest_out(poweroff: Callable[[Target], PowerOff] | None) -> None:
+    target = Target({"SIGKILL"})
+    _, told = stop(target, target.poweroff if poweroff else None, hurries=(1,))
+    assert told[1:] == [
+        ("QUIT", 1, "asked again"), ("TERMINATE", 1, "asked again"), ("KILL", 10, "asked again"),
+    ]  # fmt: skip
+    assert [each for each in target.log if each[1] != "system_powerdown"] == [
+        (1, "quit"), (2, "SIGTERM"), (3, "SIGKILL"),
+    ]  # fmt: skip
+
+
+def test_a_third_request_kills() -> None:
+    target = Target({"SIGKILL"})
+    stop(target, target.poweroff, hurries=(1, 0.5))
+    assert target.log == [(1, "quit"), (1.5, "SIGKILL")]
+
+
+def test_more_requests_do_not_cut_the_last_wait() -> None:
+    target = Target(set())
+    gone, told = stop(target, target.poweroff, hurries=(1, 0.5, 0.1, 0.1))
+    assert not gone, "nothing ends it"
+    assert told[-1][:2] == ("KILL", 10)
+
+
+def test_a_second_request_while_qmp_does_not_answer() -> None:
+    target = Target({"SIGKILL"}, hangs=True)
+    stop(target, target.poweroff, hurries=(1,))
+    assert target.log == [(2, "SIGTERM"), (3, "SIGKILL")]
+
+
+def test_it_may_end_by_itself_meanwhile() -> None:
+    target = Target(set())
+    target.ended.set()
+    gone, told = stop(target, target.poweroff)
+    assert gone
+    assert told == []
+
+
+@pytest.mark.parametrize("total", [1, 10, 60, 90, 600])
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_grace_is_kept(total: float, ready: bool) -> None:
+    grace = Grace.split(total, ready=ready)
+    stages = [grace.of(stage) for stage in Stage if stage < Stage.KILL]
+    assert sum(stages) <= total + 1e-9
+    assert all(seconds > 0 for seconds in stages[1:])
+    assert (grace.poweroff > 0) is ready
+    if ready:
+        assert sum(stages) == pytest.approx(total)
+        assert grace.poweroff > total / 2, "most of it is the guest's"
