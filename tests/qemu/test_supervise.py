@@ -1,0 +1,353 @@
+"""Real QEMUs, with guests of a few bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+import trio.lowlevel
+
+from tests.qemu.roms import IDLE, PANIC, POWER_OFF, POWER_OFF_AT_A_KEY, REBOOT_THREE_TIMES, rom
+from tests.qemu.running import Run, supervise
+from tests.trio_help import run_in_real_time
+from vhostcomm.qemu.argv import build, format_command
+from vhostcomm.qemu.capabilities import Capabilities
+from vhostcomm.qemu.ending import EndKind, Stage
+from vhostcomm.qemu.machine import Disk, Machine, PanicDevice
+from vhostcomm.qemu.qmp import QmpCommandError, QmpError, QmpEvent
+from vhostcomm.qemu.stopping import Grace, StageBegun
+from vhostcomm.qemu.supervise import OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture
+def idle(can: Capabilities, tmp_path: Path) -> list[str]:
+    """A guest that does nothing, for ever."""
+    return guest(can, tmp_path, IDLE)
+
+
+def guest(can: Capabilities, folder: Path, code: bytes, *, no_reboot: bool = False) -> list[str]:
+    machine = Machine(memory=32, panic_device=PanicDevice.ISA, no_reboot=no_reboot, extra=tuple(rom(folder, code)))
+    return build(machine, can)
+
+
+# -- the guest ends it
+
+
+def test_the_guest_powers_off(can: Capabilities, tmp_path: Path) -> None:
+    ending, told = supervise(guest(can, tmp_path, POWER_OFF))
+    assert (ending.kind, ending.reason, ending.exit_code) == (EndKind.POWERED_OFF, "guest-shutdown", 0)
+    assert [type(notice) for notice in told.told][:2] == [Started, QmpEvent]
+    assert told.all(Started)[0].version == can.version
+    assert told.events() == ["RESUME", "SHUTDOWN"], "nothing is missed of a guest that ends at once"
+
+
+def test_the_guest_reboots_once_by_three_resets(can: Capabilities, tmp_path: Path) -> None:
+    async def body(told: Run) -> None:
+        await told.tells(Rebooted)
+        for _ in range(3):  # its resets come within milliseconds; QMP keeps their order
+            await told.qemu.command("query-status")
+        while told.events().count("RESET") < 3:
+            await trio.lowlevel.checkpoint()
+        await told.qemu.command("quit")
+
+    ending, told = supervise(guest(can, tmp_path, REBOOT_THREE_TIMES), body)
+    assert told.events().count("RESET") == 3
+    assert told.all(Rebooted) == [Rebooted(by_guest=True, count=1)]
+    assert ending.kind is EndKind.QUIT_FROM_OUTSIDE
+
+
+def test_a_reboot_from_outside(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        await told.qemu.command("system_reset")
+        await told.tells(Rebooted)
+        told.qemu.send_signal(signal.SIGTERM)
+
+    _, told = supervise(idle, body)
+    assert told.all(Rebooted) == [Rebooted(by_guest=False, count=1)]
+
+
+def test_a_reboot_ends_it_where_that_is_wanted(can: Capabilities, tmp_path: Path) -> None:
+    ending, told = supervise(guest(can, tmp_path, REBOOT_THREE_TIMES, no_reboot=True))
+    assert (ending.kind, ending.reason, ending.exit_code) == (EndKind.REBOOTED, "guest-reset", 0)
+    assert told.all(Rebooted) == []
+
+
+@pytest.mark.parametrize("extra", [[], ["-action", "panic=exit-failure"]])
+def test_the_guest_panics(can: Capabilities, tmp_path: Path, extra: list[str]) -> None:
+    ending, told = supervise(guest(can, tmp_path, PANIC) + extra)
+    assert (ending.kind, ending.exit_code) == (EndKind.PANICKED, 4)
+    assert ending.code == (1 if extra else 0)
+    assert len(told.all(Panicked)) == 1
+
+
+# -- somebody else ends it
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [
+        (signal.SIGTERM, EndKind.SIGNALLED, 0),
+        (signal.SIGINT, EndKind.SIGNALLED, 0),
+        (signal.SIGHUP, EndKind.SIGNALLED, 0),
+        (signal.SIGKILL, EndKind.CRASHED, -9),
+        (signal.SIGSEGV, EndKind.CRASHED, -11),
+        (signal.SIGABRT, EndKind.CRASHED, -6),
+    ],
+)
+def test_a_signal_from_outside(idle: list[str], number: signal.Signals, kind: EndKind, code: int) -> None:
+    async def body(told: Run) -> None:
+        assert await told.qemu.wait_started()
+        os.kill(told.qemu.pid, number)
+
+    ending, _ = supervise(idle, body)
+    assert (ending.kind, ending.code, ending.stage) == (kind, code, None)
+    if kind is EndKind.CRASHED:
+        assert ending.report().endswith(format_command(idle)), "the command to paste, without what we added"
+    else:
+        assert f"terminating on signal {number.value}" in ending.report()
+
+
+def test_quit_from_outside(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        await told.qemu.command("quit")
+
+    ending, _ = supervise(idle, body)
+    assert (ending.kind, ending.exit_code) == (EndKind.QUIT_FROM_OUTSIDE, 6)
+
+
+# -- we end it
+
+SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
+
+
+def test_stopping_a_guest_that_heeds_nothing(idle: list[str]) -> None:
+    async def poweroff() -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        assert (await told.qemu.stop(poweroff, grace=SHORT)).kind is EndKind.STOPPED
+
+    ending, told = supervise(idle, body)
+    assert (ending.kind, ending.stage, ending.reason) == (EndKind.STOPPED, Stage.QUIT, "host-qmp-quit")
+    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.POWEROFF, Stage.POWERDOWN, Stage.QUIT]
+    assert told.events().count("POWERDOWN") == 2
+    assert told.all(StageBegun)[1].why == "QEMU was still there after 0.3 s"
+
+
+def test_stopping_by_the_guests_own_power_off(can: Capabilities, tmp_path: Path) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        await told.qemu.stop(lambda: told.qemu.command("send-key", keys=[{"type": "qcode", "data": "q"}]))
+
+    ending, told = supervise(guest(can, tmp_path, POWER_OFF_AT_A_KEY), body)
+    assert (ending.kind, ending.reason, ending.exit_code) == (EndKind.STOPPED, "guest-shutdown", 0)
+    assert str(ending) == "stopped, by the guest's own power-off, through the vchannel"
+    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.POWEROFF]
+
+
+def test_stopping_a_paused_guest_does_not_wait_for_it(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        await told.qemu.stop(trio.sleep_forever)
+
+    ending, told = supervise(idle, body, paused=True)
+    assert ending.stage is Stage.QUIT
+    assert [begun.why for begun in told.all(StageBegun)] == ["asked to stop; the guest doesn't run (prelaunch)"]
+
+
+def test_stopping_a_stopped_process(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """QMP hangs and SIGTERM waits: it ends all the same, soon."""
+
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        assert told.qemu._qmp
+        monkeypatch.setattr(told.qemu._qmp, "_patience", 0.2)
+        os.kill(told.qemu.pid, signal.SIGSTOP)
+        await told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 1000, terminate=0.2))
+
+    ending, told = supervise(idle, body)
+    assert (ending.kind, ending.stage, ending.exit_code) == (EndKind.KILLED, Stage.KILL, 8)
+    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE, Stage.KILL]
+
+
+def test_a_second_request_hurries(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        told.qemu.hurry()  # nothing to hurry yet
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 5, 5)))
+            await told.tells(StageBegun)
+            told.qemu.hurry()
+            assert (await told.qemu.stop()).kind is EndKind.STOPPED, "another stop waits for the first"
+
+    ending, told = supervise(idle, body)
+    assert ending.stage is Stage.QUIT
+    assert [(begun.stage, begun.why) for begun in told.all(StageBegun)] == [
+        (Stage.POWEROFF, "asked to stop"), (Stage.QUIT, "asked again"),
+    ]  # fmt: skip
+
+
+def test_a_stop_that_was_cancelled_can_be_taken_up(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        with trio.move_on_after(0.1):
+            await told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 5, 5))
+        assert told.qemu.ending is None
+        await told.qemu.stop(grace=Grace(0, 0.1, 30, 30))
+
+    assert supervise(idle, body)[0].kind is EndKind.STOPPED
+
+
+def test_stopping_what_has_ended(can: Capabilities, tmp_path: Path) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait()
+        assert (await told.qemu.stop()).kind is EndKind.POWERED_OFF
+        with pytest.raises(QmpError):
+            await told.qemu.command("query-status")
+        told.qemu.send_signal(signal.SIGTERM)
+
+    supervise(guest(can, tmp_path, POWER_OFF), body)
+
+
+def test_being_cancelled_kills(idle: list[str]) -> None:
+    told = Run(idle)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(told.qemu.run)
+            await told.qemu.wait_started()
+            nursery.cancel_scope.cancel()
+
+    run_in_real_time(main)
+    assert told.qemu.ending
+    assert (told.qemu.ending.kind, told.qemu.ending.code) == (EndKind.KILLED, -9)
+
+
+# -- it doesn't start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-no-such-option"], "-no-such-option: invalid option"),
+        (["-device", "no-such-device"], "'no-such-device' is not a valid device model name"),
+        (["-machine", "pc-0.1"], "unsupported machine type"),
+    ],
+)
+def test_a_bad_option(idle: list[str], arguments: list[str], said: str) -> None:
+    async def body(told: Run) -> None:
+        assert not await told.qemu.wait_started()
+
+    ending, told = supervise([*idle, *arguments], body)
+    assert (ending.kind, ending.code, ending.exit_code) == (EndKind.FAILED_TO_START, 1, 3)
+    assert said in "\n".join(ending.last_lines)
+    assert said in told.all(OutputLine)[-1].text or said in told.all(OutputLine)[0].text
+    assert ending.report().startswith("QEMU did not start: exit code 1\n  QEMU's last words:\n")
+
+
+def test_a_disk_that_is_not_there(can: Capabilities, tmp_path: Path) -> None:
+    ending, _ = supervise(build(Machine(boot=Disk(str(tmp_path / "a,b.img"))), can))
+    assert ending.kind is EndKind.FAILED_TO_START
+    assert f"Could not open '{tmp_path / 'a,b.img'}': No such file or directory" in ending.report()
+
+
+def test_a_disk_that_is_in_use(can: Capabilities, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 16))
+    argv = build(Machine(memory=32, boot=Disk(str(disk))), can)
+
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        second = Qemu(argv, lambda _: None)
+        assert 'Failed to get "write" lock' in (await second.run()).report()
+        await told.qemu.stop(grace=SHORT)
+
+    assert supervise(argv, body)[0].kind is EndKind.STOPPED
+
+
+def test_no_program() -> None:
+    ending, _ = supervise(["/no/such/qemu"])
+    assert (ending.kind, ending.code) == (EndKind.FAILED_TO_START, 126)
+    assert "/no/such/qemu: No such file or directory" in ending.report()
+
+
+def test_a_program_that_never_answers() -> None:
+    told = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=0.2)
+    ending = run_in_real_time(told.qemu.run)
+    assert ending.kind is EndKind.FAILED_TO_START
+    assert "(no QMP greeting within 0.2 s" in str(ending)
+    assert ending.last_lines == ("thinking",)
+
+
+def test_a_program_that_hangs_up() -> None:
+    ending, _ = supervise([sys.executable, "-c", "import os, time; os.closerange(3, 100); time.sleep(1000)"])
+    assert (ending.kind, ending.why) == (EndKind.FAILED_TO_START, "QEMU closed the QMP connection")
+
+
+def test_stopping_before_it_answers() -> None:
+    async def body(told: Run) -> None:
+        await told.tells(OutputLine)
+        with pytest.raises(QmpError, match="QEMU has not answered yet"):
+            await told.qemu.command("query-status")
+        await told.qemu.stop()
+
+    ending, told = supervise(["sh", "-c", "echo thinking; exec sleep 1000"], body)
+    assert (ending.kind, ending.code) == (EndKind.STOPPED, -15)
+    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE]
+
+
+def test_it_is_for_one_run(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        with pytest.raises(RuntimeError, match="make another Qemu"):
+            await told.qemu.run()
+        await told.qemu.wait_started()
+        await told.qemu.stop(grace=SHORT)
+
+    assert supervise(idle, body)[0].kind is EndKind.STOPPED
+
+
+def test_before_it_runs(idle: list[str]) -> None:
+    qemu = Qemu(idle, lambda _: None)
+    with pytest.raises(RuntimeError, match=r"await nursery\.start\(qemu\.run\)"):
+        _ = qemu.pid
+
+
+# -- QMP
+
+
+def test_a_refused_command_harms_nothing(idle: list[str]) -> None:
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        with pytest.raises(QmpCommandError):
+            await told.qemu.command("fly")
+        await told.qemu.stop(grace=SHORT)
+
+    assert supervise(idle, body)[0].kind is EndKind.STOPPED
+
+
+def test_losing_qmp_is_told_and_signals_still_stop(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vhostcomm.qemu.supervise.LAST_WORDS", 0.1)
+
+    async def body(told: Run) -> None:
+        await told.qemu.wait_started()
+        qmp = told.qemu._qmp
+        assert qmp
+        qmp._buffer += b"junk\n"  # as if QEMU had said so
+        with pytest.raises(QmpError, match="not a message of QMP"):
+            await told.qemu.command("query-status")
+        lost = await told.tells(QmpLost)
+        assert "not a message of QMP: b'junk'" in lost.why
+        await told.qemu.stop(trio.sleep_forever)
+
+    ending, told = supervise(idle, body)
+    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE]
+    assert ending.code == 0

@@ -1,0 +1,117 @@
+"""QEMU never outlives its supervisor, and never dies of it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.roms import IDLE, rom
+from vhostcomm.qemu.argv import build
+from vhostcomm.qemu.capabilities import Capabilities
+from vhostcomm.qemu.machine import Machine, SerialTerminal
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ROOT = Path(__file__).parents[2]
+
+PROMISED = 1.0
+"""Seconds in which QEMU is gone after its supervisor. The kernel takes 0.01."""
+
+QUIET = 15.0
+"""Seconds: a trio worker thread ends after 10 s of idling, and takes along what it started."""
+
+
+@contextmanager
+def supervisor(mode: str, argv: list[str], terminal: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.qemu.supervisor", mode, *argv],
+        stdin=terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protocol'}"},
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[int]:
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
+def ends_within(pidfd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_qemu_is_gone_when_its_supervisor_is(
+    can: Capabilities, tmp_path: Path, number: signal.Signals, state: str
+) -> None:
+    argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
+    with supervisor("quiet", argv) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline())
+        with watched(pid) as qemu:
+            if state == "stopped":
+                os.kill(pid, signal.SIGSTOP)
+            process.send_signal(number)
+            assert ends_within(qemu, PROMISED)
+
+
+def test_qemu_lives_on_under_a_quiet_supervisor(can: Capabilities, tmp_path: Path) -> None:
+    argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
+    with supervisor("quiet", argv) as process:
+        assert process.stdout
+        with watched(int(process.stdout.readline())) as qemu:
+            assert not ends_within(qemu, QUIET)
+            process.kill()
+            assert ends_within(qemu, PROMISED)
+
+
+def read_line(terminal: int) -> str:
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(terminal, 1)
+    return line.decode().strip()
+
+
+def test_a_ctrl_c_is_ours_alone_and_the_terminal_is_left_as_it_was(can: Capabilities, tmp_path: Path) -> None:
+    argv = build(Machine(memory=32, serial=SerialTerminal(), extra=tuple(rom(tmp_path, IDLE))), can)
+    outer, inner = pty.openpty()
+    try:
+        before = termios.tcgetattr(inner)
+        with supervisor("terminal", argv, inner) as process:
+            pid = int(read_line(outer))
+            assert not termios.tcgetattr(inner)[3] & termios.ECHO, "QEMU has the terminal"
+            assert os.get_blocking(inner), "and made its own open file non-blocking, not ours"
+            with watched(pid) as qemu:
+                os.write(outer, b"\x03")
+                assert read_line(outer) == "interrupted; QEMU is running"
+                assert read_line(outer) == "ended: crashed"
+                assert ends_within(qemu, PROMISED)
+            assert process.wait() == 0
+        assert termios.tcgetattr(inner) == before
+    finally:
+        os.close(outer)
+        os.close(inner)
