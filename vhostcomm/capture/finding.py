@@ -32,7 +32,6 @@ class Found:
         end: where the text goes on behind it.
         kind: ``serial``, ``uuid``, ``mac``, ``ipv4`` or ``ipv6``.
         secret: the same for all ways to write this one.
-
     """
 
     start: int
@@ -47,7 +46,6 @@ def find_secrets(text: str, serials: re.Pattern[str] | None = None) -> list[Foun
     Args:
         text: any.
         serials: words known to be serial numbers, which are found inside other words too.
-
     """
     found: list[Found] = []
 

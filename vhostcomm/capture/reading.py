@@ -44,7 +44,6 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
 
     Raises:
         CaptureError: a line is not what it should be; with its number.
-
     """
     header: CaptureHeader | None = None
     records: list[Record] = []

@@ -46,7 +46,6 @@ def redact(capture: Capture, redactor: Redactor | None = None) -> Capture:
     Args:
         capture: which; not changed.
         redactor: one to share among several captures of the same guest.
-
     """
     redactor = redactor or Redactor()
     told = (capture.header.producer, capture.header.provenance)

@@ -50,7 +50,6 @@ def replay(capture: Capture, connection: Connection, answer: Answer | None = Non
         capture: which to play.
         connection: a new one.
         answer: what to answer instead of what the capture's responses say.
-
     """
     recorder = Recorder(connection.role)
     toward = Direction.TO_HOST if connection.role is Role.HOST else Direction.TO_GUEST

@@ -55,7 +55,6 @@ def build(machine: Machine, can: Capabilities) -> list[str]:
 
     Raises:
         QemuError: this QEMU can't; says what is missing.
-
     """
     return [*can.program.command, *_Builder(machine, can).arguments()]
 

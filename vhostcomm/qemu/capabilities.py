@@ -39,7 +39,6 @@ class Program:
     Args:
         path: of the executable, or its name to be found in PATH.
         data_dirs: where it finds its BIOS and option ROMs (``-L``), when not where it was built for.
-
     """
 
     path: str = "qemu-system-x86_64"
@@ -69,7 +68,6 @@ class Capabilities:
         devices: those of `DEVICES` that it has.
         vhost_scsi: the properties of vhost-scsi-pci; empty without the device.
         kvm_problem: why KVM can't be used; "" when it was tried and works.
-
     """
 
     program: Program

@@ -132,7 +132,6 @@ async def spawn(argv: Sequence[str], *, pass_fds: Collection[int] = (), terminal
     Raises:
         QemuError: this system has no pidfd (Linux before 5.3, or a container that forbids it).
         RuntimeError: called outside the main thread.
-
     """
     if threading.current_thread() is not threading.main_thread():
         # The death signal comes when the *thread* that forked ends: a trio worker's does after 10 s of idling.

@@ -79,7 +79,6 @@ class Ending:
         why: what else is known, such as the greeting that never came; "" mostly.
         last_lines: of its output.
         command: to paste into a shell.
-
     """
 
     kind: EndKind
@@ -153,7 +152,6 @@ def classify(*, started: bool, code: int, reason: str, panicked: bool, stage: St
         reason: of the last SHUTDOWN event; "" without one.
         panicked: whether GUEST_PANICKED was seen.
         stage: how far we had gone in stopping it; None when we didn't.
-
     """
     if code == -signal.SIGKILL and stage is Stage.KILL:
         return EndKind.KILLED

@@ -82,7 +82,6 @@ async def trial(command: Sequence[str], accelerator: str) -> str:
 
     Returns:
         "" when it worked, else why not, in a sentence.
-
     """
     rom = os.memfd_create("vhostcomm-trial")
     try:

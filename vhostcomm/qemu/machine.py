@@ -88,7 +88,6 @@ class Disk:
         path: of the image.
         format: of the image: found once, by `disk.image_format`, and never guessed by QEMU.
         snapshot: what the guest writes goes to a temporary file and is lost at the end.
-
     """
 
     path: str = field(validator=_path)
@@ -168,7 +167,6 @@ class Vchannel:
         path: of the unix socket.
         server: QEMU listens there, as on the genuine host. Otherwise it connects, again and again.
         reconnect: seconds between its attempts; rounded up to whole ones for an old QEMU.
-
     """
 
     path: str = field(validator=_socket_path)
@@ -213,7 +211,6 @@ class Machine:
         sandbox: forbid QEMU system calls that it doesn't need, where it can.
         qmp: a socket for other QMP clients than the supervisor.
         extra: arguments of one's own, last.
-
     """
 
     memory: int = field(default=1024, validator=_within(16, 1 << 24))

@@ -32,7 +32,6 @@ async def find_capabilities(program: Program, *, try_kvm: bool = True) -> Capabi
 
     Raises:
         QemuError: there is no such program, or it doesn't behave like a QEMU.
-
     """
     command = [_found(program.path), *program.command[1:]]
     ours, theirs = socket.socketpair()

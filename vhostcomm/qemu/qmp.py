@@ -60,7 +60,6 @@ class QmpEvent:
         name: such as ``SHUTDOWN``.
         data: what belongs to it, as QEMU's documentation says.
         time: seconds since 1970, by QEMU's clock; 0 when it says none.
-
     """
 
     name: str
@@ -85,7 +84,6 @@ class Qmp:
             machine is built, which takes a while with much preallocated memory; and a second
             client of one socket gets no greeting until the first has left.
         patience: seconds for each reply.
-
     """
 
     def __init__(
@@ -112,7 +110,6 @@ class Qmp:
         Raises:
             QmpError: only before it is started: no greeting in time, or none at all. Afterwards
                 the reason is in the errors of `execute`.
-
         """
         try:
             await self._negotiate()
@@ -143,7 +140,6 @@ class Qmp:
             QmpCommandError: QEMU refused.
             QmpTimeoutError: no reply within the patience; a late one is ignored.
             QmpClosedError: the connection is closed, or closed meanwhile.
-
         """
         if self.closed_because:
             raise QmpClosedError(f"QMP {command}: {self.closed_because}")
@@ -237,7 +233,6 @@ async def connect(path: str) -> trio.SocketStream:
 
     Raises:
         QmpError: nobody listens there.
-
     """
     try:
         return await trio.open_unix_socket(path)

@@ -35,7 +35,6 @@ class RestartPolicy:
         window: seconds. A restart that long ago counts neither for the budget nor for the delay.
         first_delay: seconds before the first restart; each further one within the window waits twice as long.
         longest_delay: seconds, at most.
-
     """
 
     when: RestartWhen = RestartWhen.NO

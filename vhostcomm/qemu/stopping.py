@@ -100,7 +100,6 @@ class Stopping:
         poweroff: how the guest powers itself off; None when it was never ready.
         grace: for each stage.
         tell: called as each stage begins.
-
     """
 
     def __init__(

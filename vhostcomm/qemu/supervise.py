@@ -73,7 +73,6 @@ class Qemu:
         terminal: whether QEMU has standard input and output, for a console on the terminal.
         paused: don't let the guest begin.
         start_patience: seconds until QMP answers.
-
     """
 
     def __init__(
@@ -119,7 +118,6 @@ class Qemu:
 
         Raises:
             QemuError: the process can't be made at all. That QEMU doesn't start is an `Ending`.
-
         """
         if self._child is not None:
             raise RuntimeError("run() is for one run: make another Qemu")
@@ -163,7 +161,6 @@ class Qemu:
 
         Raises:
             QemuError: the process couldn't be made.
-
         """
         await self.ended.wait()
         return self._known_ending()
@@ -177,7 +174,6 @@ class Qemu:
 
         Raises:
             QemuError: it hangs in the kernel, and outlives even SIGKILL.
-
         """
         if self._stopping:
             return await self.wait()
@@ -207,7 +203,6 @@ class Qemu:
 
         Raises:
             QmpError: it was refused, not answered, or QMP isn't there.
-
         """
         if self._qmp is None:
             raise QmpClosedError(f"QMP {name}: QEMU has not answered yet")
