@@ -14,7 +14,13 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTED = ["tests/vchannel", "tests/captures", "tests/config", "tests/daemon/test_serve.py", "tests/daemon/test_probe.py"]
+TESTED = [
+    "tests/vchannel",
+    "tests/captures",
+    "tests/config",
+    "tests/daemon/test_serve.py",
+    "tests/daemon/test_probe.py",
+]
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:

@@ -1,0 +1,1 @@
+"""HTTP: what a running daemon tells, and does when asked."""
