@@ -21,9 +21,13 @@ for need in "${needs[@]}"; do
     fi
 done
 
-[[ ${#missing[@]} -gt 0 ]] || exit 0
+# The guest's kernel is downloaded, not installed, and apt must know of it.
+lists=yes
+if command -v apt-cache >/dev/null && ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then lists=no; fi
+[[ ${#missing[@]} -gt 0 || $lists == no ]] || exit 0
 line="apt-get install --no-install-recommends ${missing[*]}"
 if [[ ${1:-} == --check ]]; then
+    [[ ${#missing[@]} -gt 0 ]] || exit 0
     echo "missing: ${missing[*]}; on Debian and Ubuntu: sudo $line" >&2
     exit 1
 fi
@@ -39,6 +43,7 @@ if [[ $(id -u) != 0 ]]; then
     fi
     run=(sudo)
 fi
-echo "installing ${missing[*]}"
 "${run[@]}" apt-get update -qq
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+echo "installing ${missing[*]}"
 "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

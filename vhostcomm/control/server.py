@@ -16,7 +16,7 @@ READ_TIMEOUT: Final = 30
 
 
 async def serve_app(
-    app: Any, listeners: Sequence[socket.socket], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    app: Any, listeners: Sequence[socket.socket], *, task_status: Any = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve an ASGI application until cancelled.
 
@@ -27,8 +27,8 @@ async def serve_app(
         app: the application.
         listeners: listening sockets, unix or TCP.
     """
-    from hypercorn.config import Config
-    from hypercorn.trio import serve
+    from hypercorn.config import Config  # noqa: PLC0415
+    from hypercorn.trio import serve  # noqa: PLC0415
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}" for listener in listeners]
