@@ -16,6 +16,7 @@ suite=bookworm-backports
 target=$cache/qemu-$suite
 
 # The mirror that this machine uses already.
+# shellcheck disable=SC2016 # apt expands it
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
 [[ -n $mirror ]] || { echo "apt knows no mirror: run apt-get update first" >&2; exit 1; }
 

@@ -23,7 +23,10 @@ done
 
 # The guest's kernel is downloaded, not installed, and apt must know of it.
 lists=yes
-if command -v apt-cache >/dev/null && ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then lists=no; fi
+if command -v apt-cache >/dev/null &&
+    ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 && ! apt-cache show linux-image-virtual >/dev/null 2>&1; then
+    lists=no
+fi
 [[ ${#missing[@]} -gt 0 || $lists == no ]] || exit 0
 line="apt-get install --no-install-recommends ${missing[*]}"
 if [[ ${1:-} == --check ]]; then

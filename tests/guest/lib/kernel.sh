@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # build.sh shares its variables
 # The kernel: Debian's for virtual machines, downloaded and unpacked but not installed, or one's own.
 
-readonly META_PACKAGE=linux-image-cloud-amd64
+# Debian's, and what comes nearest on Ubuntu.
+readonly META_PACKAGES=(linux-image-cloud-amd64 linux-image-virtual)
 
 # Loaded at boot, dependencies apart.
 readonly DRIVERS=(virtio_pci virtio_console virtio_scsi sd_mod virtio_net virtio_balloon virtio_rng
@@ -36,7 +37,7 @@ debian_kernel() {
     package=$(newest_package)
     if [[ -z $package ]]; then
         folder=$(find "$cache" -maxdepth 1 -name 'kernel-*' | sort -V | tail -n 1)
-        [[ -n $folder ]] || die "apt does not know $META_PACKAGE: run apt-get update, or set VHOSTCOMM_KERNEL"
+        [[ -n $folder ]] || die "apt knows none of ${META_PACKAGES[*]}: run apt-get update, or set VHOSTCOMM_KERNEL"
         echo "$folder"
         return
     fi
@@ -45,20 +46,32 @@ debian_kernel() {
     echo "$folder"
 }
 
-# The package behind the metapackage, as NAME=VERSION; nothing when apt has no lists.
+# The package behind the metapackage, as NAME=VERSION or NAME; nothing when apt has no lists.
 newest_package() {
-    { LC_ALL=C apt-cache show --no-all-versions "$META_PACKAGE" 2>/dev/null || true; } |
-        sed -nE 's/^Depends:.*\b(linux-image-[^ ]+) \(= ([^)]+)\).*/\1=\2/p'
+    local meta found
+    for meta in "${META_PACKAGES[@]}"; do
+        found=$({ LC_ALL=C apt-cache show --no-all-versions "$meta" 2>/dev/null || true; } |
+            sed -nE 's/^Depends:.*\b(linux-image-[0-9][^ ,]*)( \(= ([^)]+)\))?.*/\1=\3/p' | head -n 1)
+        [[ -z $found ]] || { echo "${found%=}"; return; }
+    done
 }
 
 unpack_kernel() {
-    local package=$1 folder=$2 work
+    local package=$1 folder=$2 work deb
     say "downloading $package"
     work=$(workspace)
     # apt would rather download as its own user, who has no business in this folder
     (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package" >&2) ||
         die "cannot download $package: run apt-get update, or set VHOSTCOMM_KERNEL"
-    dpkg-deb -x "$work"/*.deb "$work/tree"
+    if [[ $package == *-generic ]]; then
+        # Ubuntu has the modules in packages of their own; the second one need not exist.
+        (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "${package/image/modules}" >&2) ||
+            die "cannot download ${package/image/modules}"
+        (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "${package/image/modules-extra}" >&2) || true
+    fi
+    for deb in "$work"/*.deb; do
+        dpkg-deb -x "$deb" "$work/tree"
+    done
     mv "$work"/tree/boot/vmlinuz-* "$work/out/vmlinuz"
     mv "$work"/tree/lib/modules/* "$work/out/modules"
     mv -T "$work/out" "$folder"
