@@ -37,14 +37,10 @@ from vchannel.frame import (
     refusal,
 )
 from vchannel.messages import data_problem
+from vchannel.outstanding import Outstanding
 
 PIECE: Final = FRAME_SIZE - HEADER_SIZE
 """The most skipped bytes in one event: what can be judged while less than a whole frame is held."""
-
-IDS_KEPT: Final = 1024
-"""Ids of sent requests remembered, so that a late reply doesn't pass for one to another request. One that comes after
-as many more requests were sent does, where the peer isn't known to repeat ids."""
-
 
 _checked = CHECKED.unpack_from
 
@@ -81,31 +77,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_asked",
-        "_asking",
-        "_buffer",
-        "_bytes_received",
-        "_chunks",
-        "_data_problems",
-        "_dropped",
-        "_echoes_ids",
-        "_ids",
-        "_in_step",
-        "_incoming",
-        "_offset",
-        "_outgoing",
-        "_refused",
-        "_requests",
-        "_responses",
-        "_scanned",
-        "_sent_requests",
-        "_sent_responses",
-        "_skipped_bytes",
-        "_unsolicited",
-        "_until_due",
-        "_waiting",
-        "role",
-    )
+        "_asked", "_asking", "_buffer", "_bytes_received", "_chunks", "_data_problems", "_dropped", "_in_step",
+        "_incoming", "_offset", "_outgoing", "_outstanding", "_refused", "_requests", "_responses", "_scanned",
+        "_sent_requests", "_sent_responses", "_skipped_bytes", "_unsolicited", "_until_due", "role",
+    )  # fmt: skip
 
     def __init__(self, role: Role) -> None:
         if not isinstance(role, Role):
@@ -124,9 +99,7 @@ class Connection:
         self._scanned = 0  # and those of them that are known to begin no frame
         self._dropped: BytesSkipped | None = None  # the event of the last discard_partial
 
-        self._waiting: dict[int, Request] = {}  # oldest first
-        self._ids: dict[int, None] = {}  # of requests sent, oldest first
-        self._echoes_ids = False
+        self._outstanding = Outstanding()
 
         self._bytes_received = 0
         self._requests = 0
@@ -153,7 +126,7 @@ class Connection:
     @property
     def waiting(self) -> tuple[Request, ...]:
         """The requests sent that no response has answered and nobody has forgotten, oldest first."""
-        return tuple(self._waiting.values())
+        return self._outstanding.waiting
 
     # -- receiving
 
@@ -320,27 +293,12 @@ class Connection:
     # -- responses to requests of ours
 
     def _match(self, response: Response) -> Response | UnsolicitedResponse:
-        request = self._waiting.get(response.request_id)
-        why = ""
-        if request is not None:
-            self._echoes_ids = True
-            if request.command != response.command:
-                why = f"its id is of a request for command {int(request.command)}"
-        elif response.request_id in self._ids:
-            self._echoes_ids = True
-            why = "late: its request was answered, given up, or wanted no response"
-        elif self._echoes_ids:
-            why = "no request with its id waits, and this peer repeats ids"
-        else:
-            request = next((each for each in self._waiting.values() if each.command == response.command), None)
-            if request is None:
-                why = "no request for its command waits"
-        if why or request is None:
+        found = self._outstanding.take(response)
+        if isinstance(found, str):
             self._unsolicited += 1
-            return UnsolicitedResponse(response, why)
-        del self._waiting[request.request_id]
+            return UnsolicitedResponse(response, found)
         self._responses += 1
-        response.request = request
+        response.request = found
         return response
 
     def forget(self, request: Request) -> bool:
@@ -348,10 +306,7 @@ class Connection:
 
         Returns whether it was still waiting.
         """
-        if self._waiting.get(request.request_id) is not request:
-            return False
-        del self._waiting[request.request_id]
-        return True
+        return self._outstanding.forget(request)
 
     # -- sending
 
@@ -372,21 +327,9 @@ class Connection:
             return event.raw
         if isinstance(event.command, self._incoming):
             raise self._wrong_namespace(event.command, "asks", self._outgoing)
-        if event.needs_response:
-            if event.request_id in self._waiting:
-                raise MisuseError(
-                    f"request id {event.request_id:#x} waits for its response already: "
-                    "make a new one with Request.of() (it makes a new id), or forget() the old one"
-                )
-            self._waiting[event.request_id] = event
-        self._remember(event.request_id)
+        self._outstanding.add(event)
         self._sent_requests += 1
         return event.raw
-
-    def _remember(self, request_id: int) -> None:
-        self._ids[request_id] = None
-        if len(self._ids) > IDS_KEPT:
-            del self._ids[next(iter(self._ids))]
 
     def answer(self, request: Request, prepared: PreparedAnswer) -> bytes:
         """``send(request.reply(prepared.data))`` for the path of every frame: one slice, one concatenation.

@@ -46,7 +46,9 @@ def test_asked_and_answered_in_any_order() -> None:
             questions = await asked(ends, 3)
             assert len({each.request_id for each in questions}) == 3
             for question in reversed(questions):
-                await ends.write(ends.connection.send(question.reply(GuestCommand(question.command).name.encode() + b"\0")))
+                await ends.write(
+                    ends.connection.send(question.reply(GuestCommand(question.command).name.encode() + b"\0"))
+                )
         assert {command: answer.text for command, answer in answers.items()} == {
             GuestCommand.GET_IP: "GET_IP",
             GuestCommand.GET_UPTIME: "GET_UPTIME",

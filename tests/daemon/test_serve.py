@@ -18,7 +18,6 @@ import pytest
 from tests.captures.make_golden import FOLDER
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, FakeGuest, Serving, fake_guest, run_vhostcomm, until
 from vchannel import FRAME_SIZE, HostCommand, Request
-from vhostcomm.identity import derived_uuid
 
 SERIAL = HostCommand.GUEST_SERIAL
 ZERO = "0" * 13
@@ -177,64 +176,6 @@ def test_socket_activation(tmp_path: Path) -> None:
         assert path.exists(), "systemd's socket is not ours to remove"
 
 
-def test_a_watched_folder(tmp_path: Path) -> None:
-    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-    (tmp_path / "a file").write_text("")
-    with Serving("--watch", tmp_path) as daemon:
-        for name in (uuid, "nas", uuid):
-            path = tmp_path / name
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-                server.bind(str(path))
-                server.listen(1)
-                server.settimeout(PATIENCE)
-                sock, _ = server.accept()
-                with sock:
-                    expected = uuid if name == uuid else derived_uuid("g", ZERO)
-                    assert FakeGuest(sock).ask(HostCommand.GUEST_UUID) == expected.encode() + b"\0"
-                    path.unlink()
-                    assert FakeGuest(sock).at_end()
-            daemon.event("guest gone", guest=name)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-            server.bind(str(tmp_path / "not a name"))
-            assert "a name has" in daemon.event("socket ignored")["why"]
-
-
-def test_a_watched_folder_that_vanishes_takes_only_its_own_guests(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    with (
-        Serving("--watch", folder, "--sock", tmp_path / "other") as daemon,
-        fake_guest(tmp_path / "other") as other,
-        socket.socket(socket.AF_UNIX) as server,
-    ):
-        server.bind(str(folder / "nas"))
-        server.listen(1)
-        server.settimeout(PATIENCE)
-        sock, _ = server.accept()
-        with sock:
-            (folder / "nas").rename(tmp_path / "nas")
-            assert FakeGuest(sock).at_end()
-        folder.rmdir()
-        daemon.event("the watched folder is lost, its guests too; it is looked for again")
-        assert other.serial() == ZERO
-
-
-def test_sockets_of_its_own_in_a_watched_folder(tmp_path: Path) -> None:
-    with Serving("--watch", tmp_path, "--sock", tmp_path / "nas") as daemon:
-        (tmp_path / "touch").write_text("")
-        with fake_guest(tmp_path / "nas") as guest:
-            assert guest.serial() == ZERO
-    assert not [line for line in daemon.log if line["event"] in {"connection refused", "socket ignored"}]
-
-
-def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
-    (tmp_path / "nas.lock").write_text("precious")
-    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
-    assert ended.returncode == 1
-    assert "is no lock" in ended.stderr
-    assert (tmp_path / "nas.lock").read_text() == "precious"
-
-
 def test_a_guest_cannot_flood_the_log_or_the_memory(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--frame-rate", "0") as daemon, fake_guest(tmp_path / "nas") as guest:
         for number in range(3000):
@@ -276,6 +217,7 @@ def test_signals_without_end(tmp_path: Path) -> None:
             while daemon.process.poll() is None:
                 daemon.send_signal(signal.SIGINT)
                 time.sleep(0.002)
+            assert daemon.process.returncode == 0
 
 
 def test_a_thousand_guests(tmp_path: Path) -> None:

@@ -206,3 +206,11 @@ def test_a_runtime_directory_that_everybody_can_write_to(tmp_path: Path) -> None
     folder.chmod(0o777)
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}
     assert "chmod o-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment)
+
+
+def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
+    (tmp_path / "nas.lock").write_text("precious")
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
+    assert ended.returncode == 1
+    assert "is no lock" in ended.stderr
+    assert (tmp_path / "nas.lock").read_text() == "precious"

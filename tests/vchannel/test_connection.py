@@ -185,7 +185,7 @@ def test_a_second_answer_is_not_taken_for_another(feed: Feed) -> None:
     waiting = Request.of(GuestCommand.GET_IP)
     end.send(waiting)
     for stale in (first.reply(b"again").raw, told.raw[:32] + first.reply(b"unasked").raw[32:]):
-        end._echoes_ids = False
+        end._outstanding._repeats_ids = False
         (event,) = drained(end, stale)
         assert isinstance(event, UnsolicitedResponse)
         assert event.why.startswith("late")
@@ -204,7 +204,7 @@ def test_ids_are_remembered_within_bounds() -> None:
     end = host()
     for _ in range(3000):
         end.send(Request.of(GuestCommand.GET_IP, needs_response=False))
-    assert len(end._ids) == 1024
+    assert len(end._outstanding._ids) == 1024
 
 
 def test_forgetting_another_of_the_same_id() -> None:

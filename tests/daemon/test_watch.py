@@ -1,0 +1,62 @@
+"""Folders in which guests appear and vanish."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest
+from vchannel import HostCommand
+from vhostcomm.identity import derived_uuid
+
+ZERO = "0" * 13
+
+
+def test_a_watched_folder(tmp_path: Path) -> None:
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    (tmp_path / "a file").write_text("")
+    with Serving("--watch", tmp_path) as daemon:
+        for name in (uuid, "nas", uuid):
+            path = tmp_path / name
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+                server.bind(str(path))
+                server.listen(1)
+                server.settimeout(PATIENCE)
+                sock, _ = server.accept()
+                with sock:
+                    expected = uuid if name == uuid else derived_uuid("g", ZERO)
+                    assert FakeGuest(sock).ask(HostCommand.GUEST_UUID) == expected.encode() + b"\0"
+                    path.unlink()
+                    assert FakeGuest(sock).at_end()
+            daemon.event("guest gone", guest=name)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind(str(tmp_path / "not a name"))
+            assert "a name has" in daemon.event("socket ignored")["why"]
+
+
+def test_a_watched_folder_that_vanishes_takes_only_its_own_guests(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with (
+        Serving("--watch", folder, "--sock", tmp_path / "other") as daemon,
+        fake_guest(tmp_path / "other") as other,
+        socket.socket(socket.AF_UNIX) as server,
+    ):
+        server.bind(str(folder / "nas"))
+        server.listen(1)
+        server.settimeout(PATIENCE)
+        sock, _ = server.accept()
+        with sock:
+            (folder / "nas").rename(tmp_path / "nas")
+            assert FakeGuest(sock).at_end()
+        folder.rmdir()
+        daemon.event("the watched folder is lost, its guests too; it is looked for again")
+        assert other.serial() == ZERO
+
+
+def test_sockets_of_its_own_in_a_watched_folder(tmp_path: Path) -> None:
+    with Serving("--watch", tmp_path, "--sock", tmp_path / "nas") as daemon:
+        (tmp_path / "touch").write_text("")
+        with fake_guest(tmp_path / "nas") as guest:
+            assert guest.serial() == ZERO
+    assert not [line for line in daemon.log if line["event"] in {"connection refused", "socket ignored"}]
