@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.qemu.roms import IDLE
+from tests.qemu.running import guest
 from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.capabilities import Capabilities, Program
 from vhostcomm.qemu.probe import find_capabilities
@@ -62,3 +64,9 @@ def standin(can: Capabilities) -> dict[str, str]:
 def disk(tmp_path: Path) -> Path:
     """A place for an image."""
     return tmp_path / "sys.img"
+
+
+@pytest.fixture
+def idle(can: Capabilities, tmp_path: Path) -> list[str]:
+    """A guest that does nothing, for ever."""
+    return guest(can, tmp_path, IDLE)

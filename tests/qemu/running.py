@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import trio
 
+from tests.qemu.roms import rom
 from tests.trio_help import run_in_real_time
+from vhostcomm.qemu.argv import build
+from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import Ending
+from vhostcomm.qemu.machine import Machine, PanicDevice
 from vhostcomm.qemu.qmp import QmpEvent
+from vhostcomm.qemu.stopping import Grace
 from vhostcomm.qemu.supervise import Notice, Qemu
 
 T = TypeVar("T")
+
+SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
+"""Seconds to stop a guest that heeds nothing; QEMU itself has as many as it wants."""
 
 
 class Run:
@@ -59,3 +68,8 @@ def supervise(argv: Sequence[str], body: Body | None = None, *, paused: bool = F
             return await made.qemu.wait()
 
     return run_in_real_time(main), made
+
+
+def guest(can: Capabilities, folder: Path, code: bytes, *, no_reboot: bool = False) -> list[str]:
+    machine = Machine(memory=32, panic_device=PanicDevice.ISA, no_reboot=no_reboot, extra=tuple(rom(folder, code)))
+    return build(machine, can)

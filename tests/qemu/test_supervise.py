@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import trio
 import trio.lowlevel
 
-from tests.qemu.roms import IDLE, PANIC, POWER_OFF, POWER_OFF_AT_A_KEY, REBOOT_THREE_TIMES, rom
-from tests.qemu.running import Run, supervise
+from tests.qemu.roms import PANIC, POWER_OFF, POWER_OFF_AT_A_KEY, REBOOT_THREE_TIMES
+from tests.qemu.running import SHORT, Run, guest, supervise
 from tests.trio_help import run_in_real_time
-from vhostcomm.qemu.argv import build, format_command
+from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind, Stage
-from vhostcomm.qemu.machine import Disk, Machine, PanicDevice
 from vhostcomm.qemu.qmp import QmpCommandError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, StageBegun
-from vhostcomm.qemu.supervise import OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
+from vhostcomm.qemu.supervise import Panicked, QmpLost, Rebooted, Started
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def idle(can: Capabilities, tmp_path: Path) -> list[str]:
-    """A guest that does nothing, for ever."""
-    return guest(can, tmp_path, IDLE)
-
-
-def guest(can: Capabilities, folder: Path, code: bytes, *, no_reboot: bool = False) -> list[str]:
-    machine = Machine(memory=32, panic_device=PanicDevice.ISA, no_reboot=no_reboot, extra=tuple(rom(folder, code)))
-    return build(machine, can)
 
 
 # -- the guest ends it
@@ -124,8 +111,6 @@ def test_quit_from_outside(idle: list[str]) -> None:
 
 
 # -- we end it
-
-SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
 
 
 def test_stopping_a_guest_that_heeds_nothing(idle: list[str]) -> None:
@@ -230,95 +215,6 @@ def test_being_cancelled_kills(idle: list[str]) -> None:
     run_in_real_time(main)
     assert told.qemu.ending
     assert (told.qemu.ending.kind, told.qemu.ending.code) == (EndKind.KILLED, -9)
-
-
-# -- it doesn't start
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["-no-such-option"], "-no-such-option: invalid option"),
-        (["-device", "no-such-device"], "'no-such-device' is not a valid device model name"),
-        (["-machine", "pc-0.1"], "unsupported machine type"),
-    ],
-)
-def test_a_bad_option(idle: list[str], arguments: list[str], said: str) -> None:
-    async def body(told: Run) -> None:
-        assert not await told.qemu.wait_started()
-
-    ending, told = supervise([*idle, *arguments], body)
-    assert (ending.kind, ending.code, ending.exit_code) == (EndKind.FAILED_TO_START, 1, 3)
-    assert said in "\n".join(ending.last_lines)
-    assert said in told.all(OutputLine)[-1].text or said in told.all(OutputLine)[0].text
-    assert ending.report().startswith("QEMU did not start: exit code 1\n  QEMU's last words:\n")
-
-
-def test_a_disk_that_is_not_there(can: Capabilities, tmp_path: Path) -> None:
-    ending, _ = supervise(build(Machine(boot=Disk(str(tmp_path / "a,b.img"))), can))
-    assert ending.kind is EndKind.FAILED_TO_START
-    assert f"Could not open '{tmp_path / 'a,b.img'}': No such file or directory" in ending.report()
-
-
-def test_a_disk_that_is_in_use(can: Capabilities, tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    disk.write_bytes(bytes(1 << 16))
-    argv = build(Machine(memory=32, boot=Disk(str(disk))), can)
-
-    async def body(told: Run) -> None:
-        await told.qemu.wait_started()
-        second = Qemu(argv, lambda _: None)
-        assert 'Failed to get "write" lock' in (await second.run()).report()
-        await told.qemu.stop(grace=SHORT)
-
-    assert supervise(argv, body)[0].kind is EndKind.STOPPED
-
-
-def test_no_program() -> None:
-    ending, _ = supervise(["/no/such/qemu"])
-    assert (ending.kind, ending.code) == (EndKind.FAILED_TO_START, 126)
-    assert "/no/such/qemu: No such file or directory" in ending.report()
-
-
-def test_a_program_that_never_answers() -> None:
-    told = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=0.2)
-    ending = run_in_real_time(told.qemu.run)
-    assert ending.kind is EndKind.FAILED_TO_START
-    assert "(no QMP greeting within 0.2 s" in str(ending)
-    assert ending.last_lines == ("thinking",)
-
-
-def test_a_program_that_hangs_up() -> None:
-    ending, _ = supervise([sys.executable, "-c", "import os, time; os.closerange(3, 100); time.sleep(1000)"])
-    assert (ending.kind, ending.why) == (EndKind.FAILED_TO_START, "QEMU closed the QMP connection")
-
-
-def test_stopping_before_it_answers() -> None:
-    async def body(told: Run) -> None:
-        await told.tells(OutputLine)
-        with pytest.raises(QmpError, match="QEMU has not answered yet"):
-            await told.qemu.command("query-status")
-        await told.qemu.stop()
-
-    ending, told = supervise(["sh", "-c", "echo thinking; exec sleep 1000"], body)
-    assert (ending.kind, ending.code) == (EndKind.STOPPED, -15)
-    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE]
-
-
-def test_it_is_for_one_run(idle: list[str]) -> None:
-    async def body(told: Run) -> None:
-        with pytest.raises(RuntimeError, match="make another Qemu"):
-            await told.qemu.run()
-        await told.qemu.wait_started()
-        await told.qemu.stop(grace=SHORT)
-
-    assert supervise(idle, body)[0].kind is EndKind.STOPPED
-
-
-def test_before_it_runs(idle: list[str]) -> None:
-    qemu = Qemu(idle, lambda _: None)
-    with pytest.raises(RuntimeError, match=r"await nursery\.start\(qemu\.run\)"):
-        _ = qemu.pid
 
 
 # -- QMP
