@@ -86,7 +86,7 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:
-    """Read ``[NAME=]SOCK``.
+    """Read ``[NAME=]SOCK``. The name ends at the first "="; a path may have more of them.
 
     Raises:
         ValueError: with the reason.
@@ -98,7 +98,7 @@ def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Soc
         chosen, given = values.name(label), rest
     if given.startswith("tcp:"):
         tcp = _tcp(given.removeprefix("tcp:"))
-        return Sock(chosen or values.name(f"{tcp.host.replace(':', '_')}-{tcp.port}"), tcp)
+        return Sock(chosen or _name_of(f"{tcp.host.replace(':', '_')}-{tcp.port}", given), tcp)
     kind: type[Listen | Connect] = Connect if given.startswith("connect:") else Listen
     place = given.removeprefix("connect:")
     if not place:
@@ -110,20 +110,23 @@ def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Soc
         path = Path(place).absolute()
         name_uuid = _as_uuid(path.name) or _as_uuid(path.stem)
     check_path(path)
+    return Sock(chosen or _name_of(path.name, given), kind(path), name_uuid)
+
+
+def _name_of(made: str, given: str) -> str:
+    """The name of a guest that wasn't given one."""
     try:
-        label = chosen or values.name(path.name)
+        return values.name(made)
     except ValueError as error:
-        raise ValueError(f"{path.name!r} can't be the guest's name ({error}); name it: NAME={given}") from None
-    return Sock(label, kind(path), name_uuid)
+        raise ValueError(f"{made!r} can't be the guest's name ({error}); name it: NAME={given}") from None
 
 
 def check_path(path: Path) -> None:
     """Refuse a path that no unix socket can have."""
+    values.path(str(path))
     size = len(os.fsencode(path))
     if size > PATH_LIMIT:
         raise ValueError(f"its path {path} has {size} bytes, and a unix socket's path at most {PATH_LIMIT}")
-    if "\0" in str(path):
-        raise ValueError("its path has a NUL")
 
 
 def _as_uuid(text: str) -> str:
@@ -133,7 +136,13 @@ def _as_uuid(text: str) -> str:
 
 
 def _tcp(text: str) -> ListenTcp:
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+(?:%[\w.-]+)?)\]|([^:\[\]]*)):([0-9]{1,5})", text, re.ASCII)
     if not match or int(match[3]) > 0xFFFF:
         raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+    if match[1] is None and not _HOST.fullmatch(match[2]):
+        raise ValueError(f"{match[2]!r} is no host: an IPv4 address, an IPv6 address in brackets, or a host's name")
     return ListenTcp(match[1] or match[2], int(match[3]))
+
+
+_HOST: Final = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+"""What the resolver takes; it has other errors for the rest."""

@@ -18,6 +18,7 @@ from vhostcomm.address import Address, Sock
 from vhostcomm.identity import GuestIdentity, HostIdentity, derived_uuid, setting
 
 _BIG: Final = 2**31 - 1
+_NAMES_SHOWN: Final = 5
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Service:
 
     socket_mode: int = setting(0o600, values.mode, "Mode of the sockets, in octal.", "0660", "socket-mode", "MODE")
     socket_group: str = setting(
-        "", values.string, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
+        "", values.group, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
     )
     frame_rate: int = setting(
         2000,
@@ -52,7 +53,7 @@ class Service:
     )
     record: str = setting(
         "",
-        values.string,
+        values.path,
         "Record every frame into this file; {guest} in it is the guest's name, needed where there are several.",
         "/var/log/vhostcomm/{guest}.jsonl",
         "record",
@@ -116,9 +117,35 @@ class Config:
     guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
     """What the file says of guests by name, and "" for what goes for all: for guests that only appear later."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is served as it stands, and hardly meant: guests that are told the same serial number or UUID."""
+        return tuple(
+            f"the guests {_several(names)} are told the same {words} ({value}): "
+            f'give each its own, as [guests.{names[-1]}] {key} = "…"'
+            for key, words in (("serial", "serial number"), ("uuid", "UUID"))
+            for value, names in _by(self.guests, key).items()
+            if len(names) > 1
+        )
+
     def guest(self, sock: Sock) -> GuestConfig:
         """The configuration of a guest that is not listed, such as one that appears in a watched folder."""
         return guest_config(sock, self.guest_layers)
+
+
+def _by(guests: tuple[GuestConfig, ...], key: str) -> dict[str, list[str]]:
+    """The guests' names by a value of their identities."""
+    found: dict[str, list[str]] = {}
+    for each in guests:
+        found.setdefault(getattr(each.identity, key), []).append(each.name)
+    return found
+
+
+def _several(names: list[str]) -> str:
+    """Names in a sentence, the first few of many."""
+    if len(names) > _NAMES_SHOWN:
+        return f"{', '.join(names[:_NAMES_SHOWN])} and {len(names) - _NAMES_SHOWN} more"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 SECTIONS: Final[dict[str, type]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}

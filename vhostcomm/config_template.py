@@ -30,12 +30,12 @@ _INTROS = {
 
 _GUESTS = """\
 # One section for each guest. `sock` is a path that QEMU connects to, connect:PATH where QEMU or libvirt listens, or
-# tcp:HOST:PORT; without it, a socket of the guest's UUID or name in the runtime directory.
-#
-# [guests.nas]
+# tcp:HOST:PORT; without it, a socket of the guest's UUID or name in the runtime directory, as here. All that stands
+# under [guest] may stand here too, and goes for this guest alone.
+[guests.nas]
 # sock = "/run/vhostcomm/nas"
 # serial = "0000000000000"
-# vcpus = 2
+# vcpus = 1
 """
 
 

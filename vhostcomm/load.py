@@ -30,7 +30,7 @@ def load(
     file: Path | None = None,
     *,
     socks: Iterable[str] = (),
-    watch: Iterable[Path] = (),
+    watch: Iterable[str | Path] = (),
     flags: Flags | None = None,
     environment: Mapping[str, str] = os.environ,
     activated: Iterable[Sock] = (),
@@ -49,6 +49,7 @@ def load(
         ConfigError: something is wrong in it; says where and what would be right.
     """
     document = _read(file) if file else {}
+    folders = [_folder(each, "--watch") for each in watch]
     label = str(file)
     over = [_from_environment(environment), _from_flags(flags or {})]
     layers: dict[str, dict[str, Value]] = {}
@@ -56,7 +57,7 @@ def load(
         in_file = _section(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
         watched = in_file.pop("watch", None)
         if watched:
-            watch = [*_paths(watched), *watch]
+            folders = [*_folders(watched), *folders]
         layers[section] = in_file | {
             name: layer[section, name] for layer in over for name in settings(model) if (section, name) in layer
         }
@@ -77,16 +78,20 @@ def load(
         sock, guest_layers[name] = _listed_guest(name, table, label, environment)
         _add(found, sock, f"{label}: guests.{name}")
     for text in socks:
-        sock = _parse(parse_sock, text, "--sock", "d990d22a-e971-ef5f-a7b3-e6374e496b34", environment)
+        example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+        sock = _parse(parse_sock, text, "--sock", example, environment)
         _add(found, sock, f"--sock {text}")
     for sock in activated:
         _activate(found, sock)
 
     own = {name for layer in over for section, name in layer if section == "guest"}
-    if own & {"uuid", "serial"} and len(found) > 1:
+    if own & {"uuid", "serial"} and (len(found) > 1 or folders):
+        whom = f"{len(found)} guest{'' if len(found) == 1 else 's'} ({', '.join(found)})" if found else ""
+        appearing = f"every guest that appears in {', '.join(map(str, folders))}" if folders else ""
         raise ConfigError(
-            f"the guest's {' and '.join(sorted(own & {'uuid', 'serial'}))} is given for {len(found)} guests "
-            f'({", ".join(found)}): give each its own in a --config file, as [guests.{next(iter(found))}] serial = "…"'
+            f"the guest's {' and '.join(sorted(own & {'uuid', 'serial'}))} is given for "
+            f"{' and '.join(filter(None, (whom, appearing)))}: "
+            f'give each its own in a --config file, as [guests.{next(iter(found), "nas")}] serial = "…"'
         )
     # What the environment and flags say of guests stands over what the file says of one.
     for name, layer in guest_layers.items():
@@ -94,14 +99,12 @@ def load(
             name: value for each in over for (section, name), value in each.items() if section == "guest"
         }
     guests = tuple(guest_config(sock, guest_layers) for sock in found.values())
-    if service.record and "{guest}" not in service.record and len(guests) + bool(list(watch)) > 1:
+    if service.record and "{guest}" not in service.record and len(guests) + bool(folders) > 1:
         raise ConfigError(
             f"{service_sources['record']}: {service.record!r} is one file, and a recording is of one guest; "
             "for several put {guest} into its name"
         )
-    return Config(
-        host, guests, service, tuple(path.absolute() for path in watch), host_sources, service_sources, guest_layers
-    )
+    return Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -110,13 +113,15 @@ def _read(file: Path) -> dict[str, Any]:
             return tomllib.load(opened)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: not TOML that can be read: lists or tables within each other too deep") from None
+    except ValueError as error:  # beside TOML's own and encoding errors, Python's for numbers of thousands of digits
+        raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
 
 
 def _table(value: object, where: str, label: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{label}: {where} is {value!r:.60}; it is a section, as in\n\n    [{where}]")
+        raise ConfigError(f"{label}: {where} is {_shown(value)}; it is a section, as in\n\n    [{where}]")
     return cast("dict[str, Any]", value)
 
 
@@ -151,8 +156,15 @@ def _parse(parse: Any, raw: object, source: str, example: str, *more: object) ->
     try:
         return parse(raw, *more)
     except ValueError as error:
-        shown = ascii(raw) if len(str(raw)) < 80 else ascii(str(raw)[:80]) + "…"
-        raise ConfigError(f"{source} is {shown}: {error}; for example: {example}") from None
+        raise ConfigError(f"{source} is {_shown(raw)}: {error}; for example: {example}") from None
+
+
+def _shown(raw: object) -> str:
+    try:
+        text = str(raw)
+        return ascii(raw) if len(text) < 80 else ascii(text[:80]) + "…"
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists
+        return "too long to be shown"
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
@@ -188,13 +200,21 @@ def _from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
     return made
 
 
-def _paths(value: Value) -> list[Path]:
+def _folders(value: Value) -> list[Path]:
     raw = value.value
-    if not isinstance(raw, list) or not all(isinstance(each, str) and each for each in raw):
+    if not isinstance(raw, list):
         raise ConfigError(
-            f'{value.source} is {raw!r:.60}: it is a list of folders; for example: watch = ["/run/guests"]'
+            f'{value.source} is {_shown(raw)}: it is a list of folders; for example: watch = ["/run/guests"]'
         )
-    return [Path(each) for each in raw]
+    return [_folder(each, value.source, 'watch = ["/run/guests"]') for each in raw]
+
+
+def _folder(raw: object, source: str, example: str = "/run/guests") -> Path:
+    return Path(_parse(values.path, raw if not isinstance(raw, Path) else str(raw), source, example)).absolute()
+
+
+def _is_tcp(raw: object) -> bool:
+    return isinstance(raw, str) and "tcp:" in raw
 
 
 def _listed_guest(
@@ -212,7 +232,8 @@ def _listed_guest(
         except ValueError as error:
             raise ConfigError(f'{label}: {where}: {error}; for example: sock = "/run/vhostcomm/{name}"') from None
         return Sock(name, Listen(path), values.uuid_text(own.value) if own else ""), layer
-    sock = _parse(parse_sock, given.value, given.source, f'sock = "/run/vhostcomm/{name}"', environment)
+    example = "tcp:127.0.0.1:12345" if _is_tcp(given.value) else f"/run/vhostcomm/{name}"
+    sock = _parse(parse_sock, given.value, given.source, f'sock = "{example}"', environment)
     return attrs.evolve(sock, name=name), layer
 
 
@@ -229,6 +250,11 @@ def _activate(found: dict[str, Sock], sock: Sock) -> None:
     """A socket handed over stands for the guest of its name or its path, or for a guest of its own."""
     assert isinstance(sock.address, Activated)
     for name, other in found.items():
+        if name == sock.name and isinstance(other.address, Activated):
+            raise ConfigError(
+                f"systemd's sockets {other.address.where} and {sock.address.where} are both of a guest {name!r}: "
+                "set another FileDescriptorName= for each"
+            )
         if name == sock.name or str(other.address) == sock.address.where:
             found[name] = attrs.evolve(other, address=sock.address)
             return

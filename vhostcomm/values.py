@@ -16,6 +16,8 @@ from vchannel import NEVER, TEXT_SIZE
 
 SERIAL_SIZE: Final = 13
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_GROUP_LIMIT: Final = 2**32 - 2
+"""The greatest group id; the next number means none to the kernel."""
 
 T = TypeVar("T")
 
@@ -88,7 +90,7 @@ def seconds(value: object) -> float:
     """A positive time."""
     try:
         made = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a whole number of hundreds of digits
         made = None
     if made is None or not 0 < made < 1e6:
         raise ValueError("not a time in seconds")
@@ -152,6 +154,26 @@ def choice(*allowed: str) -> Callable[[object], str]:
 def string(value: object) -> str:
     """Any text that isn't empty."""
     return _string(value)
+
+
+def path(value: object) -> str:
+    """A path, which no NUL can be in."""
+    given = _string(value)
+    if "\0" in given:
+        raise ValueError("a path can't hold a NUL")
+    return given
+
+
+def group(value: object) -> str:
+    """A group: its name, or its number in decimal."""
+    given = str(value) if type(value) is int else _string(value).strip()
+    if re.fullmatch(r"-?[0-9]+", given):
+        if len(given) > len(str(_GROUP_LIMIT)) or not 0 <= int(given) <= _GROUP_LIMIT:
+            raise ValueError(f"a group's number is 0 to {_GROUP_LIMIT}")
+        return str(int(given))
+    if not given.isprintable() or ":" in given or given.isdigit() or not given:
+        raise ValueError("neither a group's name nor its number")
+    return given
 
 
 def _string(value: object) -> str:

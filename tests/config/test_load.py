@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.serving import ENVIRONMENT, run_vhostcomm
+from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, run_vhostcomm
 from vchannel import NEVER
 from vhostcomm.address import Activated, Connect, Listen, ListenTcp, Sock
 from vhostcomm.config import SECTIONS, settings
@@ -90,6 +94,12 @@ def test_what_goes_for_all_guests_and_for_one(tmp_path: Path) -> None:
         ("connect:/run/x/nas", Sock("nas", Connect(Path("/run/x/nas")), "")),
         ("tcp:127.0.0.1:12345", Sock("127.0.0.1-12345", ListenTcp("127.0.0.1", 12345), "")),
         ("nas=tcp:[::1]:1", Sock("nas", ListenTcp("::1", 1), "")),
+        ("nas=tcp:[fe80::1%eth0]:1", Sock("nas", ListenTcp("fe80::1%eth0", 1), "")),
+        ("tcp:nas.example.org:1", Sock("nas.example.org-1", ListenTcp("nas.example.org", 1), "")),
+        # The name ends at the first "=": a path may have more of them.
+        ("nas=/run/x/b=c", Sock("nas", Listen(Path("/run/x/b=c")), "")),
+        ("a=b=c", Sock("a", Listen(Path("b=c").absolute()), "")),
+        ("nas=connect:/run/b=c", Sock("nas", Connect(Path("/run/b=c")), "")),
         (
             "/run/x/6BA7B810-9DAD-11D1-80B4-00C04FD430C8",
             Sock(
@@ -193,7 +203,29 @@ def test_macs(mac: str) -> None:
             '[serve]\nrecord = "/x/one"\n[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/2"',
             "for several put {guest} into its name",
         ),
+        (f"[host]\nbuild = {'9' * 5000}", "not TOML: Exceeds the limit"),
+        (f"[host]\nbuild = 0x{'f' * 5000}", "host.build is too long to be shown: it must be 0 to"),
+        (f"host = 0x{'f' * 5000}", "host is too long to be shown; it is a section"),
+        (f"[serve]\nwatch = 0x{'f' * 5000}", "serve.watch is too long to be shown: it is a list"),
+        (f"[serve]\nsend_timeout = {'9' * 400}", "not a time in seconds"),
+        (f"x = {'[' * 5000}", "lists or tables within each other too deep"),
+        (f"[host]\nserial = {'[' * 300}{']' * 300}", "it must be text in quotes"),
+        ('[serve]\nwatch = ["/tmp/\\u0000"]', "serve.watch is '/tmp/\\x00': a path can't hold a NUL"),
+        ('[serve]\nwatch = ["/tmp", ""]', "it is empty; for example: watch ="),
+        ("[serve]\nwatch = [1]", "it must be text in quotes; for example: watch ="),
+        ('[serve]\nrecord = "/tmp/\\u0000"', "a path can't hold a NUL"),
+        ('[guests.a]\nsock = "/tmp/\\u0000"', "guests.a.sock is '/tmp/\\x00': a path can't hold a NUL"),
+        ('[guests.a]\nsock = "a=tcp:\\u0000:1"', "'\\x00' is no host"),
+        ('[guests.a]\nsock = "tcp:a b:1"', "'a b' is no host"),
+        ('[guests.a]\nsock = "tcp:a b:1"', 'for example: sock = "tcp:127.0.0.1:12345"'),
+        ("[serve]\nsocket_group = 4294967295", "a group's number is 0 to 4294967294"),
+        ('[serve]\nsocket_group = "-1"', "a group's number is 0 to 4294967294"),
+        (f'[serve]\nsocket_group = "{"1" * 4000}"', "a group's number is 0 to 4294967294"),
+        ('[serve]\nsocket_group = "²"', "neither a group's name nor its number"),
+        ('[serve]\nsocket_group = "a:b"', "neither a group's name nor its number"),
+        ("[serve]\nsocket_group = true", "it must be text in quotes"),
     ],
+    ids=lambda given: f"{given:.40}",
 )
 def test_what_is_refused_in_a_file(tmp_path: Path, text: str, what: str) -> None:
     path = config(tmp_path, text)
@@ -219,6 +251,93 @@ def test_one_serial_for_several_guests() -> None:
         load(socks=["/x/a", "/x/b"], flags={"guest-serial": SERIAL}, environment={})
 
 
+def test_one_serial_for_all_that_appear_in_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"serial is given for every guest that appears in /run/x: .*\[guests\.nas\]"):
+        load(watch=["/run/x"], flags={"guest-serial": SERIAL}, environment={})
+    with pytest.raises(ConfigError, match=r"uuid is given for 1 guest \(a\) and every guest that appears in /run/x: "):
+        load(socks=["/x/a"], watch=["/run/x"], environment={"VHOSTCOMM_GUEST_UUID": derived_uuid("g", SERIAL)})
+    path = config(tmp_path, '[serve]\nwatch = ["/run/x"]\n[guests.a]\nsock = "/x/a"\n')
+    with pytest.raises(ConfigError, match="serial is given for 1 guest"):
+        load(path, flags={"guest-serial": SERIAL}, environment={})
+    assert load(watch=["/run/x"], flags={"vcpus": "2"}, environment={}).watch == (Path("/run/x"),)
+
+
+def test_guests_that_are_told_the_same_are_warned_of(tmp_path: Path) -> None:
+    assert load(socks=["/x/a"], environment={}).warnings == ()
+    guests = "".join(f'[guests.g{place}]\nsock = "/x/{place}"\nserial = "{place:013}"\n' for place in range(10))
+    loaded = load(config(tmp_path, guests), environment={})
+    assert loaded.warnings == ()
+    same = f'[guests.a]\nsock = "/x/a"\nserial = "{3:013}"\nuuid = "{derived_uuid("g", SERIAL)}"\n'
+    loaded = load(config(tmp_path, guests + same), environment={})
+    (warning,) = loaded.warnings
+    assert warning.startswith("the guests g3 and a are told the same serial number (0000000000003): give each its own")
+    serial, uuid = load(socks=[f"/x/g{place}" for place in range(10)], environment={}).warnings
+    assert serial.startswith("the guests g0, g1, g2, g3, g4 and 5 more are told the same serial number (0000000000000)")
+    assert "are told the same UUID (d990d22a-e971-ef5f-a7b3-e6374e496b34)" in uuid
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("kvm", "kvm"), (" 44 ", "44"), ("4294967294", "4294967294"), (44, "44"), ("a b@x", "a b@x")]
+)
+def test_groups(given: object, kept: str) -> None:
+    assert load(socks=["/x/a"], flags={"socket-group": given}, environment={}).service.socket_group == kept
+
+
+@pytest.mark.parametrize(
+    ("sock", "what"),
+    [
+        ("tcp:my host:1", "'my host' is no host: .*; for example: nas=tcp:127.0.0.1:12345"),
+        ("nas=tcp:\0:1", "is no host"),
+        (f"tcp:{'a' * 64}:1", "is no host"),
+        ("tcp:a..b:1", "is no host"),
+        ("tcp::1", "'' is no host"),
+        ("tcp:host", "a TCP address is tcp:HOST:PORT"),
+        (f"tcp:{'a' * 60}.example:1", "can't be the guest's name .*; name it: NAME=tcp:"),
+        ("tcp:[fe80::1%eth0]:1", "can't be the guest's name .*; name it: NAME=tcp:"),
+        ("/x/a=b", "can't be the guest's name .*; name it: NAME=/x/a=b"),
+        ("a b=/x/c", "a name has 1 to 64 .*; for example: d990"),
+    ],
+)
+def test_socks_that_are_none(sock: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        load(socks=[sock], environment={})
+
+
+def test_two_activated_sockets_of_one_name() -> None:
+    handed = [Sock("nas", Activated(3, "/x/one")), Sock("nas", Activated(4, "/x/two"))]
+    with pytest.raises(
+        ConfigError, match="/x/one and /x/two are both of a guest 'nas': set another FileDescriptorName="
+    ):
+        load(activated=handed, environment={})
+    with pytest.raises(ConfigError, match="FileDescriptorName="):
+        load(socks=["/y/nas"], activated=handed, environment={})
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"LISTEN_FDS": "x"}, "LISTEN_FDS is 'x': it is a number"),
+        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS is '-1': it is a number"),
+        ({"LISTEN_FDS": "1"}, "file descriptor 3 of systemd's is no listening stream socket"),
+        ({"LISTEN_FDS": "2"}, "file descriptor 4 of systemd's can't be used: Bad file descriptor"),
+    ],
+)
+def test_what_is_handed_over_and_no_socket(tmp_path: Path, facts: dict[str, str], what: str) -> None:
+    (tmp_path / "file").write_text("")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "nas"))
+        listening.listen()
+        redirected = "3<file" if facts["LISTEN_FDS"] == "1" else f"3<&{listening.fileno()} 4<&-"
+        words = f"""exec {redirected}; LISTEN_PID=$$ exec "{sys.executable}" -m vhostcomm serve"""
+        ended = subprocess.run(
+            ["bash", "-c", words], cwd=tmp_path, env=ENVIRONMENT | facts, pass_fds=[listening.fileno()],
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert what in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_an_unknown_variable() -> None:
     with pytest.raises(ConfigError, match=r"VHOSTCOMM_SERIAL: unknown; known are .*VHOSTCOMM_HOST_SERIAL"):
         load(socks=["/x/a"], environment={"VHOSTCOMM_SERIAL": SERIAL})
@@ -229,9 +348,16 @@ def test_an_unknown_variable() -> None:
 
 def test_init_writes_what_load_reads(tmp_path: Path) -> None:
     path = tmp_path / "new.toml"
-    assert run_vhostcomm("config", "init", path).returncode == 0
+    written = run_vhostcomm("config", "init", path)
+    assert written.returncode == 0
     assert path.read_text() == template()
-    assert load(path, environment={}) == load(environment={})
+    # Nothing but the defaults, and one guest so that there is something to serve.
+    environment = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    assert load(path, environment=environment) == load(socks=[f"{tmp_path}/run/nas"], environment=environment)
+    hint = written.stdout.partition("next: vhostcomm ")[2].split()
+    assert hint == ["serve", "--config", str(path)]
+    with Serving(*hint[1:], env=ENVIRONMENT | environment), fake_guest(tmp_path / "run" / "nas") as guest:
+        assert guest.serial() == "0" * 13
     again = run_vhostcomm("config", "init", path)
     assert again.returncode == 1
     assert "is there already" in again.stderr
@@ -242,7 +368,6 @@ def test_the_template_is_toml_with_every_line_in_force(tmp_path: Path) -> None:
         line.removeprefix("# ") if line.startswith("# ") and " = " in line and "`" not in line else line
         for line in template().splitlines()
     )
-    body = body.replace("# [guests.nas]", "[guests.nas]")
     document = tomllib.loads(body)
     assert set(document) == {"host", "guest", "guests", "serve"}
     for section, model in SECTIONS.items():
@@ -266,6 +391,49 @@ def test_show_tells_which_and_why(tmp_path: Path) -> None:
     told: dict[str, Any] = json.loads(run_vhostcomm(*words, "--json", env=environment).stdout)
     assert told["guests.nas"]["serial"] == {"value": SERIAL, "source": f"{path}: guests.nas.serial"}
     assert told["serve"]["socket_mode"] == {"value": "0600", "source": "default"}
+
+
+def test_show_tells_what_goes_for_guests_that_are_not_listed(tmp_path: Path) -> None:
+    path = config(tmp_path, f'[guest]\nvcpus = 3\n[guests.nas]\nsock = "/x/nas"\nserial = "{SERIAL}"\n')
+    for words in (["--config", path, "--watch", tmp_path], ["--vcpus", "3"]):
+        shown = run_vhostcomm("config", "show", *words)
+        assert "\n[guest]\n" in shown.stdout
+        section = shown.stdout.partition("\n[guest]\n")[2].partition("[")[0]
+        rows = [line.split() for line in section.splitlines()]
+        assert [row[:2] for row in rows if row] == [
+            ["uuid", derived_uuid("g", "0" * 13)],
+            ["serial", "0" * 13],
+            ["cpu", "QEMU,"],
+            ["vcpus", "3"],
+            ["update_deadline", "never"],
+        ]
+        assert "the socket's name if that is one, else derived" in section
+        assert json.loads(run_vhostcomm("config", "show", *words, "--json").stdout)["guest"]["vcpus"]["value"] == 3
+    assert "[guest]" not in run_vhostcomm("config", "show", "--config", path).stdout
+
+
+def test_show_warns_on_standard_error() -> None:
+    shown = run_vhostcomm("config", "show", "--sock", "/x/a", "--sock", "/x/b")
+    assert shown.returncode == 0
+    assert "the guests a and b are told the same serial number" in shown.stderr
+    assert "told the same" not in shown.stdout
+    assert run_vhostcomm("config", "show", "--sock", "/x/a").stderr == ""
+
+
+def test_a_file_that_python_cannot_take_is_told_at_a_reload(tmp_path: Path) -> None:
+    path = config(tmp_path, f'[guests.nas]\nsock = "{tmp_path}/nas"\n')
+    with Serving("--config", path) as daemon, fake_guest(tmp_path / "nas") as guest:
+        for bad in (f"[host]\nbuild = {'9' * 5000}", f"x = {'[' * 5000}", '[serve]\nwatch = ["\\u0000"]'):
+            path.write_text(bad)
+            daemon.send_signal(signal.SIGHUP)
+            assert str(path) in daemon.event("not reloaded, the old configuration stays")["why"]
+            assert guest.serial() == "0" * 13
+
+
+def test_an_empty_folder_to_watch() -> None:
+    ended = run_vhostcomm("serve", "--watch", "")
+    assert ended.returncode == 2
+    assert "--watch is '': it is empty; for example: /run/guests" in ended.stderr
 
 
 def test_every_setting_is_a_flag_in_the_help() -> None:

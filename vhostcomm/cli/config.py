@@ -10,10 +10,11 @@ from cyclopts import App, Parameter
 
 from vchannel import NEVER
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
-from vhostcomm.cli.output import print_json, print_line, print_table
-from vhostcomm.config import Sources
+from vhostcomm.cli.output import print_error, print_json, print_line, print_table
+from vhostcomm.config import Config, Sources, build
 from vhostcomm.config_template import template
 from vhostcomm.errors import VhostcommError
+from vhostcomm.identity import GuestIdentity, derived_uuid
 from vhostcomm.load import load
 
 app = App(name="config", help="Show the effective configuration, or write a commented file to start from.")
@@ -30,9 +31,16 @@ def show(
     service: ServeFlags = None,
     json: Annotated[bool, Parameter(negative=(), help="Print JSON.")] = False,
 ) -> None:
-    """Print every value that `serve` would use with the same flags, and where it came from."""
+    """Print every value that `serve` would use with the same flags, and where it came from.
+
+    Below guest stands what goes for guests that aren't listed, such as those that appear in a watched folder.
+    """
     loaded = load(config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
+    for warning in loaded.warnings:
+        print_error(f"vhostcomm: {warning}")
     sections: dict[str, tuple[Any, Sources]] = {"host": (loaded.host, loaded.host_sources)}
+    if loaded.watch or not loaded.guests:
+        sections["guest"] = _others(loaded)
     for each in loaded.guests:
         sections[f"guests.{each.name}"] = (each.identity, each.sources)
     sections["serve"] = (loaded.service, loaded.service_sources)
@@ -73,6 +81,15 @@ def init(
     except OSError as error:
         raise VhostcommError(f"{file}: {error.strerror}") from None
     print_line(f"{file} is written; next: vhostcomm serve --config {file}")
+
+
+def _others(config: Config) -> tuple[GuestIdentity, Sources]:
+    """What a guest is told that is not listed."""
+    identity, sources = build(GuestIdentity, config.guest_layers.get("", {}))
+    if not identity.uuid:
+        identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
+        sources["uuid"] = "the socket's name if that is one, else derived from the guest's serial number"
+    return identity, sources
 
 
 def _shown(key: str, value: object) -> str:

@@ -64,7 +64,7 @@ Socks = Annotated[
         name="--sock",
         negative=(),
         group=Group("Guests", sort_key=1),
-        help="A guest's socket, `[NAME=]SOCK`; may be repeated. SOCK is a path or a guest's UUID (a socket of that name in "
+        help="A guest's socket, `[NAME=]SOCK`; may be repeated. NAME ends at the first =. SOCK is a path or a guest's UUID (a socket of that name in "
         "the runtime directory, and the guest's UUID), which QEMU connects to; connect:PATH, where QEMU or libvirt "
         "listens and we connect; or tcp:HOST:PORT.",
     ),
@@ -78,7 +78,7 @@ ConfigFile = Annotated[
     ),
 ]
 Watch = Annotated[
-    list[Path] | None,
+    list[str] | None,
     Parameter(
         name="--watch",
         negative=(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,21 +82,20 @@ def _activated() -> list[Sock]:
     """The listening sockets that systemd has handed over (sd_listen_fds), named by it or by their paths."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
+    try:
+        count = int(os.environ.get("LISTEN_FDS", "0"))
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise ConfigError(
+            f"the environment's LISTEN_FDS is {os.environ['LISTEN_FDS']!r}: it is a number of sockets, set by systemd; "
+            "without systemd, unset LISTEN_PID"
+        )
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     found = []
     for place in range(count):
         fd = _FIRST_FD + place
-        os.set_inheritable(fd, False)
-        duplicate = socket.socket(fileno=os.dup(fd))
-        with duplicate:
-            listening = duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if duplicate.type != socket.SOCK_STREAM or not listening:
-                raise ConfigError(
-                    f"file descriptor {fd} of systemd's is no listening stream socket: use ListenStream= and Accept=no"
-                )
-            at = duplicate.getsockname()
-        where = str(at) if isinstance(at, str) else f"{at[0]}-{at[1]}"
+        where = _listens_at(fd)
         label = names[place] if place < len(names) else ""
         # Without FileDescriptorName= systemd gives the socket unit's own name.
         name = Path(where).name if not label or label.endswith(".socket") or label == "unknown" else label
@@ -107,6 +107,33 @@ def _activated() -> list[Sock]:
             ) from None
         found.append(Sock(name, Activated(fd, where), _uuid_of(name)))
     return found
+
+
+def _listens_at(fd: int) -> str:
+    """Where a listening socket that was handed over is bound."""
+    refused = ConfigError(
+        f"file descriptor {fd} of systemd's is no listening stream socket: use ListenStream= and Accept=no"
+    )
+    try:
+        os.set_inheritable(fd, False)
+        # Of a stat, not of the socket: socket.socket() of what is none takes its descriptor along.
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise refused
+    except OSError as error:
+        raise ConfigError(
+            f"file descriptor {fd} of systemd's can't be used: {error.strerror}; LISTEN_FDS says that it is there"
+        ) from None
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        if duplicate.type != socket.SOCK_STREAM or not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise refused
+        at = duplicate.getsockname()
+    match at:
+        case str():
+            return at
+        case bytes():  # an abstract one, which begins with a NUL
+            return "@" + at[1:].decode(errors="backslashreplace")
+        case _:
+            return f"{at[0].replace(':', '_')}-{at[1]}"
 
 
 def _uuid_of(name: str) -> str:
