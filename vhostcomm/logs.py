@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
 
-from vhostcomm.sink import Sink, write_all
+from vhostcomm.sink import Sink, write_away
 
 TEXT_LIMIT: Final = 200
 """Characters of one value in a log line; what a guest sends can be 4 KB of anything."""
+
+TRACE_LIMIT: Final = 8000
+"""Characters of an exception's traceback in a log line."""
 
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that the end of the program waits for a stuck log."""
@@ -31,19 +35,39 @@ def escape(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 class _Output:
-    """The stream of the log: a sink for its lines, which counts what is lost and says so when it can."""
+    """The stream of the log: a sink for its lines, which counts what is lost and says so when it can.
 
-    def __init__(self, fd: int) -> None:
+    Args:
+        fd: where to.
+        tell_lost: makes the line that says how many were lost.
+    """
+
+    def __init__(self, fd: int, tell_lost: Callable[[int], str]) -> None:
         self._fd = fd
+        self._terminal = os.isatty(fd)
+        self._tell_lost = tell_lost
         self._told = 0
-        self.sink: Sink[str] = Sink(self._write, "log", lambda _: None)
+        self._torn = b""
+        self.sink: Sink[str] = Sink(self._write, "log", lambda _: None, self._is_final)
 
     def _write(self, lines: list[str]) -> None:
         lost = self.sink.lost - self._told
-        if lost:
-            self._told += lost
-            lines.append(f"{lost} log lines were lost: nobody read them fast enough")
-        write_all(self._fd, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
+        told = [self._tell_lost(lost)] if lost else []
+        text = "".join(f"{line}\n" for line in [*lines, *told]).encode(errors="backslashreplace")
+        left = bytearray(self._torn + text)
+        size = len(left)
+        try:
+            write_away(self._fd, left)
+        finally:
+            if len(left) < size:
+                # The rest of a line of which a part is written comes first the next time, so that no line is torn.
+                begun = (self._torn + text)[size - len(left) - 1] != ord("\n")
+                self._torn = bytes(left[: left.index(b"\n") + 1]) if begun else b""
+        self._told += lost
+
+    def _is_final(self, error: OSError) -> bool:
+        """Nobody will ever read it again. A full disk may have room later; of a terminal EIO says that it has gone."""
+        return error.errno in {errno.EPIPE, errno.EBADF} or (error.errno == errno.EIO and self._terminal)
 
 
 class _Logger:
@@ -59,9 +83,17 @@ class _Logger:
     fatal = failure = err = error = critical = exception = msg
 
 
+def _escape_trace(text: str) -> str:
+    """A traceback for the log: its lines stay lines, and of a long one the end is kept, which says what it was."""
+    short = text if len(text) <= TRACE_LIMIT else "…" + text[1 - TRACE_LIMIT :]
+    return "\n".join(escape(line, TRACE_LIMIT) for line in short.split("\n"))
+
+
 def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str):
+        if key == "exception" and isinstance(value, str):
+            event[key] = _escape_trace(value)
+        elif isinstance(value, str):
             event[key] = escape(value)
         elif not isinstance(value, int | float | bool | list | dict | tuple | type(None)) and key != "exc_info":
             event[key] = escape(str(value))
@@ -79,14 +111,17 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
     Args:
         level: debug, info, warning or error.
         form: console, json, or auto: console on a terminal, json elsewhere.
-        stream: where to; standard output by default.
+        stream: where to; standard output by default, and nowhere if there is none.
 
     Returns:
         The log, and its sink, to be closed at the end.
     """
     stream = stream or sys.stdout
-    console = form == "console" or (form == "auto" and stream.isatty())
-    output = _Output(stream.fileno())
+    if stream is None:  # it was closed before we were started
+        fd, terminal = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), False
+    else:
+        fd, terminal = stream.fileno(), stream.isatty()
+    console = form == "console" or (form == "auto" and terminal)
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -95,10 +130,22 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
         _safe,
     ]
     if console:
-        colors = stream.isatty() and not os.environ.get("NO_COLOR")
-        processors.append(structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28, sort_keys=False))
+        colors = terminal and not os.environ.get("NO_COLOR")
+        processors.append(
+            structlog.dev.ConsoleRenderer(
+                colors=colors, pad_event_to=28, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+            )
+        )
     else:
         processors.append(_json)
+
+    def tell_lost(count: int) -> str:
+        line: Any = {"event": "log lines were lost", "lost": count}
+        for process in processors:
+            line = process(None, "warning", line)
+        return str(line)
+
+    output = _Output(fd, tell_lost)
     log: Log = structlog.wrap_logger(
         _Logger(output),
         processors=processors,

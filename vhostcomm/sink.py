@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import select
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 QUEUE_LIMIT: Final = 10_000
@@ -19,25 +21,43 @@ QUEUE_LIMIT: Final = 10_000
 T = TypeVar("T")
 
 
+def always(_: OSError) -> bool:
+    """Every error is final."""
+    return True
+
+
 class Sink(Generic[T]):
     """Hands items to `write` in a thread, in order, as many at once as have gathered.
 
-    Args:
-        write: takes a list of items; may block, and may raise `OSError`, which ends the sink.
-        name: the thread's.
-        failed: called in the thread, once, with the error that ended it.
+    What `write` raises costs its items, and nothing else if it isn't final. Errors other than `OSError` are mistakes of
+    a program: the first one is shown on standard error.
 
-    `lost` counts the items that found no room, or came after the end.
+    Args:
+        write: takes a list of items; may block, and may raise `OSError`.
+        name: the thread's.
+        failed: called in the thread, once, with the error that ended the sink.
+        final: whether an error ends the sink; by default each does.
+
+    `lost` counts the items that found no room, were being written when that failed, or came after the end; `dead` says
+    that an error has ended the sink.
     """
 
-    def __init__(self, write: Callable[[list[T]], None], name: str, failed: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        write: Callable[[list[T]], None],
+        name: str,
+        failed: Callable[[OSError], None],
+        final: Callable[[OSError], bool] = always,
+    ) -> None:
         self._write = write
         self._failed = failed
+        self._final = final
         self._items: deque[T] = deque()
-        self._wake = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
+        # Its lock is held for moments only, never while something is written.
+        self._changed = threading.Condition()
+        self._writing = False
         self._closing = False
+        self._told = False
         self.dead = False
         self.lost = 0
         # A daemon thread: one that is stuck in a write must not keep the process from ending.
@@ -46,55 +66,75 @@ class Sink(Generic[T]):
 
     def put(self, item: T) -> None:
         """Queue an item; never waits."""
-        if self.dead or len(self._items) >= QUEUE_LIMIT:
-            self.lost += 1
-            return
-        self._idle.clear()
-        self._items.append(item)
-        self._wake.set()
+        with self._changed:
+            if self.dead or self._closing or len(self._items) >= QUEUE_LIMIT:
+                self.lost += 1
+                return
+            self._items.append(item)
+            self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything is written, at most `timeout` seconds; False if it isn't."""
-        return self._idle.wait(timeout)
+        """Wait until nothing that was put is still to be written, at most `timeout` seconds; False if something is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._items and not self._writing, timeout)
 
     def close(self, timeout: float) -> bool:
         """Write what is queued, at most for `timeout` seconds, and end the thread."""
-        self._closing = True
-        self._wake.set()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._items:
-                batch = []
-                while self._items:
-                    batch.append(self._items.popleft())
-                try:
-                    self._write(batch)
-                except OSError as error:
-                    self.lost += len(batch) + len(self._items)
+        while batch := self._take():
+            error = self._try_write(batch)
+            with self._changed:
+                self._writing = False
+                self.lost += len(batch) if error else 0
+                if isinstance(error, OSError) and self._final(error):
                     self.dead = True
+                    self.lost += len(self._items)
                     self._items.clear()
-                    self._idle.set()
-                    self._failed(error)
-                    return
-            self._idle.set()
-            if self._items:  # put() between the loop's last look and set()
-                self._idle.clear()
-                self._wake.set()
-            elif self._closing:
+                self._changed.notify_all()
+            if self.dead:
+                assert isinstance(error, OSError)
+                self._failed(error)
                 return
+
+    def _take(self) -> list[T]:
+        """All that has gathered, when something has; nothing at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closing)
+            batch = list(self._items)
+            self._items.clear()
+            self._writing = bool(batch)
+            return batch
+
+    def _try_write(self, batch: list[T]) -> Exception | None:
+        try:
+            self._write(batch)
+        except OSError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, what comes after it must still be written
+            if not self._told:
+                self._told = True
+                with suppress(OSError):
+                    traceback.print_exc()
+            return error
+        return None
 
 
 def write_all(fd: int, data: bytes) -> None:
     """Write everything, however often the kernel takes only a part; waits where the descriptor doesn't block."""
-    view = memoryview(data)
-    while view:
+    write_away(fd, bytearray(data))
+
+
+def write_away(fd: int, data: bytearray) -> None:
+    """The same; what is written is taken out of `data`, so that after an error the rest is left in it."""
+    while data:
         try:
-            view = view[os.write(fd, view) :]
+            del data[: os.write(fd, data)]
         except BlockingIOError:  # somebody else made the terminal or pipe non-blocking
             poller = select.poll()
             poller.register(fd, select.POLLOUT)

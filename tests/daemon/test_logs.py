@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import pty
 import re
 import signal
 import subprocess
+import sys
+import threading
+import time
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, until
 from vchannel import HostCommand, Request
-from vhostcomm.logs import escape
+from vhostcomm.logs import escape, start_log
+from vhostcomm.sink import Sink
 
 
 def test_one_line_for_each_thing(tmp_path: Path) -> None:
@@ -134,6 +141,246 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
         assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_lost_is_told_in_the_logs_own_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr("vhostcomm.sink.QUEUE_LIMIT", 10)
+    reading, writing = os.pipe()
+    seen: list[bytes] = []
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as pipe:
+        log, sink = start_log("error", form, stream)
+        for _ in range(500):
+            log.error("x" * 190, more="y" * 190)
+        reader = threading.Thread(target=lambda: seen.append(pipe.read()))
+        reader.start()
+        assert sink.close(PATIENCE)
+        stream.close()
+        reader.join()
+    assert sink.lost > 0
+    lines = seen[0].decode().splitlines()
+    told = [line for line in lines if "log lines were lost" in line]
+    assert len(lines) == 500 - sink.lost + len(told)
+    if form == "json":
+        facts = [json.loads(line) for line in lines]
+        assert all(list(each)[:3] == ["timestamp", "level", "event"] for each in facts)
+        lost = [each for each in facts if each["event"] == "log lines were lost"]
+        assert {each["level"] for each in lost} == {"warning"}
+        assert sum(each["lost"] for each in lost) == sink.lost
+    else:
+        assert all("[warning" in line for line in told)
+        assert sum(int(line.rpartition("lost=")[2]) for line in told) == sink.lost
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_is_told_to_its_end(tmp_path: Path, form: str) -> None:
+    def deeper(depth: int) -> None:
+        if depth:
+            deeper(depth - 1)
+        raise ValueError("begin" + "\x1b[31m" + "x" * 10_000 + "the end")
+
+    with (tmp_path / "log").open("w") as stream:
+        log, sink = start_log("info", form, stream)
+        try:
+            deeper(3)
+        except ValueError:
+            log.exception("internal error", other="z" * 500)
+        assert sink.close(PATIENCE)
+    text = (tmp_path / "log").read_text()
+    assert "the end" in text
+    assert "\x1b" not in text
+    assert "z" * 199 in text
+    assert "z" * 200 not in text
+    assert 8000 < len(text) < 9000
+    with (tmp_path / "log").open("w") as stream:
+        log, sink = start_log("info", form, stream)
+        try:
+            int("no number")
+        except ValueError:
+            log.exception("internal error")
+        assert sink.close(PATIENCE)
+    text = (tmp_path / "log").read_text()
+    trace = json.loads(text)["exception"] if form == "json" else text
+    assert "Traceback (most recent call last):\n  File" in trace
+    assert "ValueError: invalid literal for int() with base 10: 'no number'" in trace
+
+
+class _Writes:
+    """os.write, with errors in between."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.error: int | None = None
+        self.room = 0
+        self.calls = 0
+        self._write = os.write
+
+    def __call__(self, fd: int, data: bytearray) -> int:
+        if fd != self.fd or self.error is None:
+            return self._write(fd, data)
+        self.calls += 1
+        if not self.room:
+            raise OSError(self.error, os.strerror(self.error))
+        part, self.room = data[: self.room], 0
+        return self._write(fd, part)
+
+
+@pytest.mark.parametrize("room", [0, 30])
+def test_a_full_disk_loses_lines_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """Also where a part of a line was written: its rest comes when there is room."""
+    with (tmp_path / "log").open("w") as stream:
+        writes = _Writes(stream.fileno())
+        monkeypatch.setattr("os.write", writes)
+        log, sink = start_log("info", "json", stream)
+        log.info("before")
+        assert sink.flush(PATIENCE)
+        writes.error, writes.room = errno.ENOSPC, room
+        for place in range(3):
+            log.info("lost", place=place)
+            assert sink.flush(PATIENCE)
+        writes.error = None
+        log.info("after")
+        assert sink.close(PATIENCE)
+    assert not sink.dead
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    torn = ["lost"] if room else []
+    assert [line["event"] for line in lines] == ["before", *torn, "after", "log lines were lost"]
+    assert lines[-1]["lost"] == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "terminal", "ends"),
+    [
+        (errno.EPIPE, False, True),
+        (errno.EBADF, False, True),
+        (errno.EIO, True, True),
+        (errno.EIO, False, False),
+        (errno.EDQUOT, False, False),
+        (errno.ENOSPC, True, False),
+    ],
+)
+def test_what_ends_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, terminal: bool, ends: bool
+) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        writes = _Writes(stream.fileno())
+        monkeypatch.setattr("os.write", writes)
+        monkeypatch.setattr("os.isatty", lambda _: terminal)
+        log, sink = start_log("info", "json", stream)
+        writes.error = number
+        for _ in range(3):
+            log.info("lost")
+            assert sink.flush(PATIENCE)
+        assert sink.dead == ends
+        assert sink.lost == 3
+        assert writes.calls == (1 if ends else 3)
+        assert sink.close(PATIENCE)
+
+
+def test_a_sink_outlives_a_mistake(capfd: pytest.CaptureFixture[str]) -> None:
+    written: list[int] = []
+
+    def write(items: list[int]) -> None:
+        if 0 in items:
+            raise ValueError("a mistake")
+        written.extend(items)
+
+    sink: Sink[int] = Sink(write, "test", lambda _: None)
+    for item in (1, 0, 2, 0, 3):
+        sink.put(item)
+        assert sink.flush(PATIENCE)
+    assert sink.close(PATIENCE)
+    assert written == [1, 2, 3]
+    assert (sink.lost, sink.dead) == (2, False)
+    assert capfd.readouterr().err.count("ValueError: a mistake") == 1
+    sink.put(4)
+    assert sink.lost == 3, "it has ended"
+
+
+def test_a_sink_ends_with_an_error_by_default() -> None:
+    told: list[OSError] = []
+    broken = OSError(errno.EIO, "broken")
+
+    def write(items: list[int]) -> None:
+        raise broken
+
+    sink: Sink[int] = Sink(write, "test", told.append)
+    sink.put(1)
+    assert sink.close(PATIENCE)
+    assert told == [broken]
+    assert sink.dead
+    sink.put(2)
+    assert sink.lost == 2
+
+
+def test_flush_waits_for_all_that_was_put() -> None:
+    go = threading.Event()
+    written: list[int] = []
+
+    def write(items: list[int]) -> None:
+        assert go.wait(PATIENCE)
+        written.extend(items)
+
+    sink: Sink[int] = Sink(write, "test", lambda _: None)
+    sink.put(-1)
+    assert not sink.flush(0.05)
+    go.set()
+    for item in range(2000):
+        sink.put(item)
+        assert sink.flush(PATIENCE)
+        assert written[-1] == item
+    assert sink.close(PATIENCE)
+
+
+def test_flush_waits_for_what_was_put_while_the_last_write_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = [threading.Event(), threading.Event()]
+    begun = threading.Event()
+
+    class SlowQueue(deque[int]):
+        def append(self, item: int) -> None:
+            if item == 1:
+                gates[0].set()
+                time.sleep(0.2)  # enough for the thread to see that there is nothing more, if it is let look
+            super().append(item)
+
+    def write(items: list[int]) -> None:
+        begun.set()
+        assert gates[items[0]].wait(PATIENCE)
+
+    monkeypatch.setattr("vhostcomm.sink.deque", SlowQueue)
+    sink: Sink[int] = Sink(write, "test", lambda _: None)
+    sink.put(0)
+    assert begun.wait(PATIENCE)
+    sink.put(1)
+    assert not sink.flush(0.05)
+    gates[1].set()
+    assert sink.flush(PATIENCE)
+    assert sink.close(PATIENCE)
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_a_log_that_was_closed_at_the_start(tmp_path: Path, closed: str) -> None:
+    """The lines go nowhere, and above all into no guest's socket."""
+    words = f'exec "{sys.executable}" -m vhostcomm serve --sock "{tmp_path}/nas" {closed}'
+    with subprocess.Popen(["sh", "-c", words], env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        until((tmp_path / "nas").exists, "the socket")
+        with fake_guest(tmp_path / "nas") as guest:
+            assert guest.serial()
+            opened = [str(Path(f"/proc/{process.pid}/fd/{fd}").readlink()) for fd in range(3)]
+            assert not [each for each in opened if each.startswith("socket")]
+            assert opened[1] == os.devnull
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr
+        assert process.stderr.read() == b""
+
+
+def test_a_log_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    log, sink = start_log("info", "auto")
+    log.info("nowhere")
+    assert sink.close(PATIENCE)
+    assert sink.lost == 0
 
 
 def test_a_closed_log_stalls_nobody(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from vchannel.errors import VchannelError
 from vhostcomm import __version__
-from vhostcomm.cli import capture, config, disk, probe, run, serve
+from vhostcomm.cli import capture, config, disk, probe, run, serve, streams
 from vhostcomm.errors import UsageError, VhostcommError
 
 app = App(
@@ -32,8 +32,10 @@ app.command(disk.app)
 
 def main(*verb: str) -> NoReturn:
     """The console script; of a script for one verb, with that verb."""
+    streams.prepare()
     try:
         status = app([*verb, *sys.argv[1:]], result_action="return_value", exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except (CycloptsError, UsageError) as error:
         _fail(f"{error} (see vhostcomm --help)", UsageError.exit_code)
     except VhostcommError as error:
@@ -43,11 +45,15 @@ def main(*verb: str) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `| head`
-        sys.stderr.close()
+        streams.drop_output()
         sys.exit(0)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(message: str, status: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except (OSError, VhostcommError):
+        streams.drop_output()
     print(f"vhostcomm: {message}", file=sys.stderr)  # noqa: T201
     sys.exit(status)

@@ -1,0 +1,70 @@
+"""Standard output that is full, closed, or knows ASCII only."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.captures.make_golden import FOLDER
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM
+
+SHORT = str(FOLDER / "graceful-stop.jsonl")
+LONG = str(FOLDER / "damage.jsonl")
+
+
+def shell(words: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash, in which vhostcomm is "$@" and `arguments`."""
+    command = ["bash", "-o", "pipefail", "-c", words, "bash", *VHOSTCOMM, *arguments]
+    return subprocess.run(
+        command, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["capture", "redact", SHORT],
+        ["capture", "redact", LONG],
+        ["capture", "show", SHORT],
+        ["config", "show"],
+        ["config", "show", "--json"],
+        ["--version"],
+        ["serve", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_full_device_is_one_message(words: list[str]) -> None:
+    ended = shell('"$@" > /dev/full', *words)
+    assert ended.returncode == 1
+    assert ended.stderr == "vhostcomm: standard output: No space left on device\n"
+
+
+def test_another_error_is_told_where_output_fails_too() -> None:
+    ended = shell('"$@" > /dev/full', "capture", "diff", SHORT, "/nowhere")
+    assert (ended.returncode, ended.stderr) == (1, "vhostcomm: /nowhere: No such file or directory\n")
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_no_error() -> None:
+    ended = shell('"$@" | head -c 10', "capture", "redact", LONG)
+    assert (ended.returncode, ended.stderr, len(ended.stdout)) == (0, "", 10)
+
+
+def test_letters_that_the_output_does_not_have() -> None:
+    shown = shell('"$@"', "capture", "show", SHORT, PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0, shown.stderr
+    assert r"guest \u2192 asks 5 GUEST_SERIAL" in shown.stdout
+
+
+def test_closed_streams(tmp_path: Path) -> None:
+    for closed in (">&-", "<&- >&- 2>&-"):
+        ended = shell(f'"$@" {closed}', "config", "init", str(tmp_path / f"{len(closed)}.toml"))
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_redact_says_what_it_does() -> None:
+    told = " ".join(shell('"$@"', "capture", "redact", "--help").stdout.split())
+    for what in ("Request ids", "dangerous command", "bytes that aren't text"):
+        assert what in told
