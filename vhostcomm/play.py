@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import closing, suppress
 from typing import Final
 
 from attrs import define, field
@@ -40,47 +41,86 @@ class Played:
 class _Guest:
     """The guest's end: sends what the capture says, and keeps the daemon's replies by id."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._connection = Connection(Role.GUEST)
+    def __init__(self, address: str) -> None:
+        self._address = address
         self.replies: dict[tuple[int, int], list[Frame]] = {}
+        self.connect()
+
+    def connect(self) -> None:
+        self.ended = False
+        self._connection = Connection(Role.GUEST)
+        self._sock = connect(self._address)
+
+    def close(self) -> None:
+        self._sock.close()
 
     def send(self, raw: bytes, timeout: float) -> None:
         self._sock.settimeout(timeout)
         try:
             self._sock.sendall(raw)
         except OSError as error:
-            raise UnreachableError(f"the connection ended: {error}", "The daemon's log says why.") from None
+            raise _broken(error) from None
 
     def receive(self, timeout: float) -> bool:
         """Take what comes within a time; False if nothing does."""
+        found = self._receive(timeout)
+        if found == b"":
+            raise UnreachableError("the daemon closed the connection", "Its log says why.")
+        return found is not None
+
+    def end(self, timeout: float) -> None:
+        """End the connection as a guest does, and wait until the daemon has ended it too; its last replies are kept."""
+        self.ended = True
+        until = time.monotonic() + timeout
+        with suppress(OSError, UnreachableError):  # that it breaks is an end too
+            self._sock.shutdown(socket.SHUT_WR)
+            while (left := until - time.monotonic()) > 0 and self._receive(left):
+                pass
+        self.close()
+
+    def reply(self, key: tuple[int, int], timeout: float) -> Frame | None:
+        end = time.monotonic() + timeout
+        while not self.replies.get(key):
+            left = end - time.monotonic()
+            if self.ended or left <= 0 or not self.receive(left):
+                return None
+        return self.replies[key].pop(0)
+
+    def left_over(self) -> list[Frame]:
+        """The replies that the capture doesn't have; each is told once."""
+        found = [frame for frames in self.replies.values() for frame in frames]
+        self.replies.clear()
+        return found
+
+    def _receive(self, timeout: float) -> bytes | None:
+        """What came within a time; None if nothing did."""
         self._sock.settimeout(max(timeout, 0.001))
         try:
             data = self._sock.recv(65536)
         except TimeoutError:
-            return False
-        if not data:
-            raise UnreachableError("the daemon closed the connection", "Its log says why.")
-        self._connection.receive_data(data)
+            return None
+        except OSError as error:
+            raise _broken(error) from None
+        if data:
+            self._connection.receive_data(data)
         while (event := self._connection.next_event()) is not NEED_DATA:
             if isinstance(event, UnsolicitedResponse | Response):
                 frame = Frame.decode(event.raw)
                 self.replies.setdefault((frame.request_id, frame.command), []).append(frame)
             elif isinstance(event, Request):
                 continue  # a question of the daemon's own
-        return True
+        return data
 
-    def reply(self, key: tuple[int, int], timeout: float) -> Frame | None:
-        end = time.monotonic() + timeout
-        while not self.replies.get(key):
-            left = end - time.monotonic()
-            if left <= 0 or not self.receive(left):
-                return None
-        return self.replies[key].pop(0)
+
+def _broken(error: OSError) -> UnreachableError:
+    return UnreachableError(f"the connection ended: {error}", "The daemon's log says why.")
 
 
 def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identity: bool = False) -> Played:
     """Send the guest's side in the capture's order; wait for each reply where the capture has it, and compare.
+
+    Where half a frame was left because the guest's connection ended, this one ends too, and there is another for what
+    follows.
 
     Args:
         capture: which.
@@ -92,15 +132,18 @@ def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identit
         UnreachableError: nobody listens, or the connection ended.
     """
     result = Played()
-    with connect(address) as sock:
-        guest = _Guest(sock)
+    with closing(_Guest(address)) as guest:
         for line, record in enumerate(capture.records, start=2):
             _step(guest, line, record, result, timeout, ignore_identity)
-        while guest.receive(SETTLE):
+        while not guest.ended and guest.receive(SETTLE):
             pass
-        for (_, command), frames in guest.replies.items():
-            result.differences += [f"   -  a reply that the capture doesn't have: command {command}" for _ in frames]
+        _tell_left_over(guest, result)
     return result
+
+
+def _tell_left_over(guest: _Guest, result: Played) -> None:
+    for frame in guest.left_over():
+        result.differences.append(f"   -  a reply that the capture doesn't have: command {frame.command}")
 
 
 def _step(guest: _Guest, line: int, record: Record, result: Played, timeout: float, ignore_identity: bool) -> None:
@@ -108,9 +151,14 @@ def _step(guest: _Guest, line: int, record: Record, result: Played, timeout: flo
         if _answers_the_host(record):
             result.notes.append(f"line {line}: an answer to the host's own question is left out: it wasn't asked")
             return
+        if guest.ended:
+            _tell_left_over(guest, result)
+            guest.connect()
         guest.send(record.raw, timeout)
         if isinstance(record, SkippedRecord) and record.why is SkipReason.SILENCE:
             time.sleep(SILENCE)
+        if isinstance(record, SkippedRecord) and record.why is SkipReason.CLOSED:
+            guest.end(timeout)
         return
     if not isinstance(record, FrameRecord) or record.frame.is_request:
         result.notes.append(f"line {line}: a question of the host's own is left out")

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tests.captures.make_golden import FOLDER
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
-from vchannel import NEED_DATA, Connection, HostCommand, Request, Role
+from vchannel import NEED_DATA, Connection, HostCommand, Request, Role, SkipReason
+from vhostcomm.capture import (
+    Capture,
+    CaptureHeader,
+    Direction,
+    FrameRecord,
+    Origin,
+    SkippedRecord,
+    compare,
+    format_capture,
+    read_capture,
+)
 
 TIMEOUT_LINES = [
     "install.cgi: guest_command.c:86 Failed to retrieve message from host [timeout]",
@@ -113,6 +126,76 @@ def test_a_guest_that_is_there_already(tmp_path: Path) -> None:
         assert probed.returncode == 1
         assert "one connection at a time" in probed.stderr
         assert guest.serial()
+
+
+def test_a_replay_ends_its_connection_where_the_guest_did(tmp_path: Path) -> None:
+    """Half a frame and the end, twice: replayed, it is recorded as it was, with no silence and one more connection each."""
+    first, again = tmp_path / "first.jsonl", tmp_path / "again.jsonl"
+    with Serving("--sock", tmp_path / "nas", "--record", first) as daemon:
+        for _ in range(2):
+            with fake_guest(tmp_path / "nas") as guest:
+                assert guest.serial()
+                # An answer that comes when the guest has gone already, as far as it can.
+                guest.sock.sendall(Request.of(HostCommand.HOST_MAC).raw + b"half")
+            daemon.event("guest gone")
+    with Serving("--sock", tmp_path / "nas", "--record", again) as daemon:
+        replayed = run_vhostcomm("capture", "replay", first, "--sock", tmp_path / "nas")
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+        assert replayed.stdout == "4 replies compared, 0 differences\n"
+        for _ in range(2):
+            daemon.event("guest gone")
+    assert len([line for line in daemon.log if line["event"] == "guest connected"]) == 2
+    captures = [read_capture(path.read_text().splitlines(keepends=True), str(path)) for path in (first, again)]
+    assert [record.why for record in captures[1].records if isinstance(record, SkippedRecord)] == [
+        SkipReason.CLOSED,
+        SkipReason.CLOSED,
+    ]
+    assert [str(each) for each in compare(*captures, request_ids=True)] == []
+
+
+def test_a_reply_that_came_before_the_end_and_not_in_the_capture(tmp_path: Path) -> None:
+    asked = Request.of(HostCommand.GUEST_SERIAL)
+    header = CaptureHeader(datetime(2026, 1, 2, tzinfo=UTC), "test", Origin.RECONSTRUCTED, "from a test")
+    records = (
+        FrameRecord(0, Direction.TO_HOST, asked.frame),
+        SkippedRecord(0, Direction.TO_HOST, b"half", SkipReason.CLOSED),
+        FrameRecord(1, Direction.TO_HOST, Request.of(HostCommand.GUEST_POWER, needs_response=False).frame),
+    )
+    path = tmp_path / "made.jsonl"
+    path.write_text("".join(format_capture(Capture(header, records))))
+    with Serving("--sock", tmp_path / "nas"):
+        replayed = run_vhostcomm("capture", "replay", path, "--sock", tmp_path / "nas")
+    assert replayed.returncode == 1
+    assert replayed.stdout.splitlines() == [
+        "   -  a reply that the capture doesn't have: command 5",
+        "0 replies compared, 1 differences",
+    ]
+
+
+def test_a_daemon_that_breaks_the_connection(tmp_path: Path) -> None:
+    path = tmp_path / "nas"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+
+        def breaks() -> None:
+            sock, _ = server.accept()
+            with sock:
+                sock.recv(1)  # closed with bytes that nobody has read
+
+        thread = threading.Thread(target=breaks)
+        thread.start()
+        replayed = run_vhostcomm("capture", "replay", FOLDER / "every-command.jsonl", "--sock", path)
+        thread.join()
+    assert replayed.returncode == 1
+    assert "the connection ended: " in replayed.stderr
+    assert "Traceback" not in replayed.stderr
+
+
+def test_a_replay_with_a_time_that_is_none() -> None:
+    replayed = run_vhostcomm("capture", "replay", FOLDER / "every-command.jsonl", "--sock", "/x", "--timeout", "-1")
+    assert replayed.returncode == 2
+    assert "--timeout is -1: it takes seconds" in replayed.stderr
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,12 @@ def redact_capture(
         Path | None, Parameter(name=["--output", "-o"], help="Where to; standard output by default.")
     ] = None,
 ) -> None:
-    """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders.
+    """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may hold others.
 
-    The same secret always gets the same placeholder. Names and other things that a guest tells stay: read the
-    result before you publish it.
+    The same secret always gets the same placeholder. Request ids and unusual guest ids become small numbers; what goes
+    with a dangerous command of the host is blanked; of bytes that aren't text (data, padding, bytes in no frame,
+    headers that weren't believed) nothing is left but where the zeros are. Names and other things that a guest tells
+    stay, as do times: read the result before you publish it.
     """
     text = "".join(format_capture(redact(_load(file))))
     if output is None:
@@ -90,6 +92,8 @@ def replay(
         raise UsageError(
             "--sock connect:… is for a daemon; replaying is in the guest's place: give the daemon's socket"
         )
+    if not 0 < timeout < 3600:
+        raise UsageError(f"--timeout is {timeout:g}: it takes seconds, more than 0")
     capture = _load(file)
     try:
         result = play(capture, str(where), timeout=timeout, ignore_identity=ignore_identity)
