@@ -91,6 +91,7 @@ class Daemon:
                     nursery.start_soon(self._watch, folder)
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._served), pid=os.getpid())
+                self._warn()
                 await trio.sleep_forever()
 
     async def run_with_signals(self) -> None:
@@ -181,8 +182,13 @@ class Daemon:
         await self._end(ending)
         added = sum(self._try_start(new) for name, new in wanted.items() if name not in self._served)
         self._match_folders()
+        self._warn()
         self._log.info("reloaded", added=added, removed=len(ending), changed=changed, guests=len(self._served))
         return True
+
+    def _warn(self) -> None:
+        for warning in self._config.warnings:
+            self._log.warning("look at the configuration", why=warning)
 
     def _keep_running_service(self, config: Config) -> Config:
         """A new configuration with what only a start can change as it is."""
