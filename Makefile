@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help tools demo e2e qemu10 test check unit format bench wheel clean
+.PHONY: help tools venv demo e2e qemu10 test check unit format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make test    check + unit + wheel + qemu10: what CI runs"
 	@echo "make demo    a real kernel in QEMU asks its questions, without and with vhostcomm"
+	@echo "make venv    .venv, with vhostcomm and what it needs: .venv/bin/vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make unit    the tests, with coverage"
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
@@ -32,7 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 tools:
-	@tests/tools.sh
+	@PYTHON=$(PYTHON) tests/tools.sh
+
+venv: tools $(INSTALLED)
 
 test: tools check unit wheel qemu10
 

@@ -140,6 +140,8 @@ def log_of(stream: IO[bytes]) -> Iterator[dict[str, str]]:
 
 
 def main() -> None:
+    for number in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     paths = images()
     with tempfile.TemporaryDirectory(prefix="vhostcomm-demo-") as folder:
         begin = time.monotonic()

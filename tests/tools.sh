@@ -11,7 +11,14 @@ needs=(
     busybox:busybox-static cpio:cpio mcopy:mtools syslinux:syslinux gcc:gcc /usr/include/stdio.h:libc6-dev
 )
 
+python=${PYTHON:-python3}
+if command -v "$python" >/dev/null && ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "vhostcomm needs Python 3.11 or later, and $python is older: make PYTHON=python3.12 …" >&2
+    exit 1
+fi
+
 missing=()
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 for need in "${needs[@]}"; do
     what=${need%%:*}
     if [[ $what == /* ]]; then

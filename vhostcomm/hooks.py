@@ -21,6 +21,9 @@ TIMEOUT: Final = 60.0
 RUNNING_LIMIT: Final = 16
 """Hooks at the same time; a guest that reboots in a loop must not fill the host with them."""
 
+LAST_OUTPUT: Final = 0.5
+"""Seconds that a hook's output gets after its end."""
+
 OUTPUT_SHOWN: Final = 400
 """Characters of a failed hook's output in the log, its last ones."""
 
@@ -63,27 +66,59 @@ class Hooks:
 
     async def finish(self, patience: float) -> None:
         """Wait for those that run, at most `patience` seconds."""
-        with trio.move_on_after(patience):
+        with trio.move_on_after(patience) as deadline:
             while self._running:
                 self._idle = trio.Event()
                 await self._idle.wait()
+        if deadline.cancelled_caught:
+            self._log.warning("hooks cut off at the end", running=self._running)
 
     async def _run(self, event: str, program: str, facts: Mapping[str, str]) -> None:
         environment = os.environ | {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
         try:
-            with trio.move_on_after(TIMEOUT) as deadline:
-                done = await trio.run_process(
-                    [program], env=environment, stdin=subprocess.DEVNULL, capture_stdout=True, stderr=subprocess.STDOUT,
-                    check=False,
-                )  # fmt: skip
+            process = await trio.lowlevel.open_process(
+                [program], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            assert process.stdout
+            tail = _Tail(process.stdout)
+            async with process.stdout, trio.open_nursery() as nursery:
+                nursery.start_soon(tail.read)
+                try:
+                    with trio.move_on_after(TIMEOUT) as deadline:
+                        await process.wait()
+                finally:
+                    if process.returncode is None:
+                        process.kill()
+                # What it has left in the background may hold the pipe for ever.
+                with trio.move_on_after(LAST_OUTPUT):
+                    await tail.ended.wait()
+                nursery.cancel_scope.cancel()
             if deadline.cancelled_caught:
                 self._log.warning("hook ended, it took too long", on=event, program=program, seconds=TIMEOUT)
-            elif done.returncode:
-                output = escape(done.stdout.decode(errors="replace")[-OUTPUT_SHOWN:].strip(), OUTPUT_SHOWN)
-                self._log.warning("hook failed", on=event, program=program, status=done.returncode, output=output)
+            elif process.returncode:
+                self._log.warning("hook failed", on=event, program=program, status=process.returncode, output=tail.text)
         except OSError as error:
             self._log.warning("hook can't be run", on=event, program=program, why=error.strerror)
         finally:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+
+class _Tail:
+    """The end of what a hook writes; all of it may be endless."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._last = b""
+        self.ended = trio.Event()
+
+    async def read(self) -> None:
+        async for data in self._stream:
+            self._last = (self._last + data)[-4 * OUTPUT_SHOWN :]
+        self.ended.set()
+
+    @property
+    def text(self) -> str:
+        return escape(self._last.decode(errors="replace").strip()[-OUTPUT_SHOWN:], OUTPUT_SHOWN)

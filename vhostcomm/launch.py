@@ -25,7 +25,6 @@ from vhostcomm.qemu import (
     Notice,
     OutputLine,
     Panicked,
-    PowerOff,
     Qemu,
     QmpEvent,
     QmpLost,
@@ -75,7 +74,9 @@ class Launcher:
         self._qemu: Qemu | None = None
         self._stop_why = ""
         self._stop = trio.Event()
-        self._ever_ready = False
+        self._ever_ready = False  # in this run of QEMU
+        self._ready = trio.Event()
+        self._hurried = False
         facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
         self._hooks = Hooks(launch.hooks, facts, log)
 
@@ -86,6 +87,9 @@ class Launcher:
             ServeError: its socket can't be had.
             QemuError: QEMU can't be run.
         """
+        if isinstance(self._launch.machine.serial, SerialTerminal):
+            # Suspended, we would leave QEMU reading the terminal beside the shell.
+            signal.signal(signal.SIGTSTP, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heed, signals)
@@ -105,6 +109,7 @@ class Launcher:
         """Ask for a stop; asked again, it is hurried."""
         if self._stop.is_set():
             self._log.warning("hurrying", why=why)
+            self._hurried = True
             if self._qemu:
                 self._qemu.hurry()
             return
@@ -138,6 +143,7 @@ class Launcher:
 
     async def _run_once(self) -> Ending:
         self._ever_ready = False
+        self._ready = trio.Event()
         qemu = Qemu(
             self._launch.argv, self._on_notice, terminal=isinstance(self._launch.machine.serial, SerialTerminal)
         )
@@ -154,11 +160,30 @@ class Launcher:
     async def _stop_when_asked(self, qemu: Qemu) -> None:
         await self._stop.wait()
         self._hooks.happened("stopping", why=self._stop_why)
-        poweroff: PowerOff | None = self._power_off if self._guest.state is State.READY else None
-        await qemu.stop(poweroff, grace=Grace.split(self._launch.grace, ready=poweroff is not None))
+        if not self._ever_ready and await self._stop_unready(qemu):
+            return
+        await qemu.stop(self._power_off, grace=Grace.split(self._launch.grace, ready=True))
+
+    async def _stop_unready(self, qemu: Qemu) -> bool:
+        """Stop a guest that was never ready; False where it becomes ready meanwhile, and can be asked after all."""
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._ready.wait()
+                if not self._hurried:
+                    self._log.info("the guest has become ready meanwhile, so it is asked to power itself off")
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await qemu.stop(None, grace=Grace.split(self._launch.grace, ready=False))
+            nursery.cancel_scope.cancel()
+        return qemu.ended.is_set()
 
     async def _power_off(self) -> None:
         """The guest's own power-off. That the connection ends before the answer is as good as one."""
+        if self._guest.state is not State.READY:
+            self._log.info("the guest is not ready at the moment, it is waited for")
+            await self._ready.wait()
         try:
             await self._daemon.call(self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace)
         except CallError as error:
@@ -171,6 +196,7 @@ class Launcher:
     def _on_guest(self, guest: Guest, what: str) -> None:
         if what == "ready":
             self._ever_ready = True
+            self._ready.set()
             self._hooks.happened("ready", serial=guest.identity.serial)
 
     def _on_notice(self, notice: Notice) -> None:
@@ -182,6 +208,7 @@ class Launcher:
             case Rebooted(by_guest, count):
                 self._log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
                 self._guest.restarted()
+                self._ready = trio.Event()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():
                 self._log.error("the guest's kernel panicked")

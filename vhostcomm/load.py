@@ -34,6 +34,7 @@ def load(
     flags: Flags | None = None,
     environment: Mapping[str, str] = os.environ,
     activated: Iterable[Sock] = (),
+    only: str | None = None,
 ) -> Config:
     """Put the configuration together.
 
@@ -44,6 +45,7 @@ def load(
         flags: other flags.
         environment: for VHOSTCOMM_… and the runtime directory.
         activated: listening sockets handed over by systemd.
+        only: of the guests in the file, take only the one of this name.
 
     Raises:
         ConfigError: something is wrong in it; says where and what would be right.
@@ -70,6 +72,8 @@ def load(
     guest_layers: dict[str, dict[str, Value]] = {"": layers["guest"]}
     found: dict[str, Sock] = {}
     listed = _table(document.pop("guests", {}), "guests", label)
+    if only is not None:
+        listed = {name: table for name, table in listed.items() if name == only}
     if document:
         raise ConfigError(
             f"{label}: unknown: {', '.join(map(repr, document))}; known are host, guest, guests and serve"

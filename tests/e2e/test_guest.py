@@ -97,6 +97,29 @@ def test_stopped_during_its_boot(tmp_path: Path, images: Images) -> None:
     assert "still there after" in stages[1]["why"]
 
 
+def test_ready_only_while_it_is_being_stopped(tmp_path: Path, images: Images) -> None:
+    """Asked to stop at the very beginning of its boot: as soon as it is there, it is asked to power itself off."""
+    with Launched(tmp_path, *images.direct(), "--grace", "600") as run:
+        run.event("QEMU runs")
+        run.process.send_signal(signal.SIGTERM)
+        run.event("the guest has become ready meanwhile, so it is asked to power itself off")
+        assert run.ends() == 0
+    assert "reboot: Power down" in run.console.text
+
+
+def test_a_stop_during_a_reboot_waits_for_the_guest(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(reboot_once=1), "--grace", "600") as run:
+        run.event("guest ready")
+        run.event("machine reset")
+        run.process.send_signal(signal.SIGTERM)
+        run.event("the guest is not ready at the moment, it is waited for")
+        assert run.ends() == 0
+    assert "reboot: Power down" in run.console.text
+    assert [line["stage"] for line in run.log if line["event"] == "stopping by"] == [
+        "the guest's own power-off, through the vchannel"
+    ]
+
+
 def test_a_guest_that_ignores_it_all_is_stopped_in_stages(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(ignore_poweroff=1), "--grace", "6") as run:
         run.ready()
@@ -163,14 +186,20 @@ def test_no_reboot_ends_at_a_reboot(tmp_path: Path, images: Images) -> None:
 def test_slow_and_failing_hooks_harm_nothing(tmp_path: Path, images: Images) -> None:
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 1000\n")
-    slow.chmod(0o755)
-    hooks = ["--on", f"ready={slow}", "--on", "ready=/bin/false", "--on", f"ready={tmp_path}/missing"]
+    loud = tmp_path / "loud"
+    loud.write_text("#!/bin/sh\nexec yes aaaaaaaaaaaaaaaaaaaaaaaaaaaa\n")
+    for each in slow, loud:
+        each.chmod(0o755)
+    hooks = [word for each in (slow, loud, "/bin/false", tmp_path / "missing") for word in ("--on", f"ready={each}")]
     with Launched(tmp_path, *images.direct(), *hooks) as run:
         run.ready()
         assert run.event("hook failed")["status"] == 1
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 0
+        status = Path(f"/proc/{run.process.pid}/status")
     assert [line for line in run.log if line["event"] == "hook can't be run"]
+    assert [line for line in run.log if line["event"] == "hooks cut off at the end"]
+    assert not status.exists()
 
 
 def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
@@ -310,6 +339,31 @@ def test_a_wrong_layout_is_told_before_the_guest_does(tmp_path: Path, images: Im
         run.console.says("Partition layout is not DiskStation style.")
         run.event("guest ready")
     assert "Partition layout is not DiskStation style." in "".join(run.other)
+
+
+def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[guests.one]\nsock = "/x/one"\nvcpus = 3\n[guests.two]\nsock = "/x/two"\n')
+    good = images.direct()
+    del good[good.index("--net") : good.index("--net") + 2]
+    for words, what in (
+        ([], "give --boot or --direct-kernel"),
+        ([*good, "--gracee", "5"], "--gracee"),
+        ([*good, "stray"], "stray: what is QEMU's own comes after --"),
+        ([*good, "--net", "wifi"], "user, tap=INTERFACE"),
+        ([*good, "--forward", "70000:1", "--net", "user"], "70000"),
+        ([*good, "--on", "dawn=/bin/true"], "an event is one of"),
+        ([*good, "--grace", "0"], "--grace"),
+        ([*good, "--sock", "tcp:127.0.0.1:1"], "a launched guest has a unix socket"),
+        ([*good, "--config", str(config)], "it describes one, two; choose one of them with --name"),
+    ):
+        ended = run_vhostcomm("run", *words, "--dry-run")
+        assert ended.returncode == 2, (words, ended)
+        assert what in ended.stderr
+    chosen = run_vhostcomm("run", *good, "--config", config, "--name", "one", "--guest-serial", SERIAL, "--dry-run")
+    assert "-smp 3," in chosen.stdout
+    assert "path=/x/one," in chosen.stdout
+    assert run_vhostcomm("run", *good, "--dry-run", "--", "-s", "-S").stdout.rstrip().endswith("-s \\\n    -S")
 
 
 def test_two_launchers_with_one_socket(tmp_path: Path, images: Images) -> None:

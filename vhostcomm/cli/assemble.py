@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid as uuids
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from attrs import frozen
 from vhostcomm import values
 from vhostcomm.address import Activated, Connect, ListenTcp
 from vhostcomm.config import Config
-from vhostcomm.errors import UsageError
+from vhostcomm.errors import QemuError, UsageError
 from vhostcomm.hooks import EVENTS
 from vhostcomm.launch import Launch
 from vhostcomm.logs import Log
@@ -84,10 +85,17 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     if (wanted.initrd or wanted.append) and not wanted.direct_kernel:
         raise UsageError("--initrd and --append go with --direct-kernel")
     hooks = tuple(_hook(each) for each in wanted.on)
-    if not 0 <= wanted.grace <= 86400:
-        raise UsageError(f"--grace is {wanted.grace:g}: it takes seconds, at most a day's")
+    if not 1 <= wanted.grace <= 86400:
+        raise UsageError(f"--grace is {wanted.grace:g}: it takes seconds, from 1 to a day's")
+    try:
+        # Made once before anything is probed, so that mistakes are told at once.
+        _machine(wanted, config, Accelerator.TCG)
+    except QemuError as error:
+        raise UsageError(str(error)) from None
     can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
     machine = _machine(wanted, config, _accelerator(wanted.accel, can, log))
+    if machine.serial is None and wanted.serial_console == "terminal":
+        log.warning("no console: this runs in the background of its terminal; --serial-console FILE keeps what it says")
     return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
 
 
@@ -95,7 +103,7 @@ def disk_warnings(wanted: Wanted) -> Iterator[str]:
     """What the guest will say of its system disk's partitions, where it will complain."""
     if wanted.system:
         for line in disks.warning(wanted.system):
-            yield f"vhostcomm: {wanted.system}: {line}"
+            yield f"vhostcomm: {line}" if line.startswith(wanted.system) else f"vhostcomm: {wanted.system}: {line}"
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
@@ -181,12 +189,22 @@ def _mac(text: str | None) -> str | None:
 
 def _serial(text: str) -> SerialTerminal | SerialFile | None:
     match text:
+        case "terminal" if _in_background():
+            # QEMU is in a session of its own: it would read along with the shell that has the terminal.
+            return None
         case "terminal":
             return SerialTerminal()
         case "none":
             return None
         case _:
             return SerialFile(text)
+
+
+def _in_background() -> bool:
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal
+        return False
 
 
 def _hook(text: str) -> tuple[str, str]:

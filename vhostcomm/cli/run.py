@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import attrs
 from cyclopts import Group, Parameter
 
 from vhostcomm import values
-from vhostcomm.address import runtime_directory
+from vhostcomm.address import parse_sock, runtime_directory
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, given
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import Config
@@ -26,21 +28,27 @@ Disk: TypeAlias = Annotated[str | None, Parameter(group=_MACHINE)]
 
 
 def _disk(help: str) -> Any:
-    return Parameter(group=_MACHINE, help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi.")
+    return Parameter(
+        negative=(), group=_MACHINE, help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi."
+    )
 
 
 def run(
-    *extra: Annotated[str, Parameter(help="After `--`: QEMU arguments of your own.", allow_leading_hyphen=True)],
+    *extra: Annotated[str, Parameter(help="After `--`: QEMU arguments of your own.")],
     boot: Annotated[str | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
     system: Annotated[str | None, _disk("The system disk (sda), at slot 0xb.")] = None,
     data: Annotated[list[str] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
     snapshot: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Write nothing to the disks; all is lost at the end.")
     ] = False,
-    name: Annotated[str, Parameter(group=_MACHINE, help="The guest's name.")] = "vdsm",
+    name: Annotated[
+        str | None, Parameter(group=_MACHINE, help="The guest's name: of the one in --config, else vdsm by default.")
+    ] = None,
     uuid: Annotated[str | None, Parameter(group=_MACHINE, help="The guest's UUID; the same as --guest-uuid.")] = None,
     memory: Annotated[str, Parameter(group=_MACHINE, help="Memory, such as 1G.")] = "1G",
-    cpus: Annotated[int, Parameter(group=_MACHINE, help="Virtual CPUs; also what the guest is told (--vcpus).")] = 1,
+    cpus: Annotated[
+        int | None, Parameter(group=_MACHINE, help="Virtual CPUs; also what the guest is told (--vcpus). 1 by default.")
+    ] = None,
     accel: Annotated[
         Literal["auto", "kvm", "tcg"],
         Parameter(group=_MACHINE, help="auto tries KVM for real, and takes TCG where it fails."),
@@ -129,36 +137,46 @@ def run(
         if "guest-uuid" in flags:
             raise UsageError("--uuid and --guest-uuid are the same: give one")
         flags["guest-uuid"] = uuid
-    flags.setdefault("vcpus", str(cpus))
-    try:
-        values.name(name)
-    except ValueError as error:
-        raise UsageError(f"--name {name}: {error}") from None
-    with _socket(sock, name) as where:
-        loaded = load(config, socks=[where], flags=flags) if not config else _with_file(config, where, name, flags)
+    if cpus is not None:
+        flags.setdefault("vcpus", str(cpus))
+    if len(extra) != len(_after_dashes()):
+        raise UsageError(f"{extra[0]}: what is QEMU's own comes after --, as in: vhostcomm run … -- -s -S")
+    if name is not None:
+        try:
+            values.name(name)
+        except ValueError as error:
+            raise UsageError(f"--name {name}: {error}") from None
+    with _configured(config, name, sock, flags) as loaded:
+        guest_found = loaded.guests[0]
         wanted = assemble.Wanted(
-            boot, system, tuple(data or ()), snapshot, name, memory, cpus, accel, machine, net, tuple(forward or ()), mac,
-            serial_console, qemu, tuple(qemu_data or ()), direct_kernel, initrd, append, hugepages, lock_memory, no_reboot,
-            grace, restart, tuple(on or ()), extra,
+            boot, system, tuple(data or ()), snapshot, guest_found.name, memory, cpus or guest_found.identity.vcpus, accel,
+            machine, net, tuple(forward or ()), mac, serial_console, qemu, tuple(qemu_data or ()), direct_kernel, initrd,
+            append, hugepages, lock_memory, no_reboot, grace, restart, tuple(on or ()), extra,
         )  # fmt: skip
         return _launch(wanted, loaded, dry_run=dry_run)
 
 
-def _with_file(config: Path, where: str, name: str, flags: dict[str, object]) -> Config:
-    """A configuration whose file may know the guest by its name: its socket is taken from there."""
-    try:
-        loaded = load(config, flags=flags)
-    except ConfigError:
-        loaded = None  # such as one that knows many guests, for which the flags are too much: say so below
-    if loaded and any(each.name == name for each in loaded.guests):
-        import attrs
+def _after_dashes() -> list[str]:
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
-        return attrs.evolve(loaded, guests=tuple(each for each in loaded.guests if each.name == name), watch=())
-    loaded = load(config, socks=[where], flags=flags)
-    if len(loaded.guests) != 1:
-        known = ", ".join(each.name for each in loaded.guests if each.name != name)
-        raise ConfigError(f"{config}: it describes {known}; choose one of them with --name")
-    return loaded
+
+@contextmanager
+def _configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
+    """The configuration of the one guest: of the file's guest of that name, or its only one, else one that flags make."""
+    listed = [each.name for each in load(config).guests] if config else []
+    if name is None and len(listed) == 1:
+        name = listed[0]
+    if listed and name not in listed:
+        raise ConfigError(f"{config}: it describes {', '.join(listed)}; choose one of them with --name")
+    if listed:
+        loaded = load(config, flags=flags, only=name)
+        if sock is not None:
+            where = parse_sock(f"{name}={sock}").address
+            loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
+        yield attrs.evolve(loaded, watch=())
+        return
+    with _socket(sock, name or "vdsm") as where_text:
+        yield attrs.evolve(load(config, socks=[where_text], flags=flags), watch=())
 
 
 @contextmanager
@@ -193,9 +211,13 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
             print_error(line)
 
         async def main() -> Any:
-            return await Launcher(await assemble.launch(wanted, loaded, log), log).run()
+            launch = await _unless_stopped(assemble.launch, wanted, loaded, log)
+            return launch and await Launcher(launch, log).run()
 
         ending = trio.run(main)
+        if ending is None:
+            log.info("stopped before QEMU was started")
+            return 0
     except BaseExceptionGroup as group:
         from vhostcomm.cli.serve import first_error
 
@@ -204,3 +226,21 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
         sink.close(FLUSH_TIMEOUT)
     tell_report(ending)
     return int(ending.exit_code)
+
+
+async def _unless_stopped(work: Any, *args: Any) -> Any:
+    """Do something, unless a signal comes that asks for the end; None then."""
+    import trio
+
+    result = None
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def heed() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(heed)
+            result = await work(*args)
+            nursery.cancel_scope.cancel()
+    return result

@@ -6,7 +6,7 @@ import os
 import stat
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -23,7 +23,8 @@ def lent_terminal() -> Iterator[tuple[int, int]]:
         yield reading, writing
     finally:
         if settings is not None and not _in_background(reading):
-            termios.tcsetattr(reading, termios.TCSANOW, settings)
+            with suppress(termios.error):  # it may have been closed meanwhile
+                termios.tcsetattr(reading, termios.TCSANOW, settings)
         os.close(reading)
         os.close(writing)
 
