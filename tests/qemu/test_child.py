@@ -90,7 +90,9 @@ def test_it_inherits_no_more_than_is_passed() -> None:
 
 def test_what_python_ignores_is_not_ignored_in_it() -> None:
     status = lines_of("grep", "SigIgn", "/proc/self/status")[1][0]
-    assert int(status.removeprefix(r"SigIgn:\t"), 16) == 0
+    ignored = int(status.removeprefix(r"SigIgn:\t"), 16)
+    # 32 and 33 are glibc's own: nobody can set them, and some inherit them ignored.
+    assert ignored & ~(0b11 << 31) == 0
 
 
 def ended_by(body: Callable[[Child], Awaitable[None]]) -> int:
