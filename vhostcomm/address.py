@@ -17,6 +17,10 @@ PATH_LIMIT: Final = 107
 """The most bytes of a unix socket's path: sockaddr_un has 108, and one is the NUL."""
 
 
+CONTROL_NAME: Final = "control.sock"
+"""The control surface's socket in the runtime directory."""
+
+
 @frozen
 class Listen:
     """A unix socket that we bind and QEMU connects to."""
@@ -119,6 +123,32 @@ def _name_of(made: str, given: str) -> str:
         return values.name(made)
     except ValueError as error:
         raise ValueError(f"{made!r} can't be the guest's name ({error}); name it: NAME={given}") from None
+
+
+def control(text: object) -> str:
+    """Read `--control`: a path, tcp:HOST:PORT, or none.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    control_address(given)
+    return given
+
+
+def control_address(text: str, environment: Mapping[str, str] = os.environ) -> Listen | ListenTcp | None:
+    """Where the control surface is: "" is its place in the runtime directory, "none" nowhere.
+
+    Raises:
+        ValueError: it is no such address, or there is no runtime directory.
+    """
+    if text == "none":
+        return None
+    if text.startswith("tcp:"):
+        return _tcp(text.removeprefix("tcp:"))
+    path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
+    check_path(path)
+    return Listen(path)
 
 
 def check_path(path: Path) -> None:

@@ -14,7 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from vhostcomm import values
-from vhostcomm.address import Address, Sock
+from vhostcomm.address import Address, Sock, control
 from vhostcomm.identity import GuestIdentity, HostIdentity, derived_uuid, setting
 
 _BIG: Final = 2**31 - 1
@@ -81,6 +81,30 @@ class Service:
         "auto",
         "log-format",
     )
+    control: str = setting(
+        "",
+        control,
+        "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
+        "runtime directory), tcp:HOST:PORT (needs a token), or none.",
+        "/run/vhostcomm/control.sock",
+        "control",
+        "PATH",
+    )
+    control_token: str = setting(
+        "",
+        values.token,
+        "The token that clients over TCP must show; better in the environment than as a flag, which everybody sees.",
+        "a-long-random-secret",
+        "control-token",
+        "TOKEN",
+    )
+    allow_dangerous: bool = setting(
+        False,
+        values.boolean,
+        "Let clients that insist ask guests what can lose data, settings or a secret.",
+        "yes",
+        "allow-dangerous",
+    )
 
 
 @frozen
@@ -92,6 +116,9 @@ class Value:
 
 
 Sources = Mapping[str, str]
+
+SECRETS: Final = frozenset({"control_token"})
+"""Settings whose value is never shown."""
 
 
 @frozen
@@ -174,3 +201,42 @@ def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> Guest
             identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
             sources["uuid"] = "derived from the guest's serial number"
     return GuestConfig(sock.name, sock.address, identity, sources)
+
+
+def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
+    """Every value in force with where it came from, by section; secrets hidden. Fit for JSON."""
+    sections: dict[str, tuple[Any, Sources, dict[str, dict[str, object]]]] = {
+        "host": (config.host, config.host_sources, {})
+    }
+    if config.watch or not config.guests:
+        sections["guest"] = (*_others(config), {})
+    for each in config.guests:
+        sock: dict[str, dict[str, object]] = {
+            "sock": {"value": str(each.address), "source": each.sources.get("sock", "")}
+        }
+        sections[f"guests.{each.name}"] = (each.identity, each.sources, sock)
+    sections["serve"] = (config.service, config.service_sources, {})
+    return {
+        name: first
+        | {
+            key: {"value": plain(key, value), "source": sources.get(key, "default")}
+            for key, value in attrs.asdict(model).items()
+        }
+        for name, (model, sources, first) in sections.items()
+    }
+
+
+def _others(config: Config) -> tuple[GuestIdentity, dict[str, str]]:
+    """What a guest is told that is not listed."""
+    identity, sources = build(GuestIdentity, config.guest_layers.get("", {}))
+    if not identity.uuid:
+        identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
+        sources["uuid"] = "the socket's name if that is one, else derived from the guest's serial number"
+    return identity, sources
+
+
+def plain(key: str, value: object) -> object:
+    """A setting's value as it is shown."""
+    if key in SECRETS:
+        return "(hidden)" if value else ""
+    return f"{value:04o}" if key == "socket_mode" else value

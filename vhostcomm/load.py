@@ -65,6 +65,11 @@ def load(
         }
     host, host_sources = build(HostIdentity, layers["host"])
     service, service_sources = build(Service, layers["serve"])
+    if service.control.startswith("tcp:") and not service.control_token:
+        raise ConfigError(
+            f"{service_sources['control']} is {service.control}: whoever reaches it could stop guests, so over TCP a "
+            f"token is needed: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
+        )
     if not host.cluster_uuid:
         host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
         host_sources["cluster_uuid"] = "derived from the host's serial number"
@@ -160,7 +165,8 @@ def _parse(parse: Any, raw: object, source: str, example: str, *more: object) ->
     try:
         return parse(raw, *more)
     except ValueError as error:
-        raise ConfigError(f"{source} is {_shown(raw)}: {error}; for example: {example}") from None
+        shown = "(hidden)" if parse is values.token else _shown(raw)
+        raise ConfigError(f"{source} is {shown}: {error}; for example: {example}") from None
 
 
 def _shown(raw: object) -> str:

@@ -151,6 +151,28 @@ def choice(*allowed: str) -> Callable[[object], str]:
     return parse
 
 
+def boolean(value: object) -> bool:
+    """Yes or no."""
+    if isinstance(value, bool):
+        return value
+    given = _string(value).strip().lower()
+    if given not in _YES | _NO:
+        raise ValueError("it must be yes or no")
+    return given in _YES
+
+
+_YES: Final = {"yes", "true", "on", "1"}
+_NO: Final = {"no", "false", "off", "0"}
+
+
+def token(value: object) -> str:
+    """A secret that goes into an HTTP header."""
+    given = _string(value)
+    if not re.fullmatch(r"[!-~]{16,256}", given):
+        raise ValueError("a token is 16 to 256 printable characters without spaces")
+    return given
+
+
 def string(value: object) -> str:
     """Any text that isn't empty."""
     return _string(value)

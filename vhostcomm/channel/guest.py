@@ -12,6 +12,8 @@ from attrs import define, field, frozen
 
 from vchannel import (
     Command,
+    GuestCommand,
+    GuestInformation,
     HostCommand,
     PayloadError,
     PreparedAnswer,
@@ -54,6 +56,40 @@ class Answered:
     when: float
 
 
+@frozen
+class Stop:
+    """That a guest was told to stop or to start again: by whom, how, and when (seconds since 1970)."""
+
+    by: str
+    how: str
+    when: float
+
+
+@frozen
+class Information:
+    """What a guest told of itself, and when (seconds since 1970)."""
+
+    data: bytes
+    when: float
+
+    @property
+    def address(self) -> str | None:
+        """The first address in it, eth0's before others'; None where there is none, or it can't be read."""
+        try:
+            told = GuestInformation.from_data(self.data)
+        except PayloadError:
+            return None
+        return told.address() or next((each.ip for each in told.interfaces if each.ip), None)
+
+    @property
+    def http_port(self) -> int | None:
+        """DSM's port, if it is told."""
+        try:
+            return GuestInformation.from_data(self.data).http_port
+        except PayloadError:
+            return None
+
+
 @define
 class Guest:
     """A guest's identity and state. The session changes it; everybody else only looks.
@@ -79,7 +115,16 @@ class Guest:
     skipped_bytes: int = 0
     dropped_answers: int = 0
     listeners: list[Callable[[Guest, str], None]] = field(factory=list, repr=False)
-    """Called with the guest and what happened: connected, ready, rebooted, gone."""
+    """Called with the guest and what happened: connected, ready, rebooted, gone, stopping, frozen, thawed."""
+    calls: Counter[tuple[str, str]] = field(factory=Counter)
+    """What it was asked, by command and outcome."""
+    information: Information | None = None
+    """The last that it told of itself."""
+    stop: Stop | None = None
+    """The last stop that somebody asked for, since its boot."""
+    gone_why: str = ""
+    frozen_until: float | None = None
+    """When its file systems are thawed by us, if they are frozen by us."""
     throttled: int = 0
     answers: dict[Command, bytes] = field(init=False)
     _asked_since_boot: bool = field(default=False, init=False)
@@ -105,21 +150,51 @@ class Guest:
 
     def connected(self, **facts: object) -> None:
         self.connections += 1
+        self.stop = None
         self._boot()
         self._enter(State.CONNECTED)
         self.log.info("guest connected", **facts)
-        self._happened("connected")
+        self.happened("connected")
 
     def gone(self, why: str) -> None:
         self._enter(State.ABSENT)
-        self.log.info("guest gone", why=why, throttled=self.throttled, dropped_answers=self.dropped_answers)
-        self._happened("gone")
+        self.gone_why, self.frozen_until = why, None
+        by = {"stop_by": self.stop.by, "stop": self.stop.how} if self.stop else {}
+        self.log.info("guest gone", why=why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers)
+        self.happened("gone")
 
     def restarted(self) -> None:
         """Its machine was reset, as QEMU tells its supervisor: it is not ready until it sends a frame again."""
         if self.state is State.READY:
+            self.stop = None
             self._boot()
             self._enter(State.CONNECTED)
+            self.happened("rebooted")
+
+    def stopping(self, by: str, how: str) -> None:
+        """Somebody asks it to stop or to start again."""
+        self.stop = Stop(by, how, time.time())
+        self.log.info("stop asked for", by=by, how=how)
+        self.happened("stopping")
+
+    def called(self, command: Command, outcome: str, data: bytes | None = None) -> None:
+        """It was asked something; `data` is its answer, if there is one."""
+        name = command.name.lower() if isinstance(command, GuestCommand) else "other"
+        self.calls[name, outcome] += 1
+        if command is GuestCommand.GET_INFORMATION and data is not None:
+            self.information = Information(data, time.time())
+
+    def froze(self, until: float | None) -> None:
+        """Its file systems are held still until then (seconds since 1970), or go on."""
+        changed = (until is None) != (self.frozen_until is None)
+        self.frozen_until = until
+        if changed:
+            self.happened("thawed" if until is None else "frozen")
+
+    def happened(self, what: str) -> None:
+        """Tell the listeners."""
+        for listener in self.listeners:
+            listener(self, what)
 
     def request(self, request: Request) -> PreparedAnswer | None:
         """Take note of a request. Returns its answer; None if it wants none."""
@@ -132,7 +207,7 @@ class Guest:
         if self.state is not State.READY:
             self._enter(State.READY)
             self.log.info("guest ready", first=_name(command))
-            self._happened("ready")
+            self.happened("ready")
         if command is HostCommand.GUEST_POWER:
             self._power(request)
         elif command is HostCommand.GUEST_TIMESTAMP:
@@ -146,10 +221,6 @@ class Guest:
         return prepare(command, data)
 
     # -- what it means
-
-    def _happened(self, what: str) -> None:
-        for listener in self.listeners:
-            listener(self, what)
 
     def _is_new(self, command: int) -> bool:
         """Take note of an unknown command; False where too many have come already."""
@@ -174,6 +245,7 @@ class Guest:
 
     def _boot(self) -> None:
         self._asked_since_boot = False
+        self.frozen_until = None
         self._told.clear()
 
     def _power(self, request: Request) -> None:
@@ -182,7 +254,8 @@ class Guest:
         if self._asked_since_boot:
             self._tell("guest rebooted", starts_seen=self.boots, data=decode_text(request.data))
             self._enter(State.READY)
-            self._happened("rebooted")
+            self.stop = None
+            self.happened("rebooted")
         else:
             self._tell("guest started", starts_seen=self.boots, data=decode_text(request.data))
         self._boot()

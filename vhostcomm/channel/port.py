@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from vchannel import Command, Response
+from vchannel import Command, GuestCommand, Response
 from vhostcomm.address import Connect
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, State
@@ -26,6 +26,13 @@ ACCEPT_PAUSE: Final = 0.2
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_MOST: Final = 5.0
 """Seconds between tries to connect to a QEMU that isn't there: doubled each time up to the most."""
+
+STOPS: Final[dict[Command, str]] = {
+    GuestCommand.POWEROFF: "power-off",
+    GuestCommand.REBOOT: "reboot",
+    GuestCommand.RESET: "reset",
+}
+"""Questions after which a guest is gone, or starts again."""
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -116,22 +123,34 @@ class Port:
         if self._session:
             self._session.drain()
 
-    async def call(self, command: Command, data: bytes = b"", *, timeout: float) -> Response:
+    async def call(self, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
         """Ask the guest. Nothing is sent to one that isn't there or isn't ready: the next boot would carry it out.
 
         Args:
             command: of `GuestCommand`, or a number.
             data: what goes with it.
             timeout: seconds for its answer.
+            by: who asks, for the log and the guest's state.
 
         Raises:
             CallError: there is no answer; says why.
         """
+        try:
+            response = await self._call(command, data, timeout, by)
+        except CallError as error:
+            self.guest.called(command, error.outcome.value)
+            raise
+        self.guest.called(command, "answered" if response.data else "empty", response.data)
+        return response
+
+    async def _call(self, command: Command, data: bytes, timeout: float, by: str) -> Response:
         if self._session is None:
             raise CallError(command, Outcome.NOT_CONNECTED, f"{self.guest.name}: QEMU is not connected")
         if self.guest.state is not State.READY:
             why = f"{self.guest.name}: QEMU is connected, but the guest has not asked anything since its boot"
             raise CallError(command, Outcome.NOT_READY, why)
+        if how := STOPS.get(command):
+            self.guest.stopping(by or "the daemon", how)
         return await self._session.call(command, data, timeout)
 
     # -- QEMU connects
