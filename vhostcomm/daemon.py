@@ -21,6 +21,8 @@ from vhostcomm.channel.port import Port
 from vhostcomm.channel.sockets import group_id, make_folder
 from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import Config, GuestConfig
+from vhostcomm.control.host import Listener
+from vhostcomm.control.surface import Surface
 from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError, VhostcommError
 from vhostcomm.logs import Log
@@ -66,6 +68,15 @@ class Daemon:
         self._ignored: set[Path] = set()
         self._reload_asked = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._reloading = trio.Lock()
+        self._surface = Surface(self, config.service, log)
+        self.listeners: list[Listener] = []
+        self.not_reloaded = ""
+
+    @property
+    def config(self) -> Config:
+        """What is in force."""
+        return self._config
 
     @property
     def guests(self) -> dict[str, Guest]:
@@ -82,6 +93,7 @@ class Daemon:
         group_id(self._config.service.socket_group)
         with ExitStack() as cleanup:
             folders = [cleanup.enter_context(WatchedFolder(folder)) for folder in self._config.watch]
+            cleanup.enter_context(self._surface.listening())
             opened = self._open_all(self._config.guests)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -92,6 +104,7 @@ class Daemon:
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._served), pid=os.getpid())
                 self._warn()
+                await self._surface.run()
                 await trio.sleep_forever()
 
     async def run_with_signals(self) -> None:
@@ -131,7 +144,7 @@ class Daemon:
             self._reload_asked = trio.Event()
             await self.reload()
 
-    async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float) -> Response:
+    async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
         """Ask a guest; see `Port.call`.
 
         Raises:
@@ -140,28 +153,42 @@ class Daemon:
         """
         if name not in self._served:
             raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self._served) or 'none'}")
-        return await self._served[name].port.call(command, data, timeout=timeout)
+        return await self._served[name].port.call(command, data, timeout=timeout, by=by)
 
     async def stop(self) -> None:
         """End every port: no more connections, answer what was asked, close. Bounded in time."""
+        await self.thaw("the daemon stops")
         await self._end(list(self._served.values()))
+        await self._surface.finish()
+
+    async def thaw(self, why: str) -> None:
+        """Thaw the guests that were frozen through the control surface. Bounded in time."""
+        await self._surface.freezer.thaw_all(why)
 
     async def reload(self) -> bool:
         """Read the configuration again and serve by it. Guests that stay the same aren't touched.
 
-        A configuration with an error is told and not taken. Returns whether it was taken.
+        A configuration with an error is told and not taken; `not_reloaded` says why. Returns whether it was taken.
         """
+        async with self._reloading:
+            return await self._reload_once()
+
+    async def _reload_once(self) -> bool:
         if self._reload is None:
+            self.not_reloaded = "there is no --config file"
             self._log.warning("nothing to reload: there is no --config file")
             return False
         try:
             config = self._reload()
         except VhostcommError as error:
+            self.not_reloaded = str(error)
             self._log.error("not reloaded, the old configuration stays", why=str(error))
             return False
         except Exception:  # noqa: BLE001 - whatever a file can bring about, it mustn't end what is served
+            self.not_reloaded = "an error of vhostcomm's own; the log has it"
             self._log.exception("internal error in reading the configuration, the old one stays; please report it")
             return False
+        self.not_reloaded = ""
         config = self._keep_running_service(config)
         old, self._config = self._config, config
         raise_descriptor_limit(config, self._log)
@@ -204,7 +231,13 @@ class Daemon:
 
     def _port(self, config: GuestConfig) -> Port:
         log = self._log.bind(guest=config.name)
-        return Port(Guest(config.name, config.address, self._config.host, config.identity, log), self._config.service)
+        guest = Guest(config.name, config.address, self._config.host, config.identity, log)
+        guest.listeners.append(self._on_guest)
+        return Port(guest, self._config.service)
+
+    def _on_guest(self, guest: Guest, what: str) -> None:
+        for listener in tuple(self.listeners):
+            listener(guest, what)
 
     def _open(self, config: GuestConfig) -> Port:
         if isinstance(config.address, Listen):
@@ -305,7 +338,7 @@ class Daemon:
         ]
         if gone:
             self._nursery.start_soon(self._end_and_match, gone)
-        ours = {str(served.config.address) for served in self._served.values()}
+        ours = {str(served.config.address) for served in self._served.values()} | {str(self._surface.address)}
         for folder, found in self._seen.items():
             for name, path in found.items():
                 served = self._served.get(name)

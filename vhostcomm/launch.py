@@ -115,6 +115,8 @@ class Launcher:
             return
         self._stop_why = why
         self._log.info("stopping", why=why)
+        for guest in self._daemon.guests.values():
+            guest.stopping(why, "stop of the launcher")
         self._stop.set()
 
     @property
@@ -184,8 +186,11 @@ class Launcher:
         if self._guest.state is not State.READY:
             self._log.info("the guest is not ready at the moment, it is waited for")
             await self._ready.wait()
+        await self._daemon.thaw("the guest is to power itself off")
         try:
-            await self._daemon.call(self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace)
+            await self._daemon.call(
+                self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace, by=self._stop_why
+            )
         except CallError as error:
             if error.outcome is not Outcome.LOST:
                 raise

@@ -1,4 +1,4 @@
-"""An HTTP application on sockets that are bound already."""
+"""An HTTP application on sockets that are bound already. Import it when there is a client: it brings all of hypercorn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from vhostcomm.channel.sockets import peer
+from vhostcomm.logs import Log
 
 SHUTDOWN_TIMEOUT: Final = 1.0
 """Seconds that requests in flight get at the end."""
@@ -14,26 +22,86 @@ SHUTDOWN_TIMEOUT: Final = 1.0
 READ_TIMEOUT: Final = 30
 """Seconds that a client may take to send a request."""
 
+SEND_TIMEOUT: Final = 10.0
+"""Seconds that a client may leave an answer unread before its connection is closed."""
+
+CONNECTION_LIMIT: Final = 128
+"""Connections at once. More are closed at once: what a client leaves open must not cost the guests their descriptors."""
+
+ACCEPT_PAUSE: Final = 0.2
+"""Seconds before the next try where there is no descriptor for a connection."""
+
+
+class _Stream:
+    """A connection whose client has to read: hypercorn shields its sends from every deadline of ours."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.socket = stream.socket
+        self.receive_some = stream.receive_some
+        self.send_eof = stream.send_eof
+        self.aclose = stream.aclose
+
+    async def send_all(self, data: bytes) -> None:
+        with trio.move_on_after(SEND_TIMEOUT) as sending:
+            await self._stream.send_all(data)
+        if sending.cancelled_caught:
+            raise trio.BrokenResourceError("the client does not read")
+
 
 async def serve_app(
-    app: Any, listeners: Sequence[socket.socket], *, task_status: Any = trio.TASK_STATUS_IGNORED
+    app: Any,
+    listeners: Sequence[socket.socket],
+    log: Log,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI application until cancelled.
+    """Serve an ASGI application until cancelled. A request's `scope["state"]["peer"]` says who is connected.
 
     The listeners stay the caller's: they are bound before, so that a bad address is told at once,
-    and closed after. Hypercorn is imported here, so that its import doesn't delay the guests.
-
-    Args:
-        app: the application.
-        listeners: listening sockets, unix or TCP.
+    and closed after. Hypercorn's own accept loop isn't used: it ends with the first handler that raises, and can't be stopped
+    while a client doesn't read.
     """
-    from hypercorn.config import Config  # noqa: PLC0415
-    from hypercorn.trio import serve  # noqa: PLC0415
-
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}" for listener in listeners]
-    config.graceful_timeout = SHUTDOWN_TIMEOUT
     config.read_timeout = READ_TIMEOUT
     config.accesslog = config.errorlog = None
     config.include_server_header = False
-    await serve(app, config, task_status=task_status, mode="asgi")
+    wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+    context = WorkerContext(None)
+    open_sockets: set[trio.socket.SocketType] = set()
+
+    async def handle(stream: _Stream) -> None:
+        try:
+            state = ConnectionState({"peer": peer(stream.socket)})  # type: ignore[arg-type]
+            await TCPServer(wrapped, config, context, state, stream)  # type: ignore[arg-type]
+        except Exception:
+            log.exception("internal error, the control connection is closed; please report it")
+        finally:
+            open_sockets.discard(stream.socket)
+            stream.socket.close()
+
+    async def accept(listener: trio.SocketListener) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                log.error("can't take the control connection, it waits", why=error.strerror)  # noqa: TRY400
+                await trio.sleep(ACCEPT_PAUSE)
+                continue
+            if len(open_sockets) >= CONNECTION_LIMIT:
+                stream.socket.close()
+                log.warning("control connection refused", why=f"{CONNECTION_LIMIT} are open")
+                continue
+            open_sockets.add(stream.socket)
+            nursery.start_soon(handle, _Stream(stream))
+
+    async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as accepting:
+                for each in listeners:
+                    accepting.start_soon(accept, trio.SocketListener(trio.socket.from_stdlib_socket(each.dup())))
+                task_status.started()
+        finally:
+            # Shielded sends heed no cancellation, and a closed socket.
+            for sock in open_sockets:
+                sock.close()

@@ -1,0 +1,272 @@
+"""The application: what is asked over HTTP, and what the daemon makes of it. Reading is GET, changing is POST."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from vchannel import GuestCommand
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.guest import Guest, State
+from vhostcomm.config import effective
+from vhostcomm.control import asking, view
+from vhostcomm.control.events import Events, awaiting
+from vhostcomm.control.host import Host
+from vhostcomm.control.metrics import CONTENT_TYPE, metrics
+from vhostcomm.control.openapi import document
+from vhostcomm.control.problems import Problem, of_call
+from vhostcomm.control.surface import Surface
+
+FREEZE: Final = 30.0
+"""Seconds after which a freeze ends by itself, unless the request says otherwise."""
+
+DAEMON_STOPS: Final = "the daemon stops"
+"""How a guest's `gone_why` begins when it is us who go."""
+
+
+def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
+    """The application over a daemon.
+
+    Args:
+        host: the daemon.
+        surface: whose requests are counted, and whose freezer is used.
+        token: that every client must show; empty for none.
+    """
+    handlers = _Handlers(host, surface)
+    routes = [
+        ("GET", "/guests", handlers.guests),
+        ("GET", "/guests/{name}", handlers.guest),
+        ("POST", "/guests/{name}/call", handlers.call),
+        ("POST", "/guests/{name}/shutdown", handlers.shutdown),
+        ("POST", "/guests/{name}/reboot", handlers.reboot),
+        ("POST", "/guests/{name}/freeze", handlers.freeze),
+        ("POST", "/guests/{name}/thaw", handlers.thaw),
+        ("GET", "/config", handlers.config),
+        ("POST", "/reload", handlers.reload),
+        ("GET", "/healthz", handlers.healthz),
+        ("GET", "/metrics", handlers.metrics),
+        ("GET", "/events", handlers.events),
+        ("GET", "/openapi.json", handlers.openapi),
+    ]
+    app: ASGIApp = Starlette(
+        routes=[Route(path, _counted(surface, handler), methods=[method]) for method, path, handler in routes],
+        exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
+    )
+    return _Guarded(app, token) if token else app
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    text = json.dumps(value, allow_nan=False) + "\n"
+    return Response(text, status, headers=headers, media_type="application/json")
+
+
+def _problem(problem: Problem) -> Response:
+    return _json(problem.document(), problem.status, problem.headers)
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _problem(error)
+
+
+async def _on_call_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, CallError)
+    return _problem(of_call(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    why = f"{request.method} {request.url.path}"
+    remedy = f"use {headers['Allow']}" if "Allow" in headers else "GET /openapi.json lists what there is"
+    return _problem(Problem(error.status_code, error.detail.lower(), why, remedy, headers))
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _counted(surface: Surface, handler: Handler) -> Handler:
+    async def counted(request: Request) -> Response:
+        with surface.answering():
+            return await handler(request)
+
+    return counted
+
+
+class _Guarded:
+    """Lets in who shows the token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shown = dict(scope.get("headers", ())).get(b"authorization", b"")
+        kind, _, token = shown.partition(b" ")
+        if kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
+            await self._app(scope, receive, send)
+            return
+        problem = Problem(
+            401,
+            "not allowed",
+            "the token is missing or wrong",
+            "send the header Authorization: Bearer TOKEN, with the daemon's --control-token",
+            {"WWW-Authenticate": "Bearer"},
+        )
+        await _problem(problem)(scope, receive, send)
+
+
+class _Handlers:
+    def __init__(self, host: Host, surface: Surface) -> None:
+        self._host = host
+        self._surface = surface
+        self._freezer = surface.freezer
+        self._events = Events(host)
+
+    def _guest(self, request: Request) -> Guest:
+        name = request.path_params["name"]
+        guests = self._host.guests
+        if name not in guests:
+            raise Problem(
+                404, "no such guest", f"there is no guest {name!r}", f"served are: {', '.join(guests) or 'none'}"
+            )
+        return guests[name]
+
+    # -- reading
+
+    async def guests(self, _: Request) -> Response:
+        return _json({"guests": [view.summary(guest) for guest in self._host.guests.values()]})
+
+    async def guest(self, request: Request) -> Response:
+        return _json(view.full(self._guest(request)))
+
+    async def config(self, _: Request) -> Response:
+        config = self._host.config
+        return _json(effective(config) | {"watch": [str(path) for path in config.watch]})
+
+    async def healthz(self, _: Request) -> Response:
+        healthy, why = view.health(self._host.guests)
+        return _json(why, 200 if healthy else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(metrics(self._host), headers={"content-type": CONTENT_TYPE})
+
+    async def openapi(self, _: Request) -> Response:
+        return _json(document())
+
+    async def events(self, _: Request) -> Response:
+        self._events.check_room()
+        return StreamingResponse(
+            self._events.stream(), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    # -- changing
+
+    async def call(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await asking.body(request, ("command", "data", "timeout", "i_know_this_is_dangerous"))
+        command = asking.command(body.get("command"))
+        data = asking.text(body.get("data"))
+        timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
+        insisted = asking.flag(body, "i_know_this_is_dangerous")
+        asking.check_dangerous(command, insisted, self._host.config.service.allow_dangerous)
+        began = trio.current_time()
+        by = asking.initiator(request)
+        response = await self._host.call(guest.name, command, data, timeout=timeout, by=by)
+        return _json(view.called(guest, command, response, trio.current_time() - began))
+
+    async def reboot(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await asking.body(request, ("timeout",))
+        timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
+        await self._thaw_first(guest, timeout)
+        began = trio.current_time()
+        by = asking.initiator(request)
+        response = await self._host.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
+        return _json(view.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
+
+    async def shutdown(self, request: Request) -> Response:
+        """Ask a guest to power itself off; with `wait`, wait until its QEMU has let go."""
+        guest = self._guest(request)
+        body = await asking.body(request, ("wait", "timeout"))
+        wait = asking.seconds(body, "wait", 1) if "wait" in body else None
+        timeout = asking.seconds(body, "timeout", wait or asking.CALL_TIMEOUT)
+        await self._thaw_first(guest, timeout)
+        began = trio.current_time()
+        answered = False
+        with awaiting(self._host, guest.name, "gone", "rebooted") as ended:
+            try:
+                await self._host.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=asking.initiator(request))
+                answered = True
+            except CallError as error:
+                # A guest that is gone before it answers has done as it was told.
+                if error.outcome is not Outcome.LOST and (error.outcome is not Outcome.TIMED_OUT or wait is None):
+                    raise
+            if wait is not None:
+                with trio.move_on_at(began + wait):
+                    await ended.done.wait()
+                self._check_ended(guest, ended.what, wait, answered=answered)
+        gone = ended.what == "gone"
+        return _json(
+            view.asked(guest, GuestCommand.POWEROFF)
+            | {
+                "answered": answered,
+                "gone": gone,
+                "how": guest.gone_why if gone else None,
+                "seconds": round(trio.current_time() - began, 3),
+            }
+        )
+
+    def _check_ended(self, guest: Guest, what: str, wait: float, *, answered: bool) -> None:
+        told = "it answered that it powers off" if answered else "it did not answer"
+        if not what:
+            raise Problem(
+                504,
+                "still there",
+                f"{guest.name}: {told}, and after {wait:g} s its QEMU is still connected",
+                "give it more time, look at its console; QEMU's -no-shutdown keeps it there too",
+            )
+        if what == "rebooted":
+            raise Problem(502, "rebooted", f"{guest.name}: {told}, and it started again", "ask again")
+        if guest.gone_why.startswith(DAEMON_STOPS):
+            raise Problem(502, "connection lost", f"{guest.name}: {told}, and the daemon stops", "look at its QEMU")
+
+    async def _thaw_first(self, guest: Guest, timeout: float) -> None:
+        """A guest that is held still can't end."""
+        if guest.frozen_until is not None and guest.state is State.READY:
+            await self._freezer.thaw(guest, timeout=timeout, by="a stop that was asked for")
+
+    async def freeze(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await asking.body(request, ("timeout",))
+        seconds = asking.seconds(body, "timeout", FREEZE)
+        began = trio.current_time()
+        response = await self._freezer.freeze(guest, seconds, timeout=asking.CALL_TIMEOUT, by=asking.initiator(request))
+        made = view.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
+        return _json(made | {"frozen_until": view.when(guest.frozen_until)})
+
+    async def thaw(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await asking.body(request, ("timeout",))
+        timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
+        began = trio.current_time()
+        response = await self._freezer.thaw(guest, timeout=timeout, by=asking.initiator(request))
+        return _json(view.called(guest, GuestCommand.FS_UNFREEZE, response, trio.current_time() - began))
+
+    async def reload(self, request: Request) -> Response:
+        await asking.body(request, ())
+        if not await self._host.reload():
+            raise Problem(
+                409, "not reloaded", self._host.not_reloaded, "mend the configuration; the old one is in force"
+            )
+        return _json({"reloaded": True, "guests": list(self._host.guests)})

@@ -1,0 +1,134 @@
+"""Requests taken apart: bodies, commands, times, text. What is wrong is said with its field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from typing import Any, Final, cast
+
+from starlette.requests import ClientDisconnect, Request
+
+from vchannel import Command, GuestCommand, MisuseError, encode_text
+from vhostcomm.control.problems import Problem, bad_request
+
+BODY_LIMIT: Final = 64 << 10
+"""Bytes of a request's body: the longest text a frame carries, many times over."""
+
+CALL_TIMEOUT: Final = 10.0
+"""Seconds that a guest gets to answer, unless the request says otherwise."""
+
+TIMEOUT_MOST: Final = 3600.0
+"""Seconds that a request may ask for: no call waits for ever."""
+
+COMMAND_MOST: Final = 0x7FFF_FFFF
+
+
+async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
+    """A request's JSON object; empty without a body.
+
+    Raises:
+        Problem: it is too long, no JSON, no object, or has members that nobody knows.
+    """
+    raw = b""
+    try:
+        async for part in request.stream():
+            raw += part
+            if len(raw) > BODY_LIMIT:
+                raise bad_request(f"the body has more than {BODY_LIMIT} bytes", "send less", 413)
+    except ClientDisconnect:
+        raise bad_request("the client went away", "send the whole request", 400) from None
+    if not raw.strip():
+        return {}
+    try:
+        value = json.loads(raw, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the body is not JSON: {error}", "send a JSON object", 400) from None
+    if not isinstance(value, dict):
+        raise bad_request("the body is no JSON object", f"its members can be: {', '.join(known) or 'none'}")
+    if unknown := [key for key in value if key not in known]:
+        raise bad_request(f"unknown: {', '.join(unknown)}", f"known are: {', '.join(known) or 'none'}")
+    return cast("dict[str, Any]", value)
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def seconds(body: dict[str, Any], name: str, default: float) -> float:
+    """A time out of a body."""
+    value = body.get(name, default)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TIMEOUT_MOST
+    if not good or not math.isfinite(value):
+        raise bad_request(f"{name} is {value!r}", f"{name} is a number of seconds, more than 0 and at most 3600")
+    return float(value)
+
+
+def flag(body: dict[str, Any], name: str) -> bool:
+    """True or false out of a body."""
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise bad_request(f"{name} is {value!r}", f"{name} is true or false")
+    return value
+
+
+def command(value: object) -> Command:
+    """A command by its name or number."""
+    if type(value) is int and 0 <= value <= COMMAND_MOST:
+        return by_number(value)
+    if isinstance(value, str):
+        if value.isascii() and value.isdigit() and int(value) <= COMMAND_MOST:
+            return by_number(int(value))
+        if found := GuestCommand.__members__.get(value.upper().replace("-", "_")):
+            return found
+    names = ", ".join(name.lower() for name in GuestCommand.__members__)
+    raise bad_request(f"command is {value!r}", f"it is a number, or one of: {names}")
+
+
+def by_number(number: int) -> Command:
+    """A command that has a name, or its number."""
+    try:
+        return GuestCommand(number)
+    except ValueError:
+        return number
+
+
+def text(value: object) -> bytes:
+    """Text as a frame's data; none if there is none."""
+    if value is None:
+        return b""
+    if not isinstance(value, str):
+        raise bad_request(f"data is {value!r:.60}", "data is text of at most 4031 bytes")
+    try:
+        return encode_text(value)
+    except MisuseError as error:
+        raise bad_request(f"data: {error}", "data is text of at most 4031 bytes, without a NUL") from None
+
+
+def initiator(request: Request) -> str:
+    """Who asks: as the kernel tells it, and as the client says it is."""
+    peer = request.scope.get("state", {}).get("peer", {})
+    who = " ".join(f"{key} {value}" for key, value in peer.items())
+    agent = request.headers.get("user-agent", "")[:60]
+    return "control: " + (f"{agent} ({who})" if who else agent)
+
+
+def check_dangerous(asked: Command, insisted: bool, allowed: bool) -> None:
+    """Refuse what can lose data, settings or a secret, unless both the client and the daemon's settings want it.
+
+    Raises:
+        Problem: at least one of them doesn't.
+    """
+    if not isinstance(asked, GuestCommand) or not asked.dangerous or (insisted and allowed):
+        return
+    missing = []
+    if not insisted:
+        missing.append('"i_know_this_is_dangerous": true in the request (--i-know-this-is-dangerous)')
+    if not allowed:
+        missing.append("allow_dangerous in the daemon's settings (--allow-dangerous yes)")
+    raise Problem(
+        403,
+        "dangerous",
+        f"{asked.name.lower()} ({asked.carries}) can lose data, settings or a secret",
+        f"if it has to be: {' and '.join(missing)}",
+    )

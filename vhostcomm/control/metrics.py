@@ -1,0 +1,72 @@
+"""Metrics in Prometheus's text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from vhostcomm.channel.guest import Guest, State
+from vhostcomm.control import view
+from vhostcomm.control.host import Host
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS = {
+    "connections": "Connections of QEMU.",
+    "boots": "Starts that the guest has told of.",
+    "refused_frames": "Frames that broke the protocol, of connections that have ended.",
+    "skipped_bytes": "Bytes that were no frame, of connections that have ended.",
+    "dropped_answers": "Answers that the guest did not read in time.",
+    "throttled": "Times that the guest was read more slowly, for sending too fast.",
+}
+
+
+class _Collector:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterator[Metric]:
+        guests = self._host.guests
+        yield GaugeMetricFamily("vhostcomm_guests", "Guests that are served.", value=len(guests))
+        yield _states(guests)
+        well = GaugeMetricFamily("vhostcomm_guest_healthy", "1 for a guest that is well.", labels=["guest"])
+        last = GaugeMetricFamily(
+            "vhostcomm_guest_last_frame_timestamp_seconds", "When the guest last asked or told.", labels=["guest"]
+        )
+        frozen = GaugeMetricFamily("vhostcomm_guest_frozen", "1 for a guest that we have frozen.", labels=["guest"])
+        requests = CounterMetricFamily("vhostcomm_guest_requests", "Requests by command.", labels=["guest", "command"])
+        calls = CounterMetricFamily(
+            "vhostcomm_guest_calls", "What the guest was asked, by outcome.", labels=["guest", "command", "outcome"]
+        )
+        for name, guest in guests.items():
+            well.add_metric([name], view.problem(guest) is None)
+            frozen.add_metric([name], guest.frozen_until is not None)
+            if guest.last_frame is not None:
+                last.add_metric([name], guest.last_frame)
+            for number, count in guest.counts.items():
+                requests.add_metric([name, view.command_name(number)], count)
+            for (command, outcome), count in guest.calls.items():
+                calls.add_metric([name, command, outcome], count)
+        yield from (well, last, frozen, requests, calls)
+        for field, meaning in _COUNTERS.items():
+            family = CounterMetricFamily(f"vhostcomm_guest_{field}", meaning, labels=["guest"])
+            for name, guest in guests.items():
+                family.add_metric([name], getattr(guest, field))
+            yield family
+
+
+def _states(guests: dict[str, Guest]) -> Metric:
+    family = GaugeMetricFamily("vhostcomm_guest_state", "1 for the state the guest is in.", labels=["guest", "state"])
+    for name, guest in guests.items():
+        for state in State:
+            family.add_metric([name, state.value], guest.state is state)
+    return family
+
+
+def metrics(host: Host) -> bytes:
+    """All of them, now."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(host))
+    return generate_latest(registry)

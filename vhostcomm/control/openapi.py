@@ -1,0 +1,183 @@
+"""The surface's description, as OpenAPI has it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vchannel import GuestCommand
+from vhostcomm import __version__
+from vhostcomm.control.asking import COMMAND_MOST, TIMEOUT_MOST
+
+Schema = dict[str, Any]
+
+_STRING: Final[Schema] = {"type": "string"}
+_INTEGER: Final[Schema] = {"type": "integer"}
+_BOOLEAN: Final[Schema] = {"type": "boolean"}
+_MAYBE: Final[Schema] = {"type": ["string", "null"]}
+_TIME: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
+_SECONDS: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MOST}
+_ANY: Final[Schema] = {}
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, *, closed: bool = True) -> Schema:
+    made: Schema = {"type": "object", "properties": required | (optional or {}), "required": list(required)}
+    return made | {"additionalProperties": False} if closed else made
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_ANSWER: Final = _object({"bytes": _INTEGER, "text": _STRING, "json": _ANY, "problem": _MAYBE})
+_COMMAND: Final = _object(
+    {
+        "number": _INTEGER,
+        "name": _MAYBE,
+        "known": {"enum": ["confirmed", "inferred", "unknown"]},
+    }
+)
+_STOP: Final = {"anyOf": [{"type": "null"}, _object({"by": _STRING, "how": _STRING, "when": _TIME})]}
+_SUMMARY: Final[dict[str, Schema]] = {
+    "name": _STRING,
+    "state": {"enum": ["absent", "connected", "ready"]},
+    "since": _TIME,
+    "sock": _STRING,
+    "serial": _STRING,
+    "address": _MAYBE,
+    "last_frame": _TIME,
+    "stop": _STOP,
+    "frozen_until": _TIME,
+    "problem": _MAYBE,
+}
+_INFORMATION: Final = _object(
+    {
+        "when": _TIME,
+        "address": _MAYBE,
+        "http_port": {"type": ["integer", "null"]},
+        "link": _MAYBE,
+        "answer": _ref("Answer"),
+    }
+)
+_FULL: Final = _SUMMARY | {
+    "identity": _object({"host": {"type": "object"}, "guest": {"type": "object"}}),
+    "connections": _INTEGER,
+    "starts_seen": _INTEGER,
+    "told_time": {"type": ["integer", "null"]},
+    "gone_why": _STRING,
+    "requests": {"type": "object", "additionalProperties": _INTEGER},
+    "calls": {"type": "array", "items": _object({"command": _STRING, "outcome": _STRING, "count": _INTEGER})},
+    "answered": {"type": "object", "additionalProperties": _object({"answer": _STRING, "when": _TIME})},
+    "counts": {"type": "object", "additionalProperties": _INTEGER},
+    "information": {"anyOf": [{"type": "null"}, _INFORMATION]},
+}
+_CALLED: Final[dict[str, Schema]] = {
+    "guest": _STRING,
+    "command": _COMMAND,
+    "seconds": {"type": "number"},
+    "answer": _ref("Answer"),
+}
+_NAMES: Final = [name.lower() for name in GuestCommand.__members__]
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Answer": _ANSWER,
+    "Problem": _object({"error": _object({"what": _STRING, "why": _STRING, "remedy": _STRING})}),
+    "Summary": _object(_SUMMARY),
+    "Guest": _object(_FULL),
+    "Called": _object(_CALLED),
+    "Frozen": _object(_CALLED | {"frozen_until": _TIME}),
+    "Stopped": _object(
+        {
+            "guest": _STRING,
+            "command": _COMMAND,
+            "answered": _BOOLEAN,
+            "gone": _BOOLEAN,
+            "how": _MAYBE,
+            "seconds": {"type": "number"},
+        }
+    ),
+    "Health": _object(
+        {"healthy": _BOOLEAN, "guests": _INTEGER, "unwell": {"type": "object", "additionalProperties": _STRING}}
+    ),
+}
+
+_NAME: Final = {"name": "name", "in": "path", "required": True, "schema": _STRING, "description": "The guest's name."}
+
+_TIMEOUT: Final = _object({}, {"timeout": _SECONDS})
+_CALL: Final = _object(
+    {"command": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": COMMAND_MOST}, {"enum": _NAMES}]}},
+    {
+        "data": {"type": ["string", "null"], "maxLength": 4031, "description": "At most 4031 bytes of UTF-8, no NUL."},
+        "timeout": _SECONDS,
+        "i_know_this_is_dangerous": _BOOLEAN,
+    },
+)
+
+
+def _content(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _operation(summary: str, made: Schema, *, body: Schema | None = None, needs_body: bool = False) -> Schema:
+    operation: Schema = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "Done.", "content": made},
+            "default": {"description": "Why it isn't.", "content": _content(_ref("Problem"))},
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": needs_body, "content": _content(body)}
+    return operation
+
+
+def _about_guest(**operations: Schema) -> Schema:
+    return {"parameters": [_NAME]} | operations
+
+
+def _text(kind: str) -> Schema:
+    return {kind: {"schema": _STRING}}
+
+
+def document() -> Schema:
+    """The document."""
+    called = _content(_ref("Called"))
+    guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}}))
+    healthz = _operation("200 if all guests are well, else 503 with each that isn't", _content(_ref("Health")))
+    healthz["responses"]["503"] = {"description": "Which guest isn't, and why.", "content": _content(_ref("Health"))}
+    reloaded = _content(_object({"reloaded": _BOOLEAN, "guests": {"type": "array", "items": _STRING}}))
+    paths = {
+        "/guests": {"get": _operation("Every guest", guests)},
+        "/guests/{name}": _about_guest(get=_operation("All that is known of a guest", _content(_ref("Guest")))),
+        "/guests/{name}/call": _about_guest(
+            post=_operation("Ask a guest anything", called, body=_CALL, needs_body=True)
+        ),
+        "/guests/{name}/shutdown": _about_guest(
+            post=_operation(
+                "Have a guest power itself off; with wait, until it is gone",
+                _content(_ref("Stopped")),
+                body=_object({}, {"wait": _SECONDS, "timeout": _SECONDS}),
+            )
+        ),
+        "/guests/{name}/reboot": _about_guest(post=_operation("Have a guest start again", called, body=_TIMEOUT)),
+        "/guests/{name}/freeze": _about_guest(
+            post=_operation(
+                "Hold a guest's file systems still, until thawed or for so many seconds",
+                _content(_ref("Frozen")),
+                body=_TIMEOUT,
+            )
+        ),
+        "/guests/{name}/thaw": _about_guest(post=_operation("Let a guest's file systems go on", called, body=_TIMEOUT)),
+        "/config": {"get": _operation("What is configured, and where from; no secrets", _content({"type": "object"}))},
+        "/reload": {"post": _operation("Read the configuration again", reloaded, body=_object({}))},
+        "/healthz": {"get": healthz},
+        "/metrics": {"get": _operation("Prometheus metrics", _text("text/plain"))},
+        "/events": {"get": _operation("What happens, as server-sent events", _text("text/event-stream"))},
+        "/openapi.json": {"get": _operation("This document", _content({"type": "object"}))},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "vhostcomm", "version": __version__, "description": "What a running daemon tells and does."},
+        "paths": paths,
+        "components": {"schemas": SCHEMAS, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"token": []}],
+    }

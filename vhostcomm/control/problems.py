@@ -1,0 +1,65 @@
+"""What goes wrong with a request: one shape for all, with what, why and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.logs import escape
+
+SHOWN: Final = 400
+"""Characters of what a client or guest sent, in an error."""
+
+
+class Problem(Exception):  # noqa: N818 - it is what the client is told
+    """A request that isn't answered as asked. `status` is HTTP's."""
+
+    def __init__(self, status: int, what: str, why: str, remedy: str, headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+        self.headers = headers
+        super().__init__(f"{what}: {why}")
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "error": {
+                "what": escape(self.what, SHOWN),
+                "why": escape(self.why, SHOWN),
+                "remedy": escape(self.remedy, SHOWN),
+            }
+        }
+
+
+def bad_request(why: str, remedy: str, status: int = 422) -> Problem:
+    """The client's mistake."""
+    return Problem(status, "bad request", why, remedy)
+
+
+_OF_OUTCOME: Final = {
+    Outcome.NOT_CONNECTED: (
+        409, "not connected",
+        "look whether the guest's QEMU runs, with a chardev for this socket; nothing was sent or kept for later",
+    ),
+    Outcome.NOT_READY: (
+        409, "not ready",
+        "wait until it has booted; nothing was sent or kept for later. If it never asks, look at its virtio-serial port",
+    ),
+    Outcome.BUSY: (429, "busy", "wait until the guest has answered, or the calls before have timed out"),
+    Outcome.TIMED_OUT: (
+        504, "timed out",
+        "the guest may still carry it out, or not know the command; look at its console, or give it more time",
+    ),
+    Outcome.LOST: (
+        502, "connection lost",
+        "the guest may have carried it out; look at its state",
+    ),
+}  # fmt: skip
+
+
+def of_call(error: CallError) -> Problem:
+    """A call without an answer."""
+    status, what, remedy = _OF_OUTCOME[error.outcome]
+    return Problem(status, what, str(error), remedy)

@@ -1,0 +1,128 @@
+"""The control surface: its socket, and when it is imported, served and ended."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import trio
+
+from vhostcomm.address import Listen, ListenTcp, control_address, runtime_directory
+from vhostcomm.channel.sockets import group_id, listening, make_folder
+from vhostcomm.config import Service
+from vhostcomm.control.freeze import Freezer
+from vhostcomm.control.host import Host
+from vhostcomm.errors import ServeError
+from vhostcomm.logs import Log
+
+PATIENCE: Final = 1.0
+"""Seconds at the end in which answers that are under way still go out."""
+
+SENT: Final = 0.02
+"""Seconds for an answer on its way from the application to its socket."""
+
+SERVE_AGAIN: Final = 5.0
+"""Seconds before the surface is served again after an error of our own."""
+
+
+class Surface:
+    """A daemon's control surface.
+
+    Args:
+        host: the daemon.
+        service: where to listen, and what is allowed.
+        log: where to tell.
+    """
+
+    def __init__(self, host: Host, service: Service, log: Log) -> None:
+        self._host = host
+        self._service = service
+        self._log = log
+        self._listener: socket.socket | None = None
+        self.freezer = Freezer(host, log)
+        self.address: Listen | ListenTcp | None = None
+        self.in_flight = 0
+        """Requests that wait for their answer; streams not counted."""
+        self.idle = trio.Event()
+        self._used = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Bind its socket. Without one of its own choice it does without.
+
+        Raises:
+            ServeError: the address that was asked for can't be had.
+        """
+        with ExitStack() as cleanup:
+            try:
+                self.address = control_address(self._service.control)
+                if self.address is not None:
+                    self._make_folder(self.address)
+                    self._listener = cleanup.enter_context(listening(self.address))
+            except (ServeError, ValueError) as error:
+                self.address = None
+                if self._service.control:
+                    raise ServeError(f"the control surface: {error}") from None
+                self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
+            yield
+
+    def _make_folder(self, address: Listen | ListenTcp) -> None:
+        if isinstance(address, Listen) and not self._service.control:
+            make_folder(runtime_directory(), group_id(self._service.socket_group))
+
+    async def run(self) -> None:
+        """Serve, until cancelled. Nothing of HTTP is imported before the first client is there: most daemons see none."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.freezer.run)
+            if self._listener is None:
+                return
+            self._log.info("control surface", sock=str(self.address))
+            while True:
+                await trio.lowlevel.wait_readable(self._listener)
+                try:
+                    await trio.to_thread.run_sync(_import)
+                    from vhostcomm.control.app import make_app
+                    from vhostcomm.control.server import serve_app
+
+                    token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
+                    await serve_app(make_app(self._host, self, token), [self._listener], self._log)
+                except Exception:
+                    self._log.exception("internal error in the control surface, guests are served on; please report it")
+                await trio.sleep(SERVE_AGAIN)
+
+    async def finish(self) -> None:
+        """Let what is under way be answered, within a time."""
+        with trio.move_on_after(PATIENCE):
+            while self.in_flight:
+                self.idle = trio.Event()
+                await self.idle.wait()
+            # An answer that is made is not yet one that is sent.
+            if self._used:
+                await trio.sleep(SENT)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """A request is under way inside."""
+        self.in_flight += 1
+        self._used = True
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
+
+
+def _import() -> None:
+    """In a thread, with guests answered meanwhile: half a second."""
+    for name in (
+        "hypercorn.config",
+        "hypercorn.trio.tcp_server",
+        "hypercorn.utils",
+        "vhostcomm.control.app",
+        "vhostcomm.control.server",
+    ):
+        importlib.import_module(name)
