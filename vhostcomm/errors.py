@@ -5,6 +5,7 @@ VhostcommError       exit status 1
 ├── ConfigError      the configuration, wherever it stands; exit status 2
 ├── ServeError       a socket that can't be served
 ├── CallError        a question to a guest that got no answer (vhostcomm.channel.calls)
+├── ControlError     a running daemon that can't be reached, or doesn't do what is asked (vhostcomm.control.client)
 ├── CaptureError     a capture file that can't be read, with its line
 ├── DiskError        a disk image that can't be read or made, with its path
 └── QemuError        a QEMU that can't be run, or can't do what is asked of it

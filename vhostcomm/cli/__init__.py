@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from vchannel.errors import VchannelError
 from vhostcomm import __version__
-from vhostcomm.cli import capture, config, disk, probe, run, serve, streams
+from vhostcomm.cli import capture, config, disk, guests, probe, run, serve, streams
 from vhostcomm.errors import UsageError, VhostcommError
 
 app = App(
@@ -26,6 +26,8 @@ app.command(serve.serve)
 app.command(run.run)
 app.command(probe.probe)
 app.command(config.app)
+for _verb in guests.VERBS:
+    app.command(_verb)
 app.command(capture.app)
 app.command(disk.app)
 

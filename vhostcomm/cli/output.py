@@ -18,16 +18,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))  # noqa: T201
 
 
-def print_line(text: str = "") -> None:
-    print(text)  # noqa: T201
+def print_line(text: str = "", *, flush: bool = False) -> None:
+    print(text, flush=flush)  # noqa: T201
 
 
 def print_error(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns under their heads; in colour on a terminal. What a guest or a host sent is escaped."""
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: bool = False) -> None:
+    """Columns under their heads; in colour on a terminal. What a guest or a host sent is escaped.
+
+    `clear` puts them alone onto the screen, where there is one.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -35,4 +38,9 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*heads, box=None, pad_edge=False, header_style="bold", show_header=any(heads))
     for row in rows:
         table.add_row(*(Text(escape(cell), overflow="fold") for cell in row))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    if clear:
+        console.clear()  # nothing where there is no terminal
+    console.print(table)
+    if clear:
+        sys.stdout.flush()

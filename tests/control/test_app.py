@@ -1,0 +1,402 @@
+"""The control surface of a real daemon: each thing it tells and does, and each way that it can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.control.controlled import INFORMATION, Answering, answering, client, controlled, post
+from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
+
+IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
+
+
+def test_a_guest_through_its_states(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, http):
+        assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
+        health = http.get("/healthz")
+        assert health.status_code == 503
+        assert health.json()["unwell"] == {"nas": f"QEMU is not connected to {tmp_path / 'nas'}"}
+        assert post(http, "/guests/nas/call", command="get_ip")[0] == 409
+        with fake_guest(tmp_path / "nas") as guest:
+            daemon.event("guest connected")
+            health = http.get("/healthz")
+            assert health.status_code == 503
+            assert "has not asked anything since its boot" in health.json()["unwell"]["nas"]
+            status, refused = post(http, "/guests/nas/call", command="get_ip")
+            assert (status, refused["error"]["what"]) == (409, "not ready")
+            Answering(guest, {INFO: b'{"data":{}}\0'})
+            assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
+            assert post(http, "/guests/nas/call", command="get_information")[0] == 200
+            health = http.get("/healthz")
+            assert health.status_code == 503
+            assert health.json()["unwell"] == {"nas": "the guest has asked, but has no address yet"}
+            full = http.get("/guests/nas").json()
+            assert full["state"] == "ready"
+            assert full["identity"]["guest"]["serial"] == full["serial"] == "0" * 13
+            assert full["requests"] == {"guest_serial": 1}
+            assert full["answered"]["guest_serial"]["answer"] == "0" * 13
+            assert full["calls"] == [
+                {"command": "get_ip", "outcome": "not connected", "count": 1},
+                {"command": "get_ip", "outcome": "not ready", "count": 1},
+                {"command": "get_information", "outcome": "answered", "count": 1},
+            ]
+            guest.sock.shutdown(2)
+
+
+def test_every_outcome_of_a_call(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (_, http),
+        answering(tmp_path / "nas", {IP: b"10.0.2.15\0", UPTIME: b"", INFO: INFORMATION, 77: lambda: None}) as guest,
+    ):
+        status, found = post(http, "/guests/nas/call", command="get-ip")
+        assert (status, found["answer"]["text"]) == (200, "10.0.2.15")
+        assert found["command"] == {"number": 2, "name": "get_ip", "known": "inferred"}
+        status, found = post(http, "/guests/nas/call", command=5)
+        assert (status, found["answer"]) == (200, {"bytes": 0, "text": "", "json": None, "problem": None})
+        status, found = post(http, "/guests/nas/call", command=10)
+        assert found["answer"]["json"] == json.loads(INFORMATION[:-1])
+        told = http.get("/guests/nas").json()["information"]
+        assert (told["address"], told["http_port"], told["link"]) == ("10.0.2.15", 5000, "http://10.0.2.15:5000/")
+        status, found = post(http, "/guests/nas/call", command=11, timeout=0.1)
+        assert (status, found["error"]["what"]) == (504, "timed out")
+        status, found = post(http, "/guests/nas/call", command=77)
+        assert (status, found["error"]["what"]) == (502, "connection lost")
+        assert [int(each) for each in guest.asked] == [2, 5, 10, 11, 77]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "problem"),
+    [
+        (b"no json\0", "no json", "not JSON"),
+        (b"\x1b[2Jclear\x9b\n\0", "\\x1b[2Jclear\\x9b\\n", "not UTF-8"),
+        (b"\xff\xfe\0", "\\xff\\xfe", "not UTF-8"),
+        (b"[" * 2000 + b"]" * 2000 + b"\0", "[[", "nested too deep"),
+        (b'{"a": 1e999}\0', '{"a"', "not a JSON number"),
+        (b'{"a": "\\ud800"}\0', '{"a"', "UTF-16"),
+    ],
+    ids=["text", "control", "bytes", "deep", "infinite", "half"],
+)
+def test_odd_answers_are_told_as_such(tmp_path: Path, answer: bytes, text: str, problem: str) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {INFO: answer}):
+        status, found = post(http, "/guests/nas/call", command=10)
+        assert status == 200
+        assert found["answer"]["text"].startswith(text)
+        assert found["answer"]["text"].isprintable()
+        assert problem in found["answer"]["problem"]
+        full = http.get("/guests/nas")
+        assert full.json()["information"]["address"] is None
+
+
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {IP: "a\x1b[2J\u202e\0".encode()}):
+        _, found = post(http, "/guests/nas/call", command=2)
+        assert found["answer"]["text"] == "a\\x1b[2J\\u202e"
+        assert "control characters" in found["answer"]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "why"),
+    [
+        ("/guests/nobody/call", {"command": 2}, 404, "no guest 'nobody'"),
+        ("/guests/nobody/shutdown", {}, 404, "no guest"),
+        ("/guests/nas/call", {}, 422, "command is None"),
+        ("/guests/nas/call", {"command": "get_pi"}, 422, "command is 'get_pi'"),
+        ("/guests/nas/call", {"command": -1}, 422, "command"),
+        ("/guests/nas/call", {"command": True}, 422, "command"),
+        ("/guests/nas/call", {"command": 1 << 40}, 422, "command"),
+        ("/guests/nas/call", {"command": 2, "timeout": 0}, 422, "timeout is 0"),
+        ("/guests/nas/call", {"command": 2, "timeout": "1"}, 422, "timeout"),
+        ("/guests/nas/call", {"command": 2, "timeout": 1e9}, 422, "timeout"),
+        ("/guests/nas/call", {"command": 2, "data": "x" * 4032}, 422, "4031"),
+        ("/guests/nas/call", {"command": 2, "data": "a\0b"}, 422, "NUL"),
+        ("/guests/nas/call", {"command": 2, "data": "\ud800"}, 422, "Unicode"),
+        ("/guests/nas/call", {"command": 2, "data": 5}, 422, "data is 5"),
+        ("/guests/nas/call", {"command": 2, "more": 5}, 422, "unknown: more"),
+        ("/guests/nas/call", {"command": 2, "i_know_this_is_dangerous": 1}, 422, "i_know"),
+        ("/guests/nas/call", {"command": "reset"}, 403, "reset"),
+        ("/guests/nas/call", {"command": 13, "i_know_this_is_dangerous": True}, 403, "delete_vdisk"),
+        ("/guests/nas/freeze", {"timeout": -1}, 422, "timeout"),
+        ("/guests/nas/shutdown", {"wait": None}, 422, "wait"),
+        ("/guests/nas/call", b"{", 400, "not JSON"),
+        ("/guests/nas/call", b"\xff", 400, "not JSON"),
+        ("/guests/nas/call", b"[" * 60000, 400, "not JSON"),
+        ("/guests/nas/call", b'{"timeout": NaN}', 400, "NaN"),
+        ("/guests/nas/call", b"[]", 422, "no JSON object"),
+        ("/guests/nas/call", b" " * 70000, 413, "65536"),
+        ("/nowhere", {}, 404, "/nowhere"),
+        ("/guests", {}, 405, "POST /guests"),
+        ("/reload", {}, 409, "no --config"),
+    ],
+)
+def test_bad_input(served: httpx.Client, path: str, body: object, status: int, why: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = served.post(path, content=content)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"what", "why", "remedy"}
+    assert all(error.values())
+    assert why in error["why"]
+    assert served.get("/guests").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = tmp_path_factory.mktemp("served")
+    with controlled(folder) as (_, http), answering(folder / "nas", {}):
+        yield http
+
+
+def test_dangerous_ones_need_both(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path, "--allow-dangerous", "yes") as (_, http),
+        answering(tmp_path / "nas", {19: b"secret\0"}),
+    ):
+        status, refused = post(http, "/guests/nas/call", command="get_default_pw")
+        assert (status, refused["error"]["what"]) == (403, "dangerous")
+        assert "i_know_this_is_dangerous" in refused["error"]["remedy"]
+        assert "--allow-dangerous" not in refused["error"]["remedy"]
+        status, found = post(http, "/guests/nas/call", command="get_default_pw", i_know_this_is_dangerous=True)
+        assert (status, found["answer"]["text"]) == (200, "secret")
+
+
+def test_a_shutdown_that_is_waited_for(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (daemon, http),
+        answering(tmp_path / "nas", {POWEROFF: lambda: None}),
+    ):
+        status, done = post(http, "/guests/nas/shutdown", wait=20)
+        assert (status, done["gone"], done["how"]) == (200, True, "QEMU closed the connection")
+        asked = daemon.event("stop asked for", guest="nas", how="power-off")
+        assert f"pid {os.getpid()}" in asked["by"]
+        assert daemon.event("guest gone")["stop_by"] == asked["by"]
+        stop = http.get("/guests/nas").json()["stop"]
+        assert (stop["by"], stop["how"]) == (asked["by"], "power-off")
+
+
+def test_a_guest_that_answers_and_stays(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {POWEROFF: b""}):
+        status, done = post(http, "/guests/nas/shutdown")
+        assert (status, done["answered"], done["gone"]) == (200, True, False)
+        status, done = post(http, "/guests/nas/shutdown", wait=0.2)
+        assert status == 504
+        assert "answered that it powers off, and after 0.2 s its QEMU is still connected" in done["error"]["why"]
+
+
+def test_a_guest_that_does_not_answer_its_shutdown(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {}):
+        assert post(http, "/guests/nas/shutdown", timeout=0.1)[0] == 504
+        status, done = post(http, "/guests/nas/shutdown", wait=0.2)
+        assert status == 504
+        assert "it did not answer" in done["error"]["why"]
+
+
+def test_a_freeze_ends_by_itself(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (daemon, http),
+        answering(tmp_path / "nas", {FREEZE: b"", THAW: b"", REBOOT: b""}) as guest,
+    ):
+        status, done = post(http, "/guests/nas/freeze", timeout=0.3)
+        assert status == 200
+        assert done["frozen_until"] == http.get("/guests/nas").json()["frozen_until"]
+        daemon.event("frozen")
+        assert daemon.event("thawed")["why"] == "its time is over"
+        assert http.get("/guests/nas").json()["frozen_until"] is None
+        post(http, "/guests/nas/freeze")
+        assert post(http, "/guests/nas/thaw")[0] == 200
+        assert "control" in daemon.event("thawed")["by"]
+        # One that is held still is let go before it is to reboot, and when the daemon ends.
+        post(http, "/guests/nas/freeze")
+        assert post(http, "/guests/nas/reboot")[0] == 200
+        post(http, "/guests/nas/freeze")
+        daemon.stop()
+        assert [int(each) for each in guest.asked] == [14, 15, 14, 15, 14, 15, 8, 14, 15]
+
+
+def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", {THAW: b""}) as guest:
+        frozen = ThreadPoolExecutor(1).submit(post, http, "/guests/nas/freeze", timeout=0.2)
+        assert frozen.result()[0] == 504
+        daemon.event("thawed")
+        assert [int(each) for each in guest.asked] == [14, 15]
+
+
+def test_events(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), http.stream("GET", "/events") as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith(": what happens")
+        with answering(tmp_path / "nas", {POWEROFF: lambda: None}), client(tmp_path / "control") as other:
+            post(other, "/guests/nas/shutdown", wait=20)
+        found = []
+        for line in lines:
+            if line.startswith("data: "):
+                found.append(json.loads(line.removeprefix("data: ")))
+                if found[-1]["event"] == "gone":
+                    break
+        assert [each["event"] for each in found] == ["connected", "ready", "stopping", "gone"]
+        assert found[-1]["why"] == "QEMU closed the connection"
+        assert found[-1]["stop"]["how"] == "power-off"
+
+
+def test_metrics(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {IP: b"1\0"}):
+        post(http, "/guests/nas/call", command=2)
+        answer = http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    guest = ("guest", "nas")
+    assert samples["vhostcomm_guests",] == 1
+    assert samples["vhostcomm_guest_state", guest, ("state", "ready")] == 1
+    assert samples["vhostcomm_guest_state", guest, ("state", "absent")] == 0
+    assert samples["vhostcomm_guest_requests_total", ("command", "guest_serial"), guest] == 1
+    assert samples["vhostcomm_guest_calls_total", ("command", "get_ip"), guest, ("outcome", "answered")] == 1
+    assert samples["vhostcomm_guest_connections_total", guest] == 1
+
+
+def test_reload_and_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "vhostcomm.toml"
+    config.write_text(f'[guests.one]\nsock = "{tmp_path}/one"\n[serve]\ncontrol_token = "{"t" * 20}"\n')
+    with Serving("--config", config, "--control", tmp_path / "control"), client(tmp_path / "control") as http:
+        shown = http.get("/config").text
+        assert "tttt" not in shown
+        assert http.get("/config").json()["serve"]["control_token"] == {
+            "value": "(hidden)",
+            "source": f"{config}: serve.control_token",
+        }
+        config.write_text(f'[guests.one]\nsock = "{tmp_path}/one"\n[guests.two]\nsock = "{tmp_path}/two"\n')
+        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["one", "two"]})
+        config.write_text("[guests")
+        status, refused = post(http, "/reload")
+        assert (status, refused["error"]["what"]) == (409, "not reloaded")
+        assert "not TOML" in refused["error"]["why"]
+
+
+def test_clients_that_never_read_or_never_finish_cost_nobody_else(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path, "--sock", tmp_path / "deaf") as (daemon, http),
+        answering(tmp_path / "nas", {IP: b"10.0.2.15\0"}),
+        fake_guest(tmp_path / "deaf") as deaf,
+    ):
+        deaf.serial()
+        rude = []
+        for sent in [
+            b"",
+            b"GET /gue",
+            b"POST /guests/nas/call HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{",
+        ] * 5:
+            rude.append(_connection(tmp_path / "control"))
+            rude[-1].sendall(sent)
+        unread = _connection(tmp_path / "control")
+        unread.setblocking(False)
+        try:
+            while True:
+                unread.send(b"GET /config HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        except BlockingIOError:
+            pass
+        with ThreadPoolExecutor(2) as threads:
+            # A guest that never reads, nor answers, while fifty calls run elsewhere.
+            stuck = [threads.submit(_post_alone, tmp_path, "/guests/deaf/call", 3) for _ in range(2)]
+            began = time.monotonic()
+            for _ in range(50):
+                assert post(http, "/guests/nas/call", command=2)[0] == 200
+            assert time.monotonic() - began < 2
+            assert [each.result() for each in stuck] == [504, 504]
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 5
+        for each in [*rude, unread]:
+            each.close()
+
+
+def _connection(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(str(path))
+    return made
+
+
+def _post_alone(folder: Path, path: str, timeout: float) -> int:
+    with client(folder / "control") as http:
+        return post(http, path, command=2, timeout=timeout)[0]
+
+
+def test_tcp_needs_its_token(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where, token = f"tcp:127.0.0.1:{port}", "a-long-random-secret"
+    refused = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--control", where)
+    assert refused.returncode == 2
+    assert "VHOSTCOMM_CONTROL_TOKEN" in refused.stderr
+    environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": token}
+    with Serving("--sock", tmp_path / "nas", "--control", where, env=environment):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+            for headers in {}, {"Authorization": "Bearer wrong"}, {"Authorization": token}:
+                answer = http.get("/guests", headers=headers)
+                assert (answer.status_code, answer.json()["error"]["what"]) == (401, "not allowed")
+            assert http.get("/guests", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        listed = run_vhostcomm("guests", "--control", where, env=environment)
+        assert listed.returncode == 0
+        assert "nas" in listed.stdout
+
+
+def test_where_it_is_by_default_and_without(tmp_path: Path) -> None:
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    with Serving("--sock", tmp_path / "one", env=environment) as daemon:
+        daemon.event("control surface", sock=f"{tmp_path}/run/control.sock")
+        with Serving("--sock", tmp_path / "two", env=environment) as second:
+            assert "another process serves it already" in second.log[0]["why"]
+            assert second.log[0]["event"] == "no control surface"
+        with client(tmp_path / "run/control.sock") as http:
+            assert http.get("/guests").json()["guests"][0]["name"] == "one"
+        taken = run_vhostcomm("serve", "--sock", tmp_path / "two", "--control", tmp_path / "run/control.sock")
+        assert taken.returncode == 1
+        assert "the control surface" in taken.stderr
+        assert not (tmp_path / "two").exists()
+    with Serving("--sock", tmp_path / "one", "--control", "none", env=environment) as daemon:
+        assert not any((tmp_path / "run").iterdir())
+    assert not [line for line in daemon.log if "control" in line["event"]]
+
+
+def test_nothing_of_http_is_loaded_before_it_is_asked(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, http):
+        with fake_guest(tmp_path / "nas") as guest:
+            guest.serial()
+        before = _resident(daemon.process.pid)
+        assert http.get("/guests").status_code == 200
+        assert _resident(daemon.process.pid) > before + 2000
+
+
+def _resident(pid: int) -> int:
+    """KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1])
+    raise AssertionError(pid)
+
+
+def test_a_stop_answers_who_waits(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (daemon, http),
+        answering(tmp_path / "nas", {POWEROFF: b""}) as guest,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        waiting = threads.submit(post, http, "/guests/nas/shutdown", wait=60)
+        until(lambda: guest.asked, "the call")
+        daemon.send_signal(signal.SIGTERM)
+        status, told = waiting.result()
+        assert (status, told["error"]["what"]) == (502, "connection lost")
+        assert "the daemon stops" in told["error"]["why"]

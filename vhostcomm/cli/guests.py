@@ -1,0 +1,323 @@
+"""The verbs that ask a running daemon: guests, info, shutdown, reboot, freeze, thaw, call, events."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+from attrs import frozen
+from cyclopts import Group, Parameter
+
+from vhostcomm.address import control_address
+from vhostcomm.cli.output import print_error, print_json, print_line, print_table
+from vhostcomm.errors import UsageError
+from vhostcomm.logs import escape
+
+if TYPE_CHECKING:
+    from vhostcomm.control.client import Client
+
+_DAEMON = Group("The daemon", sort_key=9)
+
+DATA_SHOWN: Final = 50_000
+"""Characters of an answer: all of it, escaped."""
+
+
+@frozen
+class Daemon:
+    """Which daemon to ask.
+
+    Args:
+        control: its control surface.
+        control_token: what it wants to be shown over TCP.
+    """
+
+    control: Annotated[
+        str,
+        Parameter(
+            name="--control",
+            env_var="VHOSTCOMM_CONTROL",
+            group=_DAEMON,
+            show_default=False,
+            help="Where it listens: a path (by default control.sock in the runtime directory) or tcp:HOST:PORT.",
+        ),
+    ] = ""
+    control_token: Annotated[
+        str,
+        Parameter(
+            name="--control-token",
+            env_var="VHOSTCOMM_CONTROL_TOKEN",
+            group=_DAEMON,
+            show_default=False,
+            help="For one over TCP; better in the environment.",
+        ),
+    ] = ""
+
+    @contextmanager
+    def client(self, verb: str) -> Iterator[Client]:
+        """Somebody to ask it with."""
+        from vhostcomm.control.client import Client
+
+        try:
+            where = control_address(self.control, os.environ)
+        except ValueError as error:
+            raise UsageError(f"--control: {error}") from None
+        if where is None:
+            raise UsageError("--control none is for a daemon; say where the one to ask listens")
+        with Client(where, self.control_token, verb) as client:
+            yield client
+
+
+Where: TypeAlias = Annotated[Daemon | None, Parameter(name="*")]
+Name: TypeAlias = Annotated[str | None, Parameter(help="Its name; may be left out where there is one guest.")]
+Json: TypeAlias = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
+Seconds: TypeAlias = Annotated[float, Parameter(help="Seconds for its answer.")]
+
+
+def guests(
+    *,
+    json: Json = False,
+    watch: Annotated[bool, Parameter(negative=(), help="Go on, and show what changes.")] = False,
+    daemon: Where = None,
+) -> None:
+    """List the guests of a running daemon, and how far they are."""
+    with (daemon or Daemon()).client("guests") as client:
+        if not watch:
+            _show_guests(client.get("/guests")["guests"], json=json)
+            return
+        for _ in client.events():
+            found = client.get("/guests")["guests"]
+            if json:
+                print_line(json_module.dumps(found), flush=True)
+            else:
+                _show_guests(found, clear=True)
+
+
+def _show_guests(found: list[dict[str, Any]], *, json: bool = False, clear: bool = False) -> None:
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (
+            each["name"], _state(each), _local(each["since"]), each["serial"], each["address"] or "", each["sock"],
+            each["problem"] or "",
+        )
+        for each in found
+    ]  # fmt: skip
+    print_table(("guest", "state", "since", "serial", "address", "socket", "problem"), rows, clear=clear)
+
+
+def _state(guest: dict[str, Any]) -> str:
+    state = str(guest["state"])
+    if guest["frozen_until"]:
+        state += ", frozen"
+    if guest["stop"]:
+        state += f", {guest['stop']['how']} asked for"
+    return state
+
+
+def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daemon: Where = None) -> int:
+    """Ask a guest for its address, and show it with a link to DSM, its uptime and who it is told to be."""
+    from vhostcomm.control.client import ControlError
+
+    with (daemon or Daemon()).client("info") as client:
+        name = _name(client, guest)
+        path = client.guest(name)
+        troubles, uptime = [], None
+        if client.get(path)["state"] == "ready":
+            try:
+                client.post(f"{path}/call", {"command": "get_information", "timeout": timeout}, takes=timeout)
+                answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": timeout}, takes=timeout)
+                uptime = answer["answer"]["text"] or None
+            except ControlError as error:
+                troubles.append(str(error))
+        found = client.get(path)
+    told = found["information"] or {}
+    troubles += [each for each in (found["problem"], told["answer"]["problem"] if told else None) if each]
+    if json:
+        print_json(found | {"uptime": uptime, "troubles": troubles})
+        return 1 if troubles else 0
+    identity = found["identity"]["guest"]
+    rows = [
+        ("guest", name),
+        ("state", f"{_state(found)}, since {_local(found['since'])}"),
+        ("address", told.get("address")),
+        ("DSM", told.get("link")),
+        ("told", _local(told.get("when"))),
+        ("uptime", f"{uptime} (inferred)" if uptime else None),
+        ("serial", identity["serial"]),
+        ("UUID", identity["uuid"]),
+        ("socket", found["sock"]),
+        (
+            "stop",
+            found["stop"] and f"{found['stop']['how']} by {found['stop']['by']} at {_local(found['stop']['when'])}",
+        ),
+        ("frozen until", _local(found["frozen_until"])),
+    ]
+    print_table(("", ""), [(key, value) for key, value in rows if value])
+    for each in troubles:
+        print_error(f"vhostcomm: {escape(each, DATA_SHOWN)}")
+    return 1 if troubles else 0
+
+
+def shutdown(
+    guest: Name = None,
+    *,
+    wait: Annotated[float | None, Parameter(help="Seconds to wait until it is gone.")] = None,
+    json: Json = False,
+    daemon: Where = None,
+) -> None:
+    """Have a guest power itself off, cleanly. With --wait, wait until it is gone, and say how it went."""
+    from vhostcomm.control.client import DaemonGoneError
+
+    with (daemon or Daemon()).client("shutdown") as client:
+        name = _name(client, guest)
+        body = {} if wait is None else {"wait": wait}
+        try:
+            done = client.post(client.guest(name, "shutdown"), body, takes=wait or 0)
+        except DaemonGoneError:
+            if wait is None:
+                raise
+            done = {"guest": name, "answered": None, "gone": True, "how": "the daemon has ended too", "seconds": None}
+    if json:
+        print_json(done)
+    elif done["gone"]:
+        took = "" if done["seconds"] is None else f" after {done['seconds']:.1f} s"
+        print_line(f"{name}: gone{took}: {escape(done['how'])}")
+    else:
+        print_line(f"{name}: it answers, and powers itself off")
+
+
+def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
+    """Have a guest start again."""
+    with (daemon or Daemon()).client("reboot") as client:
+        name = _name(client, guest)
+        _tell_done(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
+
+
+def freeze(
+    guest: Name = None,
+    *,
+    timeout: Annotated[float, Parameter(help="Seconds after which it is thawed, whatever happens.")] = 30.0,
+    json: Json = False,
+    daemon: Where = None,
+) -> None:
+    """Hold a guest's file systems still, such as for a snapshot of its disks; `thaw` lets them go on."""
+    with (daemon or Daemon()).client("freeze") as client:
+        name = _name(client, guest)
+        done = client.post(client.guest(name, "freeze"), {"timeout": timeout}, takes=timeout)
+        _tell_done(done, f"holds still, until {_local(done['frozen_until'])}", json=json)
+
+
+def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
+    """Let a guest's file systems go on."""
+    with (daemon or Daemon()).client("thaw") as client:
+        name = _name(client, guest)
+        _tell_done(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "goes on", json=json)
+
+
+def call(
+    *words: Annotated[
+        str, Parameter(name="words", help="[GUEST] COMMAND [DATA]: a command's name or number, and text.")
+    ],
+    timeout: Seconds = 10.0,
+    json: Json = False,
+    i_know_this_is_dangerous: Annotated[
+        bool,
+        Parameter(negative=(), help="For commands that can lose data, settings or a secret; the daemon must allow it."),
+    ] = False,
+    daemon: Where = None,
+) -> int:
+    """Ask a guest anything: `vhostcomm call nas get_ip`. Where there is one guest its name may be left out."""
+    with (daemon or Daemon()).client("call") as client:
+        names = [each["name"] for each in client.get("/guests")["guests"]]
+        rest = list(words)
+        name = rest.pop(0) if rest and rest[0] in names else _only(names, rest)
+        if not 1 <= len(rest) <= 2:
+            raise UsageError("call takes [GUEST] COMMAND [DATA]; text with spaces needs quotes")
+        body: dict[str, Any] = {"command": rest[0], "timeout": timeout}
+        if len(rest) > 1:
+            body["data"] = rest[1]
+        if i_know_this_is_dangerous:
+            body["i_know_this_is_dangerous"] = True
+        done = client.post(client.guest(name, "call"), body, takes=timeout)
+    answer = done["answer"]
+    if json:
+        print_json(done)
+    elif answer["json"] is not None:
+        print_json(answer["json"])
+    elif answer["text"]:
+        print_line(escape(answer["text"], DATA_SHOWN))
+    else:
+        print_error(f"{name}: an empty answer")
+    if answer["problem"]:
+        print_error(f"vhostcomm: {name}: odd answer: {answer['problem']}")
+    _tell_known(done)
+    return 1 if answer["problem"] else 0
+
+
+def events(*, json: Json = False, daemon: Where = None) -> None:
+    """Follow what happens to guests, until Ctrl-C."""
+    with (daemon or Daemon()).client("events") as client:
+        for event in client.events():
+            if not event:
+                continue
+            if json:
+                print_line(json_module.dumps(event), flush=True)
+                continue
+            facts = [event.get("why"), event.get("until") and f"until {_local(event['until'])}"]
+            if event["event"] == "stopping":
+                facts.append(f"{event['stop']['how']} by {event['stop']['by']}")
+            if event["event"] == "lost":
+                facts.append(f"{event['count']} events, read too slowly")
+            line = [_local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
+            print_line("  ".join(escape(str(each)) for each in line), flush=True)
+
+
+VERBS: Final = (guests, info, shutdown, reboot, freeze, thaw, call, events)
+
+
+def _name(client: Client, given: str | None) -> str:
+    if given is not None:
+        return given
+    return _only([each["name"] for each in client.get("/guests")["guests"]], [])
+
+
+def _only(names: list[str], rest: list[str]) -> str:
+    """The one guest there is."""
+    if len(names) == 1 and len(rest) < 3:
+        return names[0]
+    if not names:
+        raise UsageError("the daemon serves no guest")
+    if rest:
+        raise UsageError(f"there is no guest {rest[0]!r}; name one of {', '.join(names)}")
+    raise UsageError(f"name one of the guests: {', '.join(names)}")
+
+
+def _tell_done(done: dict[str, Any], what: str, *, json: bool) -> None:
+    if json:
+        print_json(done)
+        return
+    said = f" ({done['answer']['text']})" if done["answer"]["text"] else ""
+    print_line(f"{done['guest']}: it answers{escape(said)}, and {what}")
+    _tell_known(done)
+
+
+def _tell_known(done: dict[str, Any]) -> None:
+    command = done["command"]
+    if command["known"] == "inferred":
+        print_error(
+            f"{command['number']} {command['name']} is inferred: nobody has published what a genuine guest does"
+        )
+    elif command["known"] == "unknown":
+        print_error(f"{command['number']} is unknown: nothing is known of it")
+
+
+def _local(when: str | None) -> str:
+    from datetime import datetime
+
+    if not when:
+        return ""
+    return datetime.fromisoformat(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
