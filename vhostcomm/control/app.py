@@ -20,6 +20,7 @@ from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.config import effective
 from vhostcomm.control import asking, view
+from vhostcomm.control.drain import Drained
 from vhostcomm.control.events import Events, awaiting
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
@@ -62,7 +63,7 @@ def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
         routes=[Route(path, _counted(surface, handler), methods=[method]) for method, path, handler in routes],
         exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
     )
-    return _Guarded(app, token) if token else app
+    return Drained(_Guarded(app, token) if token else app)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

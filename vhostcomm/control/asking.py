@@ -74,6 +74,8 @@ def flag(body: dict[str, Any], name: str) -> bool:
 
 def command(value: object) -> Command:
     """A command by its name or number."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON knows no difference
     if type(value) is int and 0 <= value <= COMMAND_MOST:
         return by_number(value)
     if isinstance(value, str):

@@ -106,7 +106,12 @@ _TIMEOUT: Final = _object({}, {"timeout": _SECONDS})
 _CALL: Final = _object(
     {"command": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": COMMAND_MOST}, {"enum": _NAMES}]}},
     {
-        "data": {"type": ["string", "null"], "maxLength": 4031, "description": "At most 4031 bytes of UTF-8, no NUL."},
+        "data": {
+            "type": ["string", "null"],
+            "maxLength": 4031,
+            "pattern": "^[^\\u0000]*$",
+            "description": "At most 4031 bytes of UTF-8, no NUL.",
+        },
         "timeout": _SECONDS,
         "i_know_this_is_dangerous": _BOOLEAN,
     },
