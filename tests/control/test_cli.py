@@ -1,0 +1,121 @@
+"""The verbs that ask a running daemon."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.control.controlled import INFORMATION, Answers, answering, controlled
+from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm
+
+IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
+
+
+def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run_vhostcomm(*words, env=ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(folder / "control")})
+
+
+def test_guests_and_info(tmp_path: Path) -> None:
+    answers: Answers = {INFO: INFORMATION, UPTIME: b"4711\0"}
+    with controlled(tmp_path, "--guest-serial", "1234ABC567890"):
+        absent = ask(tmp_path, "info")
+        assert absent.returncode == 1
+        assert "QEMU is not connected" in absent.stderr
+        with answering(tmp_path / "nas", answers):
+            shown = ask(tmp_path, "info")
+            assert shown.returncode == 0, shown.stderr
+            for each in ("10.0.2.15", "http://10.0.2.15:5000/", "4711 (inferred)", "1234ABC567890", "ready"):
+                assert each in shown.stdout, each
+            listed = ask(tmp_path, "guests")
+            assert listed.returncode == 0
+            assert "nas" in listed.stdout
+            assert "10.0.2.15" in listed.stdout
+            (found,) = json.loads(ask(tmp_path, "guests", "--json").stdout)
+            assert (found["name"], found["state"]) == ("nas", "ready")
+
+
+def test_call(tmp_path: Path) -> None:
+    answers: Answers = {IP: b"10.0.2.15\0", INFO: INFORMATION, UPTIME: b"\x1b[2J\0", 11: b"no json\0"}
+    with controlled(tmp_path), answering(tmp_path / "nas", answers):
+        called = ask(tmp_path, "call", "nas", "get_ip")
+        assert (called.returncode, called.stdout) == (0, "10.0.2.15\n")
+        assert "inferred" in called.stderr
+        assert ask(tmp_path, "call", "2").stdout == "10.0.2.15\n"
+        assert json.loads(ask(tmp_path, "call", "get_information").stdout) == json.loads(INFORMATION[:-1])
+        odd = ask(tmp_path, "call", "get_uptime")
+        assert (odd.returncode, odd.stdout) == (1, "\\x1b[2J\n")
+        for words, status, why in [
+            (["call", "nas", "get_pi"], 2, "get_pi"),
+            (["call", "nobody", "get_ip", "x"], 2, "no guest 'nobody'"),
+            (["call"], 2, "call takes"),
+            (["call", "reset"], 2, "--i-know-this-is-dangerous"),
+            (["call", "reset", "--i-know-this-is-dangerous"], 2, "--allow-dangerous yes"),
+            (["call", "get_ip", "x" * 4032], 2, "4031"),
+            (["call", "get_dsm_setting", "--timeout", "-1"], 2, "timeout"),
+            (["call", "17", "--timeout", "0.1"], 1, "timed out"),
+            (["info", "nobody"], 2, "no guest 'nobody'"),
+        ]:
+            refused = ask(tmp_path, *words)
+            assert refused.returncode == status, (words, refused)
+            assert why in refused.stderr, (words, refused.stderr)
+
+
+def test_stopping_and_freezing(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, _):
+        answers: Answers = {POWEROFF: lambda: None, REBOOT: b"", FREEZE: b"", THAW: b""}
+        with answering(tmp_path / "nas", answers):
+            frozen = ask(tmp_path, "freeze", "--timeout", "60")
+            assert frozen.returncode == 0
+            assert "holds still, until" in frozen.stdout
+            assert "frozen" in ask(tmp_path, "guests").stdout
+            assert ask(tmp_path, "thaw").returncode == 0
+            assert "reboots" in ask(tmp_path, "reboot", "nas").stdout
+            gone = ask(tmp_path, "shutdown", "--wait", "20")
+            assert gone.returncode == 0
+            assert "gone after" in gone.stdout
+            assert "QEMU closed the connection" in gone.stdout
+        assert "vhostcomm/" in daemon.event("stop asked for", how="power-off")["by"]
+        refused = ask(tmp_path, "shutdown")
+        assert refused.returncode == 1
+        assert "not connected" in refused.stderr
+
+
+def test_without_a_daemon(tmp_path: Path) -> None:
+    for words in (["guests"], ["info"], ["shutdown", "nas"], ["events"], ["call", "get_ip"]):
+        refused = ask(tmp_path, *words)
+        assert refused.returncode == 1
+        assert f"no daemon to ask: {tmp_path}/control: No such file or directory" in refused.stderr
+        assert "vhostcomm serve" in refused.stderr
+
+
+def test_several_guests_need_a_name(tmp_path: Path) -> None:
+    with controlled(tmp_path, "--sock", tmp_path / "two"):
+        refused = ask(tmp_path, "shutdown")
+        assert refused.returncode == 2
+        assert "name one of the guests: nas, two" in refused.stderr
+
+
+def test_following(tmp_path: Path) -> None:
+    environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
+    with (
+        controlled(tmp_path) as (daemon, _),
+        subprocess.Popen([*VHOSTCOMM, "guests", "--watch", "--json"], stdout=subprocess.PIPE, env=environment) as watch,
+        subprocess.Popen(
+            [*VHOSTCOMM, "events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        ) as events,
+    ):
+        assert watch.stdout
+        assert events.stdout
+        assert events.stderr
+        assert json.loads(watch.stdout.readline())[0]["state"] == "absent"
+        seen = b""
+        while b"ready" not in seen:
+            with answering(tmp_path / "nas", {}):
+                pass
+            seen += events.stdout.readline() + events.stdout.readline()
+        while json.loads(watch.stdout.readline())[0]["last_frame"] is None:
+            pass
+        daemon.stop()
+        assert b"the daemon" in events.stderr.read()
+        assert events.wait(20) == watch.wait(20) == 1

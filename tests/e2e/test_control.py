@@ -1,0 +1,75 @@
+"""A guest in a real QEMU, asked and told through the control surface."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.launched import Images, Launched
+from tests.serving import ENVIRONMENT, VHOSTCOMM
+
+
+def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A verb, with the patience that a guest in an emulator needs."""
+    environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(folder / "control")}
+    return subprocess.run(
+        [*VHOSTCOMM, *words], env=environment, timeout=100, capture_output=True, text=True, check=False
+    )
+
+
+def launched(folder: Path, images: Images, **parameters: object) -> Launched:
+    return Launched(folder, *images.direct(**parameters), "--control", str(folder / "control"))
+
+
+def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images) as run:
+        early = ask(tmp_path, "info")
+        if early.returncode == 1 and "no daemon" not in early.stderr:
+            assert "QEMU is" in early.stderr  # it names what is missing
+        run.ready()
+        told = ask(tmp_path, "info", "--json", "--timeout", "60")
+        found = json.loads(told.stdout)
+        assert (found["state"], found["information"]["http_port"]) == ("ready", 5000)
+        # It has no network, and that is what is said of it.
+        assert (told.returncode, found["problem"]) == (1, "the guest has asked, but has no address yet")
+        assert int(found["uptime"]) >= 0
+        assert ask(tmp_path, "freeze", "--timeout", "60").returncode == 0
+        run.console.says("vchannel: request 14 fs_freeze")
+        assert ask(tmp_path, "thaw").returncode == 0
+        run.console.says("vchannel: request 15 fs_unfreeze")
+        gone = ask(tmp_path, "shutdown", "--wait", "90")
+        assert gone.returncode == 0, gone.stderr
+        assert "gone" in gone.stdout
+        run.console.says("reboot: Power down")
+        assert "control: vhostcomm/" in run.event("stop asked for")["by"]
+        assert run.event("QEMU ended")["kind"] == "powered-off"
+        assert run.ends() == 0
+    run.console.kept_to_the_protocol()
+    assert {each.name for each in tmp_path.iterdir()} == {"console"}
+
+
+def test_a_reboot(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images) as run:
+        run.ready()
+        rebooted = ask(tmp_path, "reboot", "--timeout", "60")
+        assert rebooted.returncode == 0, rebooted.stderr
+        assert "inferred" in rebooted.stderr
+        run.event("machine reset")
+        run.ready()
+        assert json.loads(ask(tmp_path, "guests", "--json").stdout)[0]["state"] == "ready"
+    run.console.kept_to_the_protocol()
+
+
+def test_over_http_alone(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images) as run:
+        run.ready()
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(tmp_path / "control")), base_url="http://x", timeout=100
+        ) as http:
+            assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
+            done = http.post("/guests/vdsm/shutdown", json={"wait": 90})
+        assert (done.status_code, done.json()["gone"]) == (200, True), done.text
+        assert run.ends() == 0
