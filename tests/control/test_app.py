@@ -75,6 +75,12 @@ def test_every_outcome_of_a_call(tmp_path: Path) -> None:
         assert [int(each) for each in guest.asked] == [2, 5, 10, 11, 77]
 
 
+def test_the_command_that_is_0(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {0: b""}):
+        for command in "test", "0", 0:
+            assert post(http, "/guests/nas/call", command=command)[1]["command"]["name"] == "test"
+
+
 @pytest.mark.parametrize(
     ("answer", "text", "problem"),
     [
