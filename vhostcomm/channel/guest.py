@@ -23,6 +23,7 @@ from vchannel import (
 )
 from vhostcomm.address import Address
 from vhostcomm.answers import EMPTY, answers, prepare
+from vhostcomm.channel.trace import Trace
 from vhostcomm.identity import GuestIdentity, HostIdentity
 from vhostcomm.logs import Log
 
@@ -126,6 +127,7 @@ class Guest:
     frozen_until: float | None = None
     """When its file systems are thawed by us, if they are frozen by us."""
     throttled: int = 0
+    trace: Trace | None = field(default=None, repr=False)
     answers: dict[Command, bytes] = field(init=False)
     _asked_since_boot: bool = field(default=False, init=False)
     _told: dict[int, bytes] = field(factory=dict, init=False)

@@ -87,7 +87,7 @@ class Session:
         self._sock = sock
         self._service = service
         self._connection = Connection(Role.HOST)
-        self._tap = Tap.of(guest.log, recording)
+        self._tap = Tap.of(guest.log, recording, guest.trace)
         self._rest = b""  # of a frame that was cut by a deadline: must go out before any other
         self._rate = service.frame_rate * FRAME_SIZE  # bytes a second
         self._budget = self._rate * BURST

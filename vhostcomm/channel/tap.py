@@ -24,6 +24,7 @@ from vchannel import (
 from vhostcomm import __version__
 from vhostcomm.capture import CaptureHeader, Direction, Origin, Record, Recorder, format_header, format_record
 from vhostcomm.capture.show import tell
+from vhostcomm.channel.trace import Trace
 from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
 from vhostcomm.sink import Sink, write_all
@@ -122,16 +123,19 @@ class Tap:
     log: Log | None
     recording: Recording | None
     recorder: Recorder
+    trace: Trace | None
 
     @classmethod
-    def of(cls, log: Log, recording: Recording | None) -> Tap | None:
+    def of(cls, log: Log, recording: Recording | None, trace: Trace | None) -> Tap | None:
         debug = log if log.is_enabled_for(10) else None
-        return cls(debug, recording, Recorder(Role.HOST)) if debug or recording else None
+        return cls(debug, recording, Recorder(Role.HOST), trace) if debug or recording or trace else None
 
     def received(self, event: Event) -> None:
         if self.recording:
             for record in self.recorder.received(self.recording.now(), event):
                 self.recording.put(record)
+        if self.trace:
+            self.trace.received(event)
         if self.log:
             match event:
                 case Request() | Response() | UnsolicitedResponse():
@@ -150,6 +154,9 @@ class Tap:
             for place in range(0, len(raw), 4096):
                 for record in self.recorder.sent(now, raw[place : place + 4096]):
                     self.recording.put(record)
+        if self.trace:
+            for place in range(0, len(raw), 4096):
+                self.trace.sent(raw[place : place + 4096])
         if self.log:
             for place in range(0, len(raw), 4096):
                 self.log.debug("frame", what=tell(raw[place : place + 4096], Direction.TO_GUEST))
