@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +150,47 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
     path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
     check_path(path)
     return Listen(path)
+
+
+def parse_api(text: object) -> Listen | ListenTcp:
+    """Read where an API listens: ``HOST:PORT``, ``tcp:HOST:PORT``, ``unix:/PATH`` or ``/PATH``.
+
+    Without a host it is every address of this machine.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    place = given.removeprefix("unix:")
+    if place.startswith("/"):
+        check_path(Path(place))
+        return Listen(Path(place))
+    if place != given:
+        raise ValueError("a unix socket is given by its absolute path")
+    place = given.removeprefix("tcp:")
+    if place.startswith(":"):
+        return _tcp(("[::]" if _has_ipv6() else "0.0.0.0") + place)  # noqa: S104 - what was asked for
+    return _tcp(place)
+
+
+def _has_ipv6() -> bool:
+    """Whether `::` can be bound, which takes IPv4 too then."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def api(text: object) -> str:
+    """Check where an API listens, see `parse_api`; the text stays as it is.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    parse_api(text)
+    return str(text)
 
 
 def check_path(path: Path) -> None:

@@ -14,7 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from vhostcomm import values
-from vhostcomm.address import Address, Sock, control
+from vhostcomm.address import Address, Sock, api, control
 from vhostcomm.identity import GuestIdentity, HostIdentity, derived_uuid, setting
 
 _BIG: Final = 2**31 - 1
@@ -66,6 +66,15 @@ class Service:
         "64M",
         "record-limit",
         "SIZE",
+    )
+    qemu_host_api: str = setting(
+        "",
+        api,
+        "Also serve the HTTP API of qemu-host, on HOST:PORT or the path of a unix socket; of one guest, and for "
+        "everybody who gets there: it can switch the guest off.",
+        "/run/vhostcomm/qemu-host.sock",
+        "qemu-host-api",
+        "ADDRESS",
     )
     log_level: str = setting(
         "info",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,13 +16,16 @@ from attrs import define, field
 
 from vchannel import Command, Response
 from vhostcomm import values
-from vhostcomm.address import Connect, Listen, Sock, runtime_directory
+from vhostcomm.address import Connect, Listen, Sock, parse_api, runtime_directory
+from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
-from vhostcomm.channel.sockets import group_id, make_folder
+from vhostcomm.channel.sockets import group_id, listening, make_folder
+from vhostcomm.channel.trace import Trace
 from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.control.host import Listener
+from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.control.surface import Surface
 from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError, VhostcommError
@@ -57,9 +61,21 @@ class Daemon:
         config: what to serve.
         log: where to tell.
         reload: reads the configuration again, for SIGHUP; None if it can't change.
+        trace: is shown every frame.
+        api_timeout: seconds that a guest has to answer qemu-host's API where the request doesn't say.
     """
 
-    def __init__(self, config: Config, log: Log, reload: Reload | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        reload: Reload | None = None,
+        *,
+        trace: Trace | None = None,
+        api_timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._trace = trace
+        self._api_timeout = api_timeout
         self._config = config
         self._log = log
         self._reload = reload
@@ -95,12 +111,20 @@ class Daemon:
             folders = [cleanup.enter_context(WatchedFolder(folder)) for folder in self._config.watch]
             cleanup.enter_context(self._surface.listening())
             opened = self._open_all(self._config.guests)
+            try:
+                api = self._open_api(cleanup)
+            except BaseException:
+                for _, port in opened:
+                    port.close()
+                raise
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for config, port in opened:
                     self._start(config, port)
                 for folder in folders:
                     nursery.start_soon(self._watch, folder)
+                if api:
+                    nursery.start_soon(QemuHostApi(self._ask_only_guest, self._log, self._api_timeout).serve, [api])
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._served), pid=os.getpid())
                 self._warn()
@@ -154,6 +178,20 @@ class Daemon:
         if name not in self._served:
             raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self._served) or 'none'}")
         return await self._served[name].port.call(command, data, timeout=timeout, by=by)
+
+    def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
+        service = self._config.service
+        if not service.qemu_host_api:
+            return None
+        address = parse_api(service.qemu_host_api)
+        if isinstance(address, Listen):
+            self._make_runtime_directory(address.path.parent)
+        return cleanup.enter_context(listening(address, service.socket_mode, group_id(service.socket_group)))
+
+    async def _ask_only_guest(self, command: Command, timeout: float) -> bytes:
+        for served in self._served.values():
+            return (await served.port.call(command, timeout=timeout)).data
+        raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:
         """End every port: no more connections, answer what was asked, close. Bounded in time."""
@@ -231,7 +269,7 @@ class Daemon:
 
     def _port(self, config: GuestConfig) -> Port:
         log = self._log.bind(guest=config.name)
-        guest = Guest(config.name, config.address, self._config.host, config.identity, log)
+        guest = Guest(config.name, config.address, self._config.host, config.identity, log, trace=self._trace)
         guest.listeners.append(self._on_guest)
         return Port(guest, self._config.service)
 

@@ -113,6 +113,11 @@ def load(
             f"{service_sources['record']}: {service.record!r} is one file, and a recording is of one guest; "
             "for several put {guest} into its name"
         )
+    if service.qemu_host_api and (len(guests) != 1 or folders):
+        raise ConfigError(
+            f"{service_sources['qemu_host_api']}: qemu-host's API is of one guest, and there are "
+            f"{'watched folders' if folders else len(guests)}: serve that guest alone, by a process of its own"
+        )
     return Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers)
 
 

@@ -19,9 +19,6 @@ from vhostcomm.logs import Log
 SHUTDOWN_TIMEOUT: Final = 1.0
 """Seconds that requests in flight get at the end."""
 
-READ_TIMEOUT: Final = 30
-"""Seconds that a client may take to send a request."""
-
 SEND_TIMEOUT: Final = 10.0
 """Seconds that a client may leave an answer unread before its connection is closed."""
 
@@ -63,7 +60,6 @@ async def serve_app(
     while a client doesn't read.
     """
     config = Config()
-    config.read_timeout = READ_TIMEOUT
     config.accesslog = config.errorlog = None
     config.include_server_header = False
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")

@@ -1,0 +1,76 @@
+"""Flags as Go's programs take them: -x=v, -x v, --x=v, -x."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from vhostcomm.errors import UsageError
+
+_TRUE: Final = {"1", "t", "T", "true", "TRUE", "True"}
+_FALSE: Final = {"0", "f", "F", "false", "FALSE", "False"}
+
+
+@frozen
+class Flag:
+    """One flag: how its value is read (raises `ValueError` with the reason), what help says of it, its default."""
+
+    parse: Callable[[str], Any]
+    help: str
+    default: str = ""
+    group: str = ""
+
+
+def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, Any], list[str]]:
+    """Read a command line; returns the values of the flags given, and what is left behind the last of them.
+
+    Raises:
+        UsageError: an unknown flag, a value missing or wrong.
+    """
+    given: dict[str, Any] = {}
+    place = 0
+    while place < len(words):
+        word = words[place]
+        if word == "--":
+            return given, list(words[place + 1 :])
+        if len(word) < 2 or word[0] != "-":
+            break
+        place += 1
+        name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
+        flag = flags.get(name)
+        if flag is None:
+            raise UsageError(f"unknown flag {word.partition('=')[0]}; -help lists those there are")
+        if not equals:
+            if flag.parse is boolean:
+                value = "true"
+            elif place == len(words):
+                raise UsageError(f"{word} wants a value: {word}=VALUE")
+            else:
+                value = words[place]
+                place += 1
+        try:
+            given[name] = flag.parse(value)
+        except ValueError as error:
+            raise UsageError(f"-{name} is {value!a}: {error}") from None
+    return given, list(words[place:])
+
+
+def boolean(text: str) -> bool:
+    if text not in _TRUE | _FALSE:
+        raise ValueError("it is true or false")
+    return text in _TRUE
+
+
+def integer(text: str) -> int:
+    """A whole number of 64 bits as Go writes them: decimal, 0x…, 0o… or 0…, 0b…."""
+    octal = re.fullmatch(r"([+-]?)0([0-7]+)", text)
+    try:
+        value = int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)
+    except ValueError:
+        raise ValueError("not a whole number") from None
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("more than 64 bits")
+    return value

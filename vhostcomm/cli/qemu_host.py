@@ -1,0 +1,118 @@
+"""`qemu-host`: takes the place of the tool of that name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from vchannel import Command, HostCommand
+from vhostcomm.cli.goflags import parse
+from vhostcomm.cli.output import print_error, print_line
+from vhostcomm.cli.qemu_host_flags import FLAGS, config_of, help_text
+from vhostcomm.cli.serve import first_error
+from vhostcomm.config import Config
+from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT
+from vhostcomm.errors import VhostcommError
+from vhostcomm.logs import FLUSH_TIMEOUT, Log, start_log
+
+if TYPE_CHECKING:
+    import trio
+
+SCRIPT: Final = "print.sh"
+
+STARTS_IT: Final = {
+    HostCommand.GUEST_SERIAL,
+    HostCommand.GUEST_UUID,
+    HostCommand.CLUSTER_UUID,
+    HostCommand.HOST_SERIAL,
+}
+"""What a guest asks on its way up."""
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        given, rest = parse(sys.argv[1:], FLAGS)
+        if given.get("help") or given.get("h"):
+            print_line(help_text().rstrip())
+            sys.exit(0)
+        config = config_of(given)
+        if rest:
+            print_error(f"qemu-host: not a flag, ignored with all behind it: {rest[0]!a}")
+        _serve(config, float(given.get("timeout", DEFAULT_TIMEOUT)))
+    except VhostcommError as error:
+        print_error(f"qemu-host: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _serve(config: Config, timeout: float) -> None:
+    import trio
+
+    from vhostcomm.daemon import Daemon
+    from vhostcomm.trace import LineTrace
+
+    log, errors = start_log("warning", "console", sys.stderr)
+    script = PrintScript(sys.argv[0], log)
+    trace = LineTrace(sys.stdout.fileno(), log, script.asked)
+    daemon = Daemon(config, log, trace=trace, api_timeout=timeout)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            script.nursery = nursery
+            await daemon.run_with_signals()
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(run)
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
+    finally:
+        trace.sink.close(FLUSH_TIMEOUT)
+        errors.close(FLUSH_TIMEOUT)
+
+
+def _beside(program: str) -> Path | None:
+    """The script beside the program: where it was called, or where that leads to."""
+    called = Path(program).absolute()
+    for place in (called, called.resolve()):
+        script = place.with_name(SCRIPT)
+        if script.is_file():
+            return script
+    return None
+
+
+class PrintScript:
+    """Runs the script beside a program once for each boot of the guest, in the background."""
+
+    def __init__(self, program: str, log: Log) -> None:
+        self.nursery: trio.Nursery | None = None
+        self._program = program
+        self._log = log
+        self._armed = True
+
+    def asked(self, command: Command) -> None:
+        """The guest asks or tells something."""
+        if command is HostCommand.GUEST_POWER:
+            self._armed = True
+        elif self._armed and command in STARTS_IT and self.nursery:
+            self._armed = False
+            if path := _beside(self._program):
+                self.nursery.start_soon(self._run, path)
+
+    async def _run(self, path: Path) -> None:
+        import trio
+
+        words = [str(path)] if os.access(path, os.X_OK) else ["/bin/sh", str(path)]
+        try:
+            done = await trio.run_process(words, stdin=subprocess.DEVNULL, check=False)
+        except OSError as error:
+            self._log.error("the script can't be run", script=str(path), why=error.strerror)
+        else:
+            if done.returncode:
+                self._log.error("the script failed", script=str(path), status=done.returncode)

@@ -1,0 +1,234 @@
+"""The HTTP API of qemu-host, as the scripts made for it expect it.
+
+============================== ==========================================================
+``/read?command=N[&timeout=S]`` asks the guest N and waits for its answer
+``/write?command=N``            the same without waiting
+anything else                   the error ``No command specified``
+============================== ==========================================================
+
+With any method. A success is 200, every failure 500. Scripts cut the body as text, so its spaces and
+the order of its keys matter as much as the JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import trio
+
+from vchannel import Command, GuestCommand, MisuseError, PayloadError, decode_json, decode_text
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.control.server import serve_app
+from vhostcomm.logs import Log
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds for an answer where a request doesn't say."""
+
+WRITE_LOOK: Final = 0.05
+"""Seconds that a write without waiting does wait, to tell of what fails at once."""
+
+AGAIN: Final = 1.0
+"""Seconds before the API is served again after an error of its own."""
+
+Ask = Callable[[Command, float], Awaitable[bytes]]
+"""Asks the guest a command, with a timeout in seconds; returns its data or raises `CallError`."""
+
+_NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
+_MOST: Final = 2**31 - 1
+
+# Legal in JSON as they are, and trouble on a terminal: controls, and marks that turn text round.
+_HIDDEN: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class FailureError(Exception):
+    """A request that fails; the message is the body's."""
+
+
+def success(data: str) -> bytes:
+    """The body of a success. `data` is JSON."""
+    return f'{{"status": "success", "data": {data}, "message": null}}'.encode()
+
+
+def failure(message: str) -> bytes:
+    return f'{{"status": "error", "message": {quoted(message)}, "data": null}}'.encode()
+
+
+def quoted(text: str) -> str:
+    """Text as a JSON string, with nothing in it that a terminal would heed."""
+    return _visible(json.dumps(text.encode(errors="replace").decode(), ensure_ascii=False))
+
+
+def embedded(data: bytes) -> str:
+    """A guest's answer as JSON: as it is if it is JSON, else a string."""
+    text = decode_text(data)
+    try:
+        decode_json(data)
+    except PayloadError:
+        return quoted(text)
+    # What is hidden can only stand in a string of it: nothing else has room for more than spaces.
+    return _visible(text)
+
+
+def _visible(encoded: str) -> str:
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
+
+
+class QemuHostApi:
+    """The application.
+
+    Args:
+        ask: asks the guest.
+        log: where is told what the few messages of the API can't.
+        timeout: seconds for an answer where a request doesn't say.
+    """
+
+    def __init__(self, ask: Ask, log: Log, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._ask = ask
+        self._log = log
+        self._timeout = timeout
+
+    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+        """Serve until cancelled; an error of its own costs a second. The listeners stay the caller's."""
+        # In a thread, since guests are being answered by now.
+        for module in ("hypercorn.trio", "starlette.requests", "starlette.responses"):
+            await trio.to_thread.run_sync(importlib.import_module, module)
+        while True:
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    await serve_app(self, listeners, self._log)
+            except Exception:  # noqa: BLE001 - whatever a client brings about, guests are served on
+                self._log.exception("internal error in the API, it is served again; please report it")
+            await trio.sleep(AGAIN)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        from starlette.requests import Request
+        from starlette.responses import Response
+
+        match scope["type"]:
+            case "lifespan":
+                await _live(receive, send)
+                return
+            case "websocket":
+                await send({"type": "websocket.close"})
+                return
+            case _:
+                pass
+        query = Request(scope).query_params
+        try:
+            body, status = success(await self._answer(scope["path"], query.getlist, receive)), 200
+        except FailureError as error:
+            body, status = failure(str(error)), 500
+        except Exception:  # noqa: BLE001 - one request's, not the server's
+            self._log.exception("internal error in answering a request; please report it")
+            body, status = failure("Internal error"), 500
+        await Response(body, status, media_type="application/json")(scope, receive, send)
+
+    async def _answer(self, path: str, values: Callable[[str], list[str]], receive: Receive) -> str:
+        """The JSON of the answer's data."""
+        if path not in ("/read", "/write") or not (given := values("command")) or not given[0]:
+            raise FailureError("No command specified")
+        number = _number(given[0], 0, "command")
+        seconds = self._timeout
+        if path == "/read" and (wanted := values("timeout")) and wanted[0]:
+            seconds = float(_number(wanted[0], 1, "timeout"))
+        if path == "/write":
+            await self._write(number)
+            return "null"
+        data = await self._while_wanted(number, seconds, receive)
+        if not decode_text(data):
+            if number == GuestCommand.POWEROFF:
+                return "null"
+            raise FailureError(f"Received no data for command {number}")
+        return embedded(data)
+
+    async def _while_wanted(self, number: int, seconds: float, receive: Receive) -> bytes:
+        """Ask, and wait for the answer as long as the client does."""
+        data: bytes | None = None
+        failed: FailureError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+            try:
+                data = await self._read(number, seconds)
+            except FailureError as error:
+                failed = error
+            nursery.cancel_scope.cancel()
+        if data is None:
+            raise failed or FailureError(f"Received no data for command {number}")
+        return data
+
+    async def _read(self, number: int, seconds: float) -> bytes:
+        try:
+            return await self._ask(_command(number), seconds)
+        except MisuseError as error:
+            self._log.error("not asked", command=number, why=str(error))
+            raise FailureError(f"Failed sending command {number} to guest") from None
+        except CallError as error:
+            self._log.error("no answer", command=number, why=str(error))
+            raise FailureError(_message(error.outcome, number)) from None
+
+    async def _write(self, number: int) -> None:
+        failed: FailureError | None = None
+        done = trio.Event()
+
+        async def ask() -> None:
+            nonlocal failed
+            try:
+                await self._read(number, self._timeout)
+            except FailureError as error:
+                failed = error
+            done.set()
+
+        self._nursery.start_soon(ask)
+        with trio.move_on_after(WRITE_LOOK):
+            await done.wait()
+        if failed:
+            raise failed
+
+
+def _number(text: str, least: int, what: str) -> int:
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= _MOST:
+        raise FailureError(f"Failed to parse {what}: {text}")
+    return int(text)
+
+
+def _command(number: int) -> Command:
+    try:
+        return GuestCommand(number)
+    except ValueError:
+        return number
+
+
+def _message(outcome: Outcome, number: int) -> str:
+    match outcome:
+        case Outcome.NOT_CONNECTED | Outcome.NOT_READY:
+            return "No connection to guest"
+        case Outcome.TIMED_OUT:
+            return f"Timeout while reading command {number} from guest"
+        case Outcome.LOST:
+            return f"Received no data for command {number}"
+        case Outcome.BUSY:
+            return f"Failed sending command {number} to guest"
+    assert_never(outcome)
+
+
+async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message: Any = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
