@@ -1,0 +1,160 @@
+"""A real `qemu-host` in a process of its own, its two sockets, and guests that answer."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, fake_guest, until
+from vchannel import NEED_DATA, HostCommand, Request
+
+QEMU_HOST: Final = Path(sys.executable).with_name("qemu-host")
+
+Answerer = Callable[[Request], bytes | None]
+
+
+class QemuHost:
+    """`qemu-host` on two unix sockets in a folder. Leaving the context stops it and checks that it ends well.
+
+    Args:
+        folder: for its sockets and its output.
+        words: more flags.
+        program: what to run; a link to it has a folder of its own.
+        shell: a command before it, such as "ulimit -n 64".
+        stdout: where its trace goes; a file by default.
+    """
+
+    def __init__(
+        self, folder: Path, *words: str, program: Path = QEMU_HOST, shell: str = "", stdout: Any = None
+    ) -> None:
+        self.sock, self.api = folder / "guest.sock", folder / "api.sock"
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        self._stdout = stdout
+        self.command = [str(program), f"-addr=unix:{self.sock}", "-api", str(self.api), *words]
+        if shell:
+            self.command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *self.command]
+
+    def __enter__(self) -> Self:
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(self.command, stdout=self._stdout or out, stderr=err, env=ENVIRONMENT)
+        until(lambda: listens(self.api) or self.process.poll() is not None, "its sockets")  # the API's is the second
+        assert self.process.poll() is None, self.errors
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = self.stop()
+        if kind is None:
+            assert code == 0, self.errors
+            assert "internal error" not in self.errors
+            assert "Traceback" not in self.errors
+            assert not self.sock.exists()
+            assert not self.api.exists()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                self.process.wait()
+
+    @property
+    def trace(self) -> list[str]:
+        """The lines on its standard output."""
+        return self._out.read_text().split("\n")[:-1]
+
+    @property
+    def errors(self) -> str:
+        return self._err.read_text()
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """A request's status and body."""
+        return request(self.api, path, method)
+
+
+def listens(where: Path | int) -> bool:
+    """Whether somebody listens at a path, or at a port of this machine."""
+    with socket.socket(socket.AF_UNIX if isinstance(where, Path) else socket.AF_INET) as trial:
+        trial.setblocking(isinstance(where, int))
+        return trial.connect_ex(str(where) if isinstance(where, Path) else ("127.0.0.1", where)) == 0
+
+
+def request(where: Path, path: str, method: str = "GET") -> tuple[int, str]:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(where)), timeout=100) as client:
+        got = client.request(method, f"http://localhost{path}")
+    assert got.headers["content-type"] == "application/json"
+    return got.status_code, got.text
+
+
+def ok(data: str) -> tuple[int, str]:
+    return 200, f'{{"status": "success", "data": {data}, "message": null}}'
+
+
+def error(message: str) -> tuple[int, str]:
+    return 500, f'{{"status": "error", "message": "{message}", "data": null}}'
+
+
+@contextmanager
+def answering(where: Path | tuple[str, int], answer: Answerer) -> Iterator[FakeGuest]:
+    """A guest that is up and answers in a thread; None is no answer."""
+    with fake_guest(where) as guest:
+        guest.serial()
+        thread = threading.Thread(target=_answer, args=(guest, answer))
+        thread.start()
+        try:
+            yield guest
+        finally:
+            guest.sock.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+
+
+def _answer(guest: FakeGuest, answer: Answerer) -> None:
+    while True:
+        while (event := guest.connection.next_event()) is not NEED_DATA:
+            if isinstance(event, Request) and (data := answer(event)) is not None:
+                guest.sock.sendall(guest.connection.send(event.reply(data)))
+        try:
+            data = guest.sock.recv(65536)
+        except OSError:
+            return
+        if not data:
+            return
+        guest.connection.receive_data(data)
+
+
+def next_request(guest: FakeGuest) -> Request:
+    """What the guest is asked next."""
+    while True:
+        while (event := guest.connection.next_event()) is not NEED_DATA:
+            if isinstance(event, Request):
+                return event
+        guest.connection.receive_data(guest.sock.recv(65536))
+
+
+@contextmanager
+def asking(where: Path, path: str) -> Iterator[list[tuple[int, str]]]:
+    """A request in a thread; its answer is in the list after the context."""
+    found: list[tuple[int, str]] = []
+    thread = threading.Thread(target=lambda: found.append(request(where, path)))
+    thread.start()
+    yield found
+    thread.join(PATIENCE)
+    assert found
+
+
+SERIAL: Final = HostCommand.GUEST_SERIAL
+ZERO: Final = "0" * 13

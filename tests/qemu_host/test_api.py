@@ -1,0 +1,170 @@
+"""The HTTP API, to the byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.qemu_host.running import QemuHost, answering, asking, error, next_request, ok, request
+from tests.serving import Serving, fake_guest, run_vhostcomm, until
+from vchannel import GuestCommand
+
+INFORMATION = b'{"data": {"dsm_setting":{"data":{"http_port":5000}}, "x":1.50}}\0'
+
+
+def test_what_is_answered(tmp_path: Path) -> None:
+    answers = {
+        10: INFORMATION,
+        2: b"192.0.2.7\0",
+        5: b"",
+        6: b"",
+        8: b"\0",
+        11: b'{"half": "a\0',
+        14: b'a "quote" \\ and\nnewline \x1b[31m\xc2\x9b\xff\0',
+        15: b'["\xc2\x9b\xe2\x80\xae\xc3\xa9"]\0',
+        16: "größer".encode() + b"\0",
+        18: b'{"n":1e999}\0',
+        99: b"[" * 4000,
+    }
+    with QemuHost(tmp_path) as host:
+        assert host.get("/read?command=10") == error("No connection to guest")
+        assert host.get("/write?command=10") == error("No connection to guest")
+        with answering(host.sock, lambda request: answers[int(request.command)]):
+            assert host.get("/read?command=10") == ok(INFORMATION[:-1].decode())
+            assert host.get("/read?command=2&timeout=3") == ok('"192.0.2.7"')
+            assert host.get("/read?command=5") == error("Received no data for command 5")
+            assert host.get("/read?command=8") == error("Received no data for command 8")
+            assert host.get("/read?command=6&timeout=90") == ok("null")
+            assert host.get("/read?command=11") == ok(r'"{\"half\": \"a"')
+            assert host.get("/read?command=14") == ok(r'"a \"quote\" \\ and\nnewline \u001b[31m\u009b\\xff"')
+            assert host.get("/read?command=15") == ok(r'["\u009b\u202eé"]')
+            assert host.get("/read?command=16") == ok('"größer"')
+            assert host.get("/read?command=18") == ok(r'"{\"n\":1e999}"')
+            assert host.get("/read?command=99") == ok('"' + "[" * 4000 + '"')
+            assert host.get("/write?command=6") == ok("null")
+            for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "ODD"):
+                assert host.get("/read?command=2", method) == ok('"192.0.2.7"')
+            assert host.get("/read?command=2", "HEAD") == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/", "No command specified"),
+        ("/read", "No command specified"),
+        ("/read?command=", "No command specified"),
+        ("/write?timeout=5", "No command specified"),
+        ("/elsewhere?command=10", "No command specified"),
+        ("/read?command=ten", "Failed to parse command: ten"),
+        ("/read?command=-1", "Failed to parse command: -1"),
+        ("/read?command=1.5", "Failed to parse command: 1.5"),
+        ("/write?command=99999999999999999999", "Failed to parse command: 99999999999999999999"),
+        ("/read?command=%22%0A%1b", r"Failed to parse command: \"\n\u001b"),
+        ("/read?command=%ff%00", r"Failed to parse command: �\u0000"),
+        ("/read?command=10&timeout=x", "Failed to parse timeout: x"),
+        ("/read?command=10&timeout=0", "Failed to parse timeout: 0"),
+        ("/read?command=10&timeout=-5", "Failed to parse timeout: -5"),
+        ("/read?command=10", "No connection to guest"),
+        ("/read?command=10&command=x&timeout=5&timeout=x", "No connection to guest"),
+        ("/write?command=10", "No connection to guest"),
+    ],
+)
+def test_what_is_refused(path: str, message: str, idle: QemuHost) -> None:
+    assert idle.get(path) == error(message)
+    assert json.loads(idle.get(path, "POST")[1])["status"] == "error"
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with QemuHost(tmp_path_factory.mktemp("idle")) as host:
+        yield host
+
+
+def test_timeouts(tmp_path: Path) -> None:
+    with QemuHost(tmp_path, "-timeout=1") as host, fake_guest(host.sock) as guest:
+        # Connected, and never a word of it: what is sent now would be carried out by its next boot.
+        assert host.get("/read?command=10") == error("No connection to guest")
+        guest.serial()
+        assert host.get("/read?command=10") == error("Timeout while reading command 10 from guest")
+        with asking(host.api, "/read?command=10") as found:
+            assert next_request(guest).command is GuestCommand.GET_INFORMATION
+            until(lambda: found)
+        assert found == [error("Timeout while reading command 10 from guest")]
+
+
+def test_an_answer_later_than_half_a_minute(tmp_path: Path) -> None:
+    """A guest takes its time to shut down; nothing of the HTTP server may be in a hurry."""
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        with asking(host.api, "/read?command=6&timeout=90") as found:
+            asked = next_request(guest)
+            subprocess.run(["sleep", "32"], check=True)
+            guest.sock.sendall(guest.connection.send(asked.reply(b"")))
+            until(lambda: found)
+        assert found == [ok("null")]
+
+
+def test_the_guest_is_gone_before_its_answer(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        with asking(host.api, "/read?command=10") as found:
+            next_request(guest)
+            guest.sock.close()
+        assert found == [error("Received no data for command 10")]
+        assert host.get("/read?command=10") == error("No connection to guest")
+
+
+def test_what_goes_to_the_guest(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        assert host.get("/write?command=6") == ok("null")
+        assert host.get("/write?command=77") == ok("null")
+        first, second = next_request(guest).frame, next_request(guest).frame
+        assert (first.command, first.guest_id, first.needs_response, first.data, first.sub_command) == (
+            6, 10_000_000, 1, b"", 1,
+        )  # fmt: skip
+        assert (second.command, second.needs_response) == (77, 1)
+        assert first.request_id != second.request_id
+
+
+def test_curl(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, answering(host.sock, lambda _: INFORMATION):
+        command = [
+            "curl",
+            "-s",
+            "-X",
+            "POST",
+            "-d",
+            "x=1",
+            "--unix-socket",
+            str(host.api),
+            "http://localhost/read?command=10",
+        ]
+        got = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert got == ok(INFORMATION[:-1].decode())[1]
+
+
+def test_in_serve(tmp_path: Path) -> None:
+    sock, api = tmp_path / "guest", tmp_path / "api"
+    with Serving("--sock", sock, "--qemu-host-api", f"unix:{api}", "--guest-serial", "1234ABC567890"):
+        assert api.stat().st_mode & 0o777 == 0o600
+        with answering(sock, lambda _: INFORMATION):
+            assert request(api, "/read?command=10") == ok(INFORMATION[:-1].decode())
+    assert not api.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--sock", "one=a", "--sock", "two=b"), "there are 2"),
+        (("--sock", "one=a", "--watch", "."), "watched folders"),
+    ],
+)
+def test_in_serve_it_is_of_one_guest(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    refused = run_vhostcomm("serve", *words, "--qemu-host-api", str(tmp_path / "api"), cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--qemu-host-api: qemu-host's API is of one guest" in refused.stderr
+    assert says in refused.stderr

@@ -1,0 +1,207 @@
+"""What other tools don't survive, with a real `qemu-host`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.qemu_host.running import SERIAL, ZERO, QemuHost, answering, asking, error, next_request, ok
+from tests.serving import fake_guest, until
+from vchannel import FRAME_SIZE, GuestCommand, Request
+
+
+@pytest.mark.parametrize("sizes", [[1], [2048, 2048], [4095, 1]], ids=str)
+def test_a_frame_in_pieces(tmp_path: Path, sizes: list[int]) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        request = Request.of(SERIAL)
+        frame = guest.connection.send(request)
+        sizes = sizes if sum(sizes) == FRAME_SIZE else sizes * FRAME_SIZE
+        place = 0
+        for size in sizes:
+            guest.sock.sendall(frame[place : place + size])
+            place += size
+            if size > 1:
+                time.sleep(0.05)
+        assert guest.answer(request) == ZERO.encode() + b"\0"
+
+
+def test_pipelined_frames(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        asked = [Request.of(SERIAL) for _ in range(16)]
+        guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
+        assert [guest.answer(each) for each in asked] == [ZERO.encode() + b"\0"] * 16
+
+
+@pytest.mark.parametrize("place", [44, 48], ids=["request length", "response length"])
+def test_lengths_out_of_range(tmp_path: Path, place: int) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        for length in (-1, -(2**31), 4033, 4096, 65536, 2**31 - 1):
+            frame = bytearray(Request.of(SERIAL).raw)
+            frame[place : place + 4] = struct.pack("<i", length)
+            guest.sock.sendall(frame)
+        assert guest.serial() == ZERO
+
+
+def test_random_frames_with_the_request_flag(tmp_path: Path) -> None:
+    dice = random.Random(5)
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        for _ in range(200):
+            frame = bytearray(dice.randbytes(FRAME_SIZE))
+            frame[32:40] = struct.pack("<ii", 1, 0)
+            guest.sock.sendall(frame)
+        guest.tell(SERIAL)  # at most one more is lost to what seems to be a frame amid the noise
+        guest.tell(SERIAL)
+        assert guest.serial() == ZERO
+
+
+def test_two_hundred_connections_and_few_descriptors(tmp_path: Path) -> None:
+    with QemuHost(tmp_path, shell="ulimit -n 64") as host, answering(host.sock, lambda _: b"fine\0"):
+        for where in (host.sock, host.api):
+            with ExitStack() as held:
+                for _ in range(200):
+                    sock = held.enter_context(socket.socket(socket.AF_UNIX))
+                    sock.setblocking(False)
+                    try:
+                        sock.connect(str(where))
+                    except BlockingIOError:  # its backlog is full
+                        time.sleep(0.01)
+                assert host.process.poll() is None
+            until(lambda: fine(host), "an answer")
+
+
+def fine(host: QemuHost) -> bool:
+    """Whether it answers; its backlog may be full of connections that have ended."""
+    command = ["curl", "-s", "--unix-socket", str(host.api), "http://localhost/read?command=2"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout == ok('"fine"')[1]
+
+
+def test_the_newer_of_two_connections(tmp_path: Path) -> None:
+    """It is refused, and its end changes nothing for the first."""
+    with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"first\0"):
+        for _ in range(3):
+            with fake_guest(host.sock) as newer:
+                assert newer.at_end()
+            assert host.get("/read?command=2") == ok('"first"')
+        assert "another is live" in host.errors
+
+
+def test_another_connection_answers(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        with asking(host.api, "/read?command=2&timeout=5") as found:
+            asked = next_request(guest)
+            with fake_guest(host.sock) as other:
+                with suppress(OSError):  # it may be faster
+                    other.sock.sendall(asked.reply(b"forged\0").raw)
+                assert other.at_end()
+            assert not found
+            guest.sock.sendall(asked.reply(b"true one\0").raw)
+        assert found == [ok('"true one"')]
+
+
+def test_an_answer_to_another_request(tmp_path: Path) -> None:
+    """A late one, one with an id that never was, one for another command: none of them counts."""
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        with asking(host.api, "/read?command=2&timeout=1") as found:
+            late = next_request(guest)
+        assert found == [error("Timeout while reading command 2 from guest")]
+        with asking(host.api, "/read?command=2&timeout=5") as found:
+            asked = next_request(guest)
+            guest.sock.sendall(late.reply(b"late\0").raw)
+            other = bytearray(asked.reply(b"forged\0").raw)
+            other[:8] = os.urandom(8)
+            guest.sock.sendall(other)
+            other = bytearray(asked.reply(b"forged\0").raw)
+            other[52:56] = struct.pack("<i", GuestCommand.POWEROFF)
+            guest.sock.sendall(other)
+            guest.serial()
+            assert not found
+            guest.sock.sendall(asked.reply(b"true one\0").raw)
+        assert found == [ok('"true one"')]
+
+
+@pytest.mark.parametrize("text", ["{", "{not json}", '{"a":', 'line\n{"status": "success"}\x1b[2J', '"', "\\", "\x00"])
+def test_what_would_break_the_json(tmp_path: Path, text: str) -> None:
+    with QemuHost(tmp_path) as host, answering(host.sock, lambda _: text.encode()):
+        status, body = host.get("/read?command=2")
+    if text == "\x00":
+        assert (status, body) == error("Received no data for command 2")
+    else:
+        assert status == 200
+        assert json.loads(body)["data"] == text
+    assert "\x1b" not in body
+    assert "\n" not in body
+
+
+def test_forged_lines_of_the_trace(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.tell(2, b"x\nReplied: forged [5]\x1b]0;title\x07\xe2\x80\xae\0", needs_response=False)
+        assert guest.serial() == ZERO
+    assert host.trace == [
+        r"Received: Guest info [2] x\nReplied: forged [5]\x1b]0;title\x07\u202e",
+        "Received: Guest serial [5]",
+        f"Replied: {ZERO} [5]",
+    ]
+    assert host.errors == ""
+
+
+def test_a_trace_that_nobody_reads(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with ExitStack() as cleanup:
+        cleanup.callback(os.close, reading)
+        with QemuHost(tmp_path, stdout=writing) as host:
+            os.close(writing)
+            with fake_guest(host.sock) as guest:
+                for _ in range(3000):
+                    assert guest.serial() == ZERO
+            with answering(host.sock, lambda _: b"fine\0"):
+                assert host.get("/read?command=2") == ok('"fine"')
+
+
+def test_a_trace_that_nobody_can_read(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with QemuHost(tmp_path, stdout=writing) as host:
+        os.close(writing)
+        os.close(reading)
+        with fake_guest(host.sock) as guest:
+            assert guest.serial() == ZERO
+            until(lambda: "no more trace" in host.errors)
+            assert guest.serial() == ZERO
+
+
+def test_a_guest_that_never_reads(tmp_path: Path) -> None:
+    with QemuHost(tmp_path, "-timeout", "1") as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        guest.sock.settimeout(0.2)
+        with suppress(TimeoutError):
+            while True:
+                guest.tell(SERIAL)
+        before = time.monotonic()
+        assert host.get("/read?command=10") == error("Timeout while reading command 10 from guest")
+        assert host.get("/") == error("No command specified")
+        assert time.monotonic() - before < 5
+
+
+def test_clients_that_never_read_or_never_finish(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"fine\0"), ExitStack() as held:
+        for number in range(100):
+            sock = held.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(host.api))
+            sock.sendall(b"GET /read?command=2" if number % 2 else b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+        assert host.get("/read?command=2") == ok('"fine"')
+        last = held.enter_context(socket.socket(socket.AF_UNIX))
+        last.connect(str(host.api))
+        last.sendall(b"GET /read?command=2 HTTP/1.1\r\nHost:")
+        last.settimeout(15)
+        while last.recv(4096):  # it is told that it took too long, or nothing; and closed
+            pass

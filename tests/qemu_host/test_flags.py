@@ -1,0 +1,184 @@
+"""Its command line, and what a guest is told by it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.qemu_host.running import QEMU_HOST, QemuHost, error, listens
+from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, until
+from vchannel import HostCommand
+from vhostcomm.cli.goflags import integer
+from vhostcomm.cli.qemu_host_flags import FLAGS
+from vhostcomm.identity import derived_uuid
+
+ASKED = {
+    4: HostCommand.HOST_VERSION,
+    5: HostCommand.GUEST_SERIAL,
+    7: HostCommand.GUEST_CPU,
+    8: HostCommand.VMM_VERSION,
+    11: HostCommand.GUEST_UUID,
+    12: HostCommand.CLUSTER_UUID,
+    13: HostCommand.HOST_SERIAL,
+    14: HostCommand.HOST_MAC,
+    15: HostCommand.HOST_MODEL,
+    16: HostCommand.UPDATE_DEADLINE,
+}
+DEFAULTS = {
+    4: '{"buildnumber":69057,"smallfixnumber":0}',
+    5: "0000000000000",
+    7: '{"cpuinfo":"QEMU, Virtual CPU, X86_64, 1","vcpu_num":1}',
+    8: '{"id":"Virtualization","name":"Virtual Machine Manager","timestamp":1650802981,"version":"2.6.5-12202"}',
+    11: "d990d22a-e971-ef5f-a7b3-e6374e496b34",
+    12: "8b532c79-f207-3510-5067-79268f097d46",
+    13: "0000000000000",
+    14: "00:00:00:00:00:00",
+    15: "Virtualhost",
+    16: "9223372036854775807",
+}
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [QEMU_HOST, *words], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), {}),
+        (
+            ("-cpu=4", "-cpu_arch", "Some CPU,,", "--mac=02-11-32-AA-BB-CC", "--model", "Other"),
+            {7: '{"cpuinfo":"Some CPU,,, 4","vcpu_num":4}', 14: "02:11:32:aa:bb:cc", 15: "Other"},
+        ),
+        (
+            ("-hostsn=host567890abc", "-guestsn", "1234abc567890"),
+            {
+                5: "1234ABC567890",
+                13: "HOST567890ABC",
+                11: derived_uuid("g", "1234ABC567890"),
+                12: derived_uuid("h", "HOST567890ABC"),
+            },
+        ),
+        (
+            ("-build=72806", "-fixNumber", "3", "-version=2.7.0", "-ts", "1700000000"),
+            {
+                4: '{"buildnumber":72806,"smallfixnumber":3}',
+                8: '{"id":"Virtualization","name":"Virtual Machine Manager","timestamp":1700000000,"version":"2.7.0"}',
+            },
+        ),
+        (
+            ("-buildnumber=0x10", "-vmmversion", "9", "-vmmts=1650802981000", "-guestuuid", "6BA7B8109DAD11D180B400C04FD430C8"),
+            {
+                4: '{"buildnumber":16,"smallfixnumber":0}',
+                8: '{"id":"Virtualization","name":"Virtual Machine Manager","timestamp":1650802981000,"version":"9"}',
+                11: "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            },
+        ),
+        (
+            ("-guestsn=x", "-hostsn", "much-too-long-for-any-serial", "-mac=", "-cpu=0", "-guestuuid=mine"),
+            {
+                5: "X",
+                7: '{"cpuinfo":"QEMU, Virtual CPU, X86_64, 0","vcpu_num":0}',
+                11: "mine",
+                12: derived_uuid("h", "much-too-long-for-any-serial"),
+                13: "MUCH-TOO-LONG-FOR-ANY-SERIAL",
+                14: "",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_guest_is_told(tmp_path: Path, words: tuple[str, ...], told: dict[int, str]) -> None:
+    with QemuHost(tmp_path, *words) as host, fake_guest(host.sock) as guest:
+        answers = {number: guest.ask(command) for number, command in ASKED.items()}
+    assert answers == {number: text.encode() + b"\0" for number, text in (DEFAULTS | told).items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-nonsense"], "unknown flag -nonsense"),
+        (["--nonsense=1"], "unknown flag --nonsense"),
+        (["-cpu", "many"], "-cpu is 'many': not a whole number"),
+        (["-cpu", "99999999999999999999"], "more than 64 bits"),
+        (["-cpu"], "-cpu wants a value"),
+        (["-timeout=0"], "not a time in seconds"),
+        (["-addr", "nowhere"], "-addr is 'nowhere'"),
+        (["-addr=unix:relative"], "a unix socket is given by its absolute path"),
+        (["-api", "127.0.0.1:99999"], "-api is"),
+        (["-addr=/x", "-api=/x"], "two sockets are needed"),
+        (["-model", "x" * 5000], "an answer can't be made of these flags"),
+        (["-h=maybe"], "it is true or false"),
+    ],
+)
+def test_what_is_refused(words: list[str], says: str) -> None:
+    refused = run(*words)
+    assert refused.returncode == 2
+    assert says in refused.stderr
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize("word", ["-h", "-help", "--help", "-help=true"])
+def test_help(word: str) -> None:
+    told = run(word)
+    assert told.returncode == 0
+    assert not [name for name in FLAGS if name not in {"h", "help"} and f" -{name} " not in told.stdout]
+    assert max(map(len, told.stdout.splitlines())) <= 110
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("10", 10), ("-3", -3), ("0x1F", 31), ("010", 8), ("0b11", 3), ("1_000", 1000), ("0", 0)]
+)
+def test_numbers_as_go_reads_them(text: str, value: int) -> None:
+    assert integer(text) == value
+
+
+def test_tcp(tmp_path: Path) -> None:
+    with socket.socket() as one, socket.socket() as two:
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+        ports = [free.getsockname()[1] for free in (one, two)]
+    command = [str(QEMU_HOST), f"-addr=tcp:127.0.0.1:{ports[0]}", f"-api=:{ports[1]}", "some", "-thing"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: listens(ports[0]) and listens(ports[1]), "its ports")
+        until(lambda: _serial(ports[0]) == "0" * 13, "an answer")
+        got = subprocess.run(
+            ["curl", "-s", f"http://127.0.0.1:{ports[1]}/"], capture_output=True, text=True, check=True
+        )
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert got.stdout == error("No command specified")[1]
+    assert b"'some'" in errors
+
+
+def _serial(port: int) -> str:
+    with fake_guest(("127.0.0.1", port)) as guest:
+        try:
+            return guest.serial()
+        except (AssertionError, OSError):  # refused: what looked whether it listens isn't gone yet
+            return ""
+
+
+def test_stale_sockets_are_replaced_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("guest.sock", "api.sock"):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(tmp_path / name))
+    begin = time.monotonic()
+    with QemuHost(tmp_path) as host:
+        assert time.monotonic() - begin < 5
+        second = run("-addr", str(host.sock), "-api", str(tmp_path / "other"))
+        assert second.returncode == 1
+        assert "another process serves it already" in second.stderr
+    for flag, other in (("-addr", "-api"), ("-api", "-addr")):
+        (tmp_path / "file").write_text("precious")
+        refused = run(flag, str(tmp_path / "file"), other, str(tmp_path / "fine"))
+        assert refused.returncode == 1
+        assert "a file stands where the socket should be" in refused.stderr
+        assert (tmp_path / "file").read_text() == "precious"
+        assert not (tmp_path / "fine").exists()

@@ -1,0 +1,84 @@
+"""The script beside the program, and the trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.qemu_host.running import QEMU_HOST, QemuHost, answering
+from tests.serving import fake_guest, until
+from vchannel import HostCommand
+
+
+def beside(folder: Path, script: str, mode: int = 0o755) -> Path:
+    """The program in a folder of its own, with that script."""
+    program = folder / "qemu-host"
+    program.symlink_to(QEMU_HOST)
+    (folder / "print.sh").write_text(script)
+    (folder / "print.sh").chmod(mode)
+    return program
+
+
+@pytest.mark.parametrize("command", [5, 11, 12, 13])
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_it_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
+    told = tmp_path / "told"
+    program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\n", mode)
+
+    def runs() -> int:
+        return len(told.read_text().splitlines()) if told.exists() else 0
+
+    with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
+        for before in (HostCommand.HOST_VERSION, HostCommand.UPDATE_DEADLINE):
+            guest.ask(before)
+        assert runs() == 0
+        for each in (command, 5, 11, 12, 13):
+            guest.ask(HostCommand(each))
+        until(lambda: runs() == 1)
+        guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+        guest.ask(HostCommand.HOST_MAC)
+        assert runs() == 1
+        for each in (command, 5, 11, 12, 13):
+            guest.ask(HostCommand(each))
+        until(lambda: runs() == 2)
+
+
+def test_it_is_in_the_background(tmp_path: Path) -> None:
+    """And its end, or that there is none, holds nothing up: not even the end of the program."""
+    program = beside(tmp_path, "#!/bin/sh\necho begun\nexec sleep 1000\n")
+    with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        until(lambda: "begun" in host.trace)
+        assert guest.serial() == "0" * 13
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\nexit 3\n", "#!/no/such/thing\n"])
+def test_it_fails(tmp_path: Path, script: str) -> None:
+    program = beside(tmp_path, script)
+    with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        until(lambda: "print.sh" in host.errors)
+        assert guest.serial() == "0" * 13
+
+
+def test_the_trace(tmp_path: Path) -> None:
+    with QemuHost(tmp_path, "-guestsn=1234abc567890") as host:
+        with answering(host.sock, lambda _: b'{"data":{}}\0') as guest:
+            host.get("/read?command=10")
+            host.get("/write?command=6")
+        with fake_guest(host.sock) as guest:
+            guest.tell(HostCommand.GUEST_TIMESTAMP, b"1648798789\0", needs_response=False)
+            guest.ask(99)
+    lines = [
+        "Received: Guest serial [5]",
+        "Replied: 1234ABC567890 [5]",
+        "Request: Get information [10]",
+        'Received: Get information [10] {"data":{}}',
+        "Request: Poweroff [6]",
+        'Received: Poweroff [6] {"data":{}}',
+        "Received: Guest timestamp [17] 1648798789",
+        "Received: Unknown [99]",
+        "Replied: [99]",
+    ]
+    assert host.trace == lines
