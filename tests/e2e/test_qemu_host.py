@@ -1,0 +1,78 @@
+"""A container's scripts, as they are, with `qemu-host` and a real guest."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
+from tests.qemu_host.running import QEMU_HOST, QemuHost
+from tests.serving import ENVIRONMENT, until
+
+POLL = """\
+#!/usr/bin/env bash
+# Beside the program: asks until the guest tells where its web page is, and writes that down.
+set -eu
+cd "$(dirname "$0")"
+while true; do
+    sleep 0.5
+    json=$(curl -m 20 -sS --unix-socket api.sock 'http://localhost/read?command=10') || continue
+    if [[ $(jq -r .status <<<"$json") != success ]]; then
+        message=${json##*message\\": \\"}
+        echo "not yet: ${message%%\\"*}"
+        continue
+    fi
+    port=$(jq -r '.data.data.dsm_setting.data.http_port' <<<"$json")
+    ip=$(jq -r '.data.data.ip.data[] | select(.name=="eth0" and has("ip")).ip' <<<"$json")
+    [[ $port != null && -n $ip ]] || continue
+    echo "http://$ip:$port" >address
+    exit 0
+done
+"""
+
+STOP = """\
+#!/usr/bin/env bash
+# Shuts the guest down and waits for QEMU.
+set -eu
+cd "$(dirname "$0")"
+json=$(curl -sk -m 92 --unix-socket api.sock 'http://localhost/read?command=6&timeout=90')
+if [[ $(jq -r .status <<<"$json") != success ]]; then
+    message=${json##*message\\": \\"}
+    echo "not stopped: ${message%%\\"*}"
+    exit 1
+fi
+for _ in {1..105}; do
+    kill -0 "$1" 2>/dev/null || exit 0
+    sleep 1
+done
+exit 2
+"""
+
+
+def test_a_containers_scripts(tmp_path: Path, images: Images) -> None:
+    for name, text in (("print.sh", POLL), ("stop.sh", STOP)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "qemu-host").symlink_to(QEMU_HOST)
+    console = Console(tmp_path / "console")
+    with QemuHost(tmp_path, "-guestsn=1234abc567890", program=tmp_path / "qemu-host") as host:
+        words = images.direct()
+        words[words.index("--net") + 1] = "user"
+        command = command_of(*words, "--sock", str(host.sock), "--serial-console", str(console.path))
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu:
+            try:
+                assert "1234ABC567890" in console.says("vchannel: answer 5 guest_serial")
+                console.says("vchannel: ready")
+                until((tmp_path / "address").exists, "the guest's address")
+                address = (tmp_path / "address").read_text()
+                stop = subprocess.Popen([tmp_path / "stop.sh", str(qemu.pid)], env=ENVIRONMENT, stdout=subprocess.PIPE)
+                assert qemu.wait(BOOT_PATIENCE) == 0
+                told, _ = stop.communicate(timeout=BOOT_PATIENCE)
+                assert (stop.returncode, told) == (0, b"")
+            finally:
+                qemu.kill()
+    assert address.startswith("http://")
+    assert address.strip().endswith(":5000")
+    console.says("vchannel: request 6 poweroff")
+    console.kept_to_the_protocol()
+    assert "Request: Poweroff [6]" in host.trace
