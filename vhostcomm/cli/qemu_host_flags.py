@@ -148,7 +148,7 @@ def config_of(given: dict[str, Any]) -> Config:
     return Config(
         host,
         (GuestConfig(NAME, parse_api(address), guest),),
-        Service(qemu_host_api=value("api"), log_level="warning"),
+        Service(qemu_host_api=value("api"), control="none", log_level="warning"),
     )
 
 
