@@ -67,6 +67,7 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/daemon.py
+	$(BIN)/python bench/calls.py
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m tests.wheel
