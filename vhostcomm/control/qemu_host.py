@@ -23,7 +23,6 @@ import trio
 
 from vchannel import Command, GuestCommand, MisuseError, PayloadError, decode_json, decode_text
 from vhostcomm.channel.calls import CallError, Outcome
-from vhostcomm.control.server import serve_app
 from vhostcomm.logs import Log
 
 if TYPE_CHECKING:
@@ -98,8 +97,10 @@ class QemuHostApi:
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Serve until cancelled; an error of its own costs a second. The listeners stay the caller's."""
         # In a thread, since guests are being answered by now.
-        for module in ("hypercorn.trio", "starlette.requests", "starlette.responses"):
+        for module in ("vhostcomm.control.server", "starlette.requests", "starlette.responses"):
             await trio.to_thread.run_sync(importlib.import_module, module)
+        from vhostcomm.control.server import serve_app
+
         while True:
             try:
                 async with trio.open_nursery() as self._nursery:
