@@ -235,7 +235,7 @@ class Daemon:
         for name, served in self._served.items():
             new = wanted.get(name)
             if new is None and served.folder:
-                new = config.guest(Sock(name, served.config.address, _uuid_of(name)))
+                new = config.guest(Sock(name, served.config.address, values.uuid_of(name)))
             if new is None or new.address != served.config.address:
                 ending.append(served)
                 continue
@@ -399,7 +399,7 @@ class Daemon:
         if name in self._served:
             why = "a guest of that name is served already"
         if not why:
-            self._try_start(self._config.guest(Sock(name, Connect(path), _uuid_of(name))), folder)
+            self._try_start(self._config.guest(Sock(name, Connect(path), values.uuid_of(name))), folder)
         elif path not in self._ignored:
             self._ignored.add(path)
             self._log.warning("socket ignored", sock=str(path), why=why)
@@ -411,10 +411,3 @@ async def _cancel_on_next(signals: AsyncIterator[int], scope: trio.CancelScope, 
             log.warning("not waiting any longer", why=f"a second {signal.Signals(number).name}")
             scope.cancel()
             return
-
-
-def _uuid_of(name: str) -> str:
-    try:
-        return values.uuid_text(name)
-    except ValueError:
-        return ""

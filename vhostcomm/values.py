@@ -58,6 +58,14 @@ def uuid_text(value: object) -> str:
         raise ValueError("a UUID has 32 hexadecimal digits, with dashes after the 8th, 12th, 16th and 20th") from None
 
 
+def uuid_of(given: str) -> str:
+    """The UUID that a name is, or nothing."""
+    try:
+        return uuid_text(given)
+    except ValueError:
+        return ""
+
+
 def text(value: object) -> str:
     """Text that goes into a frame as it stands."""
     given = _string(value)

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from vhostcomm.address import Connect, parse_sock
 from vhostcomm.capture import Capture, compare, format_capture, read_capture, redact
 from vhostcomm.capture.show import transcript
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.cli.target import daemons_socket
+from vhostcomm.errors import VhostcommError
 
 app = App(name="capture", help="Show, replay, compare and redact captures of a channel.")
 
@@ -84,16 +84,7 @@ def replay(
     from vhostcomm.play import play
     from vhostcomm.probe import UnreachableError
 
-    try:
-        where = parse_sock(sock).address
-    except ValueError as error:
-        raise UsageError(f"--sock {sock}: {error}") from None
-    if isinstance(where, Connect):
-        raise UsageError(
-            "--sock connect:… is for a daemon; replaying is in the guest's place: give the daemon's socket"
-        )
-    if not 0 < timeout < 3600:
-        raise UsageError(f"--timeout is {timeout:g}: it takes seconds, more than 0")
+    where = daemons_socket(sock, timeout)
     capture = _load(file)
     try:
         result = play(capture, str(where), timeout=timeout, ignore_identity=ignore_identity)

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vhostcomm.address import Connect, parse_sock
 from vhostcomm.cli.output import print_error, print_json, print_table
-from vhostcomm.errors import UsageError
+from vhostcomm.cli.target import daemons_socket
 from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
 
 
@@ -23,16 +22,7 @@ def probe(
     Where an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1.
     The daemon serves one connection per guest: probe before QEMU is started, or a guest of another name.
     """
-    try:
-        where = parse_sock(sock).address
-    except ValueError as error:
-        raise UsageError(f"--sock {sock}: {error}") from None
-    if isinstance(where, Connect):
-        raise UsageError(
-            "--sock connect:… is for a daemon; the probe is in the guest's place: give the daemon's socket"
-        )
-    if not 0 < timeout < 3600:
-        raise UsageError(f"--timeout is {timeout:g}: it takes seconds, more than 0")
+    where = daemons_socket(sock, timeout)
     answers: list[Answer] = []
     try:
         answers.extend(ask(str(where), timeout))

@@ -105,7 +105,7 @@ def _activated() -> list[Sock]:
             raise ConfigError(
                 f"systemd's socket {where}: its name {name!r} can't be a guest's ({error}): set FileDescriptorName="
             ) from None
-        found.append(Sock(name, Activated(fd, where), _uuid_of(name)))
+        found.append(Sock(name, Activated(fd, where), values.uuid_of(name)))
     return found
 
 
@@ -134,10 +134,3 @@ def _listens_at(fd: int) -> str:
             return "@" + at[1:].decode(errors="backslashreplace")
         case _:
             return f"{at[0].replace(':', '_')}-{at[1]}"
-
-
-def _uuid_of(name: str) -> str:
-    try:
-        return values.uuid_text(name)
-    except ValueError:
-        return ""

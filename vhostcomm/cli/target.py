@@ -1,0 +1,23 @@
+"""The flags of verbs that take the guest's place at a daemon's socket."""
+
+from __future__ import annotations
+
+from vhostcomm.address import Activated, Connect, Listen, ListenTcp, parse_sock
+from vhostcomm.errors import UsageError
+
+
+def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
+    """What `--sock` and `--timeout` say, of a verb that is a guest to the daemon.
+
+    Raises:
+        UsageError: one of them can't be.
+    """
+    try:
+        where = parse_sock(sock).address
+    except ValueError as error:
+        raise UsageError(f"--sock {sock}: {error}") from None
+    if isinstance(where, Connect):
+        raise UsageError("--sock connect:… is for a daemon; this is in the guest's place: give the daemon's socket")
+    if not 0 < timeout < 3600:
+        raise UsageError(f"--timeout is {timeout:g}: it takes seconds, more than 0")
+    return where
