@@ -7,51 +7,27 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Final
 
 import attrs
 import trio
-from attrs import define, field
 
 from vchannel import Command, Response
-from vhostcomm import values
-from vhostcomm.address import Connect, Listen, Sock, parse_api, runtime_directory
+from vhostcomm.address import Listen, Sock, parse_api
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
-from vhostcomm.channel.port import Port
-from vhostcomm.channel.sockets import group_id, listening, make_folder
+from vhostcomm.channel.sockets import group_id, listening
 from vhostcomm.channel.trace import Trace
-from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.control.host import Listener
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.control.surface import Surface
 from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError, VhostcommError
+from vhostcomm.folders import Folders
 from vhostcomm.logs import Log
-
-STOP_MARGIN: Final = 1.0
-"""Seconds beyond the draining that a port may take to end before it is cancelled."""
-
-REOPEN_PAUSE: Final = 1.0
-"""Seconds before a port that an error of our own has closed is opened again."""
-
-WATCH_AGAIN: Final = 5.0
-"""Seconds between looks for a watched folder that is gone."""
+from vhostcomm.served import Ports
 
 Reload = Callable[[], Config]
-
-
-@define
-class _Served:
-    """A port that runs. `folder` is the watched one that it is from, if it is."""
-
-    config: GuestConfig
-    port: Port
-    folder: Path | None = None
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    ended: trio.Event = field(factory=trio.Event)
 
 
 class Daemon:
@@ -79,13 +55,11 @@ class Daemon:
         self._config = config
         self._log = log
         self._reload = reload
-        self._served: dict[str, _Served] = {}
-        self._seen: dict[Path, dict[str, Path]] = {}  # what is in each watched folder
-        self._ignored: set[Path] = set()
         self._reload_asked = trio.Event()
-        self._nursery: trio.Nursery | None = None
         self._reloading = trio.Lock()
         self._surface = Surface(self, config.service, log)
+        self._ports = Ports(config.service, self._make_guest, log)
+        self._folders = Folders(self._ports, self._guest_at, self._own_sock, log)
         self.listeners: list[Listener] = []
         self.not_reloaded = ""
 
@@ -97,7 +71,7 @@ class Daemon:
     @property
     def guests(self) -> dict[str, Guest]:
         """Every guest that is served, by name."""
-        return {name: served.port.guest for name, served in self._served.items()}
+        return self._ports.guests
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called or the task is cancelled.
@@ -108,9 +82,9 @@ class Daemon:
         raise_descriptor_limit(self._config, self._log)
         group_id(self._config.service.socket_group)
         with ExitStack() as cleanup:
-            folders = [cleanup.enter_context(WatchedFolder(folder)) for folder in self._config.watch]
+            folders = cleanup.enter_context(self._folders.watched(self._config.watch))
             cleanup.enter_context(self._surface.listening())
-            opened = self._open_all(self._config.guests)
+            opened = self._ports.open_all(self._config.guests)
             try:
                 api = self._open_api(cleanup)
             except BaseException:
@@ -118,15 +92,15 @@ class Daemon:
                     port.close()
                 raise
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+                self._ports.nursery = nursery
                 for config, port in opened:
-                    self._start(config, port)
+                    self._ports.start(config, port)
                 for folder in folders:
-                    nursery.start_soon(self._watch, folder)
+                    nursery.start_soon(self._folders.keep, folder)
                 if api:
                     nursery.start_soon(QemuHostApi(self._ask_only_guest, self._log, self._api_timeout).serve, [api])
                 task_status.started(self)
-                self._log.info("serving", guests=len(self._served), pid=os.getpid())
+                self._log.info("serving", guests=len(self._ports), pid=os.getpid())
                 self._warn()
                 await self._surface.run()
                 await trio.sleep_forever()
@@ -175,9 +149,10 @@ class Daemon:
             CallError: there is no answer; says why.
             ServeError: there is no such guest.
         """
-        if name not in self._served:
-            raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self._served) or 'none'}")
-        return await self._served[name].port.call(command, data, timeout=timeout, by=by)
+        served = self._ports.get(name)
+        if served is None:
+            raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self.guests) or 'none'}")
+        return await served.port.call(command, data, timeout=timeout, by=by)
 
     def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
         service = self._config.service
@@ -185,18 +160,18 @@ class Daemon:
             return None
         address = parse_api(service.qemu_host_api)
         if isinstance(address, Listen):
-            self._make_runtime_directory(address.path.parent)
+            self._ports.make_runtime_directory(address.path.parent)
         return cleanup.enter_context(listening(address, service.socket_mode, group_id(service.socket_group)))
 
     async def _ask_only_guest(self, command: Command, timeout: float) -> bytes:
-        for served in self._served.values():
+        for served in self._ports.all:
             return (await served.port.call(command, timeout=timeout)).data
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:
         """End every port: no more connections, answer what was asked, close. Bounded in time."""
         await self.thaw("the daemon stops")
-        await self._end(list(self._served.values()))
+        await self._ports.end(self._ports.all)
         await self._surface.finish()
 
     async def thaw(self, why: str) -> None:
@@ -228,27 +203,23 @@ class Daemon:
             return False
         self.not_reloaded = ""
         config = self._keep_running_service(config)
-        old, self._config = self._config, config
+        self._config = config
         raise_descriptor_limit(config, self._log)
         wanted = {guest.name: guest for guest in config.guests}
         ending, changed = [], 0
-        for name, served in self._served.items():
-            new = wanted.get(name)
-            if new is None and served.folder:
-                new = config.guest(Sock(name, served.config.address, values.uuid_of(name)))
+        for served in self._ports.all:
+            name = served.config.name
+            new = wanted.get(name) or self._folders.found(name)
             if new is None or new.address != served.config.address:
                 ending.append(served)
                 continue
-            if new.identity != served.config.identity or config.host != old.host:
-                served.port.guest.change(config.host, new.identity)
-                changed += 1
-            served.config = new
+            changed += self._ports.change(served, new, config.host)
             served.folder = served.folder if name not in wanted else None
-        await self._end(ending)
-        added = sum(self._try_start(new) for name, new in wanted.items() if name not in self._served)
-        self._match_folders()
+        await self._ports.end(ending)
+        added = sum(self._ports.try_start(new) for name, new in wanted.items() if not self._ports.get(name))
+        self._folders.match()
         self._warn()
-        self._log.info("reloaded", added=added, removed=len(ending), changed=changed, guests=len(self._served))
+        self._log.info("reloaded", added=added, removed=len(ending), changed=changed, guests=len(self._ports))
         return True
 
     def _warn(self) -> None:
@@ -265,144 +236,20 @@ class Daemon:
             self._log.warning("this takes effect at the next start; guests and identities do now", keys=", ".join(keys))
         return attrs.evolve(config, service=old.service, watch=old.watch)
 
-    # -- ports
+    def _guest_at(self, sock: Sock) -> GuestConfig:
+        return self._config.guest(sock)
 
-    def _port(self, config: GuestConfig) -> Port:
-        log = self._log.bind(guest=config.name)
+    def _own_sock(self) -> str:
+        return str(self._surface.address)
+
+    def _make_guest(self, config: GuestConfig, log: Log) -> Guest:
         guest = Guest(config.name, config.address, self._config.host, config.identity, log, trace=self._trace)
         guest.listeners.append(self._on_guest)
-        return Port(guest, self._config.service)
+        return guest
 
     def _on_guest(self, guest: Guest, what: str) -> None:
         for listener in tuple(self.listeners):
             listener(guest, what)
-
-    def _open(self, config: GuestConfig) -> Port:
-        if isinstance(config.address, Listen):
-            self._make_runtime_directory(config.address.path.parent)
-        port = self._port(config)
-        port.open()
-        return port
-
-    def _open_all(self, configs: tuple[GuestConfig, ...]) -> list[tuple[GuestConfig, Port]]:
-        opened: list[tuple[GuestConfig, Port]] = []
-        try:
-            for config in configs:
-                opened.append((config, self._open(config)))  # noqa: PERF401 - those opened so far must be closed
-        except BaseException:
-            for _, port in opened:
-                port.close()
-            raise
-        return opened
-
-    def _make_runtime_directory(self, folder: Path) -> None:
-        try:
-            ours = runtime_directory()
-        except ValueError:
-            return
-        if folder == ours:
-            make_folder(folder, group_id(self._config.service.socket_group))
-
-    def _try_start(self, config: GuestConfig, folder: Path | None = None) -> bool:
-        try:
-            self._start(config, self._open(config), folder)
-        except (ServeError, OSError, RuntimeError) as error:  # no socket, no descriptor, no thread
-            self._log.error("guest not served", guest=config.name, why=str(error))
-            return False
-        return True
-
-    def _start(self, config: GuestConfig, port: Port, folder: Path | None = None) -> None:
-        assert self._nursery is not None
-        served = self._served[config.name] = _Served(config, port, folder)
-        self._nursery.start_soon(self._run_port, served)
-
-    async def _run_port(self, served: _Served) -> None:
-        try:
-            with served.scope:
-                while True:
-                    try:
-                        await served.port.run()
-                    except Exception:
-                        log = self._log.bind(guest=served.config.name)
-                        log.exception("internal error, the port is opened again; please report it")
-                    else:
-                        return
-                    await trio.sleep(REOPEN_PAUSE)
-                    served.port = self._open(served.config)
-        except (ServeError, OSError) as error:
-            self._log.error("guest not served", guest=served.config.name, why=str(error))
-        finally:
-            del self._served[served.config.name]
-            served.ended.set()
-
-    async def _end(self, ending: list[_Served]) -> None:
-        if not ending:
-            return
-        with trio.move_on_after(self._config.service.drain_timeout + STOP_MARGIN):
-            for served in ending:
-                served.port.stop()
-            for served in ending:
-                await served.ended.wait()
-        for served in ending:
-            served.scope.cancel()
-            await served.ended.wait()
-
-    # -- watched folders
-
-    async def _watch(self, folder: WatchedFolder) -> None:
-        """Serve what appears in a folder: each socket there is a guest's, with its file's name."""
-        while True:
-            try:
-                async for found in folder.contents():
-                    self._seen[folder.path] = found
-                    self._match_folders()
-            except OSError as error:
-                self._log.error(
-                    "the watched folder is lost, its guests too; it is looked for again",
-                    folder=str(folder.path),
-                    why=error.strerror or str(error),
-                )
-            self._seen[folder.path] = {}
-            self._match_folders()
-            await folder.reopen(WATCH_AGAIN)
-
-    def _match_folders(self) -> None:
-        """Make what is served match what is in the folders: now, and again whenever something has ended."""
-        assert self._nursery is not None
-        gone = [
-            served
-            for name, served in self._served.items()
-            if served.folder and name not in self._seen.get(served.folder, {})
-        ]
-        if gone:
-            self._nursery.start_soon(self._end_and_match, gone)
-        ours = {str(served.config.address) for served in self._served.values()} | {str(self._surface.address)}
-        for folder, found in self._seen.items():
-            for name, path in found.items():
-                served = self._served.get(name)
-                if served and served.folder == folder:
-                    served.port.nudge.set()
-                elif str(path) not in ours:  # else it is one that we listen on ourselves
-                    self._serve_watched(folder, name, path)
-        self._ignored &= {path for found in self._seen.values() for path in found.values()}
-
-    async def _end_and_match(self, ending: list[_Served]) -> None:
-        await self._end(ending)
-        self._match_folders()
-
-    def _serve_watched(self, folder: Path, name: str, path: Path) -> None:
-        why = ""
-        try:
-            values.name(name)
-        except ValueError as error:
-            why = str(error)
-        if name in self._served:
-            why = "a guest of that name is served already"
-        if not why:
-            self._try_start(self._config.guest(Sock(name, Connect(path), values.uuid_of(name))), folder)
-        elif path not in self._ignored:
-            self._ignored.add(path)
-            self._log.warning("socket ignored", sock=str(path), why=why)
 
 
 async def _cancel_on_next(signals: AsyncIterator[int], scope: trio.CancelScope, log: Log) -> None:
