@@ -18,7 +18,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import group_id, listening
 from vhostcomm.channel.trace import Trace
 from vhostcomm.config import Config, GuestConfig
-from vhostcomm.control.host import Listener
+from vhostcomm.control.host import Listener, Runner
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.control.surface import Surface
 from vhostcomm.descriptors import raise_descriptor_limit
@@ -60,6 +60,7 @@ class Daemon:
         self._surface = Surface(self, config.service, log)
         self._ports = Ports(config.service, self._make_guest, log)
         self._folders = Folders(self._ports, self._guest_at, self._own_sock, log)
+        self.runner: Runner | None = None
         self.listeners: list[Listener] = []
         self.not_reloaded = ""
 

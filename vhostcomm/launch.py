@@ -77,6 +77,13 @@ class Launcher:
         self._ever_ready = False  # in this run of QEMU
         self._ready = trio.Event()
         self._hurried = False
+        self._ending: Ending | None = None
+        self._stage = ""
+        self.heeded = trio.Event()
+        """Set when the guest has answered that it powers itself off."""
+        self.ended = trio.Event()
+        """Set when QEMU is gone and not started again."""
+        self._daemon.runner = self
         facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
         self._hooks = Hooks(launch.hooks, facts, log)
 
@@ -98,7 +105,8 @@ class Launcher:
                     await serving.start(self._daemon.run)
                     self._guest.listeners.append(self._on_guest)
                     await nursery.start(self._hooks.run)
-                    ending = await self._run_again_and_again()
+                    ending = self._ending = await self._run_again_and_again()
+                    self.ended.set()
                     await self._daemon.stop()
                     await self._hooks.finish(HOOK_PATIENCE)
                     serving.cancel_scope.cancel()
@@ -118,6 +126,22 @@ class Launcher:
         for guest in self._daemon.guests.values():
             guest.stopping(why, "stop of the launcher")
         self._stop.set()
+
+    def ask_to_stop(self, by: str) -> None:
+        """Ask for a stop, as `stop`; asked again, nothing more happens."""
+        if not self._stop.is_set():
+            self.stop(by)
+
+    @property
+    def stage(self) -> str:
+        """What QEMU is being stopped by now; empty when it isn't."""
+        return self._stage
+
+    @property
+    def ending(self) -> tuple[str, int]:
+        """How it ended, and the exit status that says so; once `ended` is set."""
+        assert self._ending is not None
+        return str(self._ending), self._ending.exit_code
 
     @property
     def _guest(self) -> Guest:
@@ -194,6 +218,7 @@ class Launcher:
         except CallError as error:
             if error.outcome is not Outcome.LOST:
                 raise
+        self.heeded.set()
         self._log.info("the guest powers itself off")
 
     # -- what happens
@@ -220,6 +245,7 @@ class Launcher:
             case QmpLost(why):
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
             case StageBegun(stage, seconds, why):
+                self._stage = stage.means
                 self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
             case QmpEvent(name):
                 self._log.debug("QMP", name=name, data=notice.data)

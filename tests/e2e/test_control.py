@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -20,8 +22,9 @@ def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def launched(folder: Path, images: Images, **parameters: object) -> Launched:
-    return Launched(folder, *images.direct(**parameters), "--control", str(folder / "control"))
+def launched(folder: Path, images: Images, *words: str, expect_exit: int = 0, **parameters: object) -> Launched:
+    flags = [*images.direct(**parameters), "--control", str(folder / "control"), *words]
+    return Launched(folder, *flags, expect_exit=expect_exit)
 
 
 def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, images: Images) -> None:
@@ -45,7 +48,7 @@ def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, im
         assert "gone" in gone.stdout
         run.console.says("reboot: Power down")
         assert "control: vhostcomm/" in run.event("stop asked for")["by"]
-        assert run.event("QEMU ended")["kind"] == "powered-off"
+        assert "own power-off" in run.event("QEMU ended")["why"]
         assert run.ends() == 0
     run.console.kept_to_the_protocol()
     assert {each.name for each in tmp_path.iterdir()} == {"console"}
@@ -73,3 +76,31 @@ def test_over_http_alone(tmp_path: Path, images: Images) -> None:
             done = http.post("/guests/vdsm/shutdown", json={"wait": 90})
         assert (done.status_code, done.json()["gone"]) == (200, True), done.text
         assert run.ends() == 0
+
+
+def test_a_shutdown_that_the_guest_does_not_heed_is_carried_out_by_the_launcher(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images, "--grace", "12", ignore_poweroff=1) as run:
+        run.ready()
+        early = ask(tmp_path, "shutdown", "--wait", "0.5")
+        assert (early.returncode, "being stopped, now by the guest's own power-off" in early.stderr) == (1, True), early
+        gone = ask(tmp_path, "shutdown", "--wait", "90")
+        assert (gone.returncode, "stopped, by QMP quit" in gone.stdout) == (0, True), gone
+        assert run.event("stopping by", stage="QMP quit")["why"]
+        assert run.ends() == 0
+
+
+def test_a_shutdown_during_boot_does_not_wait_for_a_guest_that_is_not_ready(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images, "--grace", "600", mode="silent") as run:
+        run.event("QEMU runs")
+        done = json.loads(ask(tmp_path, "shutdown", "--wait", "90", "--json").stdout)
+        assert (done["answered"], done["gone"], done["exit_status"]) == (False, True, 0)
+        assert run.ends() == 0
+
+
+def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images, "--grace", "1", expect_exit=8) as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGSTOP)
+        gone = ask(tmp_path, "shutdown", "--wait", "90")
+        assert (gone.returncode, "killed by us" in gone.stdout) == (1, True), gone
+        assert run.ends() == 8

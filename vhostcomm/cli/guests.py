@@ -168,8 +168,12 @@ def shutdown(
     wait: Annotated[float | None, Parameter(help="Seconds to wait until it is gone.")] = None,
     json: Json = False,
     daemon: Where = None,
-) -> None:
-    """Have a guest power itself off, cleanly. With --wait, wait until it is gone, and say how it went."""
+) -> int:
+    """Have a guest power itself off, cleanly. With --wait, wait until it is gone, and say how it went.
+
+    A guest that vdsm_run.py or vhostcomm run has started is stopped as their Ctrl-C does it: also if it never was ready, and
+    by harder means, within their --grace, if it doesn't heed.
+    """
     from vhostcomm.control.client import DaemonGoneError
 
     with (daemon or Daemon()).client("shutdown") as client:
@@ -180,14 +184,18 @@ def shutdown(
         except DaemonGoneError:
             if wait is None:
                 raise
-            done = {"guest": name, "answered": None, "gone": True, "how": "the daemon has ended too", "seconds": None}
+            how = "the daemon has ended too; how is in its log"
+            done = {"guest": name, "answered": None, "gone": True, "how": how, "exit_status": None, "seconds": None}
     if json:
         print_json(done)
     elif done["gone"]:
         took = "" if done["seconds"] is None else f" after {done['seconds']:.1f} s"
         print_line(f"{name}: gone{took}: {escape(done['how'])}")
-    else:
+    elif done["answered"]:
         print_line(f"{name}: it answers, and powers itself off")
+    else:
+        print_line(f"{name}: it has not answered yet, and is being stopped")
+    return 1 if done["exit_status"] else 0
 
 
 def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:

@@ -16,12 +16,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vchannel import GuestCommand
-from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.config import effective
-from vhostcomm.control import asking, view
+from vhostcomm.control import asking, shutdown, view
 from vhostcomm.control.drain import Drained
-from vhostcomm.control.events import Events, awaiting
+from vhostcomm.control.events import Events
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
@@ -30,9 +30,6 @@ from vhostcomm.control.surface import Surface
 
 FREEZE: Final = 30.0
 """Seconds after which a freeze ends by itself, unless the request says otherwise."""
-
-DAEMON_STOPS: Final = "the daemon stops"
-"""How a guest's `gone_why` begins when it is us who go."""
 
 
 def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
@@ -197,50 +194,15 @@ class _Handlers:
         return _json(view.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
 
     async def shutdown(self, request: Request) -> Response:
-        """Ask a guest to power itself off; with `wait`, wait until its QEMU has let go."""
         guest = self._guest(request)
         body = await asking.body(request, ("wait", "timeout"))
         wait = asking.seconds(body, "wait", 1) if "wait" in body else None
         timeout = asking.seconds(body, "timeout", wait or asking.CALL_TIMEOUT)
+        by = asking.initiator(request)
+        if self._host.runner:
+            return _json(await shutdown.through_runner(self._host.runner, guest, wait, timeout, by))
         await self._thaw_first(guest, timeout)
-        began = trio.current_time()
-        answered = False
-        with awaiting(self._host, guest.name, "gone", "rebooted") as ended:
-            try:
-                await self._host.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=asking.initiator(request))
-                answered = True
-            except CallError as error:
-                # A guest that is gone before it answers has done as it was told.
-                if error.outcome is not Outcome.LOST and (error.outcome is not Outcome.TIMED_OUT or wait is None):
-                    raise
-            if wait is not None:
-                with trio.move_on_at(began + wait):
-                    await ended.done.wait()
-                self._check_ended(guest, ended.what, wait, answered=answered)
-        gone = ended.what == "gone"
-        return _json(
-            view.asked(guest, GuestCommand.POWEROFF)
-            | {
-                "answered": answered,
-                "gone": gone,
-                "how": guest.gone_why if gone else None,
-                "seconds": round(trio.current_time() - began, 3),
-            }
-        )
-
-    def _check_ended(self, guest: Guest, what: str, wait: float, *, answered: bool) -> None:
-        told = "it answered that it powers off" if answered else "it did not answer"
-        if not what:
-            raise Problem(
-                504,
-                "still there",
-                f"{guest.name}: {told}, and after {wait:g} s its QEMU is still connected",
-                "give it more time, look at its console; QEMU's -no-shutdown keeps it there too",
-            )
-        if what == "rebooted":
-            raise Problem(502, "rebooted", f"{guest.name}: {told}, and it started again", "ask again")
-        if guest.gone_why.startswith(DAEMON_STOPS):
-            raise Problem(502, "connection lost", f"{guest.name}: {told}, and the daemon stops", "look at its QEMU")
+        return _json(await shutdown.through_guest(self._host, guest, wait, timeout, by))
 
     async def _thaw_first(self, guest: Guest, timeout: float) -> None:
         """A guest that is held still can't end."""

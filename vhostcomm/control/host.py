@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import trio
+
 from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config import Config
@@ -12,9 +14,31 @@ from vhostcomm.config import Config
 Listener = Callable[[Guest, str], None]
 
 
+class Runner(Protocol):
+    """Who runs the QEMU of the daemon's one guest, in the same process."""
+
+    heeded: trio.Event
+    """Set when the guest has answered that it powers itself off."""
+    ended: trio.Event
+    """Set when its QEMU is gone for good."""
+
+    def ask_to_stop(self, by: str) -> None:
+        """Stop the guest, one stage after the other; nothing more where it is being stopped already."""
+
+    @property
+    def stage(self) -> str:
+        """What it is being stopped by now; empty when it isn't."""
+
+    @property
+    def ending(self) -> tuple[str, int]:
+        """How it ended, in words, and the exit status that tells so. Once `ended` is set."""
+
+
 class Host(Protocol):
     """A daemon, as the control surface sees it."""
 
+    runner: Runner | None
+    """Who runs the QEMU; None where something else does."""
     listeners: list[Listener]
     """Called with every guest to which something happens, and what."""
     not_reloaded: str

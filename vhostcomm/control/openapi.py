@@ -92,6 +92,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "answered": _BOOLEAN,
             "gone": _BOOLEAN,
             "how": _MAYBE,
+            "exit_status": {"type": ["integer", "null"], "description": "Of the launcher that runs it, if one does."},
             "seconds": {"type": "number"},
         }
     ),
@@ -158,7 +159,7 @@ def document() -> Schema:
         ),
         "/guests/{name}/shutdown": _about_guest(
             post=_operation(
-                "Have a guest power itself off; with wait, until it is gone",
+                "Have a guest power itself off; with wait, until it is gone. A launcher does more than ask, within its grace",
                 _content(_ref("Stopped")),
                 body=_object({}, {"wait": _SECONDS, "timeout": _SECONDS}),
             )

@@ -1,0 +1,127 @@
+"""A guest's shutdown: asked of the guest itself, or of the launcher that runs it and can do more than ask."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+
+from vchannel import GuestCommand
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.guest import Guest
+from vhostcomm.control import view
+from vhostcomm.control.events import awaiting
+from vhostcomm.control.host import Host, Runner
+from vhostcomm.control.problems import Problem
+
+DAEMON_STOPS: Final = "the daemon stops"
+"""How a guest's `gone_why` begins when it is us who go."""
+
+
+async def through_guest(host: Host, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
+    """Ask a guest to power itself off.
+
+    Args:
+        host: the daemon.
+        guest: whom to ask.
+        wait: seconds in which its QEMU must have let go; None to be content with its answer.
+        timeout: seconds for the answer.
+        by: who asks.
+
+    Raises:
+        CallError: it can't be asked, or doesn't answer.
+        Problem: it is still there after the wait, or there again.
+    """
+    began = trio.current_time()
+    answered = False
+    with awaiting(host, guest.name, "gone", "rebooted") as ended:
+        try:
+            await host.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
+            answered = True
+        except CallError as error:
+            # A guest that is gone before it answers has done as it was told.
+            if error.outcome is not Outcome.LOST and (error.outcome is not Outcome.TIMED_OUT or wait is None):
+                raise
+        if wait is not None:
+            with trio.move_on_at(began + wait):
+                await ended.done.wait()
+            _check_ended(guest, ended.what, wait, answered=answered)
+    gone = ended.what == "gone"
+    return _stopped(guest, began, answered=answered, how=guest.gone_why if gone else None)
+
+
+async def through_runner(runner: Runner, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
+    """Have the launcher stop a guest: by its own power-off first, and then by all else that stops a QEMU.
+
+    Args:
+        runner: the launcher.
+        guest: whom to stop; it needn't be ready, nor even there.
+        wait: seconds in which its QEMU must be gone; None to be content with the guest's answer.
+        timeout: seconds for that answer.
+        by: who asks.
+
+    Raises:
+        Problem: it is still there after the wait.
+    """
+    began = trio.current_time()
+    runner.ask_to_stop(by)
+    with trio.move_on_after(timeout if wait is None else wait):
+        if wait is None:
+            await _either(runner.heeded, runner.ended)
+        else:
+            await runner.ended.wait()
+    answered = runner.heeded.is_set()
+    if runner.ended.is_set():
+        how, status = runner.ending
+        return _stopped(guest, began, answered=answered, how=how, exit_status=status)
+    if wait is not None:
+        raise Problem(
+            504,
+            "still there",
+            f"{guest.name}: {_told(answered=answered)}, and after {wait:g} s its QEMU still runs; "
+            f"it is being stopped, now by {runner.stage or 'nothing yet'}",
+            "wait on: it is stopped within the launcher's --grace in any case",
+        )
+    return _stopped(guest, began, answered=answered)
+
+
+def _stopped(
+    guest: Guest, began: float, *, answered: bool, how: str | None = None, exit_status: int | None = None
+) -> dict[str, Any]:
+    return view.asked(guest, GuestCommand.POWEROFF) | {
+        "answered": answered,
+        "gone": how is not None,
+        "how": how,
+        "exit_status": exit_status,
+        "seconds": round(trio.current_time() - began, 3),
+    }
+
+
+def _told(*, answered: bool) -> str:
+    return "it answered that it powers off" if answered else "it did not answer"
+
+
+def _check_ended(guest: Guest, what: str, wait: float, *, answered: bool) -> None:
+    told = _told(answered=answered)
+    if not what:
+        raise Problem(
+            504,
+            "still there",
+            f"{guest.name}: {told}, and after {wait:g} s its QEMU is still connected",
+            "give it more time, look at its console; QEMU's -no-shutdown keeps it there too",
+        )
+    if what == "rebooted":
+        raise Problem(502, "rebooted", f"{guest.name}: {told}, and it started again", "ask again")
+    if guest.gone_why.startswith(DAEMON_STOPS):
+        raise Problem(502, "connection lost", f"{guest.name}: {told}, and the daemon stops", "look at its QEMU")
+
+
+async def _either(*events: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def watch(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(watch, event)
