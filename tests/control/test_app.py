@@ -32,7 +32,7 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
             daemon.event("guest connected")
             health = http.get("/healthz")
             assert health.status_code == 503
-            assert "has not asked anything since its boot" in health.json()["unwell"]["nas"]
+            assert "has not asked anything yet" in health.json()["unwell"]["nas"]
             status, refused = post(http, "/guests/nas/call", command="get_ip")
             assert (status, refused["error"]["what"]) == (409, "not ready")
             Answering(guest, {INFO: b'{"data":{}}\0'})

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 
 from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
-from vchannel import NEED_DATA, GuestCommand, HostCommand, Request, Response
+from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
 from vhostcomm.address import Listen
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT, CallError, Outcome
-from vhostcomm.channel.port import Port
+from vhostcomm.channel.guest import State
+from vhostcomm.channel.port import OLD, SOUND_PATIENCE, SOUNDINGS, Port
+from vhostcomm.channel.sockets import peer_age
 from vhostcomm.config import Service
 
 
@@ -115,14 +123,34 @@ def test_a_guest_that_never_reads_times_out_and_is_not_asked_without_end() -> No
     run(main)
 
 
-def test_only_a_ready_guest_is_asked(tmp_path: Any) -> None:
+@contextmanager
+def opened(where: Path) -> Iterator[tuple[Ends, Port]]:
+    """A guest's port that isn't run yet."""
+    ends = Ends(Service())
+    ends.guest.address = Listen(where)
+    port = Port(ends.guest, Service())
+    port.open()
+    try:
+        yield ends, port
+    finally:
+        ends.sock.close()
+        ends.session._finish()
+
+
+def aged(monkeypatch: pytest.MonkeyPatch, seconds: float | None) -> None:
+    """Whoever connects has run that long."""
+    monkeypatch.setattr("vhostcomm.channel.port.peer_age", lambda _: seconds)
+
+
+def test_only_a_ready_guest_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked of one that isn't there isn't kept to surprise it later."""
+    aged(monkeypatch, 1.0)
 
     async def main() -> None:
-        ends = Ends(Service())
-        ends.guest.address = Listen(tmp_path / "guest")
-        port = Port(ends.guest, Service())
-        port.open()
+        with opened(tmp_path / "guest") as (ends, port):
+            await talk(ends, port)
+
+    async def talk(ends: Ends, port: Port) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.run)
             with pytest.raises(CallError, match="QEMU is not connected") as caught:
@@ -130,7 +158,7 @@ def test_only_a_ready_guest_is_asked(tmp_path: Any) -> None:
             assert outcome(caught) is Outcome.NOT_CONNECTED
             stream = await trio.open_unix_socket(tmp_path / "guest")
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(CallError, match="has not asked anything since its boot") as caught:
+            with pytest.raises(CallError, match="has not asked anything yet") as caught:
                 await port.call(GuestCommand.POWEROFF, timeout=1)
             assert outcome(caught) is Outcome.NOT_READY
             await stream.send_all(Request.of(HostCommand.GUEST_POWER, needs_response=False).raw)
@@ -147,7 +175,98 @@ def test_only_a_ready_guest_is_asked(tmp_path: Any) -> None:
             assert outcome(caught) is Outcome.NOT_READY
             await stream.aclose()
             port.stop()
-        ends.sock.close()
-        ends.session._finish()
 
     run(main)
+
+
+@pytest.mark.parametrize("age", [OLD, None])
+def test_a_guest_that_was_up_before_us_is_found_by_something_harmless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float | None
+) -> None:
+    """A daemon that was restarted can stop its guests without waiting for them to ask something."""
+    aged(monkeypatch, age)
+
+    async def main() -> None:
+        asked_for: list[Command] = []
+
+        async def answer(stream: trio.SocketStream) -> None:
+            guest = Connection(Role.GUEST)
+            async for data in stream:
+                guest.receive_data(data)
+                while (event := guest.next_event()) is not NEED_DATA:
+                    assert isinstance(event, Request)
+                    asked_for.append(event.command)
+                    await stream.send_all(guest.send(event.reply(b"{}\0")))
+
+        with opened(tmp_path / "guest") as (ends, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                nursery.start_soon(answer, stream)
+                await trio.testing.wait_all_tasks_blocked()
+                async with trio.open_nursery() as several:
+                    for _ in range(3):
+                        several.start_soon(partial(port.call, GuestCommand.GET_IP, timeout=5))
+                await port.call(GuestCommand.POWEROFF, timeout=5)
+                assert ends.guest.state is State.READY
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        ip, information, off = GuestCommand.GET_IP, GuestCommand.GET_INFORMATION, GuestCommand.POWEROFF
+        assert asked_for == [information, ip, ip, ip, off]
+
+    run(main)
+
+
+def test_a_silent_guest_is_asked_nothing_but_that_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aged(monkeypatch, OLD)
+
+    async def main() -> None:
+        with opened(tmp_path / "guest") as (ends, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                await trio.testing.wait_all_tasks_blocked()
+                for _ in range(SOUNDINGS + 2):
+                    began = trio.current_time()
+                    with pytest.raises(CallError, match="does not answer") as caught:
+                        await port.call(GuestCommand.POWEROFF, timeout=90)
+                    assert outcome(caught) is Outcome.NOT_READY
+                    assert trio.current_time() - began <= SOUND_PATIENCE + 0.1
+                sent = bytearray()
+                with trio.move_on_after(1):
+                    while True:
+                        sent += await stream.receive_some()
+                assert ends.guest.stop is None
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        guest = Connection(Role.GUEST)
+        guest.receive_data(bytes(sent))
+        events = list(iter(guest.next_event, NEED_DATA))
+        assert [getattr(each, "command", each) for each in events] == [GuestCommand.GET_INFORMATION] * SOUNDINGS
+
+    run(main)
+
+
+def test_how_long_a_peer_has_run(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        connect = (
+            f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect({str(tmp_path / 'sock')!r}); input()"
+        )
+        with subprocess.Popen([sys.executable, "-c", connect], stdin=subprocess.PIPE) as child:
+            theirs, _ = listener.accept()
+            child_age = peer_age(theirs)
+            child.communicate(b"\n")
+        assert peer_age(theirs) is None  # it is gone
+        theirs.close()
+        with socket.socket(socket.AF_UNIX) as mine:
+            mine.connect(str(tmp_path / "sock"))
+            own, _ = listener.accept()
+            own_age = peer_age(own)
+            own.close()
+    assert own_age is not None
+    assert child_age is not None
+    assert 0 <= child_age < own_age

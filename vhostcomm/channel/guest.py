@@ -165,6 +165,15 @@ class Guest:
         self.log.info("guest gone", why=why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers)
         self.happened("gone")
 
+    def found_up(self) -> None:
+        """It has answered a question, so it is up, though it has asked nothing on this connection."""
+        if self.state is State.CONNECTED:
+            self.last_frame = time.time()
+            self._asked_since_boot = True
+            self._enter(State.READY)
+            self.log.info("guest ready", first="its answer to a question of ours")
+            self.happened("ready")
+
     def restarted(self) -> None:
         """Its machine was reset, as QEMU tells its supervisor: it is not ready until it sends a frame again."""
         if self.state is State.READY:

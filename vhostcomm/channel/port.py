@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from vhostcomm.address import Connect
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
-from vhostcomm.channel.sockets import connect, group_id, keep_alive, listening, peer
+from vhostcomm.channel.sockets import connect, group_id, keep_alive, listening, peer, peer_age
 from vhostcomm.channel.tap import Recording
 from vhostcomm.config import Service
 
@@ -34,6 +34,16 @@ STOPS: Final[dict[Command, str]] = {
 }
 """Questions after which a guest is gone, or starts again."""
 
+OLD: Final = 10.0
+"""Seconds that a QEMU has run, or at most as many since we began to listen, when it connects: then its guest may have been up
+before there was anybody to ask. A QEMU that has just been started connects within one."""
+
+SOUND_PATIENCE: Final = 3.0
+"""Seconds for such a guest to answer a harmless question; a genuine one takes well under one."""
+
+SOUNDINGS: Final = 3
+"""Such questions for each connection. Where nobody reads they wait in QEMU for whoever opens the port next."""
+
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -47,6 +57,8 @@ class Port:
         "_accepting",
         "_cleanup",
         "_log",
+        "_may_be_up",
+        "_opened",
         "_recording",
         "_refused",
         "_service",
@@ -54,6 +66,8 @@ class Port:
         "_session_ended",
         "_short",
         "_sock",
+        "_sounding",
+        "_soundings",
         "_stopping",
         "guest",
         "nudge",
@@ -72,6 +86,10 @@ class Port:
         self._stopping = False
         self._short = False
         self._refused = 0
+        self._opened = trio.current_time()
+        self._may_be_up = False
+        self._sounding = trio.Lock()
+        self._soundings = 0
         self.nudge = trio.Event()
 
     def open(self) -> None:
@@ -126,6 +144,9 @@ class Port:
     async def call(self, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
         """Ask the guest. Nothing is sent to one that isn't there or isn't ready: the next boot would carry it out.
 
+        A guest that has asked nothing since its QEMU connected may have been up before this daemon was: where QEMU is
+        old enough for that, the guest is first asked something harmless, and is ready if it answers.
+
         Args:
             command: of `GuestCommand`, or a number.
             data: what goes with it.
@@ -144,14 +165,32 @@ class Port:
         return response
 
     async def _call(self, command: Command, data: bytes, timeout: float, by: str) -> Response:
+        deadline = trio.current_time() + timeout
+        silent = "has not asked anything yet"
+        if self._session and self.guest.state is not State.READY and self._may_be_up:
+            with trio.move_on_after(min(timeout, SOUND_PATIENCE)):
+                await self._sound(self._session)
+            silent = "has not asked anything, and does not answer"
         if self._session is None:
             raise CallError(command, Outcome.NOT_CONNECTED, f"{self.guest.name}: QEMU is not connected")
         if self.guest.state is not State.READY:
-            why = f"{self.guest.name}: QEMU is connected, but the guest has not asked anything since its boot"
+            why = f"{self.guest.name}: QEMU is connected, but the guest {silent}"
             raise CallError(command, Outcome.NOT_READY, why)
         if how := STOPS.get(command):
             self.guest.stopping(by or "the daemon", how)
-        return await self._session.call(command, data, timeout)
+        return await self._session.call(command, data, max(0.0, deadline - trio.current_time()))
+
+    async def _sound(self, session: Session) -> None:
+        """Find out whether a guest that has asked nothing is up."""
+        async with self._sounding:
+            if self.guest.state is State.READY or self._soundings >= SOUNDINGS or session is not self._session:
+                return
+            self._soundings += 1
+            with suppress(CallError):
+                response = await session.call(GuestCommand.GET_INFORMATION, b"", SOUND_PATIENCE)
+                if session is self._session:
+                    self.guest.called(GuestCommand.GET_INFORMATION, "answered", response.data)
+                    self.guest.found_up()
 
     # -- QEMU connects
 
@@ -238,7 +277,9 @@ class Port:
     # -- a session
 
     def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        self._refused = 0
+        self._refused = self._soundings = 0
+        age = peer_age(sock)
+        self._may_be_up = trio.current_time() - self._opened < OLD if age is None else age >= OLD
         self._session = Session(self.guest, sock, self._service, self._recording)
         self._session_ended = trio.Event()
         self.guest.connected(**peer(sock))

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _DAEMON = Group("The daemon", sort_key=9)
 
+_NOT_NOW: Final = 409
+"""The status of what a guest that isn't ready was to be asked."""
+
 DATA_SHOWN: Final = 50_000
 """Characters of an answer: all of it, escaped."""
 
@@ -126,13 +129,14 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
         name = _name(client, guest)
         path = client.guest(name)
         troubles, uptime = [], None
-        if client.get(path)["state"] == "ready":
+        if client.get(path)["state"] != "absent":
             try:
                 client.post(f"{path}/call", {"command": "get_information", "timeout": timeout}, takes=timeout)
                 answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": timeout}, takes=timeout)
                 uptime = answer["answer"]["text"] or None
             except ControlError as error:
-                troubles.append(str(error))
+                if error.status != _NOT_NOW:  # why not is its state's problem, which is told below
+                    troubles.append(str(error))
         found = client.get(path)
     told = found["information"] or {}
     troubles += [each for each in (found["problem"], told["answer"]["problem"] if told else None) if each]

@@ -117,7 +117,7 @@ def problem(guest: Guest) -> str | None:
         case State.ABSENT:
             return f"QEMU is not connected to {guest.address}"
         case State.CONNECTED:
-            return "QEMU is connected, but the guest has not asked anything since its boot"
+            return "QEMU is connected, but the guest has not asked anything yet"
         case State.READY:
             told = guest.information
             if told and told.when >= guest.since and told.address is None:
