@@ -182,20 +182,23 @@ def _shown(raw: object) -> str:
         return "too long to be shown"
 
 
+def variable(setting: attrs.Attribute[Any]) -> str:
+    """The environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + str(setting.metadata["flag"]).upper().replace("-", "_")
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
     known = {
-        ENVIRONMENT_PREFIX + each.metadata["flag"].upper().replace("-", "_"): (section, each)
-        for section, model in SECTIONS.items()
-        for each in settings(model).values()
+        variable(each): (section, each) for section, model in SECTIONS.items() for each in settings(model).values()
     }
     made = {}
-    for variable, raw in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(FOREIGN_VARIABLES):
+    for name, raw in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES):
             continue
-        if variable not in known:
-            raise ConfigError(f"the environment's {variable}: unknown; known are {', '.join(sorted(known))}")
-        section, each = known[variable]
-        made[section, each.name] = Value(_value(each, raw, f"the environment's {variable}"), f"environment {variable}")
+        if name not in known:
+            raise ConfigError(f"the environment's {name}: unknown; known are {', '.join(sorted(known))}")
+        section, each = known[name]
+        made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
     return made
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from typing import Final, TypeVar
+from typing import Final
+
+from attrs import frozen
 
 from vchannel import NEVER, TEXT_SIZE
 
 SERIAL_SIZE: Final = 13
+TEXT_LIMIT: Final = TEXT_SIZE // 4
+"""Bytes of a text: several stand in one answer."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _GROUP_LIMIT: Final = 2**32 - 2
 """The greatest group id; the next number means none to the kernel."""
-
-T = TypeVar("T")
 
 
 def name(value: object) -> str:
@@ -71,15 +72,19 @@ def text(value: object) -> str:
     given = _string(value)
     if not given.isprintable():
         raise ValueError("it holds a character that can't be printed")
-    if len(given.encode()) > TEXT_SIZE // 4:
-        raise ValueError(f"{len(given.encode())} bytes are more than fit into an answer ({TEXT_SIZE // 4})")
+    if len(given.encode()) > TEXT_LIMIT:
+        raise ValueError(f"{len(given.encode())} bytes are more than fit into an answer ({TEXT_LIMIT})")
     return given
 
 
-def number(least: int, most: int) -> Callable[[object], int]:
+@frozen
+class Number:
     """A parser of whole numbers within bounds."""
 
-    def parse(value: object) -> int:
+    least: int
+    most: int
+
+    def __call__(self, value: object) -> int:
         if type(value) is int:
             made = value
         else:
@@ -87,11 +92,14 @@ def number(least: int, most: int) -> Callable[[object], int]:
             if not re.fullmatch(r"-?[0-9]{1,20}", given):
                 raise ValueError("not a whole number")
             made = int(given)
-        if not least <= made <= most:
-            raise ValueError(f"it must be {least} to {most}")
+        if not self.least <= made <= self.most:
+            raise ValueError(f"it must be {self.least} to {self.most}")
         return made
 
-    return parse
+
+def number(least: int, most: int) -> Number:
+    """A parser of whole numbers within bounds."""
+    return Number(least, most)
 
 
 def seconds(value: object) -> float:
@@ -147,16 +155,22 @@ def size(value: object) -> int:
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
-def choice(*allowed: str) -> Callable[[object], str]:
+@frozen
+class Choice:
     """A parser of one word out of several."""
 
-    def parse(value: object) -> str:
+    allowed: tuple[str, ...]
+
+    def __call__(self, value: object) -> str:
         given = _string(value).strip().lower()
-        if given not in allowed:
-            raise ValueError(f"it must be one of {', '.join(allowed)}")
+        if given not in self.allowed:
+            raise ValueError(f"it must be one of {', '.join(self.allowed)}")
         return given
 
-    return parse
+
+def choice(*allowed: str) -> Choice:
+    """A parser of one word out of several."""
+    return Choice(allowed)
 
 
 def boolean(value: object) -> bool:

@@ -9,34 +9,43 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from vchannel.errors import VchannelError
-from vhostcomm import __version__
-from vhostcomm.cli import capture, config, disk, guests, probe, run, serve, streams
+from vhostcomm.cli import capture, completion, config, disk, guests, output, probe, run, serve, streams
+from vhostcomm.cli.help import HelpFormatter, shown_default
+from vhostcomm.cli.versions import version_text
 from vhostcomm.errors import UsageError, VhostcommError
 
 app = App(
     name="vhostcomm",
     help="The host side of Virtual DSM's vchannel: answers what a guest asks its host.",
-    version=f"vhostcomm {__version__}",
+    version=version_text,
     version_flags=["--version"],
+    version_format="plaintext",
+    help_formatter=HelpFormatter(),
+    default_parameter=Parameter(show_default=shown_default),
 )
 app.command(serve.serve)
-app.command(run.run)
+app.command(run.run, usage="Usage: vhostcomm run [OPTIONS] [-- QEMU-ARGUMENT...]")
 app.command(probe.probe)
 app.command(config.app)
 for _verb in guests.VERBS:
-    app.command(_verb)
+    app.command(_verb, usage=guests.USAGE.get(_verb))
 app.command(capture.app)
 app.command(disk.app)
+app.command(completion.completion)
 
 
 def main(*verb: str) -> NoReturn:
     """The console script; of a script for one verb, with that verb."""
     streams.prepare()
+    words = [*verb, *sys.argv[1:]]
     try:
-        status = app([*verb, *sys.argv[1:]], result_action="return_value", exit_on_error=False, print_error=False)
+        if words[-1:] == ["--version"] and "--" not in words:  # cyclopts would break its lines at a terminal's width
+            output.print_line(version_text())
+            sys.exit(0)
+        status = app(words, result_action="return_value", exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (CycloptsError, UsageError) as error:
         _fail(f"{error} (see vhostcomm --help)", UsageError.exit_code)

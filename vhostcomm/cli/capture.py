@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from vhostcomm.capture import Capture, compare, format_capture, read_capture, redact
 from vhostcomm.capture.show import transcript
+from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.target import daemons_socket
 from vhostcomm.errors import VhostcommError
@@ -30,7 +31,7 @@ def show(file: CaptureFile) -> None:
 def redact_capture(
     file: CaptureFile,
     output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], help="Where to; standard output by default.")
+        Path | None, Parameter(name=["--output", "-o"], metavar="FILE", help="Where to; standard output by default.")
     ] = None,
 ) -> None:
     """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may hold others.
@@ -71,11 +72,13 @@ def diff(
 def replay(
     file: CaptureFile,
     *,
-    sock: Annotated[str, Parameter(help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")],
+    sock: Annotated[
+        Place, Parameter(metavar="SOCK", help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")
+    ],
     ignore_identity: Annotated[
         bool, Parameter(negative=(), help="Serial numbers, UUIDs, MAC, model, CPU, versions and deadline may differ.")
     ] = False,
-    timeout: Annotated[float, Parameter(help="Seconds to wait for each answer.")] = 5.0,
+    timeout: Annotated[float, Parameter(metavar="SECONDS", help="To wait for each answer.")] = 5.0,
 ) -> int:
     """Play the guest's side of a capture to a running daemon, and compare every reply with the capture's.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from vhostcomm import values
+from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_json, print_line
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.disk.creation import init as init_disk
@@ -21,7 +22,7 @@ app = App(name="disk", help="Look at a guest's system disk, or make one.")
 
 @app.command
 def inspect(
-    image: Annotated[str, Parameter(help="A raw or qcow2 image, or a block device.")],
+    image: Annotated[Place, Parameter(help="A raw or qcow2 image, or a block device.")],
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object instead.")] = False,
 ) -> int:
@@ -39,9 +40,11 @@ def inspect(
 
 @app.command
 def init(
-    image: Annotated[str, Parameter(help="The file to make; it may not exist yet.")],
+    image: Annotated[Place, Parameter(help="The file to make; it may not exist yet.")],
     *,
-    size: Annotated[str, Parameter(help="What the guest will see, such as 10G (units K M G T, of 1024).")],
+    size: Annotated[
+        str, Parameter(metavar="SIZE", help="What the guest will see, such as 10G (units K M G T, of 1024).")
+    ],
     image_format: Annotated[
         ImageFormat, Parameter(name="--format", help="raw (a sparse file) or qcow2.")
     ] = ImageFormat.RAW,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import attrs
 from cyclopts import Group, Parameter
 
+from vhostcomm import address, values
 from vhostcomm.config import SECTIONS, settings
-from vhostcomm.load import ENVIRONMENT_PREFIX
+from vhostcomm.formats import default_text, format_of
+from vhostcomm.load import variable
 
 GROUPS: Final = {
     "host": Group("The host's identity", sort_key=2),
@@ -22,49 +24,52 @@ def _flags(section: str) -> type:
     fields: dict[str, Any] = {}
     for each in settings(SECTIONS[section]).values():
         flag = each.metadata["flag"]
-        variable = ENVIRONMENT_PREFIX + flag.upper().replace("-", "_")
-        shown = _shown(each)
+        default = default_text(each)
+        shown = f"default: {default}; " if default else ""
         parameter = Parameter(
             name=f"--{flag}",
-            help=f"{each.metadata['help']} [{shown}{variable}]",
+            help=f"{each.metadata['help']} [{shown}{variable(each)}]",
             group=GROUPS[section],
+            metavar=format_of(each).word,
             show_default=False,
+            show_choices=False,
         )
-        fields[flag.replace("-", "_")] = attrs.field(default=None, type=Annotated[str | None, parameter], kw_only=True)  # type: ignore[call-overload]
+        fields[flag.replace("-", "_")] = attrs.field(default=None, type=Annotated[_hint(each), parameter], kw_only=True)  # type: ignore[call-overload]
     return attrs.make_class(f"{section.title()}Flags", fields, frozen=True)
 
 
-def _shown(each: attrs.Attribute[Any]) -> str:
-    if each.default in ("", None):
-        return ""
-    match each.metadata["flag"]:
-        case "socket-mode":
-            default = f"{each.default:04o}"
-        case "update-deadline":
-            default = "never"
-        case "record-limit":
-            default = "64M"
+def _hint(each: attrs.Attribute[Any]) -> Any:
+    """Text, which the setting's parser reads; what else it is makes shells complete it."""
+    match each.metadata["parse"]:
+        case values.Choice(allowed=words):
+            return Literal[words] | str | None
+        case values.boolean:
+            return Literal["yes", "no"] | str | None  # noqa: PYI051 - the words are for the shells
+        case values.path | address.api | address.control:
+            return str | Path | None
         case _:
-            default = str(each.default)
-    return f"default: {default}; "
+            return str | None
 
 
 if TYPE_CHECKING:
+    Place: TypeAlias = str
     HostFlags: TypeAlias = Any
     GuestFlags: TypeAlias = Any
     ServeFlags: TypeAlias = Any
 else:
+    Place = str | Path  # text; shells complete files
     HostFlags = Annotated[_flags("host"), Parameter(name="*")]
     GuestFlags = Annotated[_flags("guest"), Parameter(name="*")]
     ServeFlags = Annotated[_flags("serve"), Parameter(name="*")]
 
 Socks = Annotated[
-    list[str] | None,
+    list[Place] | None,
     Parameter(
         name="--sock",
+        metavar="[NAME=]SOCK",
         negative=(),
         group=Group("Guests", sort_key=1),
-        help="A guest's socket, `[NAME=]SOCK`; may be repeated. NAME ends at the first =. SOCK is a path or a guest's UUID (a socket of that name in "
+        help="A guest's socket; may be repeated. NAME ends at the first =. SOCK is a path or a guest's UUID (a socket of that name in "
         "the runtime directory, and the guest's UUID), which QEMU connects to; connect:PATH, where QEMU or libvirt "
         "listens and we connect; or tcp:HOST:PORT.",
     ),
@@ -73,14 +78,16 @@ ConfigFile = Annotated[
     Path | None,
     Parameter(
         name=["--config", "-c"],
+        metavar="FILE",
         group=Group("Guests", sort_key=1),
         help="A TOML file; `vhostcomm config init` writes one.",
     ),
 ]
 Watch = Annotated[
-    list[str] | None,
+    list[Place] | None,
     Parameter(
         name="--watch",
+        metavar="FOLDER",
         negative=(),
         group=Group("Guests", sort_key=1),
         help="A folder where every socket that appears is a guest's, with the file's name; may be repeated.",

@@ -12,6 +12,7 @@ from attrs import frozen
 from cyclopts import Group, Parameter
 
 from vhostcomm.address import control_address
+from vhostcomm.cli.completion import guest_names, words_of_call
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.errors import UsageError
 from vhostcomm.logs import escape
@@ -41,6 +42,7 @@ class Daemon:
         str,
         Parameter(
             name="--control",
+            metavar="ADDRESS",
             env_var="VHOSTCOMM_CONTROL",
             group=_DAEMON,
             show_default=False,
@@ -51,6 +53,7 @@ class Daemon:
         str,
         Parameter(
             name="--control-token",
+            metavar="TOKEN",
             env_var="VHOSTCOMM_CONTROL_TOKEN",
             group=_DAEMON,
             show_default=False,
@@ -74,9 +77,11 @@ class Daemon:
 
 
 Where: TypeAlias = Annotated[Daemon | None, Parameter(name="*")]
-Name: TypeAlias = Annotated[str | None, Parameter(help="Its name; may be left out where there is one guest.")]
+Name: TypeAlias = Annotated[
+    str | None, Parameter(help="Its name; may be left out where there is one guest.", completer=guest_names)
+]
 Json: TypeAlias = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
-Seconds: TypeAlias = Annotated[float, Parameter(help="Seconds for its answer.")]
+Seconds: TypeAlias = Annotated[float, Parameter(metavar="SECONDS", help="For its answer.")]
 
 
 def guests(
@@ -169,7 +174,7 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
 def shutdown(
     guest: Name = None,
     *,
-    wait: Annotated[float | None, Parameter(help="Seconds to wait until it is gone.")] = None,
+    wait: Annotated[float | None, Parameter(metavar="SECONDS", help="Wait until it is gone.")] = None,
     json: Json = False,
     daemon: Where = None,
 ) -> int:
@@ -212,7 +217,7 @@ def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, d
 def freeze(
     guest: Name = None,
     *,
-    timeout: Annotated[float, Parameter(help="Seconds after which it is thawed, whatever happens.")] = 30.0,
+    timeout: Annotated[float, Parameter(metavar="SECONDS", help="It is thawed after these, whatever happens.")] = 30.0,
     json: Json = False,
     daemon: Where = None,
 ) -> None:
@@ -232,7 +237,12 @@ def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, dae
 
 def call(
     *words: Annotated[
-        str, Parameter(name="words", help="[GUEST] COMMAND [DATA]: a command's name or number, and text.")
+        str,
+        Parameter(
+            name="words",
+            help="[GUEST] COMMAND [DATA]: a command's name or number, and text.",
+            completer=words_of_call,
+        ),
     ],
     timeout: Seconds = 10.0,
     json: Json = False,
@@ -289,6 +299,9 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
 
 
 VERBS: Final = (guests, info, shutdown, reboot, freeze, thaw, call, events)
+
+USAGE: Final[dict[object, str]] = {call: "Usage: vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]"}
+"""Of verbs whose signature doesn't tell it."""
 
 
 def _name(client: Client, given: str | None) -> str:

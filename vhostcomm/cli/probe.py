@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_json, print_table
 from vhostcomm.cli.target import daemons_socket
 from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
@@ -13,8 +14,10 @@ from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaint
 
 def probe(
     *,
-    sock: Annotated[str, Parameter(help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")],
-    timeout: Annotated[float, Parameter(help="Seconds to wait for each answer.")] = 2.0,
+    sock: Annotated[
+        Place, Parameter(metavar="SOCK", help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")
+    ],
+    timeout: Annotated[float, Parameter(metavar="SECONDS", help="To wait for each answer.")] = 2.0,
     json: Annotated[bool, Parameter(negative=(), help="Print JSON.")] = False,
 ) -> int:
     """Ask a daemon everything a guest asks, and show its answers.

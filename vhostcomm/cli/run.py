@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import attrs
 from cyclopts import Group, Parameter
 
 from vhostcomm import values
 from vhostcomm.address import parse_sock, runtime_directory
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, given
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, ServeFlags, given
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import Config
 from vhostcomm.errors import ConfigError, UsageError
@@ -24,69 +24,97 @@ from vhostcomm.load import load
 _MACHINE = Group("The machine", sort_key=1)
 _SUPERVISION = Group("Supervision", sort_key=5)
 
-Disk: TypeAlias = Annotated[str | None, Parameter(group=_MACHINE)]
-
 
 def _disk(help: str) -> Any:
     return Parameter(
-        negative=(), group=_MACHINE, help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi."
+        negative=(),
+        group=_MACHINE,
+        metavar="DISK",
+        help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi.",
     )
 
 
 def run(
     *extra: Annotated[str, Parameter(help="After `--`: QEMU arguments of your own.")],
-    boot: Annotated[str | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
-    system: Annotated[str | None, _disk("The system disk (sda), at slot 0xb.")] = None,
-    data: Annotated[list[str] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
+    boot: Annotated[Place | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
+    system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
+    data: Annotated[list[Place] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
     snapshot: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Write nothing to the disks; all is lost at the end.")
     ] = False,
     name: Annotated[
-        str | None, Parameter(group=_MACHINE, help="The guest's name: of the one in --config, else vdsm by default.")
+        str | None,
+        Parameter(
+            metavar="NAME", group=_MACHINE, help="The guest's name: of the one in --config, else vdsm by default."
+        ),
     ] = None,
-    uuid: Annotated[str | None, Parameter(group=_MACHINE, help="The guest's UUID; the same as --guest-uuid.")] = None,
-    memory: Annotated[str, Parameter(group=_MACHINE, help="Memory, such as 1G.")] = "1G",
+    uuid: Annotated[
+        str | None, Parameter(metavar="UUID", group=_MACHINE, help="The guest's UUID; the same as --guest-uuid.")
+    ] = None,
+    memory: Annotated[str, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 1G.")] = "1G",
     cpus: Annotated[
-        int | None, Parameter(group=_MACHINE, help="Virtual CPUs; also what the guest is told (--vcpus). 1 by default.")
+        int | None,
+        Parameter(
+            metavar="N", group=_MACHINE, help="Virtual CPUs; also what the guest is told (--vcpus). 1 by default."
+        ),
     ] = None,
     accel: Annotated[
         Literal["auto", "kvm", "tcg"],
         Parameter(group=_MACHINE, help="auto tries KVM for real, and takes TCG where it fails."),
     ] = "auto",
-    machine: Annotated[str, Parameter(group=_MACHINE, help="QEMU's machine type.")] = "pc",
-    net: Annotated[str, Parameter(group=_MACHINE, help="user, tap=INTERFACE, bridge=BRIDGE or none.")] = "user",
+    machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
+    net: Annotated[
+        str, Parameter(metavar="NET", group=_MACHINE, help="user, tap=INTERFACE, bridge=BRIDGE or none.")
+    ] = "user",
     forward: Annotated[
         list[str] | None,
         Parameter(
             negative=(),
+            metavar="FORWARD",
             group=_MACHINE,
-            help="[udp:][ADDRESS:]PORT:GUESTPORT, with --net user; may be repeated. Such as 5000:5000.",
+            help="[udp:][ADDRESS:]PORT:GUESTPORT; with --net user; may be repeated. Such as 5000:5000.",
         ),
     ] = None,
-    mac: Annotated[str | None, Parameter(group=_MACHINE, help="The guest's MAC address.")] = None,
+    mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
-        str, Parameter(group=_MACHINE, help="terminal (this one), none, or a file that it is appended to.")
+        Place,
+        Parameter(
+            metavar="CONSOLE", group=_MACHINE, help="terminal (this one), none, or a file that it is appended to."
+        ),
     ] = "terminal",
-    qemu: Annotated[str, Parameter(group=_MACHINE, help="The QEMU to run.")] = "qemu-system-x86_64",
+    qemu: Annotated[
+        Place, Parameter(metavar="PROGRAM", group=_MACHINE, help="The QEMU to run.")
+    ] = "qemu-system-x86_64",
     qemu_data: Annotated[
-        list[str] | None,
-        Parameter(negative=(), group=_MACHINE, help="Where it finds its firmware (-L); may be repeated."),
+        list[Place] | None,
+        Parameter(
+            negative=(), metavar="FOLDER", group=_MACHINE, help="Where it finds its firmware (-L); may be repeated."
+        ),
     ] = None,
     direct_kernel: Annotated[
-        str | None, Parameter(group=_MACHINE, help="Start this kernel instead of the boot disk's loader.")
+        Place | None,
+        Parameter(metavar="FILE", group=_MACHINE, help="Start this kernel instead of the boot disk's loader."),
     ] = None,
-    initrd: Annotated[str | None, Parameter(group=_MACHINE, help="With --direct-kernel.")] = None,
+    initrd: Annotated[Place | None, Parameter(metavar="FILE", group=_MACHINE, help="With --direct-kernel.")] = None,
     append: Annotated[
         str,
-        Parameter(group=_MACHINE, help="The kernel's command line, with --direct-kernel.", allow_leading_hyphen=True),
+        Parameter(
+            metavar="TEXT",
+            group=_MACHINE,
+            help="The kernel's command line, with --direct-kernel.",
+            allow_leading_hyphen=True,
+        ),
     ] = "",
-    hugepages: Annotated[str | None, Parameter(group=_MACHINE, help="A hugetlbfs folder to take memory from.")] = None,
+    hugepages: Annotated[
+        Place | None, Parameter(metavar="FOLDER", group=_MACHINE, help="A hugetlbfs folder to take memory from.")
+    ] = None,
     lock_memory: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Keep the guest's memory from being swapped.")
     ] = False,
     sock: Annotated[
-        str | None,
+        Place | None,
         Parameter(
+            metavar="SOCK",
             group=_MACHINE,
             help="The vchannel's socket; connect:PATH has QEMU listen there. By default one that is made and removed.",
         ),
@@ -97,6 +125,7 @@ def run(
     grace: Annotated[
         float,
         Parameter(
+            metavar="SECONDS",
             group=_SUPERVISION,
             help="Seconds for a stop: the guest's own power-off, the power button, quit, SIGTERM, SIGKILL.",
         ),
@@ -109,8 +138,9 @@ def run(
         list[str] | None,
         Parameter(
             negative=(),
+            metavar="EVENT=PROGRAM",
             group=_SUPERVISION,
-            help="EVENT=PROGRAM: run it at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",
+            help="Run it at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -32,8 +32,8 @@ def serve(
     QEMU connects with
 
         -chardev socket,id=vchannel0,path=SOCK,reconnect=1
-        -device virtio-serial-pci,id=virtio-serial0,addr=0x3
-        -device virtserialport,bus=virtio-serial0.0,nr=1,chardev=vchannel0,id=vchannel,name=vchannel
+        -device virtio-serial-pci,id=vserial0,addr=0x3
+        -device virtserialport,bus=vserial0.0,nr=1,chardev=vchannel0,name=vchannel
 
     (`reconnect-ms=1000` from QEMU 9.2 on). Values come from the file, over it the environment, over it the
     flags; `vhostcomm config show` tells which were taken. SIGHUP reads the file again. Sockets of systemd's socket

@@ -42,9 +42,10 @@ class Client:
         where: its control surface.
         token: for one over TCP.
         verb: what it is used for, for the daemon's log.
+        margin: seconds beyond what a request itself may take.
     """
 
-    def __init__(self, where: Listen | ListenTcp, token: str = "", verb: str = "") -> None:
+    def __init__(self, where: Listen | ListenTcp, token: str = "", verb: str = "", *, margin: float = MARGIN) -> None:
         self._where = where
         unix = isinstance(where, Listen)
         headers = {"User-Agent": f"vhostcomm/{__version__} {verb} by {_user()}"}
@@ -55,7 +56,7 @@ class Client:
             transport=httpx.HTTPTransport(uds=str(where.path)) if isinstance(where, Listen) and unix else None,
             base_url=f"http://{host}",
             headers=headers,
-            timeout=MARGIN,
+            timeout=margin,
             trust_env=False,
         )
 

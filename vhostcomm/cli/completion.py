@@ -1,0 +1,68 @@
+"""`vhostcomm completion`, and what is completed by asking a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import App, Parameter
+
+from vhostcomm.address import control_address
+from vhostcomm.cli.output import print_line
+
+PATIENCE: Final = 2.0
+"""Seconds that somebody at a prompt waits for the names of guests."""
+
+Shell = Literal["bash", "zsh", "fish"]
+
+
+def completion(shell: Annotated[Shell, Parameter(help="The shell to complete in.")]) -> None:
+    """Print the script that completes vhostcomm in a shell: verbs, flags, files, and names of running guests.
+
+    A package or a wheel has put it in its place already, below its prefix's `share`. By hand:
+
+    - bash: `vhostcomm completion bash >~/.local/share/bash-completion/completions/vhostcomm`
+    - zsh: `vhostcomm completion zsh >DIR/_vhostcomm`, with DIR in `$fpath` before `compinit`
+    - fish: `vhostcomm completion fish >~/.config/fish/completions/vhostcomm.fish`
+    """
+    from vhostcomm.cli import app
+
+    print_line(script(app, shell).rstrip())
+
+
+def script(app: App, shell: Shell) -> str:
+    return app.generate_completion(shell=shell)
+
+
+def guest_names(context: Any) -> Sequence[str]:
+    """The names of the guests of the daemon that `--control` and the environment say; none if there is no daemon."""
+    import os
+
+    from vhostcomm.control.client import Client
+    from vhostcomm.errors import VhostcommError
+
+    def given(flag: str, variable: str) -> str:
+        return context[flag].raw or os.environ.get(variable, "")
+
+    with suppress(ValueError, VhostcommError, KeyError, TypeError):
+        where = control_address(given("--control", "VHOSTCOMM_CONTROL"), os.environ)
+        if where is not None:
+            token = given("--control-token", "VHOSTCOMM_CONTROL_TOKEN")
+            with Client(where, token, "completion", margin=PATIENCE) as client:
+                return [str(each["name"]) for each in client.get("/guests")["guests"]]
+    return []
+
+
+def words_of_call(context: Any) -> Sequence[str]:
+    """What `call` takes: a guest or a command, then a command behind a guest."""
+    from vchannel import GuestCommand
+
+    commands = [each.name.lower() for each in GuestCommand]
+    match context.index:
+        case 0:
+            return [*guest_names(context), *commands]
+        case 1 if str(context["words"].raw).lower() not in commands:
+            return commands
+        case _:
+            return []
