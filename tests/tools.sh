@@ -9,6 +9,7 @@ PATH=$PATH:/usr/sbin:/sbin
 needs=(
     qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils sfdisk:fdisk
     curl:curl jq:jq busybox:busybox-static cpio:cpio mcopy:mtools syslinux:syslinux gcc:gcc /usr/include/stdio.h:libc6-dev
+    zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion mandoc:mandoc man:man-db
 )
 
 python=${PYTHON:-python3}

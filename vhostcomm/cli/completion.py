@@ -20,11 +20,12 @@ Shell = Literal["bash", "zsh", "fish"]
 def completion(shell: Annotated[Shell, Parameter(help="The shell to complete in.")]) -> None:
     """Print the script that completes vhostcomm in a shell: verbs, flags, files, and names of running guests.
 
-    A package or a wheel has put it in its place already, below its prefix's `share`. By hand:
+    A wheel has files that do this in its prefix's `share`, where shells look if the prefix is `/usr` or `/usr/local`.
+    Elsewhere:
 
-    - bash: `vhostcomm completion bash >~/.local/share/bash-completion/completions/vhostcomm`
-    - zsh: `vhostcomm completion zsh >DIR/_vhostcomm`, with DIR in `$fpath` before `compinit`
-    - fish: `vhostcomm completion fish >~/.config/fish/completions/vhostcomm.fish`
+        source <(vhostcomm completion bash)         # in ~/.bashrc
+        source <(vhostcomm completion zsh)          # in ~/.zshrc, behind compinit
+        vhostcomm completion fish | source          # in ~/.config/fish/config.fish
     """
     from vhostcomm.cli import app
 
@@ -32,7 +33,15 @@ def completion(shell: Annotated[Shell, Parameter(help="The shell to complete in.
 
 
 def script(app: App, shell: Shell) -> str:
-    return app.generate_completion(shell=shell)
+    made = app.generate_completion(shell=shell)
+    return f"{made}\n{_ZSH_END}" if shell == "zsh" else made
+
+
+_ZSH_END: Final = """\
+# cyclopts defines the function, and leaves it at that.
+compdef _cyclopts_vhostcomm vhostcomm
+(( ${funcstack[(I)_vhostcomm]} )) && _cyclopts_vhostcomm "$@"
+"""
 
 
 def guest_names(context: Any) -> Sequence[str]:

@@ -1,0 +1,99 @@
+"""A shell at a terminal, whose line is edited as somebody edits it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.serving import PATIENCE
+
+TAB, CLEAR, TELL = "\t", "\x15", "\x14"
+
+_RC = {
+    "bash": """\
+PS1='> '
+source /usr/share/bash-completion/bash_completion
+tell() {{ printf '%s\\0' "$READLINE_LINE" >{fifo}; }}
+bind -x '"\\C-t": tell'
+PROMPT_COMMAND="printf 'ready\\0' >{fifo}"
+{setup}
+{after}
+""",
+    "zsh": """\
+PS1='> '
+{setup}
+autoload -Uz compinit && compinit -u -D
+{after}
+tell() {{ printf '%s\\0' "$BUFFER" >{fifo} }}
+ready() {{ printf 'ready\\0' >{fifo} }}
+zle -N tell
+bindkey '^T' tell
+zle -N zle-line-init ready
+""",
+}
+
+
+class Shell:
+    """An interactive bash or zsh with nobody's settings.
+
+    Args:
+        setup: what its rc file does too; of zsh before compinit, and `after` behind it.
+    """
+
+    def __init__(self, name: str, folder: Path, env: dict[str, str], setup: str = "", after: str = "") -> None:
+        self._fifo = folder / "fifo"
+        os.mkfifo(self._fifo)
+        self._tells = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
+        rc = folder / (".zshrc" if name == "zsh" else "rc")
+        rc.write_text(_RC[name].format(fifo=self._fifo, setup=setup, after=after))
+        command = ["bash", "--noprofile", "--rcfile", str(rc), "-i"] if name == "bash" else ["zsh", "-d", "-i"]
+        self._terminal, end = pty.openpty()
+        self.shown = b""
+        setsid = shutil.which("setsid")
+        assert setsid
+        self._process = subprocess.Popen(
+            [setsid, "--ctty", *command],
+            stdin=end, stdout=end, stderr=end, cwd=folder,
+            env=env | {"TERM": "dumb", "ZDOTDIR": str(folder), "HOME": str(folder), "INPUTRC": "/dev/null"},
+        )  # fmt: skip
+        os.close(end)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        assert self._told() == "ready"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        os.close(self._terminal)
+        os.close(self._tells)
+
+    def complete(self, line: str) -> str:
+        """What the line is after a TAB at its end."""
+        os.write(self._terminal, f"{CLEAR}{line}{TAB}{TELL}".encode())
+        return self._told()
+
+    def _told(self) -> str:
+        told = b""
+        while not told.endswith(b"\0"):
+            ready, _, _ = select.select([self._tells], [], [], PATIENCE)
+            assert ready, f"nothing came; on the screen: {self.shown!r}"
+            told += os.read(self._tells, 4096)
+        return told[:-1].decode()
+
+    def _read(self) -> None:
+        try:
+            while got := os.read(self._terminal, 4096):
+                self.shown += got
+        except OSError:  # the shell has ended
+            pass

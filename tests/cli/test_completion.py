@@ -1,0 +1,129 @@
+"""TAB in real shells, with the files that a wheel installs and with the script that is printed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import Shell
+from tests.serving import ENVIRONMENT, PATIENCE, Serving, run_vhostcomm
+
+ROOT = Path(__file__).parents[2]
+COMPLETIONS = ROOT / "completions"
+
+LINES = [
+    ("vhostcomm ser", "vhostcomm serve"),
+    ("vhostcomm capture red", "vhostcomm capture redact"),
+    ("vhostcomm serve --allow", "vhostcomm serve --allow-dangerous"),
+    ("vhostcomm serve --log-level w", "vhostcomm serve --log-level warning"),
+    ("vhostcomm run --restart on", "vhostcomm run --restart on-failure"),
+    ("vhostcomm run --boot syno", "vhostcomm run --boot synoboot.img"),
+    ("vhostcomm serve --config syno", "vhostcomm serve --config synoboot.img"),
+    ("vhostcomm completion z", "vhostcomm completion zsh"),
+    ("vhostcomm info att", "vhostcomm info attic"),
+    ("vhostcomm call attic get_up", "vhostcomm call attic get_uptime"),
+    ("vhostcomm info nobo", "vhostcomm info nobo"),
+]
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment in which vhostcomm is found, and a daemon that serves `attic`."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "vhostcomm").symlink_to(Path(sys.executable).with_name("vhostcomm"))
+    with Serving("--sock", folder / "attic", "--control", folder / "control"):
+        yield ENVIRONMENT | {"PATH": f"{folder}:/usr/bin:/bin", "VHOSTCOMM_CONTROL": str(folder / "control")}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "synoboot.img").touch()
+    return tmp_path
+
+
+def completed(shell: Shell) -> list[str]:
+    with shell:
+        return [shell.complete(line).rstrip() for line, _ in LINES]
+
+
+WANTED = [line for _, line in LINES]
+
+
+def test_bash_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
+    folder = here / "share/bash-completion/completions"
+    folder.mkdir(parents=True)
+    shutil.copy(COMPLETIONS / "vhostcomm", folder)
+    assert completed(Shell("bash", here, env | {"XDG_DATA_HOME": str(here / "share")})) == WANTED
+
+
+def test_bash_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
+    assert completed(Shell("bash", here, env, after="source <(vhostcomm completion bash)")) == WANTED
+
+
+def test_zsh_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
+    assert completed(Shell("zsh", here, env, setup=f"fpath=({COMPLETIONS} $fpath)")) == WANTED
+
+
+def test_zsh_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
+    assert completed(Shell("zsh", here, env, after="source <(vhostcomm completion zsh)")) == WANTED
+
+
+def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> None:
+    (here / "_vhostcomm").write_text(printed("zsh"))
+    assert completed(Shell("zsh", here, env, setup=f"fpath=({here} $fpath)")) == WANTED
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [f"set -g fish_complete_path {COMPLETIONS}", "vhostcomm completion fish | source"],
+    ids=["installed", "config.fish"],
+)
+def test_fish(here: Path, env: dict[str, str], setup: str) -> None:
+    lines = "; ".join(f"complete -C '{line}'; echo =" for line, _ in LINES)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"{setup}; {lines}"],
+        env=env | {"HOME": str(here)}, cwd=here, timeout=PATIENCE, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found = [each.split("\t")[0].strip() for each in done.stdout.split("=\n")]
+    assert found[:-1] == [line.split()[-1] for line in WANTED[:-1]] + [""]
+
+
+def test_candidates_are_told_with_their_meaning(env: dict[str, str]) -> None:
+    script = f"set -g fish_complete_path {COMPLETIONS}; complete -C 'vhostcomm the'; complete -C 'vhostcomm tha'"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script], env=env, timeout=PATIENCE, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "thaw\tLet a guest's file systems go on.\n"
+
+
+def test_without_a_daemon_no_guest_is_offered_and_nothing_is_said(tmp_path: Path) -> None:
+    done = run_vhostcomm("__complete", "info", "--control", tmp_path / "none", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "attic" not in done.stdout
+
+
+def test_call_is_offered_commands_behind_a_guest_only_once(env: dict[str, str]) -> None:
+    def offered(*words: str) -> list[str]:
+        return run_vhostcomm("__complete", "call", *words, "", env=env).stdout.splitlines()
+
+    assert {"attic", "get_ip", "poweroff"} <= set(offered())
+    assert "get_ip" in offered("attic")
+    assert "attic" not in offered("attic")
+    assert "get_ip" not in offered("get_uptime")
+
+
+def test_no_such_shell() -> None:
+    done = run_vhostcomm("completion", "tcsh")
+    assert done.returncode == 2
+    assert "bash" in done.stderr
+
+
+def printed(shell: str) -> str:
+    done = run_vhostcomm("completion", shell)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
