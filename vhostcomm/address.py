@@ -21,6 +21,9 @@ PATH_LIMIT: Final = 107
 CONTROL_NAME: Final = "control.sock"
 """The control surface's socket in the runtime directory."""
 
+CONTROL_FOLDER: Final = "control"
+"""Where, in the runtime directory, those of daemons beside the first are: launchers, and others for a guest each."""
+
 
 @frozen
 class Listen:
@@ -150,6 +153,34 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
     path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
     check_path(path)
     return Listen(path)
+
+
+def own_control_places(name: str, environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """Where a daemon beside others has its control surface: the first of these that is free.
+
+    Args:
+        name: of its guest, or one of them.
+        environment: tells the runtime directory.
+
+    Raises:
+        ValueError: there is no runtime directory, or its path is too long.
+    """
+    folder = runtime_directory(environment) / CONTROL_FOLDER
+    places = [Listen(folder / f"{each}.sock") for each in (name, f"{name}-{os.getpid()}")]
+    for place in places:
+        check_path(place.path)
+    return places
+
+
+def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """The sockets that look like daemons' control surfaces in the runtime directory, the first daemon's first.
+
+    Raises:
+        ValueError: there is no runtime directory.
+    """
+    runtime = runtime_directory(environment)
+    found = [runtime / CONTROL_NAME, *sorted((runtime / CONTROL_FOLDER).glob("*.sock"))]
+    return [Listen(path) for path in found if path.is_socket()]
 
 
 def parse_api(text: object) -> Listen | ListenTcp:

@@ -94,7 +94,7 @@ class Service:
         "",
         control,
         "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
-        "runtime directory), tcp:HOST:PORT (needs a token), or none.",
+        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (needs a token), or none.",
         "/run/vhostcomm/control.sock",
         "control",
         "PATH",

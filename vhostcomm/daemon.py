@@ -39,6 +39,7 @@ class Daemon:
         reload: reads the configuration again, for SIGHUP; None if it can't change.
         trace: is shown every frame.
         api_timeout: seconds that a guest has to answer qemu-host's API where the request doesn't say.
+        control_name: names the control surface's socket where there is no `--control`, for one daemon of many.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Daemon:
         *,
         trace: Trace | None = None,
         api_timeout: float = DEFAULT_TIMEOUT,
+        control_name: str = "",
     ) -> None:
         self._trace = trace
         self._api_timeout = api_timeout
@@ -57,7 +59,7 @@ class Daemon:
         self._reload = reload
         self._reload_asked = trio.Event()
         self._reloading = trio.Lock()
-        self._surface = Surface(self, config.service, log)
+        self._surface = Surface(self, config.service, log, control_name)
         self._ports = Ports(config.service, self._make_guest, log)
         self._folders = Folders(self._ports, self._guest_at, self._own_sock, log)
         self.runner: Runner | None = None

@@ -69,7 +69,7 @@ class Launcher:
     def __init__(self, launch: Launch, log: Log) -> None:
         self._launch = launch
         self._log = log
-        self._daemon = Daemon(launch.config, log)
+        self._daemon = Daemon(launch.config, log, control_name=launch.config.guests[0].name)
         self._restarts = Restarts(launch.restart)
         self._qemu: Qemu | None = None
         self._stop_why = ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 import subprocess
 from pathlib import Path
 
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
-from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm
+from tests.serving import ENVIRONMENT, VHOSTCOMM, Serving, run_vhostcomm
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -123,3 +124,44 @@ def test_following(tmp_path: Path) -> None:
         daemon.stop()
         assert b"the daemon" in events.stderr.read()
         assert events.wait(20) == watch.wait(20) == 1
+
+
+def test_several_daemons_on_one_host(tmp_path: Path) -> None:
+    """The first has control.sock, others a socket of their guest's name; a verb finds the one that serves the guest."""
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    environment.pop("VHOSTCOMM_CONTROL", None)
+
+    def there(*words: str) -> subprocess.CompletedProcess[str]:
+        return run_vhostcomm(*words, env=environment)
+
+    def serving(name: str, sock: str = "") -> Serving:
+        return Serving("--sock", f"{name}={tmp_path / (sock or name)}", env=environment)
+
+    with serving("nas") as first, serving("two") as second:
+        assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "control/two.sock").stat().st_mode) == 0o600
+        assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["nas", "two"]
+        with answering(tmp_path / "two", {IP: b"10.0.2.15\0", POWEROFF: lambda: None}):
+            second.event("guest ready")
+            assert there("call", "two", "get_ip").stdout == "10.0.2.15\n"
+            unnamed = there("call", "get_ip")
+            assert (unnamed.returncode, "name one of nas, two" in unnamed.stderr) == (2, True), unnamed
+            unknown = there("info", "three")
+            assert (unknown.returncode, "served are: nas, two" in unknown.stderr) == (2, True), unknown
+            with subprocess.Popen([*VHOSTCOMM, "events"], stdout=subprocess.PIPE, env=environment) as events:
+                assert events.stdout
+                while not select.select([events.stdout], [], [], 0.5)[0]:
+                    with answering(tmp_path / "nas", {}):
+                        pass
+                assert b"nas" in events.stdout.readline()
+                events.terminate()
+            assert there("shutdown", "two", "--wait", "20").returncode == 0
+        with serving("nas", "other") as third:
+            assert (tmp_path / "control/nas.sock").is_socket()
+            both = there("shutdown", "nas")
+            assert both.returncode == 2
+            assert f"--control {tmp_path / 'control.sock'} and --control {tmp_path / 'control/nas.sock'}" in both.stderr
+            third.stop()
+        first.stop()
+        # A socket that nobody listens on doesn't count.
+        assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["two"]

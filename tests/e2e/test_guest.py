@@ -88,6 +88,7 @@ def test_without_a_daemon_it_complains(tmp_path: Path, images: Images) -> None:
 def test_stopped_during_its_boot(tmp_path: Path, images: Images) -> None:
     """Never ready, so its own power-off isn't waited for."""
     with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "600") as run:
+        assert "/control/vdsm" in run.event("control surface")["sock"]
         run.event("QEMU runs")
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 0

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
-from vhostcomm.address import control_address
 from vhostcomm.cli.output import print_line
 
 PATIENCE: Final = 2.0
@@ -48,18 +47,16 @@ def guest_names(context: Any) -> Sequence[str]:
     """The names of the guests of the daemon that `--control` and the environment say; none if there is no daemon."""
     import os
 
-    from vhostcomm.control.client import Client
+    from vhostcomm.cli.daemons import Daemon
     from vhostcomm.errors import VhostcommError
 
     def given(flag: str, variable: str) -> str:
         return context[flag].raw or os.environ.get(variable, "")
 
     with suppress(ValueError, VhostcommError, KeyError, TypeError):
-        where = control_address(given("--control", "VHOSTCOMM_CONTROL"), os.environ)
-        if where is not None:
-            token = given("--control-token", "VHOSTCOMM_CONTROL_TOKEN")
-            with Client(where, token, "completion", margin=PATIENCE) as client:
-                return [str(each["name"]) for each in client.get("/guests")["guests"]]
+        daemon = Daemon(given("--control", "VHOSTCOMM_CONTROL"), given("--control-token", "VHOSTCOMM_CONTROL_TOKEN"))
+        with daemon.asked("completion", PATIENCE) as daemons:
+            return [str(each["name"]) for each in daemons.guests()]
     return []
 
 

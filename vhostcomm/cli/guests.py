@@ -3,77 +3,21 @@
 from __future__ import annotations
 
 import json as json_module
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from attrs import frozen
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
-from vhostcomm.address import control_address
 from vhostcomm.cli.completion import guest_names, words_of_call
+from vhostcomm.cli.daemons import Daemon
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.errors import UsageError
 from vhostcomm.logs import escape
-
-if TYPE_CHECKING:
-    from vhostcomm.control.client import Client
-
-_DAEMON = Group("The daemon", sort_key=9)
 
 _NOT_NOW: Final = 409
 """The status of what a guest that isn't ready was to be asked."""
 
 DATA_SHOWN: Final = 50_000
 """Characters of an answer: all of it, escaped."""
-
-
-@frozen
-class Daemon:
-    """Which daemon to ask.
-
-    Args:
-        control: its control surface.
-        control_token: what it wants to be shown over TCP.
-    """
-
-    control: Annotated[
-        str,
-        Parameter(
-            name="--control",
-            metavar="ADDRESS",
-            env_var="VHOSTCOMM_CONTROL",
-            group=_DAEMON,
-            show_default=False,
-            help="Where it listens: a path (by default control.sock in the runtime directory) or tcp:HOST:PORT.",
-        ),
-    ] = ""
-    control_token: Annotated[
-        str,
-        Parameter(
-            name="--control-token",
-            metavar="TOKEN",
-            env_var="VHOSTCOMM_CONTROL_TOKEN",
-            group=_DAEMON,
-            show_default=False,
-            help="For one over TCP; better in the environment.",
-        ),
-    ] = ""
-
-    @contextmanager
-    def client(self, verb: str) -> Iterator[Client]:
-        """Somebody to ask it with."""
-        from vhostcomm.control.client import Client
-
-        try:
-            where = control_address(self.control, os.environ)
-        except ValueError as error:
-            raise UsageError(f"--control: {error}") from None
-        if where is None:
-            raise UsageError("--control none is for a daemon; say where the one to ask listens")
-        with Client(where, self.control_token, verb) as client:
-            yield client
 
 
 Where: TypeAlias = Annotated[Daemon | None, Parameter(name="*")]
@@ -91,12 +35,12 @@ def guests(
     daemon: Where = None,
 ) -> None:
     """List the guests of a running daemon, and how far they are."""
-    with (daemon or Daemon()).client("guests") as client:
+    with (daemon or Daemon()).asked("guests") as daemons:
         if not watch:
-            _show_guests(client.get("/guests")["guests"], json=json)
+            _show_guests(daemons.guests(), json=json)
             return
-        for _ in client.events():
-            found = client.get("/guests")["guests"]
+        for _ in daemons.events():
+            found = daemons.guests()
             if json:
                 print_line(json_module.dumps(found), flush=True)
             else:
@@ -130,8 +74,8 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
     """Ask a guest for its address, and show it with a link to DSM, its uptime and who it is told to be."""
     from vhostcomm.control.client import ControlError
 
-    with (daemon or Daemon()).client("info") as client:
-        name = _name(client, guest)
+    with (daemon or Daemon()).asked("info") as daemons:
+        client, name = daemons.with_guest(guest)
         path = client.guest(name)
         troubles, uptime = [], None
         if client.get(path)["state"] != "absent":
@@ -185,8 +129,8 @@ def shutdown(
     """
     from vhostcomm.control.client import DaemonGoneError
 
-    with (daemon or Daemon()).client("shutdown") as client:
-        name = _name(client, guest)
+    with (daemon or Daemon()).asked("shutdown") as daemons:
+        client, name = daemons.with_guest(guest)
         body = {} if wait is None else {"wait": wait}
         try:
             done = client.post(client.guest(name, "shutdown"), body, takes=wait or 0)
@@ -209,8 +153,8 @@ def shutdown(
 
 def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
     """Have a guest start again."""
-    with (daemon or Daemon()).client("reboot") as client:
-        name = _name(client, guest)
+    with (daemon or Daemon()).asked("reboot") as daemons:
+        client, name = daemons.with_guest(guest)
         _tell_done(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
 
 
@@ -222,16 +166,16 @@ def freeze(
     daemon: Where = None,
 ) -> None:
     """Hold a guest's file systems still, such as for a snapshot of its disks; `thaw` lets them go on."""
-    with (daemon or Daemon()).client("freeze") as client:
-        name = _name(client, guest)
+    with (daemon or Daemon()).asked("freeze") as daemons:
+        client, name = daemons.with_guest(guest)
         done = client.post(client.guest(name, "freeze"), {"timeout": timeout}, takes=timeout)
         _tell_done(done, f"holds still, until {_local(done['frozen_until'])}", json=json)
 
 
 def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
     """Let a guest's file systems go on."""
-    with (daemon or Daemon()).client("thaw") as client:
-        name = _name(client, guest)
+    with (daemon or Daemon()).asked("thaw") as daemons:
+        client, name = daemons.with_guest(guest)
         _tell_done(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "goes on", json=json)
 
 
@@ -253,10 +197,8 @@ def call(
     daemon: Where = None,
 ) -> int:
     """Ask a guest anything: `vhostcomm call nas get_ip`. Where there is one guest its name may be left out."""
-    with (daemon or Daemon()).client("call") as client:
-        names = [each["name"] for each in client.get("/guests")["guests"]]
-        rest = list(words)
-        name = rest.pop(0) if rest and rest[0] in names else _only(names, rest)
+    with (daemon or Daemon()).asked("call") as daemons:
+        client, name, rest = daemons.with_first_word(list(words))
         if not 1 <= len(rest) <= 2:
             raise UsageError("call takes [GUEST] COMMAND [DATA]; text with spaces needs quotes")
         body: dict[str, Any] = {"command": rest[0], "timeout": timeout}
@@ -282,8 +224,8 @@ def call(
 
 def events(*, json: Json = False, daemon: Where = None) -> None:
     """Follow what happens to guests, until Ctrl-C."""
-    with (daemon or Daemon()).client("events") as client:
-        for event in client.events():
+    with (daemon or Daemon()).asked("events") as daemons:
+        for event in daemons.events():
             if not event:
                 continue
             if json:
@@ -302,23 +244,6 @@ VERBS: Final = (guests, info, shutdown, reboot, freeze, thaw, call, events)
 
 USAGE: Final[dict[object, str]] = {call: "Usage: vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]"}
 """Of verbs whose signature doesn't tell it."""
-
-
-def _name(client: Client, given: str | None) -> str:
-    if given is not None:
-        return given
-    return _only([each["name"] for each in client.get("/guests")["guests"]], [])
-
-
-def _only(names: list[str], rest: list[str]) -> str:
-    """The one guest there is."""
-    if len(names) == 1 and len(rest) < 3:
-        return names[0]
-    if not names:
-        raise UsageError("the daemon serves no guest")
-    if rest:
-        raise UsageError(f"there is no guest {rest[0]!r}; name one of {', '.join(names)}")
-    raise UsageError(f"name one of the guests: {', '.join(names)}")
 
 
 def _tell_done(done: dict[str, Any], what: str, *, json: bool) -> None:

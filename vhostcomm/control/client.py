@@ -46,7 +46,7 @@ class Client:
     """
 
     def __init__(self, where: Listen | ListenTcp, token: str = "", verb: str = "", *, margin: float = MARGIN) -> None:
-        self._where = where
+        self.where = where
         unix = isinstance(where, Listen)
         headers = {"User-Agent": f"vhostcomm/{__version__} {verb} by {_user()}"}
         if token:
@@ -106,22 +106,22 @@ class Client:
                     name = line.removeprefix("event: ")
                 elif line.startswith("data: "):
                     yield {"event": name} | json.loads(line.removeprefix("data: "))
-        raise DaemonGoneError(f"{self._where}: the daemon has ended")
+        raise DaemonGoneError(f"{self.where}: the daemon has ended")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except httpx.ConnectError as error:
-            raise ControlError(f"no daemon to ask: {self._where}: {_why(error)}; {_remedy(error)}") from None
+            raise ControlError(f"no daemon to ask: {self.where}: {_why(error)}; {_remedy(error)}") from None
         except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-            raise DaemonGoneError(f"{self._where}: the daemon went away before it answered") from None
+            raise DaemonGoneError(f"{self.where}: the daemon went away before it answered") from None
         except httpx.TimeoutException:
             raise ControlError(
-                f"{self._where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
+                f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
             ) from None
         except httpx.HTTPError as error:
-            raise ControlError(f"{self._where}: {error}") from None
+            raise ControlError(f"{self.where}: {error}") from None
 
 
 def _why(error: Exception) -> str:

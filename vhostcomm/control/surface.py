@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from vhostcomm.address import Listen, ListenTcp, control_address, runtime_directory
+from vhostcomm.address import CONTROL_FOLDER, Listen, ListenTcp, control_address, own_control_places, runtime_directory
 from vhostcomm.channel.sockets import group_id, listening, make_folder
 from vhostcomm.config import Service
 from vhostcomm.control.freeze import Freezer
@@ -35,9 +35,11 @@ class Surface:
         host: the daemon.
         service: where to listen, and what is allowed.
         log: where to tell.
+        own: the name for a place of its own, where there is no `--control`: for one of many launchers.
     """
 
-    def __init__(self, host: Host, service: Service, log: Log) -> None:
+    def __init__(self, host: Host, service: Service, log: Log, own: str = "") -> None:
+        self._own = own
         self._host = host
         self._service = service
         self._log = log
@@ -58,20 +60,34 @@ class Surface:
         """
         with ExitStack() as cleanup:
             try:
-                self.address = control_address(self._service.control)
-                if self.address is not None:
-                    self._make_folder(self.address)
-                    self._listener = cleanup.enter_context(listening(self.address))
+                self._bind(cleanup)
             except (ServeError, ValueError) as error:
-                self.address = None
                 if self._service.control:
                     raise ServeError(f"the control surface: {error}") from None
                 self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
             yield
 
-    def _make_folder(self, address: Listen | ListenTcp) -> None:
-        if isinstance(address, Listen) and not self._service.control:
+    def _bind(self, cleanup: ExitStack) -> None:
+        """Bind the place that was asked for, or the first that is free of those there are without."""
+        if self._service.control:
+            places = [control_address(self._service.control)]
+        else:
             make_folder(runtime_directory(), group_id(self._service.socket_group))
+            name = self._own or next((each.name for each in self._host.config.guests), "guests")
+            places = [*([] if self._own else [control_address("")]), *own_control_places(name)]
+        for place in places:
+            if place is None:
+                return
+            try:
+                if isinstance(place, Listen) and place.path.parent.name == CONTROL_FOLDER and not self._service.control:
+                    make_folder(place.path.parent)
+                self._listener = cleanup.enter_context(listening(place))
+            except ServeError:
+                if place is places[-1]:
+                    raise
+            else:
+                self.address = place
+                return
 
     async def run(self) -> None:
         """Serve, until cancelled. Nothing of HTTP is imported before the first client is there: most daemons see none."""
