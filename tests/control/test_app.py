@@ -255,9 +255,12 @@ def test_events(tmp_path: Path) -> None:
 
 
 def test_metrics(tmp_path: Path) -> None:
-    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {IP: b"1\0"}):
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as end:
+        end.sock.sendall(bytes(100))
+        Answering(end, {IP: b"1\0"})
         post(http, "/guests/nas/call", command=2)
         answer = http.get("/metrics")
+        end.sock.shutdown(2)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -265,6 +268,9 @@ def test_metrics(tmp_path: Path) -> None:
         for sample in family.samples
     }
     guest = ("guest", "nas")
+    # While it is connected still.
+    assert samples["vhostcomm_guest_refused_frames_total", guest] == 1
+    assert samples["vhostcomm_guest_skipped_bytes_total", guest] == 100
     assert samples["vhostcomm_guests",] == 1
     assert samples["vhostcomm_guest_state", guest, ("state", "ready")] == 1
     assert samples["vhostcomm_guest_state", guest, ("state", "absent")] == 0

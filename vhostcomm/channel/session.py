@@ -141,9 +141,6 @@ class Session:
             self._sock.close()
             for waiter in self._calls.values():
                 waiter.done.set()
-        statistics = self._connection.statistics
-        self._guest.refused_frames += statistics.refused
-        self._guest.skipped_bytes += statistics.skipped_bytes
 
     async def _drain(self) -> None:
         if self._rest:
@@ -201,11 +198,13 @@ class Session:
                     command = int(event.response.command)
                     self._tell("guest answered what nobody waits for", command=command, why=event.why)
                 case FrameRefused():
+                    guest.refused_frames += 1
                     self._tell("frame refused", why=event)
-                case BytesSkipped(reason=SkipReason.SILENCE):
-                    self._tell("half a frame dropped", bytes=event.count)
                 case BytesSkipped():
-                    pass  # told with the refused frame they began with
+                    guest.skipped_bytes += event.count
+                    if event.reason is SkipReason.SILENCE:
+                        self._tell("half a frame dropped", bytes=event.count)
+                    # Others are told with the refused frame that they began with.
                 case _:
                     assert_never(event)
         return out

@@ -16,8 +16,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = {
     "connections": "Connections of QEMU.",
     "boots": "Starts that the guest has told of.",
-    "refused_frames": "Frames that broke the protocol, of connections that have ended.",
-    "skipped_bytes": "Bytes that were no frame, of connections that have ended.",
+    "refused_frames": "Frames that broke the protocol.",
+    "skipped_bytes": "Bytes that were no frame.",
     "dropped_answers": "Answers that the guest did not read in time.",
     "throttled": "Times that the guest was read more slowly, for sending too fast.",
 }
