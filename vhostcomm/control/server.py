@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -25,11 +26,16 @@ SEND_TIMEOUT: Final = 10.0
 CONNECTION_LIMIT: Final = 128
 """Connections at once. More are closed at once: what a client leaves open must not cost the guests their descriptors."""
 
+LINGER: Final = 0.5
+LINGER_MOST: Final = 1 << 20
+"""Seconds and bytes for what a client still sends as its connection is closed: a kernel that closes with bytes unread throws away
+the answer that is on its way, too."""
+
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor for a connection."""
 
 
-class _Stream:
+class ClientStream:
     """A connection whose client has to read: hypercorn shields its sends from every deadline of ours."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -37,13 +43,30 @@ class _Stream:
         self.socket = stream.socket
         self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
-        self.aclose = stream.aclose
+        self._closed = False
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(SEND_TIMEOUT) as sending:
             await self._stream.send_all(data)
         if sending.cancelled_caught:
             raise trio.BrokenResourceError("the client does not read")
+
+    async def aclose(self) -> None:
+        """Close, with the answer that is on its way let through to a client that still sends."""
+        try:
+            if not self._closed:
+                self._closed = True
+                with trio.move_on_after(LINGER):
+                    await self._read_the_rest()
+        finally:
+            await self._stream.aclose()
+
+    async def _read_the_rest(self) -> None:
+        left = LINGER_MOST
+        # Busy is a connection that is closed for its silence, while it is being read.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            while left > 0 and (data := await self._stream.receive_some(65536)):
+                left -= len(data)
 
 
 async def serve_app(
@@ -66,7 +89,7 @@ async def serve_app(
     context = WorkerContext(None)
     open_sockets: set[trio.socket.SocketType] = set()
 
-    async def handle(stream: _Stream) -> None:
+    async def handle(stream: ClientStream) -> None:
         try:
             state = ConnectionState({"peer": peer(stream.socket)})  # type: ignore[arg-type]
             await TCPServer(wrapped, config, context, state, stream)  # type: ignore[arg-type]
@@ -89,7 +112,7 @@ async def serve_app(
                 log.warning("control connection refused", why=f"{CONNECTION_LIMIT} are open")
                 continue
             open_sockets.add(stream.socket)
-            nursery.start_soon(handle, _Stream(stream))
+            nursery.start_soon(handle, ClientStream(stream))
 
     async with trio.open_nursery() as nursery:
         try:
