@@ -168,6 +168,16 @@ class FakeGuest:
             assert data, "the daemon closed the connection"
             self.connection.receive_data(data)
 
+    def next_request(self) -> Request:
+        """What it is asked next."""
+        while True:
+            while (event := self.connection.next_event()) is not NEED_DATA:
+                if isinstance(event, Request):
+                    return event
+            data = self.sock.recv(65536)
+            assert data, "the daemon closed the connection"
+            self.connection.receive_data(data)
+
     def serial(self) -> str:
         return self.ask(HostCommand.GUEST_SERIAL).rstrip(b"\0").decode()
 

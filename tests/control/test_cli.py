@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import select
+import signal
 import stat
 import subprocess
 from pathlib import Path
 
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
-from tests.serving import ENVIRONMENT, VHOSTCOMM, Serving, run_vhostcomm
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostcomm
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -124,6 +126,37 @@ def test_following(tmp_path: Path) -> None:
         daemon.stop()
         assert b"the daemon" in events.stderr.read()
         assert events.wait(20) == watch.wait(20) == 1
+
+
+def test_watching_on_a_terminal(tmp_path: Path) -> None:
+    """The table is shown again, alone on the screen, whenever something changes; Ctrl-C ends it."""
+    terminal, end = pty.openpty()
+    environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control"), "TERM": "xterm", "COLUMNS": "160"}
+    shown = b""
+
+    def shows(what: bytes) -> None:
+        nonlocal shown
+        while what not in shown:
+            assert select.select([terminal], [], [], PATIENCE)[0], shown
+            shown += os.read(terminal, 65536)
+        shown = shown.partition(what)[2]
+
+    with (
+        controlled(tmp_path) as (daemon, _),
+        subprocess.Popen(
+            [*VHOSTCOMM, "guests", "--watch"], stdin=end, stdout=end, stderr=end, env=environment
+        ) as watch,
+    ):
+        os.close(end)
+        shows(b"\x1b[2J")
+        shows(b"absent")
+        with answering(tmp_path / "nas", {}):
+            daemon.event("guest ready")
+            shows(b"\x1b[2J")
+            shows(b"ready")
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(PATIENCE) == 130
+    os.close(terminal)
 
 
 def test_several_daemons_on_one_host(tmp_path: Path) -> None:

@@ -136,15 +136,6 @@ def _answer(guest: FakeGuest, answer: Answerer) -> None:
         guest.connection.receive_data(data)
 
 
-def next_request(guest: FakeGuest) -> Request:
-    """What the guest is asked next."""
-    while True:
-        while (event := guest.connection.next_event()) is not NEED_DATA:
-            if isinstance(event, Request):
-                return event
-        guest.connection.receive_data(guest.sock.recv(65536))
-
-
 @contextmanager
 def asking(where: Path, path: str) -> Iterator[list[tuple[int, str]]]:
     """A request in a thread; its answer is in the list after the context."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu_host.running import QemuHost, answering, asking, error, next_request, ok, request
+from tests.qemu_host.running import QemuHost, answering, asking, error, ok, request
 from tests.serving import Serving, fake_guest, run_vhostcomm, until
 from vchannel import GuestCommand
 
@@ -90,7 +90,7 @@ def test_timeouts(tmp_path: Path) -> None:
         guest.serial()
         assert host.get("/read?command=10") == error("Timeout while reading command 10 from guest")
         with asking(host.api, "/read?command=10") as found:
-            assert next_request(guest).command is GuestCommand.GET_INFORMATION
+            assert guest.next_request().command is GuestCommand.GET_INFORMATION
             until(lambda: found)
         assert found == [error("Timeout while reading command 10 from guest")]
 
@@ -100,7 +100,7 @@ def test_an_answer_later_than_half_a_minute(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=6&timeout=90") as found:
-            asked = next_request(guest)
+            asked = guest.next_request()
             subprocess.run(["sleep", "32"], check=True)
             guest.sock.sendall(guest.connection.send(asked.reply(b"")))
             until(lambda: found)
@@ -111,7 +111,7 @@ def test_the_guest_is_gone_before_its_answer(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=10") as found:
-            next_request(guest)
+            guest.next_request()
             guest.sock.close()
         assert found == [error("Received no data for command 10")]
         assert host.get("/read?command=10") == error("No connection to guest")
@@ -122,7 +122,7 @@ def test_what_goes_to_the_guest(tmp_path: Path) -> None:
         guest.serial()
         assert host.get("/write?command=6") == ok("null")
         assert host.get("/write?command=77") == ok("null")
-        first, second = next_request(guest).frame, next_request(guest).frame
+        first, second = guest.next_request().frame, guest.next_request().frame
         assert (first.command, first.guest_id, first.needs_response, first.data, first.sub_command) == (
             6, 10_000_000, 1, b"", 1,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu_host.running import SERIAL, ZERO, QemuHost, answering, asking, error, next_request, ok
+from tests.qemu_host.running import SERIAL, ZERO, QemuHost, answering, asking, error, ok
 from tests.serving import fake_guest, until
 from vchannel import FRAME_SIZE, GuestCommand, Request
 
@@ -98,7 +98,7 @@ def test_another_connection_answers(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=2&timeout=5") as found:
-            asked = next_request(guest)
+            asked = guest.next_request()
             with fake_guest(host.sock) as other:
                 with suppress(OSError):  # it may be faster
                     other.sock.sendall(asked.reply(b"forged\0").raw)
@@ -113,10 +113,10 @@ def test_an_answer_to_another_request(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=2&timeout=1") as found:
-            late = next_request(guest)
+            late = guest.next_request()
         assert found == [error("Timeout while reading command 2 from guest")]
         with asking(host.api, "/read?command=2&timeout=5") as found:
-            asked = next_request(guest)
+            asked = guest.next_request()
             guest.sock.sendall(late.reply(b"late\0").raw)
             other = bytearray(asked.reply(b"forged\0").raw)
             other[:8] = os.urandom(8)

@@ -225,11 +225,17 @@ def keep_alive(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def has_hung_up(sock: socket.socket) -> bool:
-    """Whether the other end has closed, even where what it sent before hasn't been read yet."""
+def has_hung_up(sock: socket.socket, *, half: bool = True) -> bool:
+    """Whether the other end has closed, even where what it sent before hasn't been read yet.
+
+    Args:
+        sock: whose.
+        half: whether it is enough that it sends no more.
+    """
     poller = select.poll()
     poller.register(sock, select.POLLRDHUP)
-    return any(event & (select.POLLRDHUP | select.POLLHUP | select.POLLERR) for _, event in poller.poll(0))
+    wanted = select.POLLHUP | select.POLLERR | (select.POLLRDHUP if half else 0)
+    return any(event & wanted for _, event in poller.poll(0))
 
 
 def group_id(name: str) -> int:

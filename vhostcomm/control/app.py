@@ -20,7 +20,6 @@ from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.config import effective
 from vhostcomm.control import asking, shutdown, view
-from vhostcomm.control.drain import Drained
 from vhostcomm.control.events import Events
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
@@ -60,7 +59,7 @@ def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
         routes=[Route(path, _counted(surface, handler), methods=[method]) for method, path, handler in routes],
         exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
     )
-    return Drained(_Guarded(app, token) if token else app)
+    return _Guarded(app, token) if token else app
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

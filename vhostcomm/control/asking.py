@@ -11,9 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from vchannel import Command, GuestCommand, MisuseError, encode_text
 from vhostcomm.control.problems import Problem, bad_request
-
-BODY_LIMIT: Final = 64 << 10
-"""Bytes of a request's body: the longest text a frame carries, many times over."""
+from vhostcomm.control.reading import BODY_LIMIT
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that a guest gets to answer, unless the request says otherwise."""

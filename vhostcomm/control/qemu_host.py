@@ -125,7 +125,7 @@ class QemuHostApi:
                 pass
         query = Request(scope).query_params
         try:
-            body, status = success(await self._answer(scope["path"], query.getlist, receive)), 200
+            body, status = success(await self._answer(scope["path"], query.getlist)), 200
         except FailureError as error:
             body, status = failure(str(error)), 500
         except Exception:  # noqa: BLE001 - one request's, not the server's
@@ -133,7 +133,7 @@ class QemuHostApi:
             body, status = failure("Internal error"), 500
         await Response(body, status, media_type="application/json")(scope, receive, send)
 
-    async def _answer(self, path: str, values: Callable[[str], list[str]], receive: Receive) -> str:
+    async def _answer(self, path: str, values: Callable[[str], list[str]]) -> str:
         """The JSON of the answer's data."""
         if path not in ("/read", "/write") or not (given := values("command")) or not given[0]:
             raise FailureError("No command specified")
@@ -144,27 +144,12 @@ class QemuHostApi:
         if path == "/write":
             await self._write(number)
             return "null"
-        data = await self._while_wanted(number, seconds, receive)
+        data = await self._read(number, seconds)
         if not decode_text(data):
             if number == GuestCommand.POWEROFF:
                 return "null"
             raise FailureError(f"Received no data for command {number}")
         return embedded(data)
-
-    async def _while_wanted(self, number: int, seconds: float, receive: Receive) -> bytes:
-        """Ask, and wait for the answer as long as the client does."""
-        data: bytes | None = None
-        failed: FailureError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-            try:
-                data = await self._read(number, seconds)
-            except FailureError as error:
-                failed = error
-            nursery.cancel_scope.cancel()
-        if data is None:
-            raise failed or FailureError(f"Received no data for command {number}")
-        return data
 
     async def _read(self, number: int, seconds: float) -> bytes:
         try:
@@ -219,12 +204,6 @@ def _message(outcome: Outcome, number: int) -> str:
         case Outcome.BUSY:
             return f"Failed sending command {number} to guest"
     assert_never(outcome)
-
-
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
 
 
 async def _live(receive: Receive, send: Send) -> None:

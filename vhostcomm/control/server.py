@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 from hypercorn.config import Config
@@ -14,7 +14,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-from vhostcomm.channel.sockets import peer
+from vhostcomm.channel.sockets import has_hung_up, peer
+from vhostcomm.control.reading import Reading
 from vhostcomm.logs import Log
 
 SHUTDOWN_TIMEOUT: Final = 1.0
@@ -31,6 +32,9 @@ LINGER_MOST: Final = 1 << 20
 """Seconds and bytes for what a client still sends as its connection is closed: a kernel that closes with bytes unread throws away
 the answer that is on its way, too."""
 
+GONE_LOOK: Final = 0.1
+"""Seconds between looks whether a client that sends no more is gone."""
+
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor for a connection."""
 
@@ -41,9 +45,19 @@ class ClientStream:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket = stream.socket
-        self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
         self._closed = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive. The end comes when the client is gone, not when it has only sent all it will.
+
+        Of a TCP connection both look the same, and count as gone.
+        """
+        data = await self._stream.receive_some(max_bytes)
+        if not data and self.socket.family == socket.AF_UNIX:
+            while not self._closed and not has_hung_up(cast("socket.socket", self.socket), half=False):  # noqa: ASYNC110 - no event tells which
+                await trio.sleep(GONE_LOOK)
+        return data
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(SEND_TIMEOUT) as sending:
@@ -54,8 +68,8 @@ class ClientStream:
     async def aclose(self) -> None:
         """Close, with the answer that is on its way let through to a client that still sends."""
         try:
-            if not self._closed:
-                self._closed = True
+            was_closed, self._closed = self._closed, True
+            if not was_closed:
                 with trio.move_on_after(LINGER):
                     await self._read_the_rest()
         finally:
@@ -67,6 +81,14 @@ class ClientStream:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             while left > 0 and (data := await self._stream.receive_some(65536)):
                 left -= len(data)
+
+
+class _Server(TCPServer):
+    """Hypercorn's, without the seconds that a connection lives on, for its next request, when its client is gone."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
 
 
 async def serve_app(
@@ -85,14 +107,14 @@ async def serve_app(
     config = Config()
     config.accesslog = config.errorlog = None
     config.include_server_header = False
-    wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+    wrapped = wrap_app(cast("Any", Reading(app)), config.wsgi_max_body_size, "asgi")
     context = WorkerContext(None)
     open_sockets: set[trio.socket.SocketType] = set()
 
     async def handle(stream: ClientStream) -> None:
         try:
             state = ConnectionState({"peer": peer(stream.socket)})  # type: ignore[arg-type]
-            await TCPServer(wrapped, config, context, state, stream)  # type: ignore[arg-type]
+            await _Server(wrapped, config, context, state, stream)  # type: ignore[arg-type]
         except Exception:
             log.exception("internal error, the control connection is closed; please report it")
         finally:

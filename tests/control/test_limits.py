@@ -1,0 +1,113 @@
+"""What clients of the control surface can leave open, and what that costs: nothing of the guests'."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from tests.control.controlled import client, controlled, post
+from tests.serving import Serving, fake_guest, until
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT
+from vhostcomm.control.events import STREAM_LIMIT
+from vhostcomm.control.server import CONNECTION_LIMIT
+
+
+def test_connections_have_a_limit(tmp_path: Path) -> None:
+    """What a client leaves open costs the guests nothing; and when it is gone, there is room again."""
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:
+        with ExitStack() as held:
+            for _ in range(CONNECTION_LIMIT):
+                sock = held.enter_context(socket.socket(socket.AF_UNIX))
+                sock.connect(str(tmp_path / "control"))
+                sock.sendall(b"GET / HTTP/1.1\r\nx: ")  # which never ends
+            with socket.socket(socket.AF_UNIX) as one_more:
+                one_more.connect(str(tmp_path / "control"))
+                assert one_more.recv(1) == b""
+            daemon.event("control connection refused")
+            assert guest.serial() == "0" * 13
+        until(lambda: _answers(http), "an answer")
+
+
+def _answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/guests").status_code == 200
+    except httpx.TransportError:  # the daemon hasn't noticed yet that they are gone
+        return False
+
+
+def test_streams_have_a_limit(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http):
+        lines = []
+        with ExitStack() as held:
+            for _ in range(STREAM_LIMIT):
+                stream = held.enter_context(client(tmp_path / "control"))
+                response = held.enter_context(stream.stream("GET", "/events"))
+                assert response.status_code == 200
+                lines.append(response.iter_lines())  # one that isn't kept closes its stream
+                assert next(lines[-1]).startswith(":")
+            refused = http.get("/events")
+            assert (refused.status_code, refused.json()["error"]["what"]) == (429, "busy")
+            assert http.get("/guests").status_code == 200
+
+        def again() -> bool:
+            with http.stream("GET", "/events") as response:
+                return response.status_code == 200
+
+        until(again, "a stream")
+
+
+def test_streams_that_end_make_room_at_once(tmp_path: Path) -> None:
+    """Also where a client goes at the very moment that its stream begins."""
+    with controlled(tmp_path) as (daemon, http):
+        assert http.get("/guests").status_code == 200
+        before = descriptors(daemon)
+        for wait in (False, True) * STREAM_LIMIT:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(tmp_path / "control"))
+                sock.sendall(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+                if wait:
+                    assert sock.recv(1)
+        until(lambda: descriptors(daemon) <= before, "the end of the streams")
+        with http.stream("GET", "/events") as response:
+            assert response.status_code == 200
+
+
+def test_connections_that_end_make_room_at_once(tmp_path: Path) -> None:
+    """A client after the other, more than there may be at once."""
+    with controlled(tmp_path):
+        for _ in range(2 * CONNECTION_LIMIT):
+            with client(tmp_path / "control") as http:
+                assert http.get("/guests").status_code == 200
+
+
+def test_a_call_ends_with_its_client(tmp_path: Path) -> None:
+    """Else a few that nobody waits for any more would leave no room for a shutdown."""
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        body = b'{"command": 77, "timeout": 3600}'
+        request = b"POST /guests/nas/call HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        for _ in range(2 * OUTSTANDING_LIMIT):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(tmp_path / "control"))
+                sock.sendall(request)
+                guest.next_request()
+        until(lambda: post(http, "/guests/nas/call", command=77, timeout=0.05)[0] == 504, "room")
+
+
+def test_a_client_that_sends_no_more_is_answered(tmp_path: Path) -> None:
+    with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(tmp_path / "control"))
+            sock.sendall(b'POST /guests/nas/call HTTP/1.0\r\ncontent-length: 14\r\n\r\n{"command": 2}')
+            sock.shutdown(socket.SHUT_WR)
+            guest.sock.sendall(guest.next_request().reply(b"10.0.2.15\0").raw)
+            with sock.makefile("rb") as answer:
+                assert b"10.0.2.15" in answer.read()
+
+
+def descriptors(daemon: Serving) -> int:
+    return len([*Path(f"/proc/{daemon.process.pid}/fd").iterdir()])
