@@ -198,9 +198,9 @@ def fake_guest(where: Path | tuple[str, int]) -> Iterator[FakeGuest]:
         yield FakeGuest(sock)
 
 
-def until(condition: Any, what: str = "it") -> None:
+def until(condition: Any, what: str = "it", patience: float = PATIENCE) -> None:
     """Wait for something that no event tells of, in a process or file that isn't ours."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen"
         time.sleep(0.01)

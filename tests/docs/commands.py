@@ -1,0 +1,94 @@
+"""What can be told of a command without running it: our verbs and flags, make's targets, a program that is known."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from cyclopts import App, CycloptsError
+
+from tests.docs.pages import ROOT
+from vhostcomm.cli import app
+from vhostcomm.cli.goflags import parse
+from vhostcomm.cli.qemu_host_flags import FLAGS
+from vhostcomm.errors import UsageError
+
+ELSEWHERE: Final = {"git", "gh", "qm", "reboot"}
+"""Programs of which nothing can be told here."""
+
+OPTIONS_OF_OTHERS: Final = {"--unix-socket", "--x"}
+"""Flags in prose that are another program's, or stand for any."""
+
+
+def check(text: str) -> None:
+    """Fail if a command that isn't run can't be right."""
+    words = shlex.split(text.replace("\\\n", " ").removesuffix("&"), comments=True)
+    while words[0] == "sudo" or re.match(r"\w+=", words[0]):
+        words.pop(0)
+    program, rest = Path(words[0]).name, words[1:]
+    match program:
+        case "vhostcomm":
+            check_ours(rest)
+        case "vdsm_run.py":
+            check_ours(["run", *rest])
+        case "qemu-host":
+            try:
+                parse(rest, FLAGS)
+            except UsageError as error:
+                raise AssertionError(f"{text}: {error}") from None
+        case "make":
+            done = subprocess.run(
+                ["make", "-n", *rest], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
+            )
+            assert done.returncode == 0, f"{text}: {done.stderr}"
+        case _ if "/" in words[0]:
+            assert (ROOT / words[0]).exists() or program in {"pip", "pytest", "python"}, f"{text}: no {words[0]}"
+        case _:
+            assert program in ELSEWHERE, f"{text}: is there a program {program}?"
+
+
+def check_ours(words: list[str]) -> None:
+    """Our own command line takes it, as far as can be told without running it."""
+    try:
+        app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise AssertionError(f"vhostcomm {shlex.join(words)}: {error}") from None
+
+
+def wrong_in_prose(code: str) -> str:
+    """What is wrong with a piece of code in prose, if it is a verb or a flag of ours: there is none such."""
+    words = re.split(r"[\s=]+", code)
+    if words[0].startswith("--") and words[0] != "--":
+        return "" if words[0] in FLAGS_OF_ALL | OPTIONS_OF_OTHERS else f"{words[0]}: no verb has it"
+    if words[0] != "vhostcomm":
+        return ""
+    at = app
+    for word in words[1:]:
+        if word.startswith("-"):
+            return "" if word in _flags(at) else f"{code}: it has no {word}"
+        if not list(_verbs(at)):
+            return ""
+        if word not in _verbs(at):
+            return "" if word in {"…", "VERB"} else f"{code}: there is no {word}"
+        at = at[word]
+    return ""
+
+
+def _verbs(of: App) -> set[str]:
+    return {name for name in of if not name.startswith("-")}
+
+
+def _flags(of: App) -> set[str]:
+    made = of.assemble_argument_collection(parse_docstring=False) if of.default_command else ()
+    names = {name for argument in made for name in argument.names}
+    return names | set(of.help_flags) | set(of.version_flags)
+
+
+def _flags_of_all(of: App) -> set[str]:
+    return _flags(of).union(*(_flags_of_all(of[verb]) for verb in _verbs(of)))
+
+
+FLAGS_OF_ALL: Final = _flags_of_all(app)

@@ -1,0 +1,153 @@
+"""A page's shell: one bash in a folder of its own, in which the page's commands are run one after the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, Self
+
+from tests.docs.pages import ROOT, Command, matches
+from tests.e2e.launched import BOOT_PATIENCE
+from tests.serving import ENVIRONMENT, until
+
+PATIENCE: Final = 100.0
+"""Seconds for one command; one of them waits for a guest in an emulator to power itself off."""
+
+SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
+"""A daemon in the background: the next command counts on it."""
+
+READY: Final = "serving"
+"""What it says then."""
+
+
+class Shell:
+    """Bash, with our programs on PATH.
+
+    What the machine may have in use is replaced: /run/ by a folder of the page's own, the ports 5000 and 12345 by free ones.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._outputs: list[Path] = []
+        """Of what runs in the background."""
+        self._before: dict[Path, int] = {}
+        """How much of each was there when the last of these was started."""
+        (folder / "run/vhostcomm").mkdir(parents=True, mode=0o700)
+        (folder / "run/guests").mkdir()
+        for name in "captures", "vdsm_run.py":
+            (folder / name).symlink_to(ROOT / name)
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            ports = one.getsockname()[1], other.getsockname()[1]
+        self._ours = {
+            "/run/": f"{folder}/run/",
+            "5000:5000": f"{ports[0]}:5000",
+            "127.0.0.1:12345": f"127.0.0.1:{ports[1]}",
+        }
+
+    def __enter__(self) -> Self:
+        theirs, ours = os.pipe()
+        environment = ENVIRONMENT | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "RUNTIME_DIRECTORY": f"{self.folder}/run/vhostcomm",
+            "TZ": "UTC",
+            "LC_ALL": "C.UTF-8",
+            "PS1": "",
+        }
+        self.bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            stdin=subprocess.PIPE,
+            cwd=self.folder,
+            env=environment,
+            pass_fds=[ours],
+            start_new_session=True,
+        )
+        os.close(ours)
+        self._statuses = os.fdopen(theirs, "rb", buffering=0)
+        self._to = ours
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End what runs in the background, by its process id, and see that it ends well."""
+        assert self.bash.stdin
+        bad: dict[str, str] = {}
+        try:
+            for pid in reversed(self._ask("jobs -p").split()) if kind is None else ():
+                status = self._ask(f"kill {pid} 2>/dev/null; wait {pid}; echo $?").strip()
+                if status != "0":
+                    bad[pid] = status
+        finally:
+            if self.bash.poll() is None:
+                os.killpg(self.bash.pid, signal.SIGKILL)  # a session of its own: this shell and what it started
+            self.bash.stdin.close()
+            self.bash.wait(PATIENCE)
+            self._statuses.close()
+        assert not bad, f"{bad} of the background ended badly:\n{self.background()}"
+
+    def run(self, command: Command, status: int, where: str) -> None:
+        """Run a command; its status and what it prints must be as the page says."""
+        number = len(list(self.folder.glob(".out.*")))
+        output = self.folder / f".out.{number}"
+        serving = self.background().count(READY)
+        if command.text.endswith("&"):
+            self._before = {path: path.stat().st_size for path in self._logs()}
+        found = self._do(self.ours(command.text), output)
+        printed = output.read_text(errors="replace")
+        for shown, ours in self._ours.items():
+            printed = printed.replace(ours, shown)
+        assert found == status, f"{where}: $ {command.text}\nended with {found}:\n{printed}\n{self.background()}"
+        if command.text.endswith("&"):
+            self._outputs.append(output)
+        if SERVING.match(command.text):
+            until(lambda: self.background().count(READY) > serving or not self._ask("jobs -r"), f"{READY!r}")
+            assert self.background().count(READY) > serving, f"{where}: $ {command.text}\n{output.read_text()}"
+        if command.output:
+            assert matches(command.output, printed), (
+                f"{where}: $ {command.text}\nprinted\n{printed}\nand the page says\n{command.output}\n{self.background()}"
+            )
+
+    def wait(self, text: str) -> None:
+        """Until that is said by a program in the background, since the last one was started: on its output or in a .log."""
+        until(
+            lambda: any(text.encode() in path.read_bytes()[self._before.get(path, 0) :] for path in self._logs()),
+            f"{text!r} in what runs in the background",
+            BOOT_PATIENCE,
+        )
+
+    def background(self) -> str:
+        """What the programs in the background have said."""
+        return "".join(path.read_text(errors="replace") for path in self._logs())
+
+    def _logs(self) -> list[Path]:
+        return [*self._outputs, *sorted(self.folder.glob("*.log"))]
+
+    def ours(self, text: str) -> str:
+        """The page's text, with the places that are used here."""
+        for shown, ours in self._ours.items():
+            text = text.replace(shown, ours)
+        return text
+
+    def _ask(self, text: str) -> str:
+        output = self.folder / ".asked"
+        self._do(text, output)
+        return output.read_text()
+
+    def _do(self, text: str, output: Path) -> int:
+        assert self.bash.stdin
+        # The braces keep a command that goes to the background a child of this shell, with an output of its own.
+        script = f"{{ {text}\n}} >{output} 2>&1 </dev/null; echo $? >&{self._to}\n"
+        self.bash.stdin.write(script.encode())
+        self.bash.stdin.flush()
+        ready, _, _ = select.select([self._statuses], [], [], PATIENCE)
+        if not ready:
+            raise AssertionError(
+                f"$ {text}\ndoes not end; it said:\n{output.read_text(errors='replace')}\n{self.background()}"
+            )
+        line = self._statuses.readline()
+        assert line, f"$ {text}\nended the shell"
+        return int(line)

@@ -1,0 +1,153 @@
+"""The convention of the documentation's commands: what doesn't keep to it is found, and what isn't printed is noticed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import check, wrong_in_prose
+from tests.docs.pages import ROOT, Command, PageError, blocks, inline_code, matches, pages
+from tests.docs.shell import Shell
+
+
+def test_commands_and_what_they_print() -> None:
+    text = "<!-- status: 1 -->\n<!-- wait: it is there -->\n```console\n$ a \\\n    -b\none\n…\n$ c &\n```\n"
+    (block,) = blocks(text, "p")
+    assert block.commands == (Command("a \\\n    -b", "one\n…"), Command("c &", ""))
+    assert block.marks == {"status": "1", "wait": "it is there"}
+    assert block.where == "p:3"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a\n\n    vhostcomm guests\n", "an indented block"),
+        ("```\nvhostcomm guests\n```\n", "a block of no kind"),
+        ("```sh\nvhostcomm guests\n```\n", "a block of kind 'sh'"),
+        ("```bash\n$ ls\n```\n", "a block of kind 'bash'"),
+        ("```text\nvhostcomm guests\n```\n", "looks like a command"),
+        ("```text\n$ sudo make test\n```\n", "looks like a command"),
+        ("```ini\n./vdsm_run.py --boot x\n```\n", "looks like a command"),
+        ("```console\nvhostcomm guests\n```\n", "stands before any command"),
+        ("```python\nprint()\n```\n", "Python without"),
+        ("```toml\na = \n```\n", "no toml"),
+        ("```json\n{\n```\n", "no json"),
+        ("<!-- skip -->\n```console\n$ ls\n```\n", "'skip': a comment before a block is one of"),
+        ("<!-- not run: it can't -->\n\nprose\n\n```console\n$ ls\n```\n", "no block right behind it"),
+        ("<!-- status: 1 -->\n", "no block behind it"),
+        ("- a list\n\n  ```\n  vhostcomm guests\n  ```\n", "a block of no kind"),
+    ],
+)
+def test_what_does_not_keep_to_it(text: str, why: str) -> None:
+    with pytest.raises(PageError, match=re.escape(why)):
+        list(blocks(text, "p"))
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a", "a\n", True),
+        ("a", "a\nb\n", False),
+        ("a\n…", "a\n", True),
+        ("a\n…", "a\nb\nc\n", True),
+        ("…\nc", "a\nb\nc\n", True),
+        ("…\nc", "a\nb\n", False),
+        ("a … c", "a b c\n", True),
+        ("a … c", "a b d\n", False),
+        ("a  b", "a     b   \n", True),
+        ("a  b", "a b\n", False),
+        ("a b", "a  b\n", False),
+        ("[x]", "x\n", False),
+    ],
+)
+def test_what_is_printed(expected: str, printed: str, same: bool) -> None:
+    assert matches(expected, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "why"),
+    [
+        (Command("echo a", "b"), 0, "and the page says"),
+        (Command("false", ""), 0, "ended with 1"),
+        (Command("true", ""), 1, "ended with 0"),
+        (Command("no-such-program", ""), 0, "ended with 127"),
+        (Command("vhostcomm serve --sock /run/guests/none/x &", ""), 0, "the socket's lock can't be made"),
+    ],
+)
+def test_a_page_that_is_not_true(tmp_path: Path, command: Command, status: int, why: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(why)), Shell(tmp_path) as shell:
+        shell.run(command, status, "p:1")
+
+
+def test_a_daemon_that_ends_badly(tmp_path: Path) -> None:
+    def page() -> None:
+        with Shell(tmp_path) as shell:
+            shell.run(Command("bash -c 'trap \"exit 3\" TERM; echo there; sleep 100 & wait' &", ""), 0, "p:1")
+            shell.wait("there")
+
+    with pytest.raises(AssertionError, match="ended badly"):
+        page()
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("vhostcomm serve --sock nas=/x --record y", True),
+        ("sudo vhostcomm serve --sockets x", False),
+        ("vhostcomm sevre", False),
+        ("./vdsm_run.py --boot x --no-such y", False),
+        ("qemu-host -addr=unix:/x -bogus 1", False),
+        ("make test", True),
+        ("make no-such-target", False),
+        ("tests/guest/build.sh --print-paths", True),
+        ("tests/guest/no-such.sh", False),
+        ("frobnicate", False),
+    ],
+)
+def test_commands_that_are_not_run(text: str, right: bool) -> None:
+    if right:
+        check(text)
+        return
+    with pytest.raises(AssertionError):
+        check(text)
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        ("vhostcomm capture redact", False),
+        ("vhostcomm capture reduct", True),
+        ("vhostcomm serve --bogus", True),
+        ("vhostcomm frob nas", True),
+        ("--grace", False),
+        ("--grace=90", False),
+        ("--no-such-flag", True),
+        ("vhostcomm.capture", False),
+    ],
+)
+def test_verbs_and_flags_in_prose(code: str, wrong: bool) -> None:
+    assert bool(wrong_in_prose(code)) is wrong
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http:", "https:")):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), f"{page}: {target}"
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, target
+
+
+def test_tests_that_are_named_are_there() -> None:
+    names = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    named = {code for page in pages() for _, code in inline_code(page.read_text()) if re.fullmatch(r"test_\w+", code)}
+    assert named
+    assert named <= names
