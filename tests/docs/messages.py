@@ -1,0 +1,59 @@
+"""What the program's own text can say: warnings and errors of the log, and the messages of errors, found in its sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Final
+
+from tests.docs.pages import ROOT
+
+LEVELS: Final = {"warning", "error", "exception", "critical"}
+
+TOLD_BY: Final = "_tell"
+"""The method that logs a warning with its first argument."""
+
+SESSION: Final = "vhostcomm/channel/session.py"
+"""Where it is."""
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((ROOT / "vhostcomm").rglob("*.py")):
+        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def logged() -> dict[str, str]:
+    """Every warning and error of the log, and where it is."""
+    return dict(_logged())
+
+
+def _logged() -> Iterator[tuple[str, str]]:
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+                continue
+            called, first = node.func, node.args[0]
+            of_a_log = called.attr in LEVELS and ast.unparse(called.value).endswith("log")
+            if isinstance(first, ast.Constant) and (of_a_log or (called.attr == TOLD_BY and name == SESSION)):
+                yield str(first.value), f"{name}:{node.lineno}"
+            elif of_a_log:
+                passed_on = isinstance(first, ast.Name) and called.attr == "warning" and name == SESSION
+                assert passed_on, f"{name}:{node.lineno}: {ast.unparse(first)}: not a plain text"
+
+
+def raised(kinds: set[str]) -> dict[str, str]:
+    """Of the messages of these errors the longest piece that is always the same, and where it is."""
+    found = {}
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds):
+                continue
+            pieces = [
+                each.value.strip(" :;(),'")
+                for argument in node.args
+                for each in ast.walk(argument)
+                if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            ]
+            if pieces:
+                found[max(pieces, key=len)] = f"{name}:{node.lineno}"
+    return found

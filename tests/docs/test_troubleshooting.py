@@ -1,0 +1,65 @@
+"""The page on troubleshooting has everything that can go wrong by its own words, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.docs.messages import logged, raised
+from tests.docs.pages import ROOT, inline_code
+from vhostcomm import errors
+from vhostcomm.errors import VhostcommError
+from vhostcomm.probe import COMPLAINTS
+
+PAGE: Final = (ROOT / "docs/troubleshooting.md").read_text()
+CODE: Final = [code for _, code in inline_code(PAGE)]
+
+LOST: Final = "log lines were lost"
+"""It goes past the log's own methods."""
+
+EXPLAINED: Final = {"ServeError", "CallError", "ControlError", "DaemonGoneError"}
+
+LEFT_OUT: Final = {
+    "UsageError": "a mistake in the command line names the flag and gives an example",
+    "ConfigError": "a mistake in the configuration names its place and gives an example",
+    "CaptureError": "it names the file and the line",
+    "DiskError": "it names the image and what to do",
+    "QemuError": "it names the QEMU and what to do",
+}
+
+NO_MESSAGE: Final = {"", "tcp", "remedy"}
+"""Errors that say nothing but where and the system's own words."""
+
+
+def test_every_warning_and_error_of_the_log_has_its_place() -> None:
+    missing = {text: where for text, where in logged().items() if text not in CODE}
+    assert not missing
+    assert LOST in CODE
+    assert LOST in (ROOT / "vhostcomm/logs.py").read_text()
+
+
+def test_no_line_of_the_log_is_explained_that_there_is_none_of() -> None:
+    log = PAGE.split("## By the log's lines")[1].split("## By an error's text")[0]
+    rows = [line.split("|")[1] for line in log.splitlines() if line.startswith("| `")]
+    told = [code for row in rows for _, code in inline_code(row)]
+    assert len(told) > 40
+    assert set(told) - {LOST} <= set(logged())
+
+
+def test_every_message_about_the_world_has_its_place() -> None:
+    missing = {text: where for text, where in raised(EXPLAINED).items() if text not in {*CODE, *NO_MESSAGE}}
+    assert not missing
+
+
+def test_every_kind_of_error_is_explained_or_left_out() -> None:
+    kinds = {
+        each.__name__ for each in vars(errors).values() if isinstance(each, type) and issubclass(each, VhostcommError)
+    }
+    assert kinds - {"VhostcommError"} <= EXPLAINED | set(LEFT_OUT)
+    for kind in LEFT_OUT:
+        assert hasattr(errors, kind)
+
+
+def test_the_guests_own_lines_are_explained() -> None:
+    lines = {line.partition(": ")[2] for lines in COMPLAINTS.values() for line in lines}
+    assert len(lines) == 5
+    assert lines <= set(CODE)
