@@ -70,8 +70,12 @@ class Block:
         return self.kind in {"console", "python"} and "not run" not in self.marks
 
 
-def pages() -> list[Path]:
-    """Every page whose commands are run."""
+GENERATED: Final = {"docs/commands.md"}
+"""Made from the command line itself, and compared with it by a test of its own: it shows usages, no commands."""
+
+
+def all_pages() -> list[Path]:
+    """Every page of the documentation."""
     found = [
         ROOT / "README.md",
         ROOT / "captures/README.md",
@@ -79,6 +83,11 @@ def pages() -> list[Path]:
         *ROOT.glob("protocol/**/README.md"),
     ]
     return sorted(found)
+
+
+def pages() -> list[Path]:
+    """Every page whose commands are run."""
+    return [path for path in all_pages() if str(path.relative_to(ROOT)) not in GENERATED]
 
 
 def blocks(text: str, page: str) -> Iterator[Block]:
@@ -91,16 +100,16 @@ def blocks(text: str, page: str) -> Iterator[Block]:
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         line = token.map[0] + 1 if token.map else 0
         if token.type == "html_block":
-            marks |= _marks(token.content, f"{page}:{line}")
+            marks |= _marks(token.content)
         elif token.type == "code_block":
             raise PageError(f"{page}:{line}: an indented block; fence it, and say of what kind it is")
         elif token.type == "fence":
             yield _block(page, line, token.info.strip(), token.content, marks)
             marks = {}
-        elif marks:
-            raise PageError(f"{page}:{line}: a comment ({', '.join(marks)}) with no block right behind it")
-    if marks:
-        raise PageError(f"{page}: a comment ({', '.join(marks)}) with no block behind it")
+        else:
+            _check_no_block_is_meant(marks, f"{page}:{line}")
+            marks = {}
+    _check_no_block_is_meant(marks, page)
 
 
 def inline_code(text: str) -> Iterator[tuple[int, str]]:
@@ -111,18 +120,24 @@ def inline_code(text: str) -> Iterator[tuple[int, str]]:
                 yield (token.map[0] + 1 if token.map else 0), child.content
 
 
-def _marks(comment: str, where: str) -> dict[str, str]:
+def _marks(comment: str) -> dict[str, str]:
     found = {}
     for body in re.findall(r"<!--(.*?)-->", comment, re.DOTALL):
         name, _, value = body.strip().partition(":")
-        if name not in MARKS:
-            raise PageError(f"{where}: {name!r}: a comment before a block is one of {', '.join(MARKS)}")
         found[name] = " ".join(value.split())
     return found
 
 
+def _check_no_block_is_meant(marks: dict[str, str], where: str) -> None:
+    """Comments that are for people may stand anywhere, but before a block."""
+    if meant := marks.keys() & set(MARKS):
+        raise PageError(f"{where}: a comment ({', '.join(meant)}) with no block right behind it")
+
+
 def _block(page: str, line: int, kind: str, content: str, marks: dict[str, str]) -> Block:
     where = f"{page}:{line}"
+    if unknown := marks.keys() - set(MARKS):
+        raise PageError(f"{where}: {', '.join(unknown)}: a comment before a block is one of {', '.join(MARKS)}")
     match kind:
         case "console":
             return Block(page, line, kind, content, marks, tuple(_commands(content, where)))

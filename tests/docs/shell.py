@@ -38,8 +38,7 @@ class Shell:
         """Of what runs in the background."""
         self._before: dict[Path, int] = {}
         """How much of each was there when the last of these was started."""
-        (folder / "run/vhostcomm").mkdir(parents=True, mode=0o700)
-        (folder / "run/guests").mkdir()
+        (folder / "run/guests").mkdir(parents=True)
         for name in "captures", "vdsm_run.py":
             (folder / name).symlink_to(ROOT / name)
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:

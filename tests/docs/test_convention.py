@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.commands import check, wrong_in_prose
-from tests.docs.pages import ROOT, Command, PageError, blocks, inline_code, matches, pages
+from tests.docs.pages import ROOT, Command, PageError, all_pages, blocks, inline_code, matches, pages
 from tests.docs.shell import Shell
 
 
@@ -18,6 +18,10 @@ def test_commands_and_what_they_print() -> None:
     assert block.commands == (Command("a \\\n    -b", "one\n…"), Command("c &", ""))
     assert block.marks == {"status": "1", "wait": "it is there"}
     assert block.where == "p:3"
+
+
+def test_a_comment_for_people() -> None:
+    assert list(blocks("<!-- made by a program: edit it there -->\n\n# A page\n", "p")) == []
 
 
 @pytest.mark.parametrize(
@@ -34,9 +38,9 @@ def test_commands_and_what_they_print() -> None:
         ("```python\nprint()\n```\n", "Python without"),
         ("```toml\na = \n```\n", "no toml"),
         ("```json\n{\n```\n", "no json"),
-        ("<!-- skip -->\n```console\n$ ls\n```\n", "'skip': a comment before a block is one of"),
+        ("<!-- skip -->\n```console\n$ ls\n```\n", "skip: a comment before a block is one of"),
         ("<!-- not run: it can't -->\n\nprose\n\n```console\n$ ls\n```\n", "no block right behind it"),
-        ("<!-- status: 1 -->\n", "no block behind it"),
+        ("<!-- status: 1 -->\n", "no block right behind it"),
         ("- a list\n\n  ```\n  vhostcomm guests\n  ```\n", "a block of no kind"),
     ],
 )
@@ -131,7 +135,7 @@ def test_verbs_and_flags_in_prose(code: str, wrong: bool) -> None:
     assert bool(wrong_in_prose(code)) is wrong
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith(("http:", "https:")):
