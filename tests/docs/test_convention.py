@@ -155,3 +155,16 @@ def test_tests_that_are_named_are_there() -> None:
     named = {code for page in pages() for _, code in inline_code(page.read_text()) if re.fullmatch(r"test_\w+", code)}
     assert named
     assert named <= names
+
+
+def test_the_rooms_are_what_there_is() -> None:
+    """In the page on contributing; a path is from the top, or beside the one before."""
+    text = (ROOT / "docs/contributing.md").read_text().split("## The rooms")[1].split("## ")[0]
+    named = [code for _, code in inline_code(text) if "." in code or "/" in code]
+    beside = ROOT
+    for path in named:
+        at = beside / path if (beside / path).exists() else ROOT / path
+        assert at.exists(), path
+        beside = at if at.is_dir() else at.parent
+    modules = {path.name for path in (ROOT / "vhostcomm").glob("[a-z]*.py")}
+    assert modules <= {Path(path).name for path in named}
