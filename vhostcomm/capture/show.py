@@ -18,8 +18,8 @@ def transcript(capture: Capture) -> Iterator[str]:
     """
     header = capture.header
     redacted = ", redacted" if header.redacted else ""
-    yield f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {_safe(header.producer)}"
-    yield _safe(header.provenance)
+    yield f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {printable(header.producer)}"
+    yield printable(header.provenance)
     yield ""
     for record in capture.records:
         yield f"{record.time:10.3f}  {_tell(record)}"
@@ -52,10 +52,10 @@ def _tell(record: Record) -> str:
     if frame.padding:
         remarks.append(f"{len(frame.padding)} bytes of padding")
     if record.refused:
-        remarks.append(f"REFUSED: {_safe(record.refused)}")
+        remarks.append(f"REFUSED: {printable(record.refused)}")
     return f"{_ARROWS[record.direction]} {' '.join(words)}  [{', '.join(remarks)}]"
 
 
-def _safe(text: str) -> str:
+def printable(text: str) -> str:
     """Text on one line: newlines, control characters, marks that turn text round and lone surrogates are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

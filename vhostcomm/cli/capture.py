@@ -1,7 +1,8 @@
-"""`vhostcomm capture`: show, replay, redact, diff."""
+"""`vhostcomm capture`: show, replay, redact, diff, export."""
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,9 @@ from vhostcomm.capture.show import transcript
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.target import daemons_socket
-from vhostcomm.errors import VhostcommError
+from vhostcomm.errors import UsageError, VhostcommError
 
-app = App(name="capture", help="Show, replay, compare and redact captures of a channel.")
+app = App(name="capture", help="Show, replay, compare, redact and export captures of a channel.")
 
 CaptureFile = Annotated[Path, Parameter(help="A capture (.jsonl).")]
 
@@ -47,6 +48,49 @@ def redact_capture(
         return
     try:
         output.write_text(text)
+    except OSError as error:
+        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
+
+
+@app.command
+def export(
+    file: CaptureFile,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            name=["--output", "-o"],
+            allow_leading_hyphen=True,
+            help="Where to, such as guest.pcapng; - is standard output.",
+        ),
+    ] = None,
+    *,
+    force: Annotated[bool, Parameter(negative=(), help="Overwrite a file that exists.")] = False,
+) -> None:
+    """Write a capture as pcapng, for Wireshark with protocol/wireshark/vchannel.lua.
+
+    Each frame is a packet, with its direction; so are bytes in no frame. What the capture says of itself and of a
+    record goes along as comments. What was redacted stays redacted; nothing else is.
+    """
+    from vhostcomm.capture.export import write_pcapng
+
+    to_stdout = output is None or str(output) == "-"
+    if not to_stdout and str(output).startswith("-"):
+        raise UsageError(f"--output takes a file, not {output}; one of that name is ./{output}")
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("a terminal can't show pcapng; give a file with --output, or pipe it: … | wireshark -k -i -")
+    whole = io.BytesIO()
+    write_pcapng(_load(file), whole, str(file))
+    if output is None or to_stdout:
+        sys.stdout.buffer.write(whole.getbuffer())
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with output.open("wb" if force else "xb") as made:
+            made.write(whole.getbuffer())
+    except FileExistsError:
+        raise VhostcommError(
+            f"{output}: exists already; choose another --output, or overwrite it with --force"
+        ) from None
     except OSError as error:
         raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
 

@@ -1,0 +1,171 @@
+"""A capture as pcapng, read again with the library that wrote it; tests/wireshark reads it with Wireshark."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from pcapng import FileScanner, blocks
+
+from tests.captures.test_golden import FILES, load
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, run_vhostcomm
+from vchannel import Request
+from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, format_capture, redact
+from vhostcomm.capture.export import COMMENT_LIMIT, LINKTYPE_UPPER_PDU, write_pcapng
+from vhostcomm.errors import CaptureError
+
+SHORT = next(path for path in FILES if path.stem == "graceful-stop")
+RECORD = FrameRecord(0.000001, Direction.TO_HOST, Request.of(5, request_id=1).frame)
+
+
+def header(when: datetime = datetime(2026, 1, 2, tzinfo=UTC), **more: str) -> CaptureHeader:
+    return CaptureHeader(when, more.get("producer", "test"), Origin.RECORDED, more.get("provenance", "from a test"))
+
+
+def packets(written: bytes) -> tuple[blocks.SectionHeader, list[blocks.EnhancedPacket]]:
+    section, *rest = FileScanner(io.BytesIO(written))
+    (interface, *found) = rest
+    assert isinstance(interface, blocks.InterfaceDescription)
+    assert interface.link_type == LINKTYPE_UPPER_PDU
+    return section, found
+
+
+def pcapng(capture: Capture, path: str = "guest.jsonl") -> bytes:
+    stream = io.BytesIO()
+    write_pcapng(capture, stream, path)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_record_with_its_bytes_time_and_way(path: Path) -> None:
+    capture = load(path)
+    section, found = packets(pcapng(capture, str(path)))
+    assert section.options["opt_comment"].endswith(f"by {capture.header.producer}")
+    assert section.options.get_all("opt_comment")[1] == capture.header.provenance
+    assert len(found) == len(capture.records)
+    for packet, record in zip(found, capture.records, strict=True):
+        assert packet.packet_data.startswith(b"\0\x0c\0\x10vchannel_record\0\0\0\0\0")
+        assert packet.packet_data.endswith(record.raw)
+        micros = (packet.timestamp_high << 32) + packet.timestamp_low
+        assert micros == round((capture.header.when.timestamp() + record.time) * 1_000_000)
+        way = {Direction.TO_HOST: "inbound", Direction.TO_GUEST: "outbound"}[record.direction]
+        assert packet.options["epb_flags"].inout == way
+
+
+def test_what_was_redacted_stays_redacted() -> None:
+    serial = "1234ABC567890"
+    asked = Request.of(5, request_id=1)
+    answer = FrameRecord(1, Direction.TO_GUEST, asked.reply(serial.encode() + b"\0").frame)
+    capture = Capture(header(provenance=f"from {serial}"), (FrameRecord(0, Direction.TO_HOST, asked.frame), answer))
+    assert pcapng(capture).count(serial.encode()) == 2
+    redacted = pcapng(redact(capture))
+    assert serial.encode() not in redacted
+    assert ", redacted, " in packets(redacted)[0].options["opt_comment"]
+
+
+def test_a_long_or_nasty_text_is_cut_and_escaped() -> None:
+    nasty = "a\x1b\ud800\n" + "é" * COMMENT_LIMIT
+    record = evolve(RECORD, refused=nasty)
+    section, (packet,) = packets(pcapng(Capture(header(producer=nasty, provenance=nasty), (record,)), f"{nasty[:9]}.x"))
+    for comment in *section.options.get_all("opt_comment"), packet.options["opt_comment"]:
+        assert r"a\x1b\ud800\né" in comment
+        assert comment.endswith("é …")
+        assert COMMENT_LIMIT <= len(comment.encode()) < 1 << 16
+
+
+def test_a_line_that_was_cut_off_is_told() -> None:
+    section, _ = packets(pcapng(Capture(header(), (RECORD,), '{"t": 1')))
+    assert section.options.get_all("opt_comment")[2] == "the capture's last line is cut off and left out"
+
+
+@pytest.mark.parametrize(
+    ("when", "time"), [(datetime(1969, 12, 31, tzinfo=UTC), 0.0), (datetime(2026, 1, 1, tzinfo=UTC), 1e300)]
+)
+def test_a_time_that_pcapng_does_not_have(when: datetime, time: float) -> None:
+    stream = io.BytesIO()
+    with pytest.raises(CaptureError, match=r"^x.jsonl:3: .* is no time in pcapng, .* correct 'when'"):
+        write_pcapng(
+            Capture(header(when), (evolve(RECORD, time=86_400.0), evolve(RECORD, time=time))), stream, "x.jsonl"
+        )
+    assert not stream.getvalue()
+
+
+# -- the verb
+
+
+def test_to_a_file_and_to_a_pipe(tmp_path: Path) -> None:
+    made = tmp_path / "x.pcapng"
+    assert run_vhostcomm("capture", "export", SHORT, "-o", made).returncode == 0
+    for more in [], ["-o", "-"]:
+        piped = subprocess.run(
+            [*VHOSTCOMM, "capture", "export", SHORT, *more], env=ENVIRONMENT, capture_output=True, check=True
+        )
+        assert (piped.stdout, piped.stderr) == (made.read_bytes(), b"")
+    assert len(packets(piped.stdout)[1]) == len(load(SHORT).records)
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+    made = tmp_path / "x.pcapng"
+    made.write_text("mine")
+    ended = run_vhostcomm("capture", "export", SHORT, "-o", made)
+    assert (ended.returncode, made.read_text()) == (1, "mine")
+    assert ended.stderr == f"vhostcomm: {made}: exists already; choose another --output, or overwrite it with --force\n"
+    assert run_vhostcomm("capture", "export", SHORT, "-o", made, "--force").returncode == 0
+    assert packets(made.read_bytes())[1]
+
+
+def test_a_flag_is_no_file(tmp_path: Path) -> None:
+    ended = run_vhostcomm("capture", "export", SHORT, "-o", "--force", cwd=tmp_path)
+    assert (ended.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert ended.stderr.startswith("vhostcomm: --output takes a file, not --force; ")
+
+
+def test_a_place_that_can_not_be_had(tmp_path: Path) -> None:
+    ended = run_vhostcomm("capture", "export", SHORT, "-o", tmp_path / "no/x.pcapng")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.endswith("No such file or directory; choose another place with --output\n")
+
+
+def test_what_is_no_capture_is_one_message(tmp_path: Path) -> None:
+    """As the other capture verbs have it, and no file is left."""
+    made = tmp_path / "x.pcapng"
+    for name, content in (("pcap", b"\xd4\xc3\xb2\xa1\x02\0"), ("json", b'{"a": 1}\n'), ("nothing", b"")):
+        wrong = tmp_path / name
+        wrong.write_bytes(content)
+        ended = run_vhostcomm("capture", "export", wrong, "-o", made)
+        shown = run_vhostcomm("capture", "show", wrong)
+        assert (ended.returncode, ended.stderr) == (shown.returncode, shown.stderr)
+        assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+        assert ended.stderr.startswith(f"vhostcomm: {wrong}:1: ")
+        assert not made.exists()
+
+
+def test_a_terminal_gets_no_pcapng() -> None:
+    ours, theirs = pty.openpty()
+    command = [*VHOSTCOMM, "capture", "export", str(SHORT)]
+    ended = subprocess.run(
+        command, env=ENVIRONMENT, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+    )
+    assert ended.returncode == 2
+    assert "a terminal can't show pcapng; give a file with --output" in ended.stderr
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_cut_off_capture_is_exported_with_a_warning(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("".join(format_capture(load(SHORT))) + '{"t": 9')
+    ended = run_vhostcomm("capture", "export", cut, "-o", tmp_path / "x.pcapng")
+    assert (ended.returncode, ended.stderr) == (0, f"vhostcomm: {cut}: the last line is cut off and left out\n")
+    assert len(packets((tmp_path / "x.pcapng").read_bytes())[1]) == len(load(SHORT).records)
+
+
+def test_other_verbs_do_not_import_the_library() -> None:
+    words = "import sys; import vhostcomm.cli; sys.exit('pcapng' in sys.modules)"
+    assert subprocess.run([VHOSTCOMM[0], "-c", words], env=ENVIRONMENT, check=False).returncode == 0

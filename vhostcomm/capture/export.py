@@ -1,0 +1,141 @@
+"""A capture as pcapng, for Wireshark: each record becomes a packet.
+
+The link type is Wireshark's own for "upper PDUs": before its bytes a packet has the name of the
+dissector it is meant for, so that nothing needs to be set where ``protocol/wireshark/vchannel.lua`` is
+installed. Behind that name, and before the record's bytes, stands what they don't say themselves:
+
+    tag, length (16 bits each, big-endian), text      any number of them, see `_TAGS`
+    0, 0                                              their end
+
+Not imported by the package: only here is `pcapng` needed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pcapng import FileWriter, blocks
+
+from vhostcomm import __version__
+from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Record
+from vhostcomm.capture.show import printable
+from vhostcomm.errors import CaptureError
+
+LINKTYPE_UPPER_PDU: Final = 252
+DISSECTOR: Final = b"vchannel_record\0"
+"""Padded to a multiple of four bytes."""
+
+COMMENT_LIMIT: Final = 65_000
+"""Bytes of one comment; an option's length has 16 bits."""
+
+_TIMES: Final = range(1 << 64)
+"""Microseconds since 1970 that a packet can have: pcapng's usual unit, and the last digit that captures have."""
+_FLAGS: Final = {Direction.TO_HOST: 1, Direction.TO_GUEST: 2}
+"""Inbound and outbound, as the host sees it, where captures are made."""
+
+_DISSECTOR_TAG: Final = 12
+_END: Final = bytes(4)
+_TAGS: Final = {"channel": 1, "refused": 2, "assumed": 3, "in no frame": 4}
+
+
+def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> None:
+    """Write a capture as one section with one interface.
+
+    Args:
+        capture: its provenance becomes the section's comment, what a record says besides its bytes
+            (refused, assumed, in no frame) the packet's.
+        stream: where to; is not closed.
+        path: where the capture comes from: for errors, and its stem for the interface, which tells
+            guests apart where files are merged.
+
+    Raises:
+        CaptureError: a time that pcapng can't express; before anything is written.
+        OSError: from the stream.
+    """
+    times = list(_times(capture, path))
+    name = printable(Path(path).stem)
+    channel = _cut(f"{name}, {capture.header.when.isoformat(sep=' ')}")
+    section = blocks.SectionHeader(
+        options={"opt_comment": _section_comments(capture), "shb_userappl": f"vhostcomm {__version__}"}
+    )
+    interface = section.new_member(
+        blocks.InterfaceDescription,
+        link_type=LINKTYPE_UPPER_PDU,
+        options={
+            "if_name": _cut(name),
+            "if_description": "vchannel of one guest, as its host sees it",
+        },
+    )
+    writer = FileWriter(stream, section)
+    for time, record in zip(times, capture.records, strict=True):
+        options: dict[str, object] = {"epb_flags": [_FLAGS[record.direction]]}
+        remarks = dict(_remarks(record))
+        if remarks:
+            options["opt_comment"] = [f"{what}: {text}" for what, text in remarks.items()]
+        payload = _upper_pdu({"channel": channel, **remarks}, record.raw)
+        packet = section.new_member(
+            blocks.EnhancedPacket,
+            interface_id=interface.interface_id,
+            timestamp_high=time >> 32,
+            timestamp_low=time & 0xFFFFFFFF,
+            packet_len=len(payload),
+            packet_data=payload,
+            options=options,
+        )
+        writer.write_block(packet)
+
+
+def _times(capture: Capture, path: str) -> Iterator[int]:
+    """Microseconds since 1970 of each record."""
+    start = (capture.header.when - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+    for number, record in enumerate(capture.records, 2):
+        time = start + round(record.time * 1_000_000)
+        if time not in _TIMES:
+            raise CaptureError(
+                path,
+                number,
+                f"{record.time} s after {capture.header.when.isoformat()} is no time in pcapng, where "
+                "time begins in 1970: correct 'when' in the first line, or 't'",
+            )
+        yield time
+
+
+def _section_comments(capture: Capture) -> list[str]:
+    header: CaptureHeader = capture.header
+    redacted = ", redacted" if header.redacted else ""
+    comments = [
+        f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {printable(header.producer)}",
+        printable(header.provenance),
+    ]
+    if capture.cut_off:
+        comments.append("the capture's last line is cut off and left out")
+    return [_cut(comment) for comment in comments if comment]
+
+
+def _remarks(record: Record) -> Iterator[tuple[str, str]]:
+    if not isinstance(record, FrameRecord):
+        yield "in no frame", record.why.value
+        return
+    if record.refused:
+        yield "refused", _cut(printable(record.refused))
+    if record.assumed:
+        yield "assumed", _cut(", ".join(record.assumed))
+
+
+def _cut(text: str) -> str:
+    whole = text.encode()
+    return text if len(whole) <= COMMENT_LIMIT else whole[:COMMENT_LIMIT].decode(errors="ignore") + " …"
+
+
+def _upper_pdu(texts: dict[str, str], raw: bytes) -> bytes:
+    head = [_tagged(_DISSECTOR_TAG, DISSECTOR), _END]
+    head += [_tagged(_TAGS[what], text.encode()) for what, text in texts.items()]
+    return b"".join((*head, _END, raw))
+
+
+def _tagged(tag: int, value: bytes) -> bytes:
+    return struct.pack(">HH", tag, len(value)) + value
