@@ -10,6 +10,7 @@ needs=(
     qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils sfdisk:fdisk
     curl:curl jq:jq busybox:busybox-static cpio:cpio mcopy:mtools syslinux:syslinux gcc:gcc /usr/include/stdio.h:libc6-dev
     zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion mandoc:mandoc man:man-db
+    tshark:tshark
 )
 
 python=${PYTHON:-python3}

@@ -1,0 +1,86 @@
+"""Captures through tshark with the dissector, and what it makes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from tests.captures.make_golden import FOLDER
+from tests.serving import PATIENCE
+from vchannel import HEADER_FIELDS, Frame
+from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, Record
+from vhostcomm.capture.export import write_pcapng
+
+DISSECTOR: Final = FOLDER.parent / "protocol/wireshark/vchannel.lua"
+START: Final = datetime(2026, 1, 2, tzinfo=UTC)
+
+EXPERTS: Final = (
+    "flag", "both", "length", "cut", "skipped", "refused", "sub_command", "reserved", "command", "direction",
+    "other_length", "padding", "nul", "integer", "unsolicited", "unanswered", "asked_again", "same_id",
+)  # fmt: skip
+FIELDS: Final = (
+    "frame.number", "frame.time_epoch", "frame.comment", "frame.interface_name", "_ws.col.Info", "_ws.col.Source",
+    "_ws.malformed", "_ws.lua.error",
+    *(f"vchannel.{name}" for name in (
+        "channel", "direction", *HEADER_FIELDS, "host_command", "guest_command", "data", "text", "padding", "response_in",
+        "response_to", "asked_before", "time", "refused", "assumed", "skipped", "why_skipped",
+    )),
+    *(f"vchannel.expert.{name}" for name in EXPERTS),
+    "json.key",
+)  # fmt: skip
+
+Packet = dict[str, list[str]]
+"""The values of each field that a packet has."""
+
+
+def command(*words: str | Path) -> list[str]:
+    return ["tshark", "-X", f"lua_script:{DISSECTOR}", *map(str, words)]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A home without settings and plugins: the dissector may be installed in the tester's own."""
+    return os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def tshark(home: Path, *words: str | Path) -> str:
+    """What it prints; anything it complains of is a failure."""
+    ended = subprocess.run(
+        command(*words), env=environment(home), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    complaints = [line for line in ended.stderr.splitlines() if not line.startswith("Running as user")]
+    assert (ended.returncode, complaints) == (0, [])
+    return ended.stdout
+
+
+def look(path: Path, *words: str) -> list[Packet]:
+    """Every packet, dissected in two passes as Wireshark does."""
+    fields = [word for field in FIELDS for word in ("-e", field)]
+    packets = json.loads(tshark(path.parent, "-2", "-r", path, "-T", "json", *fields, *words))
+    found: list[Packet] = [packet["_source"]["layers"] for packet in packets]
+    assert not any("_ws.lua.error" in packet for packet in found)
+    return found
+
+
+def exported(path: Path, capture: Capture) -> Path:
+    with path.open("wb") as stream:
+        write_pcapng(capture, stream, str(path))
+    return path
+
+
+def made(*records: Record) -> Capture:
+    return Capture(CaptureHeader(START, "test", Origin.RECONSTRUCTED, "made for a test"), records)
+
+
+def frames(*way_and_frame: tuple[Direction, Frame]) -> Iterable[FrameRecord]:
+    """A frame each tenth of a second."""
+    for number, (direction, frame) in enumerate(way_and_frame):
+        yield FrameRecord(number / 10, direction, frame)
+
+
+def experts(packet: Packet) -> set[str]:
+    return {name for name in EXPERTS if f"vchannel.expert.{name}" in packet}
