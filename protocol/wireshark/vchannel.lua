@@ -123,9 +123,12 @@ local json = Dissector.get("json")
 -- be no tree: what is needed for that can't come from fields of other dissectors.
 
 local channels, paired
+-- Of a stream: whether its last frame convinced, and whether one did before a header that only looks acceptable.
+local in_step, vouched
 
 function vchannel.init()
     channels, paired = {}, {}
+    in_step, vouched = {}, {}
 end
 
 local function asker_of(channel, side)
@@ -443,28 +446,66 @@ local function find_header(tvb, offset, last)
     return first
 end
 
+-- Bytes in no frame that are kept until a frame follows them: else they would be searched again and again.
+local HELD_LIMIT = 8 * FRAME_SIZE
+
+-- Whether what begins here follows a frame that convinced. Wireshark may come with the same bytes several times.
+local function follows_good(tvb, pinfo, stream)
+    if tvb:len() < HEADER_SIZE or is_convincing(read(tvb, 0)) then
+        return in_step[stream]
+    end
+    local key = stream .. tvb:raw(0, HEADER_SIZE)
+    if vouched[key] == nil and not pinfo.visited then
+        vouched[key] = in_step[stream] or false
+    end
+    return vouched[key]
+end
+
 local function show_stream(tvb, pinfo, root, to_host, about)
-    local told, offset = {}, 0
-    while offset < tvb:len() do
-        local left = tvb:len() - offset
-        if left < FRAME_SIZE then
-            if pinfo.can_desegment > 0 and tvb:len() == tvb:reported_len() then
-                pinfo.desegment_offset, pinfo.desegment_len = offset, FRAME_SIZE - left
-                break
-            end
-            table.insert(told, show_skipped(tvb(offset), root, to_host, about, e.cut))
-            break
+    local stream = about.channel .. (to_host and " to host" or " to guest")
+    local good = follows_good(tvb, pinfo, stream)
+    local told, start, offset = {}, 0, 0 -- from start to offset: in no frame, and not yet told
+    local function tell_skipped(stop, what)
+        if stop > start then
+            table.insert(told, show_skipped(tvb(start, stop - start), root, to_host, about, what))
+            start, good = stop, false
         end
+    end
+    local function wait_for_more()
+        if offset - start > HELD_LIMIT then
+            tell_skipped(offset, e.skipped)
+        end
+        -- Where no frame may begin, an exact wish would have to be followed by another in the same packet; what
+        -- comes of that, and what is told before an unfinished frame, Wireshark 4.0 loses in its second pass.
+        local left = tvb:len() - start
+        local sure = start == offset and left >= HEADER_SIZE and is_convincing(read(tvb, start))
+        pinfo.desegment_offset = start
+        pinfo.desegment_len = sure and FRAME_SIZE - left or DESEGMENT_ONE_MORE_SEGMENT
+    end
+    while tvb:len() - offset >= FRAME_SIZE do
         local frame = read(tvb, offset)
-        local found = not is_convincing(frame) and find_header(tvb, offset, offset + DATA_SIZE)
-        if is_convincing(frame) or is_acceptable(frame) and not found then
+        local convincing = is_convincing(frame)
+        local found = not convincing and find_header(tvb, offset, offset + DATA_SIZE)
+        local vouched_for = start == offset and good and is_acceptable(frame) and not found
+        if convincing or vouched_for then
+            tell_skipped(offset, e.skipped)
             table.insert(told, show_frame(tvb, offset, pinfo, root, to_host, about))
             offset = offset + FRAME_SIZE
+            start, good = offset, convincing
         else
-            local size = (found or offset + DATA_SIZE) - offset
-            table.insert(told, show_skipped(tvb(offset, size), root, to_host, about, e.skipped))
-            offset = offset + size
+            offset = found or offset + DATA_SIZE
         end
+    end
+    if start < tvb:len() then
+        if pinfo.can_desegment > 0 and tvb:len() == tvb:reported_len() then
+            wait_for_more()
+        else
+            tell_skipped(offset, e.skipped)
+            tell_skipped(tvb:len(), e.cut)
+        end
+    end
+    if not pinfo.visited then
+        in_step[stream] = good
     end
     return told
 end
