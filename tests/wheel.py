@@ -42,6 +42,7 @@ def main() -> None:
             ROOT / "constraints.txt",
         ]
         run(*pip, wheel, "pytest", "pytest-timeout", "hypothesis")
+        assert (work / "venv/share/vhostcomm/wireshark/vchannel.lua").is_file()
         elsewhere = work / "elsewhere"
         for name in ("tests", "captures", "protocol/README.md"):
             source, target = ROOT / name, elsewhere / name

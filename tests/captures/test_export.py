@@ -14,6 +14,7 @@ from attrs import evolve
 from pcapng import FileScanner, blocks
 
 from tests.captures.test_golden import FILES, load
+from tests.cli.test_streams import shell
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, run_vhostcomm
 from vchannel import Request
 from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, format_capture, redact
@@ -130,6 +131,35 @@ def test_a_place_that_can_not_be_had(tmp_path: Path) -> None:
     ended = run_vhostcomm("capture", "export", SHORT, "-o", tmp_path / "no/x.pcapng")
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.endswith("No such file or directory; choose another place with --output\n")
+
+
+def test_a_capture_is_not_overwritten_with_its_export(tmp_path: Path) -> None:
+    capture = tmp_path / "x.jsonl"
+    capture.write_text(SHORT.read_text())
+    ended = run_vhostcomm("capture", "export", capture, "--force", "-o", capture)
+    assert (ended.returncode, capture.read_text()) == (2, SHORT.read_text())
+    assert ended.stderr.startswith(f"vhostcomm: {capture} is the capture itself")
+
+
+def test_a_disk_that_gets_full_keeps_no_half_file(tmp_path: Path) -> None:
+    made = tmp_path / "x.pcapng"
+    for words, where in (('ulimit -f 8; exec "$@"', made), ('exec "$@"', Path("/dev/full"))):
+        ended = shell(words, "capture", "export", str(SHORT), "--force", "-o", str(where))
+        assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+        assert ended.stderr.startswith(f"vhostcomm: {where}: ")
+        assert ended.stderr.endswith("; choose another place with --output\n")
+    assert not made.exists()
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_time_that_can_not_be_leaves_the_old_file(tmp_path: Path) -> None:
+    capture, made = tmp_path / "x.jsonl", tmp_path / "x.pcapng"
+    old = evolve(load(SHORT), header=header(datetime(1900, 1, 1, tzinfo=UTC)))
+    capture.write_text("".join(format_capture(old)))
+    made.write_text("mine")
+    ended = run_vhostcomm("capture", "export", capture, "--force", "-o", made)
+    assert (ended.returncode, made.read_text()) == (1, "mine")
+    assert ended.stderr.startswith(f"vhostcomm: {capture}:2: ")
 
 
 def test_what_is_no_capture_is_one_message(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.captures.test_golden import FILES, load
-from tests.wireshark.looking import DISSECTOR, EXPERTS, FIELDS, environment, exported, tshark
+from tests.wireshark.looking import DISSECTOR, EXPERTS, FIELDS, environment, exported, made, tshark
+from vchannel import HostCommand, Request
+from vhostcomm.capture import Direction, FrameRecord, SkippedRecord
 
 README = (DISSECTOR.parent / "README.md").read_text()
 FILTERS = [
@@ -21,9 +23,11 @@ FILTERS = [
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All golden captures in one file."""
+    """All golden captures in one file, and one with a question that nobody answers: they have none."""
     folder = tmp_path_factory.mktemp("readme")
+    asked = FrameRecord(0, Direction.TO_HOST, Request.of(HostCommand.HOST_MODEL, request_id=1).frame)
     files = [exported(folder / f"{path.stem}.pcapng", load(path)) for path in FILES]
+    files.append(exported(folder / "unanswered.pcapng", made(asked)))
     subprocess.run(["mergecap", "-w", folder / "all.pcapng", *files], check=True)
     return folder / "all.pcapng"
 
@@ -45,7 +49,7 @@ def test_each_filter_finds_some_and_not_all(everything: Path, wanted: str) -> No
 
 def test_filters_find_what_the_captures_have(everything: Path) -> None:
     records = [record for path in FILES for record in load(path).records]
-    damage = [record for record in records if hasattr(record, "why") or getattr(record, "refused", "")]
+    damage = [record for record in records if isinstance(record, SkippedRecord) or record.refused]
     assert len(numbers(everything, FILTERS[10])) == len(damage)
     assert "skipped" in FILTERS[10]
 
@@ -82,4 +86,4 @@ def test_through_a_pipe(everything: Path) -> None:
             ["tshark", "-X", f"lua_script:{DISSECTOR}", "-r", "-", "-Y", "vchannel", "-T", "fields", "-e", "frame.number"],
             env=environment(everything.parent), stdin=stream, capture_output=True, text=True, check=True,
         )  # fmt: skip
-    assert len(ended.stdout.split()) == sum(len(load(path).records) for path in FILES)
+    assert len(ended.stdout.split()) == 1 + sum(len(load(path).records) for path in FILES)

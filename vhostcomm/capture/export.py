@@ -56,7 +56,7 @@ def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> N
         CaptureError: a time that pcapng can't express; before anything is written.
         OSError: from the stream.
     """
-    times = list(_times(capture, path))
+    times = list(times_of(capture, path))
     name = printable(Path(path).stem)
     channel = _cut(f"{name}, {capture.header.when.isoformat(sep=' ')}")
     section = blocks.SectionHeader(
@@ -89,8 +89,12 @@ def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> N
         writer.write_block(packet)
 
 
-def _times(capture: Capture, path: str) -> Iterator[int]:
-    """Microseconds since 1970 of each record."""
+def times_of(capture: Capture, path: str) -> Iterator[int]:
+    """Microseconds since 1970 of each record.
+
+    Raises:
+        CaptureError: a time that pcapng can't express.
+    """
     start = (capture.header.when - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
     for number, record in enumerate(capture.records, 2):
         time = start + round(record.time * 1_000_000)

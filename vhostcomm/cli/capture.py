@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -71,27 +70,36 @@ def export(
     Each frame is a packet, with its direction; so are bytes in no frame. What the capture says of itself and of a
     record goes along as comments. What was redacted stays redacted; nothing else is.
     """
-    from vhostcomm.capture.export import write_pcapng
+    from vhostcomm.capture.export import times_of, write_pcapng
 
     to_stdout = output is None or str(output) == "-"
-    if not to_stdout and str(output).startswith("-"):
-        raise UsageError(f"--output takes a file, not {output}; one of that name is ./{output}")
     if to_stdout and sys.stdout.isatty():
         raise UsageError("a terminal can't show pcapng; give a file with --output, or pipe it: … | wireshark -k -i -")
-    whole = io.BytesIO()
-    write_pcapng(_load(file), whole, str(file))
+    if not to_stdout and str(output).startswith("-"):
+        raise UsageError(f"--output takes a file, not {output}; one of that name is ./{output}")
+    capture = _load(file)
+    list(times_of(capture, str(file)))  # what is wrong with it is found before a file is made, or emptied
     if output is None or to_stdout:
-        sys.stdout.buffer.write(whole.getbuffer())
-        sys.stdout.buffer.flush()
+        write_pcapng(capture, sys.stdout.buffer, str(file))
         return
+    if output.exists() and output.samefile(file):
+        raise UsageError(
+            f"{output} is the capture itself, which can't be made of pcapng again; choose another --output"
+        )
     try:
-        with output.open("wb" if force else "xb") as made:
-            made.write(whole.getbuffer())
+        made = output.open("wb" if force else "xb")
     except FileExistsError:
         raise VhostcommError(
             f"{output}: exists already; choose another --output, or overwrite it with --force"
         ) from None
     except OSError as error:
+        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
+    try:
+        with made:
+            write_pcapng(capture, made, str(file))
+    except OSError as error:
+        if output.is_file():  # and not a device
+            output.unlink()
         raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
 
 
