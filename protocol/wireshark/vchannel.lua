@@ -569,7 +569,7 @@ function vchannel_record.dissector(tvb, pinfo, root)
     elseif size > 0 then
         words = show_skipped(tvb(start), root, to_host, about, about.why_skipped and e.skipped or e.cut)
     end
-    pinfo.cols.protocol = "vchannel"
+    pinfo.cols.protocol = "vchannel" -- behind all else: JSON has written its own
     pinfo.cols.info = words
     if to_host ~= nil then
         pinfo.cols.src = to_host and "guest" or "host"

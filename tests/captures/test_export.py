@@ -173,6 +173,7 @@ def test_what_is_no_capture_is_one_message(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr) == (shown.returncode, shown.stderr)
         assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
         assert ended.stderr.startswith(f"vhostcomm: {wrong}:1: ")
+        assert ended.stderr.endswith(": give a file that serve --record wrote\n")
         assert not made.exists()
 
 

@@ -29,6 +29,10 @@ from vhostcomm.errors import CaptureError
 _SKIPPED_LIMIT: Final = FRAME_SIZE
 """Bytes in one skipped record: a connection holds no more of what it hasn't understood."""
 
+_REMEDY: Final = (
+    f'a capture begins with a line {{"{FORMAT_KEY}": {FORMAT_VERSION}, …}}: give a file that serve --record wrote'
+)
+
 _REQUEST_ID: Final = re.compile("0x[0-9a-fA-F]{1,16}")
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX: Final = re.compile("([0-9a-fA-F]{2})*")
@@ -60,14 +64,16 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
             else:
                 records.append(_read_record(value))
         except _CutOffError as error:
-            if following is not None or header is None or row.endswith("\n"):
+            if header is None:
+                raise CaptureError(path, number, f"not a capture: {error}; {_REMEDY}") from None
+            if following is not None or row.endswith("\n"):
                 raise CaptureError(path, number, str(error)) from None
             return Capture(header, tuple(records), row)
         except (ValueError, KeyError, RecursionError) as error:  # the last from showing what was nested too deep
             raise CaptureError(path, number, _explain(error)) from None
         row = following
     if header is None:
-        raise CaptureError(path, 1, f'empty; a capture begins with a line {{"{FORMAT_KEY}": {FORMAT_VERSION}, …}}')
+        raise CaptureError(path, 1, f"empty; {_REMEDY}")
     return Capture(header, tuple(records))
 
 
@@ -100,7 +106,7 @@ def _explain(error: Exception) -> str:
 
 def _read_header(value: dict[str, Any]) -> CaptureHeader:
     if FORMAT_KEY not in value:
-        raise ValueError(f'not a capture: its first line has no "{FORMAT_KEY}"')
+        raise ValueError(f'not a capture: its first line has no "{FORMAT_KEY}"; {_REMEDY}')
     version = _take(value, FORMAT_KEY, int)
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {shorten(version)}; this program reads {FORMAT_VERSION}: use a newer one")
