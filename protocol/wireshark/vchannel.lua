@@ -350,10 +350,20 @@ local function show_padding(tree, tvb, start, stop)
     tree:add(f.padding, tvb(start, size)):add_proto_expert_info(e.padding)
 end
 
+-- Text for a label: what a guest or a capture says may be anything.
+local function printable(text)
+    return (text:gsub("[^\32-\126]", "."))
+end
+
 local function show_about(tree, about)
     for _, name in ipairs({ "channel", "refused", "assumed", "why_skipped" }) do
         if about[name] then
-            local item = tree:add(f[name], about[name]):set_generated()
+            local range, item = about.ranges and about.ranges[name]
+            if range then
+                item = tree:add_packet_field(f[name], range, ENC_UTF_8 + ENC_NA)
+            else
+                item = tree:add(f[name], about[name]):set_generated()
+            end
             if name == "refused" then
                 item:add_proto_expert_info(e.refused)
             end
@@ -400,7 +410,7 @@ local function show_frame(tvb, offset, pinfo, root, to_host, about)
     end
 
     local verb = frame.is_response ~= 0 and "answers" or frame.needs_response ~= 0 and "asks" or "tells"
-    local shown = text:gsub("[^\32-\126]", "."):sub(1, 60)
+    local shown = printable(text):sub(1, 60)
     local words = ("%s %d %s %s"):format(verb, frame.command, name, shown):gsub("%s+$", "")
     if about.refused or not is_acceptable(frame) then
         words = words .. " [refused]"
@@ -411,7 +421,7 @@ end
 
 local function show_skipped(range, root, to_host, about, what)
     local tree = root:add(vchannel, range)
-    local why = about.why_skipped and " (" .. about.why_skipped .. ")" or ""
+    local why = about.why_skipped and " (" .. printable(about.why_skipped):sub(1, 60) .. ")" or ""
     local words = ("%d bytes in no frame%s"):format(range:len(), why)
     tree:append_text(", " .. words)
     show_about(tree, about)
@@ -535,7 +545,7 @@ end
 local TAGS = { "channel", "refused", "assumed", "why_skipped" }
 
 local function read_head(tvb)
-    local about, offset = { channel = "" }, 0
+    local about, offset = { channel = "", ranges = {} }, 0
     while tvb:len() >= offset + 4 do
         local tag, size = tvb(offset, 2):uint(), tvb(offset + 2, 2):uint()
         offset = offset + 4
@@ -546,7 +556,8 @@ local function read_head(tvb)
             break
         end
         if TAGS[tag] then
-            about[TAGS[tag]] = tvb:raw(offset, size)
+            about[TAGS[tag]] = size > 0 and tvb:raw(offset, size) or ""
+            about.ranges[TAGS[tag]] = size > 0 and tvb(offset, size) or nil
         end
         offset = offset + size
     end

@@ -22,8 +22,10 @@ class Segment:
     data: bytes
 
 
-def upper_pdu(data: bytes) -> bytes:
-    return _file(UPPER_PDU, [struct.pack(">HH16sHHHH", 12, 16, b"vchannel_record", 0, 0, 0, 0) + data])
+def upper_pdus(dissector: bytes, packets: Iterable[bytes]) -> bytes:
+    """Packets for a dissector, whose name has up to 15 letters."""
+    head = struct.pack(">HH16sHH", 12, 16, dissector, 0, 0)
+    return _file(UPPER_PDU, (head + packet for packet in packets))
 
 
 def tcp(segments: Iterable[Segment], mss: int = 1448) -> bytes:

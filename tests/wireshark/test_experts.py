@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from attrs import evolve
 
 from tests.wireshark.looking import experts, exported, frames, look, made, tshark
+from tests.wireshark.packets import upper_pdus
 from vchannel import Frame, HostCommand, Request, encode_text
-from vhostcomm.capture import Direction, FrameRecord
+from vhostcomm.capture import Direction
 
 GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=1, needs_response=False).frame
 TIMESTAMP = Request.of(HostCommand.GUEST_TIMESTAMP, encode_text("1648798789"), request_id=1, needs_response=False).frame
@@ -70,12 +72,18 @@ def test_messages_name_field_and_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 4095, 4097, 9000])
 def test_a_frame_of_another_size(tmp_path: Path, size: int) -> None:
-    """Of somebody else's export, or cut by him; the capture format has none."""
-    whole = exported(tmp_path / "a.pcapng", made(FrameRecord(0, Direction.TO_HOST, GOOD))).read_bytes()
-    assert whole.count(GOOD.encode()) == 1
-    from tests.wireshark.packets import upper_pdu
-
-    path = tmp_path / "b.pcapng"
-    path.write_bytes(upper_pdu((GOOD.encode() * 3)[:size]))
+    """Cut by somebody else; the capture format has none."""
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(upper_pdus(b"vchannel_record", [bytes(4) + (GOOD.encode() * 3)[:size]]))
     (packet,) = look(path)
     assert experts(packet) == ({"cut"} if size else set())
+
+
+def test_a_frame_that_does_not_say_its_way(tmp_path: Path) -> None:
+    """A file of somebody else's making, without the packet's flags."""
+    capture = exported(tmp_path / "a.pcapng", made(*frames((Direction.TO_HOST, GOOD))))
+    subprocess.run(["editcap", "-F", "nsecpcap", capture, tmp_path / "a.pcap"], check=True)
+    (packet,) = look(tmp_path / "a.pcap")
+    assert experts(packet) == {"direction"}
+    assert packet["vchannel.command"] == ["5"]
+    assert not {"vchannel.host_command", "vchannel.guest_command"} & packet.keys()
