@@ -218,6 +218,9 @@ class Daemon:
                 continue
             changed += self._ports.change(served, new, config.host)
             served.folder = served.folder if name not in wanted else None
+        async with trio.open_nursery() as thawing:
+            for served in ending:
+                thawing.start_soon(self._surface.freezer.thaw_first, served.port.guest, "it is not served any longer")
         await self._ports.end(ending)
         added = sum(self._ports.try_start(new) for name, new in wanted.items() if not self._ports.get(name))
         self._folders.match()

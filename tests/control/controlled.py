@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,8 +11,10 @@ from typing import Any
 
 import httpx
 
-from tests.serving import FakeGuest, Serving, fake_guest
+from tests.serving import FakeGuest, Serving, fake_guest, until
 from vchannel import NEED_DATA, Command, HostCommand, Request
+from vhostcomm.channel.port import OLD
+from vhostcomm.channel.sockets import peer_age
 
 Answers = dict[int, bytes | Callable[[], bytes | None]]
 
@@ -19,11 +22,11 @@ INFORMATION = b'{"data":{"dsm_setting":{"data":{"http_port":5000}},"ip":{"data":
 
 
 @contextmanager
-def controlled(folder: Path, *words: str | Path) -> Iterator[tuple[Serving, httpx.Client]]:
+def controlled(folder: Path, *words: str | Path, expect_exit: int | None = 0) -> Iterator[tuple[Serving, httpx.Client]]:
     """A daemon of one guest, `nas`, and a client of its control surface."""
     control = folder / "control"
     with (
-        Serving("--sock", folder / "nas", "--control", control, *words) as daemon,
+        Serving("--sock", folder / "nas", "--control", control, *words, expect_exit=expect_exit) as daemon,
         client(control) as http,
     ):
         yield daemon, http
@@ -90,6 +93,13 @@ def answering(where: Path, answers: Answers) -> Iterator[Answering]:
             with suppress(OSError):
                 guest.sock.shutdown(2)
             made.ended()
+
+
+def grow_old() -> None:
+    """Wait until this process, as a QEMU, is so old that its guest may have been up before the daemon was."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        until(lambda: (peer_age(ours) or 0) >= OLD, "growing old")
 
 
 def post(http: httpx.Client, path: str, **body: Any) -> tuple[int, Any]:

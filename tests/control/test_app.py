@@ -207,36 +207,6 @@ def test_a_guest_that_does_not_answer_its_shutdown(tmp_path: Path) -> None:
         assert "it did not answer" in done["error"]["why"]
 
 
-def test_a_freeze_ends_by_itself(tmp_path: Path) -> None:
-    with (
-        controlled(tmp_path) as (daemon, http),
-        answering(tmp_path / "nas", {FREEZE: b"", THAW: b"", REBOOT: b""}) as guest,
-    ):
-        status, done = post(http, "/guests/nas/freeze", timeout=0.3)
-        assert status == 200
-        assert done["frozen_until"] == http.get("/guests/nas").json()["frozen_until"]
-        daemon.event("frozen")
-        assert daemon.event("thawed")["why"] == "its time is over"
-        assert http.get("/guests/nas").json()["frozen_until"] is None
-        post(http, "/guests/nas/freeze")
-        assert post(http, "/guests/nas/thaw")[0] == 200
-        assert "control" in daemon.event("thawed")["by"]
-        # One that is held still is let go before it is to reboot, and when the daemon ends.
-        post(http, "/guests/nas/freeze")
-        assert post(http, "/guests/nas/reboot")[0] == 200
-        post(http, "/guests/nas/freeze")
-        daemon.stop()
-        assert [int(each) for each in guest.asked] == [14, 15, 14, 15, 14, 15, 8, 14, 15]
-
-
-def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) -> None:
-    with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", {THAW: b""}) as guest:
-        frozen = ThreadPoolExecutor(1).submit(post, http, "/guests/nas/freeze", timeout=0.2)
-        assert frozen.result()[0] == 504
-        daemon.event("thawed")
-        assert [int(each) for each in guest.asked] == [14, 15]
-
-
 def test_events(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), http.stream("GET", "/events") as stream:
         lines = stream.iter_lines()

@@ -69,7 +69,7 @@ def test_no_answer_in_time_and_a_late_one() -> None:
     async def main() -> None:
         async with serving() as ends:
             begin = trio.current_time()
-            with pytest.raises(CallError, match="no answer within 5 s") as caught:
+            with pytest.raises(CallError, match="no answer to get_information within 5 s") as caught:
                 await ends.session.call(GuestCommand.GET_INFORMATION, b"", 5)
             assert outcome(caught) is Outcome.TIMED_OUT
             assert trio.current_time() - begin == pytest.approx(5, abs=0.5)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from vchannel import Command
+from vchannel import Command, GuestCommand
 from vhostcomm.errors import VhostcommError
 
 OUTSTANDING_LIMIT: Final = 16
 """Calls that may wait for one guest: what it doesn't answer must not pile up in front of it."""
+
+
+URGENT: Final[frozenset[Command]] = frozenset({GuestCommand.POWEROFF, GuestCommand.REBOOT, GuestCommand.FS_UNFREEZE})
+URGENT_ROOM: Final = 4
+"""Calls beyond the limit for what must get through: else a few that hang would keep a guest from being stopped."""
 
 
 class Outcome(Enum):
@@ -25,6 +30,11 @@ class Outcome(Enum):
     """It was sent, or could not even be sent, and no answer came in time."""
     LOST = "connection lost"
     """The connection ended before the answer."""
+
+
+def named(command: Command) -> str:
+    """A question in a sentence."""
+    return command.name.lower() if isinstance(command, GuestCommand) else f"command {int(command)}"
 
 
 class CallError(VhostcommError):

@@ -124,6 +124,8 @@ class Guest:
     stop: Stop | None = None
     """The last stop that somebody asked for, since its boot."""
     gone_why: str = ""
+    may_be_up: bool | None = None
+    """Whether it may have been up before its QEMU connected; None where QEMU's age isn't known, and the daemon's tells nothing."""
     frozen_until: float | None = None
     """When its file systems are thawed by us, if they are frozen by us."""
     throttled: int = 0
@@ -150,8 +152,9 @@ class Guest:
 
     # -- what the session tells
 
-    def connected(self, **facts: object) -> None:
+    def connected(self, may_be_up: bool | None = None, **facts: object) -> None:
         self.connections += 1
+        self.may_be_up = may_be_up
         self.stop = None
         self._boot()
         self._enter(State.CONNECTED)

@@ -57,7 +57,6 @@ class Port:
         "_accepting",
         "_cleanup",
         "_log",
-        "_may_be_up",
         "_opened",
         "_recording",
         "_refused",
@@ -87,7 +86,6 @@ class Port:
         self._short = False
         self._refused = 0
         self._opened = trio.current_time()
-        self._may_be_up = False
         self._sounding = trio.Lock()
         self._soundings = 0
         self.nudge = trio.Event()
@@ -167,18 +165,24 @@ class Port:
     async def _call(self, command: Command, data: bytes, timeout: float, by: str) -> Response:
         deadline = trio.current_time() + timeout
         silent = "has not asked anything yet"
-        if self._session and self.guest.state is not State.READY and self._may_be_up:
+        harmless = command is GuestCommand.FS_UNFREEZE  # also to a guest that carries it out at its next boot
+        if self._session and self.guest.state is not State.READY and self.guest.may_be_up and not harmless:
             with trio.move_on_after(min(timeout, SOUND_PATIENCE)):
                 await self._sound(self._session)
             silent = "has not asked anything, and does not answer"
         if self._session is None:
             raise CallError(command, Outcome.NOT_CONNECTED, f"{self.guest.name}: QEMU is not connected")
-        if self.guest.state is not State.READY:
+        if self.guest.state is not State.READY and not (harmless and self.guest.may_be_up):
             why = f"{self.guest.name}: QEMU is connected, but the guest {silent}"
             raise CallError(command, Outcome.NOT_READY, why)
+        session = self._session
+        session.check_room(command)
         if how := STOPS.get(command):
             self.guest.stopping(by or "the daemon", how)
-        return await self._session.call(command, data, max(0.0, deadline - trio.current_time()))
+        response = await session.call(command, data, max(0.0, deadline - trio.current_time()))
+        if session is self._session:
+            self.guest.found_up()
+        return response
 
     async def _sound(self, session: Session) -> None:
         """Find out whether a guest that has asked nothing is up."""
@@ -189,7 +193,9 @@ class Port:
             with suppress(CallError):
                 response = await session.call(GuestCommand.GET_INFORMATION, b"", SOUND_PATIENCE)
                 if session is self._session:
-                    self.guest.called(GuestCommand.GET_INFORMATION, "answered", response.data)
+                    self.guest.called(
+                        GuestCommand.GET_INFORMATION, "answered" if response.data else "empty", response.data
+                    )
                     self.guest.found_up()
 
     # -- QEMU connects
@@ -278,14 +284,19 @@ class Port:
 
     def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._refused = self._soundings = 0
-        age = peer_age(sock)
-        self._may_be_up = trio.current_time() - self._opened < OLD if age is None else age >= OLD
         self._session = Session(self.guest, sock, self._service, self._recording)
         self._session_ended = trio.Event()
-        self.guest.connected(**peer(sock))
+        self.guest.connected(self._may_be_up(sock), **peer(sock))
         if self._stopping:
             self._session.drain()
         nursery.start_soon(self._serve, self._session)
+
+    def _may_be_up(self, sock: socket.socket) -> bool | None:
+        """Whether its guest may have been up before this connection."""
+        age = peer_age(sock)
+        if age is not None:
+            return age >= OLD
+        return True if trio.current_time() - self._opened < OLD else None
 
     async def _serve(self, session: Session) -> None:
         why = "the daemon stops"

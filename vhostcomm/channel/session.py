@@ -22,7 +22,7 @@ from vchannel import (
     SkipReason,
     UnsolicitedResponse,
 )
-from vhostcomm.channel.calls import OUTSTANDING_LIMIT, CallError, Outcome
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, URGENT_ROOM, CallError, Outcome, named
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import has_hung_up
 from vhostcomm.channel.tap import Recording, Tap
@@ -217,9 +217,7 @@ class Session:
         Raises:
             CallError: there is none; says why.
         """
-        if len(self._calls) >= OUTSTANDING_LIMIT:
-            why = f"{len(self._calls)} calls wait for the guest already"
-            raise CallError(command, Outcome.BUSY, why)
+        self.check_room(command)
         request = Request.of(command, data)
         waiter = self._calls[request.request_id] = _Waiter()
         try:
@@ -235,7 +233,16 @@ class Session:
             return waiter.response
         if waiter.done.is_set():
             raise CallError(command, Outcome.LOST, "the connection ended before the answer")
-        raise CallError(command, Outcome.TIMED_OUT, f"no answer within {timeout:g} s")
+        raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:g} s")
+
+    def check_room(self, command: Command) -> None:
+        """Refuse a call too many.
+
+        Raises:
+            CallError: too many wait for the guest.
+        """
+        if len(self._calls) >= OUTSTANDING_LIMIT + (URGENT_ROOM if command in URGENT else 0):
+            raise CallError(command, Outcome.BUSY, f"{len(self._calls)} calls wait for the guest already")
 
     def _answered(self, response: Response) -> None:
         if response.problem:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.guest import Guest
 from vhostcomm.config import effective
 from vhostcomm.control import asking, shutdown, view
 from vhostcomm.control.events import Events
@@ -186,9 +186,9 @@ class _Handlers:
         guest = self._guest(request)
         body = await asking.body(request, ("timeout",))
         timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
-        await self._thaw_first(guest, timeout)
-        began = trio.current_time()
         by = asking.initiator(request)
+        await self._freezer.thaw_first(guest, by)
+        began = trio.current_time()
         response = await self._host.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
         return _json(view.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
 
@@ -200,13 +200,8 @@ class _Handlers:
         by = asking.initiator(request)
         if self._host.runner:
             return _json(await shutdown.through_runner(self._host.runner, guest, wait, timeout, by))
-        await self._thaw_first(guest, timeout)
+        await self._freezer.thaw_first(guest, by)
         return _json(await shutdown.through_guest(self._host, guest, wait, timeout, by))
-
-    async def _thaw_first(self, guest: Guest, timeout: float) -> None:
-        """A guest that is held still can't end."""
-        if guest.frozen_until is not None and guest.state is State.READY:
-            await self._freezer.thaw(guest, timeout=timeout, by="a stop that was asked for")
 
     async def freeze(self, request: Request) -> Response:
         guest = self._guest(request)

@@ -11,13 +11,16 @@ from vchannel import GuestCommand, Response
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.control.host import Host
+from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
 
 THAW_TIMEOUT: Final = 5.0
 """Seconds that a guest gets to answer a thaw of ours."""
 
 THAW_AGAIN: Final = 2.0
-"""Seconds before a thaw that failed is tried again. A guest left frozen is as good as dead, so it never ends by itself."""
+THAW_AGAIN_MOST: Final = 60.0
+"""Seconds before a thaw that failed is tried again, doubled each time up to the most. A guest left frozen is as good as dead, so
+it never ends by itself."""
 
 _NOTHING_SENT: Final = {Outcome.NOT_CONNECTED, Outcome.NOT_READY, Outcome.BUSY}
 
@@ -30,13 +33,18 @@ class Freezer:
         self._log = log
         self._timers: dict[str, trio.CancelScope] = {}
         self._pending: dict[str, Guest] = {}  # may be frozen already, and not have said so
+        self._lost: dict[str, str] = {}  # why the connection of one that is frozen has ended
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the timers, until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            task_status.started()
-            await trio.sleep_forever()
+        self._host.listeners.append(self._on_guest)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._host.listeners.remove(self._on_guest)
 
     async def freeze(self, guest: Guest, seconds: float, *, timeout: float, by: str) -> Response:
         """Freeze a guest, for so many seconds at most.
@@ -57,6 +65,8 @@ class Freezer:
             self._pending.pop(guest.name, None)
             if sent and guest.state is State.READY:
                 self._frozen(guest, deadline, by)
+            elif sent:
+                self._lost[guest.name] = guest.gone_why
 
     async def thaw(self, guest: Guest, *, timeout: float, by: str) -> Response:
         """Thaw a guest.
@@ -65,8 +75,7 @@ class Freezer:
             CallError: there is no answer. A timer that runs goes on.
         """
         response = await self._host.call(guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=by)
-        if timer := self._timers.pop(guest.name, None):
-            timer.cancel()
+        self._forget(guest.name)
         self._log.info("thawed", guest=guest.name, by=by)
         guest.froze(None)
         return response
@@ -76,33 +85,60 @@ class Freezer:
         frozen = {name: guest for name, guest in self._host.guests.items() if guest.frozen_until is not None}
         async with trio.open_nursery() as nursery:
             for guest in (frozen | self._pending).values():
-                nursery.start_soon(self._try_thaw, guest, why)
+                nursery.start_soon(self.try_thaw, guest, why)
 
-    def _frozen(self, guest: Guest, deadline: float, by: str) -> None:
-        assert self._nursery is not None
-        if old := self._timers.pop(guest.name, None):
-            old.cancel()
-        left = max(0, deadline - trio.current_time())
-        timer = self._timers[guest.name] = trio.CancelScope()
-        self._nursery.start_soon(self._thaw_later, guest, deadline, timer)
-        self._log.info("frozen", guest=guest.name, by=by, seconds=round(left, 1))
-        guest.froze(time.time() + left)
+    async def thaw_first(self, guest: Guest, why: str) -> None:
+        """Thaw a guest before it is told to end, which a frozen one may not; one that doesn't heed is told all the same."""
+        if guest.frozen_until is not None or guest.name in self._pending:
+            await self.try_thaw(guest, why)
 
-    async def _thaw_later(self, guest: Guest, deadline: float, timer: trio.CancelScope) -> None:
-        with timer:
-            await trio.sleep_until(deadline)
-            while guest.frozen_until is not None:
-                if await self._try_thaw(guest, "its time is over"):
-                    return
-                await trio.sleep(THAW_AGAIN)
-
-    async def _try_thaw(self, guest: Guest, why: str) -> bool:
+    async def try_thaw(self, guest: Guest, why: str) -> bool:
+        """Thaw a guest, or tell in the log why not. Bounded in time."""
         try:
             await self._host.call(guest.name, GuestCommand.FS_UNFREEZE, timeout=THAW_TIMEOUT, by=why)
-        except CallError as error:
+        except (CallError, ServeError) as error:
             self._log.error("guest not thawed", guest=guest.name, why=str(error))
             return False
         self._log.warning("thawed", guest=guest.name, why=why)
-        self._timers.pop(guest.name, None)
+        self._forget(guest.name)
         guest.froze(None)
         return True
+
+    def _forget(self, name: str) -> None:
+        self._lost.pop(name, None)
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+
+    def _on_guest(self, guest: Guest, what: str) -> None:
+        """A guest's connection may end and come again while it is frozen: it is thawed as soon as it is there again."""
+        if what == "gone" and guest.name in self._timers:
+            self._timers.pop(guest.name).cancel()
+            self._lost[guest.name] = guest.gone_why
+        elif guest.name not in self._lost or guest.name in self._timers:
+            pass
+        elif (what == "connected" and guest.may_be_up) or what == "ready":
+            guest.froze(time.time())
+            self._keep_thawing(guest, trio.current_time(), f"its connection ended ({self._lost[guest.name]})")
+        elif what == "connected" and guest.may_be_up is False:
+            self._forget(guest.name)  # its QEMU is a new one
+
+    def _frozen(self, guest: Guest, deadline: float, by: str) -> None:
+        if old := self._timers.pop(guest.name, None):
+            old.cancel()
+        left = max(0, deadline - trio.current_time())
+        self._log.info("frozen", guest=guest.name, by=by, seconds=round(left, 1))
+        guest.froze(time.time() + left)
+        self._keep_thawing(guest, deadline, "its time is over")
+
+    def _keep_thawing(self, guest: Guest, deadline: float, why: str) -> None:
+        assert self._nursery is not None
+        timer = self._timers[guest.name] = trio.CancelScope()
+        self._nursery.start_soon(self._thaw_later, guest, deadline, why, timer)
+
+    async def _thaw_later(self, guest: Guest, deadline: float, why: str, timer: trio.CancelScope) -> None:
+        pause = THAW_AGAIN
+        with timer:
+            await trio.sleep_until(deadline)
+            while not await self.try_thaw(guest, why):
+                await trio.sleep(pause)
+                pause = min(2 * pause, THAW_AGAIN_MOST)

@@ -1,0 +1,118 @@
+"""File systems that are held still: they go on in time, whatever becomes of who asked, of the connection, of the guest's answers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.control.controlled import INFORMATION, answering, client, controlled, grow_old, post
+from tests.serving import Serving, fake_guest, until
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT
+
+POWEROFF, REBOOT, INFO, FREEZE, THAW = 6, 8, 10, 14, 15
+
+
+def test_a_freeze_ends_by_itself(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (daemon, http),
+        answering(tmp_path / "nas", {FREEZE: b"", THAW: b"", REBOOT: b""}) as guest,
+    ):
+        status, done = post(http, "/guests/nas/freeze", timeout=0.3)
+        assert status == 200
+        assert done["frozen_until"] == http.get("/guests/nas").json()["frozen_until"]
+        daemon.event("frozen")
+        assert daemon.event("thawed")["why"] == "its time is over"
+        assert http.get("/guests/nas").json()["frozen_until"] is None
+        post(http, "/guests/nas/freeze")
+        assert post(http, "/guests/nas/thaw")[0] == 200
+        assert "control" in daemon.event("thawed")["by"]
+        # One that is held still is let go before it is to reboot, and when the daemon ends.
+        post(http, "/guests/nas/freeze")
+        assert post(http, "/guests/nas/reboot")[0] == 200
+        post(http, "/guests/nas/freeze")
+        daemon.stop()
+        assert [int(each) for each in guest.asked] == [14, 15, 14, 15, 14, 15, 8, 14, 15]
+
+
+def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", {THAW: b""}) as guest:
+        frozen = ThreadPoolExecutor(1).submit(post, http, "/guests/nas/freeze", timeout=0.2)
+        assert frozen.result()[0] == 504
+        daemon.event("thawed")
+        assert [int(each) for each in guest.asked] == [14, 15]
+
+
+def test_a_guest_that_does_not_heed_a_thaw_is_told_to_stop_all_the_same(tmp_path: Path) -> None:
+    """It may not know either command: both are inferred."""
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        assert post(http, "/guests/nas/freeze", timeout=0.05)[0] == 504
+        with ThreadPoolExecutor(1) as pool:
+            stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
+            while (asked := guest.next_request()).command != POWEROFF:
+                assert asked.command in (FREEZE, THAW)
+            guest.sock.sendall(asked.reply(b"").raw)
+            assert stopping.result()[0] == 200
+
+
+def test_a_thaw_gets_through_where_calls_hang(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        with ThreadPoolExecutor(OUTSTANDING_LIMIT + 1) as pool:
+            freezing = pool.submit(post, http, "/guests/nas/freeze", timeout=0.5)
+            asked = guest.next_request()
+            hanging = [
+                pool.submit(post, http, "/guests/nas/call", command=77, timeout=3) for _ in range(OUTSTANDING_LIMIT)
+            ]
+            busy = pool.submit(post, http, "/guests/nas/call", command=77)
+            guest.sock.sendall(asked.reply(b"").raw)
+            while (asked := guest.next_request()).command != THAW:
+                assert asked.command == 77
+            guest.sock.sendall(asked.reply(b"").raw)
+            assert daemon.event("thawed")["why"] == "its time is over"
+            assert freezing.result()[0] == 200
+            assert 429 in {each.result()[0] for each in (*hanging, busy)}
+
+
+def test_a_connection_that_ends_and_comes_again(tmp_path: Path) -> None:
+    grow_old()
+    with controlled(tmp_path) as (daemon, http):
+        with answering(tmp_path / "nas", {FREEZE: b""}):
+            assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+        daemon.event("guest gone")
+        with answering(tmp_path / "nas", {THAW: b"", INFO: INFORMATION}) as guest:
+            assert "connection ended" in daemon.event("thawed")["why"]
+            until(lambda: guest.asked == [THAW])
+        assert http.get("/guests/nas").json()["frozen_until"] is None
+
+
+def test_a_guest_that_a_reload_removes(tmp_path: Path) -> None:
+    config = tmp_path / "vhostcomm.toml"
+    one, two = (f'[guests.{name}]\nsock = "{tmp_path / name}"\n' for name in ("one", "two"))
+    config.write_text(one + two)
+    with (
+        Serving("--config", config, "--control", tmp_path / "control"),
+        client(tmp_path / "control") as http,
+        answering(tmp_path / "two", {FREEZE: b"", THAW: b""}) as guest,
+    ):
+        assert post(http, "/guests/two/freeze", timeout=600)[0] == 200
+        config.write_text(one)
+        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["one"]})
+        assert guest.asked == [FREEZE, THAW]
+
+
+def test_a_daemon_that_was_killed_leaves_thawing_to_the_next(tmp_path: Path) -> None:
+    """A guest that is held still asks nothing, so nothing tells that it is there: a thaw is sent all the same."""
+    grow_old()
+    with controlled(tmp_path, expect_exit=-9) as (daemon, http), answering(tmp_path / "nas", {FREEZE: b""}):
+        assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+        daemon.process.kill()
+        daemon.process.wait()
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:
+        daemon.event("guest connected")
+        with ThreadPoolExecutor(1) as pool:
+            thawing = pool.submit(post, http, "/guests/nas/thaw")
+            asked = guest.next_request()
+            assert asked.command == THAW
+            guest.sock.sendall(asked.reply(b"").raw)
+            assert thawing.result()[0] == 200
