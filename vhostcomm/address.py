@@ -89,7 +89,7 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
         return Path(given) / "vhostcomm"
     raise ValueError(
         "there is no runtime directory for a socket without a path: XDG_RUNTIME_DIR is not set; "
-        "set it, or give the socket as a path with a slash"
+        "set it (in a unit: RuntimeDirectory=vhostcomm), or give the socket as a path with a slash"
     )
 
 

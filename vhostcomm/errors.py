@@ -4,6 +4,7 @@ VhostcommError       exit status 1
 ├── UsageError       the command line; exit status 2
 ├── ConfigError      the configuration, wherever it stands; exit status 2
 ├── ServeError       a socket that can't be served
+│   └── PlaceError   its place: a folder or a group that isn't there, or isn't ours to use; exit status 78
 ├── CallError        a question to a guest that got no answer (vhostcomm.channel.calls)
 ├── ControlError     a running daemon that can't be reached, or doesn't do what is asked (vhostcomm.control.client)
 ├── CaptureError     a capture file that can't be read, with its line
@@ -34,6 +35,15 @@ class ConfigError(VhostcommError):
 
 class ServeError(VhostcommError):
     """A guest's socket that can't be bound, connected to or watched."""
+
+
+class PlaceError(ServeError):
+    """A socket's folder or group that isn't there, or isn't ours to use: trying again is in vain.
+
+    Its status is that of a wrong configuration in sysexits.h, as `systemctl status` shows it.
+    """
+
+    exit_code = 78
 
 
 class CaptureError(VhostcommError):

@@ -126,11 +126,19 @@ def _read(file: Path) -> dict[str, Any]:
         with file.open("rb") as opened:
             return tomllib.load(opened)
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+        raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
     except RecursionError:
         raise ConfigError(f"{file}: not TOML that can be read: lists or tables within each other too deep") from None
     except ValueError as error:  # beside TOML's own and encoding errors, Python's for numbers of thousands of digits
         raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
+
+
+def _remedy(file: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"; to begin with one: vhostcomm config init {file}"
+    if isinstance(error, PermissionError):
+        return f"; uid {os.geteuid()} must be able to read it: chmod a+r {file}, and keep secrets in the environment"
+    return ""
 
 
 def _table(value: object, where: str, label: str) -> dict[str, Any]:

@@ -91,14 +91,14 @@ def test_a_lock_that_is_a_symbolic_link(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    message = refused("--sock", tmp_path / "no" / "guest")
+    message = refused("--sock", tmp_path / "no" / "guest", status=78)
     assert "No such file or directory" in message
     assert f"install -d -m 0700 {tmp_path}/no" in message
 
 
 def test_one_that_fails_stops_all(tmp_path: Path) -> None:
     """Nothing is half served, nothing is left."""
-    refused("--sock", tmp_path / "a", "--sock", tmp_path / "no" / "b", "--sock", tmp_path / "c")
+    refused("--sock", tmp_path / "a", "--sock", tmp_path / "no" / "b", "--sock", tmp_path / "c", status=78)
     assert not any(tmp_path.iterdir())
 
 
@@ -165,7 +165,7 @@ def test_mode_and_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "what", "status"),
     [
-        (["--socket-group", "nobody-has-this"], "there is no group 'nobody-has-this'", 1),
+        (["--socket-group", "nobody-has-this"], "there is no group 'nobody-has-this'", 78),
         (["--socket-mode", "0477"], "the owner needs to read and write", 2),
         (["--socket-mode", "rw"], "three octal digits", 2),
         (["--frame-rate", "-1"], "it must be 0 to", 2),
@@ -205,7 +205,7 @@ def test_a_runtime_directory_that_everybody_can_write_to(tmp_path: Path) -> None
     folder.mkdir()
     folder.chmod(0o777)
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}
-    assert "chmod o-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment)
+    assert "chmod o-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment, status=78)
 
 
 def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:

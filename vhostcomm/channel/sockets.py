@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from vhostcomm.address import Activated, Connect, Listen, ListenTcp
-from vhostcomm.errors import ServeError
+from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
 """Connections that may wait: one QEMU, and those that will be refused."""
@@ -73,7 +73,7 @@ def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
                 path.chmod(mode)
             made.listen(BACKLOG)
         except OSError as error:
-            raise ServeError(f"{path}: the socket can't be made: {error.strerror}{_remedy(path, error)}") from None
+            raise _error(error)(f"{path}: the socket can't be made: {error.strerror}{_remedy(path, error)}") from None
         yield made
 
 
@@ -84,12 +84,20 @@ def _made(where: str, make: Callable[[], socket.socket]) -> socket.socket:
         raise ServeError(f"{where}: a socket can't be made: {error.strerror}") from None
 
 
+def _error(error: OSError) -> type[ServeError]:
+    """Whether it is the place that is wrong, which stays so, or the moment."""
+    wrong = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
+    return PlaceError if error.errno in wrong else ServeError
+
+
 def _remedy(path: Path, error: OSError) -> str:
     match error.errno:
         case errno.ENOENT:
             return f"; make its folder: install -d -m 0700 {path.parent}"
         case errno.EACCES | errno.EPERM:
             return f"; {path.parent} must be writable for uid {os.geteuid()}"
+        case errno.EROFS:
+            return f"; under systemd, {path.parent} must be in RuntimeDirectory= or ReadWritePaths= of the unit"
         case _:
             return ""
 
@@ -110,7 +118,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise ServeError(
+            raise _error(error)(
                 f"{lock}: the socket's lock can't be made: {error.strerror}{_remedy(lock, error)}"
             ) from None
         try:
@@ -151,7 +159,7 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ServeError(f"{path}: {error.strerror}{_remedy(path, error)}") from None
+        raise _error(error)(f"{path}: {error.strerror}{_remedy(path, error)}") from None
     if not stat.S_ISSOCK(found.st_mode):
         kind = (
             "a symbolic link"
@@ -249,7 +257,7 @@ def group_id(name: str) -> int:
     try:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ServeError(f"socket-group: there is no group {name!r}; `getent group` lists them") from None
+        raise PlaceError(f"socket-group: there is no group {name!r}; `getent group` lists them") from None
 
 
 def peer(sock: socket.socket) -> dict[str, object]:
@@ -288,9 +296,9 @@ def make_folder(folder: Path, group: int = -1) -> None:
     except FileExistsError:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH:
-            raise ServeError(
+            raise PlaceError(
                 f"{folder}: it should be a folder that others can't write to, or they could put sockets of their own "
                 f"there: chmod o-w {folder}"
             ) from None
     except OSError as error:
-        raise ServeError(f"{folder}: can't be made: {error.strerror}{_remedy(folder, error)}") from None
+        raise _error(error)(f"{folder}: can't be made: {error.strerror}{_remedy(folder, error)}") from None

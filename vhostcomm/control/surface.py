@@ -63,7 +63,8 @@ class Surface:
                 self._bind(cleanup)
             except (ServeError, ValueError) as error:
                 if self._service.control:
-                    raise ServeError(f"the control surface: {error}") from None
+                    kind = type(error) if isinstance(error, ServeError) else ServeError
+                    raise kind(f"the control surface: {error}") from None
                 self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
             yield
 
