@@ -86,7 +86,7 @@ class Service:
     log_format: str = setting(
         "auto",
         values.choice("auto", "console", "json"),
-        "console for people, json for machines; auto is console on a terminal.",
+        "console for people, json for machines; auto is console on a terminal and in the journal.",
         "auto",
         "log-format",
     )

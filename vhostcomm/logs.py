@@ -1,4 +1,4 @@
-"""The log: structlog, for people on a terminal and as JSON lines otherwise, and never in the way."""
+"""The log: structlog, for people on a terminal and in the journal, as JSON lines otherwise, and never in the way."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from vhostcomm.journal import is_journal, with_priority
 from vhostcomm.sink import Sink, write_away
 
 TEXT_LIMIT: Final = 200
@@ -105,12 +106,20 @@ def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     return json.dumps(first | dict(event), default=str)
 
 
+def _with_priority(render: Any) -> Any:
+    def rendered(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        level = str(event.get("level"))
+        return with_priority(level, str(render(logger, name, event)))
+
+    return rendered
+
+
 def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log, Sink[str]]:
     """Make the log.
 
     Args:
         level: debug, info, warning or error.
-        form: console, json, or auto: console on a terminal, json elsewhere.
+        form: console, json, or auto: console on a terminal and in the journal, json elsewhere.
         stream: where to; standard output by default, and nowhere if there is none.
 
     Returns:
@@ -121,14 +130,17 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
         fd, terminal = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), False
     else:
         fd, terminal = stream.fileno(), stream.isatty()
-    console = form == "console" or (form == "auto" and terminal)
+    journal = is_journal(fd)
+    console = form == "console" or (form == "auto" and (terminal or journal))
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
         structlog.processors.format_exc_info,
         _safe,
     ]
+    if not (console and journal):  # the journal has times of its own
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console)
+        processors.insert(2, stamp)
     if console:
         colors = terminal and not os.environ.get("NO_COLOR")
         processors.append(
@@ -138,6 +150,8 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
         )
     else:
         processors.append(_json)
+    if journal:
+        processors[-1] = _with_priority(processors[-1])
 
     def tell_lost(count: int) -> str:
         line: Any = {"event": "log lines were lost", "lost": count}

@@ -1,7 +1,8 @@
 """The command line: one small function per verb.
 
 Exit status: 0 done; 1 an error, a difference, an answer that is missing; 2 a mistake in the command
-line or the configuration, found before anything was changed.
+line or the configuration, found before anything was changed; 78 a folder or a group for a socket that isn't
+there, or isn't ours to use. After 2 and 78 another try is in vain.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vhostcomm.cli import capture, completion, config, disk, guests, output, pro
 from vhostcomm.cli.help import HelpFormatter, shown_default
 from vhostcomm.cli.versions import version_text
 from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.journal import error_text
 
 app = App(
     name="vhostcomm",
@@ -66,5 +68,5 @@ def _fail(message: str, status: int) -> NoReturn:
         sys.stdout.flush()
     except (OSError, VhostcommError):
         streams.drop_output()
-    print(f"vhostcomm: {message}", file=sys.stderr)  # noqa: T201
+    print(error_text(f"vhostcomm: {message}"), file=sys.stderr)  # noqa: T201
     sys.exit(status)

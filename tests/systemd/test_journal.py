@@ -1,0 +1,89 @@
+"""The log as systemd's journal takes it: a stream socket, which JOURNAL_STREAM names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, fake_guest, run_vhostcomm
+from vchannel import HostCommand
+
+HOSTILE = b"\x1b[31mred\r\n<0>forged\0"
+
+
+@contextmanager
+def serving_into_a_journal(*words: str | Path) -> Iterator[IO[str]]:
+    """A daemon whose standard streams systemd has connected, and the journal's end of them."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE)
+    with ours, theirs:
+        found = os.fstat(theirs.fileno())
+        environment = ENVIRONMENT | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        command = [*VHOSTCOMM, "serve", "--control", "none", *map(str, words)]
+        with subprocess.Popen(command, stdout=theirs.fileno(), stderr=theirs.fileno(), env=environment) as process:
+            theirs.close()
+            try:
+                with ours.makefile(encoding="utf-8", newline="\n") as journal:
+                    yield journal
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(PATIENCE)
+
+
+def read_until(journal: IO[str], what: str) -> list[str]:
+    lines = []
+    for line in journal:
+        lines.append(line)
+        if what in line:
+            return lines
+    raise AssertionError(f"no {what!r} in {lines}")
+
+
+def test_for_people_with_priorities_and_nothing_twice(tmp_path: Path) -> None:
+    with serving_into_a_journal("--sock", tmp_path / "nas") as journal:
+        lines = read_until(journal, "waiting for QEMU")
+        with fake_guest(tmp_path / "nas") as guest, fake_guest(tmp_path / "nas") as second:
+            assert second.at_end()
+            guest.tell(HostCommand.GUEST_POWER, HOSTILE, needs_response=False)
+            assert guest.serial()
+        lines += read_until(journal, "guest gone")
+    assert all(re.match(r"<[3-7]>\[", line) for line in lines), lines
+    text = "".join(lines)
+    assert "\x1b" not in text
+    assert not re.search(r"\d\d:\d\d:\d\d", text), "the journal has times of its own"
+    assert [line[:3] for line in lines if "connection refused" in line] == ["<4>"]
+    assert [line[:3] for line in lines if "guest ready" in line] == ["<6>"]
+
+
+def test_json_where_it_is_asked_for(tmp_path: Path) -> None:
+    with serving_into_a_journal("--sock", tmp_path / "nas", "--log-format", "json") as journal:
+        (*_, line) = read_until(journal, "waiting for QEMU")
+    assert line.startswith("<6>")
+    assert json.loads(line[3:])["event"] == "waiting for QEMU"
+
+
+def test_the_error_at_the_end(tmp_path: Path) -> None:
+    with serving_into_a_journal("--config", tmp_path / "none") as journal:
+        (line,) = journal.readlines()
+    assert line.startswith("<3>vhostcomm: ")
+    config = tmp_path / "c.toml"
+    config.write_text("host = 1")
+    with serving_into_a_journal("--config", config) as journal:
+        lines = journal.readlines()
+    assert len(lines) > 1
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_a_stream_that_is_not_the_journal(tmp_path: Path) -> None:
+    """The variable is inherited by what an operator's script pipes elsewhere."""
+    for told in ("1:2", "nonsense", ""):
+        ended = run_vhostcomm("serve", "--config", tmp_path / "none", env=ENVIRONMENT | {"JOURNAL_STREAM": told})
+        assert ended.stderr.startswith("vhostcomm: ")
