@@ -25,7 +25,9 @@ from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError, VhostcommError
 from vhostcomm.folders import Folders
 from vhostcomm.logs import Log
+from vhostcomm.notify import Manager, Notifier
 from vhostcomm.served import Ports
+from vhostcomm.status import of_guests
 
 Reload = Callable[[], Config]
 
@@ -40,6 +42,7 @@ class Daemon:
         trace: is shown every frame.
         api_timeout: seconds that a guest has to answer qemu-host's API where the request doesn't say.
         control_name: names the control surface's socket where there is no `--control`, for one daemon of many.
+        notifier: tells systemd; None where somebody else does, or nobody.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Daemon:
         trace: Trace | None = None,
         api_timeout: float = DEFAULT_TIMEOUT,
         control_name: str = "",
+        notifier: Notifier | None = None,
     ) -> None:
         self._trace = trace
         self._api_timeout = api_timeout
@@ -63,8 +67,9 @@ class Daemon:
         self._ports = Ports(config.service, self._make_guest, log)
         self._folders = Folders(self._ports, self._guest_at, self._own_sock, log)
         self.runner: Runner | None = None
-        self.listeners: list[Listener] = []
         self.not_reloaded = ""
+        self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
+        self.listeners: list[Listener] = [self._manager.changed]
 
     @property
     def config(self) -> Config:
@@ -86,9 +91,9 @@ class Daemon:
         group_id(self._config.service.socket_group)
         with ExitStack() as cleanup:
             folders = cleanup.enter_context(self._folders.watched(self._config.watch))
-            cleanup.enter_context(self._surface.listening())
             opened = self._ports.open_all(self._config.guests)
             try:
+                cleanup.enter_context(self._surface.listening())
                 api = self._open_api(cleanup)
             except BaseException:
                 for _, port in opened:
@@ -119,7 +124,9 @@ class Daemon:
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._manager.run)
                 await nursery.start(self.run)
+                self._manager.ready()
                 nursery.start_soon(self._keep_reloading)
                 await self._heed(signals)
                 nursery.cancel_scope.cancel()
@@ -133,6 +140,7 @@ class Daemon:
                 self._reload_asked.set()
                 continue
             self._log.info("stopping", why=name)
+            self._manager.stopping(name)
             async with trio.open_nursery() as stopping:
                 stopping.start_soon(_cancel_on_next, signals, stopping.cancel_scope, self._log)
                 await self.stop()
@@ -187,7 +195,8 @@ class Daemon:
         A configuration with an error is told and not taken; `not_reloaded` says why. Returns whether it was taken.
         """
         async with self._reloading:
-            return await self._reload_once()
+            with self._manager.reloading():
+                return await self._reload_once()
 
     async def _reload_once(self) -> bool:
         if self._reload is None:

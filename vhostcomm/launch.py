@@ -16,7 +16,9 @@ from vhostcomm.channel.guest import Guest, State
 from vhostcomm.config import Config
 from vhostcomm.daemon import Daemon
 from vhostcomm.hooks import Hooks
+from vhostcomm.journal import error_text
 from vhostcomm.logs import Log
+from vhostcomm.notify import Manager, Notifier
 from vhostcomm.qemu import (
     Ending,
     EndKind,
@@ -37,9 +39,13 @@ from vhostcomm.qemu import (
     Started,
 )
 from vhostcomm.qemu.stopping import DEFAULT_GRACE
+from vhostcomm.status import of_launched
 
 HOOK_PATIENCE: Final = 5.0
 """Seconds that the end of the launcher waits for hooks that still run."""
+
+STAGE_MARGIN: Final = 20.0
+"""Seconds that systemd is asked for beyond a stage's own: to the next stage, or to the end with hooks and draining."""
 
 
 @frozen
@@ -66,7 +72,7 @@ class Launch:
 class Launcher:
     """Runs a guest: its daemon, its QEMU, and the stop when it is asked for."""
 
-    def __init__(self, launch: Launch, log: Log) -> None:
+    def __init__(self, launch: Launch, log: Log, notifier: Notifier | None = None) -> None:
         self._launch = launch
         self._log = log
         self._daemon = Daemon(launch.config, log, control_name=launch.config.guests[0].name)
@@ -84,6 +90,11 @@ class Launcher:
         self.ended = trio.Event()
         """Set when QEMU is gone and not started again."""
         self._daemon.runner = self
+        self._manager = Manager(
+            notifier,
+            lambda: of_launched(self._guest, self._stage, runs=self._qemu is not None) if self._daemon.guests else "",
+        )
+        self._daemon.listeners.append(self._manager.changed)
         facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
         self._hooks = Hooks(launch.hooks, facts, log)
 
@@ -100,6 +111,7 @@ class Launcher:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heed, signals)
+                nursery.start_soon(self._manager.run)
                 async with trio.open_nursery() as serving:
                     # Bound before QEMU is spawned: it must not find nobody there.
                     await serving.start(self._daemon.run)
@@ -123,6 +135,7 @@ class Launcher:
             return
         self._stop_why = why
         self._log.info("stopping", why=why)
+        self._manager.stopping(why)
         for guest in self._daemon.guests.values():
             guest.stopping(why, "stop of the launcher")
         self._stop.set()
@@ -180,6 +193,7 @@ class Launcher:
             ending = await qemu.wait()
             nursery.cancel_scope.cancel()
         self._qemu = None
+        self._manager.changed()
         self._tell_ending(ending)
         return ending
 
@@ -233,6 +247,7 @@ class Launcher:
         match notice:
             case Started(pid, version):
                 self._log.info("QEMU runs", pid=pid, version=version)
+                self._manager.ready()
             case OutputLine(text):
                 self._log.warning("QEMU says", text=text)
             case Rebooted(by_guest, count):
@@ -246,6 +261,8 @@ class Launcher:
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
             case StageBegun(stage, seconds, why):
                 self._stage = stage.means
+                self._manager.extend(seconds + STAGE_MARGIN)
+                self._manager.changed()
                 self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
             case QmpEvent(name):
                 self._log.debug("QMP", name=name, data=notice.data)
@@ -265,4 +282,4 @@ class Launcher:
 def tell_report(ending: Ending) -> None:
     """For people: how it went wrong, QEMU's last words, the command to paste."""
     if ending.exit_code:
-        print(f"vhostcomm: {ending.report()}", file=sys.stderr)  # noqa: T201
+        print(error_text(f"vhostcomm: {ending.report()}"), file=sys.stderr)  # noqa: T201

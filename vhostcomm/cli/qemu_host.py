@@ -55,12 +55,13 @@ def _serve(config: Config, timeout: float) -> None:
     import trio
 
     from vhostcomm.daemon import Daemon
+    from vhostcomm.notify import Notifier
     from vhostcomm.trace import LineTrace
 
     log, errors = start_log("warning", "console", sys.stderr)
     script = PrintScript(sys.argv[0], log)
     trace = LineTrace(sys.stdout.fileno(), log, script.asked)
-    daemon = Daemon(config, log, trace=trace, api_timeout=timeout)
+    daemon = Daemon(config, log, trace=trace, api_timeout=timeout, notifier=Notifier.of_environment())
 
     async def run() -> None:
         async with trio.open_nursery() as nursery:

@@ -158,7 +158,7 @@ def run(
 
     Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
     4 the guest panicked; 5 QEMU crashed; 6 it was ended through QMP by somebody else; 7 by a signal of somebody else's;
-    8 it had to be killed.
+    8 it had to be killed; 78 the folder or the group for a socket isn't there, or isn't ours to use.
     """
     from vhostcomm.cli import assemble
 
@@ -230,8 +230,10 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
     from vhostcomm.cli import assemble
     from vhostcomm.launch import Launcher, tell_report
     from vhostcomm.logs import FLUSH_TIMEOUT, start_log
+    from vhostcomm.notify import Notifier
     from vhostcomm.qemu import format_command
 
+    notifier = Notifier.of_environment()
     log, sink = start_log(loaded.service.log_level, loaded.service.log_format, sys.stderr)
     try:
         if dry_run:
@@ -242,7 +244,7 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
 
         async def main() -> Any:
             launch = await _unless_stopped(assemble.launch, wanted, loaded, log)
-            return launch and await Launcher(launch, log).run()
+            return launch and await Launcher(launch, log, notifier).run()
 
         ending = trio.run(main)
         if ending is None:

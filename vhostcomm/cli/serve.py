@@ -38,6 +38,9 @@ def serve(
     (`reconnect-ms=1000` from QEMU 9.2 on). Values come from the file, over it the environment, over it the
     flags; `vhostcomm config show` tells which were taken. SIGHUP reads the file again. Sockets of systemd's socket
     activation are served too.
+
+    Exit status: 0 ended by a signal; 1 a socket, a file or a folder that can't be had now; 2 a mistake in the command line
+    or the configuration; 78 a folder or a group for a socket that isn't there, or isn't ours to use.
     """
     activated = _activated()
     flags = given(host, guest, service)
@@ -57,10 +60,11 @@ def run(config: Config, reload: Callable[[], Config] | None) -> None:
 
     from vhostcomm.daemon import Daemon
     from vhostcomm.logs import FLUSH_TIMEOUT, start_log
+    from vhostcomm.notify import Notifier
 
     log, sink = start_log(config.service.log_level, config.service.log_format)
     try:
-        trio.run(Daemon(config, log, reload).run_with_signals)
+        trio.run(Daemon(config, log, reload, notifier=Notifier.of_environment()).run_with_signals)
     except BaseExceptionGroup as group:
         raise first_error(group) from None
     finally:

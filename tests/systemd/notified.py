@@ -1,0 +1,59 @@
+"""A notify socket, as systemd has one."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.serving import ENVIRONMENT, PATIENCE
+
+
+class NotifySocket:
+    """Receives what a service tells; `environment` has it told here."""
+
+    def __init__(self, sock: socket.socket, address: str) -> None:
+        self.sock = sock
+        self.sock.settimeout(PATIENCE)
+        self.environment = ENVIRONMENT | {"NOTIFY_SOCKET": address}
+        self.heard: list[str] = []
+
+    def next(self) -> str:
+        """The next message."""
+        message = self.sock.recv(4096).decode()
+        self.heard.append(message)
+        return message
+
+    def hears(self, what: str) -> str:
+        """Wait for a message with that in it."""
+        while True:
+            try:
+                message = self.next()
+            except TimeoutError:
+                raise AssertionError(f"no {what!r} in {self.heard}") from None
+            if what in message:
+                return message
+
+    def rest(self) -> list[str]:
+        """What is there already."""
+        self.sock.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.next()
+        self.sock.settimeout(PATIENCE)
+        return self.heard
+
+
+@contextmanager
+def notify_socket(path: Path | None = None) -> Iterator[NotifySocket]:
+    """A notify socket at a path, or an abstract one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        if path is None:
+            name = f"vhostcomm-test-{secrets.token_hex(8)}"
+            sock.bind(f"\0{name}")
+            yield NotifySocket(sock, f"@{name}")
+        else:
+            sock.bind(str(path))
+            yield NotifySocket(sock, str(path))

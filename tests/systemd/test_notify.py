@@ -1,0 +1,170 @@
+"""sd_notify: what a real daemon tells a real notify socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ENVIRONMENT, Serving, fake_guest
+from tests.systemd.notified import notify_socket
+from vhostcomm.notify import Notifier
+
+BEAT = 0.1
+"""Seconds between the watchdog's beats in these tests."""
+
+
+def guests(path: Path, *names: str) -> Path:
+    path.write_text("".join(f'[guests.{name}]\nsock = "{path.parent}/{name}"\n' for name in names))
+    return path
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_from_its_start_to_its_end(tmp_path: Path, abstract: bool) -> None:
+    config = guests(tmp_path / "c.toml", "one", "two")
+    with notify_socket(None if abstract else tmp_path / "notify") as manager:
+        with Serving("--config", config, "--control", tmp_path / "control", env=manager.environment) as daemon:
+            assert manager.next() == "READY=1"
+            # Every socket takes connections by then.
+            with fake_guest(tmp_path / "one") as one, fake_guest(tmp_path / "two"), fake_guest(tmp_path / "control"):
+                assert manager.next() == "STATUS=2 guests served: 2 without QEMU"
+                assert one.serial()
+                manager.hears("STATUS=2 guests served: 1 ready, 1 connected, not ready yet")
+            manager.hears("STATUS=2 guests served: 2 without QEMU")
+
+            before = time.monotonic_ns() // 1000
+            guests(config, "one")
+            daemon.send_signal(signal.SIGHUP)
+            reloading, clock = manager.next().split("\n")
+            assert reloading == "RELOADING=1"
+            told = int(clock.removeprefix("MONOTONIC_USEC="))
+            assert before <= told <= time.monotonic_ns() // 1000
+            assert manager.next() == "READY=1"
+            assert manager.next() == "STATUS=1 guest served: 1 without QEMU"
+
+            config.write_text("[gusts]")
+            daemon.send_signal(signal.SIGHUP)
+            manager.hears("RELOADING=1")
+            assert manager.next() == "READY=1"
+            assert "not reloaded: " in (status := manager.next())
+            assert "'gusts'" in status
+
+            daemon.send_signal(signal.SIGTERM)
+            assert manager.next() == "STOPPING=1"
+            assert manager.next().startswith("STATUS=stopping: SIGTERM; ")
+        assert not [message for message in manager.rest() if "WATCHDOG" in message], "nobody asked for beats"
+
+
+def test_a_reload_through_the_control_surface_is_one(tmp_path: Path) -> None:
+    config, control = guests(tmp_path / "c.toml", "one"), tmp_path / "control"
+    with (
+        notify_socket() as manager,
+        Serving("--config", config, "--control", control, env=manager.environment),
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        manager.hears("READY=1")
+        client.connect(str(control))
+        client.sendall(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        manager.hears("RELOADING=1")
+        assert manager.next() == "READY=1"
+
+
+def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
+    """The loop really hangs: in opening a configuration that is a pipe nobody writes to."""
+    config = guests(tmp_path / "c.toml", "one")
+    with notify_socket() as manager:
+        watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
+        with Serving("--config", config, "--control", "none", env=watched) as daemon:
+            for _ in range(3):
+                manager.hears("WATCHDOG=1")
+            text = config.read_text()
+            config.unlink()
+            os.mkfifo(config)
+            daemon.send_signal(signal.SIGHUP)
+            manager.hears("RELOADING=1")
+            manager.sock.settimeout(BEAT * 15)
+            with pytest.raises(TimeoutError):
+                manager.next()
+            manager.sock.settimeout(20)
+            config.write_text(text)  # and it goes on
+            assert manager.next() == "READY=1"
+            manager.hears("WATCHDOG=1")
+
+
+def test_whose_watchdog_it_is() -> None:
+    for pid, usec, beat in (
+        (str(os.getpid()), "3000000", 1.5),
+        ("", "3000000", 1.5),
+        ("1", "3000000", None),
+        ("", "0", None),
+        ("", "soon", None),
+        ("", "", None),
+    ):
+        environment = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": usec, "WATCHDOG_PID": pid, "HOME": "/"}
+        assert Notifier.of_environment(environment).beat == beat
+        assert environment == {"HOME": "/"}, "nobody inherits them"
+    assert Notifier.of_environment({"WATCHDOG_USEC": "3000000"}).beat is None
+
+
+def test_a_full_socket_holds_nothing_up_and_gets_it_later(tmp_path: Path) -> None:
+    with notify_socket(tmp_path / "notify") as manager:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    filler.sendto(b"full", str(tmp_path / "notify"))
+        watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
+        with Serving("--sock", tmp_path / "nas", "--control", "none", env=watched):
+            with fake_guest(tmp_path / "nas") as guest:
+                assert guest.serial()
+            messages = [manager.hears("=") for _ in range(3)]
+    assert messages[0] == "READY=1"
+    assert messages[1].startswith("STATUS=1 guest served")
+    assert messages[2] == "WATCHDOG=1"
+
+
+def test_a_socket_that_comes_late(tmp_path: Path) -> None:
+    late = ENVIRONMENT | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with Serving("--sock", tmp_path / "nas", "--control", "none", env=late):
+        with fake_guest(tmp_path / "nas") as guest:
+            assert guest.serial()
+        with notify_socket(tmp_path / "notify") as manager:
+            assert manager.next() == "READY=1"
+
+
+def test_a_socket_that_goes(tmp_path: Path) -> None:
+    with notify_socket(tmp_path / "notify") as manager:
+        watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
+        daemon = Serving("--sock", tmp_path / "nas", "--control", "none", env=watched)
+        daemon.__enter__()
+        manager.hears("WATCHDOG=1")
+    with fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial()
+    daemon.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("address", ["vsock:2:1234", "@", "/" + "x" * 300, "/dev/null"])
+def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
+    environment = ENVIRONMENT | {"NOTIFY_SOCKET": address}
+    words = ["--sock", str(tmp_path / "nas"), "--control", "none"]
+    with Serving(*words, env=environment), fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial()
+
+
+def test_what_hostile_guests_and_files_say_stays_one_line(tmp_path: Path) -> None:
+    """A newline in a status would be another assignment."""
+    config = guests(tmp_path / "c.toml", "one")
+    with (
+        notify_socket() as manager,
+        Serving("--config", config, "--control", "none", env=manager.environment) as daemon,
+    ):
+        config.write_text('["x\\nREADY=0\\nMAINPID=1"]')
+        daemon.send_signal(signal.SIGHUP)
+        status = manager.hears("not reloaded")
+        assert "\n" not in status
+        assert len(status) < 400

@@ -1,0 +1,70 @@
+"""What the launcher tells systemd, with a real QEMU whose machine has nothing to boot."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from tests.serving import VHOSTCOMM, LogReader
+from tests.systemd.notified import NotifySocket, notify_socket
+
+PATIENCE: Final = 60.0
+"""Seconds for QEMU, twice on a busy machine."""
+
+MACHINE: Final = ["--accel", "tcg", "--net", "none", "--memory", "64M", "--serial-console", "none"]
+
+
+class Launched(LogReader):
+    """`vhostcomm run`, with a disk of zeros."""
+
+    def __init__(self, folder: Path, manager: NotifySocket, *words: str) -> None:
+        disk = folder / "disk.img"
+        disk.write_bytes(bytes(1 << 20))
+        super().__init__(
+            [*VHOSTCOMM, "run", "--log-format", "json", "--control", "none", "--boot", str(disk), *MACHINE, *words]
+        )
+        self.patience = PATIENCE
+        listening = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "WATCHDOG_USEC": "60000000"}
+        self.process = subprocess.Popen(
+            self.command, env=manager.environment | listening | {"RUNTIME_DIRECTORY": str(folder)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stderr
+        self.follow(self.process.stderr)
+
+    def end(self) -> int:
+        status = self.process.wait(PATIENCE)
+        self.finish()
+        return status
+
+
+def test_a_launched_guest(tmp_path: Path) -> None:
+    with notify_socket() as manager:
+        manager.sock.settimeout(PATIENCE)
+        run = Launched(tmp_path, manager, "--grace", "10", "--name", "nas")
+        assert manager.next() == "WATCHDOG=1"
+        assert manager.next() == "READY=1"
+        pid = run.event("QEMU runs")["pid"]
+        inherited = Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"PATH=" in inherited
+        assert not re.search(rb"NOTIFY_SOCKET|WATCHDOG_|LISTEN_", inherited)
+        manager.hears("STATUS=nas: connected, not ready yet")
+
+        run.process.send_signal(signal.SIGTERM)
+        assert manager.hears("STOPPING=1") == "STOPPING=1"
+        assert manager.next().startswith("STATUS=stopping: SIGTERM; nas: ")
+        # The power button, 2 s for a guest that was never ready; nobody heeds it. Then QMP quit, 1 s.
+        assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=22000000"
+        manager.hears("stopping by the power button")
+        assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=21000000"
+        assert run.end() == 0
+
+
+def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
+    with notify_socket() as manager:
+        run = Launched(tmp_path, manager, "--", "-device", "no-such-device")
+        assert run.end() == 3
+        assert not [message for message in manager.rest() if "READY" in message]
