@@ -8,6 +8,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # What is looked for, and the package it is in.
 needs=(
     qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils sfdisk:fdisk
+    systemd-analyze:systemd /bin/kill:procps strace:strace setpriv:util-linux
     curl:curl jq:jq busybox:busybox-static cpio:cpio mcopy:mtools syslinux:syslinux gcc:gcc /usr/include/stdio.h:libc6-dev
     zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion mandoc:mandoc man:man-db
     tshark:tshark

@@ -1,0 +1,96 @@
+"""What a unit's process says when it can't start, and whether systemd should try again."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving
+from vhostcomm import units
+
+UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+
+
+def prevented(name: str) -> set[int]:
+    """The statuses after which systemd doesn't start a unit again."""
+    (line,) = re.findall(r"^RestartPreventExitStatus=(.*)$", units.text(name), re.MULTILINE)
+    return {int(each) for each in line.split()}
+
+
+def refused(*words: str | Path, **environment: str) -> tuple[int, str]:
+    """The exit status of a serve that doesn't start, and all that it says. It is as powerless as a service's user."""
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    ended = subprocess.run(
+        [*powerless, *VHOSTCOMM, "serve", *map(str, words)],
+        env=ENVIRONMENT | environment, timeout=PATIENCE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("[guests.nas]\n")
+    config.chmod(0)
+    status, said = refused("--config", config)
+    assert status in prevented(units.SERVE)
+    assert said.count("\n") == 1
+    assert f"{config}: Permission denied; uid {os.geteuid()} must be able to read it: chmod a+r" in said
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    status, said = refused("--config", tmp_path / "c.toml")
+    assert status in prevented(units.SERVE)
+    assert said.count("\n") == 1
+    assert f"vhostcomm config init {tmp_path}/c.toml" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ('sock = "{0}/none/nas"', "make its folder: install -d -m 0700 {0}/none"),
+        ('sock = "{0}/closed/nas"', "{0}/closed must be writable for uid"),
+        ('sock = "{0}/file/nas"', "Not a directory"),
+        ('serial = "1"', "letters and digits"),
+    ],
+)
+def test_mistakes(tmp_path: Path, setting: str, remedy: str) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    (tmp_path / "file").touch()
+    config = tmp_path / "c.toml"
+    config.write_text(f"[guests.nas]\n{setting.format(tmp_path)}\n[serve]\ncontrol = 'none'\n")
+    status, said = refused("--config", config)
+    assert status in prevented(units.SERVE), said
+    assert said.count("\n") == 1
+    assert remedy.format(tmp_path) in said
+
+
+def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+    status, said = refused("--sock", tmp_path / "nas", "--socket-group", "nobody-has-this", "--control", "none")
+    assert status in prevented(units.SERVE)
+    assert "there is no group 'nobody-has-this'" in said
+
+
+def test_no_runtime(tmp_path: Path) -> None:
+    status, said = refused("--sock", UUID, RUNTIME_DIRECTORY=str(tmp_path / "none/x"))
+    assert status in prevented(units.SERVE_ONE)
+    assert said.count("\n") == 1
+    assert f"install -d -m 0700 {tmp_path}/none" in said
+
+
+def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
+    status, said = refused("--sock", tmp_path / "nas", "--control", tmp_path / "none/control")
+    assert status in prevented(units.SERVE)
+    assert "the control surface: " in said
+    assert not (tmp_path / "nas").exists()
+
+
+def test_a_socket_that_another_daemon_has_is_tried_again(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas", "--control", "none"):
+        status, said = refused("--sock", tmp_path / "nas", "--control", "none")
+    assert status == 1
+    assert status not in prevented(units.SERVE) | prevented(units.SERVE_ONE) | prevented(units.RUN)
+    assert "another process serves it already" in said

@@ -1,0 +1,129 @@
+"""The units, as systemd reads them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serving import PATIENCE, VHOSTCOMM, run_vhostcomm
+from vhostcomm import units
+
+UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+GUESTS = {units.SERVE_ONE: UUID, units.SOCKET_ONE: UUID, units.RUN: "nas", units.SOCKET: "nas"}
+SERVES = [units.SERVE, units.SERVE_ONE]
+
+DOCS = Path(__file__).parents[2] / "docs/systemd.md"
+
+
+def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
+
+
+def write(folder: Path, **paths: str) -> None:
+    for name in units.NAMES:
+        (folder / name).write_text(units.text(name, **paths))
+
+
+def executable(folder: Path) -> str:
+    """A vhostcomm that runs, whatever installed the package under test."""
+    path = folder / "bin with a blank" / "100% vhost$comm"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec {" ".join(VHOSTCOMM)} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def verify(folder: Path, name: str) -> str:
+    unit = units.instance(name, GUESTS[name]) if name in GUESTS else name
+    verified = analyze("verify", "--man=no", folder / unit)
+    return f"{verified.stdout}{verified.stderr}{verified.returncode or ''}"
+
+
+@pytest.mark.parametrize("name", units.NAMES)
+def test_verified(tmp_path: Path, name: str) -> None:
+    write(tmp_path, executable=executable(tmp_path))
+    assert verify(tmp_path, name) == ""
+
+
+def test_verify_would_tell(tmp_path: Path) -> None:
+    write(tmp_path, executable="/nowhere/vhostcomm")
+    assert "/nowhere/vhostcomm" in verify(tmp_path, units.SERVE)
+    (tmp_path / units.RUN).write_text(
+        units.text(units.RUN, executable=shutil.which("true") or "").replace("Kill", "Kil")
+    )
+    assert "KilMode" in verify(tmp_path, units.RUN)
+
+
+@pytest.mark.parametrize(("name", "most"), [(units.SERVE, 10), (units.SERVE_ONE, 10), (units.RUN, 20)])
+def test_exposure(tmp_path: Path, name: str, most: int) -> None:
+    """At most 1.0 of 10 for what serves; QEMU beside it, at most 2.0."""
+    write(tmp_path)
+    told = analyze("security", "--offline=true", f"--threshold={most}", tmp_path / name)
+    assert told.returncode == 0, told.stdout
+    assert analyze("security", "--offline=true", "--threshold=1", tmp_path / name).returncode, "0.1 is out of reach"
+
+
+def drop_ins() -> list[tuple[str, str]]:
+    """The drop-ins of the documentation: a unit's name, and the text."""
+    return re.findall(r"`systemctl edit (vhostcomm\S+)`:\n\n```ini\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+def test_the_drop_ins_of_the_documentation(tmp_path: Path) -> None:
+    """They verify, with every unit they are for, and serving stays within its limit."""
+    assert len(drop_ins()) >= 3
+    for number, (unit, text) in enumerate(drop_ins()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write(folder, executable=executable(folder))
+        name = re.sub("@[^.]+", "@", unit)
+        assert name in units.NAMES
+        (folder / f"{name}.d").mkdir()
+        (folder / f"{name}.d" / "override.conf").write_text(text)
+        assert verify(folder, name) == "", (unit, text)
+
+
+def test_texts() -> None:
+    assert "ExecStart=/usr/bin/vhostcomm serve --config /etc/vhostcomm/vhostcomm.toml\n" in units.text(units.SERVE)
+    moved = units.text(units.SERVE, executable="/opt/v h/bin/vhostcomm", config="/srv/100%$x.toml")
+    assert 'ExecStart="/opt/v h/bin/vhostcomm" serve --config /srv/100%%$$x.toml\n' in moved
+    for name in units.NAMES:
+        assert "@EXECUTABLE@" not in units.text(name)
+        assert "@CONFIG@" not in units.text(name)
+    for bad in ("vhostcomm", "/usr/bin/x\nExecStartPre=/bin/sh"):
+        with pytest.raises(ValueError, match="absolute path"):
+            units.text(units.SERVE, executable=bad)
+    with pytest.raises(ValueError, match="there is no unit"):
+        units.text("../../etc/passwd")
+    assert Path(units.running_executable()).is_absolute()
+
+
+def test_instances() -> None:
+    assert units.instance(units.SERVE_ONE, UUID.upper()) == f"vhostcomm@{UUID}.service"
+    assert units.instance(units.SOCKET, "nas") == "vhostcomm-guest@nas.socket"
+    for name, guest in ((units.SERVE, "nas"), (units.SERVE_ONE, "nas"), (units.RUN, "a/b"), (units.RUN, "")):
+        with pytest.raises(ValueError, match=r"not for one|has|empty"):
+            units.instance(name, guest)
+
+
+def words_of(name: str) -> list[str]:
+    """What a unit executes after its executable, with an instance in."""
+    (line,) = re.findall(r"^ExecStart=/usr/bin/vhostcomm (.*)$", units.text(name), re.MULTILINE)
+    return str(line).replace("%i", GUESTS.get(name, "")).replace("$RUN", "--boot /nowhere --dry-run").split()
+
+
+def test_what_they_execute_is_understood(tmp_path: Path) -> None:
+    """Each gets as far as what isn't there."""
+    for name, what in (
+        (units.SERVE, "/etc/vhostcomm/vhostcomm.toml: No such file"),
+        (units.SERVE_ONE, f"{tmp_path}/no/such"),
+        (units.RUN, "/nowhere"),
+    ):
+        environment = {"PATH": "/usr/bin:/bin", "RUNTIME_DIRECTORY": str(tmp_path / "no/such")}
+        ended = run_vhostcomm(*words_of(name), env=environment, cwd=Path.cwd())
+        assert what in ended.stderr, ended
+        assert "unknown" not in ended.stderr.lower()
