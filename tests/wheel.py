@@ -20,6 +20,7 @@ TESTED = [
     "tests/config",
     "tests/daemon/test_serve.py",
     "tests/daemon/test_probe.py",
+    "tests/systemd/test_units.py",
 ]
 
 
@@ -44,7 +45,7 @@ def main() -> None:
         run(*pip, wheel, "pytest", "pytest-timeout", "hypothesis")
         assert (work / "venv/share/vhostcomm/wireshark/vchannel.lua").is_file()
         elsewhere = work / "elsewhere"
-        for name in ("tests", "captures", "protocol/README.md"):
+        for name in ("tests", "captures", "protocol/README.md", "docs/systemd.md"):
             source, target = ROOT / name, elsewhere / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)

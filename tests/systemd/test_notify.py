@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, Serving, fake_guest
+from tests.serving import ENVIRONMENT, Serving, fake_guest, until
 from tests.systemd.notified import notify_socket
 from vhostcomm.notify import Notifier
 
@@ -74,8 +75,23 @@ def test_a_reload_through_the_control_surface_is_one(tmp_path: Path) -> None:
         assert manager.next() == "READY=1"
 
 
+def stick(daemon: Serving, config: Path) -> int:
+    """Have a daemon's loop hang: in reading a configuration that is a pipe. Returns the pipe's other end."""
+    config.unlink()
+    os.mkfifo(config)
+    daemon.send_signal(signal.SIGHUP)
+    found: list[int] = []
+
+    def opened() -> bool:
+        with suppress(OSError):  # ENXIO until it is being read
+            found.append(os.open(config, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    until(opened, "the reading of the configuration")
+    return found[0]
+
+
 def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
-    """The loop really hangs: in opening a configuration that is a pipe nobody writes to."""
     config = guests(tmp_path / "c.toml", "one")
     with notify_socket() as manager:
         watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
@@ -83,17 +99,32 @@ def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
             for _ in range(3):
                 manager.hears("WATCHDOG=1")
             text = config.read_text()
-            config.unlink()
-            os.mkfifo(config)
-            daemon.send_signal(signal.SIGHUP)
+            writer = stick(daemon, config)
             manager.hears("RELOADING=1")
+            manager.rest()
             manager.sock.settimeout(BEAT * 15)
             with pytest.raises(TimeoutError):
                 manager.next()
             manager.sock.settimeout(20)
-            config.write_text(text)  # and it goes on
+            os.write(writer, text.encode())  # and it goes on
+            os.close(writer)
             assert manager.next() == "READY=1"
             manager.hears("WATCHDOG=1")
+
+
+def test_what_the_watchdog_ends_says_where_it_was(tmp_path: Path) -> None:
+    """SIGABRT is what the watchdog sends, and the journal has what the daemon wrote then."""
+    config = guests(tmp_path / "c.toml", "one")
+    with notify_socket() as manager:
+        words = ["--config", str(config), "--control", "none"]
+        watched = manager.environment | {"WATCHDOG_USEC": "60000000"}
+        with Serving(*words, env=watched, shell="ulimit -c 0", expect_exit=-signal.SIGABRT) as daemon:
+            manager.hears("WATCHDOG=1")
+            writer = stick(daemon, config)
+            daemon.stop(signal.SIGABRT)
+            os.close(writer)
+    assert "load.py" in daemon.errors()
+    assert "_read" in daemon.errors()
 
 
 def test_whose_watchdog_it_is() -> None:
@@ -111,13 +142,22 @@ def test_whose_watchdog_it_is() -> None:
     assert Notifier.of_environment({"WATCHDOG_USEC": "3000000"}).beat is None
 
 
+def fill(path: Path) -> int:
+    """Send as much as one sender may have unread; returns how much that was: none where the socket is full for all."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+        filler.setblocking(False)
+        for sent in itertools.count():
+            try:
+                filler.sendto(b"full", str(path))
+            except BlockingIOError:
+                return sent
+    raise AssertionError
+
+
 def test_a_full_socket_holds_nothing_up_and_gets_it_later(tmp_path: Path) -> None:
     with notify_socket(tmp_path / "notify") as manager:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                while True:
-                    filler.sendto(b"full", str(tmp_path / "notify"))
+        while fill(tmp_path / "notify"):
+            pass
         watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
         with Serving("--sock", tmp_path / "nas", "--control", "none", env=watched):
             with fake_guest(tmp_path / "nas") as guest:

@@ -1,0 +1,95 @@
+"""Sockets that systemd holds, handed over by its own systemd-socket-activate as the socket units have it do."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, LogReader, Serving, fake_guest, until
+from vhostcomm import units
+
+UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+
+
+@contextmanager
+def activating(sock: Path, name: str, *words: str | Path, **environment: str) -> Iterator[LogReader]:
+    """systemd's end of an activation: it binds, waits for the first connection, and becomes the daemon then."""
+    command = [*VHOSTCOMM, "serve", "--log-format", "json", "--control", "none", *map(str, words)]
+    holder = ["systemd-socket-activate", f"--listen={sock}", f"--fdname={name}"]
+    holder += [f"--setenv={variable}" for variable in environment]
+    daemon = LogReader([*holder, *command])
+    daemon.process = subprocess.Popen(
+        daemon.command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert daemon.process.stdout
+    daemon.follow(daemon.process.stdout)
+    try:
+        until(sock.exists, "the activation's socket")
+        yield daemon
+    finally:
+        daemon.process.send_signal(signal.SIGTERM)
+        status = daemon.process.wait(PATIENCE)
+        daemon.finish()
+    assert status == 0
+
+
+def fdname(unit: str, guest: str) -> str:
+    (name,) = re.findall(r"^FileDescriptorName=(.*)$", units.text(unit), re.MULTILINE)
+    return str(name).replace("%i", guest)
+
+
+def test_a_guest_of_the_file_by_its_name(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[guests.nas]\nsock = "{tmp_path}/own"\nserial = "{"A" * 13}"\n')
+    held = tmp_path / "held"
+    with activating(held, fdname(units.SOCKET, "nas"), "--config", config) as daemon:
+        with fake_guest(held) as guest:  # it starts the daemon, and waits for it
+            assert guest.serial() == "A" * 13
+        daemon.event("guest connected", guest="nas")
+        assert not (tmp_path / "own").exists(), "one stands for the other"
+        config.write_text(config.read_text().replace("A" * 13, "B" * 13))
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.event("reloaded")["changed"] == 1
+        with fake_guest(held) as guest:
+            assert guest.serial() == "B" * 13
+
+
+def test_a_guest_by_its_uuid(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    name = fdname(units.SOCKET_ONE, UUID)
+    with activating(held, name, "--sock", UUID, RUNTIME_DIRECTORY=str(tmp_path / "run")) as daemon:
+        with fake_guest(held) as guest:
+            assert guest.serial()
+        daemon.event("guest connected", guest=UUID)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_daemon_that_is_killed_refuses_nobody(tmp_path: Path) -> None:
+    """Who connects while there is no daemon is served by the next."""
+    path = tmp_path / "held"
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        held.listen()
+
+        def serving(expect_exit: int) -> Serving:
+            daemon = Serving("--control", "none", expect_exit=expect_exit, pass_fds=[held.fileno()])
+            starter = (
+                "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update("
+                "LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='nas'); os.execv(sys.argv[2], sys.argv[2:])"
+            )
+            daemon.command = [sys.executable, "-c", starter, str(held.fileno()), *daemon.command]
+            return daemon
+
+        with serving(-signal.SIGKILL) as first, fake_guest(path) as guest:
+            assert guest.serial()
+            first.stop(signal.SIGKILL)
+            assert guest.at_end()
+        with fake_guest(path) as waiting, serving(0) as second:
+            assert waiting.serial()
+            second.event("guest connected", guest="nas")
