@@ -6,13 +6,18 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Final
 
-from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
+from tests.serving import ENVIRONMENT, VHOSTCOMM, LogReader, Serving, fake_guest, run_vhostcomm
 from vchannel import HostCommand
 from vhostcomm import units
+
+QEMU_PATIENCE: Final = 60.0
+"""Seconds for a QEMU under strace."""
 
 
 @cache
@@ -28,8 +33,18 @@ def allowed(unit: str) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     for line in re.findall(r"^SystemCallFilter=(.*)$", units.text(unit), re.MULTILINE):
         for word in line.removeprefix("~").split():
-            found = found - members(word) if line.startswith("~") else found | members(word)
+            group = members(word) if word.startswith("@") else {word}
+            found = found - group if line.startswith("~") else found | group
     return found
+
+
+def names(lines: list[str]) -> frozenset[str]:
+    """What was called, of a trace."""
+    return frozenset(match[1] for line in lines if (match := re.match(r"\d+ +(\w+)\(", line)))
+
+
+def families(lines: list[str]) -> set[str]:
+    return {match[1] for line in lines if (match := re.search(r"\bsocket\((AF_\w+)", line))}
 
 
 class Traced(Serving):
@@ -59,13 +74,42 @@ def test_it_calls_nothing_that_its_unit_forbids(tmp_path: Path) -> None:
         daemon.send_signal(signal.SIGHUP)
         assert daemon.event("reloaded")["added"] == 1
     lines = trace.read_text().splitlines()
-    called = {match[1] for line in lines if (match := re.match(r"\d+ +(\w+)\(", line))}
+    called = names(lines)
     assert called >= {"execve", "accept4", "bind", "sendto"}, "strace saw it"
     assert not called - allowed(units.SERVE), called - allowed(units.SERVE)
     assert not called - allowed(units.SERVE_ONE)
     # MemoryDenyWriteExecute= and RestrictAddressFamilies=
     assert not [line for line in lines if re.search(r"\bmmap\(.*PROT_WRITE\|PROT_EXEC|\bmprotect\(.*PROT_EXEC", line)]
-    families = {match[1] for line in lines if (match := re.search(r"\bsocket\((AF_\w+)", line))}
-    assert families == {"AF_UNIX"}
+    assert families(lines) == {"AF_UNIX"}
     # Forbidden things are told apart: the filter is no list of everything.
     assert not {"chown", "mount", "ptrace", "setuid", "bpf", "sched_setaffinity"} & allowed(units.SERVE)
+
+
+def test_the_launcher_and_its_qemu_neither(tmp_path: Path) -> None:
+    """With the user's network and a forwarded port, from the start to QMP's quit."""
+    disk, trace = tmp_path / "disk.img", tmp_path / "trace"
+    disk.write_bytes(bytes(1 << 20))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machine = ["--accel", "tcg", "--memory", "64M", "--serial-console", "none", "--forward", f"{port}:5000"]
+    run = LogReader(
+        ["strace", "-f", "-qq", "-o", str(trace), *VHOSTCOMM, "run", "--boot", str(disk), *machine, "--control", "none",
+         "--grace", "10"]
+    )  # fmt: skip
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    run.process = subprocess.Popen(run.command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert run.process.stderr
+    run.follow(run.process.stderr)
+    run.patience = 2 * QEMU_PATIENCE
+    try:
+        qemu = run.event("QEMU runs")["pid"]
+        os.kill(int(Path(f"/proc/{qemu}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGTERM)
+        assert run.process.wait(QEMU_PATIENCE) == 0
+    finally:
+        run.process.kill()
+        run.finish()
+    lines = trace.read_text().splitlines()
+    assert names(lines) >= {"execve", "ppoll", "prctl"}, "strace saw QEMU"
+    assert not names(lines) - allowed(units.RUN), names(lines) - allowed(units.RUN)
+    assert families(lines) <= {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
