@@ -119,6 +119,8 @@ class Launcher:
                     await nursery.start(self._hooks.run)
                     ending = self._ending = await self._run_again_and_again()
                     self.ended.set()
+                    if not self._stop.is_set():
+                        self._manager.stopping("the guest is done")
                     await self._daemon.stop()
                     await self._hooks.finish(HOOK_PATIENCE)
                     serving.cancel_scope.cancel()

@@ -23,9 +23,7 @@ class Launched(LogReader):
     def __init__(self, folder: Path, manager: NotifySocket, *words: str) -> None:
         disk = folder / "disk.img"
         disk.write_bytes(bytes(1 << 20))
-        super().__init__(
-            [*VHOSTCOMM, "run", "--log-format", "json", "--control", "none", "--boot", str(disk), *MACHINE, *words]
-        )
+        super().__init__([*VHOSTCOMM, "run", "--log-format", "json", "--boot", str(disk), *MACHINE, *words])
         self.patience = PATIENCE
         listening = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "WATCHDOG_USEC": "60000000"}
         self.process = subprocess.Popen(
@@ -47,6 +45,7 @@ def test_a_launched_guest(tmp_path: Path) -> None:
         run = Launched(tmp_path, manager, "--grace", "10", "--name", "nas")
         assert manager.next() == "WATCHDOG=1"
         assert manager.next() == "READY=1"
+        assert (tmp_path / "control/nas.sock").is_socket()
         pid = run.event("QEMU runs")["pid"]
         inherited = Path(f"/proc/{pid}/environ").read_bytes()
         assert b"PATH=" in inherited
@@ -67,4 +66,6 @@ def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
     with notify_socket() as manager:
         run = Launched(tmp_path, manager, "--", "-device", "no-such-device")
         assert run.end() == 3
-        assert not [message for message in manager.rest() if "READY" in message]
+        told = "\n".join(manager.rest())
+        assert "READY=1" not in told
+        assert "STOPPING=1\nSTATUS=stopping: the guest is done; vdsm: no QEMU runs" in told
