@@ -20,7 +20,7 @@ from vhostcomm.channel.trace import Trace
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.control.host import Listener, Runner
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
-from vhostcomm.control.surface import Surface
+from vhostcomm.control.surface import BACKLOG, Surface
 from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError, VhostcommError
 from vhostcomm.folders import Folders
@@ -106,7 +106,7 @@ class Daemon:
                 for folder in folders:
                     nursery.start_soon(self._folders.keep, folder)
                 if api:
-                    nursery.start_soon(QemuHostApi(self._ask_only_guest, self._log, self._api_timeout).serve, [api])
+                    nursery.start_soon(self._qemu_host_api().serve, [api])
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._ports), pid=os.getpid())
                 self._warn()
@@ -172,11 +172,17 @@ class Daemon:
         address = parse_api(service.qemu_host_api)
         if isinstance(address, Listen):
             self._ports.make_runtime_directory(address.path.parent)
-        return cleanup.enter_context(listening(address, service.socket_mode, group_id(service.socket_group)))
+        made = cleanup.enter_context(listening(address, service.socket_mode, group_id(service.socket_group)))
+        made.listen(BACKLOG)
+        return made
 
-    async def _ask_only_guest(self, command: Command, timeout: float) -> bytes:
+    def _qemu_host_api(self) -> QemuHostApi:
+        allow = self._config.service.allow_dangerous
+        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, allow_dangerous=allow)
+
+    async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
-            return (await served.port.call(command, timeout=timeout)).data
+            return (await served.port.call(command, timeout=timeout, by=by)).data
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.control.controlled import INFORMATION, Answering, answering, client, controlled, post
+from tests.control.controlled import INFORMATION, Answering, Answers, answering, client, controlled, post
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
@@ -36,8 +36,6 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
             status, refused = post(http, "/guests/nas/call", command="get_ip")
             assert (status, refused["error"]["what"]) == (409, "not ready")
             Answering(guest, {INFO: b'{"data":{}}\0'})
-            assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
-            assert post(http, "/guests/nas/call", command="get_information")[0] == 200
             health = http.get("/healthz")
             assert health.status_code == 503
             assert health.json()["unwell"] == {"nas": "the guest has asked, but has no address yet"}
@@ -52,6 +50,27 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
                 {"command": "get_information", "outcome": "answered", "count": 1},
             ]
             guest.sock.shutdown(2)
+
+
+def test_health_is_of_now(tmp_path: Path) -> None:
+    """The guest is asked, where what it told is old or has no address in it."""
+    answers: Answers = {}
+    with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", answers):
+        daemon.event("guest ready")
+
+        def unwell(what: str) -> bool:
+            health = http.get("/healthz")
+            assert health.status_code == (503 if what else 200)
+            return what in health.json()["unwell"].get("nas", "")
+
+        assert unwell("does not answer what its address is")
+        answers[INFO] = b"no json at all\0"
+        until(lambda: unwell("the guest's information can't be read"))
+        answers[INFO] = b'{"data":{}}\0'
+        until(lambda: unwell("has no address yet"))
+        answers[INFO] = INFORMATION
+        until(lambda: http.get("/healthz").status_code == 200)
+        assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
 
 
 def test_every_outcome_of_a_call(tmp_path: Path) -> None:

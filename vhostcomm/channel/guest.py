@@ -23,6 +23,7 @@ from vchannel import (
 )
 from vhostcomm.address import Address
 from vhostcomm.answers import EMPTY, answers, prepare
+from vhostcomm.channel.calls import Outcome
 from vhostcomm.channel.trace import Trace
 from vhostcomm.identity import GuestIdentity, HostIdentity
 from vhostcomm.logs import Log
@@ -83,6 +84,15 @@ class Information:
         return told.address() or next((each.ip for each in told.interfaces if each.ip), None)
 
     @property
+    def problem(self) -> str | None:
+        """Why it can't be read; None if it can."""
+        try:
+            GuestInformation.from_data(self.data)
+        except PayloadError as error:
+            return str(error)
+        return None
+
+    @property
     def http_port(self) -> int | None:
         """DSM's port, if it is told."""
         try:
@@ -121,6 +131,8 @@ class Guest:
     """What it was asked, by command and outcome."""
     information: Information | None = None
     """The last that it told of itself."""
+    unanswered: float | None = None
+    """When it last left unanswered what its information is, if it has not answered since."""
     stop: Stop | None = None
     """The last stop that somebody asked for, since its boot."""
     gone_why: str = ""
@@ -195,8 +207,12 @@ class Guest:
         """It was asked something; `data` is its answer, if there is one."""
         name = command.name.lower() if isinstance(command, GuestCommand) else "other"
         self.calls[name, outcome] += 1
-        if command is GuestCommand.GET_INFORMATION and data is not None:
-            self.information = Information(data, time.time())
+        if command is not GuestCommand.GET_INFORMATION:
+            return
+        if data is not None:
+            self.information, self.unanswered = Information(data, time.time()), None
+        elif outcome == Outcome.TIMED_OUT.value:
+            self.unanswered = time.time()
 
     def froze(self, until: float | None) -> None:
         """Its file systems are held still until then (seconds since 1970), or go on."""
@@ -259,7 +275,7 @@ class Guest:
 
     def _boot(self) -> None:
         self._asked_since_boot = False
-        self.frozen_until = None
+        self.frozen_until = self.unanswered = None
         self._told.clear()
 
     def _power(self, request: Request) -> None:

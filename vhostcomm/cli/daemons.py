@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from attrs import frozen
 from cyclopts import Group, Parameter
 
+from vhostcomm import values
 from vhostcomm.address import Listen, ListenTcp, control_address, control_places
 from vhostcomm.cli.output import print_error
 from vhostcomm.errors import UsageError, VhostcommError
@@ -72,10 +73,14 @@ class Daemon:
         """
         from vhostcomm.control.client import MARGIN, Client
 
+        try:
+            token = self.control_token and values.token(self.control_token)
+        except ValueError as error:
+            raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
         with ExitStack() as cleanup:
             yield Daemons(
                 [
-                    cleanup.enter_context(Client(where, self.control_token, verb, margin=patience or MARGIN))
+                    cleanup.enter_context(Client(where, token, verb, margin=patience or MARGIN))
                     for where in self._places()
                 ]
             )

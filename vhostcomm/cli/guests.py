@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from contextlib import suppress
 from typing import Annotated, Any, Final, TypeAlias
 
 from cyclopts import Parameter
@@ -16,8 +17,20 @@ from vhostcomm.logs import escape
 _NOT_NOW: Final = 409
 """The status of what a guest that isn't ready was to be asked."""
 
+SECONDS_MOST: Final = 3600.0
+"""As much as a daemon waits."""
+
+UPTIME_TIMEOUT: Final = 2.0
+"""Seconds at most for a guest to tell its uptime, which it may not know how to."""
+
 DATA_SHOWN: Final = 50_000
 """Characters of an answer: all of it, escaped."""
+
+
+def check_seconds(_: object, value: float | None) -> None:
+    """Refuse what is no number of seconds, such as nan."""
+    if value is not None and not 0 < value <= SECONDS_MOST:
+        raise ValueError(f"it takes seconds, more than 0 and at most {SECONDS_MOST:g}")
 
 
 Where: TypeAlias = Annotated[Daemon | None, Parameter(name="*")]
@@ -25,7 +38,7 @@ Name: TypeAlias = Annotated[
     str | None, Parameter(help="Its name; may be left out where there is one guest.", completer=guest_names)
 ]
 Json: TypeAlias = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
-Seconds: TypeAlias = Annotated[float, Parameter(metavar="SECONDS", help="For its answer.")]
+Seconds: TypeAlias = Annotated[float, Parameter(metavar="SECONDS", help="For its answer.", validator=check_seconds)]
 
 
 def guests(
@@ -81,8 +94,10 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
         if client.get(path)["state"] != "absent":
             try:
                 client.post(f"{path}/call", {"command": "get_information", "timeout": timeout}, takes=timeout)
-                answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": timeout}, takes=timeout)
-                uptime = answer["answer"]["text"] or None
+                with suppress(ControlError):  # inferred: one that doesn't know it isn't unwell
+                    patience = min(timeout, UPTIME_TIMEOUT)
+                    answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": patience}, takes=patience)
+                    uptime = answer["answer"]["text"] or None
             except ControlError as error:
                 if error.status != _NOT_NOW:  # why not is its state's problem, which is told below
                     troubles.append(str(error))
@@ -118,7 +133,9 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
 def shutdown(
     guest: Name = None,
     *,
-    wait: Annotated[float | None, Parameter(metavar="SECONDS", help="Wait until it is gone.")] = None,
+    wait: Annotated[
+        float | None, Parameter(metavar="SECONDS", help="Wait until it is gone.", validator=check_seconds)
+    ] = None,
     json: Json = False,
     daemon: Where = None,
 ) -> int:
@@ -127,23 +144,14 @@ def shutdown(
     A guest that vdsm_run.py or vhostcomm run has started is stopped as their Ctrl-C does it: also if it never was ready, and
     by harder means, within their --grace, if it doesn't heed.
     """
-    from vhostcomm.control.client import DaemonGoneError
-
     with (daemon or Daemon()).asked("shutdown") as daemons:
         client, name = daemons.with_guest(guest)
         body = {} if wait is None else {"wait": wait}
-        try:
-            done = client.post(client.guest(name, "shutdown"), body, takes=wait or 0)
-        except DaemonGoneError:
-            if wait is None:
-                raise
-            how = "the daemon has ended too; how is in its log"
-            done = {"guest": name, "answered": None, "gone": True, "how": how, "exit_status": None, "seconds": None}
+        done = client.post(client.guest(name, "shutdown"), body, takes=wait or 10.0)
     if json:
         print_json(done)
     elif done["gone"]:
-        took = "" if done["seconds"] is None else f" after {done['seconds']:.1f} s"
-        print_line(f"{name}: gone{took}: {escape(done['how'])}")
+        print_line(f"{name}: gone after {done['seconds']:.1f} s: {escape(done['how'])}")
     elif done["answered"]:
         print_line(f"{name}: it answers, and powers itself off")
     else:
@@ -161,7 +169,9 @@ def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, d
 def freeze(
     guest: Name = None,
     *,
-    timeout: Annotated[float, Parameter(metavar="SECONDS", help="It is thawed after these, whatever happens.")] = 30.0,
+    timeout: Annotated[
+        float, Parameter(metavar="SECONDS", help="It is thawed after these, whatever happens.", validator=check_seconds)
+    ] = 30.0,
     json: Json = False,
     daemon: Where = None,
 ) -> None:

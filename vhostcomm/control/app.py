@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError
-from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.guest import Guest, State
 from vhostcomm.config import effective
 from vhostcomm.control import asking, shutdown, view
 from vhostcomm.control.events import Events
@@ -26,6 +27,14 @@ from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
 from vhostcomm.control.problems import Problem, of_call
 from vhostcomm.control.surface import Surface
+from vhostcomm.errors import ServeError
+
+FRESH: Final = 10.0
+FRESH_UNKNOWN: Final = 1.0
+"""Seconds for which a guest's information is new enough to tell its health; without an address in it for less."""
+
+HEALTH_TIMEOUT: Final = 2.0
+"""Seconds for a guest to tell its information, where its health is asked."""
 
 FREEZE: Final = 30.0
 """Seconds after which a freeze ends by itself, unless the request says otherwise."""
@@ -55,10 +64,11 @@ def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
         ("GET", "/events", handlers.events),
         ("GET", "/openapi.json", handlers.openapi),
     ]
-    app: ASGIApp = Starlette(
+    app = Starlette(
         routes=[Route(path, _counted(surface, handler), methods=[method]) for method, path, handler in routes],
         exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
     )
+    app.router.redirect_slashes = False  # an answer without a body, and not of the one shape
     return _Guarded(app, token) if token else app
 
 
@@ -95,7 +105,17 @@ Handler = Callable[[Request], Awaitable[Response]]
 def _counted(surface: Surface, handler: Handler) -> Handler:
     async def counted(request: Request) -> Response:
         with surface.answering():
-            return await handler(request)
+            try:
+                return await handler(request)
+            except (Problem, CallError):
+                raise
+            except ServeError as error:  # it was removed between a request's beginning and its end
+                raise Problem(404, "no such guest", str(error), "GET /guests lists those that there are") from None
+            except Exception:
+                surface.log.exception("internal error in answering a request; please report it", path=request.url.path)
+                raise Problem(
+                    500, "internal error", "an error of vhostcomm's own", "its log has it; please report it"
+                ) from None
 
     return counted
 
@@ -117,7 +137,7 @@ class _Guarded:
             401,
             "not allowed",
             "the token is missing or wrong",
-            "send the header Authorization: Bearer TOKEN, with the daemon's --control-token",
+            "set VHOSTCOMM_CONTROL_TOKEN to the daemon's (over HTTP: the header Authorization: Bearer TOKEN)",
             {"WWW-Authenticate": "Bearer"},
         )
         await _problem(problem)(scope, receive, send)
@@ -129,6 +149,7 @@ class _Handlers:
         self._surface = surface
         self._freezer = surface.freezer
         self._events = Events(host)
+        self._freshened: dict[str, float] = {}
 
     def _guest(self, request: Request) -> Guest:
         name = request.path_params["name"]
@@ -152,8 +173,23 @@ class _Handlers:
         return _json(effective(config) | {"watch": [str(path) for path in config.watch]})
 
     async def healthz(self, _: Request) -> Response:
+        await self._freshen()
         healthy, why = view.health(self._host.guests)
         return _json(why, 200 if healthy else 503)
+
+    async def _freshen(self) -> None:
+        """Ask guests that are ready for their information, if what is known is old; else health would be of the past."""
+        async with trio.open_nursery() as nursery:
+            for guest in self._host.guests.values():
+                age = trio.current_time() - self._freshened.get(guest.name, -FRESH)
+                known = guest.information is not None and guest.information.address is not None
+                if guest.state is State.READY and age >= (FRESH if known else FRESH_UNKNOWN):
+                    self._freshened[guest.name] = trio.current_time()
+                    nursery.start_soon(self._ask_information, guest.name)
+
+    async def _ask_information(self, name: str) -> None:
+        with suppress(CallError, ServeError):
+            await self._host.call(name, GuestCommand.GET_INFORMATION, timeout=HEALTH_TIMEOUT)
 
     async def metrics(self, _: Request) -> Response:
         return Response(metrics(self._host), headers={"content-type": CONTENT_TYPE})

@@ -12,6 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from vchannel import Command, GuestCommand, MisuseError, encode_text
 from vhostcomm.control.problems import Problem, bad_request
 from vhostcomm.control.reading import BODY_LIMIT
+from vhostcomm.control.server import peer_of
+from vhostcomm.logs import escape
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that a guest gets to answer, unless the request says otherwise."""
@@ -19,7 +21,11 @@ CALL_TIMEOUT: Final = 10.0
 TIMEOUT_MOST: Final = 3600.0
 """Seconds that a request may ask for: no call waits for ever."""
 
+AGENT_SHOWN: Final = 60
+"""Characters of what a client says it is."""
+
 COMMAND_MOST: Final = 0x7FFF_FFFF
+DIGITS: Final = len(str(COMMAND_MOST))
 
 
 async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
@@ -77,13 +83,13 @@ def command(value: object) -> Command:
     if type(value) is int and 0 <= value <= COMMAND_MOST:
         return by_number(value)
     if isinstance(value, str):
-        if value.isascii() and value.isdigit() and int(value) <= COMMAND_MOST:
+        if value.isascii() and value.isdigit() and len(value) <= DIGITS and int(value) <= COMMAND_MOST:
             return by_number(int(value))
         found = GuestCommand.__members__.get(value.upper().replace("-", "_"))
         if found is not None:  # TEST is 0
             return found
     names = ", ".join(name.lower() for name in GuestCommand.__members__)
-    raise bad_request(f"command is {value!r}", f"it is a number, or one of: {names}")
+    raise bad_request(f"command is {value!r:.100}", f"it is a number, or one of: {names}")
 
 
 def by_number(number: int) -> Command:
@@ -108,10 +114,9 @@ def text(value: object) -> bytes:
 
 def initiator(request: Request) -> str:
     """Who asks: as the kernel tells it, and as the client says it is."""
-    peer = request.scope.get("state", {}).get("peer", {})
-    who = " ".join(f"{key} {value}" for key, value in peer.items())
-    agent = request.headers.get("user-agent", "")[:60]
-    return "control: " + (f"{agent} ({who})" if who else agent)
+    who = peer_of(request.scope)
+    agent = escape(request.headers.get("user-agent", ""), AGENT_SHOWN)
+    return f'control: {who}, says it is "{agent}"' if agent else f"control: {who}"
 
 
 def check_dangerous(asked: Command, insisted: bool, allowed: bool) -> None:

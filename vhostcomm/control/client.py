@@ -115,7 +115,9 @@ class Client:
         except httpx.ConnectError as error:
             raise ControlError(f"no daemon to ask: {self.where}: {_why(error)}; {_remedy(error)}") from None
         except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-            raise DaemonGoneError(f"{self.where}: the daemon went away before it answered") from None
+            raise DaemonGoneError(
+                f"{self.where}: the daemon went away before it answered, so what became of it is not known; see its log"
+            ) from None
         except httpx.TimeoutException:
             raise ControlError(
                 f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
@@ -132,6 +134,8 @@ def _why(error: Exception) -> str:
 def _remedy(error: Exception) -> str:
     if "Permission denied" in str(error):
         return "ask as the user that the daemon runs as, or with sudo"
+    if "temporarily unavailable" in str(error):
+        return "it is busy: try again"
     return "start it (vhostcomm serve, vhostcomm run), or say where it listens with --control; its log tells"
 
 

@@ -37,8 +37,8 @@ WRITE_LOOK: Final = 0.05
 AGAIN: Final = 1.0
 """Seconds before the API is served again after an error of its own."""
 
-Ask = Callable[[Command, float], Awaitable[bytes]]
-"""Asks the guest a command, with a timeout in seconds; returns its data or raises `CallError`."""
+Ask = Callable[[Command, float, str], Awaitable[bytes]]
+"""Asks the guest a command, with a timeout in seconds, for somebody; returns its data or raises `CallError`."""
 
 _NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
 _MOST: Final = 2**31 - 1
@@ -87,9 +87,11 @@ class QemuHostApi:
         ask: asks the guest.
         log: where is told what the few messages of the API can't.
         timeout: seconds for an answer where a request doesn't say.
+        allow_dangerous: whether the guest is asked what can lose data, settings or a secret.
     """
 
-    def __init__(self, ask: Ask, log: Log, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, ask: Ask, log: Log, timeout: float = DEFAULT_TIMEOUT, *, allow_dangerous: bool = False) -> None:
+        self._allow_dangerous = allow_dangerous
         self._ask = ask
         self._log = log
         self._timeout = timeout
@@ -114,6 +116,8 @@ class QemuHostApi:
         from starlette.requests import Request
         from starlette.responses import Response
 
+        from vhostcomm.control.server import peer_of
+
         match scope["type"]:
             case "lifespan":
                 await _live(receive, send)
@@ -125,7 +129,7 @@ class QemuHostApi:
                 pass
         query = Request(scope).query_params
         try:
-            body, status = success(await self._answer(scope["path"], query.getlist)), 200
+            body, status = success(await self._answer(scope["path"], query.getlist, peer_of(scope))), 200
         except FailureError as error:
             body, status = failure(str(error)), 500
         except Exception:  # noqa: BLE001 - one request's, not the server's
@@ -133,7 +137,7 @@ class QemuHostApi:
             body, status = failure("Internal error"), 500
         await Response(body, status, media_type="application/json")(scope, receive, send)
 
-    async def _answer(self, path: str, values: Callable[[str], list[str]]) -> str:
+    async def _answer(self, path: str, values: Callable[[str], list[str]], who: str) -> str:
         """The JSON of the answer's data."""
         if path not in ("/read", "/write") or not (given := values("command")) or not given[0]:
             raise FailureError("No command specified")
@@ -142,18 +146,22 @@ class QemuHostApi:
         if path == "/read" and (wanted := values("timeout")) and wanted[0]:
             seconds = float(_number(wanted[0], 1, "timeout"))
         if path == "/write":
-            await self._write(number)
+            await self._write(number, who)
             return "null"
-        data = await self._read(number, seconds)
+        data = await self._read(number, seconds, who)
         if not decode_text(data):
             if number == GuestCommand.POWEROFF:
                 return "null"
             raise FailureError(f"Received no data for command {number}")
         return embedded(data)
 
-    async def _read(self, number: int, seconds: float) -> bytes:
+    async def _read(self, number: int, seconds: float, who: str) -> bytes:
+        command = _command(number)
+        if isinstance(command, GuestCommand) and command.dangerous and not self._allow_dangerous:
+            self._log.error("not asked", command=number, why="it is dangerous, and --allow-dangerous is not set")
+            raise FailureError(f"Failed sending command {number} to guest")
         try:
-            return await self._ask(_command(number), seconds)
+            return await self._ask(command, seconds, f"qemu-host API: {who}")
         except MisuseError as error:
             self._log.error("not asked", command=number, why=str(error))
             raise FailureError(f"Failed sending command {number} to guest") from None
@@ -161,14 +169,14 @@ class QemuHostApi:
             self._log.error("no answer", command=number, why=str(error))
             raise FailureError(_message(error.outcome, number)) from None
 
-    async def _write(self, number: int) -> None:
+    async def _write(self, number: int, who: str) -> None:
         failed: FailureError | None = None
         done = trio.Event()
 
         async def ask() -> None:
             nonlocal failed
             try:
-                await self._read(number, self._timeout)
+                await self._read(number, self._timeout, who)
             except FailureError as error:
                 failed = error
             done.set()

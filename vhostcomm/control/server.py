@@ -39,6 +39,11 @@ ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor for a connection."""
 
 
+def peer_of(scope: Any) -> str:
+    """Who is connected, as the kernel tells it; empty where it doesn't."""
+    return " ".join(f"{key} {value}" for key, value in scope.get("state", {}).get("peer", {}).items())
+
+
 class ClientStream:
     """A connection whose client has to read: hypercorn shields its sends from every deadline of ours."""
 

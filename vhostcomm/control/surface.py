@@ -21,6 +21,9 @@ from vhostcomm.logs import Log
 PATIENCE: Final = 1.0
 """Seconds at the end in which answers that are under way still go out."""
 
+BACKLOG: Final = 128
+"""Clients that may wait: many at once is usual where scripts ask, and the first one waits for the imports."""
+
 SENT: Final = 0.02
 """Seconds for an answer on its way from the application to its socket."""
 
@@ -42,7 +45,7 @@ class Surface:
         self._own = own
         self._host = host
         self._service = service
-        self._log = log
+        self.log = log
         self._listener: socket.socket | None = None
         self.freezer = Freezer(host, log)
         self.address: Listen | ListenTcp | None = None
@@ -65,7 +68,7 @@ class Surface:
                 if self._service.control:
                     kind = type(error) if isinstance(error, ServeError) else ServeError
                     raise kind(f"the control surface: {error}") from None
-                self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
+                self.log.warning("no control surface", why=str(error), remedy="choose its place with --control")
             yield
 
     def _bind(self, cleanup: ExitStack) -> None:
@@ -83,6 +86,7 @@ class Surface:
                 if isinstance(place, Listen) and place.path.parent.name == CONTROL_FOLDER and not self._service.control:
                     make_folder(place.path.parent)
                 self._listener = cleanup.enter_context(listening(place))
+                self._listener.listen(BACKLOG)
             except ServeError:
                 if place is places[-1]:
                     raise
@@ -96,7 +100,7 @@ class Surface:
             await nursery.start(self.freezer.run)
             if self._listener is None:
                 return
-            self._log.info("control surface", sock=str(self.address))
+            self.log.info("control surface", sock=str(self.address))
             while True:
                 await trio.lowlevel.wait_readable(self._listener)
                 try:
@@ -105,9 +109,9 @@ class Surface:
                     from vhostcomm.control.server import serve_app
 
                     token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
-                    await serve_app(make_app(self._host, self, token), [self._listener], self._log)
+                    await serve_app(make_app(self._host, self, token), [self._listener], self.log)
                 except Exception:
-                    self._log.exception("internal error in the control surface, guests are served on; please report it")
+                    self.log.exception("internal error in the control surface, guests are served on; please report it")
                 await trio.sleep(SERVE_AGAIN)
 
     async def finish(self) -> None:

@@ -102,6 +102,8 @@ def information(guest: Guest) -> dict[str, Any] | None:
     port = guest.information.http_port
     address = guest.information.address
     host = f"[{address}]" if address and ":" in address else address
+    if address and "%" in address:
+        host = None  # of a link of the guest's: no browser takes it
     return {
         "when": when(guest.information.when),
         "address": address,
@@ -119,10 +121,18 @@ def problem(guest: Guest) -> str | None:
         case State.CONNECTED:
             return "QEMU is connected, but the guest has not asked anything yet"
         case State.READY:
-            told = guest.information
-            if told and told.when >= guest.since and told.address is None:
-                return "the guest has asked, but has no address yet"
-            return None
+            return _problem_of_ready(guest)
+
+
+def _problem_of_ready(guest: Guest) -> str | None:
+    if guest.unanswered:
+        return f"the guest has asked, but does not answer what its address is (since {when(guest.unanswered)})"
+    told = guest.information
+    if told is None or told.when < guest.since:
+        return None
+    if told.problem:
+        return f"the guest's information can't be read: {escape(told.problem)}"
+    return "the guest has asked, but has no address yet" if told.address is None else None
 
 
 def called(guest: Guest, command: Command, response: Response, took: float) -> dict[str, Any]:
