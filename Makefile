@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help tools venv demo e2e qemu10 test check unit format bench wheel clean
+.PHONY: help tools venv demo e2e qemu10 test check unit format docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make format  rewrite the sources as ruff wants them"
+	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
 	@echo "make wheel   build the wheel and run the codec's and captures' tests against it, installed elsewhere"
 	@echo "make clean   remove .venv and all that was made"
 
@@ -63,6 +64,9 @@ unit: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)
+	$(BIN)/python -m tools
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/codec.py

@@ -30,6 +30,7 @@ def show(file: CaptureFile) -> None:
 @app.command(name="redact")
 def redact_capture(
     file: CaptureFile,
+    *,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], metavar="FILE", help="Where to; standard output by default.")
     ] = None,
@@ -108,7 +109,7 @@ def diff(
     a: CaptureFile,
     b: CaptureFile,
     *,
-    request_ids: Annotated[bool, Parameter(help="Compare the random request ids too.")] = False,
+    request_ids: Annotated[bool, Parameter(negative=(), help="Compare the random request ids too.")] = False,
 ) -> int:
     """Tell what differs between two captures, with the line in each; exit with 1 if anything does.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from cyclopts.help import DefaultFormatter
@@ -37,4 +38,6 @@ def shown_default(default: object) -> str | None:
     """A flag's default in help: nothing where it says nothing."""
     if default is None or default is False or default == "":
         return None
+    if isinstance(default, Enum):
+        return str(default.value)
     return f"{default:g}" if isinstance(default, float) else str(default)

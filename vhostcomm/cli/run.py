@@ -35,7 +35,7 @@ def _disk(help: str) -> Any:
 
 
 def run(
-    *extra: Annotated[str, Parameter(help="After `--`: QEMU arguments of your own.")],
+    *extra: Annotated[str, Parameter(name="qemu-argument", help="After `--`: QEMU arguments of your own.")],
     boot: Annotated[Place | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
     system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
     data: Annotated[list[Place] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,

@@ -1,0 +1,100 @@
+"""What is made from the program: it is what is committed, it is complete, and what it says is so."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.serving import run_vhostcomm
+from tools.made import MAN, ROOT, made
+from tools.settings import Setting, all_settings
+from tools.verbs import Verb, command_line
+from vhostcomm.config import SECTIONS, settings
+from vhostcomm.formats import default_text, format_of
+from vhostcomm.load import load
+
+MADE = made()
+VERBS = [verb for verb in command_line().all() if not verb.verbs]
+SETTINGS = list(all_settings())
+FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.name)
+def test_what_is_committed_is_what_is_made(path: Path) -> None:
+    assert path.read_text() == MADE[path], f"{path.name} is old: make docs"
+
+
+def test_no_page_is_left_of_a_verb_that_is_gone() -> None:
+    assert {path for path in MADE if path.parent == MAN} == set(MAN.iterdir())
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_every_flag_that_help_tells_is_documented(verb: Verb) -> None:
+    help_text = run_vhostcomm(*verb.words[1:], "--help").stdout
+    boxed = re.findall(r"^│ +(?:\* +)?((?:(?:--?[a-z-]+|[A-Z-]+) ?)+)", help_text, re.MULTILINE)
+    flags = {flag for line in boxed for flag in FLAG.findall(line)} - {"--help", "-h", "--version"}
+    arguments = {flag.names[0].lower() for group in verb.groups for flag in group.flags if flag.is_argument}
+    flags -= {f"--{each}" for each in arguments}  # what is shown as FILE --file
+    assert flags == {
+        name for group in verb.groups for flag in group.flags if not flag.is_argument for name in flag.names
+    }
+    page = (MAN / f"{'-'.join(verb.words[:2])}.1").read_text().replace("\\-", "-")
+    assert all(flag in page for flag in flags)
+    documented = (ROOT / "docs" / "commands.md").read_text()
+    own = documented.partition(f"\n{'#' * len(verb.words)} {verb.name}\n")[2].partition("\n#")[0]
+    if "[setting](configuration.md)" in own:
+        own += (ROOT / "docs" / "configuration.md").read_text()
+    assert all(flag in own for flag in flags)
+
+
+@pytest.mark.parametrize("each", SETTINGS, ids=lambda each: each.name)
+def test_examples_of_settings_are_taken(each: Setting, tmp_path: Path) -> None:
+    guests = "" if each.section == "guests.NAME" else "[guests.nas]\nsock = '/tmp/nas'\n"
+    token = "control_token = 'a-long-random-secret'\n" if each.key == "control" else ""
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text(f"[{each.section.replace('NAME', 'nas')}]\n{each.key} = {each.toml}\n{token}{guests}")
+    found = load(file, environment={})
+    assert len(found.guests) == 1
+    if each.environment:
+        name, _, value = each.environment.partition("=")
+        load(socks=["/tmp/guest"], environment={name: value.strip("'")})
+
+
+def test_every_key_of_the_models_is_documented_once() -> None:
+    wanted = [f"{section}.{key}" for section, model in SECTIONS.items() for key in settings(model)]
+    assert sorted([*wanted, "guests.NAME.sock", "serve.watch"]) == sorted(each.name for each in SETTINGS)
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert [page.count(f"\n### {each.name}\n") for each in SETTINGS] == [1] * len(SETTINGS)
+
+
+def test_the_example_at_the_head_is_taken(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(), re.DOTALL)
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text(example)
+    assert [guest.name for guest in load(file, environment={}).guests] == list(tomllib.loads(example)["guests"])
+
+
+@pytest.mark.parametrize(
+    "each", [each for model in SECTIONS.values() for each in settings(model).values()], ids=lambda each: each.name
+)
+def test_defaults_are_told_as_they_can_be_written(each: object) -> None:
+    default = default_text(each)  # type: ignore[arg-type]
+    if default:
+        assert each.metadata["parse"](default) == each.default  # type: ignore[attr-defined]
+    else:
+        assert each.default == ""  # type: ignore[attr-defined]
+    assert re.fullmatch(r"[A-Z]+|[A-Z]+\|[A-Z]+|[a-z|]+", format_of(each).word)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["commands.md", "configuration.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / "docs" / name
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        heads = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, link

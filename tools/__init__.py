@@ -1,0 +1,1 @@
+"""Makes what is written from the program: `python -m tools` (`make docs`)."""

@@ -1,0 +1,166 @@
+"""docs/configuration.md, made from the configuration's models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from tools.commands import cell
+from vhostcomm.config import SECTIONS, settings
+from vhostcomm.formats import default_text, format_of
+from vhostcomm.load import variable
+
+RELOAD, START = "at a reload, and at the start", "at the start"
+
+INTROS = {
+    "host": ("The host's identity", "The host, as all its guests are told."),
+    "guest": (
+        "The guest's identity",
+        "What goes for every guest. The same keys in `[guests.NAME]` go for that guest alone, and stand over `[guest]`.",
+    ),
+    "serve": ("Serving", "How guests are served."),
+}
+
+
+@frozen
+class Setting:
+    """A setting as it is documented; `help` and `format` in Markdown."""
+
+    section: str
+    key: str
+    toml: str
+    help: str
+    format: str
+    default: str
+    takes_effect: str
+    environment: str = ""
+    flag: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+
+def all_settings() -> Iterator[Setting]:
+    """Every key of the file, in its order."""
+    for section, model in SECTIONS.items():
+        if section == "serve":
+            yield Setting(
+                "guests.NAME", "sock", '"/run/guests/nas.sock"',
+                "Where the guest's channel is. NAME is what the guest is called here: 1 to 64 letters, digits, dots, dashes "
+                "and underscores, no dot in front.",
+                "a path that QEMU connects to; `connect:PATH`, where QEMU or libvirt listens and we connect; `tcp:HOST:PORT`",
+                "a socket of the guest's UUID or name in the runtime directory", RELOAD, flag="--sock NAME=SOCK",
+            )  # fmt: skip
+        yield from (_setting(section, each) for each in settings(model).values())
+    yield Setting(
+        "serve", "watch", '["/run/guests"]', "Folders where every socket that appears is a guest's, with the file's name.",
+        "a list of paths", "", START, flag="--watch FOLDER",
+    )  # fmt: skip
+
+
+def _setting(section: str, each: attrs.Attribute[Any]) -> Setting:
+    shape, example = format_of(each), str(each.metadata["example"])
+    return Setting(
+        section, each.name, _toml(each, example), each.metadata["help"], shape.words, default_text(each),
+        START if section == "serve" else RELOAD, f"{variable(each)}={_quoted(example)}",
+        f"--{each.metadata['flag']} {shape.word}",
+    )  # fmt: skip
+
+
+def _toml(each: attrs.Attribute[Any], example: str) -> str:
+    match each.default:
+        case bool():
+            return str(example == "yes").lower()
+        case int() | float() if example.isdigit() and each.name != "socket_mode":
+            return example
+        case _:
+            return json.dumps(example)
+
+
+def _quoted(example: str) -> str:
+    return f"'{example}'" if " " in example or "{" in example else example
+
+
+HEAD = """\
+# Configuration
+
+<!-- Made from the program by `make docs`; edits here are lost. -->
+
+A value comes from a TOML file (`--config FILE`), over it from the environment, over it from a flag. `vhostcomm config
+init` writes a commented file with every key; `vhostcomm config show` prints what is in force, and where each value came
+from. An unknown key, an unknown `VHOSTCOMM_…` variable and a value that can't be are refused, with their place and an
+example. Every default of an identity is a placeholder.
+
+```toml
+[host]
+serial = "1234ABC567890"
+
+[guests.nas]
+sock = "/run/guests/nas.sock"
+serial = "1234ABC567891"
+
+[guests.attic]
+sock = "connect:/run/guests/attic.sock"
+serial = "1234ABC567892"
+```
+
+SIGHUP (`systemctl reload`, `POST /reload`) reads the file again: guests come, go and change without a touch to the others,
+and identities go to the guests with the next answer. Keys of `[serve]` wait for the next start, and that is logged. The
+environment and flags stay as they were at the start.
+
+Where there is no path, a socket is made in the runtime directory: `RUNTIME_DIRECTORY` (systemd sets it), else
+`/run/vhostcomm` for root, else `$XDG_RUNTIME_DIR/vhostcomm`.
+"""
+
+
+def configuration() -> str:
+    parts = [HEAD, "\n".join(_overview()), ""]
+    headed = ""
+    for each in all_settings():
+        if each.section != headed and each.section in INTROS:
+            title, words = INTROS[each.section]
+            parts += [f"## [{each.section}]: {title[0].lower()}{title[1:]}\n", f"{words}\n"]
+        elif each.section != headed:
+            parts += ["## [guests.NAME]: one guest\n", "One section for each guest; all keys of `[guest]`, and\n"]
+        headed = each.section
+        parts += ["\n".join(_details(each)), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _overview() -> Iterator[str]:
+    yield "| key | environment | flag | default |\n| --- | --- | --- | --- |"
+    for each in all_settings():
+        name, _, _ = each.environment.partition("=")
+        environment = f"`{name}`" if name else ""
+        yield (
+            f"| [`{each.name}`](#{_anchor(each)}) | {environment} | `{each.flag.partition(' ')[0]}` "
+            f"| {cell(_default(each))} |"
+        )
+
+
+def _anchor(each: Setting) -> str:
+    """GitHub's, of a heading."""
+    return each.name.replace(".", "").lower()
+
+
+def _default(each: Setting) -> str:
+    return each.default if " " in each.default and not each.environment else f"`{each.default}`" if each.default else ""
+
+
+def _details(each: Setting) -> Iterator[str]:
+    section = each.section.replace("NAME", "nas")
+    yield f"### {each.name}\n"
+    yield f"{each.help}\n"
+    yield "| | |\n| --- | --- |"
+    yield f"| value | {cell(each.format)} |"
+    yield f"| default | {cell(_default(each)) or 'none'} |"
+    yield f"| in the file | `[{section}]` `{cell(f'{each.key} = {each.toml}')}` |"
+    if each.environment:
+        yield f"| in the environment | `{cell(each.environment)}` |"
+    yield f"| as a flag | `{cell(each.flag)}` |"
+    yield f"| takes effect | {each.takes_effect} |"
