@@ -21,7 +21,7 @@ help:
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
-	@echo "make wheel   build the wheel and run the codec's and captures' tests against it, installed elsewhere"
+	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try both, installed elsewhere"
 	@echo "make clean   remove .venv and all that was made"
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,58 +1,156 @@
-"""Builds the wheel and runs the tests against it, installed in a fresh environment: ``python -m tests.wheel``.
+"""Builds the wheel and the sdist and tries both, installed in fresh environments: ``python -m tests.wheel``.
 
-What is missing from the wheel is missing here, since nothing of the checkout but the tests and
-the captures is on the path.
+What is missing from them is missing here, since nothing of the checkout but the tests and the
+captures is on the path. All of the code is compared byte by byte with the checkout's; tests of what is
+pure were run there and aren't run again. What is run is what an installation can lack: files that are
+read, dependencies, programs, processes.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+INSTALLED = "tests/installed.py"
 TESTED = [
-    "tests/vchannel",
-    "tests/captures",
-    "tests/config",
+    INSTALLED,
+    "tests/vchannel/test_spec.py",
+    "tests/captures/test_golden.py",
     "tests/daemon/test_serve.py",
     "tests/daemon/test_probe.py",
     "tests/systemd/test_units.py",
 ]
+
+CODE = {"vhostcomm": "vhostcomm", "protocol/vchannel": "vchannel", "vdsm_run.py": "vdsm_run.py"}
+SHARED = {
+    "docs/man": "man",
+    "completions/vhostcomm": "bash-completion/completions/vhostcomm",
+    "completions/_vhostcomm": "zsh/site-functions/_vhostcomm",
+    "completions/vhostcomm.fish": "fish/vendor_completions.d/vhostcomm.fish",
+    "protocol/wireshark/vchannel.lua": "vhostcomm/wireshark/vchannel.lua",
+}
+"""Where files of the checkout are below an installation's site-packages, and below its prefix's share."""
+
+SDIST = ["captures", "completions", "docs", "protocol", "tests", "tools", "vhostcomm", ".ci"]
+"""Folders that an sdist has as they are."""
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
     subprocess.run([str(word) for word in command], cwd=cwd, check=True)
 
 
+def build(what: str, source: Path, target: Path) -> Path:
+    """Build one; with what is in this environment, at the versions the tests passed with."""
+    run(sys.executable, "-m", "build", "--no-isolation", f"--{what}", "--outdir", target, source)
+    (made,) = target.glob("*.whl" if what == "wheel" else "*.tar.gz")
+    return made
+
+
+def files(below: Path) -> Iterable[Path]:
+    """What git would have of a file or folder: no caches."""
+    if below.is_file():
+        return [below]
+    return [path for path in sorted(below.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def check_wheel(wheel: Path) -> None:
+    """All of the code and of what is beside it is in the wheel, as it is here, and nothing else.
+
+    Raises:
+        SystemExit: tells what differs.
+    """
+    found = contents(wheel)
+    data = f"{wheel.name.rsplit('-', 3)[0]}.data/data/share"
+    places = CODE | {source: f"{data}/{target}" for source, target in SHARED.items() if (ROOT / source).exists()}
+    wanted = {
+        str(Path(target) / path.relative_to(ROOT / source)): path.read_bytes()
+        for source, target in places.items()
+        for path in files(ROOT / source)
+    }
+    found = {name: content for name, content in found.items() if ".dist-info/" not in name}
+    tell(wanted, found, "wheel")
+
+
+def check_sdist(sdist: Path, work: Path) -> Path:
+    """The sdist has what tests, documentation and a build want, as it is here; returns where it is unpacked."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(work, filter="data")
+    unpacked = work / sdist.name.removesuffix(".tar.gz")
+    wanted = {str(path.relative_to(ROOT)): path.read_bytes() for name in SDIST for path in files(ROOT / name)}
+    named = (
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "Makefile",
+        "Containerfile",
+        "constraints.txt",
+        "pyproject.toml",
+        "vdsm_run.py",
+    )
+    wanted |= {name: (ROOT / name).read_bytes() for name in named}
+    found = {str(path.relative_to(unpacked)): path.read_bytes() for path in files(unpacked)}
+    tell(wanted, {name: found[name] for name in wanted.keys() & found.keys()}, "sdist")
+    return unpacked
+
+
+def tell(wanted: dict[str, bytes], found: dict[str, bytes], where: str) -> None:
+    differs = [name for name in wanted.keys() & found.keys() if wanted[name] != found[name]]
+    for what, names in (
+        ("missing", wanted.keys() - found.keys()), ("not ours", found.keys() - wanted.keys()), ("different", differs),
+    ):  # fmt: skip
+        if names:
+            sys.exit(f"the {where} is wrong: {what}: {', '.join(sorted(names))}")
+
+
+def installed(package: Path, folder: Path, *more: str) -> Path:
+    """A fresh environment with it; returns its bin."""
+    venv.create(folder, with_pip=True)
+    run(
+        folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt",
+        package, "pytest", "pytest-timeout", *more,
+    )  # fmt: skip
+    return folder / "bin"
+
+
+def tried(programs: Path, elsewhere: Path, *tests: str) -> None:
+    path = f"{programs}:{os.environ['PATH']}"
+    subprocess.run(
+        [programs / "python", "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *tests],
+        cwd=elsewhere, check=True, env=os.environ | {"PATH": path},
+    )  # fmt: skip
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vhostcomm-wheel-") as folder:
         work = Path(folder)
-        run(sys.executable, "-m", "build", "--wheel", "--outdir", work, ROOT)
-        (wheel,) = work.glob("*.whl")
-        venv.create(work / "venv", with_pip=True)
-        pip: list[str | Path] = [
-            work / "venv/bin/pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-c",
-            ROOT / "constraints.txt",
-        ]
-        run(*pip, wheel, "pytest", "pytest-timeout", "hypothesis")
-        assert (work / "venv/share/vhostcomm/wireshark/vchannel.lua").is_file()
+        wheel = build("wheel", ROOT, work / "direct")
+        sdist = build("sdist", ROOT, work / "sdist")
+        check_wheel(wheel)
+        unpacked = check_sdist(sdist, work)
+        if contents(wheel) != contents(build("wheel", unpacked, work / "from-sdist")):
+            sys.exit("the wheel that the sdist makes is another than the checkout's")
         elsewhere = work / "elsewhere"
         for name in ("tests", "captures", "protocol/README.md", "docs/systemd.md"):
             source, target = ROOT / name, elsewhere / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-        run(
-            work / "venv/bin/python", "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *TESTED,
-            cwd=elsewhere,
-        )  # fmt: skip
+        tried(installed(wheel, work / "wheel-venv", "hypothesis"), elsewhere, *TESTED)
+        tried(installed(sdist, work / "sdist-venv"), elsewhere, INSTALLED)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,11 @@ def main(*verb: str) -> NoReturn:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def vdsm_run() -> NoReturn:
+    """The console script of that name."""
+    main("run")
+
+
 def _fail(message: str, status: int) -> NoReturn:
     try:
         sys.stdout.flush()
