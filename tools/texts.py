@@ -50,7 +50,10 @@ ASKING_ENVIRONMENT: Final = (
     _DIRECTORY,
 )
 
-_CONTROL: Final = ("/run/vhostcomm/control.sock", "Where a daemon is asked, HTTP and JSON.")
+_CONTROL: Final = (
+    "/run/vhostcomm/control.sock, /run/vhostcomm/control/",
+    "Where daemons are asked, HTTP and JSON: the first one, and each of several.",
+)
 
 FILES: Final = (
     (
