@@ -109,10 +109,7 @@ def test_man_finds_the_pages_of_a_program_in_the_path(page: str) -> None:
     assert done.stdout.startswith(f"{SHARE / 'man'}"), done.stderr
 
 
-def test_completions_are_where_shells_look() -> None:
-    for path in (
-        "bash-completion/completions/vhostcomm",
-        "zsh/site-functions/_vhostcomm",
-        "fish/vendor_completions.d/vhostcomm.fish",
-    ):
-        assert "vhostcomm completion" in (SHARE / path).read_text()
+@pytest.mark.parametrize("program", ["vhostcomm", "vdsm_run"])
+def test_completions_are_where_shells_look(program: str) -> None:
+    for path in ("bash-completion/completions/{}", "zsh/site-functions/_{}", "fish/vendor_completions.d/{}.fish"):
+        assert "vhostcomm completion" in (SHARE / path.format(program)).read_text()

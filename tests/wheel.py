@@ -37,7 +37,10 @@ SHARED = {
     "completions/vhostcomm": "bash-completion/completions/vhostcomm",
     "completions/_vhostcomm": "zsh/site-functions/_vhostcomm",
     "completions/vhostcomm.fish": "fish/vendor_completions.d/vhostcomm.fish",
-    "protocol/wireshark/vchannel.lua": "vhostcomm/wireshark/vchannel.lua",
+    "completions/vdsm_run": "bash-completion/completions/vdsm_run",
+    "completions/_vdsm_run": "zsh/site-functions/_vdsm_run",
+    "completions/vdsm_run.fish": "fish/vendor_completions.d/vdsm_run.fish",
+    "protocol/wireshark": "vhostcomm/wireshark",
 }
 """Where files of the checkout are below an installation's site-packages, and below its prefix's share."""
 

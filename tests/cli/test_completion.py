@@ -15,6 +15,7 @@ from tests.serving import ENVIRONMENT, PATIENCE, Serving, run_vhostcomm
 
 ROOT = Path(__file__).parents[2]
 COMPLETIONS = ROOT / "completions"
+PROGRAMS = ["vhostcomm", "vdsm_run"]
 
 LINES = [
     ("vhostcomm ser", "vhostcomm serve"),
@@ -27,6 +28,8 @@ LINES = [
     ("vhostcomm completion z", "vhostcomm completion zsh"),
     ("vhostcomm info att", "vhostcomm info attic"),
     ("vhostcomm call attic get_up", "vhostcomm call attic get_uptime"),
+    ("vdsm_run --boot syno", "vdsm_run --boot synoboot.img"),
+    ("vdsm_run --restart on", "vdsm_run --restart on-failure"),
     ("vhostcomm info nobo", "vhostcomm info nobo"),
 ]
 
@@ -35,7 +38,8 @@ LINES = [
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An environment in which vhostcomm is found, and a daemon that serves `attic`."""
     folder = tmp_path_factory.mktemp("bin")
-    (folder / "vhostcomm").symlink_to(Path(sys.executable).with_name("vhostcomm"))
+    for name in PROGRAMS:
+        (folder / name).symlink_to(Path(sys.executable).with_name(name))
     with Serving("--sock", folder / "attic", "--control", folder / "control"):
         yield ENVIRONMENT | {"PATH": f"{folder}:/usr/bin:/bin", "VHOSTCOMM_CONTROL": str(folder / "control")}
 
@@ -57,12 +61,13 @@ WANTED = [line for _, line in LINES]
 def test_bash_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
     folder = here / "share/bash-completion/completions"
     folder.mkdir(parents=True)
-    shutil.copy(COMPLETIONS / "vhostcomm", folder)
+    for name in PROGRAMS:
+        shutil.copy(COMPLETIONS / name, folder)
     assert completed(Shell("bash", here, env | {"XDG_DATA_HOME": str(here / "share")})) == WANTED
 
 
 def test_bash_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
-    assert completed(Shell("bash", here, env, after="source <(vhostcomm completion bash)")) == WANTED
+    assert completed(Shell("bash", here, env, after=sourced("bash"))) == WANTED
 
 
 def test_zsh_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
@@ -70,17 +75,21 @@ def test_zsh_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str
 
 
 def test_zsh_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
-    assert completed(Shell("zsh", here, env, after="source <(vhostcomm completion zsh)")) == WANTED
+    assert completed(Shell("zsh", here, env, after=sourced("zsh"))) == WANTED
 
 
 def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> None:
-    (here / "_vhostcomm").write_text(printed("zsh"))
+    for name in PROGRAMS:
+        (here / f"_{name}").write_text(printed("zsh", name))
     assert completed(Shell("zsh", here, env, setup=f"fpath=({here} $fpath)")) == WANTED
 
 
 @pytest.mark.parametrize(
     "setup",
-    [f"set -g fish_complete_path {COMPLETIONS}", "vhostcomm completion fish | source"],
+    [
+        f"set -g fish_complete_path {COMPLETIONS}",
+        "; ".join(f"vhostcomm completion fish --program {name} | source" for name in PROGRAMS),
+    ],
     ids=["installed", "config.fish"],
 )
 def test_fish(here: Path, env: dict[str, str], setup: str) -> None:
@@ -123,7 +132,11 @@ def test_no_such_shell() -> None:
     assert "bash" in done.stderr
 
 
-def printed(shell: str) -> str:
-    done = run_vhostcomm("completion", shell)
+def sourced(shell: str) -> str:
+    return "\n".join(f"source <(vhostcomm completion {shell} --program {name})" for name in PROGRAMS)
+
+
+def printed(shell: str, program: str) -> str:
+    done = run_vhostcomm("completion", shell, "--program", program)
     assert done.returncode == 0, done.stderr
     return done.stdout

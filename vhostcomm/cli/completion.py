@@ -14,9 +14,14 @@ PATIENCE: Final = 2.0
 """Seconds that somebody at a prompt waits for the names of guests."""
 
 Shell = Literal["bash", "zsh", "fish"]
+Program = Literal["vhostcomm", "vdsm_run"]
 
 
-def completion(shell: Annotated[Shell, Parameter(help="The shell to complete in.")]) -> None:
+def completion(
+    shell: Annotated[Shell, Parameter(help="The shell to complete in.")],
+    *,
+    program: Annotated[Program, Parameter(help="What to complete.")] = "vhostcomm",
+) -> None:
     """Print the script that completes vhostcomm in a shell: verbs, flags, files, and names of running guests.
 
     A wheel has files that do this in its prefix's `share`, where shells look if the prefix is `/usr` or `/usr/local`.
@@ -26,20 +31,25 @@ def completion(shell: Annotated[Shell, Parameter(help="The shell to complete in.
         source <(vhostcomm completion zsh)          # in ~/.zshrc, behind compinit
         vhostcomm completion fish | source          # in ~/.config/fish/config.fish
     """
-    from vhostcomm.cli import app
-
-    print_line(script(app, shell).rstrip())
+    print_line(script(shell, program).rstrip())
 
 
-def script(app: App, shell: Shell) -> str:
+def script(shell: Shell, program: Program) -> str:
+    if program == "vhostcomm":
+        from vhostcomm.cli import app
+    else:
+        from vhostcomm.cli.run import run
+
+        app = App(name=program, version_flags=["--version"])
+        app.default(run)
     made = app.generate_completion(shell=shell)
-    return f"{made}\n{_ZSH_END}" if shell == "zsh" else made
+    return f"{made}\n{_ZSH_END.replace('PROGRAM', program)}" if shell == "zsh" else made
 
 
 _ZSH_END: Final = """\
 # cyclopts defines the function, and leaves it at that.
-compdef _cyclopts_vhostcomm vhostcomm
-(( ${funcstack[(I)_vhostcomm]} )) && _cyclopts_vhostcomm "$@"
+compdef _cyclopts_PROGRAM PROGRAM
+(( ${funcstack[(I)_PROGRAM]} )) && _cyclopts_PROGRAM "$@"
 """
 
 
