@@ -57,6 +57,10 @@ def test_versions(words: list[str | Path]) -> None:
     assert done.stdout.splitlines()[2].startswith("QEMU ")
 
 
+def test_the_version_of_qemu_host_is_in_its_help() -> None:
+    assert call(BIN / "qemu-host", "-help").stdout.endswith(f"vhostcomm {vhostcomm.__version__}'s.\n")
+
+
 def test_serve_and_probe(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--control", tmp_path / "control", "--guest-serial", "1234ABC567890"):
         done = call(BIN / "vhostcomm", "probe", "--sock", tmp_path / "nas", "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tools.texts import EXIT_STATUS, RUN_EXIT_STATUS, SERVE_EXIT_STATUS
 from tools.verbs import Flag, Group, Verb, command_line
 from vhostcomm.cli.flags import GROUPS
 from vhostcomm.cli.qemu_host_flags import FLAGS as QEMU_HOST
@@ -17,7 +18,7 @@ HEAD = """\
 
 `vhostcomm --version` tells vhostcomm's version, Python's and QEMU's; `vhostcomm VERB --help` what stands here. The same is
 in man pages: `man vhostcomm`, `man vhostcomm-serve` and so on. `vdsm_run` (in a checkout `./vdsm_run.py`) is
-`vhostcomm run`. What exit statuses mean is in the [README](../README.md#run-a-guest).
+`vhostcomm run`. What exit statuses mean stands [below](#exit-status).
 """
 
 
@@ -27,6 +28,7 @@ def commands() -> str:
     parts = [HEAD, "| verb | |\n| --- | --- |\n" + "".join(map(_row, verbs))]
     parts += ["\n".join(_verb(verb)) for verb in verbs]
     parts.append("\n".join(_qemu_host()))
+    parts.append("\n".join(_exit_status()))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -66,12 +68,26 @@ def _flag(flag: Flag) -> str:
 def _qemu_host() -> Iterator[str]:
     yield "## qemu-host\n"
     yield "    qemu-host [-FLAG=VALUE | -FLAG VALUE ...]\n"
-    yield "Takes the place of the tool of that name, with [its flags and its API](qemu-host.md).\n"
-    yield "| | | default |\n| --- | --- | --- |"
+    yield "Takes the place of the tool of that name, with [its flags and its API](qemu-host.md); `-help` tells its version."
+    group = ""
     for name, flag in QEMU_HOST.items():
-        if flag.group:
-            default = f"`{flag.default}`" if flag.default else ""
-            yield f"| `-{name}` | {cell(flag.help)} | {cell(default)} |"
+        if not flag.group:
+            continue
+        if flag.group != group:
+            group = flag.group
+            yield f"\n| {group} | | default |\n| --- | --- | --- |"
+        default = f"`{flag.default}`" if flag.default else ""
+        yield f"| `-{name}` | {cell(flag.help)} | {cell(default)} |"
+    yield ""
+
+
+def _exit_status() -> Iterator[str]:
+    yield "## Exit status\n"
+    of = {"of `serve` and `qemu-host`": SERVE_EXIT_STATUS, "of `run`": RUN_EXIT_STATUS, "of the others": EXIT_STATUS}
+    for whose, statuses in of.items():
+        yield f"| {whose} | |\n| --- | --- |"
+        yield from (f"| {status} | {cell(meaning)} |" for status, meaning in statuses)
+        yield ""
 
 
 def cell(text: str) -> str:

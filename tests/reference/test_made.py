@@ -11,10 +11,13 @@ import pytest
 from tests.serving import run_vhostcomm
 from tools.made import MAN, ROOT, made
 from tools.settings import Setting, all_settings
+from tools.texts import RUN_EXIT_STATUS
 from tools.verbs import Verb, command_line
 from vhostcomm.config import SECTIONS, settings
+from vhostcomm.errors import UsageError, VhostcommError
 from vhostcomm.formats import default_text, format_of
 from vhostcomm.load import load
+from vhostcomm.qemu.ending import EXIT_CODES
 
 MADE = made()
 VERBS = [verb for verb in command_line().all() if not verb.verbs]
@@ -87,6 +90,11 @@ def test_defaults_are_told_as_they_can_be_written(each: object) -> None:
     else:
         assert each.default == ""  # type: ignore[attr-defined]
     assert re.fullmatch(r"[A-Z]+|[A-Z]+\|[A-Z]+|[a-z|]+", format_of(each).word)  # type: ignore[arg-type]
+
+
+def test_every_exit_status_of_run_is_told() -> None:
+    others = {VhostcommError.exit_code, UsageError.exit_code}
+    assert {int(status) for status, _ in RUN_EXIT_STATUS} == set(EXIT_CODES.values()) | others
 
 
 @pytest.mark.parametrize("name", ["commands.md", "configuration.md"])

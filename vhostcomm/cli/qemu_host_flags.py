@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from vchannel import CpuInfo, HostVersion, MisuseError, VmmVersion
+from vhostcomm import __version__
 from vhostcomm.address import api, parse_api
 from vhostcomm.answers import answers
 from vhostcomm.cli.goflags import Flag, boolean, integer
@@ -89,7 +90,7 @@ For several guests, a configuration file, logs and recordings: vhostcomm serve -
 
 
 def help_text() -> str:
-    return _HELP + "".join(f"{line}\n" for line in _flag_lines()) + _END
+    return _HELP + "".join(f"{line}\n" for line in _flag_lines()) + _END + f"This one is vhostcomm {__version__}'s.\n"
 
 
 def _flag_lines() -> Iterator[str]:
