@@ -40,7 +40,7 @@ SHARED = {
     "completions/vdsm_run": "bash-completion/completions/vdsm_run",
     "completions/_vdsm_run": "zsh/site-functions/_vdsm_run",
     "completions/vdsm_run.fish": "fish/vendor_completions.d/vdsm_run.fish",
-    "protocol/wireshark": "vhostcomm/wireshark",
+    "protocol/wireshark/vchannel.lua": "vhostcomm/wireshark/vchannel.lua",
 }
 """Where files of the checkout are below an installation's site-packages, and below its prefix's share."""
 
