@@ -68,7 +68,7 @@ def _flag(flag: Flag) -> str:
 def _qemu_host() -> Iterator[str]:
     yield "## qemu-host\n"
     yield "    qemu-host [-FLAG=VALUE | -FLAG VALUE ...]\n"
-    yield "Takes the place of the tool of that name, with [its flags and its API](qemu-host.md); `-help` tells its version."
+    yield "Takes the place of the tool of that name, with [its flags and its API](coming-from.md); `-help` tells its version."
     group = ""
     for name, flag in QEMU_HOST.items():
         if not flag.group:

@@ -115,9 +115,11 @@ _TITLES = {"Parameters": "Flags"}
 def _flag(argument: Argument) -> Flag:
     (entry,) = create_parameter_help_panel(_GROUP, ArgumentCollection([argument]), "plaintext").entries  # type: ignore[no-untyped-call]
     label = entry.positional_label
+    # What is given by its place can be given by its name too; that is worth telling where it has a short one.
+    by_name = (*entry.positive_shorts, *entry.positive_names) if entry.positive_shorts else ()
     default = None if argument.show_default is False else shown_default(argument.field_info.default)
     return Flag(
-        names=(label,) if label else (*entry.positive_shorts, *entry.positive_names),
+        names=(label, *by_name) if label else (*entry.positive_shorts, *entry.positive_names),
         value="" if label else _value(entry),
         help=argument.parameter.help or "",
         default="" if default is None or argument.required else default,
