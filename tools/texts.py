@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 _MISTAKE: Final = ("2", "A mistake in the command line or the configuration, found before anything was touched.")
+_PLACE: Final = (
+    "78",
+    "A folder or a group for a socket that isn't there, or isn't ours to use: another try changes nothing.",
+)
 
 EXIT_STATUS: Final = (
     ("0", "Done."),
@@ -15,8 +19,9 @@ EXIT_STATUS: Final = (
 
 SERVE_EXIT_STATUS: Final = (
     ("0", "Ended by SIGTERM or SIGINT, after answering what had been asked; its sockets are gone."),
-    ("1", "A socket, a file or a folder that can't be had."),
+    ("1", "A socket, a file or a folder that can't be had now."),
     _MISTAKE,
+    _PLACE,
 )
 
 RUN_EXIT_STATUS: Final = (
@@ -29,6 +34,7 @@ RUN_EXIT_STATUS: Final = (
     ("6", "It was ended through QMP by somebody else."),
     ("7", "It was ended by a signal of somebody else's."),
     ("8", "It had to be killed: what QEMU had not written to its disks is lost."),
+    _PLACE,
 )
 
 _DIRECTORY: Final = (
@@ -39,6 +45,11 @@ _DIRECTORY: Final = (
 SERVING_ENVIRONMENT: Final = (
     ("VHOSTCOMM_...", "Every setting of vhostcomm.toml(5) by its flag's name, such as `VHOSTCOMM_HOST_SERIAL`."),
     _DIRECTORY,
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM",
+        "systemd's: it is told how things are, and the log is made for its journal.",
+    ),
+    ("NO_COLOR", "No colours in a log on a terminal."),
 )
 
 ACTIVATION: Final = (

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
+import vhostcomm.errors
 from tests.serving import run_vhostcomm
 from tools.made import MAN, ROOT, made
 from tools.settings import Setting, all_settings
-from tools.texts import RUN_EXIT_STATUS
+from tools.texts import RUN_EXIT_STATUS, SERVE_EXIT_STATUS
 from tools.verbs import Verb, command_line
 from vhostcomm.config import SECTIONS, settings
-from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.errors import VhostcommError
 from vhostcomm.formats import default_text, format_of
 from vhostcomm.load import load
 from vhostcomm.qemu.ending import EXIT_CODES
@@ -91,9 +93,14 @@ def test_defaults_are_told_as_they_can_be_written(each: object) -> None:
     assert re.fullmatch(r"[A-Z]+|[A-Z]+\|[A-Z]+|[a-z|]+", format_of(each).word)  # type: ignore[arg-type]
 
 
-def test_every_exit_status_of_run_is_told() -> None:
-    others = {VhostcommError.exit_code, UsageError.exit_code}
-    assert {int(status) for status, _ in RUN_EXIT_STATUS} == set(EXIT_CODES.values()) | others
+def test_every_exit_status_is_told() -> None:
+    errors = {VhostcommError.exit_code} | {each.exit_code for each in vars(vhostcomm.errors).values() if is_error(each)}
+    assert {int(status) for status, _ in RUN_EXIT_STATUS} == set(EXIT_CODES.values()) | errors
+    assert {int(status) for status, _ in SERVE_EXIT_STATUS} == {0} | errors
+
+
+def is_error(each: object) -> TypeGuard[type[VhostcommError]]:
+    return isinstance(each, type) and issubclass(each, VhostcommError)
 
 
 @pytest.mark.parametrize("name", ["commands.md", "configuration.md"])
