@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.control.controlled import INFORMATION, Answering, Answers, answering, client, controlled, post
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT_ROOM
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -152,6 +153,8 @@ def test_control_characters_are_escaped(tmp_path: Path) -> None:
         ("/guests/nas/call", {"command": "reset"}, 403, "reset"),
         ("/guests/nas/call", {"command": 13, "i_know_this_is_dangerous": True}, 403, "delete_vdisk"),
         ("/guests/nas/freeze", {"timeout": -1}, 422, "timeout"),
+        ("/guests/nas/call", {"command": "1" * 5000}, 422, "command"),
+        ("/guests/nas/call/", {"command": 2}, 404, "/guests/nas/call/"),
         ("/guests/nas/shutdown", {"wait": None}, 422, "wait"),
         ("/guests/nas/call", b"{", 400, "not JSON"),
         ("/guests/nas/call", b"\xff", 400, "not JSON"),
@@ -241,6 +244,22 @@ def test_events(tmp_path: Path) -> None:
         assert [each["event"] for each in found] == ["connected", "ready", "stopping", "gone"]
         assert found[-1]["why"] == "QEMU closed the connection"
         assert found[-1]["stop"]["how"] == "power-off"
+
+
+def test_a_stop_that_is_not_sent_is_not_told_as_asked_for(tmp_path: Path) -> None:
+    room = OUTSTANDING_LIMIT + URGENT_ROOM
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        with ThreadPoolExecutor(room) as pool:
+            hanging = [
+                pool.submit(post, http, "/guests/nas/call", command=command, timeout=3)
+                for command in [77] * OUTSTANDING_LIMIT + [THAW] * URGENT_ROOM
+            ]
+            for _ in range(room):
+                guest.next_request()
+            assert post(http, "/guests/nas/shutdown")[0] == 429
+            assert http.get("/guests/nas").json()["stop"] is None
+            assert {each.result()[0] for each in hanging} <= {504, 429}
 
 
 def test_metrics(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostcomm
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, run_vhostcomm
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -60,6 +60,10 @@ def test_call(tmp_path: Path) -> None:
             (["call", "get_dsm_setting", "--timeout", "-1"], 2, "timeout"),
             (["call", "17", "--timeout", "0.1"], 1, "timed out"),
             (["info", "nobody"], 2, "no guest 'nobody'"),
+            (["info", "--timeout", "nan"], 2, "it takes seconds, more than 0"),
+            (["shutdown", "--wait", "inf"], 2, "it takes seconds, more than 0"),
+            (["freeze", "--timeout", "0"], 2, "it takes seconds, more than 0"),
+            (["guests", "--control-token", "é" * 20], 2, "a token is 16 to 256 printable characters"),
         ]:
             refused = ask(tmp_path, *words)
             assert refused.returncode == status, (words, refused)
@@ -84,6 +88,34 @@ def test_stopping_and_freezing(tmp_path: Path) -> None:
         refused = ask(tmp_path, "shutdown")
         assert refused.returncode == 1
         assert "not connected" in refused.stderr
+
+
+def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
+    """The guest may be there as before."""
+    with controlled(tmp_path, expect_exit=-9) as (daemon, _), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
+        command = [*VHOSTCOMM, "shutdown", "--wait", "30"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as waiting:
+            assert guest.next_request().command == POWEROFF
+            daemon.process.kill()
+            told, errors = waiting.communicate(timeout=PATIENCE)
+    assert (waiting.returncode, told) == (1, b"")
+    assert b"what became of it is not known" in errors
+
+
+def test_a_guest_that_does_not_answer_a_shutdown(tmp_path: Path) -> None:
+    with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        refused = ask(tmp_path, "shutdown")
+    assert refused.returncode == 1
+    assert "no answer to poweroff within 10 s" in refused.stderr
+
+
+def test_a_guest_that_does_not_know_its_uptime_is_well(tmp_path: Path) -> None:
+    with controlled(tmp_path), answering(tmp_path / "nas", {INFO: INFORMATION}):
+        told = ask(tmp_path, "info", "--json")
+    assert (told.returncode, json.loads(told.stdout)["uptime"]) == (0, None), told
 
 
 def test_without_a_daemon(tmp_path: Path) -> None:

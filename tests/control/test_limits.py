@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def test_connections_that_end_make_room_at_once(tmp_path: Path) -> None:
         for _ in range(2 * CONNECTION_LIMIT):
             with client(tmp_path / "control") as http:
                 assert http.get("/guests").status_code == 200
+
+
+def test_many_clients_at_once(tmp_path: Path) -> None:
+    """Of a daemon that nobody has asked before: it has to load what answers them first."""
+    with controlled(tmp_path), ThreadPoolExecutor(60) as pool:
+
+        def ask(_: int) -> int:
+            with client(tmp_path / "control") as http:
+                return http.get("/guests").status_code
+
+        assert set(pool.map(ask, range(60))) == {200}
 
 
 def test_a_call_ends_with_its_client(tmp_path: Path) -> None:

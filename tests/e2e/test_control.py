@@ -47,7 +47,7 @@ def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, im
         assert gone.returncode == 0, gone.stderr
         assert "gone" in gone.stdout
         run.console.says("reboot: Power down")
-        assert "control: vhostcomm/" in run.event("stop asked for")["by"]
+        assert 'says it is "vhostcomm/' in run.event("stop asked for")["by"]
         assert "own power-off" in run.event("QEMU ended")["why"]
         assert run.ends() == 0
     run.console.kept_to_the_protocol()

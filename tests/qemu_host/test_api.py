@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -154,6 +155,20 @@ def test_in_serve(tmp_path: Path) -> None:
         with answering(sock, lambda _: INFORMATION):
             assert request(api, "/read?command=10") == ok(INFORMATION[:-1].decode())
     assert not api.exists()
+
+
+def test_in_serve_the_dangerous_is_refused_and_who_asked_is_told(tmp_path: Path) -> None:
+    sock, api, reset = tmp_path / "guest", tmp_path / "api", "/read?command=12"
+    served: list[str | Path] = ["--sock", sock, "--qemu-host-api", f"unix:{api}", "--control", tmp_path / "control"]
+    with Serving(*served) as daemon, answering(sock, lambda _: b"done\0"):
+        assert request(api, reset) == error("Failed sending command 12 to guest")
+        assert "--allow-dangerous" in daemon.event("not asked")["why"]
+        assert request(api, "/read?command=6") == ok('"done"')
+        assert daemon.event("stop asked for")["by"] == f"qemu-host API: pid {os.getpid()}"
+    with Serving(*served, "--allow-dangerous", "yes"), answering(sock, lambda _: b"done\0"):
+        assert request(api, reset) == ok('"done"')
+    with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"done\0"):
+        assert host.get(reset) == ok('"done"')
 
 
 @pytest.mark.parametrize(

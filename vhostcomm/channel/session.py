@@ -233,7 +233,7 @@ class Session:
             return waiter.response
         if waiter.done.is_set():
             raise CallError(command, Outcome.LOST, "the connection ended before the answer")
-        raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:g} s")
+        raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
 
     def check_room(self, command: Command) -> None:
         """Refuse a call too many.

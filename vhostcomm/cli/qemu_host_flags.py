@@ -149,7 +149,8 @@ def config_of(given: dict[str, Any]) -> Config:
     return Config(
         host,
         (GuestConfig(NAME, parse_api(address), guest),),
-        Service(qemu_host_api=value("api"), control="none", log_level="warning"),
+        # Scripts made for the other ask whatever they like.
+        Service(qemu_host_api=value("api"), control="none", log_level="warning", allow_dangerous=True),
     )
 
 
