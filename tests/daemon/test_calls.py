@@ -123,6 +123,28 @@ def test_a_guest_that_never_reads_times_out_and_is_not_asked_without_end() -> No
     run(main)
 
 
+def test_the_connection_ends_while_calls_wait_to_be_sent() -> None:
+    """Of a guest that reads nothing, so that each waits for its turn to write."""
+
+    async def main() -> None:
+        async with serving() as ends, trio.open_nursery() as nursery:
+            outcomes: list[Outcome] = []
+
+            async def call() -> None:
+                with pytest.raises(CallError) as caught:
+                    await ends.session.call(GuestCommand.GET_IP, bytes(4000), 600)
+                outcomes.append(outcome(caught))
+
+            ends.fill()
+            for _ in range(5):
+                nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            ends.sock.close()
+        assert outcomes == [Outcome.LOST] * 5
+
+    run(main)
+
+
 @contextmanager
 def opened(where: Path) -> Iterator[tuple[Ends, Port]]:
     """A guest's port that isn't run yet."""

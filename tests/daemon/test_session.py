@@ -30,6 +30,7 @@ class Ends:
     def __init__(self, service: Service) -> None:
         self.lines: list[dict[str, Any]] = []
         ours, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.ours = ours
         ours.setblocking(False)
         self.sock.setblocking(False)
         self.guest = Guest(
@@ -78,6 +79,12 @@ class Ends:
                 if isinstance(event, Response):
                     found.append(event)
         return found
+
+    def fill(self) -> None:
+        """Let there be no room for an answer."""
+        with suppress(BlockingIOError):
+            while True:
+                self.ours.send(bytes(65536))
 
     def ask(self, count: int = 1) -> bytes:
         return b"".join(self.connection.send(Request.of(HostCommand.GUEST_SERIAL)) for _ in range(count))

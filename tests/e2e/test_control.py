@@ -6,12 +6,15 @@ import json
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from tests.e2e.launched import Images, Launched
-from tests.serving import ENVIRONMENT, VHOSTCOMM
+from tests.control.controlled import answering, client, post
+from tests.e2e.launched import BOOT_PATIENCE, Console, Images, Launched, command_of
+from tests.serving import ENVIRONMENT, VHOSTCOMM, Serving
 
 
 def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +75,25 @@ def test_over_http_alone(tmp_path: Path, images: Images) -> None:
         with httpx.Client(
             transport=httpx.HTTPTransport(uds=str(tmp_path / "control")), base_url="http://x", timeout=100
         ) as http:
-            assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
+
+            def done_of(verb: str, **body: object) -> dict[str, Any]:
+                answer = http.post(f"/guests/vdsm/{verb}", json={"timeout": 60} | body)
+                assert answer.status_code == 200, answer.text
+                found: dict[str, Any] = answer.json()
+                return found
+
+            told = done_of("call", command="get_information")["answer"]["json"]
+            assert told["data"]["dsm_setting"]["data"]["http_port"] == 5000
+            health = http.get("/healthz")  # it has no network
+            assert (health.status_code, "no address" in health.json()["unwell"]["vdsm"]) == (503, True), health.text
+            assert int(done_of("call", command="get_uptime")["answer"]["text"]) >= 0
+            assert done_of("freeze")["frozen_until"] == http.get("/guests/vdsm").json()["frozen_until"]
+            run.console.says("vchannel: request 14 fs_freeze")
+            done_of("thaw")
+            run.console.says("vchannel: request 15 fs_unfreeze")
+            done_of("reboot")
+            run.event("machine reset")
+            run.ready()
             done = http.post("/guests/vdsm/shutdown", json={"wait": 90})
         assert (done.status_code, done.json()["gone"]) == (200, True), done.text
         assert run.ends() == 0
@@ -104,3 +125,39 @@ def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) 
         gone = ask(tmp_path, "shutdown", "--wait", "90")
         assert (gone.returncode, "killed by us" in gone.stdout) == (1, True), gone
         assert run.ends() == 8
+
+
+def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Images) -> None:
+    """Fifty calls of another guest are answered before the one of the guest that reads nothing has timed out."""
+    sock, other, console = tmp_path / "sock", tmp_path / "other", Console(tmp_path / "console")
+    command = command_of(
+        *images.direct(), "--sock", str(sock), "--serial-console", str(console.path), "--name", "stuck"
+    )
+    served: list[str | Path] = [
+        "--sock",
+        f"stuck={sock}",
+        "--sock",
+        f"other={other}",
+        "--control",
+        tmp_path / "control",
+    ]
+    with (
+        Serving(*served) as daemon,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu,
+        answering(other, {2: b"10.0.2.15\0"}),
+        client(tmp_path / "control") as http,
+        ThreadPoolExecutor(50) as pool,
+    ):
+        try:
+            daemon.patience = BOOT_PATIENCE
+            daemon.event("guest ready", guest="stuck")
+            console.says("vchannel: ready")
+            qemu.send_signal(signal.SIGSTOP)
+            for _ in range(60):  # more than its socket holds, so that the daemon itself is stuck with it
+                assert post(http, "/guests/stuck/call", command=2, timeout=0.02)[0] == 504
+            stuck = [pool.submit(post, http, "/guests/stuck/call", command=2, timeout=60) for _ in range(16)]
+            others = list(pool.map(lambda _: post(http, "/guests/other/call", command=2, timeout=30)[0], range(50)))
+            assert others == [200] * 50
+            assert not any(each.done() for each in stuck)
+        finally:
+            qemu.kill()

@@ -303,7 +303,12 @@ class Session:
         data, self._rest = self._rest + frames, b""
         try:
             while sent < len(data):
-                await trio.lowlevel.wait_writable(self._sock)
+                if self._sock.fileno() < 0:  # closed while it was another's turn
+                    raise GoneError("it was closed")
+                try:
+                    await trio.lowlevel.wait_writable(self._sock)
+                except trio.ClosedResourceError:
+                    raise GoneError("it was closed") from None
                 sent += self._write(data[sent:])
         finally:
             self._rest = data[sent:]

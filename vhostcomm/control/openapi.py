@@ -123,12 +123,35 @@ def _content(schema: Schema) -> Schema:
     return {"application/json": {"schema": schema}}
 
 
-def _operation(summary: str, made: Schema, *, body: Schema | None = None, needs_body: bool = False) -> Schema:
+_WHY_NOT: Final = {
+    400: "The body is no JSON.",
+    401: "The token is missing or wrong.",
+    403: "It is dangerous, and not allowed.",
+    404: "There is no such guest.",
+    409: "The guest isn't connected or ready; a reload: the new configuration has an error.",
+    413: "The body is too long.",
+    422: "A member of the body is wrong.",
+    429: "Too many ask, or follow, at once.",
+    502: "The connection was lost before the answer, or the guest started again.",
+    504: "No answer, or not gone, within the time.",
+}
+_BODY: Final = (400, 413, 422)
+_ASKING: Final = (404, 409, 429, 502, 504, *_BODY)
+"""What a question to a guest can end with."""
+
+
+def _operation(
+    summary: str, made: Schema, *failures: int, body: Schema | None = None, needs_body: bool = False
+) -> Schema:
+    problem = _content(_ref("Problem"))
     operation: Schema = {
         "summary": summary,
         "responses": {
             "200": {"description": "Done.", "content": made},
-            "default": {"description": "Why it isn't.", "content": _content(_ref("Problem"))},
+            **{
+                str(status): {"description": _WHY_NOT[status], "content": problem}
+                for status in sorted((401, *failures))
+            },
         },
     }
     if body is not None:
@@ -153,31 +176,37 @@ def document() -> Schema:
     reloaded = _content(_object({"reloaded": _BOOLEAN, "guests": {"type": "array", "items": _STRING}}))
     paths = {
         "/guests": {"get": _operation("Every guest", guests)},
-        "/guests/{name}": _about_guest(get=_operation("All that is known of a guest", _content(_ref("Guest")))),
+        "/guests/{name}": _about_guest(get=_operation("All that is known of a guest", _content(_ref("Guest")), 404)),
         "/guests/{name}/call": _about_guest(
-            post=_operation("Ask a guest anything", called, body=_CALL, needs_body=True)
+            post=_operation("Ask a guest anything", called, 403, *_ASKING, body=_CALL, needs_body=True)
         ),
         "/guests/{name}/shutdown": _about_guest(
             post=_operation(
                 "Have a guest power itself off; with wait, until it is gone. A launcher does more than ask, within its grace",
                 _content(_ref("Stopped")),
+                *_ASKING,
                 body=_object({}, {"wait": _SECONDS, "timeout": _SECONDS}),
             )
         ),
-        "/guests/{name}/reboot": _about_guest(post=_operation("Have a guest start again", called, body=_TIMEOUT)),
+        "/guests/{name}/reboot": _about_guest(
+            post=_operation("Have a guest start again", called, *_ASKING, body=_TIMEOUT)
+        ),
         "/guests/{name}/freeze": _about_guest(
             post=_operation(
                 "Hold a guest's file systems still, until thawed or for so many seconds",
                 _content(_ref("Frozen")),
+                *_ASKING,
                 body=_TIMEOUT,
             )
         ),
-        "/guests/{name}/thaw": _about_guest(post=_operation("Let a guest's file systems go on", called, body=_TIMEOUT)),
+        "/guests/{name}/thaw": _about_guest(
+            post=_operation("Let a guest's file systems go on", called, *_ASKING, body=_TIMEOUT)
+        ),
         "/config": {"get": _operation("What is configured, and where from; no secrets", _content({"type": "object"}))},
-        "/reload": {"post": _operation("Read the configuration again", reloaded, body=_object({}))},
+        "/reload": {"post": _operation("Read the configuration again", reloaded, 409, *_BODY, body=_object({}))},
         "/healthz": {"get": healthz},
         "/metrics": {"get": _operation("Prometheus metrics", _text("text/plain"))},
-        "/events": {"get": _operation("What happens, as server-sent events", _text("text/event-stream"))},
+        "/events": {"get": _operation("What happens, as server-sent events", _text("text/event-stream"), 429)},
         "/openapi.json": {"get": _operation("This document", _content({"type": "object"}))},
     }
     return {
