@@ -179,8 +179,19 @@ def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
         ValueError: there is no runtime directory.
     """
     runtime = runtime_directory(environment)
-    found = [runtime / CONTROL_NAME, *sorted((runtime / CONTROL_FOLDER).glob("*.sock"))]
-    return [Listen(path) for path in found if path.is_socket()]
+    found = []
+    # systemd gives each instance of a unit one of its own, beside the others: /run/vhostcomm-run-nas.
+    for each in (runtime, *sorted(runtime.parent.glob(f"{runtime.name}-*"))):
+        found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
+    return [Listen(path) for path in found if is_socket(path)]
+
+
+def is_socket(path: Path) -> bool:
+    """Whether there is one that we may see."""
+    try:
+        return path.is_socket()
+    except PermissionError:
+        return False
 
 
 def parse_api(text: object) -> Listen | ListenTcp:

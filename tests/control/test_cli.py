@@ -228,5 +228,10 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
             assert f"--control {tmp_path / 'control.sock'} and --control {tmp_path / 'control/nas.sock'}" in both.stderr
             third.stop()
         first.stop()
+        # One of a unit's instance, in a runtime directory of its own.
+        own = environment | {"RUNTIME_DIRECTORY": f"{tmp_path}-run-own"}
+        (tmp_path.parent / f"{tmp_path.name}-run-own").mkdir()
+        with Serving("--sock", f"own={tmp_path}/own", env=own):
+            assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["two", "own"]
         # A socket that nobody listens on doesn't count.
         assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["two"]
