@@ -13,7 +13,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from vchannel.errors import VchannelError
-from vhostcomm.cli import capture, completion, config, disk, guests, output, probe, run, serve, streams
+from vhostcomm.cli import capture, completion, config, disk, guests, output, probe, run, serve, snippet, streams
 from vhostcomm.cli.help import HelpFormatter, shown_default
 from vhostcomm.cli.versions import version_text
 from vhostcomm.errors import UsageError, VhostcommError
@@ -36,6 +36,7 @@ for _verb in guests.VERBS:
     app.command(_verb, usage=guests.USAGE.get(_verb))
 app.command(capture.app)
 app.command(disk.app)
+app.command(snippet.app)
 app.command(completion.completion)
 
 

@@ -19,6 +19,7 @@ from vhostcomm.logs import Log
 from vhostcomm.qemu import (
     Accelerator,
     AnyDisk,
+    AnyVchannel,
     BridgeNet,
     Capabilities,
     DirectKernel,
@@ -87,13 +88,17 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     hooks = tuple(_hook(each) for each in wanted.on)
     if not 1 <= wanted.grace <= 86400:
         raise UsageError(f"--grace is {wanted.grace:g}: it takes seconds, from 1 to a day's")
+    address = config.guests[0].address
+    if isinstance(address, ListenTcp | Activated):
+        raise UsageError(f"--sock {address}: a launched guest has a unix socket: a path, or connect:PATH")
     try:
+        channel = Vchannel(str(address.path), server=isinstance(address, Connect))
         # Made once before anything is probed, so that mistakes are told at once.
-        _machine(wanted, config, Accelerator.TCG)
+        machine_of(wanted, config, Accelerator.TCG, channel)
     except QemuError as error:
         raise UsageError(str(error)) from None
     can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
-    machine = _machine(wanted, config, _accelerator(wanted.accel, can, log))
+    machine = machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel)
     if machine.serial is None and wanted.serial_console == "terminal":
         log.warning("no console: this runs in the background of its terminal; --serial-console FILE keeps what it says")
     return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
@@ -117,10 +122,15 @@ def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
     return Accelerator.TCG
 
 
-def _machine(wanted: Wanted, config: Config, accelerator: Accelerator) -> Machine:
+def machine_of(wanted: Wanted, config: Config, accelerator: Accelerator, channel: AnyVchannel) -> Machine:
+    """The machine that flags describe.
+
+    Raises:
+        UsageError: flags that don't go together.
+        QemuError: a value that a machine can't have.
+        DiskError: a disk that isn't one.
+    """
     guest = config.guests[0]
-    if isinstance(guest.address, ListenTcp | Activated):
-        raise UsageError(f"--sock {guest.address}: a launched guest has a unix socket: a path, or connect:PATH")
     try:
         memory = values.size(wanted.memory if not wanted.memory.isdigit() else f"{wanted.memory}M") >> 20
     except ValueError as error:
@@ -138,7 +148,7 @@ def _machine(wanted: Wanted, config: Config, accelerator: Accelerator) -> Machin
         net=_net(wanted),
         mac=_mac(wanted.mac),
         serial=_serial(wanted.serial_console),
-        vchannel=Vchannel(str(guest.address.path), server=isinstance(guest.address, Connect)),
+        vchannel=channel,
         direct=DirectKernel(wanted.direct_kernel, wanted.initrd, wanted.append) if wanted.direct_kernel else None,
         hugepages=wanted.hugepages,
         lock_memory=wanted.lock_memory,

@@ -6,11 +6,12 @@ and `restart` to decide what comes then.
 """
 
 from vhostcomm.qemu.argv import build, format_command
-from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Program
+from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Program, Reconnect
 from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, Stage
 from vhostcomm.qemu.machine import (
     Accelerator,
     AnyDisk,
+    AnyVchannel,
     BridgeNet,
     DirectKernel,
     Disk,
@@ -21,6 +22,7 @@ from vhostcomm.qemu.machine import (
     SerialFile,
     SerialTerminal,
     TapNet,
+    TcpVchannel,
     UserNet,
     Vchannel,
     VhostDisk,
@@ -51,6 +53,7 @@ __all__ = [
     "EXIT_CODES",
     "Accelerator",
     "AnyDisk",
+    "AnyVchannel",
     "BridgeNet",
     "Capabilities",
     "DirectKernel",
@@ -77,6 +80,7 @@ __all__ = [
     "QmpLost",
     "QmpTimeoutError",
     "Rebooted",
+    "Reconnect",
     "Restart",
     "RestartPolicy",
     "RestartWhen",
@@ -88,6 +92,7 @@ __all__ = [
     "Started",
     "StayDown",
     "TapNet",
+    "TcpVchannel",
     "UserNet",
     "Vchannel",
     "VhostDisk",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 from vhostcomm.errors import QemuError
-from vhostcomm.qemu.capabilities import Capabilities, MemoryLock
+from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Reconnect
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
     Accelerator,
     AnyDisk,
+    AnyVchannel,
     BridgeNet,
     Disk,
     Machine,
@@ -20,8 +21,10 @@ from vhostcomm.qemu.machine import (
     SerialFile,
     SerialTerminal,
     TapNet,
+    TcpVchannel,
     UserNet,
     Vchannel,
+    VhostDisk,
 )
 
 NET_SLOT: Final = 0x2
@@ -32,6 +35,9 @@ SYSTEM_SLOT: Final = 0xB
 RNG_SLOT: Final = 0x1C
 PANIC_SLOT: Final = 0x1E
 """The genuine machine has no such device; nothing else is here, and on q35 neither (0x1f is the chipset's)."""
+
+CHANNEL_DRIVERS: Final = ("virtio-serial-pci", "virtserialport")
+"""What the vchannel's port is made of."""
 
 VHOST_SETTINGS: Final = {
     "virtqueue_size": "256",
@@ -67,6 +73,53 @@ def format_command(argv: Sequence[str]) -> str:
             lines.append([])
         lines[-1].append(shlex.quote(word))
     return " \\\n    ".join(" ".join(line) for line in lines)
+
+
+def vchannel(
+    channel: AnyVchannel, reconnects: Reconnect, *, bus: str = "pci.0", slot: int = SERIAL_SLOT
+) -> Iterator[str]:
+    """The arguments of the guest's vchannel port, the one spelling of them: controller, socket, port.
+
+    Args:
+        channel: the port's socket.
+        reconnects: how this QEMU spells that it connects again.
+        bus: the PCI bus that the controller is on.
+        slot: its slot there.
+    """
+    yield from ("-device", _options("virtio-serial-pci", {"id": "virtio-serial0", "bus": bus, "addr": f"{slot:#x}"}))
+    match channel:
+        case Vchannel(path=path, server=True):
+            socket = {"path": path, "server": "on", "wait": "off"}
+        case Vchannel(path=path):
+            socket = {"path": path} | _reconnect(channel.reconnect, reconnects)
+        case TcpVchannel(host=host, port=port):
+            socket = {"host": host, "port": str(port)} | _reconnect(channel.reconnect, reconnects)
+        case _ as never:
+            assert_never(never)
+    yield from _chardev("socket", "charchannel0", socket)
+    # The id is what QMP's VSERPORT_CHANGE names.
+    port_properties = {"bus": "virtio-serial0.0", "nr": "1", "chardev": "charchannel0", "id": "channel0"}
+    yield from ("-device", _options("virtserialport", port_properties | {"name": "vchannel"}))
+
+
+def vhost_disk(
+    disk: VhostDisk, slot: int, bootindex: int, known: Collection[str], *, bus: str = "pci.0"
+) -> Iterator[str]:
+    """The arguments of a disk of the kernel's SCSI target, with those of the genuine settings that are known to QEMU."""
+    settings = {key: value for key, value in VHOST_SETTINGS.items() if key in known}
+    properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | settings
+    properties |= {"bootindex": str(bootindex), "bus": bus, "addr": f"{slot:#x}"}
+    yield from ("-device", _options("vhost-scsi-pci", properties))
+
+
+def _reconnect(seconds: float, reconnects: Reconnect) -> dict[str, str]:
+    match reconnects:
+        case Reconnect.MILLISECONDS:
+            return {reconnects.value: str(max(1, round(seconds * 1000)))}
+        case Reconnect.SECONDS:
+            return {reconnects.value: str(max(1, math.ceil(seconds)))}
+        case _ as never:
+            assert_never(never)
 
 
 class _Builder:
@@ -198,23 +251,16 @@ class _Builder:
         yield from self._pci("virtio-net-pci", NET_SLOT, properties | {"romfile": ""})
 
     def _vchannel(self) -> Iterator[str]:
-        yield from self._pci("virtio-serial-pci", SERIAL_SLOT, {"id": "virtio-serial0"})
-        if channel := self._machine.vchannel:
-            yield from _chardev("socket", "charchannel0", {"path": channel.path} | self._attachment(channel))
-            # The id is what QMP's VSERPORT_CHANGE names.
-            yield from self._device(
-                "virtserialport",
-                {"bus": "virtio-serial0.0", "nr": "1", "chardev": "charchannel0", "id": "channel0", "name": "vchannel"},
-            )
-
-    def _attachment(self, channel: Vchannel) -> dict[str, str]:
-        if channel.server:
-            return {"server": "on", "wait": "off"}
-        if self._can.reconnect_ms:
-            return {"reconnect-ms": str(max(1, round(channel.reconnect * 1000)))}
-        if self._can.reconnect:
-            return {"reconnect": str(max(1, math.ceil(channel.reconnect)))}
-        raise QemuError(f"{self._can.program.path} can't reconnect a socket: take QEMU 7.2 or later")
+        channel = self._machine.vchannel
+        if channel is None:
+            yield from self._pci("virtio-serial-pci", SERIAL_SLOT, {"id": "virtio-serial0"})
+            return
+        for driver in CHANNEL_DRIVERS:
+            self._check(driver)
+        reconnects = self._can.reconnects
+        if reconnects is None and not (isinstance(channel, Vchannel) and channel.server):
+            raise QemuError(f"{self._can.program.path} can't reconnect a socket: take QEMU 7.2 or later")
+        yield from vchannel(channel, reconnects or Reconnect.SECONDS, bus=self._bus)
 
     def _console(self) -> Iterator[str]:
         match self._machine.serial:
@@ -230,9 +276,8 @@ class _Builder:
 
     def _disk(self, disk: AnyDisk, slot: int, name: str, bootindex: int) -> Iterator[str]:
         if not isinstance(disk, Disk):
-            settings = {key: value for key, value in VHOST_SETTINGS.items() if key in self._can.vhost_scsi}
-            properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn}
-            yield from self._pci("vhost-scsi-pci", slot, properties | settings | {"bootindex": str(bootindex)})
+            self._check("vhost-scsi-pci")
+            yield from vhost_disk(disk, slot, bootindex, self._can.vhost_scsi, bus=self._bus)
             return
         yield from self._pci("virtio-scsi-pci", slot, {"id": f"hw-{name}"})
         # An absolute path, or one with ./, is never taken for a protocol such as nbd:.
@@ -248,9 +293,12 @@ class _Builder:
         yield from self._device(driver, dict(properties) | {"bus": self._bus, "addr": f"{slot:#x}"})
 
     def _device(self, driver: str, properties: Mapping[str, str]) -> Iterator[str]:
+        self._check(driver)
+        yield from ("-device", _options(driver, properties))
+
+    def _check(self, driver: str) -> None:
         if driver not in self._can.devices:
             raise QemuError(f"{self._can.program.path} has no device {driver}; take a QEMU built for x86_64 with it")
-        yield from ("-device", _options(driver, properties))
 
 
 def _chardev(backend: str, name: str, options: Mapping[str, str]) -> tuple[str, str]:

@@ -25,6 +25,18 @@ DEVICES: Final = (
 package ends QEMU 10 with a failed assertion."""
 
 
+class Reconnect(Enum):
+    """How a QEMU spells that a socket is connected to again; the value is the option."""
+
+    SECONDS = "reconnect"
+    MILLISECONDS = "reconnect-ms"
+
+    @classmethod
+    def of_version(cls, major: int, minor: int) -> Reconnect:
+        """Of a QEMU that can't be asked: the new option is there since 9.2, the old one until 10.1."""
+        return cls.MILLISECONDS if (major, minor) >= (9, 2) else cls.SECONDS
+
+
 class MemoryLock(Enum):
     """How a QEMU spells that memory is locked."""
 
@@ -86,3 +98,10 @@ class Capabilities:
     @property
     def kvm(self) -> bool:
         return not self.kvm_problem
+
+    @property
+    def reconnects(self) -> Reconnect | None:
+        """How it spells that a socket is connected to again; None when it can't."""
+        if self.reconnect_ms:
+            return Reconnect.MILLISECONDS
+        return Reconnect.SECONDS if self.reconnect else None

@@ -175,6 +175,18 @@ class Vchannel:
 
 
 @frozen
+class TcpVchannel:
+    """A TCP address that QEMU connects the guest's vchannel port to, again and again."""
+
+    host: str = field(validator=_line)
+    port: int = field(validator=_within(1, 65535))
+    reconnect: float = field(default=1.0, validator=_within(0, 3600))
+
+
+AnyVchannel = Vchannel | TcpVchannel
+
+
+@frozen
 class DirectKernel:
     """A kernel that starts without the boot disk's loader."""
 
@@ -231,7 +243,7 @@ class Machine:
         validator=_optional(_fits("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", "six pairs of hexadecimal digits")),
     )
     serial: SerialTerminal | SerialFile | None = None
-    vchannel: Vchannel | None = None
+    vchannel: AnyVchannel | None = None
     direct: DirectKernel | None = None
     hugepages: str | None = field(default=None, validator=_optional(_path))
     lock_memory: bool = False

@@ -1,0 +1,127 @@
+"""A compose file for a container that serves a guest whose QEMU is in another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from vhostcomm.config import SECTIONS, Config, GuestConfig, plain, settings
+from vhostcomm.identity import derived_uuid
+from vhostcomm.load import ENVIRONMENT_PREFIX
+from vhostcomm.qemu.argv import vchannel
+from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
+from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
+
+FOLDER: Final = "/run/vhostcomm"
+"""Where the sockets are, in both containers."""
+
+OF_THIS_HOST: Final = frozenset({"control", "control_token", "qemu_host_api", "record", "socket_group"})
+"""Settings that name something of the host that they are configured on, or a secret: not for a container."""
+
+
+def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
+    """The file.
+
+    Args:
+        config: for the host's identity and how the guest is served.
+        guest: whose.
+        spelling: for which QEMU, in the other container.
+
+    Raises:
+        UsageError: QEMU can't get at the guest's address.
+    """
+    sock, channel = _inside(guest)
+    words = ["…", *vchannel(channel, spelling.reconnects)]
+    left_out = [
+        each.metadata["flag"]
+        for each in settings(type(config.service)).values()
+        if each.name in OF_THIS_HOST and getattr(config.service, each.name) != each.default
+    ]
+    text = _FILE.format(
+        name=guest.name,
+        folder=FOLDER,
+        command=_yaml(["serve", "--sock", f"{guest.name}={sock}"]),
+        environment=_lines((f"{key}: {_yaml(value)}" for key, value in _environment(config, guest)), "      "),
+        network=f'expose: ["{channel.port}"]' if isinstance(channel, TcpVchannel) else _NO_NETWORK,
+        check=_yaml(["CMD", "vhostcomm", "info", guest.name]),
+        why=spelling.why,
+        arguments=_lines((f"- {_yaml(word)}" for word in words), "  #     "),
+    )
+    remarks = (f"not in the file, for it is of this host or a secret: {', '.join(left_out)}",) if left_out else ()
+    return Snippet(text, remarks)
+
+
+_NO_NETWORK: Final = 'network_mode: "none" # it listens on a unix socket alone'
+
+_FILE: Final = """\
+# The guest {name}, served from a container; its QEMU runs in another. Checked against the schema of compose files,
+# not with an engine. The image is built with: docker build -t vhostcomm .
+services:
+  vhostcomm:
+    image: vhostcomm
+    entrypoint: ["vhostcomm"]
+    command: {command}
+    environment:
+{environment}
+    volumes:
+      - vhostcomm:{folder}
+    {network}
+    healthcheck:
+      # Unhealthy is what GET /healthz tells too: QEMU not connected, nothing asked yet, no address yet. docker inspect
+      # shows which.
+      test: {check}
+      interval: 30s
+      timeout: 25s
+      start_period: 5m
+    restart: unless-stopped
+
+  # The container with the guest's QEMU, {why}.
+  # It isn't to wait until vhostcomm is healthy: that takes this very QEMU.
+  # qemu:
+  #   image: YOURS
+  #   depends_on: [vhostcomm]
+  #   volumes:
+  #     - vhostcomm:{folder}
+  #   command:
+{arguments}
+
+volumes:
+  vhostcomm:"""
+
+
+def _inside(guest: GuestConfig) -> tuple[str, AnyVchannel]:
+    """The guest's address in both containers: for vhostcomm, and for QEMU."""
+    channel = channel_of(guest)
+    match channel:
+        case Vchannel(path=path, server=server):
+            place = f"{FOLDER}/{path.rpartition('/')[2]}"
+            return f"connect:{place}" if server else place, Vchannel(place, server=server)
+        case TcpVchannel(port=port):
+            return f"tcp:0.0.0.0:{port}", TcpVchannel("vhostcomm", port)
+
+
+def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, object]]:
+    """Every setting that isn't the default, as the daemon reads it."""
+    # Without it, a user other than root would have no place for the control surface.
+    yield "RUNTIME_DIRECTORY", FOLDER
+    models: dict[str, Any] = {"host": config.host, "guest": guest.identity, "serve": config.service}
+    derived = {
+        "cluster_uuid": derived_uuid("h", config.host.serial),
+        "uuid": derived_uuid("g", guest.identity.serial),
+    }
+    for section, model in SECTIONS.items():
+        for each in settings(model).values():
+            value = getattr(models[section], each.name)
+            if value not in (each.default, derived.get(each.name)) and each.name not in OF_THIS_HOST:
+                shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(plain(each.name, value))
+                yield ENVIRONMENT_PREFIX + each.metadata["flag"].upper().replace("-", "_"), shown
+
+
+def _yaml(value: object) -> str:
+    """A value in YAML: JSON is that, and compose wants a dollar doubled."""
+    return json.dumps(value, ensure_ascii=False).replace("$", "$$")
+
+
+def _lines(lines: Iterable[str], by: str) -> str:
+    return "\n".join(by + line for line in lines)

@@ -1,0 +1,181 @@
+"""A whole libvirt domain, as the genuine host has it: the machine that the launcher builds, in libvirt's words.
+
+What the genuine domain has and this one hasn't: huge pages and locked memory, which need a host made for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final, assert_never
+from xml.etree import ElementTree as ET
+
+from vhostcomm.config import GuestConfig
+from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT, VHOST_SETTINGS, vhost_disk
+from vhostcomm.qemu.machine import (
+    FIRST_DATA_SLOT,
+    Accelerator,
+    AnyDisk,
+    BridgeNet,
+    Disk,
+    Machine,
+    SerialFile,
+    TapNet,
+    UserNet,
+    VhostDisk,
+)
+from vhostcomm.snippet import libvirt
+from vhostcomm.snippet.parts import Snippet, channel_of
+
+_QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+
+def domain(guest: GuestConfig, machine: Machine, *, emulator: str = "", network: str = "") -> Snippet:
+    """The domain.
+
+    Args:
+        guest: whose.
+        machine: what it consists of; its vchannel is taken from the guest's address.
+        emulator: QEMU's executable; libvirt's own choice without it.
+        network: a libvirt network that the card is in, instead of the machine's.
+
+    Raises:
+        UsageError: QEMU can't get at the guest's address.
+    """
+    ET.register_namespace("qemu", _QEMU)
+    root = ET.Element("domain", type="kvm" if machine.accelerator is Accelerator.KVM else "qemu")
+    root.extend(libvirt.remarks(guest, channel_of(guest)))
+    _leaf(root, "name", machine.name)
+    if machine.uuid:
+        _leaf(root, "uuid", str(machine.uuid))
+    _leaf(root, "title", f"Virtual DSM: {guest.name}")
+    _leaf(root, "memory", str(machine.memory), unit="MiB")
+    _leaf(root, "vcpu", str(machine.cpus), placement="static")
+    _leaf(ET.SubElement(root, "os"), "type", "hvm", arch="x86_64", machine=machine.machine_type)
+    features = ET.SubElement(root, "features")
+    for each in ("acpi", "apic", "pae"):
+        ET.SubElement(features, each)
+    cpu = ET.SubElement(root, "cpu", mode="host-passthrough" if machine.accelerator is Accelerator.KVM else "maximum")
+    ET.SubElement(cpu, "topology", sockets="1", cores=str(machine.cpus), threads="1")
+    clock = ET.SubElement(root, "clock", offset="utc")
+    ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup", track="guest")
+    ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
+    ET.SubElement(clock, "timer", name="hpet", present="no")
+    for event, what in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+        _leaf(root, f"on_{event}", what)
+    devices = ET.SubElement(root, "devices")
+    if emulator:
+        _leaf(devices, "emulator", emulator)
+    devices.extend(_devices(guest, machine, network))
+    bus = "pci.0" if _is_i440fx(machine) else "pcie.0"
+    # libvirt's own element takes 16 digits behind naa., where the genuine host has a UUID.
+    arguments = [
+        word
+        for disk, slot, order in _places(machine)
+        if isinstance(disk, VhostDisk)
+        for word in vhost_disk(disk, slot, order, VHOST_SETTINGS.keys() - {"set_driverok"}, bus=bus)
+    ]
+    if arguments:
+        commandline = ET.SubElement(root, f"{{{_QEMU}}}commandline")
+        for word in arguments:
+            ET.SubElement(commandline, f"{{{_QEMU}}}arg", value=word)
+    return Snippet(libvirt.text(root))
+
+
+def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.Element]:
+    if machine.usb and _is_i440fx(machine):
+        yield _controller("usb", 0, 0x1, function=0x2, model="piix3-uhci")
+    else:
+        yield ET.Element("controller", type="usb", index="0", model="none")
+    yield libvirt.controller()
+    for index, (disk, slot, order) in enumerate(_places(machine)):
+        if isinstance(disk, Disk):
+            yield _controller("scsi", index, slot, model="virtio-scsi")
+            yield _disk(disk, index, order)
+    if card := _card(machine, network):
+        yield card
+    yield from _console(machine)
+    yield libvirt.port(channel_of(guest))
+    balloon = ET.Element("memballoon", model="virtio")
+    balloon.append(libvirt.pci(BALLOON_SLOT))
+    yield balloon
+    rng = ET.Element("rng", model="virtio")
+    _leaf(rng, "backend", "/dev/urandom", model="random")
+    rng.append(libvirt.pci(RNG_SLOT))
+    yield rng
+
+
+def _is_i440fx(machine: Machine) -> bool:
+    return machine.machine_type == "pc" or machine.machine_type.startswith("pc-i440fx-")
+
+
+def _places(machine: Machine) -> Iterator[tuple[AnyDisk, int, int]]:
+    """The disks with their PCI slots and their order at the boot."""
+    disks = [(machine.boot, BOOT_SLOT), (machine.system, SYSTEM_SLOT)]
+    disks += [(disk, FIRST_DATA_SLOT + number) for number, disk in enumerate(machine.data)]
+    for order, (disk, slot) in enumerate(disks, start=1):
+        if disk:
+            yield disk, slot, order
+
+
+def _controller(kind: str, index: int, slot: int, *, model: str, function: int = 0) -> ET.Element:
+    made = ET.Element("controller", type=kind, index=str(index), model=model)
+    made.append(libvirt.pci(slot, function))
+    return made
+
+
+def _disk(disk: Disk, index: int, order: int) -> ET.Element:
+    block = disk.path.startswith("/dev/")
+    made = ET.Element("disk", type="block" if block else "file", device="disk")
+    ET.SubElement(made, "driver", name="qemu", type=disk.format.value)
+    path = os.path.abspath(disk.path)  # noqa: PTH100 - a path that libvirt takes, not one that is opened here
+    ET.SubElement(made, "source", {"dev" if block else "file": path})
+    ET.SubElement(made, "target", dev=f"sd{_letters(index)}", bus="scsi")
+    ET.SubElement(made, "boot", order=str(order))
+    ET.SubElement(made, "address", type="drive", controller=str(index), bus="0", target="0", unit="0")
+    return made
+
+
+def _letters(index: int) -> str:
+    return chr(ord("a") + index)  # there are eighteen slots
+
+
+def _card(machine: Machine, network: str) -> ET.Element | None:
+    if network:
+        card = ET.Element("interface", type="network")
+        ET.SubElement(card, "source", network=network)
+    else:
+        match machine.net:
+            case None:
+                return None
+            case UserNet():
+                card = ET.Element("interface", type="user")
+            case TapNet(interface=interface):
+                card = ET.Element("interface", type="ethernet")
+                ET.SubElement(card, "target", dev=interface, managed="no")
+            case BridgeNet(bridge=bridge):
+                card = ET.Element("interface", type="bridge")
+                ET.SubElement(card, "source", bridge=bridge)
+            case _ as never:
+                assert_never(never)
+    if machine.mac:
+        card.insert(0, ET.Element("mac", address=machine.mac))
+    ET.SubElement(card, "model", type="virtio")
+    ET.SubElement(card, "rom", enabled="no")
+    card.append(libvirt.pci(NET_SLOT))
+    return card
+
+
+def _console(machine: Machine) -> Iterator[ET.Element]:
+    file = machine.serial if isinstance(machine.serial, SerialFile) else None
+    serial = ET.Element("serial", type="file" if file else "pty")
+    if file:
+        path = os.path.abspath(file.path)  # noqa: PTH100 - as above
+        ET.SubElement(serial, "source", path=path, append="on")
+    target = ET.SubElement(serial, "target", type="isa-serial", port="0")
+    ET.SubElement(target, "model", name="isa-serial")
+    yield serial
+
+
+def _leaf(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

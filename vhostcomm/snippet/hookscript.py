@@ -1,0 +1,135 @@
+"""The hookscript of a Proxmox VE guest: it is started when its daemon is there, and stopped by its own power-off."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+from vhostcomm.address import Listen
+from vhostcomm.config import GuestConfig
+from vhostcomm.errors import UsageError
+from vhostcomm.snippet.parts import Snippet
+
+WAIT: Final = 50
+"""Seconds for the guest's own power-off: Proxmox VE gives a shutdown 60."""
+
+WAIT_MOST: Final = 3600
+
+_SCRIPT: Final = r"""#!/bin/sh
+# Proxmox VE runs this for the guest {name} as: SCRIPT VMID PHASE
+#
+# pre-start   looks whether the daemon serves the guest, and starts its service if there is one; fails if not,
+#             so that the VM isn't started with nobody to answer
+# pre-stop    has the guest power itself off and waits {wait} s at most; at once where it never got ready. It never
+#             fails: what Proxmox VE does then ends the VM in any case. That is so for Stop too, not only for Shutdown
+# post-stop   tells how it went
+set -u
+
+vhostcomm={program}
+guest={guest}
+control={control}
+sock={sock} # nothing here where QEMU listens
+unit={unit}
+wait={wait}
+
+say() {{
+    echo "vhostcomm, VM $vmid: $*" >&2
+}}
+
+ask() {{
+    timeout 20 "$vhostcomm" "$@" --control "$control"
+}}
+
+# 0 served, 1 no daemon, 2 a daemon that serves others
+served() {{
+    guests=$(ask guests --json 2>&1) || return 1
+    case $guests in *"\"name\": \"$guest\""*) ;; *) return 2 ;; esac
+    [ -z "$sock" ] || [ -S "$sock" ] || return 2
+}}
+
+vmid=${{1-}} phase=${{2-}}
+if [ -z "$phase" ]; then
+    echo "usage: $0 VMID PHASE, as Proxmox VE runs it; PHASE is pre-start, post-start, pre-stop or post-stop" >&2
+    exit 2
+fi
+
+case $phase in
+pre-start)
+    served
+    found=$?
+    if [ "$found" = 1 ] && [ -n "$unit" ] && systemctl start "$unit"; then
+        # A service may count as started before it serves.
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            served
+            found=$?
+            [ "$found" = 1 ] || break
+            sleep 1
+        done
+    fi
+    case $found in
+    0) ;;
+    1)
+        say "$guests"
+        say "no daemon serves $guest, so the VM is not started${{unit:+: systemctl status $unit}}"
+        exit 1
+        ;;
+    *)
+        say "the daemon at $control does not serve $guest${{sock:+ at $sock}}, so the VM is not started:" \
+            "add it to the daemon's configuration, and have that read again${{unit:+: systemctl reload $unit}}"
+        exit 1
+        ;;
+    esac
+    ;;
+post-start) ;;
+pre-stop)
+    timeout "$((wait + 15))" "$vhostcomm" shutdown "$guest" --wait "$wait" --control "$control" ||
+        say "$guest did not power itself off; Proxmox VE goes on with its own stop"
+    ;;
+post-stop)
+    say "$(ask info "$guest" 2>&1)"
+    ;;
+*)
+    say "nothing to do for the phase $phase"
+    ;;
+esac
+exit 0
+"""
+
+
+def script(
+    guest: GuestConfig,
+    control: object,
+    *,
+    program: str = "vhostcomm",
+    unit: str = "vhostcomm.service",
+    wait: int = WAIT,
+) -> Snippet:
+    """The whole script.
+
+    Args:
+        guest: whose.
+        control: where its daemon's control surface is.
+        program: vhostcomm's executable.
+        unit: its service; "" for none.
+        wait: seconds for the guest's own power-off.
+
+    Raises:
+        UsageError: the daemon can't be asked from a script.
+    """
+    if not isinstance(control, Listen):
+        raise UsageError(
+            "a hookscript asks the daemon over its control surface, a unix socket: give the daemon one, --control PATH, "
+            f"which is {'over TCP and wants a token' if control else 'switched off'} now"
+        )
+    if not 1 <= wait <= WAIT_MOST:
+        raise UsageError(f"--wait {wait}: it takes seconds, 1 to {WAIT_MOST}")
+    text = _SCRIPT.format(
+        name=guest.name,
+        guest=shlex.quote(guest.name),
+        program=shlex.quote(program),
+        control=shlex.quote(str(control.path)),
+        sock=shlex.quote(str(guest.address.path)) if isinstance(guest.address, Listen) else "''",
+        unit=shlex.quote(unit),
+        wait=wait,
+    )
+    return Snippet(text.rstrip("\n"))

@@ -1,0 +1,116 @@
+"""libvirt's XML of the vchannel: a ``<channel>`` and its controller, to paste into a domain's ``<devices>``."""
+
+from __future__ import annotations
+
+from typing import Any, Final, assert_never
+from xml.etree import ElementTree as ET
+
+from vhostcomm.config import GuestConfig
+from vhostcomm.qemu.argv import SERIAL_SLOT
+from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
+from vhostcomm.snippet.parts import Snippet, channel_of
+
+
+def devices(guest: GuestConfig) -> Snippet:
+    """The channel and its controller.
+
+    Raises:
+        UsageError: QEMU can't get at the guest's address.
+    """
+    channel = channel_of(guest)
+    parts: list[ET.Element[Any]] = [
+        *remarks(guest, channel),
+        comment("Leave the controller out where the domain has one of this type and index already."),
+        controller(),
+        port(channel),
+    ]
+    return Snippet("\n".join(map(text, parts)))
+
+
+def controller() -> ET.Element:
+    """The virtio-serial controller, where the genuine host has it."""
+    made = ET.Element("controller", type="virtio-serial", index="0")
+    made.append(pci(SERIAL_SLOT))
+    return made
+
+
+def port(channel: AnyVchannel) -> ET.Element:
+    """The channel. Its ``mode`` is libvirt's side: connect where we listen, bind where we connect."""
+    match channel:
+        case Vchannel(path=path, server=server):
+            made = ET.Element("channel", type="unix")
+            source = ET.SubElement(made, "source", mode="bind" if server else "connect", path=path)
+        case TcpVchannel(host=host, port=number):
+            made = ET.Element("channel", type="tcp")
+            source = ET.SubElement(made, "source", mode="connect", host=host, service=str(number))
+            ET.SubElement(made, "protocol", type="raw")
+        case _ as never:
+            assert_never(never)
+    if source.get("mode") == "connect":
+        ET.SubElement(source, "reconnect", enabled="yes", timeout="1")
+    ET.SubElement(made, "target", type="virtio", name="vchannel")
+    ET.SubElement(made, "address", type="virtio-serial", controller="0", bus="0", port="1")
+    return made
+
+
+def pci(slot: int, function: int = 0) -> ET.Element:
+    """A place on the root bus."""
+    place = {"domain": "0x0000", "bus": "0x00", "slot": f"{slot:#04x}", "function": f"{function:#x}"}
+    return ET.Element("address", {"type": "pci"} | place)
+
+
+def remarks(guest: GuestConfig, channel: AnyVchannel) -> list[ET.Element[Any]]:
+    """What to know, as comments."""
+    match channel:
+        case TcpVchannel():
+            lines = ["The daemon listens on a TCP port, which everybody on this machine can connect to: a unix socket",
+                     "with a mode of its own keeps others out."]  # fmt: skip
+        case Vchannel(server=True, path=path):
+            lines = [_BIND, *_SELINUX.format(path=path).splitlines()]
+        case Vchannel(path=path):
+            lines = [
+                *_CONNECT.format(folder=path.rpartition("/")[0] or "/").splitlines(),
+                *_APPARMOR.format(path=path).splitlines(),
+                *_SELINUX.format(path=path).splitlines(),
+            ]
+        case _ as never:
+            assert_never(never)
+    return [comment(f"The vchannel of the guest {guest.name}, for <devices>."), comment(*lines)]
+
+
+_CONNECT: Final = """\
+QEMU connects to the daemon's socket, as the user that libvirt runs it as: libvirt-qemu with the group kvm on Debian
+and Ubuntu, qemu on others. That the socket lets it in, the daemon wants in its [serve] section (untried here):
+    socket_mode = "0660"
+    socket_group = "kvm"
+and that group needs to get through {folder}: a folder that the daemon makes then has the mode 0710."""
+
+_BIND: Final = """\
+libvirt makes the socket, in a folder that has to exist, and the daemon connects to it: it runs as root, or as a user
+that libvirt's socket lets in (untried here)."""
+
+_APPARMOR: Final = """\
+AppArmor (Debian, Ubuntu): libvirt's own profile of the domain lets QEMU at this path (seen in what libvirt 9.0 generates;
+AppArmor itself is untried here). Where the kernel's log shows it denied all the same, this line belongs into
+/etc/apparmor.d/local/abstractions/libvirt-qemu:
+    "{path}" rw,"""
+
+_SELINUX: Final = """\
+SELinux (Fedora, RHEL; untried here): where QEMU is denied the socket,
+    semanage fcontext -a -t svirt_image_t '{path}' && restorecon -v '{path}'"""
+
+
+def text(element: ET.Element[Any]) -> str:
+    """Indented XML."""
+    ET.indent(element)
+    return ET.tostring(element, encoding="unicode")
+
+
+def comment(*lines: str) -> ET.Element[Any]:
+    # XML has no two dashes in a comment, which a path may have.
+    words = "\n".join(lines).replace("--", "- -")
+    return ET.Comment(f" {words} " if "\n" not in words else "\n" + _indented(words) + "\n")
+
+
+def _indented(words: str) -> str:
+    return "\n".join(f"  {line}" for line in words.split("\n"))

@@ -1,0 +1,90 @@
+"""What the kinds have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, assert_never
+
+from attrs import frozen
+
+from vhostcomm.address import Activated, Address, Connect, Listen, ListenTcp
+from vhostcomm.config import GuestConfig
+from vhostcomm.errors import UsageError
+from vhostcomm.qemu.capabilities import Reconnect
+from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
+
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on is not what is connected to
+
+
+@frozen
+class Snippet:
+    """What to paste.
+
+    Args:
+        text: all of it, without a newline at its end.
+        remarks: what to know beside it, where it can't hold comments itself.
+    """
+
+    text: str
+    remarks: tuple[str, ...] = ()
+
+
+@frozen
+class Spelling:
+    """Which QEMU arguments are for.
+
+    Args:
+        reconnects: how it spells that a socket is connected to again.
+        why: which QEMU that is, and how it was chosen; a sentence for people.
+    """
+
+    reconnects: Reconnect
+    why: str
+
+    @classmethod
+    def of_version(cls, text: str) -> Spelling:
+        """Of a QEMU by its version.
+
+        Raises:
+            UsageError: it is none.
+        """
+        match = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9.]+)?", text, re.ASCII)
+        if not match or int(match[1]) < 7:
+            raise UsageError(
+                f"--qemu-version {text}: it is MAJOR.MINOR, from 7.0 on; qemu-system-x86_64 --version tells"
+            )
+        return cls(Reconnect.of_version(int(match[1]), int(match[2])), f"spelt for QEMU {text}, as --qemu-version says")
+
+    @classmethod
+    def unasked(cls) -> Spelling:
+        """Of a QEMU that nobody named or could ask."""
+        return cls(
+            Reconnect.MILLISECONDS,
+            f"spelt for QEMU 9.2 and later ({Reconnect.MILLISECONDS.value}); for an older one: --qemu-version 7.2",
+        )
+
+
+def channel_of(guest: GuestConfig) -> AnyVchannel:
+    """The QEMU's end of a guest's channel.
+
+    Raises:
+        UsageError: QEMU can't get there, or nobody could paste it.
+    """
+    address: Address = guest.address
+    match address:
+        case Listen(path) | Connect(path):
+            if not str(path).isprintable():
+                raise UsageError(
+                    f"guest {guest.name}: {str(path)!a} can't be pasted; choose a path of printable letters"
+                )
+            return Vchannel(str(path), server=isinstance(address, Connect))
+        case ListenTcp(host, port):
+            if not port:
+                raise UsageError(f"guest {guest.name}: {address} is another port at each start; choose one")
+            return TcpVchannel(_LOOPBACK.get(host, host), port)
+        case Activated():
+            raise UsageError(
+                f"guest {guest.name}: {address} is known only to the daemon that was handed it; give its path"
+            )
+        case _ as never:
+            assert_never(never)

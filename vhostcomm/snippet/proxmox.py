@@ -1,0 +1,86 @@
+"""What Proxmox VE needs: the VM's ``args``, its hookscript and its disks' places.
+
+Slots and ids are those that Proxmox VE leaves free once its own guest agent is off: the agent's controller would be
+at 0x8. A disk at scsiN is behind a controller of its own at slot N + 1 with the controller type virtio-scsi-single,
+so scsi9, 10 and 11 are at the guest's 0xa, 0xb and 0xc.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+from vhostcomm.config import GuestConfig
+from vhostcomm.errors import UsageError
+from vhostcomm.qemu.argv import vchannel
+from vhostcomm.qemu.machine import TcpVchannel
+from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
+
+AGENT_SLOT: Final = 0x8
+
+VMID_LEAST: Final = 100
+VMID_MOST: Final = 999_999_999
+"""Proxmox VE's own bounds."""
+
+
+def args(guest: GuestConfig, spelling: Spelling) -> str:
+    """The value of the VM's ``args``.
+
+    Raises:
+        UsageError: QEMU can't get at the guest's address.
+    """
+    return shlex.join(vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT))
+
+
+def commands(guest: GuestConfig, vmid: int, spelling: Spelling) -> Snippet:
+    """Commands to paste on the Proxmox host, with what to know as comments.
+
+    Args:
+        guest: whose.
+        vmid: the VM.
+        spelling: for which QEMU.
+
+    Raises:
+        UsageError: no such VM is possible, or QEMU can't get at the guest's address.
+    """
+    if not VMID_LEAST <= vmid <= VMID_MOST:
+        raise UsageError(f"--vmid {vmid}: it is {VMID_LEAST} to {VMID_MOST}")
+    value = args(guest, spelling)
+    script = f"vhostcomm-{guest.name}"
+    one = (
+        "# A TCP port is of one guest: give each guest its own, or better a unix socket."
+        if isinstance(channel_of(guest), TcpVchannel)
+        else "# The socket is this guest's alone, so any number of guests are served on this host."
+    )
+    return Snippet(
+        f"""\
+# The guest {guest.name} as VM {vmid} of Proxmox VE; paste this as root on the Proxmox host.
+# Tried with QEMU itself, not on a Proxmox VE: nobody here has one. The arguments are
+# {spelling.why}.
+
+# The vchannel. Proxmox VE's own guest agent would take slot {AGENT_SLOT:#x} and is not what the guest speaks, so it is off.
+{one}
+qm set {vmid} --agent 0 --scsihw virtio-scsi-single
+qm set {vmid} --args {shlex.quote(value)}
+
+# The guest knows its disks by their places: scsi9 is the boot disk, scsi10 the system disk, scsi11 and on are data disks.
+#   qm set {vmid} --scsi9 STORAGE:vm-{vmid}-disk-0 --scsi10 STORAGE:vm-{vmid}-disk-1 --scsi11 STORAGE:vm-{vmid}-disk-2
+#   qm set {vmid} --boot order=scsi9
+
+# It is not started against nobody, and stopped by its own power-off. local has to allow snippets (Datacenter, Storage).
+#   vhostcomm snippet hookscript --guest {guest.name} … >/var/lib/vz/snippets/{script}
+#   chmod 755 /var/lib/vz/snippets/{script}
+qm set {vmid} --hookscript local:snippets/{script}
+
+# The daemon has to be there before Proxmox VE starts its guests. For a service of the name vhostcomm.service:
+#   systemctl edit vhostcomm.service        and there
+#   [Unit]
+#   Before=pve-guests.service
+
+# /etc/pve/qemu-server/{vmid}.conf has then:
+#   agent: 0
+#   args: {value}
+#   boot: order=scsi9
+#   hookscript: local:snippets/{script}
+#   scsihw: virtio-scsi-single"""
+    )

@@ -1,0 +1,25 @@
+"""QEMU's arguments of the vchannel port."""
+
+from __future__ import annotations
+
+from vhostcomm.config import GuestConfig
+from vhostcomm.qemu.argv import format_command, vchannel
+from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
+
+
+def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> Snippet:
+    """The arguments, to paste behind a QEMU's command: each option on a line of its own.
+
+    Args:
+        guest: whose.
+        spelling: for which QEMU.
+        bus: the machine's PCI bus; ``pcie.0`` with q35.
+
+    Raises:
+        UsageError: QEMU can't get at the guest's address.
+    """
+    found = list(vchannel(channel_of(guest), spelling.reconnects, bus=bus))
+    return Snippet(
+        format_command(found),
+        (spelling.why, "the machine's virtio-serial controller is in it: leave that line out where it has one"),
+    )
