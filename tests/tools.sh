@@ -12,6 +12,10 @@ needs=(
     curl:curl jq:jq busybox:busybox-static cpio:cpio mcopy:mtools syslinux:syslinux gcc:gcc /usr/include/stdio.h:libc6-dev
     zsh:zsh fish:fish /usr/share/bash-completion/bash_completion:bash-completion mandoc:mandoc man:man-db
     tshark:tshark
+    # libvirt's parts without a service of it; they run as a test's own.
+    virsh:libvirt-clients virt-xml-validate:libvirt-clients xmllint:libxml2-utils libvirtd:libvirt-daemon
+    "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so:libvirt-daemon-driver-qemu"
+    shellcheck:shellcheck
 )
 
 python=${PYTHON:-python3}

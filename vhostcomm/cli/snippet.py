@@ -188,6 +188,8 @@ def libvirt(
         raise UsageError(
             "--net network=NAME: the name of libvirt's network is missing; virsh net-list --all lists them"
         )
+    if emulator and shutil.which(emulator) is None:
+        raise UsageError(f"--emulator {emulator}: no such program; libvirt takes its own choice without it")
     wanted = Wanted(
         boot=boot, system=system, data=tuple(data or ()), snapshot=False, name=guest.name, memory=memory,
         cpus=cpus or guest.identity.vcpus, accel=accel, machine=machine, net="none" if kind == "network" else net,
@@ -200,7 +202,14 @@ def libvirt(
         made = machine_of(wanted, only, Accelerator(accel), channel_of(guest))
     except QemuError as error:
         raise UsageError(str(error)) from None
-    _show(whole(guest, made, emulator=emulator, network=network if kind == "network" else ""))
+    _show(
+        whole(
+            guest,
+            made,
+            emulator=str(Path(shutil.which(emulator) or "").absolute()) if emulator else "",
+            network=network if kind == "network" else "",
+        )
+    )
 
 
 @app.command
