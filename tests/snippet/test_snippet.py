@@ -1,0 +1,174 @@
+"""What is printed, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ENVIRONMENT, run_vhostcomm
+from vhostcomm.address import ListenTcp
+from vhostcomm.config import Config
+from vhostcomm.load import load
+from vhostcomm.qemu.capabilities import Reconnect
+from vhostcomm.snippet import Spelling
+from vhostcomm.snippet.qemu import arguments
+
+FILE = """\
+[host]
+serial = "HOST567890123"
+[guests.nas]
+sock = "/run/guests/nas"
+serial = "1234ABC567890"
+[guests.office]
+sock = "connect:/run/guests/office"
+serial = "1234ABC567891"
+"""
+
+KINDS = ("qemu", "libvirt", "proxmox", "hookscript", "compose")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "vhostcomm.toml"
+    made.write_text(FILE)
+    return made
+
+
+def words_of(kind: str) -> list[str]:
+    return [kind, *(["--vmid", "100"] if kind == "proxmox" else [])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_guest_in_a_file(file: Path, kind: str) -> None:
+    printed = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "office")
+    assert printed.returncode == 0, printed.stderr
+    assert "/office" in printed.stdout or kind == "hookscript"  # that looks for no socket which QEMU makes
+    assert "nas" not in printed.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guest_that_is_not_there_is_one_message(file: Path, kind: str) -> None:
+    refused = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "nass")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "vhostcomm: the configuration has no guest 'nass', but nas, office: choose one of them with --guest, "
+        f"or add [guests.nass] to the file {file}\n"
+    )
+
+
+def test_a_name_is_needed_among_several_and_not_with_one(file: Path) -> None:
+    refused = run_vhostcomm("snippet", "qemu", "--config", file)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "vhostcomm: name one of the guests with --guest: nas, office\n"
+    assert run_vhostcomm("snippet", "qemu", "--sock", "/run/guests/nas", "--qemu-version", "7.2").returncode == 0
+
+
+def test_without_any_guest() -> None:
+    refused = run_vhostcomm("snippet", "qemu", "--guest", "nas")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "has no guest 'nas': give --config with a guest in it, or --sock nas=PATH" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["qemu", "--qemu-version", "seven"], "--qemu-version seven: it is MAJOR.MINOR"),
+        (["qemu", "--qemu-version", "6.2"], "from 7.0 on"),
+        (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give one"),
+        (["proxmox", "--vmid", "99"], "--vmid 99: it is 100 to 999999999"),
+        (["libvirt", "--boot", "boot.img"], "add --domain"),
+        (["libvirt", "--domain"], "give --boot"),
+        (["libvirt", "--domain", "--boot", "{boot}", "--net", "network="], "virsh net-list"),
+        (["libvirt", "--domain", "--boot", "{boot}", "--net", "wifi"], "--net wifi"),
+        (["libvirt", "--domain", "--boot", "{boot}", "--mac", "x"], "--mac x"),
+        (["libvirt", "--domain", "--boot", "{boot}", "--memory", "1"], "memory is 1"),
+        (["libvirt", "--domain", "--boot", "{boot}", "--emulator", "no-qemu"], "no such program"),
+        (["virtualbox"], "virtualbox"),
+    ],
+)
+def test_other_mistakes(tmp_path: Path, words: list[str], why: str) -> None:
+    boot = tmp_path / "boot.img"
+    boot.touch()
+    os.truncate(boot, 1 << 20)
+    words = [word.replace("{boot}", str(boot)) for word in words]
+    refused = run_vhostcomm("snippet", *words, *(["--sock", "nas=/run/nas"] if words != ["virtualbox"] else []))
+    assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+    assert why in refused.stderr
+
+
+def test_a_qemu_that_is_none_is_told() -> None:
+    refused = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", "--qemu", "/bin/true")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "doesn't answer as a QEMU does" in refused.stderr
+
+
+def test_where_no_qemu_is_installed_it_says_which_is_meant(tmp_path: Path) -> None:
+    nowhere = ENVIRONMENT | {"PATH": str(tmp_path)}
+    printed = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=nowhere)
+    assert ",reconnect-ms=1000" in printed.stdout
+    assert "not installed here, so it is spelt for QEMU 9.2 and later" in printed.stderr
+    assert "--qemu-version 7.2" in printed.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "spelt"),
+    [("7.2", "reconnect=1"), ("9.1.2", "reconnect=1"), ("9.2", "reconnect-ms=1000"), ("10.2.0", "reconnect-ms=1000")],
+)
+def test_by_version(version: str, spelt: str) -> None:
+    (guest,) = load(socks=["nas=/run/guests/nas"], environment={}).guests
+    printed = shlex.split(arguments(guest, Spelling.of_version(version)).text.replace("\\\n", ""))
+    assert printed == [
+        "-device", "virtio-serial-pci,id=virtio-serial0,bus=pci.0,addr=0x3",
+        "-chardev", f"socket,id=charchannel0,path=/run/guests/nas,{spelt}",
+        "-device", "virtserialport,bus=virtio-serial0.0,nr=1,chardev=charchannel0,id=channel0,name=vchannel",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sock", "socket"),
+    [
+        ("connect:/run/guests/nas", "path=/run/guests/nas,server=on,wait=off"),
+        ("tcp:127.0.0.1:12345", "host=127.0.0.1,port=12345,reconnect=1"),
+        ("tcp:0.0.0.0:12345", "host=127.0.0.1,port=12345,reconnect=1"),
+        ("tcp:[::]:12345", "host=::1,port=12345,reconnect=1"),
+    ],
+)
+def test_by_address(sock: str, socket: str) -> None:
+    (guest,) = load(socks=[f"nas={sock}"], environment={}).guests
+    assert f"-chardev socket,id=charchannel0,{socket} " in arguments(guest, SECONDS).text
+
+
+@pytest.mark.parametrize(
+    ("sock", "why"),
+    [("/run/a\nb", "can't be pasted"), ("tcp:127.0.0.1:0", "another port at each start; choose one")],
+)
+def test_an_address_that_nobody_can_paste(sock: str, why: str) -> None:
+    refused = run_vhostcomm("snippet", "qemu", "--sock", f"nas={sock}", "--qemu-version", "7.2")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert why in refused.stderr
+
+
+def test_each_guest_of_proxmox_has_a_socket_of_its_own(file: Path) -> None:
+    printed = [
+        run_vhostcomm("snippet", "proxmox", "--vmid", "100", "--config", file, "--guest", each).stdout
+        for each in ("nas", "office")
+    ]
+    for text, place in zip(printed, ("path=/run/guests/nas,", "path=/run/guests/office,server=on"), strict=True):
+        (line,) = (each for each in text.splitlines() if each.startswith("qm set 100 --args "))
+        assert place in line
+        assert "addr=0x8" in line
+        assert "any number of guests" in text
+        # All that isn't a comment is a command of Proxmox's.
+        assert {shlex.split(each)[0] for each in text.splitlines() if each and each[0] != "#"} == {"qm"}
+
+
+SECONDS = Spelling(Reconnect.SECONDS, "spelt for a test")
+
+
+def test_the_wildcard_is_no_address_to_connect_to() -> None:
+    config: Config = load(socks=["nas=tcp:0.0.0.0:1"], environment={})
+    assert config.guests[0].address == ListenTcp("0.0.0.0", 1)
+    assert "0.0.0.0" not in arguments(config.guests[0], SECONDS).text
