@@ -1,7 +1,7 @@
 """A libvirt of a test's own: its QEMU driver inside virsh (``qemu:///embed``), no daemon, and nothing outside a folder.
 
-It runs in namespaces of its own: as root it would want a user libvirt-qemu, so it isn't root there; and its QEMU, which
-goes into the background, ends with it.
+It runs in namespaces of its own, so that its QEMU, which goes into the background, ends with it. There it isn't root,
+and its QEMU is the test's user; or it is root, and its QEMU the user libvirt-qemu, as a system's libvirt has it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,44 @@ from tests.serving import ENVIRONMENT
 
 PATIENCE: Final = 60.0
 
-USER: Final = ["--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else ["--map-current-user"]
+_USER: Final = ["--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else ["--map-current-user"]
 
-NAMESPACES: Final = ["unshare", "--user", *USER, "--pid", "--fork", "--kill-child", "--mount-proc"]
+_PROCESSES: Final = ["--pid", "--fork", "--kill-child", "--mount-proc"]
+
+NUMBER: Final = 64055
+"""Of the user and the groups that aren't there."""
 
 
-def virsh(folder: Path) -> list[str]:
+def virsh(folder: Path, *, root: bool = False) -> list[str]:
     # The first process of a namespace has to wait for those that lost their parent, as libvirt waits for their end:
     # bash does, while it waits for virsh, which without stdbuf would write into a pipe only now and then.
-    first = ["bash", "-c", '"$@"; exit $?', "bash", "stdbuf", "-oL"]
-    return [*NAMESPACES, *first, "virsh", "--connect", f"qemu:///embed?root={folder}"]
+    script = '"$@"; exit $?'
+    if root:
+        script = f"cd '{folder}' && mount --bind passwd /etc/passwd && mount --bind group /etc/group && {{ {script}; }}"
+    namespaces = ["unshare", *(["--mount"] if root else ["--user", *_USER]), *_PROCESSES]
+    return [
+        *namespaces, "bash", "-c", script, "bash", "stdbuf", "-oL", "virsh", "--connect", f"qemu:///embed?root={folder}"
+    ]  # fmt: skip
+
+
+def with_users(folder: Path) -> int:
+    """Put there what a libvirt of root's wants: its user, who is in the group kvm. Returns that group's number."""
+    users, groups = Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
+    if "\nlibvirt-qemu:" not in users:
+        users += f"libvirt-qemu:x:{NUMBER}:{NUMBER}::/nonexistent:/usr/sbin/nologin\n"
+    for name, number in (("libvirt-qemu", NUMBER), ("kvm", NUMBER + 1)):
+        if f"\n{name}:" not in groups:
+            groups += f"{name}:x:{number}:\n"
+    (folder / "passwd").write_text(users)
+    (folder / "group").write_text(re.sub(r"(?m)^(kvm:.*:)(.*)$", r"\1libvirt-qemu", groups))
+    (folder / "etc").mkdir()
+    (folder / "etc/qemu.conf").write_text(
+        'security_driver = "none"\ncgroup_controllers = [ ]\nhugetlbfs_mount = [ ]\n'
+        'stdio_handler = "file"\nnamespaces = [ ]\n'
+    )
+    number = re.search(r"(?m)^kvm:[^:]*:([0-9]+):", groups)
+    assert number
+    return int(number[1])
 
 
 def needed(folder: Path) -> None:
@@ -44,28 +72,36 @@ def needed(folder: Path) -> None:
         pytest.skip(f"libvirt can't run here: {tried.stderr.strip()}")
 
 
+_END: Final = "\0"
+
+
 class Libvirt:
     """virsh, spoken to. Leaving the context ends it, and what it runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, root: bool = False) -> None:
+        self._command = virsh(folder, root=root)
         self._lines: queue.Queue[str] = queue.Queue()
         self._asked = 0
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            virsh(self._folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=ENVIRONMENT,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.tell("uri")  # its greeting comes before
+        try:
+            self.tell("uri")  # its greeting comes before
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
             self._lines.put(line.rstrip("\n"))
+        self._lines.put(_END)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -81,6 +117,17 @@ class Libvirt:
 
     def tell(self, *words: str | Path) -> str:
         """A virsh command, which must succeed; its output."""
+        told, failed = self._told(*words)
+        assert not failed, told
+        return told
+
+    def refuses(self, *words: str | Path) -> str:
+        """A virsh command, which must fail; what it says."""
+        told, failed = self._told(*words)
+        assert failed, told
+        return told
+
+    def _told(self, *words: str | Path) -> tuple[str, bool]:
         self._asked += 1
         mark = f"told {self._asked}"
         assert self.process.stdin
@@ -89,9 +136,9 @@ class Libvirt:
         lines: list[str] = []
         while not lines or lines[-1] != mark:
             lines.append(self._lines.get(timeout=PATIENCE))
+            assert lines[-1] != _END, lines
         told = [line for line in lines[:-1] if line and not line.startswith("virsh # ")]
-        assert not [line for line in told if line.startswith("error:")], told
-        return "\n".join(told)
+        return "\n".join(told), any(line.startswith("error:") for line in told)
 
 
 def slots(command: str) -> dict[str, str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.launched import Console, Images
-from tests.e2e.libvirt import PATIENCE, Libvirt, needed, slots, virsh
+from tests.e2e.libvirt import PATIENCE, Libvirt, needed, slots, virsh, with_users
 from tests.serving import ENVIRONMENT, Serving, run_vhostcomm, until
 
 SERIAL = "1234ABC567890"
@@ -25,10 +29,10 @@ def folder(tmp_path: Path, images: Images) -> Path:
     return made
 
 
-def overlay(folder: Path, image: Path) -> str:
-    """An image to write to, on one that many guests share."""
-    made = folder / f"{image.stem}.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "raw", made], check=True)
+def copied(folder: Path, image: Path) -> str:
+    """An image to write to; its holes stay holes."""
+    made = folder / image.name
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", image, made], check=True)
     return str(made)
 
 
@@ -36,8 +40,8 @@ def domain(folder: Path, images: Images, sock: str) -> Path:
     """The snippet, in a file as a user has it."""
     printed = run_vhostcomm(
         "snippet", "libvirt", "--guest", "nas", "--sock", f"nas={sock}", "--domain",
-        "--boot", overlay(folder, images.boot), "--system", overlay(folder, images.system),
-        "--data", overlay(folder, images.data), "--memory", "512M", "--accel", "tcg", "--net", "none",
+        "--boot", copied(folder, images.boot), "--system", copied(folder, images.system),
+        "--data", copied(folder, images.data), "--memory", "512M", "--accel", "tcg", "--net", "none",
         "--serial-console", folder / "console", "--emulator", images.qemu[1],
     )  # fmt: skip
     assert printed.returncode == 0, printed.stderr
@@ -74,6 +78,49 @@ def test_a_domain_from_the_snippet_is_served(tmp_path: Path, folder: Path, image
     for line in ("[synoboot]", "[sda]", "[sdb]", "Partition Version=8", "SYSLINUX", "reboot: Power down"):
         assert line in console.text, line
     console.kept_to_the_protocol()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that libvirt's user can get to; pytest's are the test's own."""
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_a_libvirt_of_roots_gets_in_by_the_group(public: Path, images: Images) -> None:
+    """As the remark in the snippet says: its QEMU is libvirt-qemu with the group kvm, and needs the daemon at its start."""
+    if os.geteuid() != 0:
+        pytest.skip("a libvirt of root's takes root")
+    if "--qemu-data" in images.qemu:
+        pytest.skip("libvirt can't tell this QEMU where its firmware is")
+    root = public / "libvirt"
+    root.mkdir()
+    needed(root)
+    kvm = with_users(root)
+    sock = public / "run" / "nas"
+    file = domain(public, images, str(sock))
+    with Libvirt(root, root=True) as libvirt:
+        assert f"unable to stat: {sock}" in libvirt.refuses("create", file)
+        with Serving(
+            "--sock", f"nas={sock}", "--socket-mode", "0660", "--socket-group", str(kvm), "--control", "none",
+            env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(sock.parent)},
+        ) as daemon:  # fmt: skip
+            assert (stat.S_IMODE(sock.parent.stat().st_mode), sock.parent.stat().st_gid) == (0o710, kvm)
+            libvirt.tell("create", file)
+            daemon.patience = PATIENCE
+            connected = daemon.event("guest connected", guest="nas")
+            assert connected["guest"] == "nas"
+            daemon.event("guest ready", guest="nas")
+            owner = (public / "console").stat().st_uid
+            assert pwd_name(root, owner) == "libvirt-qemu"
+
+
+def pwd_name(root: Path, number: int) -> str:
+    """A user's name, as libvirt there reads it."""
+    return next(
+        line.split(":")[0] for line in (root / "passwd").read_text().splitlines() if line.split(":")[2] == str(number)
+    )
 
 
 def test_the_domain_is_the_machine_that_the_launcher_builds(tmp_path: Path, folder: Path, images: Images) -> None:
