@@ -35,7 +35,10 @@ def virsh(folder: Path, *, root: bool = False) -> list[str]:
     # bash does, while it waits for virsh, which without stdbuf would write into a pipe only now and then.
     script = '"$@"; exit $?'
     if root:
-        script = f"cd '{folder}' && mount --bind passwd /etc/passwd && mount --bind group /etc/group && {{ {script}; }}"
+        # Where libvirt-qemu may not use a /dev/kvm that works, libvirt asks QEMU again and again what it can do.
+        mounts = "mount --bind passwd /etc/passwd && mount --bind group /etc/group"
+        without = "{ [ ! -e /dev/kvm ] || mount --bind no-kvm /dev/kvm; }"
+        script = f"cd '{folder}' && {mounts} && {without} && {{ {script}; }}"
     namespaces = ["unshare", *(["--mount"] if root else ["--user", *_USER]), *_PROCESSES]
     return [
         *namespaces, "bash", "-c", script, "bash", "stdbuf", "-oL", "virsh", "--connect", f"qemu:///embed?root={folder}"
@@ -52,6 +55,7 @@ def with_users(folder: Path) -> int:
             groups += f"{name}:x:{number}:\n"
     (folder / "passwd").write_text(users)
     (folder / "group").write_text(re.sub(r"(?m)^(kvm:.*:)(.*)$", r"\1libvirt-qemu", groups))
+    (folder / "no-kvm").touch(0o600)
     (folder / "etc").mkdir()
     (folder / "etc/qemu.conf").write_text(
         'security_driver = "none"\ncgroup_controllers = [ ]\nhugetlbfs_mount = [ ]\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Final, assert_never
 from xml.etree import ElementTree as ET
 
@@ -66,12 +67,12 @@ def remarks(guest: GuestConfig, channel: AnyVchannel) -> list[ET.Element[Any]]:
             lines = ["The daemon listens on a TCP port, which everybody on this machine can connect to: a unix socket",
                      "with a mode of its own keeps others out."]  # fmt: skip
         case Vchannel(server=True, path=path):
-            lines = [_BIND, *_SELINUX.format(path=path).splitlines()]
+            lines = [_BIND, *_SELINUX.format(quoted=shlex.quote(path)).splitlines()]
         case Vchannel(path=path):
             lines = [
                 *_CONNECT.format(folder=path.rpartition("/")[0] or "/").splitlines(),
                 *_APPARMOR.format(path=path).splitlines(),
-                *_SELINUX.format(path=path).splitlines(),
+                *_SELINUX.format(quoted=shlex.quote(path)).splitlines(),
             ]
         case _ as never:
             assert_never(never)
@@ -79,25 +80,26 @@ def remarks(guest: GuestConfig, channel: AnyVchannel) -> list[ET.Element[Any]]:
 
 
 _CONNECT: Final = """\
-QEMU connects to the daemon's socket, as the user that libvirt runs it as: libvirt-qemu with the group kvm on Debian
-and Ubuntu, qemu on others. That the socket lets it in, the daemon wants in its [serve] section (untried here):
+QEMU connects to the daemon's socket, as the user that libvirt runs it as: on Debian and Ubuntu libvirt-qemu, who is in
+the group kvm; on others qemu. The daemon lets it in with, in its [serve] section,
     socket_mode = "0660"
     socket_group = "kvm"
-and that group needs to get through {folder}: a folder that the daemon makes then has the mode 0710."""
+That group has to get through {folder} too; a runtime directory that the daemon makes lets it.
+The daemon has to be there when the domain starts: libvirt of root's looks for the socket. It may be started again later."""
 
 _BIND: Final = """\
-libvirt makes the socket, in a folder that has to exist, and the daemon connects to it: it runs as root, or as a user
-that libvirt's socket lets in (untried here)."""
+libvirt makes the socket, in a folder that has to exist, and the daemon connects to it, as root or as a user that the
+socket lets in."""
 
 _APPARMOR: Final = """\
 AppArmor (Debian, Ubuntu): libvirt's own profile of the domain lets QEMU at this path (seen in what libvirt 9.0 generates;
-AppArmor itself is untried here). Where the kernel's log shows it denied all the same, this line belongs into
+AppArmor itself is untried). Where the kernel's log shows it denied all the same, this line belongs into
 /etc/apparmor.d/local/abstractions/libvirt-qemu:
     "{path}" rw,"""
 
 _SELINUX: Final = """\
-SELinux (Fedora, RHEL; untried here): where QEMU is denied the socket,
-    semanage fcontext -a -t svirt_image_t '{path}' && restorecon -v '{path}'"""
+SELinux (Fedora, RHEL; untried): where QEMU is denied the socket,
+    semanage fcontext -a -t svirt_image_t {quoted} && restorecon -v {quoted}"""
 
 
 def text(element: ET.Element[Any]) -> str:
