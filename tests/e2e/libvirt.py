@@ -66,12 +66,14 @@ def with_users(folder: Path) -> int:
     return int(number[1])
 
 
-def needed(folder: Path) -> None:
+def needed(folder: Path, *, root: bool = False) -> None:
     """Skip a test where libvirt can't run, with the reason."""
     for program in ("virsh", "unshare"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: tests/tools.sh names the packages")
-    tried = subprocess.run([*virsh(folder), "uri"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    tried = subprocess.run(
+        [*virsh(folder, root=root), "uri"], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     if tried.returncode:
         pytest.skip(f"libvirt can't run here: {tried.stderr.strip()}")
 

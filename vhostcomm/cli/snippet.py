@@ -165,9 +165,11 @@ def libvirt(
     serial_console: Annotated[
         str, Parameter(group=_MACHINE, help="pty, for virsh console, or a file that it is appended to.")
     ] = "pty",
-    emulator: Annotated[str, Parameter(group=_MACHINE, help="QEMU's executable, if not libvirt's own choice.")] = "",
+    emulator: Annotated[
+        str, Parameter(group=_MACHINE, show_default=False, help="QEMU's executable, if not libvirt's own choice.")
+    ] = "",
 ) -> None:
-    """Libvirt's <channel> and its controller, to paste into a domain's <devices>; with --domain a whole domain."""
+    """The XML of libvirt's channel and its controller, to paste into a domain; with --domain a whole domain."""
     config, guest = (which or Which()).find()
     if not domain:
         from vhostcomm.snippet.libvirt import devices
