@@ -30,19 +30,36 @@ NUMBER: Final = 64055
 """Of the user and the groups that aren't there."""
 
 
+_CONFIGURATION: Final = """\
+security_driver = "none"
+cgroup_controllers = [ ]
+hugetlbfs_mount = [ ]
+stdio_handler = "file"
+namespaces = [ ]
+"""
+"""Nothing of the machine's: neither its AppArmor, nor its control groups, nor a virtlogd."""
+
+
 def virsh(folder: Path, *, root: bool = False) -> list[str]:
     # The first process of a namespace has to wait for those that lost their parent, as libvirt waits for their end:
     # bash does, while it waits for virsh, which without stdbuf would write into a pipe only now and then.
     script = '"$@"; exit $?'
     if root:
-        # Where libvirt-qemu may not use a /dev/kvm that works, libvirt asks QEMU again and again what it can do.
-        mounts = "mount --bind passwd /etc/passwd && mount --bind group /etc/group"
-        without = "{ [ ! -e /dev/kvm ] || mount --bind no-kvm /dev/kvm; }"
-        script = f"cd '{folder}' && {mounts} && {without} && {{ {script}; }}"
+        mounts = [
+            "mount --bind passwd /etc/passwd",
+            "mount --bind group /etc/group",
+            # Where libvirt-qemu may not use a /dev/kvm that works, libvirt asks QEMU again and again what it can do.
+            "{ [ ! -e /dev/kvm ] || mount --bind no-kvm /dev/kvm; }",
+            "mount -t tmpfs none /run",
+        ]
+        script = f"cd '{folder}' && {' && '.join(mounts)} && {{ {script}; }}"
     namespaces = ["unshare", *(["--mount"] if root else ["--user", *_USER]), *_PROCESSES]
-    return [
-        *namespaces, "bash", "-c", script, "bash", "stdbuf", "-oL", "virsh", "--connect", f"qemu:///embed?root={folder}"
-    ]  # fmt: skip
+    places = [f"{name}={folder}/home" for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")]
+    program = ["stdbuf", "-oL", "virsh", "--connect", f"qemu:///embed?root={folder}"]
+    (folder / "home").mkdir(exist_ok=True)
+    (folder / "etc").mkdir(exist_ok=True)
+    (folder / "etc/qemu.conf").write_text(_CONFIGURATION)
+    return [*namespaces, "bash", "-c", script, "bash", "env", *places, *program]
 
 
 def with_users(folder: Path) -> int:
@@ -56,14 +73,9 @@ def with_users(folder: Path) -> int:
     (folder / "passwd").write_text(users)
     (folder / "group").write_text(re.sub(r"(?m)^(kvm:.*:)(.*)$", r"\1libvirt-qemu", groups))
     (folder / "no-kvm").touch(0o600)
-    (folder / "etc").mkdir()
-    (folder / "etc/qemu.conf").write_text(
-        'security_driver = "none"\ncgroup_controllers = [ ]\nhugetlbfs_mount = [ ]\n'
-        'stdio_handler = "file"\nnamespaces = [ ]\n'
-    )
-    number = re.search(r"(?m)^kvm:[^:]*:([0-9]+):", groups)
-    assert number
-    return int(number[1])
+    found = re.search(r"(?m)^kvm:[^:]*:([0-9]+):", groups)
+    assert found
+    return int(found[1])
 
 
 def needed(folder: Path, *, root: bool = False) -> None:
