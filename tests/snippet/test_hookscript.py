@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -91,13 +92,11 @@ def test_a_guest_that_stays_is_left_to_proxmox(tmp_path: Path, program: Path) ->
 
 def test_a_daemon_that_hangs_does_not_hold_up_the_stop(tmp_path: Path, program: Path) -> None:
     """Its control surface takes the connection, and never answers."""
-    import socket
-
     script = hookscript(tmp_path, program, "--wait", "1")
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "control"))
         silent.listen()
-        given_up(phase(script, "100", "pre-stop"), "does not answer")
+        given_up(phase(script, "100", "pre-stop"), "nas did not power itself off")
 
 
 def test_nobody_serves_it(tmp_path: Path, program: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.address import ListenTcp
+from vhostcomm.cli import app
 from vhostcomm.config import Config
+from vhostcomm.errors import QemuError, UsageError, VhostcommError
 from vhostcomm.load import load
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.snippet import Spelling
@@ -37,39 +42,56 @@ def file(tmp_path: Path) -> Path:
     return made
 
 
+def printed(*words: str | Path) -> str:
+    """What a verb prints to be pasted; here in this process, many a time."""
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(io.StringIO()):
+        app(["snippet", *map(str, words)], result_action="return_value", exit_on_error=False, print_error=False)
+    return out.getvalue()
+
+
+def refused(*words: str | Path) -> str:
+    """Why nothing is printed."""
+    with pytest.raises((VhostcommError, CycloptsError)) as caught:
+        printed(*words)
+    assert isinstance(caught.value, CycloptsError) or caught.value.exit_code == UsageError.exit_code
+    return str(caught.value)
+
+
 def words_of(kind: str) -> list[str]:
     return [kind, *(["--vmid", "100"] if kind == "proxmox" else [])]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_a_guest_in_a_file(file: Path, kind: str) -> None:
-    printed = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "office")
-    assert printed.returncode == 0, printed.stderr
-    assert "/office" in printed.stdout or kind == "hookscript"  # that looks for no socket which QEMU makes
-    assert "nas" not in printed.stdout
+    text = printed(*words_of(kind), "--config", file, "--guest", "office")
+    assert "/office" in text or kind == "hookscript"  # that looks for no socket which QEMU makes
+    assert "nas" not in text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_guest_that_is_not_there_is_one_message(file: Path, kind: str) -> None:
-    refused = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "nass")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == (
-        "vhostcomm: the configuration has no guest 'nass', but nas, office: choose one of them with --guest, "
-        f"or add [guests.nass] to the file {file}\n"
+def test_a_guest_that_is_not_there(file: Path, kind: str) -> None:
+    assert refused(*words_of(kind), "--config", file, "--guest", "nass") == (
+        "the configuration has no guest 'nass', but nas, office: choose one of them with --guest, "
+        f"or add [guests.nass] to the file {file}"
     )
 
 
+def test_that_is_one_message_and_an_exit_status(file: Path) -> None:
+    ended = run_vhostcomm("snippet", "qemu", "--config", file, "--guest", "nass")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("vhostcomm: the configuration has no guest 'nass'")
+
+
 def test_a_name_is_needed_among_several_and_not_with_one(file: Path) -> None:
-    refused = run_vhostcomm("snippet", "qemu", "--config", file)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "vhostcomm: name one of the guests with --guest: nas, office\n"
-    assert run_vhostcomm("snippet", "qemu", "--sock", "/run/guests/nas", "--qemu-version", "7.2").returncode == 0
+    assert refused("qemu", "--config", file) == "name one of the guests with --guest: nas, office"
+    assert "path=/run/guests/nas," in printed("qemu", "--sock", "/run/guests/nas", "--qemu-version", "7.2")
 
 
 def test_without_any_guest() -> None:
-    refused = run_vhostcomm("snippet", "qemu", "--guest", "nas")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "has no guest 'nas': give --config with a guest in it, or --sock nas=PATH" in refused.stderr
+    why = refused("qemu", "--guest", "nas")
+    assert why == ("the configuration has no guest 'nas': give --config with a guest in it, or --sock nas=PATH")
 
 
 @pytest.mark.parametrize(
@@ -94,23 +116,20 @@ def test_other_mistakes(tmp_path: Path, words: list[str], why: str) -> None:
     boot.touch()
     os.truncate(boot, 1 << 20)
     words = [word.replace("{boot}", str(boot)) for word in words]
-    refused = run_vhostcomm("snippet", *words, *(["--sock", "nas=/run/nas"] if words != ["virtualbox"] else []))
-    assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
-    assert why in refused.stderr
+    assert why in refused(*words, *(["--sock", "nas=/run/nas"] if words != ["virtualbox"] else []))
 
 
 def test_a_qemu_that_is_none_is_told() -> None:
-    refused = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", "--qemu", "/bin/true")
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "doesn't answer as a QEMU does" in refused.stderr
+    with pytest.raises(QemuError, match="doesn't answer as a QEMU does"):
+        printed("qemu", "--sock", "nas=/run/nas", "--qemu", "/bin/true")
 
 
 def test_where_no_qemu_is_installed_it_says_which_is_meant(tmp_path: Path) -> None:
     nowhere = ENVIRONMENT | {"PATH": str(tmp_path)}
-    printed = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=nowhere)
-    assert ",reconnect-ms=1000" in printed.stdout
-    assert "not installed here, so it is spelt for QEMU 9.2 and later" in printed.stderr
-    assert "--qemu-version 7.2" in printed.stderr
+    shown = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=nowhere)
+    assert ",reconnect-ms=1000" in shown.stdout
+    assert "not installed here, so it is spelt for QEMU 9.2 and later" in shown.stderr
+    assert "--qemu-version 7.2" in shown.stderr
 
 
 @pytest.mark.parametrize(
@@ -119,8 +138,8 @@ def test_where_no_qemu_is_installed_it_says_which_is_meant(tmp_path: Path) -> No
 )
 def test_by_version(version: str, spelt: str) -> None:
     (guest,) = load(socks=["nas=/run/guests/nas"], environment={}).guests
-    printed = shlex.split(arguments(guest, Spelling.of_version(version)).text.replace("\\\n", ""))
-    assert printed == [
+    words = shlex.split(arguments(guest, Spelling.of_version(version)).text.replace("\\\n", ""))
+    assert words == [
         "-device", "virtio-serial-pci,id=virtio-serial0,bus=pci.0,addr=0x3",
         "-chardev", f"socket,id=charchannel0,path=/run/guests/nas,{spelt}",
         "-device", "virtserialport,bus=virtio-serial0.0,nr=1,chardev=charchannel0,id=channel0,name=vchannel",
@@ -146,17 +165,12 @@ def test_by_address(sock: str, socket: str) -> None:
     [("/run/a\nb", "can't be pasted"), ("tcp:127.0.0.1:0", "another port at each start; choose one")],
 )
 def test_an_address_that_nobody_can_paste(sock: str, why: str) -> None:
-    refused = run_vhostcomm("snippet", "qemu", "--sock", f"nas={sock}", "--qemu-version", "7.2")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert why in refused.stderr
+    assert why in refused("qemu", "--sock", f"nas={sock}", "--qemu-version", "7.2")
 
 
 def test_each_guest_of_proxmox_has_a_socket_of_its_own(file: Path) -> None:
-    printed = [
-        run_vhostcomm("snippet", "proxmox", "--vmid", "100", "--config", file, "--guest", each).stdout
-        for each in ("nas", "office")
-    ]
-    for text, place in zip(printed, ("path=/run/guests/nas,", "path=/run/guests/office,server=on"), strict=True):
+    texts = [printed("proxmox", "--vmid", "100", "--config", file, "--guest", each) for each in ("nas", "office")]
+    for text, place in zip(texts, ("path=/run/guests/nas,", "path=/run/guests/office,server=on"), strict=True):
         (line,) = (each for each in text.splitlines() if each.startswith("qm set 100 --args "))
         assert place in line
         assert "addr=0x8" in line

@@ -52,7 +52,7 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
     return Snippet(text, remarks)
 
 
-_NO_NETWORK: Final = 'network_mode: "none" # it listens on a unix socket alone'
+_NO_NETWORK: Final = 'network_mode: "none" # the channel is a unix socket'
 
 _FILE: Final = """\
 # The guest {name}, served from a container; its QEMU runs in another. Checked against the schema of compose files,

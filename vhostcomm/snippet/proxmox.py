@@ -67,10 +67,11 @@ qm set {vmid} --args {shlex.quote(value)}
 #   qm set {vmid} --scsi9 STORAGE:vm-{vmid}-disk-0 --scsi10 STORAGE:vm-{vmid}-disk-1 --scsi11 STORAGE:vm-{vmid}-disk-2
 #   qm set {vmid} --boot order=scsi9
 
-# It is not started against nobody, and stopped by its own power-off. local has to allow snippets (Datacenter, Storage).
+# Its hookscript: it is not started with nobody to answer, and stopped by its own power-off. The storage local has to
+# allow snippets (Datacenter, Storage).
 #   vhostcomm snippet hookscript --guest {guest.name} … >/var/lib/vz/snippets/{script}
 #   chmod 755 /var/lib/vz/snippets/{script}
-qm set {vmid} --hookscript local:snippets/{script}
+#   qm set {vmid} --hookscript local:snippets/{script}
 
 # The daemon has to be there before Proxmox VE starts its guests. For a service of the name vhostcomm.service:
 #   systemctl edit vhostcomm.service        and there

@@ -21,5 +21,8 @@ def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> 
     found = list(vchannel(channel_of(guest), spelling.reconnects, bus=bus))
     return Snippet(
         format_command(found),
-        (spelling.why, "the machine's virtio-serial controller is in it: leave that line out where it has one"),
+        (
+            spelling.why,
+            "where the machine has a virtio-serial controller already: leave ours out, and put its id for virtio-serial0",
+        ),
     )
