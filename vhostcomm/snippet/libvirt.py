@@ -81,10 +81,11 @@ def remarks(guest: GuestConfig, channel: AnyVchannel) -> list[ET.Element[Any]]:
 
 _CONNECT: Final = """\
 QEMU connects to the daemon's socket, as the user that libvirt runs it as: on Debian and Ubuntu libvirt-qemu, who is in
-the group kvm; on others qemu. The daemon lets it in with, in its [serve] section,
+the group kvm; on others qemu. A daemon of root's lets it in with, in its [serve] section,
     socket_mode = "0660"
     socket_group = "kvm"
-That group has to get through {folder} too; a runtime directory that the daemon makes lets it.
+and one that systemd runs as another user with that mode and Group=kvm in its unit. The group has to get through
+{folder} too; a runtime directory that the daemon makes lets it.
 The daemon has to be there when the domain starts: libvirt of root's looks for the socket. It may be started again later."""
 
 _BIND: Final = """\

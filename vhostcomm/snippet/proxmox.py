@@ -73,10 +73,7 @@ qm set {vmid} --args {shlex.quote(value)}
 #   chmod 755 /var/lib/vz/snippets/{script}
 #   qm set {vmid} --hookscript local:snippets/{script}
 
-# The daemon has to be there before Proxmox VE starts its guests. For a service of the name vhostcomm.service:
-#   systemctl edit vhostcomm.service        and there
-#   [Unit]
-#   Before=pve-guests.service
+# The daemon has to be there before Proxmox VE starts its guests: its unit has Before=pve-guests.service.
 
 # /etc/pve/qemu-server/{vmid}.conf has then:
 #   agent: 0
