@@ -86,6 +86,8 @@ def test_the_container_serves_what_was_configured(tmp_path: Path, sock: str, uui
     assert environment["RUNTIME_DIRECTORY"] == "/run/vhostcomm"
     assert service["healthcheck"]["test"] == ["CMD", "vhostcomm", "info", "nas"]
     assert service["volumes"] == ["vhostcomm:/run/vhostcomm"]
+    # The socket is its maker's alone: root gets to another's, another not to root's.
+    assert service["user"] == ("0:0" if sock.startswith("connect:") else "900:900")
 
 
 @pytest.mark.parametrize("sock", ADDRESSES)
@@ -121,3 +123,9 @@ def test_the_schema_refuses_what_is_none(tmp_path: Path) -> None:
 def test_for_an_older_qemu(tmp_path: Path) -> None:
     printed = run_vhostcomm("snippet", "compose", "--sock", "nas=/run/nas", "--qemu-version", "7.2")
     assert "path=/run/vhostcomm/nas,reconnect=1" in printed.stdout
+
+
+def test_the_user_is_the_images() -> None:
+    text = (Path(__file__).parents[2] / "Containerfile").read_text()
+    assert "USER 900:900\n" in text
+    assert "docker build -f Containerfile -t vhostcomm ." in text

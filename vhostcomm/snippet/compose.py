@@ -43,6 +43,7 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
         folder=FOLDER,
         command=_yaml(["serve", "--sock", f"{guest.name}={sock}"]),
         environment=_lines((f"{key}: {_yaml(value)}" for key, value in _environment(config, guest)), "      "),
+        user=_AS_QEMU if isinstance(channel, Vchannel) and channel.server else _AS_ITSELF,
         network=f'expose: ["{channel.port}"]' if isinstance(channel, TcpVchannel) else _NO_NETWORK,
         check=_yaml(["CMD", "vhostcomm", "info", guest.name]),
         why=spelling.why,
@@ -52,14 +53,17 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
     return Snippet(text, remarks)
 
 
+_AS_ITSELF: Final = 'user: "900:900" # of the image; root\'s QEMU gets to its socket'
+_AS_QEMU: Final = 'user: "0:0" # QEMU makes the socket: be whom its container runs it as'
 _NO_NETWORK: Final = 'network_mode: "none" # the channel is a unix socket'
 
 _FILE: Final = """\
 # The guest {name}, served from a container; its QEMU runs in another. Checked against the schema of compose files,
-# not with an engine. The image is built with: docker build -t vhostcomm .
+# not with an engine. The image is built with: docker build -f Containerfile -t vhostcomm .
 services:
   vhostcomm:
     image: vhostcomm
+    {user}
     entrypoint: ["vhostcomm"]
     command: {command}
     environment:
