@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Group, Parameter
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, given
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, ServeFlags, Socks, given
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.errors import ConfigError, QemuError, UsageError
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="snippet",
-    help="Print what to paste elsewhere for a guest, made from the effective configuration. What is to be known beside it "
-    "goes to standard error where the snippet has no comments.",
+    help="Print what to paste elsewhere for a guest, made from the effective configuration.",
 )
 
 _QEMU = Group("The QEMU", sort_key=0)
@@ -47,6 +46,7 @@ class Which:
     name: Annotated[
         str | None,
         Parameter(
+            metavar="NAME",
             name="--guest",
             group=Group("Guests", sort_key=1),
             help="The guest's name in the configuration; may be left out where there is one guest.",
@@ -95,10 +95,17 @@ class WhichQemu:
 
     qemu: Annotated[
         str | None,
-        Parameter(group=_QEMU, help="The QEMU to spell for, asked itself; qemu-system-x86_64 if it is installed."),
+        Parameter(
+            metavar="PROGRAM",
+            group=_QEMU,
+            help="The QEMU to spell for, asked itself; qemu-system-x86_64 if it is installed.",
+        ),
     ] = None
     qemu_version: Annotated[
-        str | None, Parameter(group=_QEMU, help="Spell for a QEMU of this version, which isn't here; such as 7.2.")
+        str | None,
+        Parameter(
+            metavar="VERSION", group=_QEMU, help="Spell for a QEMU of this version, which isn't here; such as 7.2."
+        ),
     ] = None
 
     def spelling(self) -> Spelling:
@@ -147,26 +154,38 @@ def libvirt(
     domain: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="A whole domain, like the genuine host's; with --boot.")
     ] = False,
-    boot: Annotated[str | None, Parameter(group=_MACHINE, help="The boot disk, as for run: at PCI slot 0xa.")] = None,
-    system: Annotated[str | None, Parameter(group=_MACHINE, help="The system disk, at 0xb.")] = None,
-    data: Annotated[
-        list[str] | None, Parameter(negative=(), group=_MACHINE, help="A data disk, from 0xc; may be repeated.")
+    boot: Annotated[
+        Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The boot disk, as for run: at PCI slot 0xa.")
     ] = None,
-    memory: Annotated[str, Parameter(group=_MACHINE, help="Memory, such as 1G.")] = "1G",
+    system: Annotated[Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The system disk, at 0xb.")] = None,
+    data: Annotated[
+        list[Place] | None,
+        Parameter(metavar="DISK", negative=(), group=_MACHINE, help="A data disk, from 0xc; may be repeated."),
+    ] = None,
+    memory: Annotated[str, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 1G.")] = "1G",
     cpus: Annotated[
-        int | None, Parameter(group=_MACHINE, help="Virtual CPUs; as many as the guest is told by default.")
+        int | None,
+        Parameter(metavar="N", group=_MACHINE, help="Virtual CPUs; as many as the guest is told by default."),
     ] = None,
     accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="What executes the guest.")] = "kvm",
-    machine: Annotated[str, Parameter(group=_MACHINE, help="QEMU's machine type.")] = "pc",
+    machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
     net: Annotated[
-        str, Parameter(group=_MACHINE, help="network=LIBVIRTS, user, tap=INTERFACE, bridge=BRIDGE or none.")
+        str,
+        Parameter(metavar="NET", group=_MACHINE, help="network=LIBVIRTS, user, tap=INTERFACE, bridge=BRIDGE or none."),
     ] = "network=default",
-    mac: Annotated[str | None, Parameter(group=_MACHINE, help="The guest's MAC address.")] = None,
+    mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
-        str, Parameter(group=_MACHINE, help="pty, for virsh console, or a file that it is appended to.")
+        str,
+        Parameter(metavar="CONSOLE", group=_MACHINE, help="pty, for virsh console, or a file that it is appended to."),
     ] = "pty",
     emulator: Annotated[
-        str, Parameter(group=_MACHINE, show_default=False, help="QEMU's executable, if not libvirt's own choice.")
+        str,
+        Parameter(
+            metavar="PROGRAM",
+            group=_MACHINE,
+            show_default=False,
+            help="QEMU's executable, if not libvirt's own choice.",
+        ),
     ] = "",
 ) -> None:
     """The XML of libvirt's channel and its controller, to paste into a domain; with --domain a whole domain."""
@@ -217,7 +236,7 @@ def libvirt(
 @app.command
 def proxmox(
     *,
-    vmid: Annotated[int, Parameter(group=_QEMU, help="The VM's number.")],
+    vmid: Annotated[int, Parameter(metavar="N", group=_QEMU, help="The VM's number.")],
     which: Guest = None,
     spelt_for: Qemu = None,
 ) -> None:
@@ -233,13 +252,24 @@ def hookscript(
     *,
     which: Guest = None,
     wait: Annotated[
-        int, Parameter(group=_HOOKSCRIPT, help="Seconds for the guest's own power-off; Proxmox VE gives a shutdown 60.")
+        int,
+        Parameter(
+            metavar="SECONDS",
+            group=_HOOKSCRIPT,
+            help="Seconds for the guest's own power-off; Proxmox VE gives a shutdown 60.",
+        ),
     ] = 50,
     unit: Annotated[
-        str, Parameter(group=_HOOKSCRIPT, help="The daemon's service, started where nobody serves; empty for none.")
+        str,
+        Parameter(
+            metavar="UNIT", group=_HOOKSCRIPT, help="The daemon's service, started where nobody serves; empty for none."
+        ),
     ] = "vhostcomm.service",
     program: Annotated[
-        str | None, Parameter(group=_HOOKSCRIPT, help="vhostcomm's executable, for the script; this one by default.")
+        str | None,
+        Parameter(
+            metavar="PROGRAM", group=_HOOKSCRIPT, help="vhostcomm's executable, for the script; this one by default."
+        ),
     ] = None,
 ) -> None:
     """A hookscript of Proxmox VE: starts no VM that nobody serves, stops it by its own power-off."""
@@ -259,7 +289,8 @@ def compose(
     *,
     which: Guest = None,
     qemu_version: Annotated[
-        str | None, Parameter(group=_QEMU, help="The version of the QEMU in the other container; such as 7.2.")
+        str | None,
+        Parameter(metavar="VERSION", group=_QEMU, help="The version of the QEMU in the other container; such as 7.2."),
     ] = None,
 ) -> None:
     """A compose file: a container that serves the guest, beside the one with its QEMU."""
