@@ -26,6 +26,7 @@ app = App(
 
 _MACHINE = Group("The machine", sort_key=0)
 _HOOKSCRIPT = Group("The hookscript", sort_key=0)
+_UNIT = Group("The unit", sort_key=0)
 
 
 Guest: TypeAlias = Annotated[Which | None, Parameter(name="*")]
@@ -183,6 +184,36 @@ def hookscript(
     except ValueError as error:
         raise UsageError(f"--control: {error}") from None
     _show(script(guest, control, program=program or _program(), unit=unit, wait=wait))
+
+
+@app.command
+def systemd(
+    *,
+    which: Guest = None,
+    unit: Annotated[
+        Literal[
+            "vhostcomm.service", "vhostcomm@.service", "vhostcomm-run@.service", "vhostcomm-guest@.socket",
+            "vhostcomm@.socket",
+        ] | None,
+        Parameter(
+            metavar="UNIT", show_choices=False, group=_UNIT,
+            help="vhostcomm.service for the guests of the file (so it is with one), vhostcomm@.service for the guest of a UUID, "
+            "vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and vhostcomm@.socket.",
+        ),
+    ] = None,
+    program: Annotated[
+        str | None,
+        Parameter(metavar="PROGRAM", group=_UNIT, help="vhostcomm's executable, for the unit; this one by default."),
+    ] = None,
+) -> None:  # fmt: skip
+    """A unit of systemd: all guests of a file, one guest, a launcher, or a socket."""
+    from vhostcomm import units
+    from vhostcomm.snippet.systemd import unit as made
+
+    which = which or Which()
+    _, guest = which.find()
+    name = unit or (units.SERVE if which.config else units.SERVE_ONE)
+    _show(made(guest, name, executable=program or units.running_executable(), config=which.config))
 
 
 @app.command
