@@ -200,9 +200,12 @@ class Daemon:
 
         A configuration with an error is told and not taken; `not_reloaded` says why. Returns whether it was taken.
         """
+        taken = False
         async with self._reloading:
-            with self._manager.reloading():
-                return await self._reload_once()
+            # Whoever asked may go meanwhile; half a reload is none. It is bounded by itself.
+            with self._manager.reloading(), trio.CancelScope(shield=True):
+                taken = await self._reload_once()
+        return taken
 
     async def _reload_once(self) -> bool:
         if self._reload is None:
