@@ -11,12 +11,13 @@ from typing import Final
 from cyclopts import App, CycloptsError
 
 from tests.docs.pages import ROOT
+from vhostcomm import units
 from vhostcomm.cli import app
 from vhostcomm.cli.goflags import parse
 from vhostcomm.cli.qemu_host_flags import FLAGS
 from vhostcomm.errors import UsageError
 
-ELSEWHERE: Final = {"git", "gh", "qm", "reboot"}
+ELSEWHERE: Final = {"git", "gh", "qm", "reboot", "tshark", "wireshark"}
 """Programs of which nothing can be told here."""
 
 OPTIONS_OF_OTHERS: Final = {"--unix-socket", "--x"}
@@ -44,6 +45,9 @@ def check(text: str) -> None:
                 ["make", "-n", *rest], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
             )
             assert done.returncode == 0, f"{text}: {done.stderr}"
+        case "systemctl" | "journalctl":
+            wrong = {word for word in rest if word.startswith("vhostcomm") and not is_unit(word)}
+            assert not wrong, f"{text}: there is no such unit of ours: {', '.join(wrong)}"
         case _ if "/" in words[0]:
             assert (ROOT / words[0]).exists() or program in {"pip", "pytest", "python"}, f"{text}: no {words[0]}"
         case _:
@@ -56,6 +60,18 @@ def check_ours(words: list[str]) -> None:
         app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise AssertionError(f"vhostcomm {shlex.join(words)}: {error}") from None
+
+
+def is_unit(name: str) -> bool:
+    """Whether a unit is one of ours, or what an instance of one is called."""
+    before, at, rest = name.partition("@")
+    if not at:
+        return name in units.NAMES
+    guest, _, kind = rest.rpartition(".")
+    try:
+        return units.instance(f"{before}@.{kind}", guest) == name
+    except ValueError:
+        return False
 
 
 def wrong_in_prose(code: str) -> str:

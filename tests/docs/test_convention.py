@@ -107,6 +107,10 @@ def test_a_daemon_that_ends_badly(tmp_path: Path) -> None:
         ("make no-such-target", False),
         ("tests/guest/build.sh --print-paths", True),
         ("tests/guest/no-such.sh", False),
+        ("systemctl enable --now vhostcomm.service", True),
+        ("systemctl edit vhostcomm-guest@nas.socket", True),
+        ("systemctl start vhostcomm@nas.service", False),
+        ("systemctl start vhostcomm-guests@nas.socket", False),
         ("frobnicate", False),
     ],
 )

@@ -16,7 +16,7 @@ CODE: Final = [code for _, code in inline_code(PAGE)]
 LOST: Final = "log lines were lost"
 """It goes past the log's own methods."""
 
-EXPLAINED: Final = {"ServeError", "CallError", "ControlError", "DaemonGoneError"}
+EXPLAINED: Final = {"ServeError", "PlaceError", "CallError", "ControlError", "DaemonGoneError"}
 
 LEFT_OUT: Final = {
     "UsageError": "a mistake in the command line names the flag and gives an example",
