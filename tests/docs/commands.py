@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -51,7 +52,7 @@ def check(text: str) -> None:
         case _ if "/" in words[0]:
             assert (ROOT / words[0]).exists() or program in {"pip", "pytest", "python"}, f"{text}: no {words[0]}"
         case _:
-            assert program in ELSEWHERE, f"{text}: is there a program {program}?"
+            assert program in ELSEWHERE or shutil.which(program), f"{text}: is there a program {program}?"
 
 
 def check_ours(words: list[str]) -> None:
