@@ -18,7 +18,7 @@ from vhostcomm.cli.goflags import parse
 from vhostcomm.cli.qemu_host_flags import FLAGS
 from vhostcomm.errors import UsageError
 
-ELSEWHERE: Final = {"git", "gh", "qm", "reboot", "tshark", "wireshark"}
+ELSEWHERE: Final = {"docker", "git", "gh", "qm", "reboot", "tshark", "virsh", "wireshark"}
 """Programs of which nothing can be told here."""
 
 OPTIONS_OF_OTHERS: Final = {"--unix-socket", "--x"}

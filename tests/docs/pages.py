@@ -8,6 +8,7 @@ prints, `…` stands for anything. What a reader doesn't need to see stands in a
     <!-- file: NAME -->         the block is a file of that name
     <!-- guest: PATH -->        first a guest connects to that socket, and answers what it is asked
     <!-- wait: TEXT -->         first a program in the background must have said that
+    <!-- libvirt -->            `virsh` is there, with a libvirt of the page's own
     <!-- images -->             first there are the stand-in guest's disks: synoboot.img, system.img, data.img
     <!-- given: NAME -->        for `python`: the names it uses are the test's
 """
@@ -26,7 +27,7 @@ from markdown_it import MarkdownIt
 
 ROOT: Final = Path(__file__).parents[2]
 
-MARKS: Final = ("not run", "status", "file", "guest", "wait", "images", "given")
+MARKS: Final = ("not run", "status", "file", "guest", "wait", "libvirt", "images", "given")
 
 SHOWN_ONLY: Final = {"text", "toml", "json", "ini", "xml", "yaml", "lua", "hexdump"}
 """Kinds of blocks that aren't run."""

@@ -29,8 +29,8 @@ READY: Final = "serving"
 class Shell:
     """Bash, with our programs on PATH.
 
-    What the machine may have in use is replaced: /run/, /etc/vhostcomm and the home by folders of the page's own, the ports 5000
-    and 12345 by free ones.
+    What the machine may have in use is replaced: some folders and the home by the page's own, the ports 5000 and 12345 by free
+    ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,14 +40,17 @@ class Shell:
         self._before: dict[Path, int] = {}
         """How much of each was there when the last of these was started."""
         (folder / "run/guests").mkdir(parents=True)
-        (folder / "etc").mkdir()
+        for name in "bin", "etc/systemd/system", "var/lib/vz/snippets":
+            (folder / name).mkdir(parents=True)
         for name in "captures", "protocol", "vdsm_run.py":
             (folder / name).symlink_to(ROOT / name)
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
             ports = one.getsockname()[1], other.getsockname()[1]
         self._ours = {
             "/run/": f"{folder}/run/",
-            "/etc/vhostcomm": f"{folder}/etc/vhostcomm",
+            **{
+                place: f"{folder}{place}" for place in ("/etc/vhostcomm", "/etc/systemd/system", "/var/lib/vz/snippets")
+            },
             "5000:5000": f"{ports[0]}:5000",
             "5000-:5000": f"{ports[0]}-:5000",
             "127.0.0.1:12345": f"127.0.0.1:{ports[1]}",
@@ -56,7 +59,7 @@ class Shell:
     def __enter__(self) -> Self:
         theirs, ours = os.pipe()
         environment = ENVIRONMENT | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "RUNTIME_DIRECTORY": f"{self.folder}/run/vhostcomm",
             "HOME": str(self.folder),
             "XDG_CONFIG_HOME": f"{self.folder}/.config",

@@ -17,6 +17,7 @@ from tests.docs.commands import check, wrong_in_prose
 from tests.docs.given import GIVEN
 from tests.docs.pages import ROOT, Block, PageError, blocks, inline_code, pages
 from tests.docs.shell import Shell
+from tests.docs.virsh import virsh
 from tests.e2e.launched import Images
 from tests.serving import until
 from vchannel import GuestCommand
@@ -93,6 +94,8 @@ def test_verbs_and_flags_in_prose_are_there(page: str) -> None:
 def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.FixtureRequest) -> None:
     if "images" in block.marks:
         _copy(request.getfixturevalue("images"), shell.folder)
+    if "libvirt" in block.marks:
+        guests.enter_context(virsh(shell.folder, shell.folder / "bin"))
     if "wait" in block.marks:
         shell.wait(block.marks["wait"])
     if "guest" in block.marks:
