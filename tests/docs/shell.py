@@ -51,6 +51,7 @@ class Shell:
             **{
                 place: f"{folder}{place}" for place in ("/etc/vhostcomm", "/etc/systemd/system", "/var/lib/vz/snippets")
             },
+            "/opt/vhostcomm/bin/": f"{Path(sys.executable).parent}/",
             "5000:5000": f"{ports[0]}:5000",
             "5000-:5000": f"{ports[0]}-:5000",
             "127.0.0.1:12345": f"127.0.0.1:{ports[1]}",
