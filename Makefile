@@ -6,8 +6,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# As many at once as there are cores; each in folders of its own.
+PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help tools venv demo e2e qemu10 test check unit format docs bench wheel clean
+.PHONY: help tools venv demo e2e qemu10 test check unit coverage format docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +17,8 @@ help:
 	@echo "make demo    a real kernel in QEMU asks its questions, without and with vhostcomm"
 	@echo "make venv    .venv, with vhostcomm and what it needs: .venv/bin/vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
-	@echo "make unit    the tests, with coverage"
+	@echo "make unit    the tests"
+	@echo "make coverage  the tests, and what they cover"
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
 	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
 	@echo "make bench   the measurements (no assertions)"
@@ -46,11 +49,11 @@ demo: tools $(INSTALLED)
 
 # All that runs QEMU, with the QEMU in VHOSTCOMM_QEMU, else the installed one.
 e2e: tools $(INSTALLED)
-	$(BIN)/pytest tests/e2e tests/qemu
+	$(PYTEST) tests/e2e tests/qemu
 
 qemu10: tools $(INSTALLED)
 	@found=$$(tests/qemu10.sh); status=$$?; [ $$status = 2 ] && exit 0; [ $$status = 0 ] || exit 1; \
-	eval "$$found"; echo "with $$VHOSTCOMM_QEMU:"; $(BIN)/pytest -q tests/e2e tests/qemu
+	eval "$$found"; echo "with $$VHOSTCOMM_QEMU:"; $(PYTEST) tests/e2e tests/qemu
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -59,7 +62,10 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 unit: $(INSTALLED)
-	$(BIN)/pytest --cov --cov-report=term
+	$(PYTEST)
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov --cov-report=term
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -10,7 +10,7 @@ import socket
 import stat
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -46,16 +46,16 @@ def test_a_replay_tells_each_difference(tmp_path: Path) -> None:
     assert ignoring.returncode == 0, ignoring.stdout
 
 
-def test_a_bare_uuid_is_a_socket_in_the_runtime_directory(tmp_path: Path) -> None:
+def test_a_bare_uuid_is_a_socket_in_the_runtime_directory(short_path: Path) -> None:
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path / "run")}
     with Serving("--sock", uuid, env=environment):
-        sock = tmp_path / "run" / uuid
+        sock = short_path / "run" / uuid
         assert stat.S_IMODE(sock.lstat().st_mode) == 0o600
         assert stat.S_IMODE(sock.parent.stat().st_mode) == 0o700
         with fake_guest(sock) as guest:
             assert guest.ask(HostCommand.GUEST_UUID) == uuid.encode() + b"\0"
-    assert not any((tmp_path / "run").iterdir())
+    assert not any((short_path / "run").iterdir())
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 2048, 4095, 5000])
@@ -235,9 +235,9 @@ def test_a_thousand_guests(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 3 * count)), hard))
     try:
         guests = []
-        with Serving("--config", config, shell="ulimit -Sn 256", expect_exit=None) as daemon:
+        with Serving("--config", config, shell="ulimit -Sn 256", expect_exit=None) as daemon, ExitStack() as held:
             for place in range(count):
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                sock = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 sock.connect(str(tmp_path / f"g{place}"))
                 guests.append(FakeGuest(sock))
             asked = [guest.tell(SERIAL) for guest in guests]
@@ -245,8 +245,6 @@ def test_a_thousand_guests(tmp_path: Path) -> None:
             assert answers == [each.encode() + b"\0" for each in serials]
             assert daemon.stop() == 0
             assert all(guest.at_end() for guest in guests)
-        for guest in guests:
-            guest.sock.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert [each.name for each in tmp_path.iterdir()] == ["many.toml"]

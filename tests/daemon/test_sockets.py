@@ -200,8 +200,8 @@ def test_a_folder_to_watch_that_is_not_there(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_runtime_directory_that_everybody_can_write_to(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_a_runtime_directory_that_everybody_can_write_to(short_path: Path) -> None:
+    folder = short_path / "run"
     folder.mkdir()
     folder.chmod(0o777)
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}

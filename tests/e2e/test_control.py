@@ -146,7 +146,7 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
         subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu,
         answering(other, {2: b"10.0.2.15\0"}),
         client(tmp_path / "control") as http,
-        ThreadPoolExecutor(50) as pool,
+        ThreadPoolExecutor(24) as pool,
     ):
         try:
             daemon.patience = BOOT_PATIENCE
@@ -157,7 +157,7 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
                 assert post(http, "/guests/stuck/call", command=2, timeout=0.02)[0] == 504
             stuck = [pool.submit(post, http, "/guests/stuck/call", command=2, timeout=60) for _ in range(16)]
             others = list(pool.map(lambda _: post(http, "/guests/other/call", command=2, timeout=30)[0], range(50)))
-            assert others == [200] * 50
+            assert others == [200] * 50  # eight at a time
             assert not any(each.done() for each in stuck)
         finally:
             qemu.kill()
