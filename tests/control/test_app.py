@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import stat
 import time
@@ -17,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.control.controlled import INFORMATION, Answering, Answers, answering, client, controlled, post
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
-from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT_ROOM
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -131,104 +128,6 @@ def test_control_characters_are_escaped(tmp_path: Path) -> None:
         assert "control characters" in found["answer"]["problem"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "why"),
-    [
-        ("/guests/nobody/call", {"command": 2}, 404, "no guest 'nobody'"),
-        ("/guests/nobody/shutdown", {}, 404, "no guest"),
-        ("/guests/nas/call", {}, 422, "command is None"),
-        ("/guests/nas/call", {"command": "get_pi"}, 422, "command is 'get_pi'"),
-        ("/guests/nas/call", {"command": -1}, 422, "command"),
-        ("/guests/nas/call", {"command": True}, 422, "command"),
-        ("/guests/nas/call", {"command": 1 << 40}, 422, "command"),
-        ("/guests/nas/call", {"command": 2, "timeout": 0}, 422, "timeout is 0"),
-        ("/guests/nas/call", {"command": 2, "timeout": "1"}, 422, "timeout"),
-        ("/guests/nas/call", {"command": 2, "timeout": 1e9}, 422, "timeout"),
-        ("/guests/nas/call", {"command": 2, "data": "x" * 4032}, 422, "4031"),
-        ("/guests/nas/call", {"command": 2, "data": "a\0b"}, 422, "NUL"),
-        ("/guests/nas/call", {"command": 2, "data": "\ud800"}, 422, "Unicode"),
-        ("/guests/nas/call", {"command": 2, "data": 5}, 422, "data is 5"),
-        ("/guests/nas/call", {"command": 2, "more": 5}, 422, "unknown: more"),
-        ("/guests/nas/call", {"command": 2, "i_know_this_is_dangerous": 1}, 422, "i_know"),
-        ("/guests/nas/call", {"command": "reset"}, 403, "reset"),
-        ("/guests/nas/call", {"command": 13, "i_know_this_is_dangerous": True}, 403, "delete_vdisk"),
-        ("/guests/nas/freeze", {"timeout": -1}, 422, "timeout"),
-        ("/guests/nas/call", {"command": "1" * 5000}, 422, "command"),
-        ("/guests/nas/call/", {"command": 2}, 404, "/guests/nas/call/"),
-        ("/guests/nas/shutdown", {"wait": None}, 422, "wait"),
-        ("/guests/nas/call", b"{", 400, "not JSON"),
-        ("/guests/nas/call", b"\xff", 400, "not JSON"),
-        ("/guests/nas/call", b"[" * 60000, 400, "not JSON"),
-        ("/guests/nas/call", b'{"timeout": NaN}', 400, "NaN"),
-        ("/guests/nas/call", b"[]", 422, "no JSON object"),
-        ("/guests/nas/call", b" " * 70000, 413, "65536"),
-        ("/nowhere", {}, 404, "/nowhere"),
-        ("/guests", {}, 405, "POST /guests"),
-        ("/reload", {}, 409, "no --config"),
-    ],
-)
-def test_bad_input(served: httpx.Client, path: str, body: object, status: int, why: str) -> None:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = served.post(path, content=content)
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert set(error) == {"what", "why", "remedy"}
-    assert all(error.values())
-    assert why in error["why"]
-    assert served.get("/guests").status_code == 200
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> object:
-    folder = tmp_path_factory.mktemp("served")
-    with controlled(folder) as (_, http), answering(folder / "nas", {}):
-        yield http
-
-
-def test_dangerous_ones_need_both(tmp_path: Path) -> None:
-    with (
-        controlled(tmp_path, "--allow-dangerous", "yes") as (_, http),
-        answering(tmp_path / "nas", {19: b"secret\0"}),
-    ):
-        status, refused = post(http, "/guests/nas/call", command="get_default_pw")
-        assert (status, refused["error"]["what"]) == (403, "dangerous")
-        assert "i_know_this_is_dangerous" in refused["error"]["remedy"]
-        assert "--allow-dangerous" not in refused["error"]["remedy"]
-        status, found = post(http, "/guests/nas/call", command="get_default_pw", i_know_this_is_dangerous=True)
-        assert (status, found["answer"]["text"]) == (200, "secret")
-
-
-def test_a_shutdown_that_is_waited_for(tmp_path: Path) -> None:
-    with (
-        controlled(tmp_path) as (daemon, http),
-        answering(tmp_path / "nas", {POWEROFF: lambda: None}),
-    ):
-        status, done = post(http, "/guests/nas/shutdown", wait=20)
-        assert (status, done["gone"], done["how"]) == (200, True, "QEMU closed the connection")
-        asked = daemon.event("stop asked for", guest="nas", how="power-off")
-        assert f"pid {os.getpid()}" in asked["by"]
-        assert daemon.event("guest gone")["stop_by"] == asked["by"]
-        stop = http.get("/guests/nas").json()["stop"]
-        assert (stop["by"], stop["how"]) == (asked["by"], "power-off")
-
-
-def test_a_guest_that_answers_and_stays(tmp_path: Path) -> None:
-    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {POWEROFF: b""}):
-        status, done = post(http, "/guests/nas/shutdown")
-        assert (status, done["answered"], done["gone"]) == (200, True, False)
-        status, done = post(http, "/guests/nas/shutdown", wait=0.2)
-        assert status == 504
-        assert "answered that it powers off, and after 0.2 s its QEMU is still connected" in done["error"]["why"]
-
-
-def test_a_guest_that_does_not_answer_its_shutdown(tmp_path: Path) -> None:
-    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {}):
-        assert post(http, "/guests/nas/shutdown", timeout=0.1)[0] == 504
-        status, done = post(http, "/guests/nas/shutdown", wait=0.2)
-        assert status == 504
-        assert "it did not answer" in done["error"]["why"]
-
-
 def test_events(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), http.stream("GET", "/events") as stream:
         lines = stream.iter_lines()
@@ -244,22 +143,6 @@ def test_events(tmp_path: Path) -> None:
         assert [each["event"] for each in found] == ["connected", "ready", "stopping", "gone"]
         assert found[-1]["why"] == "QEMU closed the connection"
         assert found[-1]["stop"]["how"] == "power-off"
-
-
-def test_a_stop_that_is_not_sent_is_not_told_as_asked_for(tmp_path: Path) -> None:
-    room = OUTSTANDING_LIMIT + URGENT_ROOM
-    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
-        guest.serial()
-        with ThreadPoolExecutor(room) as pool:
-            hanging = [
-                pool.submit(post, http, "/guests/nas/call", command=command, timeout=3)
-                for command in [77] * OUTSTANDING_LIMIT + [THAW] * URGENT_ROOM
-            ]
-            for _ in range(room):
-                guest.next_request()
-            assert post(http, "/guests/nas/shutdown")[0] == 429
-            assert http.get("/guests/nas").json()["stop"] is None
-            assert {each.result()[0] for each in hanging} <= {504, 429}
 
 
 def test_metrics(tmp_path: Path) -> None:
@@ -405,17 +288,3 @@ def _resident(pid: int) -> int:
         if line.startswith("VmRSS"):
             return int(line.split()[1])
     raise AssertionError(pid)
-
-
-def test_a_stop_answers_who_waits(tmp_path: Path) -> None:
-    with (
-        controlled(tmp_path) as (daemon, http),
-        answering(tmp_path / "nas", {POWEROFF: b""}) as guest,
-        ThreadPoolExecutor(1) as threads,
-    ):
-        waiting = threads.submit(post, http, "/guests/nas/shutdown", wait=60)
-        until(lambda: guest.asked, "the call")
-        daemon.send_signal(signal.SIGTERM)
-        status, told = waiting.result()
-        assert (status, told["error"]["what"]) == (502, "connection lost")
-        assert "the daemon stops" in told["error"]["why"]

@@ -1,0 +1,75 @@
+"""Shutdowns: waited for, not heeded, not sent; and the end of the daemon itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.control.controlled import answering, controlled, post
+from tests.serving import fake_guest, until
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT_ROOM
+
+IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
+
+
+def test_a_shutdown_that_is_waited_for(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (daemon, http),
+        answering(tmp_path / "nas", {POWEROFF: lambda: None}),
+    ):
+        status, done = post(http, "/guests/nas/shutdown", wait=20)
+        assert (status, done["gone"], done["how"]) == (200, True, "QEMU closed the connection")
+        asked = daemon.event("stop asked for", guest="nas", how="power-off")
+        assert f"pid {os.getpid()}" in asked["by"]
+        assert daemon.event("guest gone")["stop_by"] == asked["by"]
+        stop = http.get("/guests/nas").json()["stop"]
+        assert (stop["by"], stop["how"]) == (asked["by"], "power-off")
+
+
+def test_a_guest_that_answers_and_stays(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {POWEROFF: b""}):
+        status, done = post(http, "/guests/nas/shutdown")
+        assert (status, done["answered"], done["gone"]) == (200, True, False)
+        status, done = post(http, "/guests/nas/shutdown", wait=0.2)
+        assert status == 504
+        assert "answered that it powers off, and after 0.2 s its QEMU is still connected" in done["error"]["why"]
+
+
+def test_a_guest_that_does_not_answer_its_shutdown(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {}):
+        assert post(http, "/guests/nas/shutdown", timeout=0.1)[0] == 504
+        status, done = post(http, "/guests/nas/shutdown", wait=0.2)
+        assert status == 504
+        assert "it did not answer" in done["error"]["why"]
+
+
+def test_a_stop_that_is_not_sent_is_not_told_as_asked_for(tmp_path: Path) -> None:
+    room = OUTSTANDING_LIMIT + URGENT_ROOM
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        with ThreadPoolExecutor(room) as pool:
+            hanging = [
+                pool.submit(post, http, "/guests/nas/call", command=command, timeout=3)
+                for command in [77] * OUTSTANDING_LIMIT + [THAW] * URGENT_ROOM
+            ]
+            for _ in range(room):
+                guest.next_request()
+            assert post(http, "/guests/nas/shutdown")[0] == 429
+            assert http.get("/guests/nas").json()["stop"] is None
+            assert {each.result()[0] for each in hanging} <= {504, 429}
+
+
+def test_a_stop_answers_who_waits(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path) as (daemon, http),
+        answering(tmp_path / "nas", {POWEROFF: b""}) as guest,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        waiting = threads.submit(post, http, "/guests/nas/shutdown", wait=60)
+        until(lambda: guest.asked, "the call")
+        daemon.send_signal(signal.SIGTERM)
+        status, told = waiting.result()
+        assert (status, told["error"]["what"]) == (502, "connection lost")
+        assert "the daemon stops" in told["error"]["why"]
