@@ -28,11 +28,11 @@ ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not n
 
 
 def run_vhostcomm(
-    *words: str | Path, env: dict[str, str] = ENVIRONMENT, cwd: Path | None = None
+    *words: str | Path, env: dict[str, str] = ENVIRONMENT, cwd: Path | None = None, patience: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """A verb, run to its end."""
     command = [*VHOSTCOMM, *map(str, words)]
-    return subprocess.run(command, env=env, cwd=cwd, timeout=PATIENCE, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
 
 
 class LogReader:

@@ -182,7 +182,7 @@ class Daemon:
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
-            return (await served.port.call(command, timeout=timeout, by=by)).data
+            return (await self._surface.freezer.call(served.port.guest, command, b"", timeout=timeout, by=by)).data
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:

@@ -115,7 +115,7 @@ class Launcher:
                 async with trio.open_nursery() as serving:
                     # Bound before QEMU is spawned: it must not find nobody there.
                     await serving.start(self._daemon.run)
-                    self._guest.listeners.append(self._on_guest)
+                    self._daemon.listeners.append(self._on_guest)
                     await nursery.start(self._hooks.run)
                     ending = self._ending = await self._run_again_and_again()
                     self.ended.set()
@@ -234,6 +234,7 @@ class Launcher:
         except CallError as error:
             if error.outcome is not Outcome.LOST:
                 raise
+            return
         self.heeded.set()
         self._log.info("the guest powers itself off")
 
@@ -255,7 +256,8 @@ class Launcher:
             case Rebooted(by_guest, count):
                 self._log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
                 self._guest.restarted()
-                self._ready = trio.Event()
+                if self._ready.is_set():
+                    self._ready = trio.Event()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():
                 self._log.error("the guest's kernel panicked")

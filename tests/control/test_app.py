@@ -71,6 +71,18 @@ def test_health_is_of_now(tmp_path: Path) -> None:
         assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
 
 
+def test_an_impatient_prober_finds_out(tmp_path: Path) -> None:
+    """The question to the guest goes on without it, so the next look knows; and they who look at once know the same."""
+    with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest, client(tmp_path / "control") as http:
+        guest.serial()
+        with pytest.raises(httpx.ReadTimeout):
+            http.get("/healthz", timeout=0.5)
+        with ThreadPoolExecutor(3) as pool:
+            assert {each.status_code for each in pool.map(http.get, ["/healthz"] * 3)} == {503}
+        assert http.get("/healthz", timeout=0.5).status_code == 503
+        assert guest.next_request().command == INFO
+
+
 def test_every_outcome_of_a_call(tmp_path: Path) -> None:
     with (
         controlled(tmp_path) as (_, http),

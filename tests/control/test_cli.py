@@ -9,6 +9,7 @@ import select
 import signal
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
@@ -235,3 +236,33 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
             assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["two", "own"]
         # A socket that nobody listens on doesn't count.
         assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["two"]
+
+
+def test_a_daemon_among_several_that_hangs(tmp_path: Path) -> None:
+    """No guest is taken for the only one, and none is said not to be there, where not everybody answers."""
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    environment.pop("VHOSTCOMM_CONTROL", None)
+
+    def there(*words: str) -> subprocess.CompletedProcess[str]:
+        return run_vhostcomm(*words, env=environment, patience=3 * PATIENCE)
+
+    with (
+        Serving("--sock", f"nas={tmp_path / 'nas'}", env=environment) as hung,
+        Serving("--sock", f"two={tmp_path / 'two'}", env=environment),
+        answering(tmp_path / "two", {POWEROFF: b"", IP: b"10.0.2.15\0"}) as guest,
+    ):
+        hung.send_signal(signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                unnamed, other, listed, named = pool.map(
+                    lambda words: there(*words),
+                    (["shutdown"], ["shutdown", "nas"], ["guests", "--json"], ["call", "two", "get_ip"]),
+                )
+        finally:
+            hung.send_signal(signal.SIGCONT)
+        assert (unnamed.returncode, "name the guest" in unnamed.stderr) == (1, True), unnamed
+        assert (other.returncode, "whether it serves 'nas' is not known" in other.stderr) == (1, True), other
+        assert (listed.returncode, [each["name"] for each in json.loads(listed.stdout)]) == (1, ["two"]), listed
+        assert "does not answer" in listed.stderr
+        assert (named.returncode, named.stdout) == (0, "10.0.2.15\n"), named
+        assert guest.asked == [IP]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -116,3 +118,72 @@ def test_a_daemon_that_was_killed_leaves_thawing_to_the_next(tmp_path: Path) -> 
             assert asked.command == THAW
             guest.sock.sendall(asked.reply(b"").raw)
             assert thawing.result()[0] == 200
+
+
+def test_a_thaw_and_a_freeze_that_are_answered_together(tmp_path: Path) -> None:
+    """A thaw undoes the freezes that were sent before it, and no later one, in whatever order they are taken note of."""
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(2) as pool:
+        guest.serial()
+        for _ in range(8):
+            thawing = pool.submit(post, http, "/guests/nas/thaw")
+            thaw = guest.next_request()
+            freezing = pool.submit(post, http, "/guests/nas/freeze", timeout=0.5)
+            freeze = guest.next_request()
+            guest.sock.sendall(thaw.reply(b"").raw + freeze.reply(b"").raw)
+            assert (thawing.result()[0], freezing.result()[0]) == (200, 200)
+            assert freezing.result()[1]["frozen_until"]
+            last = guest.next_request()
+            assert last.command == THAW
+            guest.sock.sendall(last.reply(b"").raw)
+            daemon.event("thawed", why="its time is over")
+
+
+def test_a_freeze_that_is_made_longer(tmp_path: Path) -> None:
+    """Its first time may be over while the second freeze is under way: the guest stays frozen."""
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
+        guest.serial()
+        first = pool.submit(post, http, "/guests/nas/freeze", timeout=0.3)
+        guest.sock.sendall(guest.next_request().reply(b"").raw)
+        assert first.result()[0] == 200
+        second = pool.submit(post, http, "/guests/nas/freeze", timeout=600)
+        asked = guest.next_request()
+        time.sleep(0.5)  # until the first one's time is over, and nothing must come of it
+        guest.sock.sendall(asked.reply(b"").raw)
+        assert second.result()[0] == 200
+        assert http.get("/guests/nas").json()["frozen_until"] == second.result()[1]["frozen_until"]
+        thawing = pool.submit(post, http, "/guests/nas/thaw")
+        asked = guest.next_request()
+        assert asked.command == THAW
+        assert not thawing.done()
+        guest.sock.sendall(asked.reply(b"").raw)
+        assert thawing.result()[0] == 200
+
+
+def test_nothing_is_frozen_while_the_daemon_stops(tmp_path: Path) -> None:
+    with (
+        controlled(tmp_path, "--sock", tmp_path / "two") as (daemon, http),
+        fake_guest(tmp_path / "nas") as guest,
+        answering(tmp_path / "two", {FREEZE: b"", THAW: b""}) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        guest.serial()
+        freezing = pool.submit(post, http, "/guests/nas/freeze")
+        guest.sock.sendall(guest.next_request().reply(b"").raw)
+        assert freezing.result()[0] == 200
+        daemon.send_signal(signal.SIGTERM)
+        assert guest.next_request().command == THAW  # which is left unanswered, so that the stop takes its time
+        status, refused = post(http, "/guests/two/freeze")
+        assert (status, refused["error"]["what"]) == (503, "stopping")
+        assert other.asked == []
+
+
+def test_a_freeze_by_its_number_is_a_freeze_too(tmp_path: Path) -> None:
+    answers = {FREEZE: b"", THAW: b"", POWEROFF: b""}
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", dict(answers)) as guest:
+        assert post(http, "/guests/nas/call", command=FREEZE)[0] == 200
+        assert http.get("/guests/nas").json()["frozen_until"]
+        assert post(http, "/guests/nas/call", command="fs_unfreeze")[0] == 200
+        assert http.get("/guests/nas").json()["frozen_until"] is None
+        assert post(http, "/guests/nas/call", command=FREEZE)[0] == 200
+        assert post(http, "/guests/nas/call", command=POWEROFF)[0] == 200
+        assert guest.asked == [FREEZE, THAW, FREEZE, THAW, POWEROFF]

@@ -121,5 +121,48 @@ def test_a_client_that_sends_no_more_is_answered(tmp_path: Path) -> None:
                 assert b"10.0.2.15" in answer.read()
 
 
+def test_clients_that_want_http_2(tmp_path: Path) -> None:
+    """They are answered in HTTP/1; and one that goes at once doesn't keep the daemon from ending."""
+    upgrade = (
+        b"GET /guests HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\n"
+        b"upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n"
+    )
+    known = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)
+    with controlled(tmp_path) as (daemon, http):
+        assert http.get("/guests").status_code == 200
+        before = descriptors(daemon)
+        for asked, answer in ((upgrade, b"HTTP/1.1 200 "), (known, b"HTTP/1.1 ")):
+            for wait in (True, False, False):
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.connect(str(tmp_path / "control"))
+                    sock.sendall(asked)
+                    assert not wait or sock.recv(100).startswith(answer)
+        until(lambda: descriptors(daemon) <= before, "the end of the connections")
+        assert daemon.stop() == 0
+
+
+def test_a_reload_goes_on_without_who_asked(tmp_path: Path) -> None:
+    config = tmp_path / "vhostcomm.toml"
+    one, two, three = (f'[guests.{name}]\nsock = "{tmp_path / name}"\n' for name in ("one", "two", "three"))
+    config.write_text(one + two)
+    with (
+        Serving("--config", config, "--control", tmp_path / "control") as daemon,
+        client(tmp_path / "control") as http,
+        fake_guest(tmp_path / "two") as guest,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        guest.serial()
+        freezing = pool.submit(post, http, "/guests/two/freeze", timeout=600)
+        guest.sock.sendall(guest.next_request().reply(b"").raw)
+        assert freezing.result()[0] == 200
+        config.write_text(one + three)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(tmp_path / "control"))
+            sock.sendall(b"POST /reload HTTP/1.1\r\nhost: x\r\n\r\n")
+            guest.next_request()  # a thaw, which it doesn't answer, so that the reload takes its time
+        daemon.event("reloaded")
+        assert [each["name"] for each in http.get("/guests").json()["guests"]] == ["one", "three"]
+
+
 def descriptors(daemon: Serving) -> int:
     return len([*Path(f"/proc/{daemon.process.pid}/fd").iterdir()])

@@ -73,3 +73,14 @@ def test_a_stop_answers_who_waits(tmp_path: Path) -> None:
         status, told = waiting.result()
         assert (status, told["error"]["what"]) == (502, "connection lost")
         assert "the daemon stops" in told["error"]["why"]
+
+
+def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
+    """Its QEMU runs on: that it was asked tells nothing."""
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
+        guest.serial()
+        stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
+        assert guest.next_request().command == POWEROFF
+        daemon.stop()
+        status, told = stopping.result()
+        assert (status, told["error"]["what"]) == (502, "connection lost"), told

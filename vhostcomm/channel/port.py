@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +57,7 @@ class Port:
         "_accepting",
         "_cleanup",
         "_log",
+        "_nursery",
         "_opened",
         "_recording",
         "_refused",
@@ -86,7 +87,8 @@ class Port:
         self._short = False
         self._refused = 0
         self._opened = trio.current_time()
-        self._sounding = trio.Lock()
+        self._sounding: trio.Event | None = None
+        self._nursery: trio.Nursery | None = None
         self._soundings = 0
         self.nudge = trio.Event()
 
@@ -112,6 +114,7 @@ class Port:
         """Serve until `stop`; call `open` before. Socket and recording are closed at the end."""
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 with self._accepting:
                     if self._sock is None:
                         await self._keep_connecting(nursery)
@@ -167,8 +170,9 @@ class Port:
         silent = "has not asked anything yet"
         harmless = command is GuestCommand.FS_UNFREEZE  # also to a guest that carries it out at its next boot
         if self._session and self.guest.state is not State.READY and self.guest.may_be_up and not harmless:
-            with trio.move_on_after(min(timeout, SOUND_PATIENCE)):
-                await self._sound(self._session)
+            sounded = self._sound(self._session)
+            with trio.move_on_after(timeout):
+                await sounded.wait()
             silent = "has not asked anything, and does not answer"
         if self._session is None:
             raise CallError(command, Outcome.NOT_CONNECTED, f"{self.guest.name}: QEMU is not connected")
@@ -184,19 +188,32 @@ class Port:
             self.guest.found_up()
         return response
 
-    async def _sound(self, session: Session) -> None:
-        """Find out whether a guest that has asked nothing is up."""
-        async with self._sounding:
-            if self.guest.state is State.READY or self._soundings >= SOUNDINGS or session is not self._session:
-                return
+    def _sound(self, session: Session) -> trio.Event:
+        """Begin to find out whether a guest that has asked nothing is up, whoever waits for that; the event is the end."""
+        if self._sounding is not None and not self._sounding.is_set():
+            return self._sounding
+        sounding = trio.Event()
+        if self._soundings < SOUNDINGS and self._nursery:
+            self._sounding = sounding
             self._soundings += 1
-            with suppress(CallError):
-                response = await session.call(GuestCommand.GET_INFORMATION, b"", SOUND_PATIENCE)
-                if session is self._session:
-                    self.guest.called(
-                        GuestCommand.GET_INFORMATION, "answered" if response.data else "empty", response.data
-                    )
-                    self.guest.found_up()
+            self._nursery.start_soon(self._ask_harmlessly, session, sounding)
+        else:
+            sounding.set()
+        return sounding
+
+    async def _ask_harmlessly(self, session: Session, ended: trio.Event) -> None:
+        try:
+            response = await session.call(GuestCommand.GET_INFORMATION, b"", SOUND_PATIENCE)
+        except CallError as error:
+            if error.outcome is Outcome.BUSY:
+                self._soundings -= 1
+        else:
+            if session is self._session:
+                outcome = "answered" if response.data else "empty"
+                self.guest.called(GuestCommand.GET_INFORMATION, outcome, response.data)
+                self.guest.found_up()
+        finally:
+            ended.set()
 
     # -- QEMU connects
 
@@ -284,6 +301,7 @@ class Port:
 
     def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._refused = self._soundings = 0
+        self._sounding = None
         self._session = Session(self.guest, sock, self._service, self._recording)
         self._session_ended = trio.Event()
         self.guest.connected(self._may_be_up(sock), **peer(sock))

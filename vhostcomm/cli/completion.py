@@ -66,7 +66,7 @@ def guest_names(context: Any) -> Sequence[str]:
     with suppress(ValueError, VhostcommError, KeyError, TypeError):
         daemon = Daemon(given("--control", "VHOSTCOMM_CONTROL"), given("--control-token", "VHOSTCOMM_CONTROL_TOKEN"))
         with daemon.asked("completion", PATIENCE) as daemons:
-            return [str(each["name"]) for each in daemons.guests()]
+            return [str(each["name"]) for each in daemons.guests()[0]]
     return []
 
 

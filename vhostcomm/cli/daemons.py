@@ -7,10 +7,11 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from attrs import frozen
+from attrs import define, field, frozen
 from cyclopts import Group, Parameter
 
 from vhostcomm import values
@@ -97,37 +98,41 @@ class Daemon:
         return [where]
 
 
-@frozen
+@define
 class Daemons:
     """The daemons to ask, at least one."""
 
     clients: list[Client]
+    _told: set[str] = field(factory=set)
 
-    def guests(self) -> list[dict[str, Any]]:
-        """Every guest of each, in a line.
+    def guests(self) -> tuple[list[dict[str, Any]], bool]:
+        """Every guest of each, in a line; and whether that is all of them: a daemon that doesn't answer is told.
 
         Raises:
-            ControlError: the only daemon doesn't answer. One of several is told and left out.
+            ControlError: the only daemon doesn't answer.
         """
-        return [guest for _, found in self._listings() for guest in found]
+        listings, failed = self._listings()
+        for error in failed:
+            self._tell(error)
+        return [guest for _, found in listings for guest in found], not failed
 
     def with_guest(self, name: str | None) -> tuple[Client, str]:
         """The daemon of a guest, and the guest's name; None for the only guest there is.
 
         Raises:
-            ControlError: a daemon doesn't answer.
+            ControlError: a daemon that may be the guest's doesn't answer.
             UsageError: there is no such guest, or more than one.
         """
         if name is not None and len(self.clients) == 1:
             return self.clients[0], name
-        return self._choose(name, self._listings(), [])
+        return self._choose(name, [], *self._listings())
 
     def with_first_word(self, words: list[str]) -> tuple[Client, str, list[str]]:
         """The daemon and the guest that the first word names, and the other words; without such a guest the only one."""
-        listings = self._listings()
+        listings, failed = self._listings()
         named = words and any(words[0] == each["name"] for _, found in listings for each in found)
         rest = words[1:] if named else words
-        client, name = self._choose(words[0] if named else None, listings, rest)
+        client, name = self._choose(words[0] if named else None, rest, listings, failed)
         return client, name, rest
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -148,25 +153,47 @@ class Daemons:
             left -= 1
             if not left:
                 raise event
-            print_error(f"vhostcomm: {event}")
+            self._tell(event)
 
-    def _listings(self) -> list[tuple[Client, list[dict[str, Any]]]]:
-        found = []
-        for client in self.clients:
-            try:
-                found.append((client, client.get("/guests")["guests"]))
-            except VhostcommError as error:
-                if len(self.clients) == 1:
-                    raise
-                print_error(f"vhostcomm: {error}")
-        return found
+    def _tell(self, error: VhostcommError) -> None:
+        """Say once what is wrong with one of several daemons."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            print_error(f"vhostcomm: {error}")
+
+    def _listings(self) -> tuple[list[tuple[Client, list[dict[str, Any]]]], list[VhostcommError]]:
+        """What each daemon serves, and of those that can't be asked why; all are asked at once."""
+        if len(self.clients) == 1:
+            return [(self.clients[0], self.clients[0].get("/guests")["guests"])], []
+        listings, failed = [], []
+        with ThreadPoolExecutor(len(self.clients)) as pool:
+            for client, asked in [(each, pool.submit(each.get, "/guests")) for each in self.clients]:
+                try:
+                    listings.append((client, asked.result()["guests"]))
+                except VhostcommError as error:
+                    failed.append(error)
+        return listings, failed
 
     def _choose(
-        self, name: str | None, listings: list[tuple[Client, list[dict[str, Any]]]], rest: list[str]
+        self,
+        name: str | None,
+        rest: list[str],
+        listings: list[tuple[Client, list[dict[str, Any]]]],
+        failed: list[VhostcommError],
     ) -> tuple[Client, str]:
+        from vhostcomm.control.client import ControlError
+
         there = [(client, str(each["name"])) for client, found in listings for each in found]
         fitting = [each for each in there if name in (None, each[1])]
         names = ", ".join(each for _, each in there)
+        if failed and (name is None or not fitting):
+            # It may be a guest of those, and the one that is found another.
+            which = (
+                f"whether it serves {name!r} is not known"
+                if name
+                else "name the guest, since it isn't known to be the only one"
+            )
+            raise ControlError(f"{'; '.join(map(str, failed))}; {which}")
         if len(fitting) == 1 and len(rest) < 3:
             return fitting[0]
         if not there:
@@ -190,11 +217,13 @@ def _follow(client: Client, happened: queue.SimpleQueue[dict[str, Any] | Vhostco
 
 
 def _lives(place: Listen) -> bool:
-    """Whether somebody listens there whom we may ask."""
+    """Whether somebody listens there; also one who has no time, or whom we may not ask: that is told, not passed over."""
     with socket.socket(socket.AF_UNIX) as trial:
         trial.settimeout(LOOK)
         try:
             trial.connect(str(place.path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except OSError:
+            return True
     return True

@@ -46,18 +46,20 @@ def guests(
     json: Json = False,
     watch: Annotated[bool, Parameter(negative=(), help="Go on, and show what changes.")] = False,
     daemon: Where = None,
-) -> None:
-    """List the guests of a running daemon, and how far they are."""
+) -> int:
+    """List the guests of the running daemons, and how far they are."""
     with (daemon or Daemon()).asked("guests") as daemons:
         if not watch:
-            _show_guests(daemons.guests(), json=json)
-            return
+            found, complete = daemons.guests()
+            _show_guests(found, json=json)
+            return 0 if complete else 1
         for _ in daemons.events():
-            found = daemons.guests()
+            found, _ = daemons.guests()
             if json:
                 print_line(json_module.dumps(found), flush=True)
             else:
                 _show_guests(found, clear=True)
+    return 0
 
 
 def _show_guests(found: list[dict[str, Any]], *, json: bool = False, clear: bool = False) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import trio
 from starlette.applications import Starlette
@@ -18,26 +17,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.guest import Guest
 from vhostcomm.config import effective
 from vhostcomm.control import asking, shutdown, view
 from vhostcomm.control.events import Events
+from vhostcomm.control.freeze import FREEZE
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
 from vhostcomm.control.problems import Problem, of_call
 from vhostcomm.control.surface import Surface
 from vhostcomm.errors import ServeError
-
-FRESH: Final = 10.0
-FRESH_UNKNOWN: Final = 1.0
-"""Seconds for which a guest's information is new enough to tell its health; without an address in it for less."""
-
-HEALTH_TIMEOUT: Final = 2.0
-"""Seconds for a guest to tell its information, where its health is asked."""
-
-FREEZE: Final = 30.0
-"""Seconds after which a freeze ends by itself, unless the request says otherwise."""
 
 
 def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
@@ -149,7 +139,6 @@ class _Handlers:
         self._surface = surface
         self._freezer = surface.freezer
         self._events = Events(host)
-        self._freshened: dict[str, float] = {}
 
     def _guest(self, request: Request) -> Guest:
         name = request.path_params["name"]
@@ -173,23 +162,8 @@ class _Handlers:
         return _json(effective(config) | {"watch": [str(path) for path in config.watch]})
 
     async def healthz(self, _: Request) -> Response:
-        await self._freshen()
-        healthy, why = view.health(self._host.guests)
+        healthy, why = await self._surface.health.look()
         return _json(why, 200 if healthy else 503)
-
-    async def _freshen(self) -> None:
-        """Ask guests that are ready for their information, if what is known is old; else health would be of the past."""
-        async with trio.open_nursery() as nursery:
-            for guest in self._host.guests.values():
-                age = trio.current_time() - self._freshened.get(guest.name, -FRESH)
-                known = guest.information is not None and guest.information.address is not None
-                if guest.state is State.READY and age >= (FRESH if known else FRESH_UNKNOWN):
-                    self._freshened[guest.name] = trio.current_time()
-                    nursery.start_soon(self._ask_information, guest.name)
-
-    async def _ask_information(self, name: str) -> None:
-        with suppress(CallError, ServeError):
-            await self._host.call(name, GuestCommand.GET_INFORMATION, timeout=HEALTH_TIMEOUT)
 
     async def metrics(self, _: Request) -> Response:
         return Response(metrics(self._host), headers={"content-type": CONTENT_TYPE})
@@ -215,7 +189,7 @@ class _Handlers:
         asking.check_dangerous(command, insisted, self._host.config.service.allow_dangerous)
         began = trio.current_time()
         by = asking.initiator(request)
-        response = await self._host.call(guest.name, command, data, timeout=timeout, by=by)
+        response = await self._freezer.call(guest, command, data, timeout=timeout, by=by)
         return _json(view.called(guest, command, response, trio.current_time() - began))
 
     async def reboot(self, request: Request) -> Response:

@@ -132,6 +132,7 @@ _WHY_NOT: Final = {
     413: "The body is too long.",
     422: "A member of the body is wrong.",
     429: "Too many ask, or follow, at once.",
+    503: "The daemon stops.",
     502: "The connection was lost before the answer, or the guest started again.",
     504: "No answer, or not gone, within the time.",
 }
@@ -195,6 +196,7 @@ def document() -> Schema:
             post=_operation(
                 "Hold a guest's file systems still, until thawed or for so many seconds",
                 _content(_ref("Frozen")),
+                503,
                 *_ASKING,
                 body=_TIMEOUT,
             )

@@ -17,6 +17,10 @@ PATIENCE: Final = 1.0
 """Seconds to read them."""
 
 
+SEND_TIMEOUT: Final = 15.0
+"""Seconds for one piece of an answer: more than its connection has."""
+
+
 class Reading:
     """An application whose requests are read for it, by one reader each.
 
@@ -74,5 +78,7 @@ class _Request:
             if not self._ended.is_set():
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
         # The end of an answer is a disconnect, too: it must not find hypercorn halfway through it.
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(SEND_TIMEOUT, shield=True) as sending:
             await self._send(message)
+        if sending.cancelled_caught:
+            self._wanted.cancel()

@@ -89,11 +89,19 @@ class ClientStream:
 
 
 class _Server(TCPServer):
-    """Hypercorn's, without the seconds that a connection lives on, for its next request, when its client is gone."""
+    """Hypercorn's, for HTTP/1 alone, and without the seconds that a connection lives on when its client is gone.
+
+    Its HTTP/2 waits for a client's window without an end.
+    """
 
     async def _read_data(self) -> None:
+        self.protocol.protocol._check_protocol = _stay  # type: ignore[method-assign,union-attr]  # noqa: SLF001
         await super()._read_data()
         await self.idle_task.stop()
+
+
+async def _stay(_: object) -> None:
+    """Take no offer of another protocol."""
 
 
 async def serve_app(

@@ -14,8 +14,11 @@ from vhostcomm.control.events import awaiting
 from vhostcomm.control.host import Host, Runner
 from vhostcomm.control.problems import Problem
 
-DAEMON_STOPS: Final = "the daemon stops"
+OURSELVES: Final = ("the daemon stops", "an error of vhostcomm's own")
 """How a guest's `gone_why` begins when it is us who go."""
+
+GONE_PATIENCE: Final = 1.0
+"""Seconds from the loss of a connection to the telling of why."""
 
 
 async def through_guest(host: Host, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
@@ -40,13 +43,19 @@ async def through_guest(host: Host, guest: Guest, wait: float | None, timeout: f
             answered = True
         except CallError as error:
             # A guest that is gone before it answers has done as it was told.
-            if error.outcome is not Outcome.LOST and (error.outcome is not Outcome.TIMED_OUT or wait is None):
+            if error.outcome is Outcome.LOST:
+                with trio.move_on_after(GONE_PATIENCE):
+                    await ended.done.wait()
+            elif error.outcome is not Outcome.TIMED_OUT or wait is None:
                 raise
         if wait is not None:
             with trio.move_on_at(began + wait):
                 await ended.done.wait()
             _check_ended(guest, ended.what, wait, answered=answered)
     gone = ended.what == "gone"
+    if gone and guest.gone_why.startswith(OURSELVES):
+        why = f"{guest.name}: {_told(answered=answered)}, and {guest.gone_why}"
+        raise Problem(502, "connection lost", why, "look at its QEMU")
     return _stopped(guest, began, answered=answered, how=guest.gone_why if gone else None)
 
 
@@ -112,8 +121,6 @@ def _check_ended(guest: Guest, what: str, wait: float, *, answered: bool) -> Non
         )
     if what == "rebooted":
         raise Problem(502, "rebooted", f"{guest.name}: {told}, and it started again", "ask again")
-    if guest.gone_why.startswith(DAEMON_STOPS):
-        raise Problem(502, "connection lost", f"{guest.name}: {told}, and the daemon stops", "look at its QEMU")
 
 
 async def _either(*events: trio.Event) -> None:

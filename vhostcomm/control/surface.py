@@ -14,6 +14,7 @@ from vhostcomm.address import CONTROL_FOLDER, Listen, ListenTcp, control_address
 from vhostcomm.channel.sockets import group_id, listening, make_folder
 from vhostcomm.config import Service
 from vhostcomm.control.freeze import Freezer
+from vhostcomm.control.health import Health
 from vhostcomm.control.host import Host
 from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
@@ -53,6 +54,13 @@ class Surface:
         """Requests that wait for their answer; streams not counted."""
         self.idle = trio.Event()
         self._used = False
+        self._health: Health | None = None
+
+    @property
+    def health(self) -> Health:
+        """How the guests are; while it runs."""
+        assert self._health is not None
+        return self._health
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -98,6 +106,7 @@ class Surface:
         """Serve, until cancelled. Nothing of HTTP is imported before the first client is there: most daemons see none."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.freezer.run)
+            self._health = Health(self._host, nursery)
             if self._listener is None:
                 return
             self.log.info("control surface", sock=str(self.address))
