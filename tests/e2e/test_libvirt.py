@@ -19,11 +19,11 @@ SERIAL = "1234ABC567890"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, images: Images) -> Path:
+def folder(short_path: Path, images: Images) -> Path:
     """Of a libvirt's own files."""
     if "--qemu-data" in images.qemu:
         pytest.skip("libvirt can't tell this QEMU where its firmware is")
-    made = tmp_path / "libvirt"
+    made = short_path / "libvirt"
     made.mkdir()
     needed(made)
     return made
