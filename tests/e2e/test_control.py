@@ -161,3 +161,16 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
             assert not any(each.done() for each in stuck)
         finally:
             qemu.kill()
+
+
+def test_a_crash_is_no_answer_to_a_shutdown(tmp_path: Path, images: Images) -> None:
+    with launched(tmp_path, images, "--grace", "600", expect_exit=5, mode="never") as run:
+        run.event("guest ready")
+        with client(tmp_path / "control") as http, ThreadPoolExecutor(1) as pool:
+            stopping = pool.submit(post, http, "/guests/vdsm/shutdown", timeout=25)
+            run.event("stop asked for", how="power-off")
+            os.kill(run.qemu_pid, signal.SIGKILL)
+            status, done = stopping.result()
+        assert (status, done["answered"], done["gone"], done["exit_status"]) == (200, False, True, 5), done
+        assert "SIGKILL" in done["how"]
+        assert run.ends() == 5
