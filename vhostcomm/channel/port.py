@@ -281,7 +281,11 @@ class Port:
                 why = str(error.strerror)
                 if why != told:
                     told = why
-                    self._log.info("waiting for QEMU's socket", sock=str(address.path), why=why)
+                    if error.errno in {errno.EACCES, errno.EPERM}:
+                        remedy = "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
+                        self._log.warning("QEMU's socket refuses us", sock=str(address.path), why=why, remedy=remedy)
+                    else:
+                        self._log.info("waiting for QEMU's socket", sock=str(address.path), why=why)
                 self.nudge = trio.Event()
                 with trio.move_on_after(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load, hides nothing
                     await self.nudge.wait()
