@@ -282,7 +282,9 @@ class Port:
                 if why != told:
                     told = why
                     if error.errno in {errno.EACCES, errno.EPERM}:
-                        remedy = "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
+                        remedy = (
+                            "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
+                        )
                         self._log.warning("QEMU's socket refuses us", sock=str(address.path), why=why, remedy=remedy)
                     else:
                         self._log.info("waiting for QEMU's socket", sock=str(address.path), why=why)
