@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostcomm
 from vhostcomm import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
@@ -86,6 +86,23 @@ def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
     assert status in prevented(units.SERVE)
     assert "the control surface: " in said
     assert not (tmp_path / "nas").exists()
+
+
+@pytest.mark.parametrize("name", [units.SERVE, units.SERVE_ONE, units.RUN])
+def test_what_systemd_itself_can_not_do(name: str) -> None:
+    """EXIT_EXEC and EXIT_NAMESPACE of systemd.exec(5). A user or group (216, 217) may be known later, from elsewhere."""
+    assert {203, 226} <= prevented(name)
+    assert not {216, 217} & prevented(name)
+
+
+def test_a_launcher_without_its_file(tmp_path: Path) -> None:
+    """The unit's EnvironmentFile= may be missing: $RUN is nothing then, and the launcher says so."""
+    assert "EnvironmentFile=-/etc/vhostcomm/run-%i.env\n" in units.text(units.RUN)
+    (line,) = re.findall(r"^ExecStart=/usr/bin/vhostcomm (.*) \$RUN$", units.text(units.RUN), re.MULTILINE)
+    ended = run_vhostcomm(*line.replace("%i", "nas").split(), env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)})
+    assert ended.returncode in prevented(units.RUN)
+    assert "--boot" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_socket_that_another_daemon_has_is_tried_again(tmp_path: Path) -> None:

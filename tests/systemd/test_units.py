@@ -76,6 +76,7 @@ def drop_ins() -> list[tuple[str, str]]:
 def test_the_drop_ins_of_the_documentation(tmp_path: Path) -> None:
     """They verify, with every unit they are for, and serving stays within its limit."""
     assert len(drop_ins()) >= 3
+    assert "ReadWritePaths=/" not in DOCS.read_text(), "a missing folder would be systemd's 226, without a remedy"
     for number, (unit, text) in enumerate(drop_ins()):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -100,6 +101,19 @@ def test_texts() -> None:
     with pytest.raises(ValueError, match="there is no unit"):
         units.text("../../etc/passwd")
     assert Path(units.running_executable()).is_absolute()
+
+
+def setting(name: str, key: str) -> int:
+    (value,) = re.findall(rf"^{key}=([0-9]+)$", units.text(name), re.MULTILINE)
+    return int(value)
+
+
+@pytest.mark.parametrize("name", SERVES)
+def test_a_start_limit_that_waiting_between_tries_never_gets_to(name: str) -> None:
+    """QEMU's waiting connection starts a service without RestartSec=; that ends, and the slow tries don't."""
+    interval, burst = setting(name, "StartLimitIntervalSec"), setting(name, "StartLimitBurst")
+    assert interval > 0, "no limit at all"
+    assert interval // setting(name, "RestartSec") + 1 < burst
 
 
 def test_instances() -> None:
