@@ -49,7 +49,13 @@ class Shell:
         self._ours = {
             "/run/": f"{folder}/run/",
             **{
-                place: f"{folder}{place}" for place in ("/etc/vhostcomm", "/etc/systemd/system", "/var/lib/vz/snippets")
+                place: f"{folder}{place}"
+                for place in (
+                    "/etc/vhostcomm",
+                    "/etc/systemd/system",
+                    "/var/lib/vz/snippets",
+                    "/var/lib/vhostcomm-run-nas",
+                )
             },
             "/opt/vhostcomm/bin/": f"{Path(sys.executable).parent}/",
             "5000:5000": f"{ports[0]}:5000",
