@@ -152,11 +152,23 @@ class Config:
     service_sources: Sources = field(factory=dict, eq=False, repr=False)
     guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
     """What the file says of guests by name, and "" for what goes for all: for guests that only appear later."""
+    strangers: tuple[str, ...] = field(default=(), eq=False)
+    """Guests that systemd handed a socket over for, and that the file doesn't know."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is served as it stands, and hardly meant: guests that are told the same serial number or UUID."""
-        return tuple(
+        """What is served as it stands, and hardly meant.
+
+        Guests that are told the same serial number or UUID, and those that the file doesn't know.
+        """
+        known = _several([name for name in self.guest_layers if name])
+        strange = tuple(
+            f"systemd has handed over a socket for {name!r}, and the file has no such guest"
+            f"{f', but {known}' if known else ''}: it is told what goes for all; correct the socket unit's instance (or "
+            f"FileDescriptorName=), or add [guests.{name}] to the file"
+            for name in self.strangers
+        )
+        return strange + tuple(
             f"the guests {_several(names)} are told the same {words} ({value}): "
             f'give each its own, as [guests.{names[-1]}] {key} = "…"'
             for key, words in (("serial", "serial number"), ("uuid", "UUID"))
@@ -181,7 +193,7 @@ def _several(names: list[str]) -> str:
     """Names in a sentence, the first few of many."""
     if len(names) > _NAMES_SHOWN:
         return f"{', '.join(names[:_NAMES_SHOWN])} and {len(names) - _NAMES_SHOWN} more"
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 SECTIONS: Final[dict[str, type]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}

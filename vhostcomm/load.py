@@ -90,8 +90,10 @@ def load(
         example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else "d990d22a-e971-ef5f-a7b3-e6374e496b34"
         sock = _parse(parse_sock, text, "--sock", example, environment)
         _add(found, sock, f"--sock {text}")
+    configured = set(found)
     for sock in activated:
         _activate(found, sock)
+    strangers = tuple(name for name in found if name not in configured) if file else ()
 
     own = {name for layer in over for section, name in layer if section == "guest"}
     if own & {"uuid", "serial"} and (len(found) > 1 or folders):
@@ -118,7 +120,7 @@ def load(
             f"{service_sources['qemu_host_api']}: qemu-host's API is of one guest, and there are "
             f"{'watched folders' if folders else len(guests)}: serve that guest alone, by a process of its own"
         )
-    return Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers)
+    return Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers, strangers)
 
 
 def _read(file: Path) -> dict[str, Any]:

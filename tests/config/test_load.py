@@ -17,6 +17,7 @@ from vhostcomm.identity import derived_uuid
 from vhostcomm.load import load
 
 SERIAL = "1234ABC567890"
+RUNTIME = {"RUNTIME_DIRECTORY": "/run/vhostcomm"}
 
 
 def config(tmp_path: Path, text: str) -> Path:
@@ -295,6 +296,21 @@ def test_groups(given: object, kept: str) -> None:
 def test_socks_that_are_none(sock: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         load(socks=[sock], environment={})
+
+
+def test_an_activated_socket_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
+    """Served all the same: QEMU is there already. A guest by flags alone is nobody's mistake."""
+    handed = [Sock("nsa", Activated(3, "/run/nsa"))]
+    loaded = load(config(tmp_path, "[guests.nas]\n[guests.two]\n"), activated=handed, environment=RUNTIME)
+    assert {each.name for each in loaded.guests} == {"nas", "two", "nsa"}
+    (warning,) = (each for each in loaded.warnings if "handed over" in each)
+    assert "for 'nsa', and the file has no such guest, but nas and two: " in warning
+    assert "or add [guests.nsa] to the file" in warning
+    assert not any("handed over" in each for each in load(activated=handed, environment={}).warnings)
+    alone = load(config(tmp_path, ""), activated=handed, environment={}).warnings
+    assert ["no such guest: it is told" in each for each in alone] == [True]
+    right = load(config(tmp_path, "[guests.nsa]\n"), activated=handed, environment=RUNTIME)
+    assert not right.warnings
 
 
 def test_two_activated_sockets_of_one_name() -> None:

@@ -60,6 +60,16 @@ def test_a_guest_of_the_file_by_its_name(tmp_path: Path) -> None:
             assert guest.serial() == "B" * 13
 
 
+def test_a_name_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[guests.nas]\nsock = "{tmp_path}/own"\nserial = "{"A" * 13}"\n')
+    held = tmp_path / "held"
+    with activating(held, fdname(units.SOCKET, "nsa"), "--config", config) as daemon:
+        with fake_guest(held) as guest:
+            assert guest.serial() == "0" * 13
+        assert "'nsa', and the file has no such guest, but nas" in daemon.event("look at the configuration")["why"]
+
+
 def test_a_guest_by_its_uuid(tmp_path: Path) -> None:
     held = tmp_path / "held"
     name = fdname(units.SOCKET_ONE, UUID)
