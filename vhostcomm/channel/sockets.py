@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import grp
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from vhostcomm.address import Activated, Connect, Listen, ListenTcp
+from vhostcomm.channel.places import error_of, give, owner, remedy
 from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
@@ -68,12 +68,12 @@ def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
             ours = os.lstat(path)
             cleanup.callback(_unlink, path, ours)
             if group != -1:
-                os.chown(path, -1, group, follow_symlinks=False)
+                give(path, group)
             if mode != 0o600:
                 path.chmod(mode)
             made.listen(BACKLOG)
         except OSError as error:
-            raise _error(error)(f"{path}: the socket can't be made: {error.strerror}{_remedy(path, error)}") from None
+            raise error_of(error)(f"{path}: the socket can't be made: {error.strerror}{remedy(path, error)}") from None
         yield made
 
 
@@ -82,24 +82,6 @@ def _made(where: str, make: Callable[[], socket.socket]) -> socket.socket:
         return make()
     except OSError as error:
         raise ServeError(f"{where}: a socket can't be made: {error.strerror}") from None
-
-
-def _error(error: OSError) -> type[ServeError]:
-    """Whether it is the place that is wrong, which stays so, or the moment."""
-    wrong = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
-    return PlaceError if error.errno in wrong else ServeError
-
-
-def _remedy(path: Path, error: OSError) -> str:
-    match error.errno:
-        case errno.ENOENT:
-            return f"; make its folder: install -d -m 0700 {path.parent}"
-        case errno.EACCES | errno.EPERM:
-            return f"; {path.parent} must be writable for uid {os.geteuid()}"
-        case errno.EROFS:
-            return f"; under systemd, {path.parent} must be in RuntimeDirectory= or ReadWritePaths= of the unit"
-        case _:
-            return ""
 
 
 def _unlink(path: Path, ours: os.stat_result) -> None:
@@ -118,9 +100,10 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise _error(error)(
-                f"{lock}: the socket's lock can't be made: {error.strerror}{_remedy(lock, error)}"
-            ) from None
+            # In a folder that everybody writes to, the lock may be another user's: a daemon's, or left by one.
+            whose = owner(lock)
+            what = _foreign(whose) if whose else remedy(lock, error)
+            raise error_of(error)(f"{lock}: the socket's lock can't be made: {error.strerror}{what}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -134,6 +117,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
     try:
         found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and not found.st_size and (whose := owner(lock)):
+            raise PlaceError(f"{lock}: the socket's lock can't be used{_foreign(whose)}")
         if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_uid != os.geteuid():
             raise ServeError(f"{lock}: stands where the socket's lock should be, and is no lock; move it away")
         try:
@@ -143,6 +128,10 @@ def _locked(path: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
     finally:
         os.close(fd)
+
+
+def _foreign(whose: str) -> str:
+    return f"; it belongs to {whose}: choose another path, or have it removed once no daemon of theirs runs"
 
 
 def _is(path: Path, fd: int) -> bool:
@@ -159,7 +148,7 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _error(error)(f"{path}: {error.strerror}{_remedy(path, error)}") from None
+        raise error_of(error)(f"{path}: {error.strerror}{remedy(path, error)}") from None
     if not stat.S_ISSOCK(found.st_mode):
         kind = (
             "a symbolic link"
@@ -283,22 +272,33 @@ def peer_age(sock: socket.socket) -> float | None:
 
 
 def make_folder(folder: Path, group: int = -1) -> None:
-    """Make the runtime directory if it is missing; its parent must be there.
+    """Make the runtime directory if it is missing, its parent must be there; have it let the group through.
 
     Raises:
-        ServeError: it can't be made.
+        ServeError: it can't be made, or isn't ours to use.
     """
     try:
-        # 0710 lets the socket's group through to the sockets, which have modes of their own.
-        folder.mkdir(mode=0o700 if group == -1 else 0o710)
-        if group != -1:
-            os.chown(folder, -1, group)
-    except FileExistsError:
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH:
-            raise PlaceError(
-                f"{folder}: it should be a folder that others can't write to, or they could put sockets of their own "
-                f"there: chmod o-w {folder}"
-            ) from None
+        try:
+            # 0710 lets the socket's group through to the sockets, which have modes of their own.
+            folder.mkdir(mode=0o700 if group == -1 else 0o710)
+        except FileExistsError:
+            _take_folder(folder, group)
+        else:
+            if group != -1:
+                give(folder, group)
     except OSError as error:
-        raise _error(error)(f"{folder}: can't be made: {error.strerror}{_remedy(folder, error)}") from None
+        raise error_of(error)(f"{folder}: can't be made: {error.strerror}{remedy(folder, error)}") from None
+
+
+def _take_folder(folder: Path, group: int) -> None:
+    """Use a runtime directory that is there: a daemon's that had no group yet doesn't let the group through."""
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH:
+        raise PlaceError(
+            f"{folder}: it should be a folder that others can't write to, or they could put sockets of their own "
+            f"there: chmod o-w {folder}"
+        )
+    through = found.st_mode & stat.S_IXOTH or (found.st_gid == group and found.st_mode & stat.S_IXGRP)
+    if group != -1 and found.st_uid == os.geteuid() and not through:
+        give(folder, group)
+        folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXG | stat.S_IXGRP)

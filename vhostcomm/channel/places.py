@@ -1,0 +1,67 @@
+"""What is wrong where a file can't be made, and what to do; whose files are."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from vhostcomm.errors import PlaceError, ServeError
+
+_WRONG_PLACE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def error_of(error: OSError) -> type[ServeError]:
+    """Whether it is the place that is wrong, which stays so, or the moment."""
+    return PlaceError if error.errno in _WRONG_PLACE else ServeError
+
+
+def remedy(path: Path, error: OSError) -> str:
+    """What to do about a file that can't be made; "" where nobody knows."""
+    match error.errno:
+        case errno.ENOENT:
+            return f"; make its folder: install -d -m 0700 {path.parent}"
+        case errno.EACCES | errno.EPERM:
+            return f"; {path.parent} must be writable for uid {os.geteuid()}"
+        case errno.EROFS:
+            return f"; under systemd, {path.parent} must be in RuntimeDirectory= or ReadWritePaths= of the unit"
+        case _:
+            return ""
+
+
+def owner(path: Path) -> str:
+    """The user that a file is of, if it is there and somebody else's; else ""."""
+    with suppress(OSError):
+        if (uid := os.lstat(path).st_uid) != os.geteuid():
+            with suppress(KeyError):
+                return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+            return f"uid {uid}"
+    return ""
+
+
+def give(path: Path, group: int) -> None:
+    """Give a file of ours to a group, if it isn't that group's already.
+
+    Raises:
+        PlaceError: this user may not.
+    """
+    # The sandbox of our units refuses chown() altogether.
+    if os.lstat(path).st_gid == group:
+        return
+    try:
+        os.chown(path, -1, group, follow_symlinks=False)
+    except OSError as error:
+        # EINVAL is of a user namespace that doesn't know the group.
+        if error.errno not in {errno.EPERM, errno.EINVAL}:
+            raise
+        name = str(group)
+        with suppress(KeyError):
+            name = grp.getgrgid(group).gr_name
+        way_out = f"; under systemd, Group={name} in the unit; else run as root, or as a user in that group"
+        raise PlaceError(
+            f"{path}: uid {os.geteuid()} may not give files to the group {name}: {error.strerror}{way_out}"
+        ) from None
