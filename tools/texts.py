@@ -7,7 +7,7 @@ from typing import Final
 _MISTAKE: Final = ("2", "A mistake in the command line or the configuration, found before anything was touched.")
 _PLACE: Final = (
     "78",
-    "A folder or a group for a socket that isn't there, or isn't ours to use: another try changes nothing.",
+    "A folder or group that isn't there, or isn't ours to use: another try changes nothing.",
 )
 
 EXIT_STATUS: Final = (

@@ -38,7 +38,7 @@ class ServeError(VhostcommError):
 
 
 class PlaceError(ServeError):
-    """A socket's folder or group that isn't there, or isn't ours to use: trying again is in vain.
+    """A folder of a socket or a recording, a watched one, or a group that isn't there, or isn't ours to use: trying again is in vain.
 
     Its status is that of a wrong configuration in sysexits.h, as `systemctl status` shows it.
     """

@@ -113,8 +113,9 @@ def test_a_recording_of_nothing_is_a_capture(tmp_path: Path) -> None:
 
 def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", tmp_path / "no" / "out.jsonl")
-    assert ended.returncode == 1
-    assert "the recording can't be made: No such file or directory" in ended.stderr
+    assert ended.returncode == 78
+    assert "the recording can't be made: No such file or directory; make its folder: install -d " in ended.stderr
+    assert f" {tmp_path}/no\n" in ended.stderr
     assert not any(tmp_path.iterdir())
 
 

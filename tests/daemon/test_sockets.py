@@ -276,7 +276,8 @@ def test_a_tcp_port_in_use(tmp_path: Path) -> None:
 
 
 def test_a_folder_to_watch_that_is_not_there(tmp_path: Path) -> None:
-    assert "can't be watched" in refused("--watch", tmp_path / "no", "--sock", tmp_path / "nas")
+    message = refused("--watch", tmp_path / "no", "--sock", tmp_path / "nas", status=78)
+    assert f"can't be watched: No such file or directory; make it: install -d -m 0700 {tmp_path}/no" in message
     assert not any(tmp_path.iterdir())
 
 

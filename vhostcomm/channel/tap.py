@@ -25,6 +25,7 @@ from vhostcomm import __version__
 from vhostcomm.capture import CaptureHeader, Direction, Origin, Record, Recorder, format_header, format_record
 from vhostcomm.capture.show import tell
 from vhostcomm.channel.trace import Trace
+from vhostcomm.channel.places import error_of, remedy
 from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
 from vhostcomm.sink import Sink, write_all
@@ -61,7 +62,9 @@ class Recording:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise ServeError(f"{free}: the recording can't be made: {error.strerror}") from None
+                raise error_of(error)(
+                    f"{free}: the recording can't be made: {error.strerror}{remedy(free, error)}"
+                ) from None
             log.info("recording", file=str(free))
             return cls(fd, free, limit, guest, log)
         raise ServeError(f"{path}: {NUMBERS} recordings are there already; move them away")

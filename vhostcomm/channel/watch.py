@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -11,10 +12,22 @@ from typing import Self
 import trio
 from inotify_simple import INotify, flags
 
-from vhostcomm.errors import ServeError
+from vhostcomm.channel.places import error_of
 
 _CHANGES = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 _GONE = flags.DELETE_SELF | flags.MOVE_SELF
+
+
+def _remedy(folder: Path, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return f"; make it: install -d -m 0700 {folder}"
+        case errno.EACCES:
+            return f"; uid {os.geteuid()} must be able to read it"
+        case errno.ENOSPC:
+            return "; allow more watches: sysctl fs.inotify.max_user_watches"
+        case _:
+            return ""
 
 
 class WatchedFolder:
@@ -32,7 +45,9 @@ class WatchedFolder:
         try:
             self._open()
         except OSError as error:
-            raise ServeError(f"{self.path}: can't be watched: {error.strerror}") from None
+            raise error_of(error)(
+                f"{self.path}: can't be watched: {error.strerror}{_remedy(self.path, error)}"
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -158,7 +158,7 @@ def run(
 
     Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
     4 the guest panicked; 5 QEMU crashed; 6 it was ended through QMP by somebody else; 7 by a signal of somebody else's;
-    8 it had to be killed; 78 the folder or the group for a socket isn't there, or isn't ours to use.
+    8 it had to be killed; 78 a folder or group isn't there, or isn't ours to use.
     """
     from vhostcomm.cli import assemble
 

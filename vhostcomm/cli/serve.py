@@ -40,7 +40,7 @@ def serve(
     activation are served too.
 
     Exit status: 0 ended by a signal; 1 a socket, a file or a folder that can't be had now; 2 a mistake in the command line
-    or the configuration; 78 a folder or a group for a socket that isn't there, or isn't ours to use.
+    or the configuration; 78 a folder or group that isn't there, or isn't ours to use.
     """
     activated = _activated()
     flags = given(host, guest, service)
