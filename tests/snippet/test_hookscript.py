@@ -32,7 +32,7 @@ def program(tmp_path: Path) -> Path:
 def hookscript(folder: Path, program: Path, *words: str, sock: str = "") -> Path:
     printed = run_vhostcomm(
         "snippet", "hookscript", "--sock", f"nas={sock or folder / 'nas'}", "--control", folder / "control",
-        "--program", program, *(words or ("--unit", "")),
+        "--program", program, *(words or ("--unit", "none")),
     )  # fmt: skip
     assert printed.returncode == 0, printed.stderr
     made = folder / "hookscript"
@@ -127,12 +127,12 @@ def test_where_qemu_listens_no_socket_is_looked_for(tmp_path: Path, program: Pat
 
 def test_it_starts_the_service(tmp_path: Path, program: Path) -> None:
     """There is no systemd to ask here: a program of that name starts a real daemon, as the service would."""
-    script = hookscript(tmp_path, program, "--unit", "vhostcomm@nas.service")
+    script = hookscript(tmp_path, program, "--unit", "vhostcomm.service")
     tools = tmp_path / "tools"
     tools.mkdir()
     pid = tmp_path / "pid"
     (tools / "systemctl").write_text(
-        f'#!/bin/sh\n[ "$*" = "start vhostcomm@nas.service" ] || exit 9\n'
+        f'#!/bin/sh\n[ "$*" = "start vhostcomm.service" ] || exit 9\n'
         f"'{program}' serve --sock nas={tmp_path}/nas --control {tmp_path}/control >{tmp_path}/log 2>&1 &\n"
         f"echo $! >{pid}\n"
     )
@@ -171,7 +171,7 @@ def test_other_words(tmp_path: Path, program: Path, words: list[str], status: in
     assert said in ended.stderr
 
 
-@pytest.mark.parametrize("words", [(), ("--unit", "a.service", "--wait", "600")])
+@pytest.mark.parametrize("words", [(), ("--unit", "vhostcomm.service", "--wait", "600")])
 def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tuple[str, ...]) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed: apt-get install shellcheck")

@@ -124,6 +124,31 @@ def test_instances() -> None:
             units.instance(name, guest)
 
 
+@pytest.mark.parametrize("name", units.NAMES)
+def test_where_they_have_what_is_a_guests(name: str) -> None:
+    """As their own texts say it to systemd."""
+    place = units.place(name, "nas", UUID)
+    base = re.sub("@[^.]*", "@", place.service)
+    who = GUESTS.get(base, "")
+    (folder,) = re.findall(r"^RuntimeDirectory=(.*)$", units.text(base), re.MULTILINE)
+    assert str(place.runtime) == "/run/" + folder.replace("%i", who)
+    assert place.service == (base.replace("@", f"@{who}") if "@" in base else base)
+    assert place.control == place.runtime / "control.sock"
+    if name.endswith(".socket"):
+        (listens,) = re.findall(r"^ListenStream=(.*)$", units.text(name), re.MULTILINE)
+        assert str(place.sock) == listens.replace("%i", GUESTS[name])
+        assert f"Service={base}" in units.text(name) or base == name.replace(".socket", ".service")
+    else:
+        assert place.sock == (place.runtime / UUID if name == units.SERVE_ONE else None)
+    assert place.name == (UUID if base == units.SERVE_ONE else "nas")
+
+
+def test_no_place() -> None:
+    for name, guest, uuid in (("a.service", "nas", UUID), (units.SERVE_ONE, "nas", "1"), (units.SOCKET, "a/b", UUID)):
+        with pytest.raises(ValueError, match=r"no unit|UUID|has"):
+            units.place(name, guest, uuid)
+
+
 def words_of(name: str) -> list[str]:
     """What a unit executes after its executable, with an instance in."""
     (line,) = re.findall(r"^ExecStart=/usr/bin/vhostcomm (.*)$", units.text(name), re.MULTILINE)

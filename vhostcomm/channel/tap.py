@@ -24,8 +24,8 @@ from vchannel import (
 from vhostcomm import __version__
 from vhostcomm.capture import CaptureHeader, Direction, Origin, Record, Recorder, format_header, format_record
 from vhostcomm.capture.show import tell
-from vhostcomm.channel.trace import Trace
 from vhostcomm.channel.places import error_of, remedy
+from vhostcomm.channel.trace import Trace
 from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
 from vhostcomm.sink import Sink, write_all

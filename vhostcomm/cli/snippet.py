@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
+import attrs
 from cyclopts import App, Group, Parameter
 
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.which import QEMU_FLAGS, Which, WhichQemu
+from vhostcomm.cli.which import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
 from vhostcomm.config import Config
 from vhostcomm.errors import QemuError, UsageError
 
@@ -26,17 +27,17 @@ app = App(
 
 _MACHINE = Group("The machine", sort_key=0)
 _HOOKSCRIPT = Group("The hookscript", sort_key=0)
-_UNIT = Group("The unit", sort_key=0)
 
 
 Guest: TypeAlias = Annotated[Which | None, Parameter(name="*")]
+OfUnit: TypeAlias = Annotated[WhichUnit | None, Parameter(name="*")]
 Qemu: TypeAlias = Annotated[WhichQemu | None, Parameter(name="*")]
 
 
 @app.command
 def qemu(
     *,
-    which: Guest = None,
+    which: OfUnit = None,
     spelt_for: Qemu = None,
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's; pcie.0 with q35.")
@@ -45,14 +46,14 @@ def qemu(
     """QEMU's arguments of the vchannel, to paste behind its command."""
     from vhostcomm.snippet.qemu import arguments
 
-    _, guest = (which or Which()).find()
+    guest = (which or WhichUnit()).external().guest
     _show(arguments(guest, (spelt_for or WhichQemu()).spelling(), bus=bus))
 
 
 @app.command
 def libvirt(
     *,
-    which: Guest = None,
+    which: OfUnit = None,
     domain: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="A whole domain, like the genuine host's; with --boot.")
     ] = False,
@@ -91,13 +92,14 @@ def libvirt(
     ] = "",
 ) -> None:
     """The XML of libvirt's channel and its controller, to paste into a domain; with --domain a whole domain."""
-    config, guest = (which or Which()).find()
+    found = (which or WhichUnit()).external()
+    config, guest = found.config, found.guest
     if not domain:
         from vhostcomm.snippet.libvirt import devices
 
         if boot or system or data:
             raise UsageError("disks go into a whole domain: add --domain")
-        _show(devices(guest))
+        _show(devices(guest, held=found.is_held))
         return
     if not boot:
         raise UsageError("--domain describes a machine that boots: give --boot, and --system and --data as for run")
@@ -131,6 +133,7 @@ def libvirt(
             made,
             emulator=str(Path(shutil.which(emulator) or "").absolute()) if emulator else "",
             network=network if kind == "network" else "",
+            held=found.is_held,
         )
     )
 
@@ -139,20 +142,20 @@ def libvirt(
 def proxmox(
     *,
     vmid: Annotated[int, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number.")],
-    which: Guest = None,
+    which: OfUnit = None,
     spelt_for: Qemu = None,
 ) -> None:
     """Commands for a Proxmox VE host: the VM's args with a socket of its own, its disks' places, its hookscript."""
     from vhostcomm.snippet.proxmox import commands
 
-    _, guest = (which or Which()).find()
+    guest = (which or WhichUnit()).external().guest
     _show(commands(guest, vmid, (spelt_for or WhichQemu()).spelling()))
 
 
 @app.command
 def hookscript(
     *,
-    which: Guest = None,
+    which: OfUnit = None,
     wait: Annotated[
         int,
         Parameter(
@@ -161,12 +164,6 @@ def hookscript(
             help="Seconds for the guest's own power-off; Proxmox VE gives a shutdown 60.",
         ),
     ] = 50,
-    unit: Annotated[
-        str,
-        Parameter(
-            metavar="UNIT", group=_HOOKSCRIPT, help="The daemon's service, started where nobody serves; empty for none."
-        ),
-    ] = "vhostcomm.service",
     program: Annotated[
         str | None,
         Parameter(
@@ -175,45 +172,29 @@ def hookscript(
     ] = None,
 ) -> None:
     """A hookscript of Proxmox VE: starts no VM that nobody serves, stops it by its own power-off."""
-    from vhostcomm.address import control_address
     from vhostcomm.snippet.hookscript import script
 
-    config, guest = (which or Which()).find()
-    try:
-        control = control_address(config.service.control)
-    except ValueError as error:
-        raise UsageError(f"--control: {error}") from None
-    _show(script(guest, control, program=program or _program(), unit=unit, wait=wait))
+    found = (which or WhichUnit()).external()
+    guest = attrs.evolve(found.guest, name=found.name)
+    _show(script(guest, found.control, program=program or _program(), unit=found.service, wait=wait))
 
 
 @app.command
 def systemd(
     *,
-    which: Guest = None,
-    unit: Annotated[
-        Literal[
-            "vhostcomm.service", "vhostcomm@.service", "vhostcomm-run@.service", "vhostcomm-guest@.socket",
-            "vhostcomm@.socket",
-        ] | None,
-        Parameter(
-            metavar="UNIT", show_choices=False, group=_UNIT,
-            help="vhostcomm.service for the guests of the file (so it is with one), vhostcomm@.service for the guest of a UUID, "
-            "vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and vhostcomm@.socket.",
-        ),
-    ] = None,
+    which: OfUnit = None,
     program: Annotated[
         str | None,
-        Parameter(metavar="PROGRAM", group=_UNIT, help="vhostcomm's executable, for the unit; this one by default."),
+        Parameter(metavar="PROGRAM", group=UNIT_FLAGS, help="vhostcomm's executable, for the unit; this one by default."),
     ] = None,
 ) -> None:  # fmt: skip
     """A unit of systemd: all guests of a file, one guest, a launcher, or a socket."""
     from vhostcomm import units
     from vhostcomm.snippet.systemd import unit as made
 
-    which = which or Which()
-    _, guest = which.find()
-    name = unit or (units.SERVE if which.config else units.SERVE_ONE)
-    _show(made(guest, name, executable=program or units.running_executable(), config=which.config))
+    which = which or WhichUnit()
+    found = which.served(units.SERVE_ONE)
+    _show(made(found.guest, found.unit, executable=program or units.running_executable(), config=which.config))
 
 
 @app.command

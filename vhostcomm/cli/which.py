@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
+import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
+from vhostcomm import units, values
+from vhostcomm.address import Listen, ListenTcp, control_address, runtime_directory
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, given
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import Config, GuestConfig
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from vhostcomm.snippet import Spelling
 
 QEMU_FLAGS = Group("The QEMU", sort_key=0)
+UNIT_FLAGS = Group("The unit", sort_key=0)
 
 
 @frozen
@@ -48,13 +54,21 @@ class Which:
     guest: GuestFlags = None
     service: ServeFlags = None
 
-    def find(self) -> tuple[Config, GuestConfig]:
+    def find(self, environment: Mapping[str, str] | None = None) -> tuple[Config, GuestConfig]:
         """The effective configuration, and the guest in it.
+
+        Args:
+            environment: of the daemon; without it that of a service, whoever asks here.
 
         Raises:
             ConfigError: there is no such guest.
         """
-        config = load(self.config, socks=self.sock or (), flags=given(self.host, self.guest, self.service))
+        config = load(
+            self.config,
+            socks=self.sock or (),
+            flags=given(self.host, self.guest, self.service),
+            environment=of_service() if environment is None else environment,
+        )
         for warning in config.warnings:
             print_error(f"vhostcomm: {warning}")
         names = [each.name for each in config.guests]
@@ -72,6 +86,127 @@ class Which:
             f"the configuration has no guest {self.name!r}, but {', '.join(names)}: choose one of them with --guest, "
             f"or add [guests.{self.name}] to the file" + (f" {self.config}" if self.config else " of --config")
         )
+
+
+@frozen
+class Served:
+    """A guest, as its service has it.
+
+    Args:
+        config: the effective configuration.
+        guest: the guest, with the address that QEMU has to do with.
+        unit: the unit, of `units.NAMES`, or `NO_UNIT`.
+        service: the service that serves it, or "".
+        name: what its daemon calls it.
+        control: where that daemon is asked.
+    """
+
+    config: Config
+    guest: GuestConfig
+    unit: str
+    service: str
+    name: str
+    control: Listen | ListenTcp | None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is systemd that has the socket."""
+        return self.unit in {units.SOCKET, units.SOCKET_ONE}
+
+
+NO_UNIT: Final = "none"
+
+Unit: TypeAlias = (
+    Literal[
+        "vhostcomm.service",
+        "vhostcomm@.service",
+        "vhostcomm-run@.service",
+        "vhostcomm-guest@.socket",
+        "vhostcomm@.socket",
+        "none",
+    ]
+    | None
+)
+
+
+@frozen
+class WhichUnit(Which):
+    """Which guest, and which unit of systemd it is served by.
+
+    Args:
+        unit: the unit; from what is given of the guest without it.
+    """
+
+    unit: Annotated[
+        Unit,
+        Parameter(
+            metavar="UNIT",
+            show_choices=False,
+            group=UNIT_FLAGS,
+            help="vhostcomm.service for the guests of a file (so it is with one), vhostcomm@.service for the guest of a UUID "
+            "(so it is with --sock UUID), vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and "
+            "vhostcomm@.socket where systemd holds the socket; none for a daemon that you start yourself.",
+        ),
+    ] = None
+
+    def served(self, default: str = units.SERVE) -> Served:
+        """The guest, with its addresses as its service has them.
+
+        Args:
+            default: the unit of a guest that is neither in a file nor given by its UUID alone.
+
+        Raises:
+            ConfigError: there is no such guest.
+            UsageError: that unit serves none, or not this one.
+        """
+        environment = os.environ if self.unit == NO_UNIT else of_service()
+        config, guest = self.find(environment)
+        unit = self.unit or self._unit_of(guest, default)
+        try:
+            if unit == NO_UNIT:
+                control = control_address(config.service.control, environment)
+                return Served(config, guest, unit, "", guest.name, control)
+            place = units.place(unit, guest.name, guest.identity.uuid, runtime=runtime_directory(environment))
+            control = control_address(config.service.control, {"RUNTIME_DIRECTORY": str(place.runtime)})
+        except ValueError as error:
+            raise UsageError(f"guest {guest.name}: {error}") from None
+        if place.sock:
+            guest = attrs.evolve(guest, address=Listen(place.sock))
+        return Served(config, guest, unit, place.service, place.name, control)
+
+    def external(self) -> Served:
+        """As `served`, of a guest whose QEMU is somebody else's.
+
+        Raises:
+            ConfigError: as `served`.
+            UsageError: as `served`, or the unit starts the QEMU itself.
+        """
+        if self.unit == units.RUN:
+            raise UsageError(f"{units.RUN} starts the guest's QEMU itself, so there is nothing to paste elsewhere")
+        return self.served()
+
+    def words(self) -> list[str]:
+        """The flags that give another kind of snippet the same guest."""
+        words = ["--config", str(self.config.absolute())] if self.config else []
+        words += [word for each in self.sock or () for word in ("--sock", str(each))]
+        words += ["--guest", self.name] if self.name else []
+        words += ["--unit", self.unit] if self.unit else []
+        control = given(self.service).get("control")
+        return words + (["--control", str(control)] if control else [])
+
+    def _unit_of(self, guest: GuestConfig, default: str) -> str:
+        if self.config:
+            return units.SERVE
+        bare = [str(each).rpartition("=")[2] for each in self.sock or ()]
+        match guest.address:
+            case Listen(path) if path.name in bare and values.uuid_of(path.name):
+                return units.SERVE_ONE
+        return default
+
+
+def of_service() -> dict[str, str]:
+    """The environment, with the runtime directory of the service: snippets are for that, whoever prints them."""
+    return {"RUNTIME_DIRECTORY": str(units.RUNTIME)} | os.environ
 
 
 @frozen

@@ -30,7 +30,9 @@ from vhostcomm.snippet.parts import Snippet, channel_of
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 
-def domain(guest: GuestConfig, machine: Machine, *, emulator: str = "", network: str = "") -> Snippet:
+def domain(
+    guest: GuestConfig, machine: Machine, *, emulator: str = "", network: str = "", held: bool = False
+) -> Snippet:
     """The domain.
 
     Args:
@@ -38,13 +40,14 @@ def domain(guest: GuestConfig, machine: Machine, *, emulator: str = "", network:
         machine: what it consists of; its vchannel is taken from the guest's address.
         emulator: QEMU's executable; libvirt's own choice without it.
         network: a libvirt network that the card is in, instead of the machine's.
+        held: whether a socket unit of systemd has the socket.
 
     Raises:
         UsageError: QEMU can't get at the guest's address.
     """
     ET.register_namespace("qemu", _QEMU)
     root = ET.Element("domain", type="kvm" if machine.accelerator is Accelerator.KVM else "qemu")
-    root.extend(libvirt.remarks(guest, channel_of(guest)))
+    root.extend(libvirt.remarks(guest, channel_of(guest), held=held))
     _leaf(root, "name", machine.name)
     if machine.uuid:
         _leaf(root, "uuid", str(machine.uuid))

@@ -12,15 +12,19 @@ from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 from vhostcomm.snippet.parts import Snippet, channel_of
 
 
-def devices(guest: GuestConfig) -> Snippet:
+def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
     """The channel and its controller.
+
+    Args:
+        guest: whose.
+        held: whether a socket unit of systemd has the socket.
 
     Raises:
         UsageError: QEMU can't get at the guest's address.
     """
     channel = channel_of(guest)
     parts: list[ET.Element[Any]] = [
-        *remarks(guest, channel),
+        *remarks(guest, channel, held=held),
         comment("Leave the controller out where the domain has one of this type and index already."),
         controller(),
         port(channel),
@@ -60,7 +64,7 @@ def pci(slot: int, function: int = 0) -> ET.Element:
     return ET.Element("address", {"type": "pci"} | place)
 
 
-def remarks(guest: GuestConfig, channel: AnyVchannel) -> list[ET.Element[Any]]:
+def remarks(guest: GuestConfig, channel: AnyVchannel, *, held: bool = False) -> list[ET.Element[Any]]:
     """What to know, as comments."""
     match channel:
         case TcpVchannel():
@@ -70,7 +74,7 @@ def remarks(guest: GuestConfig, channel: AnyVchannel) -> list[ET.Element[Any]]:
             lines = [_BIND, *_SELINUX.format(quoted=shlex.quote(path)).splitlines()]
         case Vchannel(path=path):
             lines = [
-                *_CONNECT.format(folder=path.rpartition("/")[0] or "/").splitlines(),
+                *(_HELD if held else _CONNECT.format(folder=path.rpartition("/")[0] or "/")).splitlines(),
                 *_APPARMOR.format(path=path).splitlines(),
                 *_SELINUX.format(quoted=shlex.quote(path)).splitlines(),
             ]
@@ -87,6 +91,13 @@ the group kvm; on others qemu. A daemon of root's lets it in with, in its [serve
 and one that systemd runs as another user with that mode and Group=kvm in its unit. The group has to get through
 {folder} too; a runtime directory that the daemon makes lets it.
 The daemon has to be there when the domain starts: libvirt of root's looks for the socket. It may be started again later."""
+
+_HELD: Final = """\
+QEMU connects to a socket that systemd has, as the user that libvirt runs it as: on Debian and Ubuntu libvirt-qemu, who
+is in the group kvm; on others qemu. A drop-in of the socket unit lets it in:
+    [Socket]
+    SocketMode=0660
+    SocketGroup=kvm"""
 
 _BIND: Final = """\
 libvirt makes the socket, in a folder that has to exist, and the daemon connects to it, as root or as a user that the

@@ -8,7 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from attrs import frozen
+
 from vhostcomm import values
+from vhostcomm.address import CONTROL_NAME
 
 SERVE: Final = "vhostcomm.service"
 """Serves all guests of a configuration file."""
@@ -26,6 +29,9 @@ SOCKET_ONE: Final = "vhostcomm@.socket"
 """Hands the guest's socket to `SERVE_ONE`."""
 
 NAMES: Final = (SERVE, SERVE_ONE, RUN, SOCKET, SOCKET_ONE)
+
+RUNTIME: Final = Path("/run/vhostcomm")
+"""The folder of `SERVE`; those of the others are beside it."""
 
 EXECUTABLE: Final = "/usr/bin/vhostcomm"
 CONFIG: Final = "/etc/vhostcomm/vhostcomm.toml"
@@ -65,6 +71,56 @@ def instance(name: str, guest: str) -> str:
         raise ValueError(f"{name} is not for one guest")
     given = values.uuid_text(guest) if name in {SERVE_ONE, SOCKET_ONE} else values.name(guest)
     return f"{before}@{given}{after}"
+
+
+@frozen
+class Place:
+    """Where a unit has what belongs to a guest.
+
+    Args:
+        service: the service that serves it, with its instance.
+        runtime: the folder of that service.
+        name: what its daemon calls the guest.
+        sock: what QEMU connects to, where that is the unit's to say and not the configuration's.
+    """
+
+    service: str
+    runtime: Path
+    name: str
+    sock: Path | None = None
+
+    @property
+    def control(self) -> Path:
+        """The control surface, where nothing else is configured."""
+        return self.runtime / CONTROL_NAME
+
+
+def place(name: str, guest: str, uuid: str, *, runtime: Path = RUNTIME) -> Place:
+    """Where a unit has a guest's socket and its daemon's control surface.
+
+    Args:
+        name: the unit's, of `NAMES`.
+        guest: the guest's name.
+        uuid: its UUID.
+        runtime: the folder of `SERVE`.
+
+    Raises:
+        ValueError: there is no such unit, or this is no name or UUID of an instance.
+    """
+    match name:
+        case "vhostcomm.service":
+            return Place(SERVE, runtime, guest)
+        case "vhostcomm-guest@.socket":
+            values.name(guest)
+            return Place(SERVE, runtime, guest, runtime.with_name(f"{runtime.name}-sockets") / guest)
+        case "vhostcomm@.service" | "vhostcomm@.socket":
+            own = runtime.with_name(f"{runtime.name}-{uuid}")
+            held = runtime.with_name(f"{runtime.name}-sockets") / uuid
+            return Place(instance(SERVE_ONE, uuid), own, uuid, held if name == SOCKET_ONE else own / uuid)
+        case "vhostcomm-run@.service":
+            return Place(instance(RUN, guest), runtime.with_name(f"{runtime.name}-run-{guest}"), guest)
+        case _:
+            raise ValueError(f"there is no unit {name!r}; there are {', '.join(NAMES)}")
 
 
 def _word(path: str, *, program: bool = False) -> str:

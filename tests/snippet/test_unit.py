@@ -1,0 +1,114 @@
+"""The kinds of one guest fit each other: what QEMU connects to is what the unit's daemon has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.serving import run_vhostcomm
+from tests.snippet.test_snippet import printed, refused, words_of
+from vhostcomm import units
+
+UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+OWN = f"/run/vhostcomm-{UUID}"
+QEMUS = ("qemu", "libvirt", "proxmox")
+
+EXTERNAL = [each for each in units.NAMES if each != units.RUN]
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+
+
+def socket_in(kind: str, text: str) -> str:
+    """What QEMU connects to, by what it is told."""
+    if kind == "libvirt":
+        return text.split(' path="')[1].split('"', maxsplit=1)[0]
+    return text.split("path=")[1].split(",", maxsplit=1)[0]
+
+
+def hookscript(*words: str | Path) -> dict[str, str]:
+    lines = printed("hookscript", *words).splitlines()
+    return {
+        name: value.partition(" #")[0]
+        for name, _, value in (line.partition("=") for line in lines)
+        if name in {"guest", "control", "sock", "unit"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("unit", "sock", "runtime", "service", "name"),
+    [
+        (units.SERVE, "/run/vhostcomm/nas", "/run/vhostcomm", "vhostcomm.service", "nas"),
+        (units.SOCKET, "/run/vhostcomm-sockets/nas", "/run/vhostcomm", "vhostcomm.service", "nas"),
+        (units.SERVE_ONE, f"{OWN}/{UUID}", OWN, f"vhostcomm@{UUID}.service", UUID),
+        (units.SOCKET_ONE, f"/run/vhostcomm-sockets/{UUID}", OWN, f"vhostcomm@{UUID}.service", UUID),
+    ],
+)
+def test_by_unit(tmp_path: Path, unit: str, sock: str, runtime: str, service: str, name: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f'[guests.nas]\nuuid = "{UUID}"\nsock = "/run/vhostcomm/nas"\n[guests.two]\n')
+    words = ("--config", file, "--guest", "nas", "--unit", unit)
+    for kind in QEMUS:
+        assert socket_in(kind, printed(*words_of(kind), *words)) == sock
+    assert hookscript(*words) == {"guest": name, "control": f"{runtime}/control.sock", "sock": sock, "unit": service}
+    held = unit.endswith(".socket")
+    assert ("SocketGroup=kvm" in printed("libvirt", *words)) == held
+    assert ('socket_group = "kvm"' in printed("libvirt", *words)) == (not held)
+
+
+def test_a_uuid_alone_is_of_the_unit_for_one_guest() -> None:
+    """As the unit is that snippet systemd prints for the same flags, which starts `serve --sock UUID`."""
+    for sock in (UUID, f"nas={UUID}"):
+        assert {socket_in(kind, printed(*words_of(kind), "--sock", sock)) for kind in QEMUS} == {f"{OWN}/{UUID}"}
+        assert hookscript("--sock", sock)["unit"] == f"vhostcomm@{UUID}.service"
+        told = run_vhostcomm("snippet", "systemd", "--sock", sock).stderr
+        assert f"vhostcomm@{UUID}.service" in told
+        assert f"QEMU connects to {OWN}/{UUID};" in told
+
+
+def test_a_path_stays_as_it_is_given() -> None:
+    for kind in QEMUS:
+        assert socket_in(kind, printed(*words_of(kind), "--sock", f"nas=/run/{UUID}")) == f"/run/{UUID}"
+    assert hookscript("--sock", "nas=/run/nas")["unit"] == "vhostcomm.service"
+
+
+def test_what_is_configured_of_the_control_surface_stands(tmp_path: Path) -> None:
+    found = hookscript("--sock", UUID, "--control", tmp_path / "control")
+    assert found["control"] == str(tmp_path / "control")
+
+
+@pytest.mark.parametrize("kind", ["qemu", "libvirt", "proxmox", "hookscript"])
+def test_a_launcher_has_its_own_qemu(kind: str) -> None:
+    assert "starts the guest's QEMU itself" in refused(*words_of(kind), "--sock", UUID, "--unit", units.RUN)
+
+
+def test_no_such_unit() -> None:
+    assert "vhostcomm@.service" in refused("hookscript", "--sock", UUID, "--unit", f"vhostcomm@{UUID}.service")
+    assert "there is no unit 'none'" in refused("systemd", "--sock", UUID, "--unit", "none")
+
+
+@pytest.mark.parametrize("xdg", ["/run/user/1000", ""])
+def test_whoever_prints_it_it_is_for_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xdg: str) -> None:
+    """In a user's own runtime directory, or in none, there is no service for QEMU to connect to."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", xdg)
+    file = tmp_path / "c.toml"
+    file.write_text("[guests.nas]\n")
+    for kind in QEMUS:
+        assert socket_in(kind, printed(*words_of(kind), "--config", file)) == "/run/vhostcomm/nas"
+        assert socket_in(kind, printed(*words_of(kind), "--sock", UUID)) == f"{OWN}/{UUID}"
+    assert '"nas=/run/vhostcomm/nas"' in printed("compose", "--config", file)
+    assert hookscript("--config", file)["control"] == "/run/vhostcomm/control.sock"
+    printed("systemd", "--config", file)
+    own = ("--config", file, "--unit", "none")
+    if xdg:
+        assert socket_in("qemu", printed("qemu", *own)) == "/run/user/1000/vhostcomm/nas"
+        assert hookscript(*own) == {
+            "guest": "nas", "control": f"{xdg}/vhostcomm/control.sock", "sock": f"{xdg}/vhostcomm/nas", "unit": "''",
+        }  # fmt: skip
+    else:
+        assert "XDG_RUNTIME_DIR is not set" in refused("qemu", *own)
