@@ -54,18 +54,27 @@ def free_port() -> int:
 def test_qemu_with_the_printed_arguments(tmp_path: Path, images: Images, kind: str) -> None:
     place = tmp_path / "a socket, of nas"  # commas are doubled, spaces quoted
     sock = {"listen": str(place), "connect": f"connect:{place}", "tcp": f"tcp:127.0.0.1:{free_port()}"}[kind]
-    is_served(tmp_path, images, sock, snippet("qemu", sock, "--qemu", images.qemu[1]))
+    console = is_served(tmp_path, images, sock, snippet("qemu", sock, "--qemu", images.qemu[1]))
+    # There is no other virtio device.
+    assert "vchannel: port /dev/vport0p1" in console.text
 
 
-def test_the_args_of_proxmox_beside_what_it_adds_itself(tmp_path: Path, images: Images) -> None:
-    """Its balloon is at 0x3 and its disks are behind a bridge, each at its number and one."""
+@pytest.mark.parametrize(("balloon", "port"), [(True, "vport1p1"), (False, "vport0p1")])
+def test_the_args_of_proxmox_beside_what_it_adds_itself(
+    tmp_path: Path, images: Images, balloon: bool, port: str
+) -> None:
+    """Its balloon is at 0x3 and its disks are behind a bridge, each at its number and one.
+
+    The number of the port's name is that of virtio devices before it, and so depends on the balloon.
+    """
     sock = str(tmp_path / "sock")
     printed = snippet("proxmox", sock, "--vmid", "100", "--qemu", images.qemu[1])
     (line,) = (words for words in printed.splitlines() if words.startswith("qm set 100 --args "))
     *_, args = shlex.split(line)
     assert f"#   args: {args}" in printed
-    its_own = [
-        "-device", "virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x3",
+    assert f"/dev/{port}" in printed
+    its_own = ["-device", "virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x3"] if balloon else []
+    its_own += [
         "-device", "pci-bridge,id=pci.3,chassis_nr=3,bus=pci.0,addr=0x5",
     ]  # fmt: skip
     for number, disk in enumerate((images.boot, images.system, images.data), start=9):
@@ -75,5 +84,6 @@ def test_the_args_of_proxmox_beside_what_it_adds_itself(tmp_path: Path, images: 
             "-device", f"scsi-hd,bus=virtioscsi{number}.0,channel=0,scsi-id=0,lun={number},drive=drive-scsi{number}",
         ]  # fmt: skip
     console = is_served(tmp_path, images, sock, f"{shlex.join(its_own)} {args}")
+    assert f"vchannel: port /dev/{port}" in console.text
     for line in ("[synoboot]", "[sda]", "[sdb]"):
         assert line in console.text, line

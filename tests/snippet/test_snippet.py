@@ -102,6 +102,7 @@ def test_without_any_guest() -> None:
         (["qemu", "--qemu-version", "seven"], "--qemu-version seven: it is MAJOR.MINOR"),
         (["qemu", "--qemu-version", "6.2"], "from 7.0 on"),
         (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give one"),
+        (["proxmox"], "--vmid N is missing; qm list"),
         (["proxmox", "--vmid", "99"], "--vmid 99: it is 100 to 999999999"),
         (["libvirt", "--boot", "boot.img"], "add --domain"),
         (["libvirt", "--domain"], "give --boot"),
@@ -179,6 +180,36 @@ def test_each_guest_of_proxmox_has_a_socket_of_its_own(file: Path) -> None:
         assert "any number of guests" in text
         # All that isn't a comment is a command of Proxmox's.
         assert {shlex.split(each)[0] for each in text.splitlines() if each and each[0] != "#"} == {"qm"}
+
+
+def test_the_hookscript_of_proxmox_is_that_guests(file: Path) -> None:
+    """The command that is printed for it, run as it stands, is for the same guest."""
+    words = ("--config", file, "--guest", "nas", "--unit", "vhostcomm-guest@.socket", "--control", "/run/c")
+    (line,) = (
+        each for each in printed("proxmox", "--vmid", "100", *words).splitlines() if "snippet hookscript" in each
+    )
+    command, place = line.removeprefix("#   vhostcomm snippet ").split(" >")
+    assert place == "/var/lib/vz/snippets/vhostcomm-nas"
+    assert printed(*shlex.split(command)) == printed("hookscript", *words)
+    text = printed("proxmox", "--vmid", "100", "--sock", "office=/run/x y/o")
+    assert "#   vhostcomm snippet hookscript --sock 'office=/run/x y/o' >/var" in text
+
+
+@pytest.mark.parametrize("kind", ["qemu", "proxmox", "libvirt"])
+def test_what_the_ports_number_depends_on_is_said(file: Path, kind: str) -> None:
+    told = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "nas")
+    words = " ".join((told.stdout + told.stderr).replace("#", " ").split())
+    assert "/dev/vport1p1, as on a genuine host" in words
+    assert "it is /dev/vport0p1" in words
+
+
+def test_a_domain_without_a_card_has_another_number(tmp_path: Path) -> None:
+    boot = tmp_path / "boot.img"
+    boot.touch()
+    os.truncate(boot, 1 << 20)
+    words = ("libvirt", "--domain", "--boot", boot, "--sock", "nas=/run/nas")
+    assert "There is no card at 0x2" in printed(*words, "--net", "none")
+    assert "There is no card" not in printed(*words)
 
 
 SECONDS = Spelling(Reconnect.SECONDS, "spelt for a test")

@@ -141,15 +141,20 @@ def libvirt(
 @app.command
 def proxmox(
     *,
-    vmid: Annotated[int, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number.")],
+    vmid: Annotated[int | None, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number; needed.")] = None,
     which: OfUnit = None,
     spelt_for: Qemu = None,
 ) -> None:
     """Commands for a Proxmox VE host: the VM's args with a socket of its own, its disks' places, its hookscript."""
     from vhostcomm.snippet.proxmox import commands
 
-    guest = (which or WhichUnit()).external().guest
-    _show(commands(guest, vmid, (spelt_for or WhichQemu()).spelling()))
+    if vmid is None:
+        raise UsageError(
+            "for which VM? --vmid N is missing; qm list has their numbers, and a new one's is free to choose"
+        )
+    which = which or WhichUnit()
+    guest = which.external().guest
+    _show(commands(guest, vmid, (spelt_for or WhichQemu()).spelling(), which.words()))
 
 
 @app.command

@@ -6,6 +6,7 @@ What the genuine domain has and this one hasn't: huge pages and locked memory, w
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator
 from typing import Final, assert_never
 from xml.etree import ElementTree as ET
@@ -25,7 +26,7 @@ from vhostcomm.qemu.machine import (
     VhostDisk,
 )
 from vhostcomm.snippet import libvirt
-from vhostcomm.snippet.parts import Snippet, channel_of
+from vhostcomm.snippet.parts import PORT, Snippet, channel_of
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -48,6 +49,8 @@ def domain(
     ET.register_namespace("qemu", _QEMU)
     root = ET.Element("domain", type="kvm" if machine.accelerator is Accelerator.KVM else "qemu")
     root.extend(libvirt.remarks(guest, channel_of(guest), held=held))
+    if not network and machine.net is None:
+        root.append(libvirt.comment(*textwrap.wrap(f"There is no card at 0x2: {PORT}.", 118)))
     _leaf(root, "name", machine.name)
     if machine.uuid:
         _leaf(root, "uuid", str(machine.uuid))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from typing import Any, Final, assert_never
 from xml.etree import ElementTree as ET
 
 from vhostcomm.config import GuestConfig
 from vhostcomm.qemu.argv import SERIAL_SLOT
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
-from vhostcomm.snippet.parts import Snippet, channel_of
+from vhostcomm.snippet.parts import PORT, Snippet, channel_of
 
 
 def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
@@ -26,6 +27,7 @@ def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
     parts: list[ET.Element[Any]] = [
         *remarks(guest, channel, held=held),
         comment("Leave the controller out where the domain has one of this type and index already."),
+        comment(*textwrap.wrap(f"{PORT[0].upper()}{PORT[1:]}.", 118)),
         controller(),
         port(channel),
     ]

@@ -16,6 +16,14 @@ from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on is not what is connected to
 
 
+PORT: Final = (
+    "the guest's Linux calls the port /dev/vport1p1, as on a genuine host, where exactly one virtio device comes before "
+    "the controller, such as a network card at 0x2; without one it is /dev/vport0p1. A genuine guest finds it by its "
+    "name or as /dev/vport1p1: nobody knows which"
+)
+"""What the port's number depends on."""
+
+
 @frozen
 class Snippet:
     """What to paste.

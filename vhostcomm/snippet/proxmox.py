@@ -8,6 +8,7 @@ so scsi9, 10 and 11 are at the guest's 0xa, 0xb and 0xc.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Final
 
 from vhostcomm.config import GuestConfig
@@ -32,13 +33,14 @@ def args(guest: GuestConfig, spelling: Spelling) -> str:
     return shlex.join(vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT))
 
 
-def commands(guest: GuestConfig, vmid: int, spelling: Spelling) -> Snippet:
+def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[str] = ()) -> Snippet:
     """Commands to paste on the Proxmox host, with what to know as comments.
 
     Args:
         guest: whose.
         vmid: the VM.
         spelling: for which QEMU.
+        words: the flags that say to snippet which guest it is.
 
     Raises:
         UsageError: no such VM is possible, or QEMU can't get at the guest's address.
@@ -47,6 +49,7 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling) -> Snippet:
         raise UsageError(f"--vmid {vmid}: it is {VMID_LEAST} to {VMID_MOST}")
     value = args(guest, spelling)
     script = f"vhostcomm-{guest.name}"
+    hookscript = shlex.join(["vhostcomm", "snippet", "hookscript", *words])
     one = (
         "# A TCP port is of one guest: give each guest its own, or better a unix socket."
         if isinstance(channel_of(guest), TcpVchannel)
@@ -60,6 +63,9 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling) -> Snippet:
 
 # The vchannel. Proxmox VE's own guest agent would take slot {AGENT_SLOT:#x} and is not what the guest speaks, so it is off.
 {one}
+# The guest's Linux calls the port /dev/vport1p1, as on a genuine host, because Proxmox VE's balloon device comes before
+# it; without that (balloon: 0) it is /dev/vport0p1. A genuine guest finds it by its name or as /dev/vport1p1: nobody
+# knows which, so leave the balloon device there.
 qm set {vmid} --agent 0 --scsihw virtio-scsi-single
 qm set {vmid} --args {shlex.quote(value)}
 
@@ -69,7 +75,7 @@ qm set {vmid} --args {shlex.quote(value)}
 
 # Its hookscript: it is not started with nobody to answer, and stopped by its own power-off. The storage local has to
 # allow snippets (Datacenter, Storage).
-#   vhostcomm snippet hookscript --guest {guest.name} … >/var/lib/vz/snippets/{script}
+#   {hookscript} >/var/lib/vz/snippets/{script}
 #   chmod 755 /var/lib/vz/snippets/{script}
 #   qm set {vmid} --hookscript local:snippets/{script}
 

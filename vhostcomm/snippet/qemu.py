@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vhostcomm.config import GuestConfig
 from vhostcomm.qemu.argv import format_command, vchannel
-from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
+from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of
 
 
 def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> Snippet:
@@ -24,5 +24,6 @@ def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> 
         (
             spelling.why,
             "where the machine has a virtio-serial controller already: leave ours out, and put its id for virtio-serial0",
+            PORT,
         ),
     )
