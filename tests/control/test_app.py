@@ -64,6 +64,7 @@ def test_health_is_of_now(tmp_path: Path) -> None:
         assert unwell("does not answer what its address is")
         answers[INFO] = b"no json at all\0"
         until(lambda: unwell("the guest's information can't be read"))
+        assert "unreadable" in {each["outcome"] for each in http.get("/guests/nas").json()["calls"]}
         answers[INFO] = b'{"data":{}}\0'
         until(lambda: unwell("has no address yet"))
         answers[INFO] = INFORMATION

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from vchannel import Command, GuestCommand
+from vchannel import NO_NUL, Command, GuestCommand, Response
 from vhostcomm.errors import VhostcommError
 
 OUTSTANDING_LIMIT: Final = 16
@@ -30,6 +30,13 @@ class Outcome(Enum):
     """It was sent, or could not even be sent, and no answer came in time."""
     LOST = "connection lost"
     """The connection ended before the answer."""
+
+
+def outcome_of(response: Response) -> str:
+    """How a call with an answer has ended: answered, empty, or unreadable, where the data isn't what its command carries."""
+    if not response.data:
+        return "empty"
+    return "unreadable" if response.problem and response.problem.why != NO_NUL else "answered"
 
 
 def named(command: Command) -> str:

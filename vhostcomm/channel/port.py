@@ -13,7 +13,7 @@ import trio
 
 from vchannel import Command, GuestCommand, Response
 from vhostcomm.address import Connect
-from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.calls import CallError, Outcome, outcome_of
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.sockets import connect, group_id, keep_alive, listening, peer, peer_age
@@ -162,7 +162,7 @@ class Port:
         except CallError as error:
             self.guest.called(command, error.outcome.value)
             raise
-        self.guest.called(command, "answered" if response.data else "empty", response.data)
+        self.guest.called(command, outcome_of(response), response.data)
         return response
 
     async def _call(self, command: Command, data: bytes, timeout: float, by: str) -> Response:
@@ -209,8 +209,7 @@ class Port:
                 self._soundings -= 1
         else:
             if session is self._session:
-                outcome = "answered" if response.data else "empty"
-                self.guest.called(GuestCommand.GET_INFORMATION, outcome, response.data)
+                self.guest.called(GuestCommand.GET_INFORMATION, outcome_of(response), response.data)
                 self.guest.found_up()
         finally:
             ended.set()
