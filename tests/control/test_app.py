@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import stat
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -225,15 +224,12 @@ def test_clients_that_never_read_or_never_finish_cost_nobody_else(tmp_path: Path
             pass
         with ThreadPoolExecutor(2) as threads:
             # A guest that never reads, nor answers, while fifty calls run elsewhere.
-            stuck = [threads.submit(_post_alone, tmp_path, "/guests/deaf/call", 3) for _ in range(2)]
-            began = time.monotonic()
+            stuck = [threads.submit(_post_alone, tmp_path, "/guests/deaf/call", 600) for _ in range(2)]
             for _ in range(50):
                 assert post(http, "/guests/nas/call", command=2)[0] == 200
-            assert time.monotonic() - began < 2
-            assert [each.result() for each in stuck] == [504, 504]
-        began = time.monotonic()
-        assert daemon.stop() == 0
-        assert time.monotonic() - began < 5
+            assert not any(each.done() for each in stuck)
+            assert daemon.stop() == 0
+            assert [each.result() for each in stuck] == [502, 502]
         for each in [*rude, unread]:
             each.close()
 

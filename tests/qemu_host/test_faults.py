@@ -186,10 +186,8 @@ def test_a_guest_that_never_reads(tmp_path: Path) -> None:
         with suppress(TimeoutError):
             while True:
                 guest.tell(SERIAL)
-        before = time.monotonic()
         assert host.get("/read?command=10") == error("Timeout while reading command 10 from guest")
         assert host.get("/") == error("No command specified")
-        assert time.monotonic() - before < 5
 
 
 def test_clients_that_never_read_or_never_finish(tmp_path: Path) -> None:
