@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from tests.serving import PATIENCE, run_vhostcomm
 from tests.snippet.test_snippet import FILE, refused
 from vhostcomm import units
+from vhostcomm.load import load
+from vhostcomm.snippet.systemd import unit
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 PROGRAM = str(Path(sys.executable).with_name("vhostcomm"))
@@ -26,7 +29,7 @@ def test_what_is_printed_is_a_unit(tmp_path: Path, name: str) -> None:
         assert made.returncode == 0, made.stderr
         (tmp_path / each).write_text(made.stdout)
         if each == name:
-            instance = made.stderr.split("enable --now ")[1].splitlines()[0]
+            instance = made.stderr.split("enable --now ")[1].split()[0]
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / instance)],
         capture_output=True, text=True, timeout=3 * PATIENCE, check=False,
@@ -35,26 +38,137 @@ def test_what_is_printed_is_a_unit(tmp_path: Path, name: str) -> None:
     assert PROGRAM in (tmp_path / name).read_text() or name.endswith(".socket")
 
 
-def test_which_unit_and_what_it_needs(tmp_path: Path) -> None:
+PLACE = "/opt/vhostcomm/bin/vhostcomm"
+
+
+def told(*words: str | Path) -> list[str]:
+    """The remarks."""
+    made = run_vhostcomm("snippet", "systemd", *words, "--program", PLACE)
+    assert made.returncode == 0, made.stderr
+    return [line.removeprefix("vhostcomm: ") for line in made.stderr.splitlines()]
+
+
+@pytest.fixture
+def needs(tmp_path: Path) -> Callable[..., list[str]]:
+    """The remarks on the unit for a file of this text, but the first: where to save it."""
+
+    def remarks(text: str, *, program: str = PLACE, file: str = units.CONFIG) -> list[str]:
+        (tmp_path / "c.toml").write_text(text)
+        config = load(tmp_path / "c.toml", environment={"RUNTIME_DIRECTORY": "/run/vhostcomm"})
+        found = unit(config, config.guests[0], units.SERVE, executable=program, file=Path(file))
+        assert found.remarks[0].startswith("save it as ")
+        return list(found.remarks[1:])
+
+    return remarks
+
+
+def test_which_unit(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text(FILE)
+    of_file = run_vhostcomm("snippet", "systemd", "-c", file, "--guest", "nas")
+    assert f"serve --config {file}\n" in of_file.stdout
+    assert "enable --now vhostcomm.service\n" in of_file.stderr
+    one = told("--sock", UUID, "--guest-serial", "1234ABC567890")
+    assert one[0].endswith(f"enable --now vhostcomm@{UUID}.service")
+    assert one[1].startswith(f"QEMU connects to /run/vhostcomm-{UUID}/{UUID}; /etc/vhostcomm/{UUID}.env")
+    assert "VHOSTCOMM_GUEST_SERIAL=1234ABC567890" in one[1]
+    assert not one[2:]
 
-    def told(*words: str | Path) -> str:
-        made = run_vhostcomm("snippet", "systemd", *words)
-        assert made.returncode == 0, made.stderr
-        return made.stdout + made.stderr
 
-    of_file = told("-c", file, "--guest", "nas")
-    assert f"serve --config {file}\n" in of_file
-    assert "enable --now vhostcomm.service\n" in of_file
-    assert "ReadWritePaths=/run/guests in a drop-in" in of_file
-    of_one = told("--sock", UUID, "--guest-serial", "1234ABC567890")
-    assert f"enable --now vhostcomm@{UUID}.service\n" in of_one
-    assert f"QEMU connects to /run/vhostcomm-{UUID}/{UUID}; /etc/vhostcomm/{UUID}.env" in of_one
-    assert "VHOSTCOMM_GUEST_SERIAL=1234ABC567890" in of_one
-    file.write_text('[guests.nas]\nsock = "tcp:127.0.0.1:12345"\n[guests.two]\nsock = "/run/vhostcomm/two"\n')
-    assert "PrivateNetwork=no and more in a drop-in" in told("-c", file, "--guest", "nas")
-    assert "drop-in" not in told("-c", file, "--guest", "two").splitlines()[-1]
+def test_a_socket_is_started_while_its_service_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text(FILE)
+    first, second = told("-c", file, "--guest", "nas", "--unit", "vhostcomm-guest@.socket")
+    assert first.endswith(
+        "systemctl stop vhostcomm.service && systemctl enable --now vhostcomm-guest@nas.socket && "
+        "systemctl start vhostcomm.service"
+    )
+    assert second.startswith("QEMU connects to /run/vhostcomm-sockets/nas, ")
+    one, _ = told("--sock", UUID, "--unit", "vhostcomm@.socket")
+    assert f"stop vhostcomm@{UUID}.service && systemctl enable --now vhostcomm@{UUID}.socket && " in one
+
+
+def test_what_needs_nothing(needs: Callable[..., list[str]]) -> None:
+    served = "[serve]\nrecord = '/var/log/vhostcomm/{guest}'"
+    assert not needs(f"[guests.nas]\n[guests.two]\nsock = '/run/vhostcomm/2'\n{served}")
+
+
+SERVE = "[guests.nas]\n[serve]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        (
+            "[guests.nas]\nsock = 'tcp:127.0.0.1:1'",
+            "the socket of nas is TCP, which the unit takes away: PrivateNetwork=no",
+        ),
+        (
+            "[guests.nas]\nsock = '/srv/guests/nas'",
+            (
+                "the socket of nas, /srv/guests/nas, is not below /run/vhostcomm: useradd --system --user-group "
+                "--no-create-home --shell /usr/sbin/nologin vhostcomm; install -d -o vhostcomm -m 0710 /srv/guests; "
+                "ReadWritePaths=-/srv/guests in a drop-in"
+            ),
+        ),
+        ("[guests.nas]\n[guests.two]\nsock = '/srv/2'", "the socket of two, /srv/2, is not below"),
+        (
+            "[guests.nas]\nsock = 'connect:/run/guests/nas'",
+            (
+                "QEMU's socket of nas, /run/guests/nas must let the service's user in, which systemd makes at the start: "
+                "by its group, with mode 0660 and Group= in a drop-in"
+            ),
+        ),
+        ("[guests.nas]\nsock = '/tmp/ours/nas'", "/tmp/ours/nas, is in /tmp, which services don't see (PrivateTmp=)"),
+        ("[guests.nas]\nsock = 'connect:/home/a/nas'", "is in /home, which services don't see (ProtectHome=)"),
+        (
+            SERVE + "socket_group = 'kvm'",
+            "socket_group = kvm: the service's user may not give files away; Group=kvm in",
+        ),
+        (SERVE + "record = '/srv/rec/{guest}'", "recordings are not in /var/log/vhostcomm: useradd "),
+        (SERVE + "record = '/root/{guest}'", "the recording is in /root, which services don't see"),
+        (
+            SERVE + "control = 'tcp:127.0.0.1:1'\ncontrol_token = '0123456789abcdef'",
+            "the control surface is TCP, which",
+        ),
+        (SERVE + "qemu_host_api = '127.0.0.1:2210'", "qemu_host_api is TCP, which the unit takes away"),
+        (SERVE + "watch = ['/run/guests']", "the sockets in /run/guests must let the service's user in"),
+        (SERVE + "watch = ['/home/guests']", "the watched folder is in /home"),
+    ],
+)
+def test_what_the_service_needs(needs: Callable[..., list[str]], text: str, needed: str) -> None:
+    (remark,) = needs(text)
+    assert needed in remark
+
+
+def test_what_services_do_not_see(needs: Callable[..., list[str]]) -> None:
+    (remark,) = needs("[guests.nas]", program="/root/venv/bin/vhostcomm")
+    assert remark.startswith("the program is in /root, which services don't see (ProtectHome=): have it elsewhere")
+    (remark,) = needs("[guests.nas]", file="/home/me/c.toml")
+    assert remark.startswith("the configuration is in /home, which")
+
+
+def test_one_guest_has_no_place_for_recordings() -> None:
+    *_, remark = told("--sock", UUID, "--record", "/var/log/vhostcomm/a.jsonl")
+    assert f"LogsDirectory=vhostcomm/{UUID} in a drop-in makes /var/log/vhostcomm/{UUID}, which" in remark
+    assert len(told("--sock", UUID, "--record", f"/var/log/vhostcomm/{UUID}/a.jsonl")) == 2
+
+
+def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Of paths that need quotes, too."""
+    settings = []
+    for place in ("/srv/guests", "/srv/a b", '/srv/50% "x"'):
+        (remark,) = needs(f"[guests.nas]\nsock = '{place}/nas'")
+        settings.append(remark.split("; ")[2].removesuffix(" in a drop-in"))
+    assert settings[0] == "ReadWritePaths=-/srv/guests"
+    text = units.text(units.SERVE, executable=PROGRAM) + "\n[Service]\n" + "\n".join(settings) + "\n"
+    text += f"LogsDirectory=vhostcomm/{UUID}\n"
+    (tmp_path / units.SERVE).write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / units.SERVE)],
+        capture_output=True, text=True, timeout=3 * PATIENCE, check=False,
+    )  # fmt: skip
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_what_has_no_unit() -> None:

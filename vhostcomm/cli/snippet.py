@@ -199,7 +199,8 @@ def systemd(
 
     which = which or WhichUnit()
     found = which.served(units.SERVE_ONE)
-    _show(made(found.guest, found.unit, executable=program or units.running_executable(), config=which.config))
+    executable = program or units.running_executable()
+    _show(made(found.config, found.guest, found.unit, executable=executable, file=which.config))
 
 
 @app.command

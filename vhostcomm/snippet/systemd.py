@@ -2,69 +2,163 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from vhostcomm import units
-from vhostcomm.address import Connect, Listen, ListenTcp
-from vhostcomm.config import GuestConfig
+from vhostcomm.address import Connect, Listen, ListenTcp, parse_api
+from vhostcomm.config import Config, GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.snippet.parts import Snippet
 
-RUNTIME: Final = Path("/run/vhostcomm")
-"""The folder for sockets that the unit of all guests has."""
+LOGS: Final = Path("/var/log/vhostcomm")
+"""Where the unit of all guests may record to."""
+
+_HIDDEN: Final = {
+    "/home": "ProtectHome=",
+    "/root": "ProtectHome=",
+    "/run/user": "ProtectHome=",
+    "/tmp": "PrivateTmp=",  # noqa: S108 - nothing is made there
+    "/var/tmp": "PrivateTmp=",  # noqa: S108 - as above
+}
+"""Folders that a unit's service doesn't see, and why."""
 
 
-def unit(guest: GuestConfig, name: str, *, executable: str, config: Path | None) -> Snippet:
+def unit(config: Config, guest: GuestConfig, name: str, *, executable: str, file: Path | None) -> Snippet:
     """A unit, to save as a file.
 
     Args:
+        config: for how guests are served.
         guest: whose.
         name: the unit's, of `units.NAMES`.
         executable: the absolute path of the console script.
-        config: the configuration file; needed by the unit of all guests.
+        file: the configuration file; needed by the unit of all guests.
 
     Raises:
         UsageError: the unit can't be for this guest.
     """
-    if name in {units.SERVE, units.SOCKET} and config is None:
+    if name in {units.SERVE, units.SOCKET} and file is None:
         raise UsageError(f"{name} is of the guests of a file: give it with --config, or take --unit {units.SERVE_ONE}")
+    path = (file or Path(units.CONFIG)).absolute()
     try:
-        found = units.text(name, executable=executable, config=str((config or Path(units.CONFIG)).absolute()))
-        who = guest.identity.uuid if name in {units.SERVE_ONE, units.SOCKET_ONE} else guest.name
-        instance = name if name == units.SERVE else units.instance(name, who)
+        found = units.text(name, executable=executable, config=str(path))
+        place = units.place(name, guest.name, guest.identity.uuid)
+        held = name in {units.SOCKET, units.SOCKET_ONE}
+        socket = units.instance(name, place.name) if held else ""
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return Snippet(
-        found.rstrip(),
-        (
-            f"save it as /etc/systemd/system/{name}, then: systemctl daemon-reload && systemctl enable --now {instance}",
-            *filter(None, [_remark(guest, name)]),
-        ),
+    save = f"save it as /etc/systemd/system/{name}, then: systemctl daemon-reload && "
+    # systemd refuses to start a socket whose service is active.
+    start = (
+        f"systemctl stop {place.service} && systemctl enable --now {socket} && systemctl start {place.service}"
+        if held
+        else f"systemctl enable --now {place.service}"
+    )
+    remarks = [save + start, *_own(guest, name, place)]
+    if not held:
+        remarks += _unseen("the program", Path(executable))
+    if name == units.SERVE:
+        remarks += _unseen("the configuration", path)
+        for each in config.guests:
+            remarks += _address(each)
+        for folder in config.watch:
+            remarks += _unseen("the watched folder", folder) or [_let_in(f"the sockets in {folder}")]
+    if name in {units.SERVE, units.SERVE_ONE}:
+        remarks += _service(config, name, place)
+    return Snippet(found.rstrip(), tuple(remarks))
+
+
+def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
+    """Where the unit has the guest's socket, if that is its own to say, and its settings."""
+    match name:
+        case units.SERVE_ONE:
+            yield (
+                f"QEMU connects to {place.sock}; "
+                f"/etc/vhostcomm/{place.name}.env has the rest, such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}"
+            )
+        case units.RUN:
+            yield (
+                f"/etc/vhostcomm/run-{guest.name}.env has the machine, such as "
+                f'RUN="--boot synoboot.img --system system.img"; disks are in /var/lib/vhostcomm-run-{guest.name}, and '
+                f"have its owner: chown --reference=/var/lib/vhostcomm-run-{guest.name}/ DISK"
+            )
+        case units.SOCKET | units.SOCKET_ONE:
+            yield (
+                f"QEMU connects to {place.sock}, also while no daemon runs; a QEMU of libvirt's gets in with "
+                "SocketGroup=kvm and SocketMode=0660 in a drop-in of the socket"
+            )
+        case _:
+            return
+
+
+def _address(guest: GuestConfig) -> list[str]:
+    """What it takes that a guest's socket is where the configuration has it."""
+    match guest.address:
+        case ListenTcp():
+            return [_tcp(f"the socket of {guest.name}")]
+        case Connect(path):
+            what = f"QEMU's socket of {guest.name}, {path},"
+            return _unseen(what, path) or [_let_in(what.rstrip(","))]
+        case Listen(path) if units.RUNTIME not in path.parents:
+            what = f"the socket of {guest.name}, {path},"
+            return _unseen(what, path) or [_writable(f"{what} is not below {units.RUNTIME}", path.parent)]
+    return []
+
+
+def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
+    """What it takes that guests are served as the configuration has it."""
+    service = config.service
+    if service.socket_group:
+        yield (
+            f"socket_group = {service.socket_group}: the service's user may not give files away; "
+            f"Group={service.socket_group} in a drop-in lets that group in instead"
+        )
+    if service.control.startswith("tcp:"):
+        yield _tcp("the control surface")
+    if service.qemu_host_api and isinstance(parse_api(service.qemu_host_api), ListenTcp):
+        yield _tcp("qemu_host_api")
+    if not service.record:
+        return
+    folder = Path(service.record).absolute().parent
+    if name == units.SERVE_ONE:
+        if folder != LOGS / place.name:
+            yield (
+                f"recordings in {folder}: the unit has no place for them; LogsDirectory=vhostcomm/{place.name} in a drop-in "
+                f"makes {LOGS}/{place.name}, which they can go to"
+            )
+    elif folder != LOGS and LOGS not in folder.parents:
+        yield from _unseen("the recording", folder) or [_writable(f"recordings are not in {LOGS}", folder)]
+
+
+def _unseen(what: str, path: Path) -> list[str]:
+    for folder, why in _HIDDEN.items():
+        if Path(folder) in (path, *path.parents):
+            return [
+                f"{what} is in {folder}, which services don't see ({why}): have it elsewhere, such as in /opt or /srv"
+            ]
+    return []
+
+
+def _tcp(what: str) -> str:
+    return f"{what} is TCP, which the unit takes away: PrivateNetwork=no and more in a drop-in; docs/systemd.md"
+
+
+def _let_in(what: str) -> str:
+    return (
+        f"{what} must let the service's user in, which systemd makes at the start: by its group, with mode 0660 and "
+        "Group= in a drop-in"
     )
 
 
-def _remark(guest: GuestConfig, name: str) -> str:
-    """What the unit needs for the guest to be served as it is configured."""
-    uuid, address = guest.identity.uuid, guest.address
-    if name == units.SERVE_ONE:
-        return (
-            f"QEMU connects to /run/vhostcomm-{uuid}/{uuid}; "
-            f"/etc/vhostcomm/{uuid}.env has the rest, such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}"
-        )
-    if name == units.RUN:
-        return (
-            f"/etc/vhostcomm/run-{guest.name}.env has the machine, such as "
-            f'RUN="--boot synoboot.img --system system.img"; disks are in /var/lib/vhostcomm-run-{guest.name}'
-        )
-    if name in {units.SOCKET, units.SOCKET_ONE}:
-        who = uuid if name == units.SOCKET_ONE else guest.name
-        return f"QEMU connects to /run/vhostcomm-sockets/{who}, also while no daemon runs"
-    if isinstance(address, ListenTcp):
-        return "the guest's socket is TCP, which the unit takes away: PrivateNetwork=no and more in a drop-in; docs/systemd.md"
-    if isinstance(address, Listen | Connect) and RUNTIME not in address.path.parents:
-        return (
-            f"the guest's socket is not below {RUNTIME}: ReadWritePaths={address.path.parent} in a drop-in, "
-            "for a folder that is there before the service"
-        )
-    return ""
+def _writable(what: str, folder: Path) -> str:
+    """How a folder becomes the service's: a user that is there only while it runs could own none made beforehand."""
+    shown = "-" + str(folder).replace("%", "%%")
+    if re.search(r"[\s\"'\\]", shown):
+        shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        f"{what}: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin vhostcomm; "
+        f"install -d -o vhostcomm -m 0710 {shlex.quote(str(folder))}; ReadWritePaths={shown} in a drop-in"
+    )
