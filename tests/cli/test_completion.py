@@ -102,6 +102,23 @@ def test_fish(here: Path, env: dict[str, str], setup: str) -> None:
     assert found[:-1] == [line.split()[-1] for line in WANTED[:-1]] + [""]
 
 
+def test_fish_offers_no_files_where_a_verb_is_due(here: Path, env: dict[str, str]) -> None:
+    (here / "a-file").touch()
+    verbs = ["vhostcomm ", "vhostcomm snippet ", "vhostcomm capture ", "vhostcomm disk "]
+    lines = [*verbs, "vhostcomm capture show ", "vhostcomm snippet qemu --config "]
+    script = f"set -g fish_complete_path {COMPLETIONS}; " + "; ".join(f"complete -C '{line}'; echo =" for line in lines)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script], cwd=here, env=env | {"HOME": str(here)}, timeout=PATIENCE,
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found = [{word.split("\t")[0] for word in each.splitlines()} for each in done.stdout.split("=\n")[:-1]]
+    for offered, verb in zip(found, ("serve", "qemu", "show", "inspect"), strict=False):
+        assert verb in offered
+        assert "a-file" not in offered
+    assert "a-file" in found[-2]
+    assert "a-file" in found[-1]
+
+
 def test_candidates_are_told_with_their_meaning(env: dict[str, str]) -> None:
     script = f"set -g fish_complete_path {COMPLETIONS}; complete -C 'vhostcomm the'; complete -C 'vhostcomm tha'"
     done = subprocess.run(

@@ -17,13 +17,13 @@ NARROW = ENVIRONMENT | {"COLUMNS": "80"}
 
 
 def test_commands_to_paste_stay_whole_and_stand_together() -> None:
-    shown = run_vhostcomm("serve", "--help", env=NARROW).stdout
+    shown = run_vhostcomm("completion", "--help", env=NARROW).stdout
     assert """
-    -chardev socket,id=vchannel0,path=SOCK,reconnect=1
-    -device virtio-serial-pci,id=vserial0,addr=0x3
-    -device virtserialport,bus=vserial0.0,nr=1,chardev=vchannel0,name=vchannel
+    source <(vhostcomm completion bash)         # in ~/.bashrc
+    source <(vhostcomm completion zsh)          # in ~/.zshrc, behind compinit
+    vhostcomm completion fish | source          # in ~/.config/fish/config.fish
 
-(reconnect-ms""" in re.sub(r" +$", "", shown, flags=re.MULTILINE)
+""" in re.sub(r" +$", "", shown, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)

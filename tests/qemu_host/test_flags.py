@@ -15,6 +15,9 @@ from vchannel import HostCommand
 from vhostcomm.cli.goflags import integer
 from vhostcomm.cli.qemu_host_flags import FLAGS
 from vhostcomm.identity import derived_uuid
+from vhostcomm.qemu.argv import vchannel
+from vhostcomm.qemu.capabilities import Reconnect
+from vhostcomm.qemu.machine import TcpVchannel
 
 ASKED = {
     4: HostCommand.HOST_VERSION,
@@ -127,6 +130,9 @@ def test_what_is_refused(words: list[str], says: str) -> None:
 def test_help(word: str) -> None:
     told = run(word)
     assert told.returncode == 0
+    words = list(vchannel(TcpVchannel("127.0.0.1", 12345), Reconnect.SECONDS))
+    for line in map(" ".join, zip(words[::2], words[1::2], strict=True)):
+        assert f"  {line}" in told.stdout, "spelt as elsewhere"
     assert not [name for name in FLAGS if name not in {"h", "help"} and f" -{name} " not in told.stdout]
     assert max(map(len, told.stdout.splitlines())) <= 110
 

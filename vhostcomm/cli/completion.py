@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
@@ -43,7 +43,23 @@ def script(shell: Shell, program: Program) -> str:
         app = App(name=program, version_flags=["--version"])
         app.default(run)
     made = app.generate_completion(shell=shell)
-    return f"{made}\n{_ZSH_END.replace('PROGRAM', program)}" if shell == "zsh" else made
+    match shell:
+        case "zsh":
+            return f"{made}\n{_ZSH_END.replace('PROGRAM', program)}"
+        case "fish":
+            return "\n".join([made, *_no_files(app, program)])
+        case "bash":
+            return made
+
+
+def _no_files(app: App, program: str) -> Iterator[str]:
+    """Fish offers files beside all else, where nothing says that there are none: there are none where a verb is due."""
+    verbs = [name for name in app if not name.startswith("-")]
+    if verbs and app.default_command is None:
+        yield f"complete -c {program} -n __fish_use_subcommand -f"
+    for name in verbs:
+        if app[name].default_command is None:
+            yield f"complete -c {program} -n '__fish_{program}_using_command {name}' -f"
 
 
 _ZSH_END: Final = """\

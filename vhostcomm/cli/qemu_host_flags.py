@@ -76,9 +76,9 @@ Answers what one Virtual DSM guest asks its host, and asks it through HTTP:
 
 QEMU connects with
 
-  -chardev socket,id=vchannel0,host=127.0.0.1,port=12345,reconnect=1      (or path=/PATH for a unix socket)
-  -device virtio-serial-pci,id=virtio-serial0,addr=0x3
-  -device virtserialport,bus=virtio-serial0.0,nr=1,chardev=vchannel0,id=vchannel,name=vchannel
+  -device virtio-serial-pci,id=virtio-serial0,bus=pci.0,addr=0x3
+  -chardev socket,id=charchannel0,host=127.0.0.1,port=12345,reconnect=1      (or path=/PATH for a unix socket)
+  -device virtserialport,bus=virtio-serial0.0,nr=1,chardev=charchannel0,id=channel0,name=vchannel
 """
 
 _END: Final = """

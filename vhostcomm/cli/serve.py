@@ -29,15 +29,10 @@ def serve(
 ) -> None:
     """Serve guests: bind their sockets, answer what they ask, until SIGTERM or SIGINT.
 
-    QEMU connects with
+    QEMU connects with the arguments that `vhostcomm snippet qemu --unit none` prints for the same flags.
 
-        -chardev socket,id=vchannel0,path=SOCK,reconnect=1
-        -device virtio-serial-pci,id=vserial0,addr=0x3
-        -device virtserialport,bus=vserial0.0,nr=1,chardev=vchannel0,name=vchannel
-
-    (`reconnect-ms=1000` from QEMU 9.2 on). Values come from the file, over it the environment, over it the
-    flags; `vhostcomm config show` tells which were taken. SIGHUP reads the file again. Sockets of systemd's socket
-    activation are served too.
+    Values come from the file, over it the environment, over it the flags; `vhostcomm config show` tells which were taken.
+    SIGHUP reads the file again. Sockets of systemd's socket activation are served too.
 
     Exit status: 0 ended by a signal; 1 a socket, a file or a folder that can't be had now; 2 a mistake in the command line
     or the configuration; 78 a folder or group that isn't there, or isn't ours to use.
