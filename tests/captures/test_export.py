@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -200,3 +201,10 @@ def test_a_cut_off_capture_is_exported_with_a_warning(tmp_path: Path) -> None:
 def test_other_verbs_do_not_import_the_library() -> None:
     words = "import sys; import vhostcomm.cli; sys.exit('pcapng' in sys.modules)"
     assert subprocess.run([VHOSTCOMM[0], "-c", words], env=ENVIRONMENT, check=False).returncode == 0
+
+
+def test_the_dissector_is_where_the_help_says() -> None:
+    place = "share/vhostcomm/wireshark"
+    shown = " ".join(run_vhostcomm("capture", "export", "--help").stdout.split())
+    assert f"{place} beside the bin of the installation" in shown
+    assert (Path(sys.executable).parent.parent / place / "vchannel.lua").is_file()

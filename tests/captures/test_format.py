@@ -120,9 +120,13 @@ def test_a_last_line_cut_off_is_told_not_fatal(cut: int) -> None:
 
 @pytest.mark.parametrize("last", ["\n", "{\n", GOOD[:30] + "\n", "garbage\n"])
 def test_a_bad_last_line_that_is_whole_is_an_error(last: str) -> None:
-    """A crash leaves no newline behind what it cut."""
-    with pytest.raises(CaptureError, match=r"^x:3: not a line of JSON"):
+    """A crash leaves no newline behind what it cut. But an editor may have: what to do is said, of the last line alone."""
+    with pytest.raises(CaptureError, match=r"^x:3: not a line of JSON .*; it is the last line: .* delete it, and"):
         read_capture([format_header(HEADER), GOOD, last], "x")
+    assert len(read_capture([format_header(HEADER), GOOD], "x").records) == 1
+    with pytest.raises(CaptureError, match=r"^x:2: not a line of JSON") as caught:
+        read_capture([format_header(HEADER), last, GOOD], "x")
+    assert "delete" not in str(caught.value)
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:

@@ -66,8 +66,11 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
         except _CutOffError as error:
             if header is None:
                 raise CaptureError(path, number, f"not a capture: {error}; {_REMEDY}") from None
-            if following is not None or row.endswith("\n"):
+            if following is not None:
                 raise CaptureError(path, number, str(error)) from None
+            if row.endswith("\n"):
+                what = f"{error}; it is the last line: if the rest of it is lost, delete it, and the others can be read"
+                raise CaptureError(path, number, what) from None
             return Capture(header, tuple(records), row)
         except (ValueError, KeyError, RecursionError) as error:  # the last from showing what was nested too deep
             raise CaptureError(path, number, _explain(error)) from None

@@ -66,7 +66,10 @@ def export(
     *,
     force: Annotated[bool, Parameter(negative=(), help="Overwrite a file that exists.")] = False,
 ) -> None:
-    """Write a capture as pcapng, for Wireshark with protocol/wireshark/vchannel.lua.
+    """Write a capture as pcapng, for Wireshark with vhostcomm's dissector, vchannel.lua.
+
+    The dissector is in share/vhostcomm/wireshark beside the bin of the installation: of /opt/vhostcomm/bin/vhostcomm
+    it is /opt/vhostcomm/share/vhostcomm/wireshark/vchannel.lua. In a checkout it is in protocol/wireshark.
 
     Each frame is a packet, with its direction; so are bytes in no frame. What the capture says of itself and of a
     record goes along as comments. What was redacted stays redacted; nothing else is.
