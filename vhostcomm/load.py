@@ -6,9 +6,10 @@ right.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -164,7 +165,7 @@ def _section(
                 _value(model[key], raw, f"{label}: {where}.{key}", quoted=True), f"{label}: {where}.{key}"
             )
         else:
-            raise ConfigError(f"{label}: {where}.{key}: unknown; known are {', '.join((*model, *extra))}")
+            raise ConfigError(f"{label}: {where}.{key}: unknown; {_known(key, (*model, *extra))}")
     return made
 
 
@@ -206,7 +207,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], V
         if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES):
             continue
         if name not in known:
-            raise ConfigError(f"the environment's {name}: unknown; known are {', '.join(sorted(known))}")
+            raise ConfigError(f"the environment's {name}: unknown; {_known(name, sorted(known))}")
         section, each = known[name]
         made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
     return made
@@ -287,3 +288,9 @@ def _activate(found: dict[str, Sock], sock: Sock) -> None:
             found[name] = attrs.evolve(other, address=sock.address)
             return
     found[sock.name] = sock
+
+
+def _known(given: str, names: Sequence[str]) -> str:
+    """What somebody may have meant, and all there is."""
+    near = difflib.get_close_matches(given, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"known are {', '.join(names)}"

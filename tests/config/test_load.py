@@ -349,5 +349,8 @@ def test_what_is_handed_over_and_no_socket(tmp_path: Path, facts: dict[str, str]
 
 
 def test_an_unknown_variable() -> None:
-    with pytest.raises(ConfigError, match=r"VHOSTCOMM_SERIAL: unknown; known are .*VHOSTCOMM_HOST_SERIAL"):
+    with pytest.raises(
+        ConfigError,
+        match=r"VHOSTCOMM_SERIAL: unknown; did you mean VHOSTCOMM_HOST_SERIAL.* known are .*VHOSTCOMM_VCPUS",
+    ):
         load(socks=["/x/a"], environment={"VHOSTCOMM_SERIAL": SERIAL})

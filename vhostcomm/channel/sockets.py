@@ -109,7 +109,7 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError:
             os.close(fd)
             raise ServeError(
-                f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it"
+                f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it; of run: another --name"
             ) from None
         # The holder before us may have removed the file between our open and our lock.
         if _is(lock, fd):

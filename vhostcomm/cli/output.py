@@ -9,8 +9,8 @@ from typing import Any
 
 from vhostcomm.logs import escape
 
-PIPE_WIDTH = 10_000
-"""Columns where nobody sees them: a line stays a line."""
+WIDTH = 10_000
+"""Columns: a line stays a line."""
 
 
 def print_json(value: Any) -> None:
@@ -29,7 +29,8 @@ def print_error(text: str) -> None:
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: bool = False) -> None:
     """Columns under their heads; in colour on a terminal. What a guest or a host sent is escaped.
 
-    `clear` puts them alone onto the screen, where there is one.
+    A cell is never folded, so that it can be copied: a terminal that is too narrow breaks the line. `clear` puts them alone
+    onto the screen, where there is one.
     """
     from rich.console import Console
     from rich.table import Table
@@ -38,7 +39,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: b
     table = Table(*heads, box=None, pad_edge=False, header_style="bold", show_header=any(heads))
     for row in rows:
         table.add_row(*(Text(escape(cell), overflow="fold") for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    console = Console(width=WIDTH, highlight=False)
     if clear:
         console.clear()  # nothing where there is no terminal
     console.print(table)

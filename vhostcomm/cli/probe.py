@@ -34,9 +34,9 @@ def probe(
             print_json(
                 {"sock": str(where), "reached": False, "error": str(error), "advice": error.advice, "answers": []}
             )
+        print_error(f"vhostcomm: {error}\n{error.advice}\nA guest would say:")
         for command in COMPLAINTS:
             _complain(Answer(command, None, None))
-        print_error(f"vhostcomm: {error}\n{error.advice}")
         return 1
     missing = [answer for answer in answers if answer.missing]
     if json:

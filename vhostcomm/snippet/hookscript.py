@@ -57,7 +57,7 @@ case $phase in
 pre-start)
     served
     found=$?
-    if [ "$found" = 1 ] && [ -n "$unit" ] && systemctl start "$unit"; then
+    if [ "$found" = 1 ] && [ -n "$unit" ] && systemctl start "$unit" 2>/dev/null; then
         # A service may count as started before it serves.
         for _ in 1 2 3 4 5 6 7 8 9 10; do
             served

@@ -72,7 +72,10 @@ def probe(path: AnyPath) -> Image:
             file.seek(0)
             head = file.read(HEAD_SIZE)
     except FileNotFoundError:
-        raise DiskError(name, "no such file; `vhostcomm disk init` makes an empty system disk") from None
+        raise DiskError(
+            name,
+            "no such file; a boot disk is the guest's own image, and `vhostcomm disk init` makes an empty system disk",
+        ) from None
     except PermissionError:
         raise DiskError(name, f"may not be read by user {os.geteuid()}; QEMU needs to read and write it too") from None
     except OSError as error:
