@@ -50,7 +50,7 @@ def all_settings() -> Iterator[Setting]:
     for section, model in SECTIONS.items():
         if section == "serve":
             yield Setting(
-                "guests.NAME", "sock", '"/run/guests/nas.sock"',
+                "guests.NAME", "sock", '"/run/vhostcomm/nas"',
                 "Where the guest's channel is. NAME is what the guest is called here: 1 to 64 letters, digits, dots, dashes "
                 "and underscores, no dot in front.",
                 "a path that QEMU connects to; `connect:PATH`, where QEMU or libvirt listens and we connect; `tcp:HOST:PORT`",
@@ -93,19 +93,20 @@ HEAD = """\
 
 A value comes from a TOML file (`--config FILE`), over it from the environment, over it from a flag. `vhostcomm config
 init` writes a commented file with every key; `vhostcomm config show` prints what is in force, and where each value came
-from. An unknown key, an unknown `VHOSTCOMM_…` variable and a value that can't be are refused, with their place and an
-example. Every default of an identity is a placeholder.
+from. An unknown key, an unknown `VHOSTCOMM_…` variable and a value that can't be are refused: the message names the key,
+the variable or the flag (the line where the file isn't TOML), and shows which there are, or an example. Every default of an
+identity is a placeholder.
 
 ```toml
 [host]
 serial = "1234ABC567890"
 
 [guests.nas]
-sock = "/run/guests/nas.sock"
+sock = "/run/vhostcomm/nas"
 serial = "1234ABC567891"
 
 [guests.attic]
-sock = "connect:/run/guests/attic.sock"
+sock = "connect:/run/vhostcomm/attic"
 serial = "1234ABC567892"
 ```
 

@@ -112,8 +112,8 @@ How they are, and an end to one of them:
 """,
     "vhostcomm-serve": """\
     vhostcomm serve --sock d990d22a-e971-ef5f-a7b3-e6374e496b34
-    vhostcomm serve --sock nas=/run/guests/nas.sock
-    vhostcomm serve --sock connect:/run/guests/nas.sock
+    vhostcomm serve --sock nas=/run/vhostcomm/nas
+    vhostcomm serve --sock connect:/run/vhostcomm/nas
     vhostcomm serve --sock tcp:127.0.0.1:12345
     vhostcomm serve --watch /run/guests
     vhostcomm serve --config vhostcomm.toml
@@ -171,7 +171,7 @@ A flag of QEMU's own:
     serial = "1234ABC567890"
 
     [guests.nas]
-    sock = "/run/guests/nas.sock"
+    sock = "/run/vhostcomm/nas"
     serial = "1234ABC567891"
 """,
 }

@@ -26,6 +26,12 @@ READY: Final = "serving"
 """What it says then."""
 
 
+def _cache() -> Path:
+    """Where the stand-in guest is built, as tests/guest/build.sh finds it."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("VHOSTCOMM_CACHE") or Path(caches, "vhostcomm"))
+
+
 class Shell:
     """Bash, with our programs on PATH.
 
@@ -39,11 +45,12 @@ class Shell:
         """Of what runs in the background."""
         self._before: dict[Path, int] = {}
         """How much of each was there when the last of these was started."""
-        (folder / "run/guests").mkdir(parents=True)
-        for name in "bin", "etc/systemd/system", "var/lib/vz/snippets":
+        for name in "bin", "run", "etc/systemd/system", "var/lib/vz/snippets":
             (folder / name).mkdir(parents=True)
-        for name in "captures", "protocol", "vdsm_run.py":
+        for name in "captures", "protocol", "tests", "vdsm_run.py":
             (folder / name).symlink_to(ROOT / name)
+        (folder / ".cache").mkdir()
+        (folder / ".cache/vhostcomm").symlink_to(_cache())
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
             ports = one.getsockname()[1], other.getsockname()[1]
         self._ours = {
@@ -70,6 +77,7 @@ class Shell:
             "RUNTIME_DIRECTORY": f"{self.folder}/run/vhostcomm",
             "HOME": str(self.folder),
             "XDG_CONFIG_HOME": f"{self.folder}/.config",
+            "XDG_CACHE_HOME": f"{self.folder}/.cache",
             "TZ": "UTC",
             "LC_ALL": "C.UTF-8",
             "PS1": "",

@@ -94,6 +94,8 @@ def test_verbs_and_flags_in_prose_are_there(page: str) -> None:
 def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.FixtureRequest) -> None:
     if "images" in block.marks:
         _copy(request.getfixturevalue("images"), shell.folder)
+    if "stand-in" in block.marks:
+        request.getfixturevalue("images")  # or the page's command would have to wait for it
     if "libvirt" in block.marks:
         guests.enter_context(virsh(shell.folder, shell.folder / "bin"))
     if "wait" in block.marks:

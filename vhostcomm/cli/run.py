@@ -116,7 +116,8 @@ def run(
         Parameter(
             metavar="SOCK",
             group=_MACHINE,
-            help="The vchannel's socket; connect:PATH has QEMU listen there. By default one that is made and removed.",
+            help="The vchannel's socket: a path, a UUID (a socket of that name in the runtime directory), or connect:PATH, "
+            "where QEMU listens. By default one that is made and removed.",
         ),
     ] = None,
     no_reboot: Annotated[
@@ -155,6 +156,7 @@ def run(
 
     SIGINT (Ctrl-C) and SIGTERM stop it: by the guest's own power-off where it was ever ready, then the power button, then
     QEMU's quit, SIGTERM and SIGKILL, within --grace; a second Ctrl-C skips ahead. QEMU never outlives this process.
+    The log goes to standard error; `serve` has it on standard output.
 
     Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
     4 the guest panicked; 5 QEMU crashed; 6 it was ended through QMP by somebody else; 7 by a signal of somebody else's;
