@@ -93,9 +93,9 @@ HEAD = """\
 
 A value comes from a TOML file (`--config FILE`), over it from the environment, over it from a flag. `vhostcomm config
 init` writes a commented file with every key; `vhostcomm config show` prints what is in force, and where each value came
-from. An unknown key, an unknown `VHOSTCOMM_…` variable and a value that can't be are refused: the message names the key,
-the variable or the flag (the line where the file isn't TOML), and shows which there are, or an example. Every default of an
-identity is a placeholder.
+from. An unknown key, an unknown `VHOSTCOMM_…` variable and a value that can't be are refused: the message names the
+key, the variable or the flag (the line where the file isn't TOML), and shows which there are, or an example. Every
+default of an identity is a placeholder.
 
 ```toml
 [host]
@@ -106,7 +106,7 @@ sock = "/run/vhostcomm/nas"
 serial = "1234ABC567891"
 
 [guests.attic]
-sock = "connect:/run/vhostcomm/attic"
+sock = "connect:/run/guests/attic"
 serial = "1234ABC567892"
 ```
 

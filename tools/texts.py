@@ -113,7 +113,7 @@ How they are, and an end to one of them:
     "vhostcomm-serve": """\
     vhostcomm serve --sock d990d22a-e971-ef5f-a7b3-e6374e496b34
     vhostcomm serve --sock nas=/run/vhostcomm/nas
-    vhostcomm serve --sock connect:/run/vhostcomm/nas
+    vhostcomm serve --sock connect:/run/guests/nas
     vhostcomm serve --sock tcp:127.0.0.1:12345
     vhostcomm serve --watch /run/guests
     vhostcomm serve --config vhostcomm.toml
