@@ -22,6 +22,9 @@ PATIENCE: Final = 100.0
 SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
 """A daemon in the background: the next command counts on it."""
 
+OURS: Final = re.compile(r"^(sudo |\w+=\S+ )*(vhostcomm|\./vdsm_run\.py|vdsm_run|qemu-host) .*&$", re.DOTALL)
+"""A program of ours in the background: its log goes to a file, or it would come amid what the page shows next."""
+
 READY: Final = "serving"
 """What it says then."""
 
@@ -43,6 +46,8 @@ class Shell:
         self.folder = folder
         self._outputs: list[Path] = []
         """Of what runs in the background."""
+        self._quiet: dict[str, Path] = {}
+        """Of which of these nothing may be on the terminal, by their commands."""
         self._before: dict[Path, int] = {}
         """How much of each was there when the last of these was started."""
         for name in "bin", "run", "etc/systemd/system", "var/lib/vz/snippets":
@@ -110,6 +115,8 @@ class Shell:
             self.bash.stdin.close()
             self.bash.wait(PATIENCE)
             self._statuses.close()
+        amid = {text: path.read_text() for text, path in self._quiet.items() if path.stat().st_size}
+        assert kind is not None or not amid, f"it writes amid what the page shows: {amid}"
         assert not bad, f"{bad} of the background ended badly:\n{self.background()}"
 
     def run(self, command: Command, status: int, where: str) -> None:
@@ -126,6 +133,8 @@ class Shell:
         assert found == status, f"{where}: $ {command.text}\nended with {found}:\n{printed}\n{self.background()}"
         if command.text.endswith("&"):
             self._outputs.append(output)
+        if OURS.match(command.text):
+            self._quiet[command.text] = output
         if SERVING.match(command.text):
             until(lambda: self.background().count(READY) > serving or not self._ask("jobs -r"), f"{READY!r}")
             assert self.background().count(READY) > serving, f"{where}: $ {command.text}\n{output.read_text()}"
