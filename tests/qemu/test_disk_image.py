@@ -129,7 +129,10 @@ def empty(path: Path) -> None:
 
 
 BAD = {
-    "nonexistent": (lambda _: None, "no such file; `vhostcomm disk init` makes"),
+    "nonexistent": (
+        lambda _: None,
+        "no such file; a boot disk is the guest's own image, and `vhostcomm disk init` makes",
+    ),
     "empty": (empty, r"empty \(0 bytes\)"),
     "tiny": (lambda path: path.write_bytes(b"\0" * 511), "511 bytes; a partition table alone takes 512"),
     "directory": (Path.mkdir, "a directory, not an image"),

@@ -30,13 +30,20 @@ def activating(sock: Path, name: str, *words: str | Path, **environment: str) ->
     assert daemon.process.stdout
     daemon.follow(daemon.process.stdout)
     try:
-        until(sock.exists, "the activation's socket")
+        until(lambda: takes_connections(sock), "the activation's socket")
         yield daemon
     finally:
         daemon.process.send_signal(signal.SIGTERM)
         status = daemon.process.wait(PATIENCE)
         daemon.finish()
     assert status == 0
+
+
+def takes_connections(sock: Path) -> bool:
+    """Whether somebody listens there, without a connection: that would start the daemon. Its file is there before."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    # Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
+    return any(line.split()[3] == "00010000" and line.endswith(f" {sock}") for line in lines)
 
 
 def fdname(unit: str, guest: str) -> str:
