@@ -364,6 +364,9 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
     chosen = run_vhostcomm("run", *good, "--config", config, "--name", "one", "--guest-serial", SERIAL, "--dry-run")
     assert "-smp 3," in chosen.stdout
     assert "path=/x/one," in chosen.stdout
+    for sock in ("/y/other", "one=/y/other"):
+        moved = run_vhostcomm("run", *good, "--config", config, "--name", "one", "--sock", sock, "--dry-run")
+        assert "path=/y/other," in moved.stdout, moved
     assert run_vhostcomm("run", *good, "--dry-run", "--", "-s", "-S").stdout.rstrip().endswith("-s \\\n    -S")
 
 

@@ -203,7 +203,10 @@ def _configured(config: Path | None, name: str | None, sock: str | None, flags: 
     if listed:
         loaded = load(config, flags=flags, only=name)
         if sock is not None:
-            where = parse_sock(f"{name}={sock}").address
+            try:
+                where = parse_sock(sock if "=" in sock else f"{name}={sock}").address
+            except ValueError as error:
+                raise UsageError(f"--sock {sock}: {error}") from None
             loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
         yield attrs.evolve(loaded, watch=())
         return
