@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# As many at once as there are cores; each in folders of its own.
-PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
+# One more at once than there are cores, since most wait for something most of the time.
+PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
 .PHONY: help tools venv demo e2e qemu10 test check unit coverage format docs bench wheel clean
 .DEFAULT_GOAL := help
