@@ -7,7 +7,7 @@ import socket
 import trio
 
 from tests.trio_help import run
-from vhostcomm.control.server import ClientStream
+from vhostcomm.control.server import LINGER_MOST, ClientStream
 
 
 def test_an_answer_reaches_a_client_that_still_sends() -> None:
@@ -32,17 +32,20 @@ def test_a_client_that_sends_for_ever_is_not_read_for_ever() -> None:
         ours, theirs = socket.socketpair()
         server = ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
         async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as client, trio.open_nursery() as nursery:
+            sent, ended = 0, trio.Event()
 
             async def send() -> None:
+                nonlocal sent
                 try:
                     while True:
                         await client.send_all(bytes(65536))
+                        sent += 65536
                 except trio.BrokenResourceError:
                     ended.set()
 
-            ended = trio.Event()
             nursery.start_soon(send)
             await server.aclose()
             await ended.wait()
+            assert sent <= LINGER_MOST + (1 << 20)  # what is read, and what the sockets hold
 
     run(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pty
@@ -11,8 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,6 @@ import pytest
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, until
 from vchannel import HostCommand, Request
 from vhostcomm.logs import escape, start_log
-from vhostcomm.sink import Sink
 
 
 def test_one_line_for_each_thing(tmp_path: Path) -> None:
@@ -203,159 +199,6 @@ def test_an_exception_is_told_to_its_end(tmp_path: Path, form: str) -> None:
     trace = json.loads(text)["exception"] if form == "json" else text
     assert "Traceback (most recent call last):\n  File" in trace
     assert "ValueError: invalid literal for int() with base 10: 'no number'" in trace
-
-
-class _Writes:
-    """os.write, with errors in between."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.error: int | None = None
-        self.room = 0
-        self.calls = 0
-        self._write = os.write
-
-    def __call__(self, fd: int, data: bytearray) -> int:
-        if fd != self.fd or self.error is None:
-            return self._write(fd, data)
-        self.calls += 1
-        if not self.room:
-            raise OSError(self.error, os.strerror(self.error))
-        part, self.room = data[: self.room], 0
-        return self._write(fd, part)
-
-
-@pytest.mark.parametrize("room", [0, 30])
-def test_a_full_disk_loses_lines_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    """Also where a part of a line was written: its rest comes when there is room."""
-    with (tmp_path / "log").open("w") as stream:
-        writes = _Writes(stream.fileno())
-        monkeypatch.setattr("os.write", writes)
-        log, sink = start_log("info", "json", stream)
-        log.info("before")
-        assert sink.flush(PATIENCE)
-        writes.error, writes.room = errno.ENOSPC, room
-        for place in range(3):
-            log.info("lost", place=place)
-            assert sink.flush(PATIENCE)
-        writes.error = None
-        log.info("after")
-        assert sink.close(PATIENCE)
-    assert not sink.dead
-    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    torn = ["lost"] if room else []
-    assert [line["event"] for line in lines] == ["before", *torn, "after", "log lines were lost"]
-    assert lines[-1]["lost"] == 3
-
-
-@pytest.mark.parametrize(
-    ("number", "terminal", "ends"),
-    [
-        (errno.EPIPE, False, True),
-        (errno.EBADF, False, True),
-        (errno.EIO, True, True),
-        (errno.EIO, False, False),
-        (errno.EDQUOT, False, False),
-        (errno.ENOSPC, True, False),
-    ],
-)
-def test_what_ends_a_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, terminal: bool, ends: bool
-) -> None:
-    with (tmp_path / "log").open("w") as stream:
-        writes = _Writes(stream.fileno())
-        monkeypatch.setattr("os.write", writes)
-        monkeypatch.setattr("os.isatty", lambda _: terminal)
-        log, sink = start_log("info", "json", stream)
-        writes.error = number
-        for _ in range(3):
-            log.info("lost")
-            assert sink.flush(PATIENCE)
-        assert sink.dead == ends
-        assert sink.lost == 3
-        assert writes.calls == (1 if ends else 3)
-        assert sink.close(PATIENCE)
-
-
-def test_a_sink_outlives_a_mistake(capfd: pytest.CaptureFixture[str]) -> None:
-    written: list[int] = []
-
-    def write(items: list[int]) -> None:
-        if 0 in items:
-            raise ValueError("a mistake")
-        written.extend(items)
-
-    sink: Sink[int] = Sink(write, "test", lambda _: None)
-    for item in (1, 0, 2, 0, 3):
-        sink.put(item)
-        assert sink.flush(PATIENCE)
-    assert sink.close(PATIENCE)
-    assert written == [1, 2, 3]
-    assert (sink.lost, sink.dead) == (2, False)
-    assert capfd.readouterr().err.count("ValueError: a mistake") == 1
-    sink.put(4)
-    assert sink.lost == 3, "it has ended"
-
-
-def test_a_sink_ends_with_an_error_by_default() -> None:
-    told: list[OSError] = []
-    broken = OSError(errno.EIO, "broken")
-
-    def write(items: list[int]) -> None:
-        raise broken
-
-    sink: Sink[int] = Sink(write, "test", told.append)
-    sink.put(1)
-    assert sink.close(PATIENCE)
-    assert told == [broken]
-    assert sink.dead
-    sink.put(2)
-    assert sink.lost == 2
-
-
-def test_flush_waits_for_all_that_was_put() -> None:
-    go = threading.Event()
-    written: list[int] = []
-
-    def write(items: list[int]) -> None:
-        assert go.wait(PATIENCE)
-        written.extend(items)
-
-    sink: Sink[int] = Sink(write, "test", lambda _: None)
-    sink.put(-1)
-    assert not sink.flush(0.05)
-    go.set()
-    for item in range(2000):
-        sink.put(item)
-        assert sink.flush(PATIENCE)
-        assert written[-1] == item
-    assert sink.close(PATIENCE)
-
-
-def test_flush_waits_for_what_was_put_while_the_last_write_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    gates = [threading.Event(), threading.Event()]
-    begun = threading.Event()
-
-    class SlowQueue(deque[int]):
-        def append(self, item: int) -> None:
-            if item == 1:
-                gates[0].set()
-                time.sleep(0.2)  # enough for the thread to see that there is nothing more, if it is let look
-            super().append(item)
-
-    def write(items: list[int]) -> None:
-        begun.set()
-        assert gates[items[0]].wait(PATIENCE)
-
-    monkeypatch.setattr("vhostcomm.sink.deque", SlowQueue)
-    sink: Sink[int] = Sink(write, "test", lambda _: None)
-    sink.put(0)
-    assert begun.wait(PATIENCE)
-    sink.put(1)
-    assert not sink.flush(0.05)
-    gates[1].set()
-    assert sink.flush(PATIENCE)
-    assert sink.close(PATIENCE)
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])

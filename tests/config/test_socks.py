@@ -1,0 +1,66 @@
+"""`--sock`, and the sockets that systemd hands over."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.config.test_load import RUNTIME, config
+from tests.serving import ENVIRONMENT, PATIENCE
+from vhostcomm.address import Activated, Sock
+from vhostcomm.errors import ConfigError
+from vhostcomm.load import load
+
+
+def test_an_activated_socket_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
+    """Served all the same: QEMU is there already. A guest by flags alone is nobody's mistake."""
+    handed = [Sock("nsa", Activated(3, "/run/nsa"))]
+    loaded = load(config(tmp_path, "[guests.nas]\n[guests.two]\n"), activated=handed, environment=RUNTIME)
+    assert {each.name for each in loaded.guests} == {"nas", "two", "nsa"}
+    (warning,) = (each for each in loaded.warnings if "handed over" in each)
+    assert "for 'nsa', and the file has no such guest, but nas and two: " in warning
+    assert "or add [guests.nsa] to the file" in warning
+    assert not any("handed over" in each for each in load(activated=handed, environment={}).warnings)
+    alone = load(config(tmp_path, ""), activated=handed, environment={}).warnings
+    assert ["no such guest: it is told" in each for each in alone] == [True]
+    right = load(config(tmp_path, "[guests.nsa]\n"), activated=handed, environment=RUNTIME)
+    assert not right.warnings
+
+
+def test_two_activated_sockets_of_one_name() -> None:
+    handed = [Sock("nas", Activated(3, "/x/one")), Sock("nas", Activated(4, "/x/two"))]
+    with pytest.raises(
+        ConfigError, match="/x/one and /x/two are both of a guest 'nas': set another FileDescriptorName="
+    ):
+        load(activated=handed, environment={})
+    with pytest.raises(ConfigError, match="FileDescriptorName="):
+        load(socks=["/y/nas"], activated=handed, environment={})
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"LISTEN_FDS": "x"}, "LISTEN_FDS is 'x': it is a number"),
+        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS is '-1': it is a number"),
+        ({"LISTEN_FDS": "1"}, "file descriptor 3 of systemd's is no listening stream socket"),
+        ({"LISTEN_FDS": "2"}, "file descriptor 4 of systemd's can't be used: Bad file descriptor"),
+    ],
+)
+def test_what_is_handed_over_and_no_socket(tmp_path: Path, facts: dict[str, str], what: str) -> None:
+    (tmp_path / "file").write_text("")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "nas"))
+        listening.listen()
+        redirected = "3<file" if facts["LISTEN_FDS"] == "1" else f"3<&{listening.fileno()} 4<&-"
+        words = f"""exec {redirected}; LISTEN_PID=$$ exec "{sys.executable}" -m vhostcomm serve"""
+        ended = subprocess.run(
+            ["bash", "-c", words], cwd=tmp_path, env=ENVIRONMENT | facts, pass_fds=[listening.fileno()],
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert what in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,103 @@
+"""What is known of a guest, from what it asks and tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from tests.daemon.test_session import Ends, serving
+from tests.trio_help import run
+from vchannel import FRAME_SIZE, HostCommand, Request
+from vhostcomm.channel.guest import State
+from vhostcomm.identity import GuestIdentity, HostIdentity
+
+
+def states(test: Callable[[Ends], Any]) -> None:
+    async def main() -> None:
+        async with serving() as ends:
+            await trio.testing.wait_all_tasks_blocked()
+            await test(ends)
+
+    run(main)
+
+
+async def tell(ends: Ends, command: int, data: bytes = b"", *, answer: bool = False) -> None:
+    await ends.write(ends.connection.send(Request.of(command, data, needs_response=answer)))
+    if answer:
+        await ends.answers(1)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_from_connected_to_ready() -> None:
+    async def main(ends: Ends) -> None:
+        seen = [ends.guest.state]
+        await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
+        seen.append(ends.guest.state)
+        assert seen == [State.CONNECTED, State.READY]
+        assert ends.guest.told_time == 1648798789
+        assert ends.guest.last_frame is not None
+        assert ends.logged("guest ready")[0]["first"] == "17 GUEST_TIMESTAMP"
+
+    states(main)
+
+
+def test_a_reboot_is_seen() -> None:
+    """Nothing happens on the socket; what tells is a start after questions."""
+
+    async def main(ends: Ends) -> None:
+        for boot in (1, 2):
+            await tell(ends, HostCommand.GUEST_POWER)
+            await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+            await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+            assert ends.guest.boots == boot
+            assert len(ends.logged("guest asked")) == boot, "each answer is told once a boot"
+        assert len(ends.logged("guest started")) == 1
+        assert len(ends.logged("guest rebooted")) == 1
+
+    states(main)
+
+
+def test_a_late_start_notification_is_no_reboot() -> None:
+    async def main(ends: Ends) -> None:
+        await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1\0")
+        await tell(ends, HostCommand.GUEST_POWER)
+        assert not ends.logged("guest rebooted")
+
+    states(main)
+
+
+def test_what_was_answered_is_remembered() -> None:
+    async def main(ends: Ends) -> None:
+        await tell(ends, HostCommand.GUEST_UUID, answer=True)
+        await tell(ends, 77, answer=True)
+        assert ends.guest.answered[11].text == "u"
+        assert ends.guest.counts == {11: 1, 77: 1}
+        assert 77 not in ends.guest.answered
+
+    states(main)
+
+
+def test_a_changed_identity_goes_to_the_next_question() -> None:
+    async def main(ends: Ends) -> None:
+        await ends.write(ends.ask())
+        assert (await ends.answers(1))[0].text == "0" * 13
+        ends.guest.change(HostIdentity(), GuestIdentity(serial="NEW4567890123"))
+        await ends.write(ends.ask())
+        assert (await ends.answers(1))[0].text == "NEW4567890123"
+        assert [line["answer"] for line in ends.logged("guest asked")] == ["0" * 13, "NEW4567890123"]
+
+    states(main)
+
+
+def test_what_repeats_is_told_at_its_1st_10th_and_100th_time() -> None:
+    async def main(ends: Ends) -> None:
+        bad = b"\xff" * FRAME_SIZE
+        for _ in range(250):
+            await ends.write(bad + ends.ask())
+            await ends.answers(1)
+        assert [line["times"] for line in ends.logged("frame refused")] == [1, 10, 100]
+        await trio.sleep(100)
+
+    states(main)

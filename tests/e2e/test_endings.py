@@ -1,0 +1,70 @@
+"""How a launched QEMU ends, and who ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.e2e.launched import Images, Launched, gone
+
+
+def test_qemu_killed(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), expect_exit=5) as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGKILL)
+        assert run.ends() == 5
+    ended = next(line for line in run.log if line["event"] == "QEMU ended")
+    assert (ended["kind"], ended["code"]) == ("crashed", -9)
+    assert "SIGKILL" in "".join(run.other)
+    assert "-device virtserialport" in "".join(run.other), "the command to paste"
+    assert {each.name for each in tmp_path.iterdir()} == {"console"}
+
+
+def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), "--restart", "on-failure") as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGKILL)
+        assert run.event("starting again")["number"] == 1
+        run.ready()
+
+
+def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(mode="silent"), expect_exit=7) as run:
+        run.event("QEMU runs")
+        os.kill(run.qemu_pid, signal.SIGTERM)
+        assert run.ends() == 7
+
+
+def test_a_panic(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(panic_after=0.5), expect_exit=4) as run:
+        run.ready()
+        assert run.ends() == 4
+    assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["panicked"]
+
+
+def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), "--grace", "4", expect_exit=8) as run:
+        run.ready()
+        os.kill(run.qemu_pid, signal.SIGSTOP)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends() == 8
+    assert [line["stage"] for line in run.log if line["event"] == "stopping by"][-1] == "SIGKILL"
+
+
+def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
+    with Launched(tmp_path, *images.direct(), expect_exit=None) as run:
+        run.ready()
+        with gone(run.qemu_pid, within=1):
+            run.process.kill()
+
+
+def test_qemu_lives_as_long_as_its_supervisor(tmp_path: Path, images: Images) -> None:
+    """A quiet start, and 15 s: longer than an idle thread of trio's, which must not be QEMU's parent."""
+    with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1") as run:
+        run.event("QEMU runs")
+        time.sleep(15)
+        assert run.process.poll() is None
+        os.kill(run.qemu_pid, 0)
+    assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["stopped"]
