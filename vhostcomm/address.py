@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -53,7 +54,7 @@ class ListenTcp:
     port: int
 
     def __str__(self) -> str:
-        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+        return f"tcp:{host_and_port(self.host, self.port)}"
 
 
 @frozen
@@ -65,6 +66,11 @@ class Activated:
 
     def __str__(self) -> str:
         return f"systemd:{self.where}"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Both in one word, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 Address = Listen | Connect | ListenTcp | Activated
@@ -250,13 +256,26 @@ def _as_uuid(text: str) -> str:
 
 
 def _tcp(text: str) -> ListenTcp:
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+(?:%[\w.-]+)?)\]|([^:\[\]]*)):([0-9]{1,5})", text, re.ASCII)
+    match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", text, re.ASCII)
     if not match or int(match[3]) > 0xFFFF:
         raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+    if match[1] is not None and not _is_ipv6(match[1]):
+        raise ValueError(f"{match[1]!r} is no IPv6 address")
     if match[1] is None and not _HOST.fullmatch(match[2]):
         raise ValueError(f"{match[2]!r} is no host: an IPv4 address, an IPv6 address in brackets, or a host's name")
     return ListenTcp(match[1] or match[2], int(match[3]))
 
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        scope = ipaddress.IPv6Address(text).scope_id
+    except ValueError:
+        return False
+    return scope is None or _INTERFACE.fullmatch(scope) is not None
+
+
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+"""A network interface behind the "%" of an address. Linux allows 15 bytes of nearly anything, and nobody uses that."""
 
 _HOST: Final = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 """What the resolver takes; it has other errors for the rest."""

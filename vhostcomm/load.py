@@ -88,7 +88,7 @@ def load(
         sock, guest_layers[name] = _listed_guest(name, table, label, environment)
         _add(found, sock, f"{label}: guests.{name}")
     for text in socks:
-        example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+        example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else "nas=/run/vhostcomm/nas"
         sock = _parse(parse_sock, text, "--sock", example, environment)
         _add(found, sock, f"--sock {text}")
     configured = set(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
+import re
 from typing import Any, Final, Self, TypeGuard, TypeVar, cast
 
 from attrs import frozen
@@ -320,7 +321,12 @@ def _interfaces(value: object) -> list[Interface]:
 
 
 def _is_address(value: object) -> TypeGuard[str]:
+    """Whether it is an IP address. `ipaddress` accepts any text behind a "%", where an interface's name belongs."""
     try:
-        return isinstance(value, str) and bool(ipaddress.ip_address(value))
+        return isinstance(value, str) and bool(ipaddress.ip_address(value)) and _SCOPE.fullmatch(value) is not None
     except ValueError:
         return False
+
+
+_SCOPE: Final = re.compile(r"[^%]*(?:%[A-Za-z0-9_.-]{1,15})?")
+"""An address with the interface that it belongs to, or without one. Linux limits an interface's name to 15 bytes."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, run_vhostcomm
+from vhostcomm.load import load
 
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
@@ -126,6 +127,9 @@ def test_one_that_fails_stops_all(tmp_path: Path) -> None:
         ("connect:", "path is missing"),
         ("tcp:host", "tcp:HOST:PORT"),
         ("tcp:host:99999", "tcp:HOST:PORT"),
+        ("tcp:[fe80::1%any text]:1", "no IPv6 address"),
+        ("tcp:[fe80::1%sixteen-letters-]:1", "no IPv6 address"),
+        ("tcp:[:::::]:1", "no IPv6 address"),
         ("", "it is empty"),
     ],
 )
@@ -286,7 +290,52 @@ def test_a_runtime_directory_that_everybody_can_write_to(short_path: Path) -> No
     folder.mkdir()
     folder.chmod(0o777)
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}
-    assert "chmod o-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment, status=78)
+    assert "chmod go-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment, status=78)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o770])
+def test_runtime_directory_writable_for_its_group_is_rejected(short_path: Path, mode: int) -> None:
+    folder = short_path / "run"
+    folder.mkdir()
+    folder.chmod(mode)
+    message = refused("--sock", UUID, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, status=78)
+    assert f"others can write to it (mode {mode:04o})" in message
+    assert f"chmod go-w {folder}" in message
+    assert not any(folder.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
+def test_runtime_directory_of_another_user_is_rejected(short_path: Path) -> None:
+    folder = short_path / "run"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, -1)
+    message = refused("--sock", UUID, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, status=78)
+    assert "it belongs to uid 12345, who could replace the sockets in it" in message
+    assert not any(folder.iterdir())
+
+
+def test_example_for_a_path_that_is_too_long_is_short(short_path: Path) -> None:
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path / ("r" * 90))}
+    message = refused("--sock", UUID, env=environment, status=2)
+    assert "a unix socket's path at most 107" in message
+    example = message.rpartition("for example: ")[2].strip()
+    assert load(socks=[example], environment=environment).guests
+
+
+def test_ipv6_address_is_logged_in_brackets() -> None:
+    with socket.socket(socket.AF_INET6) as trial:
+        try:
+            trial.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        port = trial.getsockname()[1]
+    with Serving("--sock", f"nas=tcp:[::1]:{port}") as daemon:
+        daemon.event("waiting for QEMU", sock=f"tcp:[::1]:{port}")
+        with socket.create_connection(("::1", port)):
+            assert daemon.event("guest connected")["peer"].startswith("[::1]:")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        taken = f"tcp:[::1]:{other.getsockname()[1]}"
+        assert f"{taken}: can't be bound" in refused("--sock", f"nas={taken}")
 
 
 def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:

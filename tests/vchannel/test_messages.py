@@ -210,3 +210,19 @@ def test_no_data_is_no_problem(kind: Kind) -> None:
 def test_any_data_has_a_problem_or_none(kind: Kind, data: bytes) -> None:
     problem = data_problem(kind, data)
     assert problem is None or isinstance(problem, PayloadError)
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"),
+    [
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("fe80::1%any text", None),
+        ("fe80::1%<script>", None),
+        ("fe80::1%eth0\n", None),
+        ("fe80::1%", None),
+        ("fe80::1%sixteen-letters-", None),
+    ],
+)
+def test_the_interface_behind_an_address(ip: str, expected: str | None) -> None:
+    document = {"data": {"ip": {"data": [{"name": "eth0", "ip": ip}]}}}
+    assert GuestInformation.from_data(json.dumps(document).encode() + b"\0").address() == expected

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from vchannel import Command, GuestCommand, Response
-from vhostcomm.address import Connect
+from vhostcomm.address import Connect, host_and_port
 from vhostcomm.channel.calls import CallError, Outcome, outcome_of
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
@@ -218,7 +218,7 @@ class Port:
 
     async def _keep_accepting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         where = listener.getsockname()
-        told = str(self.guest.address) if isinstance(where, str) else f"tcp:{where[0]}:{where[1]}"
+        told = str(self.guest.address) if isinstance(where, str) else f"tcp:{host_and_port(where[0], where[1])}"
         self._log.info("waiting for QEMU", sock=told)
         while True:
             await trio.lowlevel.wait_readable(listener)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.address import Activated, Connect, Listen, ListenTcp
+from vhostcomm.address import Activated, Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.channel.places import error_of, give, owner, remedy
 from vhostcomm.errors import PlaceError, ServeError
 
@@ -43,8 +43,8 @@ def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group:
         case Listen(path):
             with _bound(path, mode, group) as made:
                 yield made
-        case ListenTcp(host, port):
-            with _bound_tcp(host, port) as made:
+        case ListenTcp():
+            with _bound_tcp(address) as made:
                 yield made
         case Activated(fd):
             # A copy: systemd's own stays open, for the next time this socket is served.
@@ -182,20 +182,20 @@ def _alive(path: Path) -> bool:
 
 
 @contextmanager
-def _bound_tcp(host: str, port: int) -> Iterator[socket.socket]:
+def _bound_tcp(where: ListenTcp) -> Iterator[socket.socket]:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ServeError(f"tcp:{host}:{port}: {error.strerror}") from None
-    with _made(f"tcp:{host}:{port}", lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)) as made:
+        raise ServeError(f"{where}: {error.strerror}") from None
+    with _made(str(where), lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)) as made:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind(address)
             made.listen(BACKLOG)
         except OSError as error:
-            raise ServeError(f"tcp:{host}:{port}: can't be bound: {error.strerror}") from None
+            raise ServeError(f"{where}: can't be bound: {error.strerror}") from None
         yield made
 
 
@@ -256,7 +256,7 @@ def peer(sock: socket.socket) -> dict[str, object]:
             pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
             return {"pid": pid}
         name = sock.getpeername()
-        return {"peer": f"{name[0]}:{name[1]}"}
+        return {"peer": host_and_port(name[0], name[1])}
     return {}
 
 
@@ -293,12 +293,21 @@ def make_folder(folder: Path, group: int = -1) -> None:
 def _take_folder(folder: Path, group: int) -> None:
     """Use a runtime directory that is there: a daemon's that had no group yet doesn't let the group through."""
     found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH:
-        raise PlaceError(
-            f"{folder}: it should be a folder that others can't write to, or they could put sockets of their own "
-            f"there: chmod o-w {folder}"
-        )
     through = found.st_mode & stat.S_IXOTH or (found.st_gid == group and found.st_mode & stat.S_IXGRP)
-    if group != -1 and found.st_uid == os.geteuid() and not through:
+    opens = group != -1 and found.st_uid == os.geteuid() and not through
+    if not stat.S_ISDIR(found.st_mode):
+        raise PlaceError(f"{folder}: not a folder, and sockets without a path belong into it; move it away")
+    if found.st_uid not in {0, os.geteuid()}:
+        raise PlaceError(
+            f"{folder}: it belongs to {owner(folder)}, who could replace the sockets in it: "
+            f"choose another with RUNTIME_DIRECTORY=, or chown {os.geteuid()} {folder}"
+        )
+    # The group's right to write is removed below where the folder is opened to the configured group.
+    if found.st_mode & (stat.S_IWOTH if opens else stat.S_IWOTH | stat.S_IWGRP):
+        raise PlaceError(
+            f"{folder}: others can write to it (mode {stat.S_IMODE(found.st_mode):04o}), and so could replace the "
+            f"sockets in it: chmod go-w {folder}"
+        )
+    if opens:
         give(folder, group)
         folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXG | stat.S_IXGRP)
