@@ -234,15 +234,16 @@ class Connection:
     # -- out of step
 
     def _is_odd_but_vouched_for(self) -> bool:
-        """Whether a header that is only acceptable is taken: behind a good frame, and if no better one is near.
+        """Whether to accept a header that is only acceptable: behind a good frame, without a usual header near it.
 
-        It doesn't vouch for the next: else a stream 4 bytes out of step would stay so for ever.
+        Such a frame vouches for no other: else a stream 4 bytes out of step would stay so for ever. "Near" means usual
+        and not merely convincing, because the frame itself, read 4 bytes late, may convince.
         """
         header = self._buffer[self._offset : self._offset + HEADER_SIZE]
         return (
             self._in_step
             and refusal(header, convincing=False) is None
-            and find_header(self._buffer, self._offset + 1, self._offset + PIECE + 1) < 0
+            and find_header(self._buffer, self._offset + 1, self._offset + PIECE + 1, usual=True) < 0
         )
 
     def _refuse(self) -> FrameRefused:

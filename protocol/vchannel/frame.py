@@ -183,17 +183,37 @@ def refusal(header: bytes, *, convincing: bool) -> Refusal | None:
 # The same rule for a search: each expression starts with a run of bytes that never changes, which `re` looks
 # for at memchr's speed. One expression with both flags as alternatives has no such run and is ten times slower.
 _LENGTH = rb"(?:.[\x00-\x0e]|[\x00-\xc0]\x0f)\0\0"
-_REST = rb"[\0\x01]\0\0\0" + _LENGTH * 2 + rb".{4}[\x01-\xff]\0\0\0\0\0\0\0"
-_REQUEST_FLAGS = re.compile(rb"(?s)\x01\0\0\0\0\0\0\0" + _REST)
-_RESPONSE_FLAGS = re.compile(rb"(?s)\0\0\0\0\x01\0\0\0" + _REST)
+_NEEDS = rb"[\0\x01]\0\0\0"
+_REST = _NEEDS + _LENGTH * 2 + rb".{4}[\x01-\xff]\0\0\0\0\0\0\0"
+_CONVINCING = (
+    (FLAGS_OFFSET, re.compile(rb"(?s)\x01\0\0\0\0\0\0\0" + _REST)),
+    (FLAGS_OFFSET, re.compile(rb"(?s)\0\0\0\0\x01\0\0\0" + _REST)),
+)
+
+# These begin at the upper half of the guest id.
+_NONE = rb"\0\0\0\0"
+_END = rb".{4}\x01\0\0\0\0\0\0\0"
+_USUAL = (
+    (FLAGS_OFFSET - 4, re.compile(rb"(?s)\0\0\0\0\x01\0\0\0\0\0\0\0" + _NEEDS + _LENGTH + _NONE + _END)),
+    (FLAGS_OFFSET - 4, re.compile(rb"(?s)\0\0\0\0\0\0\0\0\x01\0\0\0" + _NEEDS + _NONE + _LENGTH + _END)),
+)
 
 
-def find_header(buffer: bytes, start: int, end: int) -> int:
-    """The first offset in ``start..end - 1`` at which a convincing header stands whole, or -1."""
-    first, last = start + FLAGS_OFFSET, end - 1 + HEADER_SIZE
+def find_header(buffer: bytes, start: int, end: int, *, usual: bool = False) -> int:
+    """Return the first offset in ``start..end - 1`` at which a convincing header stands whole, or -1.
+
+    Args:
+        buffer: the bytes.
+        start: the first offset to try.
+        end: the offset behind the last one.
+        usual: find only a header like every one seen so far: `sub_command` 1, `guest_id` below 2**32, and 0 as the
+            length of the other direction. A frame with an odd `reserved` shows none at any other offset of its own,
+            but a convincing one 4 bytes late.
+    """
+    last = end - 1 + HEADER_SIZE
     found = -1
-    for pattern in _REQUEST_FLAGS, _RESPONSE_FLAGS:
-        if match := pattern.search(buffer, first, last):
-            found = match.start() - FLAGS_OFFSET
-            last = match.start() + HEADER_SIZE - FLAGS_OFFSET - 1
+    for offset, pattern in _USUAL if usual else _CONVINCING:
+        if match := pattern.search(buffer, start + offset, last):
+            found = match.start() - offset
+            last = found + HEADER_SIZE - 1
     return found

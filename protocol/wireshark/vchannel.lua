@@ -232,6 +232,7 @@ local function read(tvb, offset)
     end
     return {
         id = tvb:raw(offset, 8),
+        guest_id_upper = number(28),
         is_request = number(32),
         is_response = number(36),
         needs_response = number(40),
@@ -260,6 +261,12 @@ end
 local function is_convincing(frame)
     return is_acceptable(frame) and frame.reserved == 0
         and frame.sub_command >= 1 and frame.sub_command <= SUB_COMMAND_LIMIT
+end
+
+-- Whether it is like every header seen so far: protocol/README.md, 8.1.
+local function is_usual(frame)
+    local other_length = frame.is_request == 1 and frame.response_length or frame.request_length
+    return is_convincing(frame) and frame.sub_command == 1 and frame.guest_id_upper == 0 and other_length == 0
 end
 
 -- How many bytes the header counts; 0 where its flags or that length make no sense. And its field's name.
@@ -438,8 +445,8 @@ end
 local REQUEST_FLAGS = "\1\0\0\0\0\0\0\0"
 local RESPONSE_FLAGS = "\0\0\0\0\1\0\0\0"
 
--- The first offset behind `offset` and up to `last` at which a convincing header stands whole, or nil.
-local function find_header(tvb, offset, last)
+-- The first offset behind `offset` and up to `last` at which a whole header fulfils `rule`, or nil.
+local function find_header(tvb, offset, last, rule)
     last = math.min(last, tvb:len() - HEADER_SIZE)
     if last <= offset then
         return nil
@@ -449,7 +456,7 @@ local function find_header(tvb, offset, last)
     for _, flags in ipairs({ REQUEST_FLAGS, RESPONSE_FLAGS }) do
         local at = bytes:find(flags, 33, true)
         while at and offset + at - 32 <= (first or last) do
-            if is_convincing(read(tvb, offset + at - 32)) then
+            if rule(read(tvb, offset + at - 32)) then
                 first = offset + at - 32
                 break
             end
@@ -498,15 +505,15 @@ local function show_stream(tvb, pinfo, root, to_host, about)
     while tvb:len() - offset >= FRAME_SIZE do
         local frame = read(tvb, offset)
         local convincing = is_convincing(frame)
-        local found = not convincing and find_header(tvb, offset, offset + DATA_SIZE)
-        local vouched_for = start == offset and good and is_acceptable(frame) and not found
+        local vouched_for = start == offset and good and is_acceptable(frame)
+            and not find_header(tvb, offset, offset + DATA_SIZE, is_usual)
         if convincing or vouched_for then
             tell_skipped(offset, e.skipped)
             table.insert(told, show_frame(tvb, offset, pinfo, root, to_host, about))
             offset = offset + FRAME_SIZE
             start, good = offset, convincing
         else
-            offset = found or offset + DATA_SIZE
+            offset = find_header(tvb, offset, offset + DATA_SIZE, is_convincing) or offset + DATA_SIZE
         end
     end
     if start < tvb:len() then

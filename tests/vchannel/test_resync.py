@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from vchannel import (
     FRAME_SIZE,
     BytesSkipped,
     Event,
+    Frame,
     FrameRefused,
     GuestCommand,
     HostCommand,
@@ -25,10 +27,14 @@ from vchannel import (
     UnsolicitedResponse,
     encode_text,
 )
+from vchannel.frame import find_header
 
 GOOD_ID, OTHER_ID = 0xC0FFEE01, 0xC0FFEE02
 GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=GOOD_ID).raw
 OTHER = Request.of(HostCommand.GUEST_CPU, request_id=OTHER_ID).raw
+QUIET = Request.of(HostCommand.GUEST_INFO, request_id=OTHER_ID, needs_response=False).raw
+ANSWER = Request.of(GuestCommand.GET_IP, request_id=OTHER_ID).reply().raw
+SMALL_ANSWER = Request.of(GuestCommand.GET_IP, request_id=OTHER_ID).reply(b"\0").raw
 
 
 def answered(events: list[Event]) -> list[int]:
@@ -140,6 +146,46 @@ def test_bytes_lost_between_frames() -> None:
 def test_odd_fields_behind_a_good_frame_are_taken(feed: Feed, offset: int, value: int) -> None:
     odd = with_field(offset, value)
     assert answered(feed(host(), GOOD + odd + GOOD)) == [GOOD_ID, GOOD_ID, GOOD_ID]
+
+
+@pytest.mark.parametrize("raw", [GOOD, QUIET, ANSWER, SMALL_ANSWER], ids=["asks", "tells", "answers", "one byte"])
+@pytest.mark.parametrize("reserved", [1, 2, 16, 255])
+def test_small_reserved_behind_a_good_frame_loses_no_frame(feed: Feed, raw: bytes, reserved: int) -> None:
+    """Read 4 bytes late, the odd frame convinces: it must not be lost to that reading, nor the frames behind it."""
+    odd = raw[:60] + struct.pack("<i", reserved) + raw[64:]
+    stream = GOOD + odd + OTHER + GOOD
+    events = feed(host(), stream)
+    assert [getattr(event, "raw", b"") for event in events] == [GOOD, odd, OTHER, GOOD]
+
+
+@pytest.mark.parametrize("guest_id", [0, 3_000_000, 10_000_000])
+@pytest.mark.parametrize("data", [b"", b"\0", b"\1", b"5\0", bytes(4), b"x" * DATA_SIZE], ids=repr)
+def test_no_small_reserved_shows_a_usual_header_within_its_frame(guest_id: int, data: bytes) -> None:
+    for command in range(1, 20):
+        for is_request, needs, sub_command, reserved in itertools.product((0, 1), (0, 1), (0, 1, 256), (1, 2, 7, 255)):
+            lengths = (len(data), 0) if is_request else (0, len(data))
+            odd = Frame(
+                1,
+                bytes(16),
+                guest_id,
+                is_request,
+                1 - is_request,
+                needs,
+                *lengths,
+                command,
+                sub_command,
+                reserved,
+                data,
+            )
+            assert find_header(odd.encode(), 1, DATA_SIZE + 1, usual=True) < 0, odd
+
+
+@pytest.mark.parametrize("guest_id", [0, 10_000_000])
+@pytest.mark.parametrize("junk", [4, 8, 24, 28])
+def test_an_early_reading_is_still_refused(feed: Feed, guest_id: int, junk: int) -> None:
+    """The other side of the exception: bytes lost or added before a usual frame cost that stream no good frame."""
+    good = Request.of(HostCommand.GUEST_TIMESTAMP, guest_id=guest_id, request_id=GOOD_ID).raw
+    assert answered(feed(host(), good + bytes(junk) + good + good)) == [GOOD_ID] * 3
 
 
 @pytest.mark.parametrize(("seen", "taken"), [(4032, False), (4033, True)])
