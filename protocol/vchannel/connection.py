@@ -170,8 +170,7 @@ class Connection:
             self._chunks.clear()
         if self._until_due:
             return self._skip()
-        buffer = self._buffer
-        start = self._offset
+        buffer, start = self._buffer, self._offset
         end = start + FRAME_SIZE
         if end > len(buffer):
             if start:
@@ -204,10 +203,8 @@ class Connection:
                 return Request(command, b"", buffer[start:end], needs == 1)
             data = buffer[start + HEADER_SIZE : start + HEADER_SIZE + request_length]
             return Request(command, data, buffer[start:end], needs == 1, problem=self._examine(command, data, "asks"))
-        command = self._asking(number, number)
         data = buffer[start + HEADER_SIZE : start + HEADER_SIZE + response_length]
-        problem = self._examine(command, data, "answers")
-        return self._match(Response(command, data, buffer[start:end], problem=problem))
+        return self._match(Response(self._asking(number, number), data, buffer[start:end]))
 
     def discard_partial(self, reason: SkipReason = SkipReason.SILENCE) -> None:
         """Drop the beginning of a frame whose rest won't come; `next_event` then tells how much it was.
@@ -236,8 +233,8 @@ class Connection:
     def _is_odd_but_vouched_for(self) -> bool:
         """Whether to accept a header that is only acceptable: behind a good frame, without a usual header near it.
 
-        Such a frame vouches for no other: else a stream 4 bytes out of step would stay so for ever. "Near" means usual
-        and not merely convincing, because the frame itself, read 4 bytes late, may convince.
+        It vouches for no other: else a stream 4 bytes out of step would stay so for ever. Only a usual header counts,
+        because the frame itself, read 4 bytes late, may convince.
         """
         header = self._buffer[self._offset : self._offset + HEADER_SIZE]
         return (
@@ -294,12 +291,13 @@ class Connection:
     # -- responses to requests of ours
 
     def _match(self, response: Response) -> Response | UnsolicitedResponse:
-        found = self._outstanding.take(response)
-        if isinstance(found, str):
+        if isinstance(found := self._outstanding.take(response), str):
             self._unsolicited += 1
             return UnsolicitedResponse(response, found)
         self._responses += 1
         response.request = found
+        # Not before: parsing costs most, and a guest may send any number of answers to nothing.
+        response.problem = self._examine(response.command, response.data, "answers")
         return response
 
     def forget(self, request: Request) -> bool:

@@ -9,6 +9,9 @@ Nothing that arrives through `Connection.receive_data` raises: a peer's mistakes
 
 from __future__ import annotations
 
+import reprlib
+from typing import Final
+
 
 class VchannelError(Exception):
     """Every error of this package."""
@@ -32,10 +35,22 @@ class PayloadError(VchannelError, ValueError):
         super().__init__(f"{field} is {shorten(value)}: {why}")
 
 
-def shorten(value: object, limit: int = 80) -> str:
-    """The `repr` of a value, cut to `limit` characters: a peer's text in a message stays one line.
+_BRIEF: Final = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxlong, _BRIEF.maxstring = 3, 10, 10, 80, 80
+"""For what may be nested or long without end: the whole `repr` of 4 KB of JSON takes a millisecond."""
 
-    `repr` escapes control characters; what it leaves readable beyond ASCII is escaped too.
+
+def shorten(value: object, limit: int = 80) -> str:
+    """Cut the `repr` of a value to `limit` characters: a peer's text in a message stays one line.
+
+    `repr` escapes control characters; what it leaves readable beyond ASCII is escaped too. Of long text only the
+    beginning is looked at.
     """
-    text = ascii(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if isinstance(value, str | bytes):
+        text = ascii(value[:limit])
+    elif isinstance(value, dict | list):
+        text = _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
+    else:
+        text = ascii(value)
+    cut = isinstance(value, str | bytes) and len(value) > limit
+    return f"{text[: limit - 1]}…" if cut or len(text) > limit else text

@@ -168,7 +168,10 @@ class PreparedAnswer:
 
 @frozen
 class UnsolicitedResponse:
-    """A response that answers no request which is still waiting: late, stale or made up. `why` says which is likely."""
+    """A response that answers no request which is still waiting: late, stale or made up. `why` says which is likely.
+
+    Its data is not examined: `problem` of the `response` is None whatever the data is.
+    """
 
     response: Response
     why: str

@@ -100,6 +100,16 @@ def test_odd_data_is_told_with_the_response(feed: Feed) -> None:
     assert "not JSON" in str(answer.problem)
 
 
+@pytest.mark.parametrize("command", list(GuestCommand))
+def test_an_answer_to_nothing_is_not_examined(feed: Feed, command: GuestCommand) -> None:
+    """However odd its data: a guest can send these without end, and parsing costs more than all else."""
+    end = host()
+    (event,) = feed(end, Request.of(command).reply(b'{"data":\0').raw)
+    assert isinstance(event, UnsolicitedResponse)
+    assert event.response.problem is None
+    assert end.statistics.data_problems == 0
+
+
 # -- whose response it is
 
 

@@ -26,6 +26,7 @@ from vchannel import (
     encode_json,
     encode_text,
 )
+from vchannel.errors import shorten
 from vchannel.messages import data_problem
 
 
@@ -226,3 +227,29 @@ def test_any_data_has_a_problem_or_none(kind: Kind, data: bytes) -> None:
 def test_the_interface_behind_an_address(ip: str, expected: str | None) -> None:
     document = {"data": {"ip": {"data": [{"name": "eth0", "ip": ip}]}}}
     assert GuestInformation.from_data(json.dumps(document).encode() + b"\0").address() == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 5000, b"\xff" * 5000, [[["deep"] * 99] * 99] * 99, {"a": {"b" * 500: 1}}, 10**3000, "é" * 80]
+)
+def test_a_value_in_a_message_is_short_and_on_one_line(value: object) -> None:
+    text = shorten(value)
+    assert len(text) <= 80
+    assert text.removesuffix("…").isascii()
+    assert text.isprintable()
+
+
+def test_a_nested_value_is_not_written_out() -> None:
+    """The whole of it takes a thousand times as long as the part that is shown."""
+
+    class Unwritable(list[object]):
+        def __repr__(self) -> str:
+            raise AssertionError("written out")
+
+    assert shorten([[[[Unwritable()]]]]) == "[[[[...]]]]"
+
+
+def test_more_interfaces_than_any_guest_has_are_left_out() -> None:
+    lines = [{"name": f"eth{place}", "ip": "10.0.0.1"} for place in range(100)]
+    found = GuestInformation.from_data(encode_json({"data": {"ip": {"data": lines}}}))
+    assert [each.name for each in found.interfaces] == [f"eth{place}" for place in range(32)]
