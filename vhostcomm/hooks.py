@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from vhostcomm.logs import Log, escape
+from vhostcomm.system_errors import NO_THREAD, explain, is_thread_refusal
 
 EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
 
@@ -98,8 +99,11 @@ class Hooks:
                 self._log.warning("hook ended, it took too long", on=event, program=program, seconds=TIMEOUT)
             elif process.returncode:
                 self._log.warning("hook failed", on=event, program=program, status=process.returncode, output=tail.text)
-        except OSError as error:
-            self._log.warning("hook can't be run", on=event, program=program, why=error.strerror)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_thread_refusal(error):
+                raise
+            why = explain(error) if isinstance(error, OSError) else NO_THREAD
+            self._log.warning("hook can't be run", on=event, program=program, why=why)
         finally:
             self._running -= 1
             if not self._running:

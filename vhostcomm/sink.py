@@ -15,6 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
+from vhostcomm.errors import ServeError
+from vhostcomm.system_errors import NO_THREAD
+
 QUEUE_LIMIT: Final = 10_000
 """Items waiting for the thread. Of log lines a few MB; of frames 40 MB, some ten seconds of a busy guest."""
 
@@ -37,6 +40,9 @@ class Sink(Generic[T]):
         name: the thread's.
         failed: called in the thread, once, with the error that ended the sink.
         final: whether an error ends the sink; by default each does.
+
+    Raises:
+        ServeError: the system refuses the thread.
 
     `lost` counts the items that found no room, were being written when that failed, or came after the end; `dead` says
     that an error has ended the sink.
@@ -62,7 +68,10 @@ class Sink(Generic[T]):
         self.lost = 0
         # A daemon thread: one that is stuck in a write must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            raise ServeError(f"{name}: {NO_THREAD}") from None
 
     def put(self, item: T) -> None:
         """Queue an item; never waits."""

@@ -12,12 +12,10 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from vchannel.errors import VchannelError
-from vhostcomm.cli import capture, completion, config, disk, guests, output, probe, run, serve, snippet, streams
+from vhostcomm.cli import capture, completion, config, disk, guests, output, probe, program, run, serve, snippet
 from vhostcomm.cli.help import HelpFormatter, shown_default
 from vhostcomm.cli.versions import version_text
-from vhostcomm.errors import UsageError, VhostcommError
-from vhostcomm.journal import error_text
+from vhostcomm.errors import UsageError
 
 app = App(
     name="vhostcomm",
@@ -42,26 +40,7 @@ app.command(completion.completion)
 
 def main(*verb: str) -> NoReturn:
     """The console script; of a script for one verb, with that verb."""
-    streams.prepare()
-    words = [*verb, *sys.argv[1:]]
-    try:
-        if words[-1:] == ["--version"] and "--" not in words:  # cyclopts would break its lines at a terminal's width
-            output.print_line(version_text())
-            sys.exit(0)
-        status = app(words, result_action="return_value", exit_on_error=False, print_error=False)
-        sys.stdout.flush()
-    except (CycloptsError, UsageError) as error:
-        _fail(f"{error} (see vhostcomm --help)", UsageError.exit_code)
-    except VhostcommError as error:
-        _fail(str(error), error.exit_code)
-    except VchannelError as error:
-        _fail(str(error), VhostcommError.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `| head`
-        streams.drop_output()
-        sys.exit(0)
-    sys.exit(status if isinstance(status, int) else 0)
+    program.run("vhostcomm", lambda: _dispatch([*verb, *sys.argv[1:]]))
 
 
 def vdsm_run() -> NoReturn:
@@ -69,10 +48,11 @@ def vdsm_run() -> NoReturn:
     main("run")
 
 
-def _fail(message: str, status: int) -> NoReturn:
+def _dispatch(words: list[str]) -> object:
+    if words[-1:] == ["--version"] and "--" not in words:  # cyclopts would break its lines at a terminal's width
+        output.print_line(version_text())
+        return 0
     try:
-        sys.stdout.flush()
-    except (OSError, VhostcommError):
-        streams.drop_output()
-    print(error_text(f"vhostcomm: {message}"), file=sys.stderr)  # noqa: T201
-    sys.exit(status)
+        return app(words, result_action="return_value", exit_on_error=False, print_error=False)
+    except (CycloptsError, UsageError) as error:
+        raise UsageError(f"{error} (see vhostcomm --help)") from None

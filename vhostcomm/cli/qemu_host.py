@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from vchannel import Command, HostCommand
+from vhostcomm.cli import program
 from vhostcomm.cli.goflags import parse
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.qemu_host_flags import FLAGS, config_of, help_text
-from vhostcomm.cli.serve import first_error
 from vhostcomm.config import Config
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT
-from vhostcomm.errors import VhostcommError
 from vhostcomm.logs import FLUSH_TIMEOUT, Log, start_log
 
 if TYPE_CHECKING:
@@ -34,21 +33,18 @@ STARTS_IT: Final = {
 
 def main() -> NoReturn:
     """The console script."""
-    try:
-        given, rest = parse(sys.argv[1:], FLAGS)
-        if given.get("help") or given.get("h"):
-            print_line(help_text().rstrip())
-            sys.exit(0)
-        config = config_of(given)
-        if rest:
-            print_error(f"qemu-host: not a flag, ignored with all behind it: {rest[0]!a}")
-        _serve(config, float(given.get("timeout", DEFAULT_TIMEOUT)))
-    except VhostcommError as error:
-        print_error(f"qemu-host: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+    program.run("qemu-host", _run)
+
+
+def _run() -> None:
+    given, rest = parse(sys.argv[1:], FLAGS)
+    if given.get("help") or given.get("h"):
+        print_line(help_text().rstrip())
+        return
+    config = config_of(given)
+    if rest:
+        print_error(f"qemu-host: not a flag, ignored with all behind it: {rest[0]!a}")
+    _serve(config, float(given.get("timeout", DEFAULT_TIMEOUT)))
 
 
 def _serve(config: Config, timeout: float) -> None:
@@ -71,8 +67,6 @@ def _serve(config: Config, timeout: float) -> None:
 
     try:
         trio.run(run)
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None
     finally:
         trace.sink.close(FLUSH_TIMEOUT)
         errors.close(FLUSH_TIMEOUT)

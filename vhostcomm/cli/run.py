@@ -20,6 +20,7 @@ from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import Config
 from vhostcomm.errors import ConfigError, UsageError
 from vhostcomm.load import load
+from vhostcomm.system_errors import temporary_folder
 
 _MACHINE = Group("The machine", sort_key=1)
 _SUPERVISION = Group("Supervision", sort_key=5)
@@ -223,7 +224,7 @@ def _socket(sock: str | None, name: str) -> Iterator[str]:
     try:
         folder = runtime_directory()
     except ValueError:
-        with tempfile.TemporaryDirectory(prefix="vhostcomm-") as made:
+        with tempfile.TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()) as made:
             yield f"{name}={made}/{name}"
         return
     yield f"{name}={folder}/{name}"
@@ -255,10 +256,6 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
         if ending is None:
             log.info("stopped before QEMU was started")
             return 0
-    except BaseExceptionGroup as group:
-        from vhostcomm.cli.serve import first_error
-
-        raise first_error(group) from None
     finally:
         sink.close(FLUSH_TIMEOUT)
     tell_report(ending)

@@ -12,7 +12,7 @@ from vhostcomm import values
 from vhostcomm.address import Activated, Sock
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
 from vhostcomm.config import Config
-from vhostcomm.errors import ConfigError, UsageError, VhostcommError
+from vhostcomm.errors import ConfigError, UsageError
 from vhostcomm.load import load
 
 _FIRST_FD = 3
@@ -61,21 +61,8 @@ def run(config: Config, reload: Callable[[], Config] | None) -> None:
     log, sink = start_log(config.service.log_level, config.service.log_format)
     try:
         trio.run(Daemon(config, log, reload, notifier=Notifier.of_environment()).run_with_signals)
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None
     finally:
         sink.close(FLUSH_TIMEOUT)
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to tell: the user's if there is one among them; a whole group is a bug's."""
-    found = group.subgroup(VhostcommError)
-    if found is None:
-        return group
-    error: BaseException = found
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _activated() -> list[Sock]:

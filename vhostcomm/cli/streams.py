@@ -1,53 +1,88 @@
-"""The standard streams of the command line: there, able to print anything, and with errors that are told."""
+"""The standard streams of a program: open, able to print any text, and with errors that are reported."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+from contextlib import suppress
 
 from vhostcomm.errors import VhostcommError
+from vhostcomm.system_errors import explain
+
+
+class ReaderGoneError(VhostcommError):
+    """The reader of standard output has closed its end, as `| head` does: the program ends quietly."""
+
+    exit_code = 0
 
 
 def prepare() -> None:
     """Before anything else is opened."""
     _fill_closed()
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False)),
-            encoding=sys.stdout.encoding,
-            errors="backslashreplace",  # a guest's text must not end a verb in a locale without its letters
-            line_buffering=sys.stdout.line_buffering or sys.stdout.write_through,
-        )
+        # A guest's text must not end a verb in a locale without its letters.
+        sys.stdout = _over(_Output(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _over(_Errors(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
 
 
 def drop_output() -> None:
-    """Standard output goes nowhere from here on: what is left to be written can't be, and that has been told."""
+    """Send standard output nowhere: what is left in its buffer can't be written, and that was reported."""
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(nowhere, 1)
     os.close(nowhere)
 
 
+def _over(raw: io.FileIO, stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering or stream.write_through or isinstance(raw, _Errors),
+    )
+
+
 def _fill_closed() -> None:
-    """Streams that were closed before we were started go nowhere: else a socket would get a number of theirs."""
-    for fd in range(3):
+    """Give the numbers of streams that were closed before the start to /dev/null: else a socket would get them.
+
+    Standard output is opened for reading, so that a write fails as it would have failed.
+    """
+    for fd, mode in enumerate((os.O_RDWR, os.O_RDONLY, os.O_RDWR)):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, mode)  # the lowest free number: this one
             os.set_inheritable(fd, True)
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+            opened = open(fd, "w" if fd else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, opened)
+            setattr(sys, f"__{name}__", opened)
 
 
 class _Output(io.FileIO):
-    """Standard output. An error of it is the user's to know; a pipe that nobody reads any more is none."""
+    """Standard output. Its errors are the user's to know."""
 
     def write(self, data: object, /) -> int:
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
-            raise
+            # Not a BrokenPipeError, which rich would make exit status 1 of.
+            raise ReaderGoneError("standard output: nobody reads it any more") from None
         except OSError as error:
-            raise VhostcommError(f"standard output: {error.strerror}") from None
+            if error.errno == errno.EBADF:
+                raise VhostcommError(
+                    "standard output is closed, nothing can be printed; redirect it to a file, or to /dev/null"
+                ) from None
+            raise VhostcommError(f"standard output: {explain(error)}") from None
+
+
+class _Errors(io.FileIO):
+    """Standard error. An error of it can't be reported anywhere, and must not change the exit status."""
+
+    def write(self, data: object, /) -> int:
+        with suppress(OSError):
+            return super().write(data)  # type: ignore[arg-type]
+        return len(memoryview(data))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import subprocess
 from typing import Final
 
 from vhostcomm import __version__
+from vhostcomm.logs import escape
 
 QEMU: Final = "qemu-system-x86_64"
 """The one that `run` starts if it isn't told another."""
@@ -31,4 +32,7 @@ def _qemu() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"QEMU unknown: {path}: {getattr(error, 'strerror', None) or 'no answer'}"
     _, found, said = done.stdout.decode(errors="replace").partition("\n")[0].partition(" version ")
-    return f"QEMU {said} ({path})" if found and said.isprintable() else f"QEMU unknown: {path} doesn't tell its version"
+    if found and said.isprintable():
+        return f"QEMU {said} ({path})"
+    complaint = escape(done.stderr.decode(errors="replace").strip().partition("\n")[0])
+    return f"QEMU unknown: {path}: {complaint or 'it shows no version'}"

@@ -256,7 +256,6 @@ def _asked(path: str) -> Spelling:
     """How the QEMU there spells it, by its own word."""
     import trio
 
-    from vhostcomm.cli.serve import first_error
     from vhostcomm.qemu import Program, find_capabilities
     from vhostcomm.qemu.argv import CHANNEL_DRIVERS
     from vhostcomm.snippet import Spelling
@@ -269,7 +268,4 @@ def _asked(path: str) -> Spelling:
             raise QemuError(f"{path} can't reconnect a socket: take QEMU 7.2 or later")
         return Spelling(can.reconnects, f"spelt for {path}, which is {can.version}")
 
-    try:
-        return trio.run(ask)
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None
+    return trio.run(ask)

@@ -17,6 +17,7 @@ import trio
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.terminal import lent_terminal
+from vhostcomm.system_errors import explain
 
 TAIL_LINES: Final = 20
 """Lines of output that are kept: QEMU's complaint is one to three, a failed assertion's trace some more."""
@@ -150,7 +151,10 @@ async def spawn(argv: Sequence[str], *, pass_fds: Collection[int] = (), terminal
 
 
 def _start(argv: Sequence[str], pass_fds: Collection[int], stdin: int | None, stdout: int | None) -> Child:
-    reading, writing = os.pipe()
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        raise QemuError(f"{argv[0]} can't be started: {explain(error)}") from None
     try:
         process = subprocess.Popen(  # noqa: S603 - the arguments are built, or the user's own
             [sys.executable, "-I", "-S", _STEP, str(os.getpid()), *argv],
@@ -160,9 +164,9 @@ def _start(argv: Sequence[str], pass_fds: Collection[int], stdin: int | None, st
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
-    except BaseException:
+    except OSError as error:
         os.close(reading)
-        raise
+        raise QemuError(f"{argv[0]} can't be started: {explain(error)}") from None
     finally:
         os.close(writing)
     try:

@@ -11,6 +11,7 @@ from vhostcomm.errors import DiskError, UsageError
 from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, AnyPath, ImageFormat, refuse_target
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM
 from vhostcomm.qemu.disk.tools import checked
+from vhostcomm.system_errors import explain
 
 MIN_SIZE: Final = VDSM.third_start * SECTOR_SIZE + (1 << 20)
 """Bytes (4609 MiB): a MiB is left for the third partition."""
@@ -66,7 +67,7 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
     except FileNotFoundError:
         raise DiskError(name, f"there is no directory {target.parent}; make it first") from None
     except OSError as error:
-        raise DiskError(name, f"can't be made in {target.parent}: {error.strerror}") from None
+        raise DiskError(name, f"can't be made in {target.parent}: {explain(error)}") from None
 
 
 def _make(folder: Path, size: int, image_format: ImageFormat, name: str) -> Path:

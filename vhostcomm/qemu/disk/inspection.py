@@ -16,6 +16,7 @@ from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk.image import HEAD_SIZE, AnyPath, Image, ImageFormat, probe
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM, Layout, Partition, find_layout, guest_prints
 from vhostcomm.qemu.disk.tools import checked, failed, run
+from vhostcomm.system_errors import temporary_folder
 
 MBR: Final = "dos"
 GPT: Final = "gpt"
@@ -144,7 +145,7 @@ def _start(image: Image) -> bytes:
     """The first bytes of the disk inside an image."""
     if image.format is ImageFormat.RAW:
         return image.head
-    with tempfile.TemporaryDirectory(prefix="vhostcomm-disk-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-disk-", dir=temporary_folder()) as folder:
         copy = Path(folder, "start")
         # Absolute, since qemu-img takes `a:b` for a protocol; -U, since a running guest has the image locked.
         checked(

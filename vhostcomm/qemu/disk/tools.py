@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from vhostcomm.errors import DiskError
+from vhostcomm.system_errors import explain
 
 _PACKAGES: Final = {
     "sfdisk": "fdisk (Debian, Ubuntu) or util-linux (elsewhere)",
@@ -48,7 +49,7 @@ def run(
     except subprocess.TimeoutExpired:
         raise DiskError(path, f"{tool} took more than {_DEADLINE:.0f} seconds with it and was stopped") from None
     except OSError as error:
-        raise DiskError(path, f"{program} can't be run: {error.strerror}") from None
+        raise DiskError(path, f"{program} can't be run: {explain(error)}") from None
 
 
 def checked(

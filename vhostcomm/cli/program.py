@@ -1,0 +1,48 @@
+"""A console script from its first to its last moment: standard streams, errors in one line, the exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from vchannel.errors import VchannelError
+from vhostcomm.cli import streams
+from vhostcomm.errors import VhostcommError
+from vhostcomm.journal import error_text
+from vhostcomm.system_errors import user_error
+
+
+def run(name: str, work: Callable[[], object]) -> NoReturn:
+    """Run a program, and end with its exit status.
+
+    Args:
+        name: in front of each error.
+        work: the program; the integer that it returns is the exit status, anything else is 0.
+    """
+    streams.prepare()
+    try:
+        status = work()
+        sys.stdout.flush()
+    except streams.ReaderGoneError:
+        streams.drop_output()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (Exception, BaseExceptionGroup) as error:
+        shown = VhostcommError(str(error)) if isinstance(error, VchannelError) else user_error(error)
+        if shown is None:
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
+                sys.exit(130)
+            raise
+        _fail(name, str(shown), shown.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(name: str, message: str, status: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except (OSError, VhostcommError):
+        streams.drop_output()
+    print(error_text(f"{name}: {message}"), file=sys.stderr)  # noqa: T201
+    sys.exit(status)
