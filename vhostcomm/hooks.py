@@ -9,8 +9,9 @@ from typing import Final
 
 import trio
 
-from vhostcomm.logs import Log, escape
+from vhostcomm.logs import Log
 from vhostcomm.system_errors import NO_THREAD, explain, is_thread_refusal
+from vhostcomm.text import escape
 
 EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
 

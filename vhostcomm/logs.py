@@ -14,9 +14,7 @@ import structlog
 
 from vhostcomm.journal import is_journal, with_priority
 from vhostcomm.sink import Sink, write_away
-
-TEXT_LIMIT: Final = 200
-"""Characters of one value in a log line; what a guest sends can be 4 KB of anything."""
+from vhostcomm.text import escape
 
 TRACE_LIMIT: Final = 8000
 """Characters of an exception's traceback in a log line."""
@@ -25,14 +23,6 @@ FLUSH_TIMEOUT: Final = 0.5
 """Seconds that the end of the program waits for a stuck log."""
 
 Log = structlog.typing.FilteringBoundLogger
-
-
-def escape(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Somebody else's text for a log or a terminal: no control character, nothing that turns text round, capped."""
-    short = text if len(text) <= limit else text[: limit - 1] + "…"
-    if short.isprintable():
-        return short
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
 
 
 class _Output:

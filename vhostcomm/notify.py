@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 """What systemd tells one process, and none that it starts: a QEMU that spoke on our socket would speak for us."""

@@ -16,8 +16,9 @@ from vchannel import (
     UnsolicitedResponse,
     decode_text,
 )
-from vhostcomm.logs import Log, escape
+from vhostcomm.logs import Log
 from vhostcomm.sink import Sink, write_all
+from vhostcomm.text import escape
 
 _ASKED: Final[dict[int, Command]] = {each.value: each for each in GuestCommand}
 

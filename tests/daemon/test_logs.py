@@ -16,7 +16,8 @@ import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, until
 from vchannel import HostCommand, Request
-from vhostcomm.logs import escape, start_log
+from vhostcomm.logs import start_log
+from vhostcomm.text import escape
 
 
 def test_one_line_for_each_thing(tmp_path: Path) -> None:

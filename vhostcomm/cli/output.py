@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 WIDTH = 10_000
 """Columns: a line stays a line."""

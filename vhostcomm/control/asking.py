@@ -13,7 +13,7 @@ from vchannel import Command, GuestCommand, MisuseError, encode_text
 from vhostcomm.control.problems import Problem, bad_request
 from vhostcomm.control.reading import BODY_LIMIT
 from vhostcomm.control.server import peer_of
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that a guest gets to answer, unless the request says otherwise."""

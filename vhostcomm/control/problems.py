@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vhostcomm.channel.calls import CallError, Outcome
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 SHOWN: Final = 400
 """Characters of what a client or guest sent, in an error."""

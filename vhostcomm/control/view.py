@@ -22,7 +22,7 @@ from vchannel import (
     decode_text,
 )
 from vhostcomm.channel.guest import OTHER, Guest, State
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 ESCAPED_MOST: Final = DATA_SIZE * 10
 """Characters that the longest answer can have when each of them is escaped."""

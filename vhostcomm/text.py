@@ -1,0 +1,16 @@
+"""Untrusted text made safe to show. Standard library only: every verb needs it, and few need the log."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TEXT_LIMIT: Final = 200
+"""Characters of one value in a log line; a guest may send 4 KB of anything."""
+
+
+def escape(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Escape text for a log or a terminal: no control characters, no marks that reverse text, at most `limit` characters."""
+    short = text if len(text) <= limit else text[: limit - 1] + "…"
+    if short.isprintable():
+        return short
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
