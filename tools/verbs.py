@@ -11,7 +11,7 @@ from cyclopts import App
 from cyclopts.argument import Argument, ArgumentCollection
 from cyclopts.help import HelpEntry, create_parameter_help_panel
 
-from vhostcomm.cli import app
+from vhostcomm.cli.app import app
 from vhostcomm.cli.help import shown_default
 
 

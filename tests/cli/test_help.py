@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from tools.verbs import Verb, command_line
-from vhostcomm.cli import app
+from vhostcomm.cli.app import app
 
 VERBS = list(command_line().all())
 NARROW = ENVIRONMENT | {"COLUMNS": "80"}

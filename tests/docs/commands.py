@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from tests.docs.pages import ROOT
 from vhostcomm import units
-from vhostcomm.cli import app
+from vhostcomm.cli.app import app
 from vhostcomm.cli.goflags import parse
 from vhostcomm.cli.qemu_host_flags import FLAGS
 from vhostcomm.errors import UsageError

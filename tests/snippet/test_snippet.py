@@ -13,7 +13,7 @@ from cyclopts import CycloptsError
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.address import ListenTcp
-from vhostcomm.cli import app
+from vhostcomm.cli.app import app
 from vhostcomm.config import Config
 from vhostcomm.errors import QemuError, UsageError, VhostcommError
 from vhostcomm.load import load

@@ -10,32 +10,9 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
-
-from vhostcomm.cli import capture, completion, config, disk, guests, output, probe, program, run, serve, snippet
-from vhostcomm.cli.help import HelpFormatter, shown_default
+from vhostcomm.cli import output, program
 from vhostcomm.cli.versions import version_text
 from vhostcomm.errors import UsageError
-
-app = App(
-    name="vhostcomm",
-    help="The host side of Virtual DSM's vchannel: answers what a guest asks its host.",
-    version=version_text,
-    version_flags=["--version"],
-    version_format="plaintext",
-    help_formatter=HelpFormatter(),
-    default_parameter=Parameter(show_default=shown_default),
-)
-app.command(serve.serve)
-app.command(run.run, usage="Usage: vhostcomm run [OPTIONS] [-- QEMU-ARGUMENT...]")
-app.command(probe.probe)
-app.command(config.app)
-for _verb in guests.VERBS:
-    app.command(_verb, usage=guests.USAGE.get(_verb))
-app.command(capture.app)
-app.command(disk.app)
-app.command(snippet.app)
-app.command(completion.completion)
 
 
 def main(*verb: str) -> NoReturn:
@@ -52,6 +29,12 @@ def _dispatch(words: list[str]) -> object:
     if words[-1:] == ["--version"] and "--" not in words:  # cyclopts would break its lines at a terminal's width
         output.print_line(version_text())
         return 0
+    from cyclopts import CycloptsError
+
+    from vhostcomm.cli.app import app
+
+    if not words or words[0] in {"-h", "--help"}:
+        app.resolved_commands()  # the overview has a line of each verb's own help
     try:
         return app(words, result_action="return_value", exit_on_error=False, print_error=False)
     except (CycloptsError, UsageError) as error:

@@ -36,7 +36,7 @@ def completion(
 
 def script(shell: Shell, program: Program) -> str:
     if program == "vhostcomm":
-        from vhostcomm.cli import app
+        from vhostcomm.cli.app import app
     else:
         from vhostcomm.cli.run import run
 

@@ -12,7 +12,7 @@ from vhostcomm.cli.completion import guest_names, words_of_call
 from vhostcomm.cli.daemons import Daemon
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.errors import UsageError
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 _NOT_NOW: Final = 409
 """The status of what a guest that isn't ready was to be asked."""
@@ -250,12 +250,6 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
                 facts.append(f"{event['count']} events, read too slowly")
             line = [_local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
             print_line("  ".join(escape(str(each)) for each in line), flush=True)
-
-
-VERBS: Final = (guests, info, shutdown, reboot, freeze, thaw, call, events)
-
-USAGE: Final[dict[object, str]] = {call: "Usage: vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]"}
-"""Of verbs whose signature doesn't tell it."""
 
 
 def _tell_done(done: dict[str, Any], what: str, *, json: bool) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from typing import Final
 
 from vhostcomm import __version__
-from vhostcomm.logs import escape
+from vhostcomm.text import escape
 
 QEMU: Final = "qemu-system-x86_64"
 """The one that `run` starts if it isn't told another."""

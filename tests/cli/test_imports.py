@@ -1,0 +1,52 @@
+"""What a verb imports: start time and memory are what its modules cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+HEAVY: Final = {
+    "asyncio", "cyclopts", "email", "h11", "httpcore", "httpx", "hypercorn", "pcapng", "prometheus_client", "pygments",
+    "rich", "ssl", "starlette", "structlog", "trio",
+}  # fmt: skip
+"""Packages that cost a start more than a few milliseconds."""
+
+ROOMS: Final = {"capture", "channel", "control", "daemon", "launch", "probe", "qemu", "snippet"}
+"""Rooms of ours that few verbs need."""
+
+GROUND: Final = {"asyncio", "pygments", "rich", "ssl", "structlog", "trio"}
+"""What trio and structlog bring by themselves."""
+
+SERVING: Final = {".capture", ".channel", ".control", ".daemon"}
+
+
+def imported(*words: str, cwd: Path) -> set[str]:
+    """The packages that a verb has imported at its end, and the rooms of vhostcomm as `.ROOM`."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "vhostcomm", *words],
+        cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    packages = {module.partition(".")[0] for module in modules}
+    assert "vhostcomm" in packages, done.stderr[-500:]
+    rooms = {"." + module.split(".")[1] for module in modules if module.startswith("vhostcomm.")}
+    return (packages & HEAVY) | (rooms & {f".{room}" for room in ROOMS})
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["--version"], set()),
+        (["serve", "--sock", "/no/such/folder/at/all/nas", "--control", "none"], {"cyclopts"} | GROUND | SERVING),
+        (["config", "init"], {"cyclopts"}),
+        (["probe", "--sock", "./nobody"], {"cyclopts", ".probe"}),
+        (["capture", "show", "./missing"], {"cyclopts", ".capture"}),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else "",
+)
+def test_a_verb_imports_what_it_uses(words: list[str], allowed: set[str], tmp_path: Path) -> None:
+    assert imported(*words, cwd=tmp_path) <= allowed
