@@ -79,9 +79,9 @@ def connected(path: Path) -> socket.socket:
 def report(control: Path) -> None:
     while not control.exists():
         time.sleep(0.01)
-    with Client(Listen(control), verb="bench") as client:
-        while client.get("/healthz")["healthy"] is not True:
-            time.sleep(0.05)
+    client = Client(Listen(control), verb="bench")
+    while client.get("/healthz")["healthy"] is not True:
+        time.sleep(0.05)
     times: list[float] = []
     begin = time.perf_counter()
     threads = [threading.Thread(target=call, args=(control, number, times)) for number in range(CLIENTS)]
@@ -98,11 +98,11 @@ def report(control: Path) -> None:
 
 
 def call(control: Path, number: int, times: list[float]) -> None:
-    with Client(Listen(control), verb="bench") as client:
-        for place in range(CALLS):
-            begin = time.perf_counter()
-            client.post(f"/guests/g{(number * CALLS + place) % GUESTS}/call", {"command": "GET_UPTIME", "timeout": 10})
-            times.append(time.perf_counter() - begin)
+    client = Client(Listen(control), verb="bench")
+    for place in range(CALLS):
+        begin = time.perf_counter()
+        client.post(f"/guests/g{(number * CALLS + place) % GUESTS}/call", {"command": "GET_UPTIME", "timeout": 10})
+        times.append(time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

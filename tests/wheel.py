@@ -125,7 +125,7 @@ def installed(package: Path, folder: Path, *more: str) -> Path:
     venv.create(folder, with_pip=True)
     run(
         folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt",
-        package, "pytest", "pytest-timeout", *more,
+        package, "httpx", "pytest", "pytest-timeout", *more,
     )  # fmt: skip
     return folder / "bin"
 

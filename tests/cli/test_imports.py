@@ -42,6 +42,7 @@ def imported(*words: str, cwd: Path) -> set[str]:
     [
         (["--version"], set()),
         (["serve", "--sock", "/no/such/folder/at/all/nas", "--control", "none"], {"cyclopts"} | GROUND | SERVING),
+        (["guests", "--control", "/no/such/control.sock"], {"cyclopts", "email", "ssl", ".control"}),
         (["config", "init"], {"cyclopts"}),
         (["probe", "--sock", "./nobody"], {"cyclopts", ".probe"}),
         (["capture", "show", "./missing"], {"cyclopts", ".capture"}),

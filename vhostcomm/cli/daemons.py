@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from attrs import define, field, frozen
@@ -78,13 +78,7 @@ class Daemon:
             token = self.control_token and values.token(self.control_token)
         except ValueError as error:
             raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
-        with ExitStack() as cleanup:
-            yield Daemons(
-                [
-                    cleanup.enter_context(Client(where, token, verb, margin=patience or MARGIN))
-                    for where in self._places()
-                ]
-            )
+        yield Daemons([Client(where, token, verb, margin=patience or MARGIN) for where in self._places()])
 
     def _places(self) -> list[Listen | ListenTcp]:
         try:

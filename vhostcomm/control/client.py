@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final, Self
+from contextlib import closing, contextmanager
+from http.client import OK as HTTP_OK
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any, Final
 from urllib.parse import quote
-
-import httpx
 
 from vhostcomm import __version__
 from vhostcomm.address import Listen, ListenTcp
@@ -17,6 +18,9 @@ from vhostcomm.errors import VhostcommError
 
 MARGIN: Final = 10.0
 """Seconds beyond what a request itself may take."""
+
+EVENTS_TIMEOUT: Final = 60.0
+"""Seconds of silence after which a stream of events has failed: the daemon sends a comment every 15 seconds."""
 
 _MISTAKES: Final = {400, 403, 404, 413, 422}
 """Statuses of requests that were wrong before anything was done."""
@@ -35,8 +39,21 @@ class DaemonGoneError(ControlError):
     """The daemon ended, or closed the connection, before it answered."""
 
 
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("vhostcomm", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
 class Client:
-    """Asks a running daemon.
+    """Asks a running daemon. Each request has a connection of its own, so threads may share a client.
 
     Args:
         where: its control surface.
@@ -47,24 +64,10 @@ class Client:
 
     def __init__(self, where: Listen | ListenTcp, token: str = "", verb: str = "", *, margin: float = MARGIN) -> None:
         self.where = where
-        unix = isinstance(where, Listen)
-        headers = {"User-Agent": f"vhostcomm/{__version__} {verb} by {_user()}"}
+        self._margin = margin
+        self._headers = {"User-Agent": f"vhostcomm/{__version__} {verb} by {_user()}", "Connection": "close"}
         if token:
-            headers["Authorization"] = f"Bearer {token}"
-        host = "vhostcomm" if isinstance(where, Listen) else str(where).removeprefix("tcp:")
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(where.path)) if isinstance(where, Listen) and unix else None,
-            base_url=f"http://{host}",
-            headers=headers,
-            timeout=margin,
-            trust_env=False,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
+            self._headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str) -> Any:
         """What is at a path.
@@ -72,8 +75,8 @@ class Client:
         Raises:
             ControlError: it isn't had; says why and what to do.
         """
-        with self._told():
-            return _result(self._http.get(path))
+        with self._asked("GET", path, None, self._margin) as response:
+            return _result(response)
 
     def post(self, path: str, body: dict[str, Any] | None = None, *, takes: float = MARGIN) -> Any:
         """Have something done, which may take so many seconds.
@@ -81,8 +84,8 @@ class Client:
         Raises:
             ControlError: it isn't done; says why and what to do.
         """
-        with self._told():
-            return _result(self._http.post(path, json=body or {}, timeout=takes + MARGIN))
+        with self._asked("POST", path, body or {}, takes + MARGIN) as response:
+            return _result(response)
 
     def guest(self, name: str, verb: str = "") -> str:
         """A guest's path."""
@@ -94,60 +97,68 @@ class Client:
         Raises:
             ControlError: it can't be had, or has ended.
         """
-        with self._told(), self._http.stream("GET", "/events", timeout=httpx.Timeout(MARGIN, read=60.0)) as response:
-            if response.status_code != httpx.codes.OK:
-                response.read()
+        with self._asked("GET", "/events", None, EVENTS_TIMEOUT) as response:
+            if response.status != HTTP_OK:
                 _result(response)
             name = ""
-            for line in response.iter_lines():
+            for line in map(bytes.decode, response):
                 if line.startswith(":"):
                     yield {}
                 elif line.startswith("event: "):
-                    name = line.removeprefix("event: ")
+                    name = line.removeprefix("event: ").rstrip("\n")
                 elif line.startswith("data: "):
                     yield {"event": name} | json.loads(line.removeprefix("data: "))
         raise DaemonGoneError(f"{self.where}: the daemon has ended")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.ConnectError as error:
-            raise ControlError(f"no daemon to ask: {self.where}: {_why(error)}; {_remedy(error)}") from None
-        except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-            raise DaemonGoneError(
-                f"{self.where}: the daemon went away before it answered, so what became of it is not known; see its log"
-            ) from None
-        except httpx.TimeoutException:
-            raise ControlError(
-                f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
-            ) from None
-        except httpx.HTTPError as error:
-            raise ControlError(f"{self.where}: {error}") from None
+    def _asked(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> Iterator[HTTPResponse]:
+        """Ask, and read the answer inside; what goes wrong meanwhile is translated."""
+        with closing(self._connection(timeout)) as connection:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise ControlError(f"no daemon to ask: {self.where}: {_why(error)}; {_remedy(error)}") from None
+            headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+            try:
+                connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+                with connection.getresponse() as response:
+                    yield response
+            except TimeoutError:
+                raise ControlError(
+                    f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
+                ) from None
+            except (OSError, HTTPException):
+                raise DaemonGoneError(
+                    f"{self.where}: the daemon went away before it answered, so what became of it is not known; see its log"
+                ) from None
+
+    def _connection(self, timeout: float) -> HTTPConnection:
+        if isinstance(self.where, Listen):
+            return _UnixConnection(str(self.where.path), timeout)
+        return HTTPConnection(self.where.host, self.where.port, timeout=timeout)
 
 
-def _why(error: Exception) -> str:
-    text = str(error)
-    return text.partition("] ")[2] or text
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
-def _remedy(error: Exception) -> str:
-    if "Permission denied" in str(error):
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
         return "ask as the user that the daemon runs as, or with sudo"
-    if "temporarily unavailable" in str(error):
+    if isinstance(error, BlockingIOError | TimeoutError):
         return "it is busy: try again"
     return "start it (vhostcomm serve, vhostcomm run), or say where it listens with --control; its log tells"
 
 
-def _result(response: httpx.Response) -> Any:
+def _result(response: HTTPResponse) -> Any:
     try:
-        document = response.json()
+        document = json.loads(response.read())
     except ValueError:
-        raise ControlError(f"that is no vhostcomm: it answers {response.status_code} without JSON") from None
-    if response.is_success or "error" not in document:
+        raise ControlError(f"that is no vhostcomm: it answers {response.status} without JSON") from None
+    if response.status == HTTP_OK or "error" not in document:
         return document
     error = document["error"]
-    raise ControlError(f"{error['what']}: {error['why']}; {error['remedy']}", response.status_code)
+    raise ControlError(f"{error['what']}: {error['why']}; {error['remedy']}", response.status)
 
 
 def _user() -> str:
