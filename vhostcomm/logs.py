@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
-import structlog
-
 from vhostcomm.journal import is_journal, with_priority
+from vhostcomm.lean_structlog import structlog
 from vhostcomm.sink import Sink, write_away
 from vhostcomm.text import escape
 
