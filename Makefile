@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help tools venv demo e2e qemu10 test check unit coverage format docs bench wheel clean
+.PHONY: help tools venv demo e2e qemu10 test check unit coverage format docs bench wheel pyz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try both, installed elsewhere"
+	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
 	@echo "make clean   remove .venv and all that was made"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -81,6 +82,9 @@ bench: $(INSTALLED)
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m tests.wheel
+
+pyz: $(INSTALLED)
+	$(BIN)/python -m tools.onefile
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

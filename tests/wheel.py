@@ -19,9 +19,12 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tools.onefile import PROGRAMS
+
 ROOT = Path(__file__).parents[1]
 
 INSTALLED = "tests/installed.py"
+ONE_FILE = "tests/onefile.py"
 TESTED = [
     INSTALLED,
     "tests/vchannel/test_spec.py",
@@ -138,6 +141,25 @@ def tried(programs: Path, elsewhere: Path, *tests: str) -> None:
     )  # fmt: skip
 
 
+def check_one_file(work: Path) -> None:
+    """The programs as one file each: the same bytes twice, and they run.
+
+    Raises:
+        SystemExit: the bytes differ.
+        CalledProcessError: a test failed.
+    """
+    first, second = work / "onefile", work / "onefile-again"
+    for target in first, second:
+        run(sys.executable, "-m", "tools.onefile", target)
+    for program in PROGRAMS:
+        if (first / program).read_bytes() != (second / program).read_bytes():
+            sys.exit(f"{program}: built twice, it has other bytes the second time")
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", ONE_FILE],
+        cwd=ROOT, check=True, env=os.environ | {"VHOSTCOMM_ONEFILE": str(first)},
+    )  # fmt: skip
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vhostcomm-wheel-") as folder:
         work = Path(folder)
@@ -154,6 +176,7 @@ def main() -> None:
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         tried(installed(wheel, work / "wheel-venv", "hypothesis"), elsewhere, *TESTED)
         tried(installed(sdist, work / "sdist-venv"), elsewhere, INSTALLED)
+        check_one_file(work)
 
 
 if __name__ == "__main__":

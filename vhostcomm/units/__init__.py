@@ -55,7 +55,9 @@ def text(name: str, *, executable: str = EXECUTABLE, config: str = CONFIG) -> st
 
 
 def running_executable() -> str:
-    """The console script of the installation that runs, as a unit needs it: the one beside its Python, if there is one."""
+    """The program that runs, as a unit needs it: the one file that has everything, or the console script beside Python."""
+    if archive := getattr(__spec__.loader, "archive", ""):  # of a zipimporter
+        return str(archive)
     beside = Path(sys.executable).with_name("vhostcomm")
     return str(beside) if beside.exists() else EXECUTABLE
 

@@ -1,0 +1,119 @@
+"""The programs as one file each. Run by tests/wheel.py, which builds them; `VHOSTCOMM_ONEFILE` is their folder."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.qemu_host.running import QemuHost, ok
+from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, until
+from tools.onefile import DEBIAN, PROGRAMS, ROOT, interpreter
+from vhostcomm import __version__
+
+FOLDER: Final = Path(os.environ.get("VHOSTCOMM_ONEFILE", ""))
+
+
+def call(program: Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, *words], cwd=cwd, env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    """A folder with nothing but the two programs."""
+    for program in PROGRAMS:
+        shutil.copy(FOLDER / program, tmp_path)
+    return tmp_path
+
+
+def test_each_program_is_what_its_name_says(alone: Path) -> None:
+    assert call(alone / "vhostcomm", "--version", cwd=alone).stdout.startswith(f"vhostcomm {__version__}\n")
+    assert "-guestsn" in call(alone / "qemu-host", "-help", cwd=alone).stdout
+    (alone / "vdsm_run").symlink_to("vhostcomm")
+    assert call(alone / "vdsm_run", "--help", cwd=alone).stdout.startswith("Usage: vhostcomm run")
+    (alone / "host.bin").symlink_to("qemu-host")
+    assert "-guestsn" in call(alone / "host.bin", "-help", cwd=alone).stdout
+
+
+def test_qemu_host_runs_the_verbs_too(alone: Path) -> None:
+    assert call(alone / "qemu-host", "serve", "--help", cwd=alone).stdout.startswith("Usage: vhostcomm serve")
+
+
+def test_the_containers_start(alone: Path) -> None:
+    """The file under the container's name, with its script beside it."""
+    (alone / "qemu-host").rename(alone / "host.bin")
+    (alone / "print.sh").write_text("#!/bin/sh\necho printed\n")
+    with QemuHost(alone, "-guestsn=1234abc567890", program=alone / "host.bin") as host, fake_guest(host.sock) as guest:
+        assert guest.serial() == "1234ABC567890"
+        until(lambda: "printed" in host.trace)
+        assert host.get("/write?command=6") == ok("null")
+
+
+def test_units_name_the_file(alone: Path) -> None:
+    unit = call(
+        alone / "vhostcomm",
+        "snippet",
+        "systemd",
+        "--sock",
+        "nas=/run/vhostcomm/nas",
+        "--unit",
+        "vhostcomm@.service",
+        cwd=alone,
+    )
+    assert f"ExecStart={alone / 'vhostcomm'} serve" in unit.stdout, unit.stderr
+
+
+@pytest.mark.parametrize("version", DEBIAN)
+def test_bytecode_of_debians_pythons_is_used(version: str, alone: Path) -> None:
+    command, environment = interpreter(version)
+    script = (
+        "import runpy, sys; sys.argv = [sys.argv[1], '--version']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print(sys.modules['vhostcomm.cli'].__file__)"
+    )
+    done = subprocess.run(
+        [*command, "-c", script, alone / "vhostcomm"], env=environment | {"PATH": "/usr/bin"},
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    tree = f"cp{version.replace('.', '')}"
+    assert done.stdout.endswith(f"{alone / 'vhostcomm'}/{tree}/vhostcomm/cli/__init__.pyc\n"), done.stderr
+    assert f"Python {version}." in done.stdout
+
+
+def test_old_pythons_understand_the_start() -> None:
+    """They have to get as far as saying that they are too old."""
+    ast.parse((ROOT / "tools/onefile_main.py").read_text(), feature_version=(3, 4))
+
+
+def test_every_package_comes_with_its_licence() -> None:
+    with zipfile.ZipFile(FOLDER / "vhostcomm") as archive:
+        names = archive.namelist()
+    packages = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+    licensed = {name.partition("/")[0] for name in names if ".dist-info/" in name and "LICEN" in name.upper()}
+    assert {package.partition("-")[0] for package in packages} >= {"vhostcomm", "trio", "attrs", "structlog"}
+    assert packages == licensed
+
+
+def test_nothing_is_written_beside_it(alone: Path) -> None:
+    before = sorted(alone.rglob("*"))
+    call(alone / "vhostcomm", "config", "show", cwd=alone)
+    assert sorted(alone.rglob("*")) == before
+
+
+def test_a_python_without_bytecode_for_it_runs_the_sources(alone: Path) -> None:
+    """An implementation other than CPython can't read its bytecode either; isolated sources show the same."""
+    script = "import sys; sys.path[0:0] = [sys.argv[1]]\nimport vhostcomm.cli.app\nprint(vhostcomm.cli.app.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, alone / "vhostcomm"],
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{alone / 'vhostcomm'}/vhostcomm/cli/app.py\n"

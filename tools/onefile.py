@@ -1,0 +1,143 @@
+"""Builds the programs as one file each, with all that they import: ``python -m tools.onefile [FOLDER]``.
+
+A file is a zip archive behind a `#!` line. It has the sources of everything, for any Python from 3.11, and in a folder for
+each the bytecode for the Pythons of Debian 12 and 13: Python reads no `__pycache__` in an archive, and compiling at each
+start takes three times as long as the rest of it. The same sources and packages make the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+
+PROGRAMS: Final = ("qemu-host", "vhostcomm")
+
+DEBIAN: Final = {"3.11": "bookworm", "3.13": "trixie"}
+"""The Pythons whose bytecode goes in, and Debian's releases that have them."""
+
+PACKAGES: Final = ("python{}-minimal", "libpython{}-minimal", "libpython{}-stdlib", "libc6", "libexpat1", "zlib1g")
+"""What an unpacked interpreter needs to compile."""
+
+NOT_NEEDED: Final = ("bin", "share", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED",
+    "*.dist-info/WHEEL", "*.dist-info/direct_url.json", "*.dist-info/entry_points.txt", "**/*.pyi", "**/py.typed", "**/__pycache__",
+    "**/tests", "**/_tests", "rich_rst", "pygments/styles/[!_]*", "pygments/lexers/[!_]*", "pygments/formatters/[!_]*", "pygments/sphinxext.py",
+)  # fmt: skip
+"""Left out: what only an installation, a type checker or a test reads, and highlighting of languages that nobody shows."""
+
+READ_AS_SOURCE: Final = ("vhostcomm/qemu/die_with_parent.py",)
+"""Sources that are given to another interpreter; they stay beside the bytecode."""
+
+EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The date of every member: the earliest that a zip archive can have."""
+
+
+def main() -> None:
+    target = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "dist"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-onefile-") as folder:
+        work = Path(folder)
+        sources = work / "sources"
+        install(sources)
+        trees = {f"cp{version.replace('.', '')}": compiled(sources, work, version) for version in DEBIAN}
+        for program in PROGRAMS:
+            made = target / program
+            write(made, program, sources, trees)
+            print(f"{made}: {made.stat().st_size / 1e6:.1f} MB")  # noqa: T201
+
+
+def install(target: Path) -> None:
+    """Put vhostcomm and what it needs into a folder, at the versions that the tests passed with.
+
+    Raises:
+        SystemExit: one of them is not pure Python.
+    """
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+         "--no-build-isolation", "-c", ROOT / "constraints.txt", "--target", target, ROOT],
+        check=True,
+    )  # fmt: skip
+    for pattern in NOT_NEEDED:
+        for path in list(target.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if native := [str(path.relative_to(target)) for path in target.rglob("*.so")]:
+        sys.exit(f"not pure Python, so of no use in an archive: {', '.join(native)}")
+
+
+def compiled(sources: Path, work: Path, version: str) -> Path:
+    """A copy of the sources with bytecode in their place."""
+    tree = work / version
+    shutil.copytree(sources, tree, ignore=shutil.ignore_patterns("*.dist-info"))
+    command, environment = interpreter(version)
+    # Hash-based and unchecked: neither a date nor a source beside it decides. One process, so that the same input gives the same bytes.
+    subprocess.run(
+        [*command, "-S", "-m", "compileall", "-q", "-b", "-f", "-j", "1", "--invalidation-mode", "unchecked-hash",
+         "-s", tree, "-p", "vhostcomm", tree],
+        check=True, env=environment | {"PYTHONHASHSEED": "0"},
+    )  # fmt: skip
+    for path in tree.rglob("*.py"):
+        if str(path.relative_to(tree)) not in READ_AS_SOURCE:
+            path.unlink()
+    return tree
+
+
+def interpreter(version: str) -> tuple[list[str | Path], dict[str, str]]:
+    """The command of a CPython of a version, and its environment: this one, or Debian's, unpacked into the cache."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return [sys.executable], environment
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vhostcomm"
+    root = Path(os.environ.get("VHOSTCOMM_CACHE") or cache) / f"python-{DEBIAN[version]}"
+    if not root.is_dir():
+        packages = [package.format(version) for package in PACKAGES]
+        subprocess.run([ROOT / "tools/unpack.sh", DEBIAN[version], root, *packages], check=True)
+    # With its own C library: an older release's lacks symbols that it needs.
+    (libc,) = root.rglob("libc.so.6")
+    (loader,) = libc.parent.glob("ld-linux-*")
+    libraries = f"{libc.parent}:{root / 'usr/lib' / libc.parent.name}"
+    return (
+        [loader, "--library-path", libraries, root / "usr/bin" / f"python{version}"],
+        environment | {"PYTHONHOME": str(root / "usr")},
+    )
+
+
+def write(made: Path, program: str, sources: Path, trees: dict[str, Path]) -> None:
+    """Write a program's archive, under its name when it is complete."""
+    start = (ROOT / "tools/onefile_main.py").read_text()
+    known = {f"{tree[2]}.{tree[3:]}": tree for tree in trees}
+    start = start.replace("TREES = {}", f"TREES = {known!r}", 1).replace(
+        'DEFAULT = "vhostcomm"', f'DEFAULT = "{program}"', 1
+    )
+    partial = made.with_name(f".{made.name}.partial")
+    with partial.open("wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            put(archive, "__main__.py", start.encode())
+            for prefix, folder in {"": sources, **{f"{name}/": tree for name, tree in trees.items()}}.items():
+                for path in members(folder):
+                    put(archive, prefix + str(path.relative_to(folder)), path.read_bytes())
+    partial.chmod(0o755)
+    partial.replace(made)
+
+
+def members(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    member = zipfile.ZipInfo(name, EPOCH)
+    member.external_attr = 0o644 << 16
+    member.create_system = 3  # Unix, wherever it is made
+    archive.writestr(member, content, zipfile.ZIP_DEFLATED, 9)
+
+
+if __name__ == "__main__":
+    main()
