@@ -34,6 +34,15 @@ def test_a_frame_in_pieces(tmp_path: Path, sizes: list[int]) -> None:
         assert guest.answer(request) == ZERO.encode() + b"\0"
 
 
+def test_half_a_frame_then_whole_ones(tmp_path: Path) -> None:
+    """A guest that was reset amid a write: what it asks next may be lost with that half, and what it asks then isn't."""
+    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+        guest.sock.sendall(guest.connection.send(Request.of(SERIAL))[: FRAME_SIZE // 2])
+        lost, second = Request.of(SERIAL), Request.of(SERIAL)
+        guest.sock.sendall(guest.connection.send(lost) + guest.connection.send(second))
+        assert guest.answer(second) == ZERO.encode() + b"\0"
+
+
 def test_pipelined_frames(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         asked = [Request.of(SERIAL) for _ in range(16)]
