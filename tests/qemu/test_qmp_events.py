@@ -96,6 +96,29 @@ def test_events_come_in_order_and_end_with_the_connection() -> None:
     play(script, body)
 
 
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        {"seconds": 10**400, "microseconds": 0},
+        {"seconds": 0, "microseconds": -(10**400)},
+        {"seconds": float("inf"), "microseconds": 0},
+        {"seconds": float("nan"), "microseconds": 0},
+        {"seconds": [1], "microseconds": 0},
+        [10**400],
+    ],
+)
+def test_unusable_timestamp_does_not_end_the_connection(timestamp: object) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say({"event": "STOP", "timestamp": timestamp})
+        await peer.answer("still there")
+
+    async def body(qmp: Qmp) -> None:
+        assert await qmp.events.receive() == QmpEvent("STOP", {}, 0.0)
+        assert await qmp.execute("x") == "still there"
+
+    play(script, body)
+
+
 def test_events_that_nobody_reads_do_not_hold_replies_up() -> None:
     async def script(peer: Peer) -> None:
         await peer.say(*[{"event": "E", "data": {"n": n}} for n in range(EVENT_BUFFER + 10)])

@@ -10,6 +10,7 @@ QemuError
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -59,7 +60,7 @@ class QmpEvent:
     Args:
         name: such as ``SHUTDOWN``.
         data: what belongs to it, as QEMU's documentation says.
-        time: seconds since 1970, by QEMU's clock; 0 when it says none.
+        time: seconds since 1970, by QEMU's clock; 0 without a usable timestamp.
     """
 
     name: str
@@ -222,7 +223,8 @@ class Qmp:
                 self.events_dropped += 1
             return
         number = message.get("id")
-        call = self._calls.get(number) if isinstance(number, int) else None
+        # A bool is an int too, and True equals 1.
+        call = self._calls.get(number) if type(number) is int else None
         if call is not None:
             call.reply = message
             call.done.set()
@@ -260,6 +262,7 @@ def _version(greeting: dict[str, Any]) -> str:
 
 def _seconds(timestamp: Any) -> float:
     try:
-        return float(timestamp["seconds"] + timestamp["microseconds"] / 1e6)
-    except (KeyError, TypeError):
+        seconds = float(timestamp["seconds"] + timestamp["microseconds"] / 1e6)
+    except (KeyError, TypeError, OverflowError):  # JSON's numbers have any number of digits
         return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
