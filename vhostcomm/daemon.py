@@ -17,6 +17,7 @@ from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import group_id, listening
 from vhostcomm.channel.trace import Trace
+from vhostcomm.children import reap_orphans
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.control.host import Listener, Runner
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
@@ -27,6 +28,7 @@ from vhostcomm.folders import Folders
 from vhostcomm.logs import Log
 from vhostcomm.notify import Manager, Notifier
 from vhostcomm.served import Ports
+from vhostcomm.signals import handled_signals
 from vhostcomm.status import of_guests
 
 Reload = Callable[[], Config]
@@ -116,14 +118,18 @@ class Daemon:
     async def run_with_signals(self) -> None:
         """Serve until SIGTERM or SIGINT; reload on SIGHUP. A second signal doesn't wait for anything.
 
+        SIGINT and SIGHUP that are ignored already stay ignored.
+
         Raises:
             ServeError: see `run`.
         """
+        handled = handled_signals()
         # What stands before the receiver comes back after it: a signal too many must not change the exit status.
         for number in signal.SIGTERM, signal.SIGINT:
             signal.signal(number, signal.SIG_IGN)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*handled) as signals:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(reap_orphans)
                 nursery.start_soon(self._manager.run)
                 await nursery.start(self.run)
                 self._manager.ready()

@@ -1,14 +1,14 @@
-"""Programs that an operator has run when something happens. They are told, and waited for by nobody."""
+"""Programs that an operator has run when something happens. Nothing waits for them."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
 
+from vhostcomm.children import kill_group, program, program_ended
 from vhostcomm.logs import Log
 from vhostcomm.system_errors import NO_THREAD, explain, is_thread_refusal
 from vhostcomm.text import escape
@@ -18,7 +18,7 @@ EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
 PREFIX: Final = "VHOSTCOMM_HOOK_"
 
 TIMEOUT: Final = 60.0
-"""Seconds after which a hook is ended."""
+"""Seconds after which a hook is killed, with all of its process group."""
 
 RUNNING_LIMIT: Final = 16
 """Hooks at the same time; a guest that reboots in a loop must not fill the host with them."""
@@ -38,7 +38,8 @@ class Hooks:
         facts: goes into every hook's environment.
         log: where failures are told.
 
-    A hook's environment has VHOSTCOMM_HOOK_EVENT and a VHOSTCOMM_HOOK_… for each fact.
+    A hook's environment has VHOSTCOMM_HOOK_EVENT and a VHOSTCOMM_HOOK_… for each fact, and no secret of ours. When a hook
+    ends, what it left in its process group is killed.
     """
 
     def __init__(self, programs: Sequence[tuple[str, str]], facts: Mapping[str, str], log: Log) -> None:
@@ -57,14 +58,14 @@ class Hooks:
 
     def happened(self, event: str, **facts: str) -> None:
         """Start the event's programs."""
-        for name, program in self._programs:
+        for name, path in self._programs:
             if name != event or self._nursery is None:
                 continue
             if self._running >= RUNNING_LIMIT:
-                self._log.warning("hook left out", on=event, program=program, why=f"{self._running} run already")
+                self._log.warning("hook left out", on=event, program=path, why=f"{self._running} run already")
                 continue
             self._running += 1
-            self._nursery.start_soon(self._run, event, program, {"event": event} | dict(self._facts) | facts)
+            self._nursery.start_soon(self._run, event, path, {"event": event} | dict(self._facts) | facts)
 
     async def finish(self, patience: float) -> None:
         """Wait for those that run, at most `patience` seconds."""
@@ -75,36 +76,32 @@ class Hooks:
         if deadline.cancelled_caught:
             self._log.warning("hooks cut off at the end", running=self._running)
 
-    async def _run(self, event: str, program: str, facts: Mapping[str, str]) -> None:
-        environment = os.environ | {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
+    async def _run(self, event: str, path: str, facts: Mapping[str, str]) -> None:
+        told = {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
         try:
-            process = await trio.lowlevel.open_process(
-                [program], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-            assert process.stdout
-            tail = _Tail(process.stdout)
-            async with process.stdout, trio.open_nursery() as nursery:
-                nursery.start_soon(tail.read)
-                try:
+            async with program(
+                [path], added=told, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as process:
+                assert process.stdout
+                tail = _Tail(process.stdout)
+                async with process.stdout, trio.open_nursery() as nursery:
+                    nursery.start_soon(tail.read)
                     with trio.move_on_after(TIMEOUT) as deadline:
-                        await process.wait()
-                finally:
-                    if process.returncode is None:
-                        process.kill()
-                # What it has left in the background may hold the pipe for ever.
-                with trio.move_on_after(LAST_OUTPUT):
-                    await tail.ended.wait()
-                nursery.cancel_scope.cancel()
+                        await program_ended(process)
+                    kill_group(process.pid)
+                    # What has left the group may hold the pipe for ever.
+                    with trio.move_on_after(LAST_OUTPUT):
+                        await tail.ended.wait()
+                    nursery.cancel_scope.cancel()
             if deadline.cancelled_caught:
-                self._log.warning("hook ended, it took too long", on=event, program=program, seconds=TIMEOUT)
+                self._log.warning("hook timed out and was killed", on=event, program=path, seconds=TIMEOUT)
             elif process.returncode:
-                self._log.warning("hook failed", on=event, program=program, status=process.returncode, output=tail.text)
+                self._log.warning("hook failed", on=event, program=path, status=process.returncode, output=tail.text)
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_thread_refusal(error):
                 raise
             why = explain(error) if isinstance(error, OSError) else NO_THREAD
-            self._log.warning("hook can't be run", on=event, program=program, why=why)
+            self._log.warning("hook can't be run", on=event, program=path, why=why)
         finally:
             self._running -= 1
             if not self._running:

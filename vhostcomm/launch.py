@@ -13,6 +13,7 @@ from attrs import field, frozen
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, State
+from vhostcomm.children import reap_orphans
 from vhostcomm.config import Config
 from vhostcomm.daemon import Daemon
 from vhostcomm.hooks import Hooks
@@ -39,6 +40,7 @@ from vhostcomm.qemu import (
     Started,
 )
 from vhostcomm.qemu.stopping import DEFAULT_GRACE
+from vhostcomm.signals import handled_signals
 from vhostcomm.status import of_launched
 
 HOOK_PATIENCE: Final = 5.0
@@ -108,8 +110,9 @@ class Launcher:
         if isinstance(self._launch.machine.serial, SerialTerminal):
             # Suspended, we would leave QEMU reading the terminal beside the shell.
             signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*handled_signals()) as signals:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(reap_orphans)
                 nursery.start_soon(self._heed, signals)
                 nursery.start_soon(self._manager.run)
                 async with trio.open_nursery() as serving:

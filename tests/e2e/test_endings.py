@@ -37,6 +37,31 @@ def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
         assert run.ends() == 7
 
 
+def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: Images) -> None:
+    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1")
+    run.command = ["nohup", *run.command]
+    with run:
+        run.event("QEMU runs")
+        run.process.send_signal(signal.SIGHUP)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.event("stopping")["why"] == "SIGTERM"
+        assert run.ends() == 0
+    assert not [line for line in run.log if line["event"] == "hurrying"]
+
+
+def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, images: Images) -> None:
+    """A non-interactive shell ignores SIGINT on behalf of what it starts with &."""
+    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1")
+    run.command = ["sh", "-c", '"$@" & wait $!', "sh", *run.command]
+    with run:
+        run.event("QEMU runs")
+        launcher = int(Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text())
+        os.kill(launcher, signal.SIGINT)
+        os.kill(launcher, signal.SIGTERM)
+        assert run.event("stopping")["why"] == "SIGTERM"
+        assert run.ends() == 0
+
+
 def test_a_panic(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(panic_after=0.5), expect_exit=4) as run:
         run.ready()

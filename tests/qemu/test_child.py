@@ -41,6 +41,14 @@ def test_how_it_ended(command: str, code: int) -> None:
     assert found == code == process.code
 
 
+def test_secrets_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VHOSTCOMM_CONTROL_TOKEN", "a-long-random-secret")
+    monkeypatch.setenv("VHOSTCOMM_GUEST_SERIAL", "1234ABC567890")
+    lines = lines_of("env")[1]
+    assert "VHOSTCOMM_GUEST_SERIAL=1234ABC567890" in lines
+    assert "a-long-random-secret" not in "".join(lines)
+
+
 def test_both_outputs_are_read_in_order() -> None:
     assert lines_of("sh", "-c", "echo a; echo b >&2; echo c; printf d")[1] == ["a", "b", "c", "d"]
 

@@ -101,13 +101,14 @@ class PrintScript:
                 self.nursery.start_soon(self._run, path)
 
     async def _run(self, path: Path) -> None:
-        import trio
+        from vhostcomm.children import program, program_ended
 
         words = [str(path)] if os.access(path, os.X_OK) else ["/bin/sh", str(path)]
         try:
-            done = await trio.run_process(words, stdin=subprocess.DEVNULL, check=False)
+            async with program(words, outlived=True, stdin=subprocess.DEVNULL) as process:
+                await program_ended(process)
         except OSError as error:
             self._log.error("the script can't be run", script=str(path), why=error.strerror)
         else:
-            if done.returncode:
-                self._log.error("the script failed", script=str(path), status=done.returncode)
+            if process.returncode:
+                self._log.error("the script failed", script=str(path), status=process.returncode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -156,7 +155,8 @@ def run(
     """Run a guest: start its QEMU, answer what it asks, and stay until it is done.
 
     SIGINT (Ctrl-C) and SIGTERM stop it: by the guest's own power-off where it was ever ready, then the power button, then
-    QEMU's quit, SIGTERM and SIGKILL, within --grace; a second Ctrl-C skips ahead. QEMU never outlives this process.
+    QEMU's quit, SIGTERM and SIGKILL, within --grace; a second Ctrl-C skips ahead. SIGHUP stops it too; SIGINT and SIGHUP that
+    were ignored when it started (nohup, a script's &) stay ignored. QEMU never outlives this process.
     The log goes to standard error; `serve` has it on standard output.
 
     Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
@@ -266,8 +266,10 @@ async def _unless_stopped(work: Any, *args: Any) -> Any:
     """Do something, unless a signal comes that asks for the end; None then."""
     import trio
 
+    from vhostcomm.signals import handled_signals
+
     result = None
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*handled_signals()) as signals:
         async with trio.open_nursery() as nursery:
 
             async def heed() -> None:

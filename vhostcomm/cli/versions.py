@@ -8,6 +8,7 @@ import subprocess
 from typing import Final
 
 from vhostcomm import __version__
+from vhostcomm.environment import child_environment
 from vhostcomm.text import escape
 
 QEMU: Final = "qemu-system-x86_64"
@@ -27,8 +28,9 @@ def _qemu() -> str:
         return "QEMU not found"
     try:
         done = subprocess.run(  # noqa: S603 - what `run` would start
-            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False
-        )
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False,
+            env=child_environment(),
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         return f"QEMU unknown: {path}: {getattr(error, 'strerror', None) or 'no answer'}"
     _, found, said = done.stdout.decode(errors="replace").partition("\n")[0].partition(" version ")

@@ -15,6 +15,8 @@ from typing import Final
 
 import trio
 
+from vhostcomm.children import DEATH_PATIENCE, waited_for
+from vhostcomm.environment import child_environment
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.terminal import lent_terminal
 from vhostcomm.system_errors import explain
@@ -24,9 +26,6 @@ TAIL_LINES: Final = 20
 
 LINE_LIMIT: Final = 4096
 """Bytes of output that may come without a newline before they count as a line."""
-
-DEATH_PATIENCE: Final = 5.0
-"""Seconds for a killed process to go. Longer means that it hangs in the kernel, on storage for instance."""
 
 LAST_WORDS: Final = 1.0
 """Seconds to wait for the rest of the output: a helper of the program's may still hold its pipe open."""
@@ -121,7 +120,7 @@ async def spawn(argv: Sequence[str], *, pass_fds: Collection[int] = (), terminal
     """Start a program; at the end of the block it is killed if it still runs, and reaped.
 
     It is killed by the kernel when this process dies, even of SIGKILL. It is in a session of its
-    own: a Ctrl-C in the terminal reaches this process alone. Standard error is read by
+    own: a Ctrl-C in the terminal reaches this process alone. It inherits no secret of ours. Standard error is read by
     `Child.read_output`; so is standard output, unless the program has the terminal.
 
     Args:
@@ -142,6 +141,7 @@ async def spawn(argv: Sequence[str], *, pass_fds: Collection[int] = (), terminal
     with ExitStack() as stack:
         stdin, stdout = stack.enter_context(lent_terminal()) if terminal else (None, None)
         child = _start(argv, pass_fds, stdin, stdout)
+        stack.enter_context(waited_for(child.pid))
         try:
             yield child
         finally:
@@ -163,6 +163,7 @@ def _start(argv: Sequence[str], pass_fds: Collection[int], stdin: int | None, st
             stderr=writing,
             pass_fds=tuple(pass_fds),
             start_new_session=True,
+            env=child_environment(),
         )
     except OSError as error:
         os.close(reading)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Final
 
+from vhostcomm.environment import child_environment
 from vhostcomm.errors import DiskError
 from vhostcomm.system_errors import explain
 
@@ -41,7 +42,7 @@ def run(
             capture_output=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=os.environ | {"LC_ALL": "C"},
+            env=child_environment(LC_ALL="C"),
             timeout=_DEADLINE,
             check=False,
             pass_fds=tuple(pass_fds),

@@ -1,0 +1,111 @@
+"""Hooks: all that they leave in their process group ends with them, and no secret reaches them."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+import vhostcomm.hooks
+from tests.trio_help import run_in_real_time
+from vhostcomm.hooks import Hooks
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "hook"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@contextmanager
+def fifo(folder: Path) -> Iterator[int]:
+    """A pipe that hooks of `script` write to, as "pipe"; its end comes when no process has it open any longer."""
+    path = folder / "pipe"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def closes(descriptor: int) -> bytes:
+    """Everything written, up to the end of the last process that has the pipe open."""
+    told = b""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN | select.POLLHUP)
+    while poller.poll(20_000):
+        piece = os.read(descriptor, 4096)
+        if not piece:
+            return told
+        told += piece
+    raise AssertionError(f"a process still has the pipe open; it wrote {told!r}")
+
+
+def run_hook(program: str, patience: float = 20.0, **facts: str) -> list[dict[str, object]]:
+    """Run one hook as the launcher does; returns what was logged."""
+
+    async def main() -> list[dict[str, object]]:
+        with structlog.testing.capture_logs() as logged:
+            hooks = Hooks([("ready", program)], {"guest": "nas"}, structlog.get_logger())
+            async with trio.open_nursery() as nursery:
+                await nursery.start(hooks.run)
+                hooks.happened("ready", **facts)
+                await hooks.finish(patience)
+                nursery.cancel_scope.cancel()
+        return [dict(each) for each in logged]
+
+    return run_in_real_time(main)
+
+
+def test_background_processes_end_with_their_hook(tmp_path: Path) -> None:
+    program = script(tmp_path, f"exec > {tmp_path}/pipe; sleep 1000 & echo left")
+    with fifo(tmp_path) as pipe:
+        assert run_hook(program) == []
+        assert closes(pipe) == b"left\n"
+
+
+def test_descendants_end_with_the_time_of_a_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vhostcomm.hooks, "TIMEOUT", 0.5)
+    program = script(tmp_path, f"exec > {tmp_path}/pipe; sh -c 'sleep 1000 & echo begun; wait' & wait")
+    with fifo(tmp_path) as pipe:
+        (line,) = run_hook(program)
+        assert line["event"] == "hook timed out and was killed"
+        assert closes(pipe) == b"begun\n"
+
+
+def test_descendants_end_with_the_launcher(tmp_path: Path) -> None:
+    program = script(tmp_path, f"exec > {tmp_path}/pipe; sh -c 'sleep 1000 & echo begun; wait' & wait")
+    with fifo(tmp_path) as pipe:
+        (line,) = run_hook(program, patience=0.5)
+        assert line["event"] == "hooks cut off at the end"
+        assert closes(pipe) == b"begun\n"
+
+
+def test_session_of_its_own_outlives_a_hook(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    begin = f"echo $$ > {told}.new; mv {told}.new {told}; exec sleep 1000"
+    program = script(tmp_path, f"setsid sh -c '{begin}' > /dev/null 2>&1 & until [ -e {told} ]; do sleep 0.01; done")
+    run_hook(program)
+    pid = int(told.read_text())
+    os.kill(pid, 9)  # which fails if it is gone
+
+
+def test_hook_does_not_inherit_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VHOSTCOMM_CONTROL_TOKEN", "a-long-random-secret")
+    monkeypatch.setenv("VHOSTCOMM_GUEST_SERIAL", "1234ABC567890")
+    run_hook(script(tmp_path, f"env > {tmp_path}/told"), serial="1234ABC567890")
+    told = (tmp_path / "told").read_text()
+    assert "a-long-random-secret" not in told
+    assert sorted(re.findall("^VHOSTCOMM_.*", told, re.MULTILINE)) == [
+        "VHOSTCOMM_GUEST_SERIAL=1234ABC567890", "VHOSTCOMM_HOOK_EVENT=ready", "VHOSTCOMM_HOOK_GUEST=nas",
+        "VHOSTCOMM_HOOK_SERIAL=1234ABC567890",
+    ]  # fmt: skip
