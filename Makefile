@@ -79,6 +79,7 @@ bench: $(INSTALLED)
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/daemon.py
 	$(BIN)/python bench/calls.py
+	$(BIN)/python bench/start.py
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m tests.wheel
