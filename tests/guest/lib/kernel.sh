@@ -73,7 +73,8 @@ unpack_kernel() {
         dpkg-deb -x "$deb" "$work/tree"
     done
     mv "$work"/tree/boot/vmlinuz-* "$work/out/vmlinuz"
-    mv "$work"/tree/lib/modules/* "$work/out/modules"
+    # Debian 13's package has the modules in /usr/lib/modules, Debian 12's in /lib/modules.
+    find "$work/tree" -path '*/lib/modules/*' -prune -exec mv -T {} "$work/out/modules" \;
     mv -T "$work/out" "$folder"
 }
 
