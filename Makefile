@@ -1,4 +1,4 @@
-# make test    everything that must hold: format, lint, types, room doors, tests. Creates .venv when missing.
+# make test    everything that must hold: format, lint, types, room doors, tests
 # make bench   the measurements; nothing in them is asserted
 # make help    the rest
 
@@ -6,16 +6,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help tools venv demo e2e qemu10 test check unit coverage format docs bench wheel pyz clean
+.PHONY: help packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench wheel pyz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make test    check + unit + wheel + qemu10: what CI runs"
 	@echo "make demo    a real kernel in QEMU asks its questions, without and with vhostcomm"
-	@echo "make venv    .venv, with vhostcomm and what it needs: .venv/bin/vhostcomm"
+	@echo "make venv    install vhostcomm into .venv: .venv/bin/vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make unit    the tests"
 	@echo "make coverage  the tests, and what they cover"
@@ -28,63 +29,68 @@ help:
 	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
 	@echo "make clean   remove .venv and all that was made"
 
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "vhostcomm needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@PYTHON=$(PYTHON) tests/tools.sh venv
+	@echo "Installing vhostcomm and the Python packages it needs into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -e .
 	@touch $@
 
-tools:
-	@PYTHON=$(PYTHON) tests/tools.sh
+$(DEV): $(INSTALLED)
+	@echo "Installing the Python packages of the checks and the tests into $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@touch $@
 
-venv: tools $(INSTALLED)
+packages-demo packages-test: packages-%:
+	@PYTHON=$(PYTHON) tests/tools.sh $*
 
-test: tools check unit wheel qemu10
+venv: $(INSTALLED)
+
+test: packages-test check unit wheel qemu10
 
 # A real kernel asks without vhostcomm, then with it.
-demo: tools $(INSTALLED)
+demo: packages-demo $(INSTALLED)
 	$(BIN)/python -m tests.demo
 
 # All that runs QEMU, with the QEMU in VHOSTCOMM_QEMU, else the installed one.
-e2e: tools $(INSTALLED)
+e2e: packages-test $(DEV)
 	$(PYTEST) tests/e2e tests/qemu
 
-qemu10: tools $(INSTALLED)
+qemu10: packages-test $(DEV)
 	@found=$$(tests/qemu10.sh); status=$$?; [ $$status = 2 ] && exit 0; [ $$status = 0 ] || exit 1; \
 	eval "$$found"; echo "with $$VHOSTCOMM_QEMU:"; $(PYTEST) tests/e2e tests/qemu
 
-check: $(INSTALLED)
+check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(INSTALLED)
+unit: $(DEV)
 	$(PYTEST)
 
-coverage: $(INSTALLED)
+coverage: $(DEV)
 	$(PYTEST) --cov --cov-report=term
 
-format: $(INSTALLED)
+format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(INSTALLED)
+docs: $(DEV)
 	$(BIN)/python -m tools
 
-bench: $(INSTALLED)
+bench: $(DEV)
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/daemon.py
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
 
-wheel: $(INSTALLED)
+wheel: $(DEV)
 	$(BIN)/python -m tests.wheel
 
-pyz: $(INSTALLED)
+pyz: $(DEV)
 	$(BIN)/python -m tools.onefile
 
 clean:

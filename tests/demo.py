@@ -35,8 +35,10 @@ def head(text: str) -> None:
 def images() -> dict[str, str]:
     head("Building the guest: a Debian kernel, busybox, and an agent that asks as the genuine ones do")
     built = subprocess.run(
-        [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=True
+        [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=False
     )
+    if built.returncode:
+        raise SystemExit("The guest could not be built; the reason is above.")
     return dict(line.split("=", 1) for line in built.stdout.splitlines())
 
 
@@ -141,15 +143,57 @@ def log_of(stream: IO[bytes]) -> Iterator[dict[str, str]]:
             say("   " + paint(raw.decode(errors="replace").rstrip(), "31"))
 
 
+def without_qemu(folder: Path) -> None:
+    """What is possible with Python alone: the same questions, asked by `vhostcomm probe`."""
+    head("QEMU or a tool to build the guest is missing, so no kernel boots; vhostcomm probe asks in its place")
+    socket = folder / "nas"
+    vhostcomm = [sys.executable, "-m", "vhostcomm"]
+    probe = [*vhostcomm, "probe", "--sock", str(socket)]
+    serve = [
+        *vhostcomm,
+        "serve",
+        "--sock",
+        f"nas={socket}",
+        "--control",
+        "none",
+        "--guest-serial",
+        SERIAL,
+        "--log-format",
+        "json",
+    ]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=ROOT) as daemon:
+        assert daemon.stdout
+        try:
+            if not any(line["event"] == "serving" for line in log_of(daemon.stdout)):
+                raise SystemExit("vhostcomm serve did not start")
+            subprocess.run(probe, cwd=ROOT, check=True)
+        finally:
+            daemon.terminate()
+    say("\nInstall what is listed above, then make demo boots a real kernel.")
+
+
+def next_steps() -> None:
+    head("Next")
+    say("   .venv/bin/vhostcomm --help      what else there is")
+    say("   docs/README.md                  serve your own guest: plain QEMU, libvirt, Proxmox VE, containers")
+    say("   make test                       every check and test")
+
+
 def main() -> None:
     for number in signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    paths = images()
     with tempfile.TemporaryDirectory(prefix="vhostcomm-demo-") as folder:
+        check = [str(ROOT / "tests/tools.sh"), "--check", "demo"]
+        if subprocess.run(check, stderr=subprocess.DEVNULL, check=False).returncode:
+            without_qemu(Path(folder))
+            next_steps()
+            return
+        paths = images()
         begin = time.monotonic()
         without(paths, Path(folder))
         with_it(paths, Path(folder))
         say(f"   Took {time.monotonic() - begin:.0f} s.")
+    next_steps()
 
 
 if __name__ == "__main__":

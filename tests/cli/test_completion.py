@@ -58,6 +58,7 @@ def completed(shell: Shell) -> list[str]:
 WANTED = [line for _, line in LINES]
 
 
+@pytest.mark.needs("/usr/share/bash-completion/bash_completion")
 def test_bash_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
     folder = here / "share/bash-completion/completions"
     folder.mkdir(parents=True)
@@ -66,24 +67,29 @@ def test_bash_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[st
     assert completed(Shell("bash", here, env | {"XDG_DATA_HOME": str(here / "share")})) == WANTED
 
 
+@pytest.mark.needs("/usr/share/bash-completion/bash_completion")
 def test_bash_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
     assert completed(Shell("bash", here, env, after=sourced("bash"))) == WANTED
 
 
+@pytest.mark.needs("zsh")
 def test_zsh_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
     assert completed(Shell("zsh", here, env, setup=f"fpath=({COMPLETIONS} $fpath)")) == WANTED
 
 
+@pytest.mark.needs("zsh")
 def test_zsh_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
     assert completed(Shell("zsh", here, env, after=sourced("zsh"))) == WANTED
 
 
+@pytest.mark.needs("zsh")
 def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> None:
     for name in PROGRAMS:
         (here / f"_{name}").write_text(printed("zsh", name))
     assert completed(Shell("zsh", here, env, setup=f"fpath=({here} $fpath)")) == WANTED
 
 
+@pytest.mark.needs("fish")
 @pytest.mark.parametrize(
     "setup",
     [
@@ -102,6 +108,7 @@ def test_fish(here: Path, env: dict[str, str], setup: str) -> None:
     assert found[:-1] == [line.split()[-1] for line in WANTED[:-1]] + [""]
 
 
+@pytest.mark.needs("fish")
 def test_fish_offers_no_files_where_a_verb_is_due(here: Path, env: dict[str, str]) -> None:
     (here / "a-file").touch()
     verbs = ["vhostcomm ", "vhostcomm snippet ", "vhostcomm capture ", "vhostcomm disk "]
@@ -119,6 +126,7 @@ def test_fish_offers_no_files_where_a_verb_is_due(here: Path, env: dict[str, str
     assert "a-file" in found[-1]
 
 
+@pytest.mark.needs("fish")
 def test_candidates_are_told_with_their_meaning(env: dict[str, str]) -> None:
     script = f"set -g fish_complete_path {COMPLETIONS}; complete -C 'vhostcomm the'; complete -C 'vhostcomm tha'"
     done = subprocess.run(

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.launched import ROOT, Images
+from tests.needs import need
 
 
 @pytest.fixture(scope="session")
 def images() -> Images:
     """The guest, built if it isn't; and QEMU: VHOSTCOMM_QEMU with VHOSTCOMM_QEMU_DATA, else the installed one."""
     qemu = os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")
-    if shutil.which(qemu) is None:
-        pytest.skip(f"{qemu} is not installed: apt-get install qemu-system-x86")
+    if qemu == "qemu-system-x86_64":
+        need(qemu)
     words = ["--qemu", qemu]
     for folder in filter(None, os.environ.get("VHOSTCOMM_QEMU_DATA", "").split(":")):
         words += ["--qemu-data", folder]
+    need("guest")
     built = subprocess.run(
         [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=True
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import queue
 import re
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final, Self
 
 import pytest
 
+from tests.needs import need
 from tests.serving import ENVIRONMENT
 
 PATIENCE: Final = 60.0
@@ -80,9 +80,7 @@ def with_users(folder: Path) -> int:
 
 def needed(folder: Path, *, root: bool = False) -> None:
     """Skip a test where libvirt can't run, with the reason."""
-    for program in ("virsh", "unshare"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed: tests/tools.sh names the packages")
+    need("virsh", "libvirtd", "/usr/lib/*-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
     tried = subprocess.run(
         [*virsh(folder, root=root), "uri"], capture_output=True, text=True, timeout=PATIENCE, check=False
     )

@@ -19,14 +19,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${VHOSTCOMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vhostcomm}
 PATH=$PATH:/usr/sbin:/sbin # sfdisk, for users whose PATH lacks them
 
-# shellcheck source=lib/needs.sh
-source "$here/lib/needs.sh"
 # shellcheck source=lib/kernel.sh
 source "$here/lib/kernel.sh"
 # shellcheck source=lib/initramfs.sh
 source "$here/lib/initramfs.sh"
 # shellcheck source=lib/disks.sh
 source "$here/lib/disks.sh"
+
+readonly BUSYBOX=/usr/bin/busybox
+readonly SYSLINUX_MBR=/usr/lib/SYSLINUX/mbr.bin
 
 # The kernel's command line for every way of booting; tests append `vchannel.…` parameters.
 # quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
@@ -105,7 +106,7 @@ main() {
         --print-paths) print=yes ;;
         *) die "usage: build.sh [--print-paths]" ;;
     esac
-    need_packages
+    "$here/../tools.sh" --check guest
     lock_cache
     find_kernel
     ensure_guest

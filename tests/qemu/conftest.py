@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.needs import need
 from tests.qemu.roms import IDLE
 from tests.qemu.running import guest
 from tests.trio_help import run_in_real_time
@@ -21,8 +21,8 @@ from vhostcomm.qemu.probe import find_capabilities
 def program() -> Program:
     """VHOSTCOMM_QEMU, with the folders in VHOSTCOMM_QEMU_DATA (colons between them); else the installed one."""
     path = os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")
-    if shutil.which(path) is None:
-        pytest.skip(f"no {path}: apt install qemu-system-x86")
+    if path == "qemu-system-x86_64":
+        need(path)
     folders = os.environ.get("VHOSTCOMM_QEMU_DATA", "")
     return Program(path, tuple(folders.split(":")) if folders else ())
 
@@ -55,6 +55,7 @@ def descriptors() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def standin(can: Capabilities) -> dict[str, str]:
     """The stand-in guest's files, built if they aren't: KERNEL, INITRAMFS, …"""
+    need("guest")
     script = Path(__file__).parents[1] / "guest/build.sh"
     listing = subprocess.run([script, "--print-paths"], check=True, stdout=subprocess.PIPE, text=True).stdout
     return dict(line.split("=", 1) for line in listing.splitlines())

@@ -23,6 +23,8 @@ from vhostcomm.qemu.disk import (
     warning,
 )
 
+pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
+
 # -- the table
 
 

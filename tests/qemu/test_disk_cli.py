@@ -13,7 +13,10 @@ from vhostcomm import cli
 from vhostcomm.qemu.disk import VDSM, Partition
 
 # Cyclopts takes sys.argv for a test's mistake.
-pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens"),
+    pytest.mark.needs("sfdisk", "qemu-img"),
+]
 
 Shell = Callable[..., tuple[int, str, str]]
 

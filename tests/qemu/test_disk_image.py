@@ -12,6 +12,8 @@ from tests.qemu.disks import SIZE, partitioned, run, sparse
 from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk import VDSM, ImageFormat, image, image_format, init, inspect, warning
 
+pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
+
 # -- formats
 
 

@@ -9,6 +9,8 @@ from tests.qemu.disks import GIB, SIZE
 from vhostcomm.errors import DiskError, UsageError
 from vhostcomm.qemu.disk import MAX_SIZE, MIN_SIZE, SECTOR_SIZE, VDSM, ImageFormat, Partition, creation, init, inspect
 
+pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
+
 
 @pytest.mark.parametrize("size", [MIN_SIZE, 10 * GIB, MAX_SIZE])
 @pytest.mark.parametrize("kind", ImageFormat)

@@ -131,6 +131,7 @@ def test_what_goes_to_the_guest(tmp_path: Path) -> None:
         assert first.request_id != second.request_id
 
 
+@pytest.mark.needs("curl")
 def test_curl(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: INFORMATION):
         command = [

@@ -144,6 +144,7 @@ def test_numbers_as_go_reads_them(text: str, value: int) -> None:
     assert integer(text) == value
 
 
+@pytest.mark.needs("curl")
 def test_tcp(tmp_path: Path) -> None:
     with socket.socket() as one, socket.socket() as two:
         for free in (one, two):

@@ -14,6 +14,7 @@ from tools.man import pages
 PAGES = pages()
 
 
+@pytest.mark.needs("mandoc")
 @pytest.mark.parametrize("name", PAGES)
 def test_mandoc_has_nothing_to_say(name: str) -> None:
     done = subprocess.run(
@@ -24,6 +25,7 @@ def test_mandoc_has_nothing_to_say(name: str) -> None:
     assert said == []
 
 
+@pytest.mark.needs("man")
 def test_groff_warns_of_nothing() -> None:
     for name, text in PAGES.items():
         done = subprocess.run(
@@ -40,6 +42,7 @@ def shown(text: str) -> str:
     return re.sub(".\b", "", page)
 
 
+@pytest.mark.needs("mandoc")
 def test_what_is_pasted_from_a_page_is_what_a_shell_wants() -> None:
     assert "vhostcomm completion fish | source          # in ~/.config/" in shown(PAGES["vhostcomm-completion.1"])
     page = shown(PAGES["vhostcomm-serve.1"])

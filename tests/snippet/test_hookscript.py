@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.control.controlled import Answers, answering, controlled
+from tests.needs import need
 from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, run_vhostcomm
 
 POWEROFF = 6
@@ -173,8 +173,7 @@ def test_other_words(tmp_path: Path, program: Path, words: list[str], status: in
 
 @pytest.mark.parametrize("words", [(), ("--unit", "vhostcomm.service", "--wait", "600")])
 def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tuple[str, ...]) -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed: apt-get install shellcheck")
+    need("shellcheck")
     script = hookscript(tmp_path, program, *words)
     told = subprocess.run(
         ["shellcheck", "--enable=all", "--exclude=SC2250,SC2310,SC2312", script],

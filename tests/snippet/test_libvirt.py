@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -12,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from attrs import evolve
 
+from tests.needs import need
 from tests.serving import run_vhostcomm
 from vhostcomm.config import GuestConfig
 from vhostcomm.load import load
@@ -64,8 +64,7 @@ def guest_at(sock: str) -> GuestConfig:
 
 def validated(folder: Path, text: str) -> ET.Element[Any]:
     """By libvirt's own schema of domains; returns it read."""
-    if shutil.which("virt-xml-validate") is None:
-        pytest.skip("virt-xml-validate is not installed: apt-get install libvirt-clients libxml2-utils")
+    need("virt-xml-validate", "xmllint")
     file = folder / "domain.xml"
     file.write_text(text)
     checked = subprocess.run(["virt-xml-validate", file, "domain"], capture_output=True, text=True, check=False)
@@ -164,8 +163,7 @@ def test_a_disk_of_the_kernels_target_is_passed_as_the_genuine_host_does() -> No
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_apparmor_will_let_qemu_have(tmp_path: Path, whole: bool) -> None:
     """The remark says that libvirt's own profile has the socket in it: its helper is asked."""
-    if not Path(AA_HELPER).exists():
-        pytest.skip(f"{AA_HELPER} is not here: apt-get install libvirt-daemon")
+    need("libvirtd")
     guest = guest_at("/run/vhostcomm/nas")
     machine = evolve(MACHINE, data=())  # it refuses quotes in a path
     text = domain(guest, machine).text if whole else AROUND.format(devices(guest).text)

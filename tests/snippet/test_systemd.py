@@ -19,6 +19,7 @@ UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 PROGRAM = str(Path(sys.executable).with_name("vhostcomm"))
 
 
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", units.NAMES)
 def test_what_is_printed_is_a_unit(tmp_path: Path, name: str) -> None:
     """As systemd reads it, beside the others that it speaks of."""
@@ -154,6 +155,7 @@ def test_one_guest_has_no_place_for_recordings() -> None:
     assert len(told("--sock", UUID, "--record", f"/var/log/vhostcomm/{UUID}/a.jsonl")) == 2
 
 
+@pytest.mark.needs("systemd-analyze")
 def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., list[str]], tmp_path: Path) -> None:
     """Of paths that need quotes, too."""
     settings = []

@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, LogReader, Serving, fake_guest, until
 from vhostcomm import units
+
+pytestmark = pytest.mark.needs("systemd-socket-activate")
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 

@@ -12,9 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.serving import ENVIRONMENT, VHOSTCOMM, LogReader, Serving, fake_guest, run_vhostcomm
 from vchannel import HostCommand
 from vhostcomm import units
+
+pytestmark = pytest.mark.needs("systemd-analyze", "strace")
 
 QEMU_PATIENCE: Final = 60.0
 """Seconds for a QEMU under strace."""

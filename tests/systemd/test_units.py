@@ -44,12 +44,14 @@ def verify(folder: Path, name: str) -> str:
     return f"{verified.stdout}{verified.stderr}{verified.returncode or ''}"
 
 
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", units.NAMES)
 def test_verified(tmp_path: Path, name: str) -> None:
     write(tmp_path, executable=executable(tmp_path))
     assert verify(tmp_path, name) == ""
 
 
+@pytest.mark.needs("systemd-analyze")
 def test_verify_would_tell(tmp_path: Path) -> None:
     write(tmp_path, executable="/nowhere/vhostcomm")
     assert "/nowhere/vhostcomm" in verify(tmp_path, units.SERVE)
@@ -59,6 +61,7 @@ def test_verify_would_tell(tmp_path: Path) -> None:
     assert "KilMode" in verify(tmp_path, units.RUN)
 
 
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize(("name", "most"), [(units.SERVE, 10), (units.SERVE_ONE, 10), (units.RUN, 20)])
 def test_exposure(tmp_path: Path, name: str, most: int) -> None:
     """At most 1.0 of 10 for what serves; QEMU beside it, at most 2.0."""
@@ -73,6 +76,7 @@ def drop_ins() -> list[tuple[str, str]]:
     return re.findall(r"`systemctl edit (vhostcomm\S+)`:\n\n```ini\n(.*?)```", DOCS.read_text(), re.DOTALL)
 
 
+@pytest.mark.needs("systemd-analyze")
 def test_the_drop_ins_of_the_documentation(tmp_path: Path) -> None:
     """They verify, with every unit they are for, and serving stays within its limit."""
     assert len(drop_ins()) >= 3

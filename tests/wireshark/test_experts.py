@@ -14,6 +14,8 @@ from tests.wireshark.packets import upper_pdus
 from vchannel import Frame, HostCommand, Request, encode_text
 from vhostcomm.capture import Direction
 
+pytestmark = pytest.mark.needs("tshark")
+
 GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=1, needs_response=False).frame
 TIMESTAMP = Request.of(HostCommand.GUEST_TIMESTAMP, encode_text("1648798789"), request_id=1, needs_response=False).frame
 ANSWER = Frame(is_response=1, command=HostCommand.HOST_VERSION.value)

@@ -23,6 +23,8 @@ from vhostcomm.capture import (
 )
 from vhostcomm.capture.show import transcript
 
+pytestmark = pytest.mark.needs("tshark")
+
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, list[Packet]]:

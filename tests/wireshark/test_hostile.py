@@ -12,6 +12,8 @@ from tests.wireshark.looking import tshark
 from tests.wireshark.packets import Segment, tcp, upper_pdus
 from vchannel import FRAME_SIZE
 
+pytestmark = pytest.mark.needs("tshark")
+
 
 def record(random: Random) -> bytes:
     """Tags that may promise too much, and a body that may be nearly a frame."""

@@ -12,6 +12,8 @@ from tests.wireshark.looking import Packet, experts, exported, frames, look, mad
 from vchannel import Frame, GuestCommand, HostCommand, Request, SkipReason
 from vhostcomm.capture import Direction, Record, SkippedRecord
 
+pytestmark = pytest.mark.needs("tshark")
+
 HOST, GUEST = Direction.TO_HOST, Direction.TO_GUEST
 
 

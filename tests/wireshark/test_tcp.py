@@ -20,6 +20,8 @@ from tests.wireshark.packets import HOST_PORT, Segment, tcp
 from vchannel import FRAME_SIZE, NEED_DATA, Connection, Frame, HostCommand, Request, Response, Role, UnsolicitedResponse
 from vhostcomm.capture import Direction
 
+pytestmark = pytest.mark.needs("tshark")
+
 DECODE_AS = ["-d", f"tcp.port=={HOST_PORT},vchannel"]
 ASKS = [Request.of(HostCommand.GUEST_SERIAL, request_id=number).frame.encode() for number in range(1, 9)]
 
