@@ -10,9 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.captures.test_golden import FILES, load
-from tests.wireshark.looking import DISSECTOR, EXPERTS, FIELDS, environment, exported, made, tshark
+from tests.wireshark.looking import (
+    DISSECTOR,
+    EXPERTS,
+    FIELDS,
+    UNPRIVILEGED,
+    command,
+    environment,
+    exported,
+    made,
+    tshark,
+)
 from vchannel import HostCommand, Request
 from vhostcomm.capture import Direction, FrameRecord, SkippedRecord
+
+pytestmark = pytest.mark.needs("tshark")
 
 README = (DISSECTOR.parent / "README.md").read_text()
 FILTERS = [
@@ -69,12 +81,12 @@ def _protocol() -> str:
 
 
 def test_in_the_folder_for_plugins(everything: Path, tmp_path: Path) -> None:
-    """Found there by tshark itself, as root too."""
+    """Found there by tshark itself."""
     plugins = tmp_path / ".local/lib/wireshark/plugins"
     plugins.mkdir(parents=True)
     shutil.copy(DISSECTOR, plugins)
     ended = subprocess.run(
-        ["tshark", "-r", everything, "-c", "1", "-T", "fields", "-e", "_ws.col.Protocol"],
+        [*UNPRIVILEGED, "tshark", "-r", everything, "-c", "1", "-T", "fields", "-e", "_ws.col.Protocol"],
         env=environment(tmp_path), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ended.stdout == "vchannel\n"
@@ -83,7 +95,7 @@ def test_in_the_folder_for_plugins(everything: Path, tmp_path: Path) -> None:
 def test_through_a_pipe(everything: Path) -> None:
     with everything.open("rb") as stream:
         ended = subprocess.run(
-            ["tshark", "-X", f"lua_script:{DISSECTOR}", "-r", "-", "-Y", "vchannel", "-T", "fields", "-e", "frame.number"],
+            command("-r", "-", "-Y", "vchannel", "-T", "fields", "-e", "frame.number"),
             env=environment(everything.parent), stdin=stream, capture_output=True, text=True, check=True,
         )  # fmt: skip
     assert len(ended.stdout.split()) == 1 + sum(len(load(path).records) for path in FILES)

@@ -170,7 +170,8 @@ def test_without_decode_as_the_port_is_anybodys(tmp_path: Path) -> None:
 def sniffed(home: Path, port: int, *fields: str) -> Iterator[IO[str]]:
     """tshark's lines about a port of the loopback, as they come. Only root, or who may use dumpcap, can."""
     words = [word for field in fields for word in ("-e", field)]
-    live = ["-i", "lo", "-f", f"tcp port {port}", "-l", "-d", f"tcp.port=={port},vchannel", "-Y", "vchannel"]
+    live = ["--log-domains=Main", "--log-level=info"]  # else tshark 4.4 does not report that the filter is in place
+    live += ["-i", "lo", "-f", f"tcp port {port}", "-l", "-d", f"tcp.port=={port},vchannel", "-Y", "vchannel"]
     process = subprocess.Popen(
         command(*live, "-T", "fields", "-E", "separator=|", *words),
         env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
