@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 HEAVY: Final = {
-    "asyncio", "cyclopts", "email", "h11", "httpcore", "httpx", "hypercorn", "pcapng", "prometheus_client", "pygments",
+    "asyncio", "cyclopts", "email", "h11", "httpcore", "httpx", "pcapng", "prometheus_client", "pygments",
     "rich", "ssl", "starlette", "structlog", "trio",
 }  # fmt: skip
 """Packages that cost a start more than a few milliseconds."""

@@ -7,36 +7,35 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import pytest
 
-from tests.control.controlled import client, controlled, post
+from tests.control.controlled import answering, client, controlled, post
 from tests.serving import Serving, fake_guest, until
+from vchannel import GuestCommand
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT
 from vhostcomm.control.events import STREAM_LIMIT
 from vhostcomm.control.server import CONNECTION_LIMIT
 
+POWEROFF = GuestCommand.POWEROFF
 
-def test_connections_have_a_limit(tmp_path: Path) -> None:
-    """What a client leaves open costs the guests nothing; and when it is gone, there is room again."""
-    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:
-        with ExitStack() as held:
-            for _ in range(CONNECTION_LIMIT):
-                sock = held.enter_context(socket.socket(socket.AF_UNIX))
-                sock.connect(str(tmp_path / "control"))
-                sock.sendall(b"GET / HTTP/1.1\r\nx: ")  # which never ends
-            with socket.socket(socket.AF_UNIX) as one_more:
-                one_more.connect(str(tmp_path / "control"))
-                assert one_more.recv(1) == b""
-            daemon.event("control connection refused")
-            assert guest.serial() == "0" * 13
-        until(lambda: _answers(http), "an answer")
+UNFINISHED = b"POST /guests/nas/shutdown HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
 
 
-def _answers(http: httpx.Client) -> bool:
-    try:
-        return http.get("/guests").status_code == 200
-    except httpx.TransportError:  # the daemon hasn't noticed yet that they are gone
-        return False
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nx: ", UNFINISHED], ids=["silent", "head", "body"])
+def test_unfinished_requests_make_room(tmp_path: Path, data: bytes) -> None:
+    """What clients leave open costs the guests nothing, and keeps no stop away."""
+    with (
+        controlled(tmp_path) as (_, http),
+        answering(tmp_path / "nas", {POWEROFF: b""}) as guest,
+        ExitStack() as held,
+    ):
+        assert http.get("/guests").status_code == 200
+        for _ in range(CONNECTION_LIMIT + 12):
+            sock = held.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(tmp_path / "control"))
+            sock.sendall(data)
+        assert post(http, "/guests/nas/shutdown")[0] == 200
+        assert guest.asked == [POWEROFF]
 
 
 def test_streams_have_a_limit(tmp_path: Path) -> None:
@@ -58,6 +57,19 @@ def test_streams_have_a_limit(tmp_path: Path) -> None:
                 return response.status_code == 200
 
         until(again, "a stream")
+
+
+def test_streams_that_begin_at_once_have_the_same_limit(tmp_path: Path) -> None:
+    """Each one is checked and counted in one step."""
+    with controlled(tmp_path) as (_, http), ExitStack() as held:
+        assert http.get("/guests").status_code == 200
+        socks = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2 * STREAM_LIMIT)]
+        for sock in socks:
+            sock.connect(str(tmp_path / "control"))
+        for sock in socks:
+            sock.sendall(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+        statuses = [sock.recv(12) for sock in socks]
+        assert statuses.count(b"HTTP/1.1 200") == statuses.count(b"HTTP/1.1 429") == STREAM_LIMIT
 
 
 def test_streams_that_end_make_room_at_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 import trio
@@ -20,22 +21,26 @@ from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config import effective
 from vhostcomm.control import asking, shutdown, view
+from vhostcomm.control.connection import peer_of
 from vhostcomm.control.events import Events
 from vhostcomm.control.freeze import FREEZE
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
 from vhostcomm.control.problems import Problem, of_call
+from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
 from vhostcomm.errors import ServeError
+from vhostcomm.logs import Log
 
 
-def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
+def make_app(host: Host, surface: Surface, strangers: StrangersLog, token: str = "") -> ControlApp:
     """The application over a daemon.
 
     Args:
         host: the daemon.
         surface: whose requests are counted, and whose freezer is used.
+        strangers: where refused requests are logged.
         token: that every client must show; empty for none.
     """
     handlers = _Handlers(host, surface)
@@ -55,16 +60,19 @@ def make_app(host: Host, surface: Surface, token: str = "") -> ASGIApp:
         ("GET", "/openapi.json", handlers.openapi),
     ]
     app = Starlette(
-        routes=[Route(path, _counted(surface, handler), methods=[method]) for method, path, handler in routes],
+        routes=[Route(path, _guarded(surface.log, handler), methods=[method]) for method, path, handler in routes],
         exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
     )
     app.router.redirect_slashes = False  # an answer without a body, and not of the one shape
-    return _Guarded(app, token) if token else app
+    return ControlApp(app, surface, strangers, token)
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    text = json.dumps(value, allow_nan=False) + "\n"
-    return Response(text, status, headers=headers, media_type="application/json")
+    return Response(_encode(value), status, headers=headers, media_type="application/json")
 
 
 def _problem(problem: Problem) -> Response:
@@ -89,48 +97,69 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return _problem(Problem(error.status_code, error.detail.lower(), why, remedy, headers))
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
-def _counted(surface: Surface, handler: Handler) -> Handler:
-    async def counted(request: Request) -> Response:
-        with surface.answering():
-            try:
-                return await handler(request)
-            except (Problem, CallError):
-                raise
-            except ServeError as error:  # it was removed between a request's beginning and its end
-                raise Problem(404, "no such guest", str(error), "GET /guests lists those that there are") from None
-            except Exception:
-                surface.log.exception("internal error in answering a request; please report it", path=request.url.path)
-                raise Problem(
-                    500, "internal error", "an error of vhostcomm's own", "its log has it; please report it"
-                ) from None
+def _guarded(log: Log, handler: Handler) -> Handler:
+    async def guarded(request: Request) -> ASGIApp:
+        try:
+            return await handler(request)
+        except (Problem, CallError):
+            raise
+        except ServeError as error:  # it was removed between a request's beginning and its end
+            raise Problem(404, "no such guest", str(error), "GET /guests lists those that there are") from None
+        except Exception:
+            log.exception("internal error in answering a request; please report it", path=request.url.path)
+            raise Problem(
+                500, "internal error", "an error of vhostcomm's own", "its log has it; please report it"
+            ) from None
 
-    return counted
+    return guarded
 
 
-class _Guarded:
-    """Lets in who shows the token."""
+class ControlApp:
+    """The application as the server runs it, with the checks of a request's head."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, surface: Surface, strangers: StrangersLog, token: str) -> None:
         self._app = app
+        self._surface = surface
+        self._strangers = strangers
         self._token = token.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shown = dict(scope.get("headers", ())).get(b"authorization", b"")
-        kind, _, token = shown.partition(b" ")
-        if kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
-            await self._app(scope, receive, send)
+    def admit(self, scope: Scope) -> None:
+        """Refuse clients without the token.
+
+        Raises:
+            Problem: it is refused; says why, but never the token.
+        """
+        shown = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not self._token or (len(shown) == 1 and self._is_token(shown[0])):
             return
-        problem = Problem(
+        self._strangers.warning("control token rejected" if shown else "control token missing", by=peer_of(scope))
+        raise Problem(
             401,
             "not allowed",
             "the token is missing or wrong",
             "set VHOSTCOMM_CONTROL_TOKEN to the daemon's (over HTTP: the header Authorization: Bearer TOKEN)",
             {"WWW-Authenticate": "Bearer"},
         )
-        await _problem(problem)(scope, receive, send)
+
+    def _is_token(self, shown: bytes) -> bool:
+        kind, _, token = shown.partition(b" ")
+        return kind.lower() == b"bearer" and hmac.compare_digest(token, self._token)
+
+    def is_urgent(self, scope: Scope) -> bool:
+        """Whether it stops or thaws a guest."""
+        return scope["method"] == "POST" and scope["path"].rpartition("/")[2] in {"shutdown", "reboot", "thaw"}
+
+    def error(self, problem: Problem) -> bytes:
+        """A problem as the body of its answer."""
+        return _encode(problem.document())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; a daemon that stops waits for it, unless it is a stream."""
+        with self._surface.answering() if scope["path"] != "/events" else nullcontext():
+            await self._app(scope, receive, send)
 
 
 class _Handlers:
@@ -171,11 +200,15 @@ class _Handlers:
     async def openapi(self, _: Request) -> Response:
         return _json(document())
 
-    async def events(self, _: Request) -> Response:
-        self._events.check_room()
-        return StreamingResponse(
-            self._events.stream(), media_type="text/event-stream", headers={"cache-control": "no-store"}
-        )
+    async def events(self, _: Request) -> ASGIApp:
+        return self._stream
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events. A place is taken with the check for it, and the stream is closed however it ends."""
+        with self._events.place():
+            async with aclosing(self._events.stream()) as stream:
+                headers = {"cache-control": "no-store"}
+                await StreamingResponse(stream, media_type="text/event-stream", headers=headers)(scope, receive, send)
 
     # -- changing
 

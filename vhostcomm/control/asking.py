@@ -7,12 +7,11 @@ import math
 from collections.abc import Collection
 from typing import Any, Final, cast
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from vchannel import Command, GuestCommand, MisuseError, encode_text
+from vhostcomm.control.connection import peer_of
 from vhostcomm.control.problems import Problem, bad_request
-from vhostcomm.control.reading import BODY_LIMIT
-from vhostcomm.control.server import peer_of
 from vhostcomm.text import escape
 
 CALL_TIMEOUT: Final = 10.0
@@ -32,16 +31,9 @@ async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
     """A request's JSON object; empty without a body.
 
     Raises:
-        Problem: it is too long, no JSON, no object, or has members that nobody knows.
+        Problem: it is no JSON, no object, or has members that nobody knows.
     """
-    raw = b""
-    try:
-        async for part in request.stream():
-            raw += part
-            if len(raw) > BODY_LIMIT:
-                raise bad_request(f"the body has more than {BODY_LIMIT} bytes", "send less", 413)
-    except ClientDisconnect:
-        raise bad_request("the client went away", "send the whole request", 400) from None
+    raw = await request.body()
     if not raw.strip():
         return {}
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -40,12 +40,8 @@ class Events:
     host: Host
     following: int = field(default=0, init=False)
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Server-sent events from now on.
-
-        Raises:
-            Problem: too many are open.
-        """
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Server-sent events from now on."""
         send, receive = trio.open_memory_channel[bytes](BACKLOG)
         lost = Lost()
 
@@ -55,7 +51,6 @@ class Events:
             except trio.WouldBlock:
                 lost.count += 1
 
-        self.following += 1
         self.host.listeners.append(tell)
         try:
             yield b": what happens to guests, from now on\n\n"
@@ -69,16 +64,21 @@ class Events:
                     yield _encode("lost", {"count": count})
         finally:
             self.host.listeners.remove(tell)
-            self.following -= 1
 
-    def check_room(self) -> None:
-        """Refuse one stream too many.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for streams.
 
         Raises:
-            Problem: there are enough.
+            Problem: there is none.
         """
         if self.following >= STREAM_LIMIT:
             raise Problem(429, "busy", f"{STREAM_LIMIT} streams of events are open", "close one of them")
+        self.following += 1
+        try:
+            yield
+        finally:
+            self.following -= 1
 
 
 def _event(guest: Guest, what: str) -> bytes:

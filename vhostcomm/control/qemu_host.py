@@ -17,16 +17,18 @@ import json
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
+from urllib.parse import parse_qs
 
 import trio
 
 from vchannel import Command, GuestCommand, MisuseError, PayloadError, decode_json, decode_text
-from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.calls import URGENT, CallError, Outcome
 from vhostcomm.logs import Log
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from vhostcomm.control.connection import Receive, Scope, Send
+    from vhostcomm.control.problems import Problem
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds for an answer where a request doesn't say."""
@@ -39,6 +41,9 @@ AGAIN: Final = 1.0
 
 Ask = Callable[[Command, float, str], Awaitable[bytes]]
 """Asks the guest a command, with a timeout in seconds, for somebody; returns its data or raises `CallError`."""
+
+_URGENT: Final = tuple([str(int(each))] for each in URGENT)
+"""The `command` parameter of a request that may use the server's reserved slots."""
 
 _NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
 _MOST: Final = 2**31 - 1
@@ -99,43 +104,42 @@ class QemuHostApi:
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Serve until cancelled; an error of its own costs a second. The listeners stay the caller's."""
         # In a thread, since guests are being answered by now.
-        for module in ("vhostcomm.control.server", "starlette.requests", "starlette.responses"):
-            await trio.to_thread.run_sync(importlib.import_module, module)
-        from vhostcomm.control.server import serve_app
+        await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")
+        from vhostcomm.control.server import StrangersLog, serve_app
 
         while True:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    await serve_app(self, listeners, self._log)
+                    await serve_app(self, listeners, self._log, StrangersLog(self._log, self._nursery))
             except Exception:  # noqa: BLE001 - whatever a client brings about, guests are served on
                 self._log.exception("internal error in the API, it is served again; please report it")
             await trio.sleep(AGAIN)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def admit(self, scope: Scope) -> None:
+        """Every request is answered."""
+
+    def is_urgent(self, scope: Scope) -> bool:
+        """Whether it stops or thaws the guest."""
+        return _values(scope)("command")[:1] in _URGENT
+
+    def error(self, problem: Problem) -> bytes:
+        """A problem as the body of its answer."""
+        return failure(f"{problem.why}; {problem.remedy}")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """The ASGI application."""
-        from starlette.requests import Request
-        from starlette.responses import Response
+        from vhostcomm.control.connection import peer_of
 
-        from vhostcomm.control.server import peer_of
-
-        match scope["type"]:
-            case "lifespan":
-                await _live(receive, send)
-                return
-            case "websocket":
-                await send({"type": "websocket.close"})
-                return
-            case _:
-                pass
-        query = Request(scope).query_params
         try:
-            body, status = success(await self._answer(scope["path"], query.getlist, peer_of(scope))), 200
+            body, status = success(await self._answer(scope["path"], _values(scope), peer_of(scope))), 200
         except FailureError as error:
             body, status = failure(str(error)), 500
         except Exception:  # noqa: BLE001 - one request's, not the server's
             self._log.exception("internal error in answering a request; please report it")
             body, status = failure("Internal error"), 500
-        await Response(body, status, media_type="application/json")(scope, receive, send)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, path: str, values: Callable[[str], list[str]], who: str) -> str:
         """The JSON of the answer's data."""
@@ -214,9 +218,7 @@ def _message(outcome: Outcome, number: int) -> str:
     assert_never(outcome)
 
 
-async def _live(receive: Receive, send: Send) -> None:
-    while True:
-        message: Any = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+def _values(scope: Scope) -> Callable[[str], list[str]]:
+    """A request's parameters: the values of each name."""
+    given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return lambda name: given.get(name, [])

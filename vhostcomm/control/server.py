@@ -1,161 +1,170 @@
-"""An HTTP application on sockets that are bound already. Import it when there is a client: it brings all of hypercorn."""
+"""An HTTP server on sockets that are bound already. Import it when there is a client: it imports h11."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Final, cast
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
 
-from vhostcomm.channel.sockets import has_hung_up, peer
-from vhostcomm.control.reading import Reading
+from vhostcomm.control.connection import Application, HttpConnection
+from vhostcomm.control.problems import Problem
 from vhostcomm.logs import Log
 
-SHUTDOWN_TIMEOUT: Final = 1.0
-"""Seconds that requests in flight get at the end."""
-
-SEND_TIMEOUT: Final = 10.0
-"""Seconds that a client may leave an answer unread before its connection is closed."""
-
 CONNECTION_LIMIT: Final = 128
-"""Connections at once. More are closed at once: what a client leaves open must not cost the guests their descriptors."""
+"""Connections at once: what clients leave open must not cost the guests their descriptors."""
 
-LINGER: Final = 0.5
-LINGER_MOST: Final = 1 << 20
-"""Seconds and bytes for what a client still sends as its connection is closed: a kernel that closes with bytes unread throws away
-the answer that is on its way, too."""
-
-GONE_LOOK: Final = 0.1
-"""Seconds between looks whether a client that sends no more is gone."""
+RESERVED: Final = 16
+"""Of these, the ones for urgent requests: a guest can be stopped while all others wait for an answer."""
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor for a connection."""
 
-
-def peer_of(scope: Any) -> str:
-    """Who is connected, as the kernel tells it; empty where it doesn't."""
-    return " ".join(f"{key} {value}" for key, value in scope.get("state", {}).get("peer", {}).items())
+LOG_INTERVAL: Final = 60.0
+"""Seconds between two log messages of one kind that strangers cause."""
 
 
-class ClientStream:
-    """A connection whose client has to read: hypercorn shields its sends from every deadline of ours."""
+class StrangersLog:
+    """Log messages that any client can cause: the first one at once, further ones once a minute with their count.
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.socket = stream.socket
-        self.send_eof = stream.send_eof
-        self._closed = False
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive. The end comes when the client is gone, not when it has only sent all it will.
-
-        Of a TCP connection both look the same, and count as gone.
-        """
-        data = await self._stream.receive_some(max_bytes)
-        if not data and self.socket.family == socket.AF_UNIX:
-            while not self._closed and not has_hung_up(cast("socket.socket", self.socket), half=False):  # noqa: ASYNC110 - no event tells which
-                await trio.sleep(GONE_LOOK)
-        return data
-
-    async def send_all(self, data: bytes) -> None:
-        with trio.move_on_after(SEND_TIMEOUT) as sending:
-            await self._stream.send_all(data)
-        if sending.cancelled_caught:
-            raise trio.BrokenResourceError("the client does not read")
-
-    async def aclose(self) -> None:
-        """Close, with the answer that is on its way let through to a client that still sends."""
-        try:
-            was_closed, self._closed = self._closed, True
-            if not was_closed:
-                with trio.move_on_after(LINGER):
-                    await self._read_the_rest()
-        finally:
-            await self._stream.aclose()
-
-    async def _read_the_rest(self) -> None:
-        left = LINGER_MOST
-        # Busy is a connection that is closed for its silence, while it is being read.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            while left > 0 and (data := await self._stream.receive_some(65536)):
-                left -= len(data)
-
-
-class _Server(TCPServer):
-    """Hypercorn's, for HTTP/1 alone, and without the seconds that a connection lives on when its client is gone.
-
-    Its HTTP/2 waits for a client's window without an end.
+    Args:
+        log: where they go.
+        nursery: waits for the minutes to pass.
     """
 
-    async def _read_data(self) -> None:
-        self.protocol.protocol._check_protocol = _stay  # type: ignore[method-assign,union-attr]  # noqa: SLF001
-        await super()._read_data()
-        await self.idle_task.stop()
+    def __init__(self, log: Log, nursery: trio.Nursery) -> None:
+        self._log = log
+        self._nursery = nursery
+        self._counts: dict[str, int] = {}
+        self._facts: dict[str, dict[str, object]] = {}
+
+    def warning(self, event: str, **facts: object) -> None:
+        """Log an event, or count it. A count is logged with the facts of the last event."""
+        if event in self._counts:
+            self._counts[event] += 1
+            self._facts[event] = facts
+            return
+        self._counts[event] = 0
+        self._log.warning(event, times=1, **facts)
+        self._nursery.start_soon(self._log_later, event)
+
+    async def _log_later(self, event: str) -> None:
+        try:
+            counted = True
+            while counted:
+                await trio.sleep(LOG_INTERVAL)
+                counted = self._log_count(event)
+        finally:
+            self._log_count(event)
+            del self._counts[event]
+
+    def _log_count(self, event: str) -> bool:
+        times, self._counts[event] = self._counts[event], 0
+        if times:
+            self._log.warning(event, times=times, **self._facts[event])
+        return times > 0
 
 
-async def _stay(_: object) -> None:
-    """Take no offer of another protocol."""
+class _Slots:
+    """The open connections, the one that has waited longest for a request first."""
+
+    def __init__(self) -> None:
+        self._open: dict[HttpConnection, None] = {}
+        self._busy: set[HttpConnection] = set()
+
+    def add(self, connection: HttpConnection) -> None:
+        self._open[connection] = None
+
+    def remove(self, connection: HttpConnection) -> None:
+        self._open.pop(connection, None)
+
+    @property
+    def full(self) -> bool:
+        return len(self._open) >= CONNECTION_LIMIT
+
+    def evict(self) -> HttpConnection | None:
+        """End the connection that has waited longest for a request to be complete; clients never admitted go first."""
+        waiting = [each for each in self._open if each not in self._busy]
+        oldest = next((each for each in waiting if not each.admitted), waiting[0] if waiting else None)
+        if oldest:
+            self.remove(oldest)
+            oldest.evicted.cancel()
+        return oldest
+
+    @contextmanager
+    def answering(self, connection: HttpConnection, urgent: bool) -> Iterator[None]:
+        """Hold a slot while a request is answered.
+
+        Raises:
+            Problem: too many are being answered.
+            trio.ClosedResourceError: it was evicted, so its client will get no answer: nothing may be done for it.
+        """
+        if connection.evicted.cancel_called:
+            raise trio.ClosedResourceError
+        if len(self._busy) >= CONNECTION_LIMIT - RESERVED and not urgent:
+            why = f"{len(self._busy)} requests are being answered; only stops and thaws get through"
+            raise Problem(503, "busy", why, "try again later", {"Retry-After": "1"})
+        self._busy.add(connection)
+        try:
+            yield
+        finally:
+            self._busy.discard(connection)
+            if connection in self._open:  # it waits from now on
+                self.remove(connection)
+                self.add(connection)
 
 
 async def serve_app(
-    app: Any,
+    app: Application,
     listeners: Sequence[socket.socket],
     log: Log,
+    strangers: StrangersLog,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI application until cancelled. A request's `scope["state"]["peer"]` says who is connected.
+    """Serve an application until cancelled. A request's `scope["state"]["peer"]` says who is connected.
 
-    The listeners stay the caller's: they are bound before, so that a bad address is told at once,
-    and closed after. Hypercorn's own accept loop isn't used: it ends with the first handler that raises, and can't be stopped
-    while a client doesn't read.
+    A new connection takes the place of one that is idle or unfinished: silent clients can't keep others out.
+
+    Args:
+        app: answers the requests.
+        listeners: bound by the caller, so that a bad address is an error of the start, and closed by the caller.
+        log: for errors.
+        strangers: for what clients cause.
+        task_status: started when connections are accepted.
     """
-    config = Config()
-    config.accesslog = config.errorlog = None
-    config.include_server_header = False
-    wrapped = wrap_app(cast("Any", Reading(app)), config.wsgi_max_body_size, "asgi")
-    context = WorkerContext(None)
-    open_sockets: set[trio.socket.SocketType] = set()
+    slots = _Slots()
 
-    async def handle(stream: ClientStream) -> None:
+    async def handle(connection: HttpConnection) -> None:
         try:
-            state = ConnectionState({"peer": peer(stream.socket)})  # type: ignore[arg-type]
-            await _Server(wrapped, config, context, state, stream)  # type: ignore[arg-type]
+            await connection.run()
         except Exception:
             log.exception("internal error, the control connection is closed; please report it")
         finally:
-            open_sockets.discard(stream.socket)
-            stream.socket.close()
+            slots.remove(connection)
 
     async def accept(listener: trio.SocketListener) -> None:
         while True:
             try:
                 stream = await listener.accept()
             except OSError as error:
-                log.error("can't take the control connection, it waits", why=error.strerror)  # noqa: TRY400
+                strangers.warning("control connection waits", why=error.strerror)
+                slots.evict()
                 await trio.sleep(ACCEPT_PAUSE)
                 continue
-            if len(open_sockets) >= CONNECTION_LIMIT:
+            if slots.full and not slots.evict():
+                strangers.warning("control connection refused", why=f"{CONNECTION_LIMIT} requests are being answered")
                 stream.socket.close()
-                log.warning("control connection refused", why=f"{CONNECTION_LIMIT} are open")
                 continue
-            open_sockets.add(stream.socket)
-            nursery.start_soon(handle, ClientStream(stream))
+            connection = HttpConnection(stream, app, slots.answering, log)
+            slots.add(connection)
+            nursery.start_soon(handle, connection)
 
-    async with trio.open_nursery() as nursery:
-        try:
-            async with trio.open_nursery() as accepting:
-                for each in listeners:
-                    accepting.start_soon(accept, trio.SocketListener(trio.socket.from_stdlib_socket(each.dup())))
-                task_status.started()
-        finally:
-            # Shielded sends heed no cancellation, and a closed socket.
-            for sock in open_sockets:
-                sock.close()
+    with ExitStack() as copies:
+        async with trio.open_nursery() as nursery:
+            for each in listeners:
+                own = copies.enter_context(trio.socket.from_stdlib_socket(each.dup()))
+                nursery.start_soon(accept, trio.SocketListener(own))
+            task_status.started()

@@ -25,9 +25,6 @@ PATIENCE: Final = 1.0
 BACKLOG: Final = 128
 """Clients that may wait: many at once is usual where scripts ask, and the first one waits for the imports."""
 
-SENT: Final = 0.02
-"""Seconds for an answer on its way from the application to its socket."""
-
 SERVE_AGAIN: Final = 5.0
 """Seconds before the surface is served again after an error of our own."""
 
@@ -53,7 +50,6 @@ class Surface:
         self.in_flight = 0
         """Requests that wait for their answer; streams not counted."""
         self.idle = trio.Event()
-        self._used = False
         self._health: Health | None = None
 
     @property
@@ -115,10 +111,13 @@ class Surface:
                 try:
                     await trio.to_thread.run_sync(_import)
                     from vhostcomm.control.app import make_app
-                    from vhostcomm.control.server import serve_app
+                    from vhostcomm.control.server import StrangersLog, serve_app
 
                     token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
-                    await serve_app(make_app(self._host, self, token), [self._listener], self.log)
+                    async with trio.open_nursery() as counting:
+                        strangers = StrangersLog(self.log, counting)
+                        app = make_app(self._host, self, strangers, token)
+                        await serve_app(app, [self._listener], self.log, strangers)
                 except Exception:
                     self.log.exception("internal error in the control surface, guests are served on; please report it")
                 await trio.sleep(SERVE_AGAIN)
@@ -129,15 +128,11 @@ class Surface:
             while self.in_flight:
                 self.idle = trio.Event()
                 await self.idle.wait()
-            # An answer that is made is not yet one that is sent.
-            if self._used:
-                await trio.sleep(SENT)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """A request is under way inside."""
+        """A request is being answered inside."""
         self.in_flight += 1
-        self._used = True
         try:
             yield
         finally:
@@ -147,12 +142,5 @@ class Surface:
 
 
 def _import() -> None:
-    """In a thread, with guests answered meanwhile: half a second."""
-    for name in (
-        "hypercorn.config",
-        "hypercorn.trio.tcp_server",
-        "hypercorn.utils",
-        "vhostcomm.control.app",
-        "vhostcomm.control.server",
-    ):
-        importlib.import_module(name)
+    """In a thread, with guests answered meanwhile."""
+    importlib.import_module("vhostcomm.control.app")
