@@ -17,7 +17,7 @@ from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
 from vhostcomm.address import Listen
-from vhostcomm.channel.calls import OUTSTANDING_LIMIT, CallError, Outcome
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcome
 from vhostcomm.channel.guest import State
 from vhostcomm.channel.port import OLD, SOUND_PATIENCE, SOUNDINGS, Port
 from vhostcomm.channel.sockets import peer_age
@@ -119,6 +119,37 @@ def test_a_guest_that_never_reads_times_out_and_is_not_asked_without_end() -> No
             for _ in range(OUTSTANDING_LIMIT + 5):
                 nursery.start_soon(call)
         assert sorted(each.name for each in outcomes) == ["BUSY"] * 5 + ["TIMED_OUT"] * OUTSTANDING_LIMIT
+
+    run(main)
+
+
+@pytest.mark.parametrize("urgent_first", [False, True])
+def test_urgent_and_ordinary_calls_take_no_room_from_each_other(urgent_first: bool) -> None:
+    async def main() -> None:
+        async with serving() as ends, trio.open_nursery() as nursery:
+            ordinary: list[Command] = [GuestCommand.GET_IP] * OUTSTANDING_LIMIT
+            urgent = (sorted(URGENT) * OUTSTANDING_LIMIT)[:OUTSTANDING_LIMIT]
+            for command in urgent + ordinary if urgent_first else ordinary + urgent:
+                nursery.start_soon(ends.session.call, command, b"", 600)
+            await trio.testing.wait_all_tasks_blocked()
+            for command in GuestCommand.GET_IP, *URGENT:
+                with pytest.raises(CallError, match=f"{OUTSTANDING_LIMIT} calls wait") as caught:
+                    ends.session.check_room(command)
+                assert outcome(caught) is Outcome.BUSY
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_time_that_is_over_when_a_call_is_sent_counts() -> None:
+    """The message names the time that was asked for, and not what was left of it."""
+
+    async def main() -> None:
+        async with serving() as ends:
+            start = trio.current_time()
+            with pytest.raises(CallError, match="no answer to get_ip within 10 s"):
+                await ends.session.call(GuestCommand.GET_IP, b"", 10, begun=trio.current_time() - 4)
+            assert trio.current_time() - start == pytest.approx(6, abs=0.5)
 
     run(main)
 

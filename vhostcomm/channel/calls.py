@@ -9,12 +9,10 @@ from vchannel import NO_NUL, Command, GuestCommand, Response
 from vhostcomm.errors import VhostcommError
 
 OUTSTANDING_LIMIT: Final = 16
-"""Calls that may wait for one guest: what it doesn't answer must not pile up in front of it."""
-
+"""Ordinary calls that may wait for one guest, and urgent ones beside them: unanswered calls must not pile up."""
 
 URGENT: Final[frozenset[Command]] = frozenset({GuestCommand.POWEROFF, GuestCommand.REBOOT, GuestCommand.FS_UNFREEZE})
-URGENT_ROOM: Final = 4
-"""Calls beyond the limit for what must get through: else a few that hang would keep a guest from being stopped."""
+"""Calls with places of their own: ordinary calls that hang must not keep a guest from being stopped or thawed."""
 
 
 class Outcome(Enum):

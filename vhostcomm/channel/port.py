@@ -166,7 +166,7 @@ class Port:
         return response
 
     async def _call(self, command: Command, data: bytes, timeout: float, by: str) -> Response:
-        deadline = trio.current_time() + timeout
+        begun = trio.current_time()
         silent = "has not asked anything yet"
         harmless = command is GuestCommand.FS_UNFREEZE  # also to a guest that carries it out at its next boot
         if self._session and self.guest.state is not State.READY and self.guest.may_be_up and not harmless:
@@ -183,7 +183,7 @@ class Port:
         session.check_room(command)
         if how := STOPS.get(command):
             self.guest.stopping(by or "the daemon", how)
-        response = await session.call(command, data, max(0.0, deadline - trio.current_time()))
+        response = await session.call(command, data, timeout, begun=begun)
         if session is self._session:
             self.guest.found_up()
         return response

@@ -22,7 +22,7 @@ from vchannel import (
     SkipReason,
     UnsolicitedResponse,
 )
-from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, URGENT_ROOM, CallError, Outcome, named
+from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcome, named
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import has_hung_up
 from vhostcomm.channel.tap import Recording, Tap
@@ -40,8 +40,9 @@ BURST: Final = 2.0
 
 @define(eq=False)
 class _Waiter:
-    """Somebody who waits for an answer."""
+    """A call that waits for its answer."""
 
+    command: Command
     done: trio.Event = field(factory=trio.Event)
     response: Response | None = None
 
@@ -211,17 +212,23 @@ class Session:
 
     # -- questions of the host's own
 
-    async def call(self, command: Command, data: bytes, timeout: float) -> Response:
+    async def call(self, command: Command, data: bytes, timeout: float, *, begun: float | None = None) -> Response:
         """Ask the guest, and wait for its answer.
+
+        Args:
+            command: of `GuestCommand`, or a number.
+            data: what goes with it.
+            timeout: seconds for the answer.
+            begun: the time of `trio.current_time` from which these are counted, if not from now.
 
         Raises:
             CallError: there is none; says why.
         """
         self.check_room(command)
         request = Request.of(command, data)
-        waiter = self._calls[request.request_id] = _Waiter()
+        waiter = self._calls[request.request_id] = _Waiter(command)
         try:
-            with trio.move_on_after(timeout):
+            with trio.move_on_at((trio.current_time() if begun is None else begun) + timeout):
                 await self._send(self._connection.send(request))
                 await waiter.done.wait()
         except GoneError as error:
@@ -236,13 +243,15 @@ class Session:
         raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
 
     def check_room(self, command: Command) -> None:
-        """Refuse a call too many.
+        """Reject a call too many; urgent and ordinary calls are counted apart.
 
         Raises:
-            CallError: too many wait for the guest.
+            CallError: too many such calls wait for the guest.
         """
-        if len(self._calls) >= OUTSTANDING_LIMIT + (URGENT_ROOM if command in URGENT else 0):
-            raise CallError(command, Outcome.BUSY, f"{len(self._calls)} calls wait for the guest already")
+        urgent = command in URGENT
+        waiting = sum((each.command in URGENT) is urgent for each in self._calls.values())
+        if waiting >= OUTSTANDING_LIMIT:
+            raise CallError(command, Outcome.BUSY, f"{waiting} calls wait for the guest already")
 
     def _answered(self, response: Response) -> None:
         if response.problem:
