@@ -20,6 +20,7 @@ from vhostcomm.channel.trace import Trace
 from vhostcomm.children import reap_orphans
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.control.host import Listener, Runner
+from vhostcomm.control.origin import own_names
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.control.surface import BACKLOG, Surface
 from vhostcomm.descriptors import raise_descriptor_limit
@@ -184,7 +185,8 @@ class Daemon:
 
     def _qemu_host_api(self) -> QemuHostApi:
         allow = self._config.service.allow_dangerous
-        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, allow_dangerous=allow)
+        names = own_names(parse_api(self._config.service.qemu_host_api))
+        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, names=names, allow_dangerous=allow)
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:

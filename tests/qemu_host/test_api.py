@@ -46,9 +46,7 @@ def test_what_is_answered(tmp_path: Path) -> None:
             assert host.get("/read?command=18") == ok(r'"{\"n\":1e999}"')
             assert host.get("/read?command=99") == ok('"' + "[" * 4000 + '"')
             assert host.get("/write?command=6") == ok("null")
-            for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "ODD"):
-                assert host.get("/read?command=2", method) == ok('"192.0.2.7"')
-            assert host.get("/read?command=2", "HEAD") == (200, "")
+            assert host.get("/read?command=2", "POST") == ok('"192.0.2.7"')
 
 
 @pytest.mark.parametrize(

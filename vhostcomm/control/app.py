@@ -27,11 +27,13 @@ from vhostcomm.control.freeze import FREEZE
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
+from vhostcomm.control.origin import check_origin, own_names
 from vhostcomm.control.problems import Problem, of_call
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
 from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
+from vhostcomm.text import escape
 
 
 def make_app(host: Host, surface: Surface, strangers: StrangersLog, token: str = "") -> ControlApp:
@@ -125,14 +127,20 @@ class ControlApp:
         self._surface = surface
         self._strangers = strangers
         self._token = token.encode()
+        self._names = own_names(surface.address) if surface.address else None
 
     def admit(self, scope: Scope) -> None:
-        """Refuse clients without the token.
+        """Refuse pages of other sites, and clients without the token.
 
         Raises:
             Problem: it is refused; says why, but never the token.
         """
         shown = [value for name, value in scope["headers"] if name == b"authorization"]
+        try:
+            check_origin(dict(scope["headers"]), self._names)
+        except Problem as problem:
+            self._strangers.warning("control request refused", why=escape(problem.why), by=peer_of(scope))
+            raise
         if not self._token or (len(shown) == 1 and self._is_token(shown[0])):
             return
         self._strangers.warning("control token rejected" if shown else "control token missing", by=peer_of(scope))

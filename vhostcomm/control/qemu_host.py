@@ -6,8 +6,8 @@
 anything else                   the error ``No command specified``
 ============================== ==========================================================
 
-With any method. A success is 200, every failure 500. Scripts cut the body as text, so its spaces and
-the order of its keys matter as much as the JSON.
+With GET or POST. A success is 200, every failure 500; a request that is refused before, such as a web page's, has
+its own status. Scripts cut the body as text, so its spaces and the order of its keys matter as much as the JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import importlib
 import json
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import parse_qs
 
@@ -25,6 +25,7 @@ import trio
 from vchannel import Command, GuestCommand, MisuseError, PayloadError, decode_json, decode_text
 from vhostcomm.channel.calls import URGENT, CallError, Outcome
 from vhostcomm.logs import Log
+from vhostcomm.text import escape
 
 if TYPE_CHECKING:
     from vhostcomm.control.connection import Receive, Scope, Send
@@ -92,10 +93,20 @@ class QemuHostApi:
         ask: asks the guest.
         log: where is told what the few messages of the API can't.
         timeout: seconds for an answer where a request doesn't say.
+        names: that a Host header may have, see `own_names`; None for any.
         allow_dangerous: whether the guest is asked what can lose data, settings or a secret.
     """
 
-    def __init__(self, ask: Ask, log: Log, timeout: float = DEFAULT_TIMEOUT, *, allow_dangerous: bool = False) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        log: Log,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        names: Collection[str] | None = None,
+        allow_dangerous: bool = False,
+    ) -> None:
+        self._names = names
         self._allow_dangerous = allow_dangerous
         self._ask = ask
         self._log = log
@@ -110,13 +121,35 @@ class QemuHostApi:
         while True:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    await serve_app(self, listeners, self._log, StrangersLog(self._log, self._nursery))
+                    self._strangers = StrangersLog(self._log, self._nursery)
+                    await serve_app(self, listeners, self._log, self._strangers)
             except Exception:  # noqa: BLE001 - whatever a client brings about, guests are served on
                 self._log.exception("internal error in the API, it is served again; please report it")
             await trio.sleep(AGAIN)
 
     def admit(self, scope: Scope) -> None:
-        """Every request is answered."""
+        """Refuse web pages, and methods other than GET and POST.
+
+        Raises:
+            Problem: it is refused; says why.
+        """
+        from vhostcomm.control.connection import peer_of
+        from vhostcomm.control.problems import Problem
+
+        try:
+            self._check(scope)
+        except Problem as problem:
+            self._strangers.warning("API request refused", why=escape(problem.why), by=peer_of(scope))
+            raise
+
+    def _check(self, scope: Scope) -> None:
+        from vhostcomm.control.origin import check_origin
+        from vhostcomm.control.problems import Problem
+
+        check_origin(dict(scope["headers"]), self._names, browsers=False)
+        if scope["method"] not in {"GET", "POST"}:
+            why = f"the method {scope['method']} is not served"
+            raise Problem(405, "refused", why, "use GET or POST", {"Allow": "GET, POST"})
 
     def is_urgent(self, scope: Scope) -> bool:
         """Whether it stops or thaws the guest."""

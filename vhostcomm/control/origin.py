@@ -1,0 +1,89 @@
+"""Requests that a web page makes behind its reader's back: of another site, or through a name that leads here by its DNS."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Collection, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from vhostcomm.address import Listen, ListenTcp
+from vhostcomm.control.problems import Problem
+
+_PORT: Final = re.compile(r":[0-9]*$")
+
+
+def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:
+    """The names in lower case by which clients may call a server, beside IP addresses and localhost.
+
+    None for a unix socket: no page reaches it, so every name passes.
+    """
+    if isinstance(address, Listen):
+        return None
+    machine = socket.gethostname().lower()
+    return frozenset({address.host.lower(), machine, machine.partition(".")[0]} - {""})
+
+
+def check_origin(headers: Mapping[bytes, bytes], names: Collection[str] | None, *, browsers: bool = True) -> None:
+    """Refuse a request that a page of another site makes.
+
+    Programs such as curl send none of the headers that are looked at. A browser adds `Sec-Fetch-Site` where the server is on
+    its own machine or uses TLS, `Origin` to each POST, and mostly `Referer`; a page can't remove or change any of these.
+
+    Args:
+        headers: by their name in lower case.
+        names: see `own_names`.
+        browsers: whether a browser is answered that sends none of them, as for an image from another machine. Its
+            `User-Agent` shows it: a page can't change that without asking with OPTIONS first.
+
+    Raises:
+        Problem: it is refused; says why.
+    """
+    host = headers.get(b"host", b"").decode("latin-1")
+    if names is not None and _is_foreign(host, names):
+        raise _refused(
+            f"the Host header names {host!r}, which may be any page's name for this machine",
+            "use an IP address, localhost or this machine's hostname",
+        )
+    site = headers.get(b"sec-fetch-site", b"").decode("latin-1")
+    if site:
+        if site not in {"none", "same-origin"}:
+            raise _refused(f"a page of another site asks (Sec-Fetch-Site: {site})", _REMEDY)
+        return
+    for name in (b"origin", b"referer"):
+        if page := headers.get(name, b"").decode("latin-1"):
+            if not _is_of(page, host):
+                raise _refused(f"a page of another site asks ({page})", _REMEDY)
+            return
+    if not browsers and headers.get(b"user-agent", b"").startswith(b"Mozilla/"):
+        raise _refused("a browser asks, and does not say for which page", _REMEDY)
+
+
+_REMEDY: Final = "ask with a program such as curl"
+
+
+def _refused(why: str, remedy: str) -> Problem:
+    return Problem(403, "refused", why, remedy)
+
+
+def _is_foreign(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header is neither an IP address nor one of our names. A page's own DNS can lead any other name here."""
+    name = _PORT.sub("", host.lower()).rstrip(".")
+    if not name or name in names or name == "localhost" or name.endswith(".localhost"):
+        return False
+    try:
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        return True
+    return False
+
+
+def _is_of(page: str, host: str) -> bool:
+    """Whether a page came from the same host and port."""
+    try:
+        parts = urlsplit(page)
+    except ValueError:
+        return False
+    return bool(host) and parts.scheme in {"http", "https"} and parts.netloc.lower() == host.lower()
