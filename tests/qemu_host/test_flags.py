@@ -189,3 +189,11 @@ def test_stale_sockets_are_replaced_and_nothing_else(tmp_path: Path) -> None:
         assert "a file stands where the socket should be" in refused.stderr
         assert (tmp_path / "file").read_text() == "precious"
         assert not (tmp_path / "fine").exists()
+
+
+@pytest.mark.parametrize("flag", ["-addr", "-api"])
+def test_a_folder_that_is_missing_ends_with_the_status_of_the_help(tmp_path: Path, flag: str) -> None:
+    other = "-api" if flag == "-addr" else "-addr"
+    refused = run(f"{flag}={tmp_path}/nodir/x", f"{other}={tmp_path}/fine")
+    assert refused.returncode == 1
+    assert "nodir" in refused.stderr

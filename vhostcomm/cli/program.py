@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NoReturn
 
 from vchannel.errors import VchannelError
@@ -13,12 +13,13 @@ from vhostcomm.journal import error_text
 from vhostcomm.system_errors import user_error
 
 
-def run(name: str, work: Callable[[], object]) -> NoReturn:
+def run(name: str, work: Callable[[], object], statuses: Container[int] = range(256)) -> NoReturn:
     """Run a program, and end with its exit status.
 
     Args:
         name: in front of each error.
         work: the program; the integer that it returns is the exit status, anything else is 0.
+        statuses: the exit statuses that are promised; an error with another one ends with 1.
     """
     streams.prepare()
     try:
@@ -35,7 +36,7 @@ def run(name: str, work: Callable[[], object]) -> NoReturn:
             if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
                 sys.exit(130)
             raise
-        _fail(name, str(shown), shown.exit_code)
+        _fail(name, str(shown), shown.exit_code if shown.exit_code in statuses else 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -31,9 +31,13 @@ STARTS_IT: Final = {
 """What a guest asks on its way up."""
 
 
+STATUSES: Final = frozenset({0, 1, 2})
+"""Exit statuses that the help promises."""
+
+
 def main() -> NoReturn:
     """The console script."""
-    program.run("qemu-host", _run)
+    program.run("qemu-host", _run, STATUSES)
 
 
 def _run() -> None:

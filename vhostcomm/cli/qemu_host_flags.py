@@ -85,7 +85,7 @@ _END: Final = """
 What is asked and answered is written to standard output, errors to standard error. An executable `print.sh`
 beside this program is started when the guest first asks who it is, and again after each of its starts.
 SIGTERM ends it. SIGINT and SIGHUP stay ignored where it was started so (nohup, a script's &).
-Exit status: 0 ended by a signal, 1 a socket that can't be had, 2 a mistake in the flags.
+Exit status: 0 ended by a signal, 1 a socket that can't be made, 2 a mistake in the flags.
 For several guests, a configuration file, logs and recordings: vhostcomm serve --help.
 """
 
