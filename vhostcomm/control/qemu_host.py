@@ -22,7 +22,7 @@ from urllib.parse import parse_qs
 
 import trio
 
-from vchannel import Command, GuestCommand, MisuseError, PayloadError, decode_json, decode_text
+from vchannel import Command, GuestCommand, MisuseError
 from vhostcomm.channel.calls import URGENT, CallError, Outcome
 from vhostcomm.logs import Log
 from vhostcomm.text import escape
@@ -53,6 +53,12 @@ _MOST: Final = 2**31 - 1
 _HIDDEN: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+# An escape of JSON; `half` is one of UTF-16 without its other half.
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+
+
 class FailureError(Exception):
     """A request that fails; the message is the body's."""
 
@@ -72,14 +78,34 @@ def quoted(text: str) -> str:
 
 
 def embedded(data: bytes) -> str:
-    """A guest's answer as JSON: as it is if it is JSON, else a string."""
-    text = decode_text(data)
+    """A guest's answer as JSON: an object or an array as it is, anything else as a string; null if it is blank.
+
+    What is no UTF-8, and half of a UTF-16 pair, becomes U+FFFD: one odd byte must not turn a document into a string.
+    """
+    for text in (data.partition(b"\0")[0], data.replace(b"\0", b"")):
+        document = text.decode(errors="replace")
+        if _is_document(document):
+            # What is hidden can only stand in a string of it: nothing else has room for more than spaces.
+            return _visible(_ESCAPE.sub(_whole, document))
+    return quoted(document) if document.strip() else "null"
+
+
+def _is_document(text: str) -> bool:
+    if text.lstrip()[:1] not in {"{", "["}:
+        return False
     try:
-        decode_json(data)
-    except PayloadError:
-        return quoted(text)
-    # What is hidden can only stand in a string of it: nothing else has room for more than spaces.
-    return _visible(text)
+        json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape["half"] else escape[0]
 
 
 def _visible(encoded: str) -> str:
@@ -186,7 +212,7 @@ class QemuHostApi:
             await self._write(number, who)
             return "null"
         data = await self._read(number, seconds, who)
-        if not decode_text(data):
+        if not data.strip(b"\0"):
             if number == GuestCommand.POWEROFF:
                 return "null"
             raise FailureError(f"Received no data for command {number}")
@@ -245,7 +271,7 @@ def _message(outcome: Outcome, number: int) -> str:
         case Outcome.TIMED_OUT:
             return f"Timeout while reading command {number} from guest"
         case Outcome.LOST:
-            return f"Received no data for command {number}"
+            return f"Failed reading command {number} from guest: guest disconnected"
         case Outcome.BUSY:
             return f"Failed sending command {number} to guest"
     assert_never(outcome)
