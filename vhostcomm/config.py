@@ -161,7 +161,7 @@ class Config:
 
         Guests that are told the same serial number or UUID, and those that the file doesn't know.
         """
-        known = _several([name for name in self.guest_layers if name])
+        known = several([name for name in self.guest_layers if name])
         strange = tuple(
             f"systemd has handed over a socket for {name!r}, and the file has no such guest"
             f"{f', but {known}' if known else ''}: it is told what goes for all; correct the socket unit's instance (or "
@@ -169,7 +169,7 @@ class Config:
             for name in self.strangers
         )
         return strange + tuple(
-            f"the guests {_several(names)} are told the same {words} ({value}): "
+            f"the guests {several(names)} are told the same {words} ({value}): "
             f'give each its own, as [guests.{names[-1]}] {key} = "…"'
             for key, words in (("serial", "serial number"), ("uuid", "UUID"))
             for value, names in _by(self.guests, key).items()
@@ -189,7 +189,7 @@ def _by(guests: tuple[GuestConfig, ...], key: str) -> dict[str, list[str]]:
     return found
 
 
-def _several(names: list[str]) -> str:
+def several(names: list[str]) -> str:
     """Names in a sentence, the first few of many."""
     if len(names) > _NAMES_SHOWN:
         return f"{', '.join(names[:_NAMES_SHOWN])} and {len(names) - _NAMES_SHOWN} more"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Final, cast
 import attrs
 
 from vhostcomm import values
-from vhostcomm.address import Activated, Listen, Sock, check_path, parse_sock, runtime_directory
-from vhostcomm.config import SECTIONS, Config, Service, Value, build, guest_config, settings
+from vhostcomm.address import Activated, Address, Listen, Sock, check_path, parse_sock, runtime_directory
+from vhostcomm.config import SECTIONS, Config, Service, Value, build, guest_config, settings, several
 from vhostcomm.errors import ConfigError
 from vhostcomm.identity import HostIdentity, derived_uuid
 
@@ -76,7 +77,7 @@ def load(
         host_sources["cluster_uuid"] = "derived from the host's serial number"
 
     guest_layers: dict[str, dict[str, Value]] = {"": layers["guest"]}
-    found: dict[str, Sock] = {}
+    found = _Socks()
     listed = _table(document.pop("guests", {}), "guests", label)
     if only is not None:
         listed = {name: table for name, table in listed.items() if name == only}
@@ -86,54 +87,102 @@ def load(
         )
     for name, table in listed.items():
         sock, guest_layers[name] = _listed_guest(name, table, label, environment)
-        _add(found, sock, f"{label}: guests.{name}")
+        found.add(sock, f"{label}: guests.{name}")
     for text in socks:
         example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else "nas=/run/vhostcomm/nas"
         sock = _parse(parse_sock, text, "--sock", example, environment)
-        _add(found, sock, f"--sock {text}")
-    configured = set(found)
+        found.add(sock, f"--sock {text}")
+    configured = set(found.by_name)
     for sock in activated:
-        _activate(found, sock)
-    strangers = tuple(name for name in found if name not in configured) if file else ()
+        found.activate(sock)
+    strangers = tuple(name for name in found.by_name if name not in configured) if file else ()
 
     own = {name for layer in over for section, name in layer if section == "guest"}
-    if own & {"uuid", "serial"} and (len(found) > 1 or folders):
-        whom = f"{len(found)} guest{'' if len(found) == 1 else 's'} ({', '.join(found)})" if found else ""
+    if own & {"uuid", "serial"} and (len(found.by_name) > 1 or folders):
+        names = list(found.by_name)
+        whom = f"{len(names)} guest{'' if len(names) == 1 else 's'} ({several(names)})" if names else ""
         appearing = f"every guest that appears in {', '.join(map(str, folders))}" if folders else ""
         raise ConfigError(
             f"the guest's {' and '.join(sorted(own & {'uuid', 'serial'}))} is given for "
             f"{' and '.join(filter(None, (whom, appearing)))}: "
-            f'give each its own in a --config file, as [guests.{next(iter(found), "nas")}] serial = "…"'
+            f'give each its own in a --config file, as [guests.{next(iter(names), "nas")}] serial = "…"'
         )
     # What the environment and flags say of guests stands over what the file says of one.
     for name, layer in guest_layers.items():
         guest_layers[name] = layer | {
             name: value for each in over for (section, name), value in each.items() if section == "guest"
         }
-    guests = tuple(guest_config(sock, guest_layers) for sock in found.values())
-    if service.record and "{guest}" not in service.record and len(guests) + bool(folders) > 1:
+    guests = tuple(guest_config(sock, guest_layers) for sock in found.by_name.values())
+    made = Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers, strangers)
+    _check_together(made)
+    return made
+
+
+def check(config: Config) -> None:
+    """Check that there is somebody to serve, and that it can be served together.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    if not config.guests and not config.watch:
+        raise ConfigError("no guest to serve: add [guests.NAME] to the --config file, or give --sock or --watch")
+    _check_together(config)
+
+
+def _check_together(config: Config) -> None:
+    service, sources = config.service, config.service_sources
+    if service.record and "{guest}" not in service.record and len(config.guests) + bool(config.watch) > 1:
         raise ConfigError(
-            f"{service_sources['record']}: {service.record!r} is one file, and a recording is of one guest; "
+            f"{sources['record']}: {service.record!r} is one file, and a recording is of one guest; "
             "for several put {guest} into its name"
         )
-    if service.qemu_host_api and (len(guests) != 1 or folders):
+    if service.qemu_host_api and (len(config.guests) != 1 or config.watch):
         raise ConfigError(
-            f"{service_sources['qemu_host_api']}: qemu-host's API is of one guest, and there are "
-            f"{'watched folders' if folders else len(guests)}: serve that guest alone, by a process of its own"
+            f"{sources['qemu_host_api']}: qemu-host's API is of one guest, and there are "
+            f"{'watched folders' if config.watch else len(config.guests)}: serve that guest alone, by a process of its own"
         )
-    return Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers, strangers)
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as opened:
-            return tomllib.load(opened)
+        return tomllib.loads(_bytes(file).decode())
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
     except RecursionError:
         raise ConfigError(f"{file}: not TOML that can be read: lists or tables within each other too deep") from None
     except ValueError as error:  # beside TOML's own and encoding errors, Python's for numbers of thousands of digits
         raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
+
+
+def _bytes(file: Path) -> bytes:
+    """A regular file's contents. What could block, or have no end, is not opened."""
+    _check_regular(file, file.stat())
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as opened:
+        _check_regular(file, os.fstat(fd))  # what it is may have changed
+        return opened.read(SIZE_LIMIT)
+
+
+def _check_regular(file: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
+        raise ConfigError(f"{file}: {kind}, and the configuration is a regular file; give the path of one")
+    if found.st_size > SIZE_LIMIT:
+        raise ConfigError(
+            f"{file}: {found.st_size} bytes, and a configuration has at most {SIZE_LIMIT}; is it the right file?"
+        )
+
+
+SIZE_LIMIT: Final = 16 << 20
+"""The most bytes of a configuration file: those of 10,000 guests with every setting of theirs are less."""
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def _remedy(file: Path, error: OSError) -> str:
@@ -266,28 +315,49 @@ def _listed_guest(
     return attrs.evolve(sock, name=name), layer
 
 
-def _add(found: dict[str, Sock], sock: Sock, source: str) -> None:
-    if sock.name in found:
-        raise ConfigError(f"{source}: there is a guest {sock.name!r} already; give this one another name: NAME=SOCK")
-    for other in found.values():
-        if other.address == sock.address:
-            raise ConfigError(f"{source}: guest {other.name!r} has the socket {sock.address} already")
-    found[sock.name] = sock
+class _Socks:
+    """The guests' sockets, no two of which have a name or an address in common."""
 
+    def __init__(self) -> None:
+        self.by_name: dict[str, Sock] = {}
+        self._by_address: dict[Address, str] = {}
+        self._by_place: dict[str, str] = {}
 
-def _activate(found: dict[str, Sock], sock: Sock) -> None:
-    """A socket handed over stands for the guest of its name or its path, or for a guest of its own."""
-    assert isinstance(sock.address, Activated)
-    for name, other in found.items():
-        if name == sock.name and isinstance(other.address, Activated):
+    def add(self, sock: Sock, source: str) -> None:
+        """Add a guest's.
+
+        Raises:
+            ConfigError: its name or address is another's.
+        """
+        if sock.name in self.by_name:
             raise ConfigError(
-                f"systemd's sockets {other.address.where} and {sock.address.where} are both of a guest {name!r}: "
+                f"{source}: there is a guest {sock.name!r} already; give this one another name: NAME=SOCK"
+            )
+        if other := self._by_address.get(sock.address):
+            raise ConfigError(f"{source}: guest {other!r} has the socket {sock.address} already")
+        self._put(sock)
+
+    def _put(self, sock: Sock) -> None:
+        self.by_name[sock.name] = sock
+        self._by_address[sock.address] = self._by_place[str(sock.address)] = sock.name
+
+    def activate(self, sock: Sock) -> None:
+        """Let a socket handed over stand for the guest of its name or its path, or for a guest of its own.
+
+        Raises:
+            ConfigError: that guest has one already.
+        """
+        assert isinstance(sock.address, Activated)
+        other = self.by_name.get(sock.name)
+        if other and isinstance(other.address, Activated):
+            raise ConfigError(
+                f"systemd's sockets {other.address.where} and {sock.address.where} are both of a guest {sock.name!r}: "
                 "set another FileDescriptorName= for each"
             )
-        if name == sock.name or str(other.address) == sock.address.where:
-            found[name] = attrs.evolve(other, address=sock.address)
-            return
-    found[sock.name] = sock
+        name = self._by_place.get(sock.address.where)
+        if other is None and name:
+            other = self.by_name[name]
+        self._put(attrs.evolve(other, address=sock.address) if other else sock)
 
 
 def _known(given: str, names: Sequence[str]) -> str:

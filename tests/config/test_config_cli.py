@@ -98,7 +98,7 @@ def test_a_file_that_python_cannot_take_is_told_at_a_reload(tmp_path: Path) -> N
         for bad in (f"[host]\nbuild = {'9' * 5000}", f"x = {'[' * 5000}", '[serve]\nwatch = ["\\u0000"]'):
             path.write_text(bad)
             daemon.send_signal(signal.SIGHUP)
-            assert str(path) in daemon.event("not reloaded, the old configuration stays")["why"]
+            assert str(path) in daemon.event("reload rejected, the old configuration stays")["why"]
             assert guest.serial() == "0" * 13
 
 

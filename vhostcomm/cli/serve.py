@@ -12,8 +12,8 @@ from vhostcomm import values
 from vhostcomm.address import Activated, Sock
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
 from vhostcomm.config import Config
-from vhostcomm.errors import ConfigError, UsageError
-from vhostcomm.load import load
+from vhostcomm.errors import ConfigError
+from vhostcomm.load import check, load
 
 _FIRST_FD = 3
 
@@ -42,12 +42,11 @@ def serve(
     flags = given(host, guest, service)
 
     def read() -> Config:
-        return load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated)
+        loaded = load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated)
+        check(loaded)
+        return loaded
 
-    loaded = read()
-    if not loaded.guests and not loaded.watch:
-        raise UsageError("no guest to serve: give --sock, --config with a guest in it, or --watch")
-    run(loaded, read if config else None)
+    run(read(), read if config else None)
 
 
 def run(config: Config, reload: Callable[[], Config] | None) -> None:
