@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import grp
 import os
 import select
@@ -15,21 +14,19 @@ from pathlib import Path
 from typing import Final
 
 from vhostcomm.address import Activated, Connect, Listen, ListenTcp, host_and_port
+from vhostcomm.channel.locks import locked
 from vhostcomm.channel.places import error_of, give, owner, remedy
 from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
 """Connections that may wait: one QEMU, and those that will be refused."""
 
-_LOCK_SUFFIX: Final = ".lock"
-
 _STARTTIME: Final = 19
 """When a process began, in ticks since the boot: its place in /proc/PID/stat behind the name (proc(5))."""
 
 
-@contextmanager
-def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> Iterator[socket.socket]:
-    """A listening socket, not blocking. A unix socket's file is gone afterwards.
+class Listener:
+    """A listening socket, not blocking. A unix socket's path is locked, and its file is gone after `close`.
 
     Args:
         address: where.
@@ -39,25 +36,73 @@ def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group:
     Raises:
         ServeError: it can't be had; says why and what to do. Nothing is left changed.
     """
-    match address:
-        case Listen(path):
-            with _bound(path, mode, group) as made:
-                yield made
-        case ListenTcp():
-            with _bound_tcp(address) as made:
-                yield made
-        case Activated(fd):
-            # A copy: systemd's own stays open, for the next time this socket is served.
-            with _made(str(address), lambda: socket.socket(fileno=os.dup(fd))) as made:
-                made.setblocking(False)
-                yield made
+
+    __slots__ = ("_cleanup", "_file", "_group", "_mode", "address", "sock")
+
+    def __init__(self, address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> None:
+        self.address = address
+        self._mode = mode
+        self._group = group
+        self._file: os.stat_result | None = None
+        with ExitStack() as cleanup:
+            match address:
+                case Listen(path):
+                    cleanup.enter_context(locked(path))
+                    self.sock, self._file = _bind(path, mode, group)
+                case ListenTcp():
+                    self.sock = _bind_tcp(address)
+                case Activated(fd):
+                    # A copy: systemd's own stays open, for the next time this socket is served.
+                    self.sock = _made(str(address), lambda: socket.socket(fileno=os.dup(fd)))
+                    self.sock.setblocking(False)
+            self._cleanup = cleanup.pop_all()
+
+    def close(self) -> None:
+        """Give it up. Closing again does nothing."""
+        if isinstance(self.address, Listen) and self._file:
+            _unlink(self.address.path, self._file)
+        self.sock.close()
+        self._cleanup.close()
+
+    def is_there(self) -> bool:
+        """Whether clients still find this socket at its path."""
+        if not isinstance(self.address, Listen) or not self._file:
+            return True
+        try:
+            return os.path.samestat(os.lstat(self.address.path), self._file)
+        except OSError:
+            return False
+
+    def bind_again(self) -> socket.socket:
+        """Make the socket anew where its file was deleted. Returns the old one, for the caller to close.
+
+        Raises:
+            ServeError: something else is at its path now, or it can't be made.
+        """
+        assert isinstance(self.address, Listen)
+        old = self.sock
+        self.sock, self._file = _bind(self.address.path, self._mode, self._group)
+        return old
 
 
 @contextmanager
-def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
+def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> Iterator[socket.socket]:
+    """The socket of a `Listener`, which is closed afterwards.
+
+    Raises:
+        ServeError: see `Listener`.
+    """
+    made = Listener(address, mode, group)
+    try:
+        yield made.sock
+    finally:
+        made.close()
+
+
+def _bind(path: Path, mode: int, group: int) -> tuple[socket.socket, os.stat_result]:
+    """A unix socket that listens, and its file. The path is locked meanwhile."""
+    _clear(path)
     with ExitStack() as cleanup:
-        cleanup.enter_context(_locked(path))
-        _clear(path)
         made = cleanup.enter_context(
             _made(str(path), lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         )
@@ -74,7 +119,8 @@ def _bound(path: Path, mode: int, group: int) -> Iterator[socket.socket]:
             made.listen(BACKLOG)
         except OSError as error:
             raise error_of(error)(f"{path}: the socket can't be made: {error.strerror}{remedy(path, error)}") from None
-        yield made
+        cleanup.pop_all()
+    return made, ours
 
 
 def _made(where: str, make: Callable[[], socket.socket]) -> socket.socket:
@@ -90,55 +136,6 @@ def _unlink(path: Path, ours: os.stat_result) -> None:
         now = os.lstat(path)
         if (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino):
             path.unlink()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other daemons off a path: a second one would unlink and bind, and steal the name without a word."""
-    lock = Path(f"{path}{_LOCK_SUFFIX}")
-    while True:
-        try:
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            # In a folder that everybody writes to, the lock may be another user's: a daemon's, or left by one.
-            whose = owner(lock)
-            what = _foreign(whose) if whose else remedy(lock, error)
-            raise error_of(error)(f"{lock}: the socket's lock can't be made: {error.strerror}{what}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise ServeError(
-                f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it; of run: another --name"
-            ) from None
-        # The holder before us may have removed the file between our open and our lock.
-        if _is(lock, fd):
-            break
-        os.close(fd)
-    try:
-        found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode) and not found.st_size and (whose := owner(lock)):
-            raise PlaceError(f"{lock}: the socket's lock can't be used{_foreign(whose)}")
-        if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_uid != os.geteuid():
-            raise ServeError(f"{lock}: stands where the socket's lock should be, and is no lock; move it away")
-        try:
-            yield
-        finally:
-            if _is(lock, fd):
-                lock.unlink(missing_ok=True)
-    finally:
-        os.close(fd)
-
-
-def _foreign(whose: str) -> str:
-    return f"; it belongs to {whose}: choose another path, or have it removed once no daemon of theirs runs"
-
-
-def _is(path: Path, fd: int) -> bool:
-    """Whether a path leads to what a descriptor has open."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    return False
 
 
 def _clear(path: Path) -> None:
@@ -181,22 +178,25 @@ def _alive(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def _bound_tcp(where: ListenTcp) -> Iterator[socket.socket]:
+def _bind_tcp(where: ListenTcp) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         raise ServeError(f"{where}: {error.strerror}") from None
-    with _made(str(where), lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)) as made:
+    with ExitStack() as cleanup:
+        made = cleanup.enter_context(
+            _made(str(where), lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol))
+        )
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind(address)
             made.listen(BACKLOG)
         except OSError as error:
             raise ServeError(f"{where}: can't be bound: {error.strerror}") from None
-        yield made
+        cleanup.pop_all()
+    return made
 
 
 def connect(address: Connect) -> socket.socket:

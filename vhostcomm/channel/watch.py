@@ -1,4 +1,4 @@
-"""A folder in which sockets of QEMUs appear and vanish, as the genuine host has one."""
+"""Folders that are watched: those in which QEMUs' sockets appear, as the genuine host has one, and those of our own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import trio
 from inotify_simple import INotify, flags
 
 from vhostcomm.channel.places import error_of
+from vhostcomm.logs import Log
 
 _CHANGES = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 _GONE = flags.DELETE_SELF | flags.MOVE_SELF
+_LOST = flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
+
+LOOK_AGAIN: Final = 5.0
+"""Seconds between looks for the place of a socket that can't be bound again, such as a folder that is gone."""
 
 
 def _remedy(folder: Path, error: OSError) -> str:
@@ -76,7 +81,8 @@ class WatchedFolder:
         """
         assert self._inotify is not None
         while True:
-            yield _look(self.path)
+            # In a thread: what is on a file system that hangs must not hold up the guests.
+            yield await trio.to_thread.run_sync(_look, self.path, abandon_on_cancel=True)
             await trio.lowlevel.wait_readable(self._inotify.fileno())
             if any(event.mask & (_GONE | flags.IGNORED) for event in self._inotify.read(timeout=0)):
                 raise FileNotFoundError(None, "the folder was removed or renamed")
@@ -87,10 +93,78 @@ class WatchedFolder:
         while True:
             await trio.sleep(pause)
             try:
+                await trio.to_thread.run_sync(os.stat, self.path, abandon_on_cancel=True)
                 self._open()
             except OSError:
                 continue
             return
+
+
+class SocketFiles:
+    """The files of our own sockets: says which of them may have been deleted or replaced.
+
+    One descriptor for all of them, and a watch for each folder.
+
+    Args:
+        log: where to tell that folders can't be watched.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._inotify: INotify | None = None
+        self._folders: dict[int, Path] = {}
+        self._again: set[Path] = set()
+        self._told = False
+
+    def add(self, folder: Path) -> None:
+        """Watch a folder too. One that was deleted and is there again is another."""
+        try:
+            if self._inotify is None:
+                self._inotify = INotify(nonblocking=True)
+            self._folders[self._inotify.add_watch(folder, _LOST | _GONE | flags.ONLYDIR)] = folder
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                self._log.warning(
+                    "deleted sockets go unnoticed, their folder can't be watched",
+                    folder=str(folder),
+                    why=error.strerror,
+                    remedy="sysctl fs.inotify.max_user_instances fs.inotify.max_user_watches",
+                )
+
+    def __contains__(self, folder: Path) -> bool:
+        return folder in self._folders.values()
+
+    def look_again(self, path: Path) -> None:
+        """Say again that this file may be lost, after a while."""
+        self._again.add(path)
+
+    async def lost(self) -> AsyncIterator[set[Path] | None]:
+        """Paths at which a file was deleted, renamed or replaced; None where it may be any. Begin after the first `add`."""
+        try:
+            while self._inotify is not None:
+                with trio.move_on_after(LOOK_AGAIN if self._again else float("inf")):
+                    await trio.lowlevel.wait_readable(self._inotify.fileno())
+                paths, self._again = self._again, set()
+                yield None if self._read(self._inotify, paths) else paths
+        finally:
+            if self._inotify is not None:
+                self._inotify.close()
+
+    def _read(self, inotify: INotify, paths: set[Path]) -> bool:
+        """Add the paths that events tell of. Returns whether all are to be looked at."""
+        everything = False
+        for event in inotify.read(timeout=0):
+            folder = self._folders.get(event.wd)
+            if event.mask & _GONE and folder:
+                self._folders.pop(event.wd)
+                everything = True
+                if event.mask & flags.MOVE_SELF:
+                    inotify.rm_watch(event.wd)
+            everything |= bool(event.mask & flags.Q_OVERFLOW)
+            if folder and event.name:
+                paths.add(folder / event.name)
+        return everything
 
 
 def _look(folder: Path) -> dict[str, Path]:

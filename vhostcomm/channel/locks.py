@@ -1,0 +1,154 @@
+"""Which process has a unix socket's path: a record lock for each path, in one file for each folder.
+
+One descriptor for a folder, however many sockets are in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field
+
+from vhostcomm.channel.places import error_of, owner, remedy
+from vhostcomm.errors import PlaceError, ServeError
+
+_FLOCK: Final = struct.Struct("@hhqqi4x")
+"""struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid."""
+
+_REMOVAL: Final = 0.001
+"""Seconds to the next try where the last holder is removing the file; it does nothing else meanwhile."""
+
+
+@define
+class _File:
+    """A lock file that is open, and the records of it that this process holds."""
+
+    path: Path
+    fd: int
+    held: set[int] = field(factory=set)
+
+
+_files: Final[dict[tuple[int, int], _File]] = {}
+"""The open lock files, by device and inode."""
+
+_guard: Final = threading.Lock()
+
+
+def lock_file(path: Path) -> Path:
+    """The file with the lock of a socket's path. Each user has one, for who can't open it can't hold it either."""
+    return path.with_name(f".vhostcomm-{os.geteuid()}.lock")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other daemons off a path: a second one would unlink and bind, and steal the name silently.
+
+    Raises:
+        ServeError: another process has it, or there can't be a lock.
+    """
+    number = int.from_bytes(blake2b(os.fsencode(path.name), digest_size=7).digest(), "little")
+    with _guard:
+        file = _acquire(path, number)
+    try:
+        yield
+    finally:
+        with _guard:
+            _lock(file.fd, fcntl.F_UNLCK, number)
+            file.held.remove(number)
+            _close_unused(file)
+
+
+def _acquire(path: Path, number: int) -> _File:
+    while True:
+        file = _open(lock_file(path))
+        try:
+            if number in file.held:
+                raise _taken(path, file.path)
+            try:
+                _lock(file.fd, fcntl.F_WRLCK, number)
+            except OSError:
+                if not _is_being_removed(file, number):
+                    raise _taken(path, file.path) from None
+                time.sleep(_REMOVAL)
+                continue
+            # The last holder may have removed the file between our open and our lock.
+            if _is(file.path, file.fd):
+                file.held.add(number)
+                return file
+            _lock(file.fd, fcntl.F_UNLCK, number)
+        finally:
+            _close_unused(file)
+
+
+def _taken(path: Path, lock: Path) -> ServeError:
+    return ServeError(
+        f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it; of run: another --name"
+    )
+
+
+def _open(path: Path) -> _File:
+    with suppress(OSError):
+        found = os.lstat(path)
+        if known := _files.get((found.st_dev, found.st_ino)):
+            return known
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        # In a folder that everybody writes to, the file may be one that another user made.
+        whose = owner(path)
+        what = _foreign(whose) if whose else remedy(path, error)
+        raise error_of(error)(f"{path}: the sockets' lock can't be made: {error.strerror}{what}") from None
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_uid != os.geteuid():
+        os.close(fd)
+        if stat.S_ISREG(found.st_mode) and not found.st_size:
+            raise PlaceError(f"{path}: the sockets' lock can't be used{_foreign(owner(path))}")
+        raise ServeError(f"{path}: in the place of the sockets' lock, and is no lock; move it away")
+    made = _files[found.st_dev, found.st_ino] = _File(path, fd)
+    return made
+
+
+def _close_unused(file: _File) -> None:
+    """Close a lock file of which this process holds nothing, and remove it if nobody else does."""
+    if file.held:
+        return
+    for key in [key for key, each in _files.items() if each is file]:
+        del _files[key]
+    with suppress(OSError):
+        _lock(file.fd, fcntl.F_WRLCK, 0, 0)
+        if _is(file.path, file.fd):
+            file.path.unlink()
+    os.close(file.fd)
+
+
+def _is_being_removed(file: _File, number: int) -> bool:
+    """Whether what is in the way of a record's lock is one of the whole file, or gone."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+    kind, _, _, length, _ = _FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))
+    return bool(kind == fcntl.F_UNLCK or length == 0)
+
+
+def _lock(fd: int, kind: int, start: int, length: int = 1) -> None:
+    """Lock or unlock, or raise OSError. Such a lock is the open file's, and not the process's."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
+
+
+def _foreign(whose: str) -> str:
+    return f"; it belongs to {whose}: choose another path, or have it removed once no daemon of theirs runs"
+
+
+def _is(path: Path, fd: int) -> bool:
+    """Whether a path leads to what a descriptor has open."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    return False
