@@ -8,11 +8,10 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 
-import attrs
 import trio
 
 from vchannel import Command, Response
-from vhostcomm.address import Listen, Sock, parse_api
+from vhostcomm.address import Listen, parse_api
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import group_id, listening
@@ -24,15 +23,15 @@ from vhostcomm.control.origin import own_names
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.control.surface import BACKLOG, Surface
 from vhostcomm.descriptors import raise_descriptor_limit
-from vhostcomm.errors import ServeError, VhostcommError
+from vhostcomm.errors import ServeError
 from vhostcomm.folders import Folders
+from vhostcomm.identity import HostIdentity
 from vhostcomm.logs import Log
 from vhostcomm.notify import Manager, Notifier
-from vhostcomm.served import Ports
+from vhostcomm.reload import Reload, warn
+from vhostcomm.served import Ports, in_batches
 from vhostcomm.signals import handled_signals
 from vhostcomm.status import of_guests
-
-Reload = Callable[[], Config]
 
 
 class Daemon:
@@ -52,7 +51,7 @@ class Daemon:
         self,
         config: Config,
         log: Log,
-        reload: Reload | None = None,
+        reload: Callable[[], Config] | None = None,
         *,
         trace: Trace | None = None,
         api_timeout: float = DEFAULT_TIMEOUT,
@@ -61,23 +60,27 @@ class Daemon:
     ) -> None:
         self._trace = trace
         self._api_timeout = api_timeout
-        self._config = config
         self._log = log
-        self._reload = reload
-        self._reload_asked = trio.Event()
-        self._reloading = trio.Lock()
         self._surface = Surface(self, config.service, log, control_name)
-        self._ports = Ports(config.service, self._make_guest, log)
-        self._folders = Folders(self._ports, self._guest_at, self._own_sock, log)
+        self._ports = Ports(config.service, config.host, self._make_guest, log)
+        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, log)
         self.runner: Runner | None = None
-        self.not_reloaded = ""
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
         self.listeners: list[Listener] = [self._manager.changed]
+        self._reload = Reload(
+            config, reload, self._ports, self._folders,
+            thaw=self._surface.freezer.thaw_first, around=self._manager.reloading, changed=self._manager.changed, log=log,
+        )  # fmt: skip
 
     @property
     def config(self) -> Config:
         """What is in force."""
-        return self._config
+        return self._reload.config
+
+    @property
+    def not_reloaded(self) -> str:
+        """Why the last reload was rejected; empty if it wasn't."""
+        return self._reload.why_not
 
     @property
     def guests(self) -> dict[str, Guest]:
@@ -90,29 +93,31 @@ class Daemon:
         Raises:
             ServeError: a guest can't be served; none is then.
         """
-        raise_descriptor_limit(self._config, self._log)
-        group_id(self._config.service.socket_group)
+        config = self.config
+        raise_descriptor_limit(config, self._log)
+        group_id(config.service.socket_group)
         with ExitStack() as cleanup:
-            folders = cleanup.enter_context(self._folders.watched(self._config.watch))
-            opened = self._ports.open_all(self._config.guests)
+            folders = cleanup.enter_context(self._folders.watched(config.watch))
+            opened = await self._ports.open_all(config.guests, config.host)
             try:
                 cleanup.enter_context(self._surface.listening())
                 api = self._open_api(cleanup)
             except BaseException:
-                for _, port in opened:
-                    port.close()
+                await self._ports.discard(opened)
                 raise
             async with trio.open_nursery() as nursery:
                 self._ports.nursery = nursery
-                for config, port in opened:
-                    self._ports.start(config, port)
+                async for port in in_batches(opened):
+                    self._ports.start(port)
+                nursery.start_soon(self._ports.keep_sockets)
+                nursery.start_soon(self._reload.run)
                 for folder in folders:
                     nursery.start_soon(self._folders.keep, folder)
                 if api:
                     nursery.start_soon(self._qemu_host_api().serve, [api])
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._ports), pid=os.getpid())
-                self._warn()
+                warn(config, self._log)
                 await self._surface.run()
                 await trio.sleep_forever()
 
@@ -134,7 +139,6 @@ class Daemon:
                 nursery.start_soon(self._manager.run)
                 await nursery.start(self.run)
                 self._manager.ready()
-                nursery.start_soon(self._keep_reloading)
                 await self._heed(signals)
                 nursery.cancel_scope.cancel()
         self._log.info("stopped")
@@ -144,7 +148,7 @@ class Daemon:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 self._log.info("reloading", why=name)
-                self._reload_asked.set()
+                self._reload.ask()
                 continue
             self._log.info("stopping", why=name)
             self._manager.stopping(name)
@@ -153,12 +157,6 @@ class Daemon:
                 await self.stop()
                 stopping.cancel_scope.cancel()
             return
-
-    async def _keep_reloading(self) -> None:
-        while True:
-            await self._reload_asked.wait()
-            self._reload_asked = trio.Event()
-            await self.reload()
 
     async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
         """Ask a guest; see `Port.call`.
@@ -173,7 +171,7 @@ class Daemon:
         return await served.port.call(command, data, timeout=timeout, by=by)
 
     def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
-        service = self._config.service
+        service = self.config.service
         if not service.qemu_host_api:
             return None
         address = parse_api(service.qemu_host_api)
@@ -184,9 +182,14 @@ class Daemon:
         return made
 
     def _qemu_host_api(self) -> QemuHostApi:
+<<<<<<< HEAD
         allow = self._config.service.allow_dangerous
         names = own_names(parse_api(self._config.service.qemu_host_api))
         return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, names=names, allow_dangerous=allow)
+=======
+        allow = self.config.service.allow_dangerous
+        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, allow_dangerous=allow)
+>>>>>>> daf4318 (wip)
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
@@ -206,76 +209,15 @@ class Daemon:
     async def reload(self) -> bool:
         """Read the configuration again and serve by it. Guests that stay the same aren't touched.
 
-        A configuration with an error is told and not taken; `not_reloaded` says why. Returns whether it was taken.
+        One that can't be served is rejected whole; `not_reloaded` says why. Returns whether the new one is in force.
         """
-        taken = False
-        async with self._reloading:
-            # Whoever asked may go meanwhile; half a reload is none. It is bounded by itself.
-            with self._manager.reloading(), trio.CancelScope(shield=True):
-                taken = await self._reload_once()
-        return taken
-
-    async def _reload_once(self) -> bool:
-        if self._reload is None:
-            self.not_reloaded = "there is no --config file"
-            self._log.warning("nothing to reload: there is no --config file")
-            return False
-        try:
-            config = self._reload()
-        except VhostcommError as error:
-            self.not_reloaded = str(error)
-            self._log.error("not reloaded, the old configuration stays", why=str(error))
-            return False
-        except Exception:  # noqa: BLE001 - whatever a file can bring about, it mustn't end what is served
-            self.not_reloaded = "an error of vhostcomm's own; the log has it"
-            self._log.exception("internal error in reading the configuration, the old one stays; please report it")
-            return False
-        self.not_reloaded = ""
-        config = self._keep_running_service(config)
-        self._config = config
-        raise_descriptor_limit(config, self._log)
-        wanted = {guest.name: guest for guest in config.guests}
-        ending, changed = [], 0
-        for served in self._ports.all:
-            name = served.config.name
-            new = wanted.get(name) or self._folders.found(name)
-            if new is None or new.address != served.config.address:
-                ending.append(served)
-                continue
-            changed += self._ports.change(served, new, config.host)
-            served.folder = served.folder if name not in wanted else None
-        async with trio.open_nursery() as thawing:
-            for served in ending:
-                thawing.start_soon(self._surface.freezer.thaw_first, served.port.guest, "it is not served any longer")
-        await self._ports.end(ending)
-        added = sum(self._ports.try_start(new) for name, new in wanted.items() if not self._ports.get(name))
-        self._folders.match()
-        self._warn()
-        self._log.info("reloaded", added=added, removed=len(ending), changed=changed, guests=len(self._ports))
-        return True
-
-    def _warn(self) -> None:
-        for warning in self._config.warnings:
-            self._log.warning("look at the configuration", why=warning)
-
-    def _keep_running_service(self, config: Config) -> Config:
-        """A new configuration with what only a start can change as it is."""
-        old = self._config
-        keys = [name for name, value in attrs.asdict(config.service).items() if value != getattr(old.service, name)]
-        if config.watch != old.watch:
-            keys.append("watch")
-        if keys:
-            self._log.warning("this takes effect at the next start; guests and identities do now", keys=", ".join(keys))
-        return attrs.evolve(config, service=old.service, watch=old.watch)
-
-    def _guest_at(self, sock: Sock) -> GuestConfig:
-        return self._config.guest(sock)
+        return await self._reload.wait()
 
     def _own_sock(self) -> str:
         return str(self._surface.address)
 
-    def _make_guest(self, config: GuestConfig, log: Log) -> Guest:
-        guest = Guest(config.name, config.address, self._config.host, config.identity, log, trace=self._trace)
+    def _make_guest(self, config: GuestConfig, host: HostIdentity, log: Log) -> Guest:
+        guest = Guest(config.name, config.address, host, config.identity, log, trace=self._trace)
         guest.listeners.append(self._on_guest)
         return guest
 

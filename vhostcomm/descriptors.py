@@ -8,8 +8,8 @@ from typing import Final
 from vhostcomm.config import Config
 from vhostcomm.logs import Log
 
-DESCRIPTORS_PER_GUEST: Final = 4
-"""A listening socket, its lock, a connection, and one to refuse a second connection with."""
+DESCRIPTORS_PER_GUEST: Final = 2
+"""A listening socket and a connection."""
 
 DESCRIPTORS_SPARE: Final = 64
 """For the event loop, logs, recordings, the configuration."""
@@ -21,7 +21,7 @@ DESCRIPTORS_WATCHING: Final = 4096
 def raise_descriptor_limit(config: Config, log: Log) -> None:
     """Raise the soft limit of open files to what the guests need, as far as the hard one lets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = DESCRIPTORS_SPARE + DESCRIPTORS_PER_GUEST * len(config.guests)
+    need = DESCRIPTORS_SPARE + (DESCRIPTORS_PER_GUEST + bool(config.service.record)) * len(config.guests)
     if config.watch:
         need = max(need, DESCRIPTORS_WATCHING)
     if need <= soft or soft == resource.RLIM_INFINITY:

@@ -10,7 +10,7 @@ from typing import Final
 from vhostcomm import values
 from vhostcomm.address import Connect, Sock
 from vhostcomm.channel.watch import WatchedFolder
-from vhostcomm.config import GuestConfig
+from vhostcomm.config import Config, GuestConfig
 from vhostcomm.logs import Log
 from vhostcomm.served import Ports, Served
 
@@ -23,14 +23,14 @@ class Folders:
 
     Args:
         ports: where their guests are served.
-        guest: makes the configuration of a guest that a socket was found for.
+        config: what is in force.
         own: the address of a socket that is our own, and nobody's guest.
         log: where to tell.
     """
 
-    def __init__(self, ports: Ports, guest: Callable[[Sock], GuestConfig], own: Callable[[], str], log: Log) -> None:
+    def __init__(self, ports: Ports, config: Callable[[], Config], own: Callable[[], str], log: Log) -> None:
         self._ports = ports
-        self._guest = guest
+        self._config = config
         self._own = own
         self._log = log
         self._seen: dict[Path, dict[str, Path]] = {}  # what is in each folder
@@ -63,12 +63,12 @@ class Folders:
             self.match()
             await folder.reopen(LOOK_AGAIN)
 
-    def found(self, name: str) -> GuestConfig | None:
-        """The configuration, as it is now, of a guest that is served because its socket is in a folder."""
+    def found(self, name: str, config: Config) -> GuestConfig | None:
+        """What a configuration says of a guest that is served because its socket is in a folder."""
         served = self._ports.get(name)
         if served is None or served.folder is None:
             return None
-        return self._guest(Sock(name, served.config.address, values.uuid_of(name)))
+        return config.guest(Sock(name, served.config.address, values.uuid_of(name)))
 
     def match(self) -> None:
         """Make what is served match what is in the folders: now, and again whenever something has ended."""
@@ -102,7 +102,7 @@ class Folders:
         if self._ports.get(name):
             why = "a guest of that name is served already"
         if not why:
-            self._ports.try_start(self._guest(Sock(name, Connect(path), values.uuid_of(name))), folder)
+            self._ports.start_found(self._config().guest(Sock(name, Connect(path), values.uuid_of(name))), folder)
         elif path not in self._ignored:
             self._ignored.add(path)
             self._log.warning("socket ignored", sock=str(path), why=why)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 from attrs import define, field
 
-from vhostcomm.address import Listen, runtime_directory
+from vhostcomm.address import Address, Listen, runtime_directory
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.sockets import group_id, make_folder
+from vhostcomm.channel.watch import SocketFiles
 from vhostcomm.config import GuestConfig, Service
 from vhostcomm.errors import ServeError
 from vhostcomm.identity import HostIdentity
@@ -22,20 +24,81 @@ STOP_MARGIN: Final = 1.0
 """Seconds beyond the draining that a port may take to end before it is cancelled."""
 
 REOPEN_PAUSE: Final = 1.0
-"""Seconds before a port that an error of our own has closed is opened again."""
+REOPEN_MOST: Final = 60.0
+"""Seconds before a port that an error of our own has closed is opened again: doubled each time up to the most."""
 
-MakeGuest = Callable[[GuestConfig, Log], Guest]
+OPEN_DEADLINE: Final = 30.0
+"""Seconds for a batch of ports to open. Only a file system that hangs takes longer than one."""
+
+BATCH: Final = 64
+"""Guests that are worked on before the others are served again: a few milliseconds."""
+
+MakeGuest = Callable[[GuestConfig, HostIdentity, Log], Guest]
+
+T = TypeVar("T")
 
 
-@define
+async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items one by one, with whoever else wants to run having run after each `BATCH`."""
+    for place, item in enumerate(items):
+        if place % BATCH == BATCH - 1:
+            await trio.lowlevel.checkpoint()
+        yield item
+
+
+@define(eq=False)
 class Served:
-    """A port that runs. `folder` is the watched one that it is from, if it is."""
+    """A port that runs, or is about to. `folder` is the watched one that it is from, if it is."""
 
     config: GuestConfig
     port: Port
     folder: Path | None = None
+    open: bool = False
+    why_not: str = ""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
+
+    @property
+    def path(self) -> Path | None:
+        """Of its socket, if it is a unix socket that we bind."""
+        return self.config.address.path if isinstance(self.config.address, Listen) else None
+
+
+@define
+class _Opening:
+    """A batch of ports that a thread opens; it may be given up meanwhile, even where the thread hangs."""
+
+    batch: Sequence[Served]
+    service: Service
+    taken_over: frozenset[Address]
+    problems: list[Exception] = field(factory=list)
+    _given_up: bool = False
+    _working: threading.Lock = field(factory=threading.Lock)
+
+    def run(self) -> None:
+        with self._working:
+            for served in self.batch:
+                if self._given_up:
+                    break
+                address = served.config.address
+                try:
+                    if isinstance(address, Listen):
+                        make_runtime_directory(address.path.parent, self.service)
+                    served.port.open(bind=address not in self.taken_over)
+                    served.open = True
+                except (ServeError, OSError, RuntimeError) as error:  # no socket, no descriptor, no thread
+                    self.problems.append(error)
+        if self._given_up:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Close what is open, now or when the thread comes back."""
+        self._given_up = True
+        if self._working.acquire(blocking=False):
+            try:
+                _discard(self.batch)
+            finally:
+                self._working.release()
 
 
 class Ports:
@@ -43,15 +106,19 @@ class Ports:
 
     Args:
         service: how ports are made; the same until the end.
+        host: what guests are told of their host; `reload` changes it.
         make_guest: makes a guest of its configuration.
         log: where to tell.
     """
 
-    def __init__(self, service: Service, make_guest: MakeGuest, log: Log) -> None:
+    def __init__(self, service: Service, host: HostIdentity, make_guest: MakeGuest, log: Log) -> None:
         self._service = service
         self._make_guest = make_guest
         self._log = log
         self._served: dict[str, Served] = {}
+        self._by_path: dict[Path, Served] = {}
+        self._files = SocketFiles(log)
+        self.host = host
         self.nursery: trio.Nursery | None = None
         """Where ports run."""
 
@@ -70,64 +137,85 @@ class Ports:
         """Every guest that is served, by name."""
         return {name: served.port.guest for name, served in self._served.items()}
 
-    def open(self, config: GuestConfig) -> Port:
-        """Take what a port needs; nothing runs yet.
+    async def open_all(
+        self, configs: Iterable[GuestConfig], host: HostIdentity, taken_over: frozenset[Address] = frozenset()
+    ) -> list[Served]:
+        """Open all of them, or none. Nothing runs yet; guests that are served already are answered meanwhile.
+
+        Args:
+            configs: whose ports.
+            host: what they are told of their host.
+            taken_over: addresses that are bound already; `Port.take_over` brings their sockets.
 
         Raises:
-            ServeError: it can't be had.
+            ServeError: some can't be had; says which and why.
         """
-        if isinstance(config.address, Listen):
-            self.make_runtime_directory(config.address.path.parent)
-        port = Port(self._make_guest(config, self._log.bind(guest=config.name)), self._service)
-        port.open()
-        return port
-
-    def open_all(self, configs: Iterable[GuestConfig]) -> list[tuple[GuestConfig, Port]]:
-        """Open all of them, or none.
-
-        Raises:
-            ServeError: one can't be had.
-        """
-        opened: list[tuple[GuestConfig, Port]] = []
+        opened: list[Served] = []
         try:
-            for config in configs:
-                opened.append((config, self.open(config)))  # noqa: PERF401 - those opened so far must be closed
+            batch: list[Served] = []
+            async for config in in_batches(configs):
+                batch.append(Served(config, self._port(config, host)))
+                if len(batch) == BATCH:
+                    await self._open(batch, taken_over)
+                    opened, batch = opened + batch, []
+            await self._open(batch, taken_over)
         except BaseException:
-            for _, port in opened:
-                port.close()
+            await self.discard(opened)
             raise
-        return opened
+        return opened + batch
+
+    async def _open(self, batch: Sequence[Served], taken_over: frozenset[Address] = frozenset()) -> None:
+        opening = _Opening(batch, self._service, taken_over)
+        try:
+            with trio.fail_after(OPEN_DEADLINE):
+                await trio.to_thread.run_sync(opening.run, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            opening.give_up()
+            names = ", ".join(each.config.name for each in batch if not each.open)
+            raise ServeError(
+                f"the sockets or recordings of {names} were not made within {OPEN_DEADLINE:.0f} s: "
+                "look whether their file system hangs"
+            ) from None
+        except BaseException:
+            opening.give_up()
+            raise
+        if opening.problems:
+            opening.give_up()
+            kind = next((type(each) for each in opening.problems if isinstance(each, ServeError)), ServeError)
+            raise kind("; ".join(map(str, opening.problems)))
+
+    async def discard(self, opened: Sequence[Served]) -> None:
+        """Give back what was opened and is not to run."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + OPEN_DEADLINE):
+            await trio.to_thread.run_sync(_discard, opened, abandon_on_cancel=True)
+
+    def _port(self, config: GuestConfig, host: HostIdentity) -> Port:
+        return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service)
 
     def make_runtime_directory(self, folder: Path) -> None:
         """Make a folder if it is the runtime directory; others are the operator's."""
-        try:
-            ours = runtime_directory()
-        except ValueError:
-            return
-        if folder == ours:
-            make_folder(folder, group_id(self._service.socket_group))
+        make_runtime_directory(folder, self._service)
 
-    def start(self, config: GuestConfig, port: Port, folder: Path | None = None) -> None:
-        """Run an opened port."""
+    def start(self, served: Served) -> None:
+        """Run a port."""
         assert self.nursery is not None
-        served = self._served[config.name] = Served(config, port, folder)
+        self._served[served.config.name] = served
+        if served.path:
+            self._by_path[served.path] = served
+            if served.path.parent not in self._files:
+                self._files.add(served.path.parent)
         self.nursery.start_soon(self._run, served)
 
-    def try_start(self, config: GuestConfig, folder: Path | None = None) -> bool:
-        """Open and run a port, or tell why not."""
-        try:
-            self.start(config, self.open(config), folder)
-        except (ServeError, OSError, RuntimeError) as error:  # no socket, no descriptor, no thread
-            self._log.error("guest not served", guest=config.name, why=str(error))
-            return False
-        return True
+    def start_found(self, config: GuestConfig, folder: Path) -> None:
+        """Open and run the port of a guest that was found in a folder; where that fails it is tried again."""
+        self.start(Served(config, self._port(config, self.host), folder))
 
     async def end(self, ending: Iterable[Served]) -> None:
         """End ports: no more connections, answer what was asked, close. Bounded in time."""
         if not (ending := list(ending)):
             return
         with trio.move_on_after(self._service.drain_timeout + STOP_MARGIN):
-            for served in ending:
+            async for served in in_batches(ending):
                 served.port.stop()
             for served in ending:
                 await served.ended.wait()
@@ -144,21 +232,88 @@ class Ports:
         served.config = new
         return changed
 
+    async def keep_sockets(self) -> None:
+        """Bind sockets anew whose files were deleted or replaced, until cancelled."""
+        async for paths in self._files.lost():
+            async for path in in_batches(list(self._by_path) if paths is None else paths):
+                if (served := self._by_path.get(path)) and served.open and not served.port.is_reachable():
+                    await self._bind_again(path, served)
+
+    async def _bind_again(self, path: Path, served: Served) -> None:
+        log = self._log.bind(guest=served.config.name, sock=str(path))
+        try:
+            await trio.to_thread.run_sync(self.make_runtime_directory, path.parent)
+            await served.port.bind_again()
+        except (ServeError, OSError) as error:
+            if served.why_not != str(error):
+                log.error("socket file deleted or replaced, QEMU can't connect", why=str(error))  # noqa: TRY400
+            served.why_not = str(error)
+            if not served.port.is_occupied():  # else its deletion is the next event
+                self._files.look_again(path)
+        else:
+            served.why_not = ""
+            self._files.add(path.parent)
+            log.warning("socket file deleted or replaced, bound again")
+
     async def _run(self, served: Served) -> None:
+        name, pause = served.config.name, REOPEN_PAUSE
         try:
             with served.scope:
                 while True:
-                    try:
-                        await served.port.run()
-                    except Exception:
-                        log = self._log.bind(guest=served.config.name)
-                        log.exception("internal error, the port is opened again; please report it")
-                    else:
-                        return
-                    await trio.sleep(REOPEN_PAUSE)
-                    served.port = self.open(served.config)
-        except (ServeError, OSError) as error:
-            self._log.error("guest not served", guest=served.config.name, why=str(error))
+                    if await self._try_open(served):
+                        pause = REOPEN_PAUSE
+                        try:
+                            await served.port.run()
+                        except Exception:
+                            log = self._log.bind(guest=name)
+                            log.exception("internal error, the port is opened again; please report it")
+                        else:
+                            return
+                        served.open = False
+                    await trio.sleep(pause)
+                    pause = min(2 * pause, REOPEN_MOST)
+                    served.port = self._port(served.config, self.host)
         finally:
-            del self._served[served.config.name]
+            if self._served.get(name) is served:
+                del self._served[name]
+            if served.path and self._by_path.get(served.path) is served:
+                del self._by_path[served.path]
             served.ended.set()
+
+    async def _try_open(self, served: Served) -> bool:
+        if served.open:
+            return True
+        if not self._service.record and served.path is None:
+            served.port.open()  # which does nothing that could block
+            served.open = True
+            return True
+        try:
+            await self._open([served])
+        except ServeError as error:
+            if served.why_not != str(error):
+                self._log.error("guest not served, it is tried again", guest=served.config.name, why=str(error))
+            served.why_not = str(error)
+            return False
+        served.why_not = ""
+        return True
+
+
+def make_runtime_directory(folder: Path, service: Service) -> None:
+    """Make a folder if it is the runtime directory; others are the operator's.
+
+    Raises:
+        ServeError: it can't be made, or isn't ours to use.
+    """
+    try:
+        ours = runtime_directory()
+    except ValueError:
+        return
+    if folder == ours:
+        make_folder(folder, group_id(service.socket_group))
+
+
+def _discard(opened: Iterable[Served]) -> None:
+    for served in opened:
+        if served.open:
+            served.open = False
+            served.port.discard()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, until
+import pytest
+
+from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, run_vhostcomm, until
 from vchannel import HostCommand, Request
 
 
@@ -50,30 +53,111 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
         for bad, why in (("[host", "not TOML"), ('[host]\nserial = "x"\n', "13 letters and digits")):
             path.write_text(bad)
             daemon.send_signal(signal.SIGHUP)
-            assert why in daemon.event("not reloaded, the old configuration stays")["why"]
+            assert why in daemon.event("reload rejected, the old configuration stays")["why"]
             assert guest.serial() == "A" * 13
         path.unlink()
         daemon.send_signal(signal.SIGHUP)
-        assert "No such file" in daemon.event("not reloaded, the old configuration stays")["why"]
+        assert "No such file" in daemon.event("reload rejected, the old configuration stays")["why"]
         assert guest.serial() == "A" * 13
 
 
-def test_a_guest_that_cannot_be_added_stops_nobody(tmp_path: Path) -> None:
+def test_what_cannot_be_served_changes_nothing_and_is_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path) as daemon, fake_guest(tmp_path / "nas") as guest:
         (tmp_path / "bad").write_text("a file")
-        write(path, tmp_path, {"nas": "A" * 13, "bad": "B" * 13, "good": "C" * 13})
+        write(path, tmp_path, {"nas": "Z" * 13, "bad": "B" * 13, "good": "C" * 13})
         daemon.send_signal(signal.SIGHUP)
-        assert "a file stands" in daemon.event("guest not served", guest="bad")["why"]
-        assert daemon.event("reloaded")["added"] == 1
+        why = daemon.event("reload rejected, the old configuration stays")["why"]
+        assert f"{tmp_path}/bad: a file stands" in why
         assert guest.serial() == "A" * 13
-        # Put right, it is taken at the next reload.
+        assert not (tmp_path / "good").exists()
+        # Put right, it is served without another reload.
         (tmp_path / "bad").unlink()
-        daemon.send_signal(signal.SIGHUP)
-        assert daemon.event("reloaded")["added"] == 1
+        assert daemon.event("reloaded")["added"] == 2
+        assert guest.serial() == "Z" * 13
         with fake_guest(tmp_path / "bad") as late:
             assert late.serial() == "B" * 13
+
+
+def test_a_file_with_a_mistake_ends_the_tries(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    write(path, tmp_path, {"nas": "A" * 13})
+    with Serving("--config", path) as daemon:
+        (tmp_path / "bad").write_text("a file")
+        write(path, tmp_path, {"nas": "A" * 13, "bad": "B" * 13})
+        daemon.send_signal(signal.SIGHUP)
+        assert daemon.event("reload rejected, the old configuration stays")["next"] == "it is tried again"
+        write(path, tmp_path, {"nas": "A" * 13})
+        daemon.send_signal(signal.SIGHUP)
+        assert daemon.event("reloaded")["guests"] == 1
+
+
+@pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a folder", "a socket", "gigabytes"])
+def test_whatever_is_at_the_path_of_the_file_holds_nobody_up(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "c.toml"
+    write(path, tmp_path, {"nas": "A" * 13})
+    with Serving("--config", path) as daemon, fake_guest(tmp_path / "nas") as guest:
+        path.unlink()
+        match bad:
+            case "emptied":
+                path.touch()
+            case "a pipe":
+                os.mkfifo(path)
+            case "a device":
+                path.symlink_to("/dev/zero")
+            case "a folder":
+                path.mkdir()
+            case "a socket":
+                with socket.socket(socket.AF_UNIX) as made:
+                    made.bind(str(path))
+            case _:
+                with path.open("wb") as made_file:
+                    made_file.truncate(8 << 30)
+        daemon.send_signal(signal.SIGHUP)
+        why = daemon.event("reload rejected, the old configuration stays")["why"]
+        assert {"emptied": "no guest to serve", "gigabytes": "8589934592 bytes"}.get(bad, bad) in why
+        assert guest.serial() == "A" * 13
+
+
+def test_a_start_refuses_what_a_reload_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    os.mkfifo(path)
+    assert "a pipe, and the configuration is a regular file" in run_vhostcomm("serve", "--config", path).stderr
+    path.unlink()
+    path.touch()
+    ended = run_vhostcomm("serve", "--config", path)
+    assert (ended.returncode, "no guest to serve" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[serve]\nsocket_group = "nobody-has-this"\n', "there is no group 'nobody-has-this'"),
+        ('[serve]\nwatch = ["/nowhere/at/all"]\n', "/nowhere/at/all: can't be watched"),
+        ('[guests.b]\nsock = "{0}/b"\n', "is one file, and a re"),
+    ],
+)
+def test_what_only_a_start_can_change_is_checked_all_the_same(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "c.toml"
+    guest = f'[guests.nas]\nsock = "{tmp_path}/nas"\n'
+    path.write_text(f'[serve]\nrecord = "{tmp_path}/nas.jsonl"\n{guest}')
+    with Serving("--config", path) as daemon:
+        path.write_text(text.format(tmp_path) + guest)
+        daemon.send_signal(signal.SIGHUP)
+        assert why in daemon.event("reload rejected, the old configuration stays")["why"]
+
+
+def test_a_rejected_reload_leaves_no_recordings(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    records = f'[serve]\nrecord = "{tmp_path}/{{guest}}.jsonl"\n'
+    write(path, tmp_path, {"nas": "A" * 13}, records)
+    with Serving("--config", path) as daemon:
+        (tmp_path / "bad").write_text("a file")
+        write(path, tmp_path, {"nas": "A" * 13, "good": "C" * 13, "bad": "B" * 13}, records)
+        daemon.send_signal(signal.SIGHUP)
+        daemon.event("reload rejected, the old configuration stays")
+        assert {each.name for each in tmp_path.glob("*.jsonl")} == {"nas.jsonl"}
 
 
 def test_the_host_changes_for_everybody(tmp_path: Path) -> None:
@@ -100,16 +184,56 @@ def test_a_moved_socket(tmp_path: Path) -> None:
             assert guest.serial()
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_guest_keeps_its_old_socket_until_the_new_one_is_bound(tmp_path: Path, taken: bool) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f'[guests.nas]\nsock = "{tmp_path}/one"\n')
+    with Serving("--config", path) as daemon, fake_guest(tmp_path / "one") as guest:
+        assert guest.serial()
+        path.write_text(f'[guests.nas]\nsock = "{tmp_path}/two"\n')
+        if taken:
+            (tmp_path / "two").mkdir()
+        daemon.send_signal(signal.SIGHUP)
+        if not taken:
+            assert daemon.event("reloaded")
+            assert guest.at_end()
+            return
+        daemon.event("reload rejected, the old configuration stays")
+        assert guest.serial()
+
+
+def test_sockets_that_change_guests_listen_all_the_time(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        f'[guests.a]\nsock = "{tmp_path}/one"\nserial = "{"A" * 13}"\n'
+        f'[guests.b]\nsock = "{tmp_path}/two"\nserial = "{"B" * 13}"\n'
+    )
+    with Serving("--config", path) as daemon, fake_guest(tmp_path / "one") as before:
+        assert before.serial() == "A" * 13
+        inodes = [(tmp_path / name).stat().st_ino for name in ("one", "two")]
+        path.write_text(
+            f'[guests.b]\nsock = "{tmp_path}/one"\nserial = "{"B" * 13}"\n'
+            f'[guests.a]\nsock = "{tmp_path}/two"\nserial = "{"A" * 13}"\n'
+        )
+        daemon.send_signal(signal.SIGHUP)
+        assert daemon.event("reloaded")["guests"] == 2
+        assert before.at_end()
+        assert [(tmp_path / name).stat().st_ino for name in ("one", "two")] == inodes
+        with fake_guest(tmp_path / "one") as one, fake_guest(tmp_path / "two") as two:
+            assert (one.serial(), two.serial()) == ("B" * 13, "A" * 13)
+
+
 def test_more_guests_than_descriptors(tmp_path: Path) -> None:
-    """What can't be served isn't; the others are, and it goes on."""
+    """They can't be served, and so nothing changes for those who are."""
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path, shell="ulimit -n 30") as daemon, fake_guest(tmp_path / "nas") as guest:
         assert guest.serial() == "A" * 13
-        write(path, tmp_path, {"nas": "A" * 13} | {f"g{place}": f"{place:013d}" for place in range(1, 21)})
+        write(path, tmp_path, {"nas": "A" * 13} | {f"g{place}": f"{place:013d}" for place in range(1, 31)})
         daemon.send_signal(signal.SIGHUP)
-        assert 0 < daemon.event("reloaded")["added"] < 20
+        assert "Too many open files" in daemon.event("reload rejected, the old configuration stays")["why"]
         assert guest.serial() == "A" * 13
+        assert not (tmp_path / "g1").exists()
 
 
 def test_the_limit_of_descriptors_grows_with_the_guests(tmp_path: Path) -> None:

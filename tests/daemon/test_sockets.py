@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, run_vhostcomm
 from vhostcomm.load import load
 
+LOCK = f".vhostcomm-{os.geteuid()}.lock"
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
 
@@ -95,11 +97,11 @@ def test_what_is_no_socket_stays(tmp_path: Path, kind: str) -> None:
     assert f"{kind} stands where the socket should be" in message
     assert path.lstat().st_ino == before.st_ino
     assert not target.exists()
-    assert not (tmp_path / "guest.lock").exists()
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_a_lock_that_is_a_symbolic_link(tmp_path: Path) -> None:
-    (tmp_path / "guest.lock").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
     assert "lock can't be made" in refused("--sock", tmp_path / "guest")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -233,7 +235,7 @@ def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "all"
     folder.mkdir()
     folder.chmod(mode)
-    lock = folder / "nas.lock"
+    lock = folder / LOCK
     lock.touch(0o600)
     os.chown(lock, 65534, 65534)
     for ended in (
@@ -243,7 +245,7 @@ def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
         assert ended.returncode == 78, ended.stderr
         assert "it belongs to nobody (uid 65534): choose another path" in ended.stderr
         assert "writable" not in ended.stderr
-    assert [each.name for each in folder.iterdir()] == ["nas.lock"]
+    assert [each.name for each in folder.iterdir()] == [LOCK]
 
 
 @pytest.mark.parametrize(
@@ -263,11 +265,78 @@ def test_bad_flags(tmp_path: Path, words: list[str], what: str, status: int) -> 
     assert not any(tmp_path.iterdir())
 
 
+def test_deleted_socket_is_bound_again(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with Serving("--sock", path, "--socket-mode", "0660") as daemon, fake_guest(path) as guest:
+        assert guest.serial()
+        for _ in range(2):
+            path.unlink()
+            daemon.event("socket file deleted or replaced, bound again", guest="guest", sock=str(path))
+            assert guest.serial()
+            assert stat.S_IMODE(path.lstat().st_mode) == 0o660
+        guest.sock.close()
+        daemon.event("guest gone")
+        with fake_guest(path) as again:
+            assert again.serial()
+    assert not any(tmp_path.iterdir())
+
+
+def test_socket_replaced_by_another_process_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with Serving("--sock", path) as daemon, socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{path}-other")
+        other.listen()
+        Path(f"{path}-other").rename(path)
+        lost = daemon.event("socket file deleted or replaced, QEMU can't connect", guest="guest")
+        assert "somebody listens there already" in lost["why"]
+        path.unlink()
+        daemon.event("socket file deleted or replaced, bound again")
+        with fake_guest(path) as guest:
+            assert guest.serial()
+            path.rename(f"{path}-moved")
+            daemon.event("socket file deleted or replaced, bound again")
+
+
+def test_folder_of_sockets_that_was_deleted(short_path: Path) -> None:
+    """The runtime directory is made again, as at a start; any other is waited for."""
+    folder, other = short_path / "run", short_path / "other"
+    words: list[str | Path] = ["--sock", UUID, "--sock", other / "b", "--control", "none"]
+    other.mkdir()
+    with Serving(*words, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}) as daemon:
+        folder.rename(short_path / "run-before")
+        daemon.event("socket file deleted or replaced, bound again", guest=UUID)
+        other.rename(short_path / "other-before")
+        daemon.event("socket file deleted or replaced, QEMU can't connect", guest="b")
+        other.mkdir()
+        daemon.event("socket file deleted or replaced, bound again", guest="b")
+        with fake_guest(folder / UUID) as a, fake_guest(other / "b") as b:
+            assert a.serial() == b.serial()
+        (folder / UUID).unlink()
+        daemon.event("socket file deleted or replaced, bound again", guest=UUID)
+
+
+def test_one_descriptor_for_a_guest_that_listens_and_one_for_its_connection(tmp_path: Path) -> None:
+    def descriptors(guests: int, stack: ExitStack) -> tuple[int, int]:
+        paths = [tmp_path / f"g{guests}-{place}" for place in range(guests)]
+        daemon = stack.enter_context(Serving(*(word for path in paths for word in ("--sock", path))))
+        folder = Path(f"/proc/{daemon.process.pid}/fd")
+        idle = len(list(folder.iterdir()))
+        for path in paths:
+            assert stack.enter_context(fake_guest(path)).serial()
+        return idle, len(list(folder.iterdir()))
+
+    with ExitStack() as stack:
+        few, many = descriptors(1, stack), descriptors(41, stack)
+    assert (many[0] - few[0], many[1] - few[1]) == (40, 80)
+
+
 def test_somebody_elses_socket_in_our_place_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "guest"
-    with Serving("--sock", path), socket.socket(socket.AF_UNIX) as other:
-        path.unlink()
-        other.bind(str(path))
+    with Serving("--sock", path) as daemon, socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{path}-other")
+        other.listen()
+        Path(f"{path}-other").rename(path)
+        daemon.event("socket file deleted or replaced, QEMU can't connect")
     assert path.exists()
 
 
@@ -339,11 +408,11 @@ def test_ipv6_address_is_logged_in_brackets() -> None:
 
 
 def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
-    (tmp_path / "nas.lock").write_text("precious")
+    (tmp_path / LOCK).write_text("precious")
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
     assert ended.returncode == 1
     assert "is no lock" in ended.stderr
-    assert (tmp_path / "nas.lock").read_text() == "precious"
+    assert (tmp_path / LOCK).read_text() == "precious"
 
 
 def test_a_qemu_whose_socket_does_not_let_us_in(tmp_path: Path) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from vchannel import Command, GuestCommand, Response
-from vhostcomm.address import Connect, host_and_port
+from vhostcomm.address import Connect, Listen, host_and_port
 from vhostcomm.channel.calls import CallError, Outcome, outcome_of
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
-from vhostcomm.channel.sockets import connect, group_id, keep_alive, listening, peer, peer_age
+from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer, peer_age
 from vhostcomm.channel.tap import Recording
 from vhostcomm.config import Service
 
@@ -55,7 +56,7 @@ class Port:
 
     __slots__ = (
         "_accepting",
-        "_cleanup",
+        "_listener",
         "_log",
         "_nursery",
         "_opened",
@@ -65,7 +66,6 @@ class Port:
         "_session",
         "_session_ended",
         "_short",
-        "_sock",
         "_sounding",
         "_soundings",
         "_stopping",
@@ -79,9 +79,8 @@ class Port:
         self._log = guest.log
         self._session: Session | None = None
         self._session_ended = trio.Event()
-        self._sock: socket.socket | None = None
+        self._listener: Listener | None = None
         self._recording: Recording | None = None
-        self._cleanup = ExitStack()
         self._accepting = trio.CancelScope()
         self._stopping = False
         self._short = False
@@ -92,23 +91,25 @@ class Port:
         self._soundings = 0
         self.nudge = trio.Event()
 
-    def open(self) -> None:
-        """Bind the socket and make the recording.
+    def open(self, *, bind: bool = True) -> None:
+        """Bind the socket and make the recording. May block, so where others are served it runs in a thread.
+
+        Args:
+            bind: False where `take_over` gives it a socket.
 
         Raises:
             ServeError: something of it can't be had; nothing of it is kept.
         """
         with ExitStack() as cleanup:
             address = self.guest.address
-            if not isinstance(address, Connect):
-                bound: AbstractContextManager[socket.socket] = listening(
-                    address, self._service.socket_mode, group_id(self._service.socket_group)
-                )
-                self._sock = cleanup.enter_context(bound)
+            if bind and not isinstance(address, Connect):
+                made = Listener(address, self._service.socket_mode, group_id(self._service.socket_group))
+                cleanup.callback(made.close)
+                self._listener = made
             if self._service.record:
                 path = Path(self._service.record.replace("{guest}", self.guest.name))
                 self._recording = Recording.of(path, self._service.record_limit, self.guest.name, self._log)
-            self._cleanup = cleanup.pop_all()
+            cleanup.pop_all()
 
     async def run(self) -> None:
         """Serve until `stop`; call `open` before. Socket and recording are closed at the end."""
@@ -116,10 +117,10 @@ class Port:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 with self._accepting:
-                    if self._sock is None:
+                    if isinstance(self.guest.address, Connect):
                         await self._keep_connecting(nursery)
                     else:
-                        await self._keep_accepting(self._sock, nursery)
+                        await self._keep_accepting(nursery)
         finally:
             recording, self._recording = self._recording, None
             self.close()
@@ -128,12 +129,19 @@ class Port:
                     await trio.to_thread.run_sync(recording.close)
 
     def close(self) -> None:
-        """Give the socket and the recording back; for a port that was opened and never run."""
-        if self._sock is not None:
-            trio.lowlevel.notify_closing(self._sock)
-        self._cleanup.close()
+        """Give the socket and the recording back."""
+        if self._listener:
+            self._listener.close()
+            self._listener = None
         if self._recording:
             self._recording.close()
+
+    def discard(self) -> None:
+        """The same for a port that was opened and never run: there is nothing in the recording."""
+        recording, self._recording = self._recording, None
+        self.close()
+        if recording:
+            recording.discard()
 
     def stop(self) -> None:
         """Take no more connections, let the one there is answer what was asked, and end."""
@@ -141,6 +149,34 @@ class Port:
         self._accepting.cancel()
         if self._session:
             self._session.drain()
+
+    def take_over(self, other: Port) -> None:
+        """Take the socket of a port that ends: it listens all the time."""
+        self._listener, other._listener = other._listener, None
+        other._accepting.cancel()
+
+    def is_reachable(self) -> bool:
+        """Whether QEMU still finds the socket at its path, if it has one."""
+        return self._listener is None or self._listener.is_there()
+
+    def is_occupied(self) -> bool:
+        """Whether something is at the path of its socket."""
+        return isinstance(self.guest.address, Listen) and os.path.lexists(self.guest.address.path)
+
+    async def bind_again(self) -> None:
+        """Make the socket anew, after its file was deleted. The connection there is goes on.
+
+        Raises:
+            ServeError: it can't be.
+        """
+        if (listener := self._listener) is None:
+            return
+        old = await trio.to_thread.run_sync(listener.bind_again)
+        if old.fileno() != -1:
+            trio.lowlevel.notify_closing(old)
+            old.close()
+        if self._listener is not listener:  # given up meanwhile
+            listener.close()
 
     async def call(self, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
         """Ask the guest. Nothing is sent to one that isn't there or isn't ready: the next boot would carry it out.
@@ -216,12 +252,17 @@ class Port:
 
     # -- QEMU connects
 
-    async def _keep_accepting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        where = listener.getsockname()
+    async def _keep_accepting(self, nursery: trio.Nursery) -> None:
+        assert self._listener
+        where = self._listener.sock.getsockname()
         told = str(self.guest.address) if isinstance(where, str) else f"tcp:{host_and_port(where[0], where[1])}"
         self._log.info("waiting for QEMU", sock=told)
-        while True:
-            await trio.lowlevel.wait_readable(listener)
+        while self._listener is not None:  # until another port takes it over
+            listener = self._listener.sock
+            try:
+                await trio.lowlevel.wait_readable(listener)
+            except trio.ClosedResourceError:  # bound again
+                continue
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:

@@ -100,6 +100,12 @@ class Recording:
         if self._sink.lost and not self._sink.dead:
             self._log.warning("recording has gaps", file=str(self._path), records_lost=self._sink.lost)
 
+    def discard(self) -> None:
+        """Close it and remove its file; for a recording of nothing."""
+        self.close()
+        with suppress(OSError):
+            self._path.unlink()
+
     def _write(self, records: list[Record]) -> None:
         # Formatting is done here, in the sink's thread, so that recording costs the event loop next to nothing.
         text = "".join(map(format_record, records))

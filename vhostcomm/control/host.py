@@ -41,8 +41,10 @@ class Host(Protocol):
     """Who runs the QEMU; None where something else does."""
     listeners: list[Listener]
     """Called with every guest to which something happens, and what."""
-    not_reloaded: str
-    """Why the last reload was not taken; empty if it was."""
+
+    @property
+    def not_reloaded(self) -> str:
+        """Why the last reload was rejected; empty if it wasn't."""
 
     @property
     def guests(self) -> dict[str, Guest]: ...
