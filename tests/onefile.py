@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -56,6 +57,28 @@ def test_the_containers_start(alone: Path) -> None:
         assert guest.serial() == "1234ABC567890"
         until(lambda: "printed" in host.trace)
         assert host.get("/write?command=6") == ok("null")
+
+
+def test_it_runs_qemu(alone: Path) -> None:
+    """QEMU starts through a step that is run by another interpreter, and has to find it in the archive."""
+    for disk in ("boot.img", "system.img"):
+        with (alone / disk).open("wb") as file:
+            file.truncate(64 << 20)
+    command = [
+        str(alone / "vhostcomm"), "run", "--boot", "boot.img", "--system", "system.img", "--accel", "tcg", "--sock", "nas",
+        "--serial-console", "none", "--control", "none", "--log-format", "json",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=alone, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            lines = iter(process.stderr)
+            assert next((line for line in lines if '"QEMU runs"' in line), ""), process.wait(PATIENCE)
+            for _ in range(3):  # hurried to the last stage: nothing boots from an empty disk
+                process.send_signal(signal.SIGTERM)
+                assert next((line for line in lines if "stopping" in line or "hurrying" in line), "")
+            assert process.wait(PATIENCE) is not None
+        finally:
+            process.kill()
 
 
 def test_units_name_the_file(alone: Path) -> None:

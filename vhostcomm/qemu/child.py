@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from importlib.resources import files
 from typing import Final
 
 import trio
@@ -30,7 +30,7 @@ LINE_LIMIT: Final = 4096
 LAST_WORDS: Final = 1.0
 """Seconds to wait for the rest of the output: a helper of the program's may still hold its pipe open."""
 
-_STEP: Final = str(Path(__file__).with_name("die_with_parent.py"))
+_STEP: Final = files(__package__).joinpath("die_with_parent.py").read_text(encoding="utf-8")
 
 
 class Child:
@@ -157,7 +157,7 @@ def _start(argv: Sequence[str], pass_fds: Collection[int], stdin: int | None, st
         raise QemuError(f"{argv[0]} can't be started: {explain(error)}") from None
     try:
         process = subprocess.Popen(  # noqa: S603 - the arguments are built, or the user's own
-            [sys.executable, "-I", "-S", _STEP, str(os.getpid()), *argv],
+            [sys.executable, "-I", "-S", "-c", _STEP, str(os.getpid()), *argv],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=writing if stdout is None else stdout,
             stderr=writing,

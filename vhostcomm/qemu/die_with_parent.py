@@ -5,7 +5,7 @@ process with threads, where any lock may be held for ever; here it is a process 
 QEMU's `-run-with exit-with-parent=on` (since 10.2) asks for SIGTERM, which a stopped or hanging
 QEMU doesn't heed, and doesn't look whether the parent is gone already: it would only weaken this.
 
-Run as a file, with `python -I -S`: it may import nothing but the standard library.
+Its text is run, with `python -I -S -c`, since vhostcomm may be in an archive: it may import nothing but the standard library.
 """
 
 from __future__ import annotations
