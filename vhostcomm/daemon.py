@@ -182,14 +182,9 @@ class Daemon:
         return made
 
     def _qemu_host_api(self) -> QemuHostApi:
-<<<<<<< HEAD
-        allow = self._config.service.allow_dangerous
-        names = own_names(parse_api(self._config.service.qemu_host_api))
-        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, names=names, allow_dangerous=allow)
-=======
         allow = self.config.service.allow_dangerous
-        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, allow_dangerous=allow)
->>>>>>> daf4318 (wip)
+        names = own_names(parse_api(self.config.service.qemu_host_api))
+        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, names=names, allow_dangerous=allow)
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
