@@ -84,6 +84,7 @@ docs: $(DEV)
 bench: $(DEV)
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/daemon.py
+	$(BIN)/python bench/guests.py
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
 

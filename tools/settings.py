@@ -111,7 +111,9 @@ serial = "1234ABC567892"
 ```
 
 SIGHUP (`systemctl reload`, `POST /reload`) reads the file again: guests come, go and change without a touch to the others,
-and identities go to the guests with the next answer. Keys of `[serve]` wait for the next start, and that is logged. The
+and identities go to the guests with the next answer. A file that has a mistake, serves nobody or can't be served is
+rejected whole: the previous configuration stays active, `/healthz` says why, and sockets that could not be made are tried
+again. Keys of `[serve]` wait for the next start, and that is logged. The
 environment and flags stay as they were at the start.
 
 Where there is no path, a socket is made in the runtime directory: `RUNTIME_DIRECTORY` (systemd sets it), else

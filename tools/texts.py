@@ -72,7 +72,7 @@ FILES: Final = (
         "The runtime directory of root: sockets without a path. Others have `$XDG_RUNTIME_DIR/vhostcomm/`.",
     ),
     _CONTROL,
-    ("SOCKET.lock", "Beside a socket: keeps a second daemon from it."),
+    (".vhostcomm-UID.lock", "In a folder of sockets: keeps a second daemon from them."),
 )
 
 ASKING_FILES: Final = (_CONTROL,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Final
@@ -25,11 +26,13 @@ from vhostcomm.served import Ports, Served, in_batches
 READ_DEADLINE: Final = 30.0
 """Seconds for reading the configuration. That of 10,000 guests takes a few; a file system that hangs takes for ever."""
 
+SWITCH_INTERVAL: Final = 0.0002
+"""Seconds that a thread runs before another gets its turn, while the configuration is read; Python's default is 0.005."""
+
 RETRY_FIRST: Final = 2.0
 RETRY_MOST: Final = 60.0
 """Seconds before a configuration that could not be served is tried again: doubled each time up to the most."""
 
-REJECTED: Final = "reload rejected, the old configuration stays"
 NO_FILE: Final = "there is no --config file"
 
 
@@ -133,7 +136,7 @@ class Reload:
         try:
             config = await _read_in_thread(self._read_checked)
         except VhostcommError as error:
-            self._log.error(REJECTED, why=str(error))
+            self._log.error("reload rejected, the old configuration stays", why=str(error))
             return self._rejected(str(error))
         except Exception:  # noqa: BLE001 - whatever a file can bring about, it mustn't end what is served
             self._log.exception("internal error in reading the configuration, the old one stays; please report it")
@@ -150,7 +153,9 @@ class Reload:
         except VhostcommError as error:
             self._again = config
             if not again or str(error) != self.why_not:
-                self._log.error(REJECTED, why=str(error), next="it is tried again")
+                self._log.error(
+                    "reload rejected, the old configuration stays", why=str(error), next="it is tried again"
+                )
             return self._rejected(str(error))
         except Exception:  # noqa: BLE001 - nor must a mistake of ours
             self._again = None
@@ -249,13 +254,18 @@ async def _read_in_thread(read: Callable[[], Config]) -> Config:
     Raises:
         VhostcommError: it can't be read in time, or has a mistake.
     """
+    interval = sys.getswitchinterval()
     try:
+        # The event loop takes its turns between the thread's; a guest waits some of them for its answer.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         with trio.fail_after(READ_DEADLINE):
             return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except trio.TooSlowError:
         raise ServeError(
             f"the configuration could not be read within {READ_DEADLINE:.0f} s: look whether its file system hangs"
         ) from None
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def warn(config: Config, log: Log) -> None:

@@ -173,7 +173,7 @@ class Ports:
             opening.give_up()
             names = ", ".join(each.config.name for each in batch if not each.open)
             raise ServeError(
-                f"the sockets or recordings of {names} were not made within {OPEN_DEADLINE:.0f} s: "
+                f"the sockets or recordings of {names} took more than {OPEN_DEADLINE:.0f} seconds to make: "
                 "look whether their file system hangs"
             ) from None
         except BaseException:

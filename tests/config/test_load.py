@@ -238,7 +238,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_one_serial_for_several_guests() -> None:
-    with pytest.raises(ConfigError, match=r"serial is given for 2 guests \(a, b\).*\[guests\.a\]"):
+    with pytest.raises(ConfigError, match=r"serial is given for 2 guests \(a and b\).*\[guests\.a\]"):
         load(socks=["/x/a", "/x/b"], flags={"guest-serial": SERIAL}, environment={})
 
 

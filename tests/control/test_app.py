@@ -68,7 +68,12 @@ def test_health_is_of_now(tmp_path: Path) -> None:
         until(lambda: unwell("has no address yet"))
         answers[INFO] = INFORMATION
         until(lambda: http.get("/healthz").status_code == 200)
-        assert http.get("/healthz").json() == {"healthy": True, "guests": 1, "unwell": {}}
+        assert http.get("/healthz").json() == {
+            "healthy": True,
+            "guests": 1,
+            "unwell": {},
+            "not_reloaded": None,
+        }
 
 
 def test_an_impatient_prober_finds_out(tmp_path: Path) -> None:
@@ -198,6 +203,37 @@ def test_reload_and_configuration(tmp_path: Path) -> None:
         status, refused = post(http, "/reload")
         assert (status, refused["error"]["what"]) == (409, "not reloaded")
         assert "not TOML" in refused["error"]["why"]
+
+
+def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
+    config = tmp_path / "vhostcomm.toml"
+    one = f'[guests.one]\nsock = "{tmp_path}/one"\n'
+    config.write_text(one)
+    with Serving("--config", config, "--control", tmp_path / "control") as daemon, client(tmp_path / "control") as http:
+        (tmp_path / "two").mkdir()
+        (tmp_path / "three").write_text("a file")
+        config.write_text(f'{one}[guests.two]\nsock = "{tmp_path}/two"\n[guests.three]\nsock = "{tmp_path}/three"\n')
+        status, refused = post(http, "/reload")
+        assert (status, refused["error"]["what"]) == (409, "not reloaded")
+        for why in (f"{tmp_path}/two: a folder stands", f"{tmp_path}/three: a file stands"):
+            assert why in refused["error"]["why"]
+            assert why in http.get("/healthz").json()["not_reloaded"]
+        assert http.get("/healthz").status_code == 503
+        assert list(http.get("/config").json()) == ["host", "guests.one", "serve", "watch"]
+        (tmp_path / "two").rmdir()
+        (tmp_path / "three").unlink()
+        daemon.event("reloaded")
+        assert http.get("/healthz").json()["not_reloaded"] is None
+        config.write_text("")
+        assert post(http, "/reload")[0] == 409
+        assert list(http.get("/config").json()) == [
+            "host",
+            "guests.one",
+            "guests.two",
+            "guests.three",
+            "serve",
+            "watch",
+        ]
 
 
 def test_clients_that_never_read_or_never_finish_cost_nobody_else(tmp_path: Path) -> None:

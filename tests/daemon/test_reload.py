@@ -6,13 +6,21 @@ import os
 import signal
 import socket
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, run_vhostcomm, until
+from tests.trio_help import run
 from vchannel import HostCommand, Request
+from vhostcomm.config import Config
+from vhostcomm.daemon import Daemon
+from vhostcomm.load import load
+from vhostcomm.logs import start_log
 
 
 def write(path: Path, folder: Path, guests: dict[str, str], extra: str = "") -> None:
@@ -135,7 +143,7 @@ def test_a_start_refuses_what_a_reload_refuses(tmp_path: Path) -> None:
     [
         ('[serve]\nsocket_group = "nobody-has-this"\n', "there is no group 'nobody-has-this'"),
         ('[serve]\nwatch = ["/nowhere/at/all"]\n', "/nowhere/at/all: can't be watched"),
-        ('[guests.b]\nsock = "{0}/b"\n', "is one file, and a re"),
+        ('[guests.b]\nsock = "{0}/b"\n', "c.toml: serve.record: "),
     ],
 )
 def test_what_only_a_start_can_change_is_checked_all_the_same(tmp_path: Path, text: str, why: str) -> None:
@@ -310,3 +318,35 @@ def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None:
         daemon.send_signal(signal.SIGHUP)
         daemon.event("nothing to reload: there is no --config file")
         assert guest.serial()
+
+
+def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """What stands for it here is a read that never ends: no such file system can be had in a test."""
+    hanging = threading.Event()
+
+    def read() -> Config:
+        hanging.wait()
+        raise AssertionError
+
+    async def check() -> None:
+        config = load(socks=[str(tmp_path / "nas")], flags={"control": "none"}, environment={})
+        daemon = Daemon(config, log, read)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            assert not await daemon.reload()
+            assert "could not be read within 30 s" in daemon.not_reloaded
+            assert list(daemon.guests) == ["nas"]
+            # Nor does one that still hangs hold up the end.
+            nursery.start_soon(daemon.reload)
+            await trio.testing.wait_all_tasks_blocked()
+            await daemon.stop()
+            nursery.cancel_scope.cancel()
+
+    with (tmp_path / "log").open("w") as stream:
+        log, sink = start_log("info", "json", stream)
+        try:
+            run(check)
+        finally:
+            hanging.set()
+            sink.close(PATIENCE)
+    assert [each.name for each in tmp_path.iterdir()] == ["log"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, run_vhostcomm
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, FakeGuest, Serving, fake_guest, run_vhostcomm, until
 from vhostcomm.load import load
 
 LOCK = f".vhostcomm-{os.geteuid()}.lock"
@@ -328,6 +328,28 @@ def test_one_descriptor_for_a_guest_that_listens_and_one_for_its_connection(tmp_
     with ExitStack() as stack:
         few, many = descriptors(1, stack), descriptors(41, stack)
     assert (many[0] - few[0], many[1] - few[1]) == (40, 80)
+
+
+def retrying(path: Path) -> socket.socket:
+    """A connection, made as soon as it is accepted, as QEMU does it."""
+    made = socket.socket(socket.AF_UNIX)
+    until(lambda: made.connect_ex(str(path)) == 0, "the connection")
+    return made
+
+
+def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
+    """With one descriptor less than two for each guest, all are served, and listen again afterwards."""
+    paths = [tmp_path / f"g{place}" for place in range(40)]
+    words = [word for path in paths for word in ("--sock", path)]
+    with Serving(*words) as daemon:
+        alone = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) - len(paths)
+    with Serving(*words, shell=f"ulimit -n {alone + 2 * len(paths) - 1}") as daemon:
+        for _ in range(2):
+            with ExitStack() as stack:
+                guests = [FakeGuest(stack.enter_context(retrying(path))) for path in paths]
+                assert all(guest.serial() for guest in guests)
+            for _ in paths:
+                daemon.event("guest gone")
 
 
 def test_somebody_elses_socket_in_our_place_is_left_alone(tmp_path: Path) -> None:

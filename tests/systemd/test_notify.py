@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,19 +76,33 @@ def test_a_reload_through_the_control_surface_is_one(tmp_path: Path) -> None:
         assert manager.next() == "READY=1"
 
 
-def stick(daemon: Serving, config: Path) -> int:
-    """Have a daemon's loop hang: in reading a configuration that is a pipe. Returns the pipe's other end."""
-    config.unlink()
-    os.mkfifo(config)
-    daemon.send_signal(signal.SIGHUP)
+def sticking(pipe: Path, *words: str | Path, **options: Any) -> Serving:
+    """A daemon whose loop hangs after SIGUSR2 until the pipe is read to its end."""
+    os.mkfifo(pipe)
+    run = (
+        "import runpy, signal, sys\n"
+        f"def stuck_here(*_): open({str(pipe)!r}).read()\n"
+        "signal.signal(signal.SIGUSR2, stuck_here)\n"
+        "sys.argv[0] = 'vhostcomm'\n"
+        "runpy.run_module('vhostcomm', run_name='__main__')"
+    )
+    daemon = Serving(*words, **options)
+    at = daemon.command.index("-m")
+    daemon.command[at : at + 2] = ["-c", run]
+    return daemon
+
+
+def stick(daemon: Serving, pipe: Path) -> int:
+    """Have its loop hang. Returns the pipe's other end, and closing that lets it go on."""
+    daemon.send_signal(signal.SIGUSR2)
     found: list[int] = []
 
     def opened() -> bool:
         with suppress(OSError):  # ENXIO until it is being read
-            found.append(os.open(config, os.O_WRONLY | os.O_NONBLOCK))
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         return bool(found)
 
-    until(opened, "the reading of the configuration")
+    until(opened, "the reading of the pipe")
     return found[0]
 
 
@@ -95,20 +110,16 @@ def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
     config = guests(tmp_path / "c.toml", "one")
     with notify_socket() as manager:
         watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
-        with Serving("--config", config, "--control", "none", env=watched) as daemon:
+        with sticking(tmp_path / "pipe", "--config", config, "--control", "none", env=watched) as daemon:
             for _ in range(3):
                 manager.hears("WATCHDOG=1")
-            text = config.read_text()
-            writer = stick(daemon, config)
-            manager.hears("RELOADING=1")
+            writer = stick(daemon, tmp_path / "pipe")
             manager.rest()
             manager.sock.settimeout(BEAT * 15)
             with pytest.raises(TimeoutError):
                 manager.next()
             manager.sock.settimeout(20)
-            os.write(writer, text.encode())  # and it goes on
-            os.close(writer)
-            manager.hears("READY=1")
+            os.close(writer)  # and it goes on
             manager.hears("WATCHDOG=1")
 
 
@@ -118,13 +129,13 @@ def test_what_the_watchdog_ends_says_where_it_was(tmp_path: Path) -> None:
     with notify_socket() as manager:
         words = ["--config", str(config), "--control", "none"]
         watched = manager.environment | {"WATCHDOG_USEC": "60000000"}
-        with Serving(*words, env=watched, shell="ulimit -c 0", expect_exit=-signal.SIGABRT) as daemon:
+        options: dict[str, Any] = {"env": watched, "shell": "ulimit -c 0", "expect_exit": -signal.SIGABRT}
+        with sticking(tmp_path / "pipe", *words, **options) as daemon:
             manager.hears("WATCHDOG=1")
-            writer = stick(daemon, config)
+            writer = stick(daemon, tmp_path / "pipe")
             daemon.stop(signal.SIGABRT)
             os.close(writer)
-    assert "load.py" in daemon.errors()
-    assert "_read" in daemon.errors()
+    assert "stuck_here" in daemon.errors()
 
 
 def test_whose_watchdog_it_is() -> None:

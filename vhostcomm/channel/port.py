@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Final
 import trio
 
 from vchannel import Command, GuestCommand, Response
-from vhostcomm.address import Connect, Listen, host_and_port
+from vhostcomm.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.channel.calls import CallError, Outcome, outcome_of
 from vhostcomm.channel.guest import Guest, State
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer, peer_age
 from vhostcomm.channel.tap import Recording
 from vhostcomm.config import Service
+from vhostcomm.errors import ServeError
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor or memory for a connection."""
@@ -45,7 +47,16 @@ SOUND_PATIENCE: Final = 3.0
 SOUNDINGS: Final = 3
 """Such questions for each connection. Where nobody reads they wait in QEMU for whoever opens the port next."""
 
+SPARE: Final = 256
+"""Descriptors at most, and a sixteenth of the limit, that are kept for whoever comes last and for everything else."""
+
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def _scarce() -> int:
+    """The first descriptor of the last few. The kernel gives the lowest that is free."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit - min(SPARE, limit // 16)
 
 
 class Port:
@@ -254,9 +265,13 @@ class Port:
 
     async def _keep_accepting(self, nursery: trio.Nursery) -> None:
         assert self._listener
-        where = self._listener.sock.getsockname()
-        told = str(self.guest.address) if isinstance(where, str) else f"tcp:{host_and_port(where[0], where[1])}"
+        told = str(self.guest.address)
+        if isinstance(self.guest.address, ListenTcp):
+            host, port, *_ = self._listener.sock.getsockname()
+            told = f"tcp:{host_and_port(host, port)}"
         self._log.info("waiting for QEMU", sock=told)
+        if self._listener.sock.fileno() == -1:  # the port that had it has lent it
+            await self.bind_again()
         while self._listener is not None:  # until another port takes it over
             listener = self._listener.sock
             try:
@@ -280,6 +295,20 @@ class Port:
             finally:
                 if not taken:
                     sock.close()
+            if taken and isinstance(self.guest.address, Listen) and sock.fileno() >= _scarce():
+                await self._lend_listener(listener)
+
+    async def _lend_listener(self, listener: socket.socket) -> None:
+        """Let others have this descriptor until the connection ends. A second connection finds nobody meanwhile."""
+        listener.close()
+        await self._session_ended.wait()
+        while True:
+            try:
+                await self.bind_again()
+            except ServeError as error:
+                await self._pause(OSError(0, str(error)))
+            else:
+                return
 
     async def _has_room(self, sock: socket.socket) -> bool:
         """Whether the port is free for a connection."""

@@ -275,6 +275,9 @@ class _Handlers:
         await asking.body(request, ())
         if not await self._host.reload():
             raise Problem(
-                409, "not reloaded", self._host.not_reloaded, "mend the configuration; the old one is in force"
+                409,
+                "not reloaded",
+                self._host.not_reloaded,
+                "correct that and reload again; the old configuration stays active",
             )
         return _json({"reloaded": True, "guests": list(self._host.guests)})

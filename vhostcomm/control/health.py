@@ -43,7 +43,7 @@ class Health:
         waiting = [each for guest in guests.values() if (each := self._freshen(guest)) is not None]
         for each in waiting:
             await each.wait()  # which takes no longer than `TIMEOUT`
-        return view.health(self._host.guests)
+        return view.health(self._host.guests, self._host.not_reloaded)
 
     def _freshen(self, guest: Guest) -> trio.Event | None:
         """Ask a guest if what is known is old. Returns what to wait for; nothing where it is known that it doesn't answer."""

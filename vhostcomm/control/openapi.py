@@ -97,7 +97,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "Health": _object(
-        {"healthy": _BOOLEAN, "guests": _INTEGER, "unwell": {"type": "object", "additionalProperties": _STRING}}
+        {
+            "healthy": _BOOLEAN,
+            "guests": _INTEGER,
+            "unwell": {"type": "object", "additionalProperties": _STRING},
+            "not_reloaded": _MAYBE | {"description": "Why the last reload was rejected."},
+        }
     ),
 }
 
@@ -128,7 +133,7 @@ _WHY_NOT: Final = {
     401: "The token is missing or wrong.",
     403: "It is dangerous, and not allowed.",
     404: "There is no such guest.",
-    409: "The guest isn't connected or ready; a reload: the new configuration has an error.",
+    409: "The guest isn't connected or ready; a reload: the new configuration has an error or can't be served.",
     413: "The body is too long.",
     422: "A member of the body is wrong.",
     429: "Too many ask, or follow, at once.",
@@ -172,8 +177,13 @@ def document() -> Schema:
     """The document."""
     called = _content(_ref("Called"))
     guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}}))
-    healthz = _operation("200 if all guests are well, else 503 with each that isn't", _content(_ref("Health")))
-    healthz["responses"]["503"] = {"description": "Which guest isn't, and why.", "content": _content(_ref("Health"))}
+    healthz = _operation(
+        "200 if all guests are well and the last reload was not rejected, else 503 with why", _content(_ref("Health"))
+    )
+    healthz["responses"]["503"] = {
+        "description": "Which guest isn't well, and why; why a reload was rejected.",
+        "content": _content(_ref("Health")),
+    }
     reloaded = _content(_object({"reloaded": _BOOLEAN, "guests": {"type": "array", "items": _STRING}}))
     paths = {
         "/guests": {"get": _operation("Every guest", guests)},

@@ -174,7 +174,13 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
     }
 
 
-def health(guests: dict[str, Guest]) -> tuple[bool, dict[str, Any]]:
-    """Whether all guests are well, and each that isn't with its reason."""
+def health(guests: dict[str, Guest], not_reloaded: str) -> tuple[bool, dict[str, Any]]:
+    """Whether all guests are well and served as configured: each that isn't well, and why a reload was rejected."""
     unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
-    return not unwell, {"healthy": not unwell, "guests": len(guests), "unwell": unwell}
+    healthy = not unwell and not not_reloaded
+    return healthy, {
+        "healthy": healthy,
+        "guests": len(guests),
+        "unwell": unwell,
+        "not_reloaded": escape(not_reloaded, ESCAPED_MOST) or None,
+    }
