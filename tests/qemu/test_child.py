@@ -215,7 +215,7 @@ def test_a_parent_that_is_gone_already() -> None:
     step = child._STEP
 
     async def main() -> tuple[int, tuple[str, ...]]:
-        async with spawn([sys.executable, "-I", "-S", step, "1", "sleep", "1000"]) as process:
+        async with spawn([sys.executable, "-I", "-S", "-c", step, "1", "sleep", "1000"]) as process:
             await process.read_output(lambda _: None)
             return await process.wait(), process.tail
 
@@ -233,5 +233,5 @@ def test_a_system_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_process_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(QemuError, match="true can't be started: No such file or directory"):
         lines_of("true")
