@@ -99,7 +99,7 @@ def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.
         if isinstance(disk, Disk):
             yield _controller("scsi", index, slot, model="virtio-scsi")
             yield _disk(disk, index, order)
-    if card := _card(machine, network):
+    if (card := _card(machine, network)) is not None:
         yield card
     yield from _console(machine)
     yield libvirt.port(channel_of(guest))
