@@ -19,10 +19,12 @@ def test_what_is_made_is_vdsms(tmp_path: Path, kind: ImageFormat, size: int) -> 
     init(path, size, kind)
     found = inspect(path)
     assert (found.format, found.size, found.is_vdsm, found.why) == (kind, size, True, ())
+    # Of 2 TiB the last sector is left out: sfdisk 2.41 allows no partition there.
+    end = min(size // SECTOR_SIZE, 2**32 - 1)
     assert found.partitions == {
         1: VDSM.first,
         2: VDSM.second,
-        3: Partition(VDSM.third_start, size // SECTOR_SIZE - VDSM.third_start, VDSM.third_type),
+        3: Partition(VDSM.third_start, end - VDSM.third_start, VDSM.third_type),
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_blocks * 512 < 2 << 20  # sparse
