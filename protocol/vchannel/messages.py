@@ -25,6 +25,12 @@ NEVER: Final = (1 << 63) - 1
 """The update deadline that never comes, as the deployed tools send it: the largest signed 64-bit number."""
 
 
+MAX_DEPTH: Final = 64
+"""The deepest nesting of a guest's JSON: known payloads need six levels. Python's own limit differs between its versions."""
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
 def encode_text(text: str) -> bytes:
     """Text as data: UTF-8 and the closing NUL that the frame's length counts.
 
@@ -96,6 +102,8 @@ def decode_json(data: bytes) -> Any:
             written again: infinite numbers, halves of UTF-16 pairs.
     """
     text = decode_text(data)
+    if _depth(text) > MAX_DEPTH:
+        raise PayloadError("data", text, "JSON nested too deep")
     try:
         value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
         if "\\u" in text:  # only an escape can make half of a pair
@@ -106,9 +114,18 @@ def decode_json(data: bytes) -> Any:
         raise PayloadError("data", text, "JSON with half of a UTF-16 pair") from None
     except ValueError as error:
         raise PayloadError("data", text, f"not JSON ({error})") from None
-    except RecursionError:
-        raise PayloadError("data", text, "JSON nested too deep") from None
     return value
+
+
+def _depth(text: str) -> int:
+    """How deep brackets are nested, outside strings."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _refuse_number(name: str) -> float:

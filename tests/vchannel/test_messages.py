@@ -124,6 +124,22 @@ def test_what_is_no_json(text: str) -> None:
         decode_json(encode_text(text))
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_how_deep_json_may_be_nested(opening: str, closing: str) -> None:
+    def nested(depth: int) -> bytes:
+        return encode_text(opening * depth + "0" + closing * depth)
+
+    assert json.dumps(decode_json(nested(64)), separators=(",", ":")).encode() + b"\0" == nested(64)
+    for depth in (65, 600):
+        with pytest.raises(PayloadError, match="nested too deep"):
+            decode_json(nested(depth))
+
+
+def test_brackets_in_text_nest_nothing() -> None:
+    value = {"text": '\\"' + "[{" * 500, "list": [[]] * 100}
+    assert decode_json(encode_json(value)) == value
+
+
 def information(http_port: object = 5000, ip: object = None) -> bytes:
     return encode_json({"data": {"dsm_setting": {"data": {"http_port": http_port}}, "ip": {"data": ip}}})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -159,11 +158,8 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
     if raw and (kind is Kind.JSON or text.lstrip()[:1] in {"{", "["}):
         try:
             document = decode_json(raw)
-            json.dumps(document)
         except PayloadError as error:
             trouble = trouble or str(error)
-        except (RecursionError, ValueError):
-            document, trouble = None, "JSON nested too deep"
     if document is None and not text.isprintable() and not trouble:
         trouble = "it holds control characters; they are escaped here"
     return {
