@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 
 import trio
@@ -25,11 +25,12 @@ from vhostcomm.control.surface import BACKLOG, Surface
 from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ServeError
 from vhostcomm.folders import Folders
+from vhostcomm.freezer import Freezer
 from vhostcomm.identity import HostIdentity
 from vhostcomm.logs import Log
 from vhostcomm.notify import Manager, Notifier
 from vhostcomm.reload import Reload, warn
-from vhostcomm.served import Ports, in_batches
+from vhostcomm.served import Ports, Served, in_batches
 from vhostcomm.signals import handled_signals
 from vhostcomm.status import of_guests
 
@@ -63,13 +64,14 @@ class Daemon:
         self._log = log
         self._surface = Surface(self, config.service, log, control_name)
         self._ports = Ports(config.service, config.host, self._make_guest, log)
+        self._freezer = Freezer(self._ask, log)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, log)
         self.runner: Runner | None = None
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
         self.listeners: list[Listener] = [self._manager.changed]
         self._reload = Reload(
             config, reload, self._ports, self._folders,
-            thaw=self._surface.freezer.thaw_first, around=self._manager.reloading, changed=self._manager.changed, log=log,
+            thaw=self._freezer.thaw_first, around=self._manager.reloading, changed=self._manager.changed, log=log,
         )  # fmt: skip
 
     @property
@@ -107,6 +109,7 @@ class Daemon:
                 raise
             async with trio.open_nursery() as nursery:
                 self._ports.nursery = nursery
+                await nursery.start(self._freezer.run)
                 async for port in in_batches(opened):
                     self._ports.start(port)
                 nursery.start_soon(self._ports.keep_sockets)
@@ -159,16 +162,46 @@ class Daemon:
             return
 
     async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
-        """Ask a guest; see `Port.call`.
+        """Ask a guest, with what that means for a frozen one; see `Freezer.call`.
 
         Raises:
             CallError: there is no answer; says why.
             ServeError: there is no such guest.
         """
+        guest = self._served(name).port.guest
+        return await self._freezer.call(guest, command, data, timeout=timeout, by=by)
+
+    async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response:
+        """Freeze a guest for so many seconds at most; see `Freezer.freeze`.
+
+        Raises:
+            CallError: there is no answer; says why.
+            ServeError: there is no such guest.
+        """
+        return await self._freezer.freeze(self._served(name).port.guest, seconds, timeout=timeout, by=by)
+
+    def probe(self, name: str, age: float) -> trio.Event | None:
+        """Find out whether a guest is up; see `Asker.probe`. None where there is no such guest."""
+        served = self._ports.get(name)
+        return served.port.asker.probe(age) if served else None
+
+    def _ask(
+        self,
+        name: str,
+        command: Command,
+        data: bytes = b"",
+        *,
+        timeout: float,
+        by: str = "",
+        sending: Callable[[], None] | None = None,
+    ) -> Awaitable[Response]:
+        return self._served(name).port.asker.call(command, data, timeout=timeout, by=by, sending=sending)
+
+    def _served(self, name: str) -> Served:
         served = self._ports.get(name)
         if served is None:
             raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self.guests) or 'none'}")
-        return await served.port.call(command, data, timeout=timeout, by=by)
+        return served
 
     def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
         service = self.config.service
@@ -188,7 +221,7 @@ class Daemon:
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
-            return (await self._surface.freezer.call(served.port.guest, command, b"", timeout=timeout, by=by)).data
+            return (await self._freezer.call(served.port.guest, command, b"", timeout=timeout, by=by)).data
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:
@@ -198,8 +231,8 @@ class Daemon:
         await self._surface.finish()
 
     async def thaw(self, why: str) -> None:
-        """Thaw the guests that were frozen through the control surface. Bounded in time."""
-        await self._surface.freezer.thaw_all(why)
+        """Thaw the guests that are owed it; from now on none is frozen any more. Bounded in time."""
+        await self._freezer.thaw_all(self.guests.values(), why)
 
     async def reload(self) -> bool:
         """Read the configuration again and serve by it. Guests that stay the same aren't touched.
@@ -214,6 +247,7 @@ class Daemon:
     def _make_guest(self, config: GuestConfig, host: HostIdentity, log: Log) -> Guest:
         guest = Guest(config.name, config.address, host, config.identity, log, trace=self._trace)
         guest.listeners.append(self._on_guest)
+        self._freezer.adopt(guest)
         return guest
 
     def _on_guest(self, guest: Guest, what: str) -> None:

@@ -12,10 +12,11 @@ from attrs import field, frozen
 
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError, Outcome
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.guest import Guest
 from vhostcomm.children import reap_orphans
 from vhostcomm.config import Config
 from vhostcomm.daemon import Daemon
+from vhostcomm.guest import State
 from vhostcomm.hooks import Hooks
 from vhostcomm.journal import error_text
 from vhostcomm.logs import Log
@@ -258,7 +259,7 @@ class Launcher:
                 self._log.warning("QEMU says", text=text)
             case Rebooted(by_guest, count):
                 self._log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
-                self._guest.restarted()
+                self._guest.machine_reset(by_guest=by_guest)
                 if self._ready.is_set():
                     self._ready = trio.Event()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.guest import Guest
+from vhostcomm.guest import State
 
 _WORDS: Final = {
     State.READY: "ready",
+    State.SILENT: "silent",
+    State.PAUSED: "paused",
     State.CONNECTED: "connected, not ready yet",
     State.ABSENT: "without QEMU",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,10 +10,8 @@ from typing import Any
 
 import httpx
 
-from tests.serving import FakeGuest, Serving, fake_guest, until
+from tests.serving import FakeGuest, Serving, fake_guest
 from vchannel import NEED_DATA, Command, HostCommand, Request
-from vhostcomm.channel.port import OLD
-from vhostcomm.channel.sockets import peer_age
 
 Answers = dict[int, bytes | Callable[[], bytes | None]]
 
@@ -93,13 +90,6 @@ def answering(where: Path, answers: Answers) -> Iterator[Answering]:
             with suppress(OSError):
                 guest.sock.shutdown(2)
             made.ended()
-
-
-def grow_old() -> None:
-    """Wait until this process, as a QEMU, is so old that its guest may have been up before the daemon was."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        until(lambda: (peer_age(ours) or 0) >= OLD, "growing old")
 
 
 def post(http: httpx.Client, path: str, **body: Any) -> tuple[int, Any]:

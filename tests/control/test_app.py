@@ -43,6 +43,7 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
             assert full["answered"]["guest_serial"]["answer"] == "0" * 13
             assert full["calls"] == [
                 {"command": "get_ip", "outcome": "not connected", "count": 1},
+                {"command": "get_information", "outcome": "timed out", "count": 1},
                 {"command": "get_ip", "outcome": "not ready", "count": 1},
                 {"command": "get_information", "outcome": "answered", "count": 1},
             ]
@@ -165,7 +166,7 @@ def test_events(tmp_path: Path) -> None:
 def test_metrics(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as end:
         end.sock.sendall(bytes(100))
-        Answering(end, {IP: b"1\0"})
+        Answering(end, {IP: b"1\0", INFO: INFORMATION})
         post(http, "/guests/nas/call", command=2)
         answer = http.get("/metrics")
         end.sock.shutdown(2)

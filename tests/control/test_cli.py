@@ -207,7 +207,7 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o700
         assert stat.S_IMODE((tmp_path / "control/two.sock").stat().st_mode) == 0o600
         assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["nas", "two"]
-        with answering(tmp_path / "two", {IP: b"10.0.2.15\0", POWEROFF: lambda: None}):
+        with answering(tmp_path / "two", {IP: b"10.0.2.15\0", INFO: INFORMATION, POWEROFF: lambda: None}):
             second.event("guest ready")
             assert there("call", "two", "get_ip").stdout == "10.0.2.15\n"
             unnamed = there("call", "get_ip")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.control.controlled import INFORMATION, answering, client, controlled, grow_old, post
-from tests.serving import Serving, fake_guest, until
+from tests.control.controlled import INFORMATION, answering, client, controlled, post
+from tests.serving import Serving, fake_guest, run_vhostcomm, until
+from vchannel import HostCommand
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT
 
 POWEROFF, REBOOT, INFO, FREEZE, THAW = 6, 8, 10, 14, 15
@@ -52,7 +54,9 @@ def test_a_guest_that_does_not_heed_a_thaw_is_told_to_stop_all_the_same(tmp_path
         with ThreadPoolExecutor(1) as pool:
             stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
             while (asked := guest.next_request()).command != POWEROFF:
-                assert asked.command in (FREEZE, THAW)
+                assert asked.command in (FREEZE, THAW, INFO)
+                if asked.command == INFO:  # asked whether it is there, it answers
+                    guest.sock.sendall(asked.reply(INFORMATION).raw)
             guest.sock.sendall(asked.reply(b"").raw)
             assert stopping.result()[0] == 200
 
@@ -84,7 +88,6 @@ def test_a_thaw_gets_through_where_calls_hang(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_ends_and_comes_again(tmp_path: Path) -> None:
-    grow_old()
     with controlled(tmp_path) as (daemon, http):
         with answering(tmp_path / "nas", {FREEZE: b""}):
             assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
@@ -110,21 +113,53 @@ def test_a_guest_that_a_reload_removes(tmp_path: Path) -> None:
         assert guest.asked == [FREEZE, THAW]
 
 
-def test_a_daemon_that_was_killed_leaves_thawing_to_the_next(tmp_path: Path) -> None:
-    """A guest that is held still asks nothing, so nothing tells that it is there: a thaw is sent all the same."""
-    grow_old()
+def test_the_next_daemon_thaws_what_a_killed_one_left_frozen(tmp_path: Path) -> None:
+    """A guest that is frozen asks nothing, so nothing tells that it is there: a thaw is sent all the same."""
+    record = tmp_path / ".nas.frozen"
     with controlled(tmp_path, expect_exit=-9) as (daemon, http), answering(tmp_path / "nas", {FREEZE: b""}):
         assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
         daemon.process.kill()
         daemon.process.wait()
-    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:
-        daemon.event("guest connected")
-        with ThreadPoolExecutor(1) as pool:
-            thawing = pool.submit(post, http, "/guests/nas/thaw")
+        assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    with controlled(tmp_path) as (daemon, http):
+        owed = http.get("/guests/nas").json()["thaw_owed"]
+        (line,) = [each for each in daemon.log if each["event"] == "guest owed a thaw"]
+        assert line["frozen_by"] == owed["by"]
+        assert "thaw owed" in run_vhostcomm("guests", "--control", tmp_path / "control").stdout
+        with fake_guest(tmp_path / "nas") as guest:
             asked = guest.next_request()
             assert asked.command == THAW
             guest.sock.sendall(asked.reply(b"").raw)
-            assert thawing.result()[0] == 200
+            assert "before this one" in daemon.event("thawed")["why"]
+            assert http.get("/guests/nas").json()["thaw_owed"] is None
+        assert not record.exists()
+
+
+def test_a_record_that_can_not_be_read_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / ".nas.frozen").write_text("{")
+    with controlled(tmp_path) as (daemon, _):
+        (line,) = [each for each in daemon.log if each["event"] == "record of a freeze not read"]
+        assert "vhostcomm thaw nas" in line["remedy"]
+
+
+def test_a_thaw_is_owed_through_a_reset_and_a_reconnect(tmp_path: Path) -> None:
+    """A freeze that QEMU kept is carried out by the next boot, so its start proves nothing; only an answered thaw does."""
+    with controlled(tmp_path) as (daemon, http), ThreadPoolExecutor(1) as pool:
+        with fake_guest(tmp_path / "nas") as guest:
+            guest.serial()
+            freezing = pool.submit(post, http, "/guests/nas/freeze", timeout=600)
+            guest.sock.sendall(guest.next_request().reply(b"").raw)
+            assert freezing.result()[1]["frozen_until"]
+            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            assert guest.next_request().command == THAW  # which is left unanswered
+            assert http.get("/guests/nas").json()["thaw_owed"]
+        daemon.event("guest gone")
+        with fake_guest(tmp_path / "nas") as guest:
+            asked = guest.next_request()
+            assert asked.command == THAW
+            guest.sock.sendall(asked.reply(b"").raw)
+            assert daemon.event("thawed")["why"] == "it started again"
+            assert http.get("/guests/nas").json()["thaw_owed"] is None
 
 
 def test_a_thaw_and_a_freeze_that_are_answered_together(tmp_path: Path) -> None:

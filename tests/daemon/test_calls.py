@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,10 +16,10 @@ from tests.trio_help import run
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
 from vhostcomm.address import Listen
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcome
-from vhostcomm.channel.guest import State
-from vhostcomm.channel.port import OLD, SOUND_PATIENCE, SOUNDINGS, Port
-from vhostcomm.channel.sockets import peer_age
+from vhostcomm.channel.port import Port
 from vhostcomm.config import Service
+from vhostcomm.guest import HEARD_RECENTLY, PROBE_TIMEOUT, State
+from vhostcomm.guest.questions import SETTLE
 
 
 async def asked(ends: Ends, count: int = 1) -> list[Request]:
@@ -190,140 +188,226 @@ def opened(where: Path) -> Iterator[tuple[Ends, Port]]:
         ends.session._finish()
 
 
-def aged(monkeypatch: pytest.MonkeyPatch, seconds: float | None) -> None:
-    """Whoever connects has run that long."""
-    monkeypatch.setattr("vhostcomm.channel.port.peer_age", lambda _: seconds)
+async def answer_all(stream: trio.SocketStream, asked_for: list[Command], *, after: float = 0.0) -> None:
+    """A guest that answers everything, each question so many seconds after it came."""
+    guest = Connection(Role.GUEST)
+    async for data in stream:
+        guest.receive_data(data)
+        while (event := guest.next_event()) is not NEED_DATA:
+            assert isinstance(event, Request)
+            asked_for.append(event.command)
+            await trio.sleep(after)
+            await stream.send_all(guest.send(event.reply(b"{}\0")))
 
 
-def test_only_a_ready_guest_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked of one that isn't there isn't kept to surprise it later."""
-    aged(monkeypatch, 1.0)
+INFORMATION, IP, OFF = GuestCommand.GET_INFORMATION, GuestCommand.GET_IP, GuestCommand.POWEROFF
 
+
+def commands(sent: bytes) -> list[object]:
+    """What frames ask."""
+    guest = Connection(Role.GUEST)
+    guest.receive_data(sent)
+    return [getattr(each, "command", each) for each in iter(guest.next_event, NEED_DATA)]
+
+
+def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path / "guest") as (ends, port):
-            await talk(ends, port)
-
-    async def talk(ends: Ends, port: Port) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(port.run)
-            with pytest.raises(CallError, match="QEMU is not connected") as caught:
-                await port.call(GuestCommand.POWEROFF, timeout=1)
-            assert outcome(caught) is Outcome.NOT_CONNECTED
-            stream = await trio.open_unix_socket(tmp_path / "guest")
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(CallError, match="has not asked anything yet") as caught:
-                await port.call(GuestCommand.POWEROFF, timeout=1)
-            assert outcome(caught) is Outcome.NOT_READY
-            await stream.send_all(Request.of(HostCommand.GUEST_POWER, needs_response=False).raw)
-            with trio.move_on_after(1) as quiet:
-                await stream.receive_some()
-            assert quiet.cancelled_caught, "nothing was kept for it"
-            with pytest.raises(CallError) as caught:
-                await port.call(GuestCommand.POWEROFF, timeout=1)
-            assert outcome(caught) is Outcome.TIMED_OUT
-            # Its machine is reset: not ready again.
-            ends.guest.restarted()
-            with pytest.raises(CallError) as caught:
-                await port.call(GuestCommand.POWEROFF, timeout=1)
-            assert outcome(caught) is Outcome.NOT_READY
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                await trio.sleep(SETTLE)
+                with pytest.raises(CallError, match="QEMU is not connected") as caught:
+                    await port.asker.call(OFF, timeout=90)
+                assert outcome(caught) is Outcome.NOT_CONNECTED
+                assert trio.current_time() - ends.guest.model.entered.at == pytest.approx(SETTLE, abs=0.5), "at once"
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                await trio.testing.wait_all_tasks_blocked()
+                for command, timeout in (GuestCommand.FS_FREEZE, 60.0), (77, 60.0), (IP, 60.0), (OFF, 20.0):
+                    began = trio.current_time()
+                    with pytest.raises(CallError, match="does not answer") as caught:
+                        await port.asker.call(command, timeout=timeout)
+                    assert outcome(caught) is Outcome.NOT_READY
+                    assert trio.current_time() - began <= (PROBE_TIMEOUT if command is not OFF else 20.0) + 0.5
+                assert ends.guest.stop is None
+                port.stop()
+            sent = bytearray()
+            async for data in stream:
+                sent += data
             await stream.aclose()
-            port.stop()
+        assert set(commands(bytes(sent))) == {INFORMATION}
 
     run(main)
 
 
-@pytest.mark.parametrize("age", [OLD, None])
-def test_a_guest_that_was_up_before_us_is_found_by_something_harmless(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float | None
-) -> None:
-    """A daemon that was restarted can stop its guests without waiting for them to ask something."""
-    aged(monkeypatch, age)
+def test_a_guest_that_was_up_before_us_is_found_whatever_the_age_of_its_qemu(tmp_path: Path) -> None:
+    """As after a restart of the daemon, a restore, a migration: nothing needs to be asked by the guest first."""
 
     async def main() -> None:
         asked_for: list[Command] = []
-
-        async def answer(stream: trio.SocketStream) -> None:
-            guest = Connection(Role.GUEST)
-            async for data in stream:
-                guest.receive_data(data)
-                while (event := guest.next_event()) is not NEED_DATA:
-                    assert isinstance(event, Request)
-                    asked_for.append(event.command)
-                    await stream.send_all(guest.send(event.reply(b"{}\0")))
-
         with opened(tmp_path / "guest") as (ends, port):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(port.run)
                 stream = await trio.open_unix_socket(tmp_path / "guest")
-                nursery.start_soon(answer, stream)
+                nursery.start_soon(answer_all, stream, asked_for)
                 await trio.testing.wait_all_tasks_blocked()
                 async with trio.open_nursery() as several:
                     for _ in range(3):
-                        several.start_soon(partial(port.call, GuestCommand.GET_IP, timeout=5))
-                await port.call(GuestCommand.POWEROFF, timeout=5)
+                        several.start_soon(partial(port.asker.call, IP, timeout=5))
+                await port.asker.call(OFF, timeout=5)
                 assert ends.guest.state is State.READY
                 nursery.cancel_scope.cancel()
             await stream.aclose()
-        ip, information, off = GuestCommand.GET_IP, GuestCommand.GET_INFORMATION, GuestCommand.POWEROFF
-        assert asked_for == [information, ip, ip, ip, off]
+        assert asked_for == [INFORMATION, IP, IP, IP, OFF]
 
     run(main)
 
 
-def test_a_silent_guest_is_asked_nothing_but_that_and_not_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    aged(monkeypatch, OLD)
+@pytest.mark.parametrize("command", [OFF, GuestCommand.REBOOT, GuestCommand.FS_FREEZE, GuestCommand.RESET, 77])
+def test_what_could_do_harm_goes_to_a_guest_that_was_heard_lately(tmp_path: Path, command: Command) -> None:
+    async def main() -> None:
+        asked_for: list[Command] = []
+        with opened(tmp_path / "guest") as (ends, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                nursery.start_soon(answer_all, stream, asked_for)
+                await trio.testing.wait_all_tasks_blocked()
+                await port.asker.call(IP, timeout=5)
+                await port.asker.call(command, timeout=5)
+                await trio.sleep(HEARD_RECENTLY + 1)
+                await port.asker.call(command, timeout=5)
+                # Its machine is reset: what was heard before counts no more.
+                ends.guest.machine_reset(by_guest=False)
+                await port.asker.call(command, timeout=5)
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        assert asked_for == [INFORMATION, IP, command, INFORMATION, command, INFORMATION, command]
 
+    run(main)
+
+
+def test_a_stop_waits_for_a_guest_that_boots_within_its_own_time(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path / "guest") as (ends, port):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(port.run)
                 stream = await trio.open_unix_socket(tmp_path / "guest")
-                await trio.testing.wait_all_tasks_blocked()
-                for _ in range(5):  # who has no time doesn't use up what there is
-                    with pytest.raises(CallError, match="does not answer"):
-                        await port.call(GuestCommand.POWEROFF, timeout=0.01)
-                await trio.sleep(SOUND_PATIENCE)
-                for _ in range(SOUNDINGS + 1):
-                    began = trio.current_time()
-                    with pytest.raises(CallError, match="does not answer") as caught:
-                        await port.call(GuestCommand.POWEROFF, timeout=90)
-                    assert outcome(caught) is Outcome.NOT_READY
-                    assert trio.current_time() - began <= SOUND_PATIENCE + 0.1
-                sent = bytearray()
-                with trio.move_on_after(1):
-                    while True:
-                        sent += await stream.receive_some()
-                assert ends.guest.stop is None
+                asked_for: list[Command] = []
+
+                async def boot() -> None:
+                    await trio.sleep(40)
+                    await stream.send_all(Request.of(HostCommand.GUEST_POWER, needs_response=False).raw)
+                    await answer_all(stream, asked_for)
+
+                nursery.start_soon(boot)
+                with pytest.raises(CallError, match="does not answer within 30 s"):
+                    await port.asker.call(OFF, timeout=30)
+                await port.asker.call(OFF, timeout=90)
+                assert 40 <= trio.current_time() - ends.guest.model.entered.at + 40 < 45
                 nursery.cancel_scope.cancel()
             await stream.aclose()
-        guest = Connection(Role.GUEST)
-        guest.receive_data(bytes(sent))
-        events = list(iter(guest.next_event, NEED_DATA))
-        assert [getattr(each, "command", each) for each in events] == [GuestCommand.GET_INFORMATION] * SOUNDINGS
+        assert asked_for[-1] is OFF
+        assert asked_for.count(OFF) == 1, "the stop whose time was over is not carried out"
 
     run(main)
 
 
-def test_how_long_a_peer_has_run(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "sock"))
-        listener.listen()
-        connect = (
-            f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect({str(tmp_path / 'sock')!r}); input()"
-        )
-        with subprocess.Popen([sys.executable, "-c", connect], stdin=subprocess.PIPE) as child:
-            theirs, _ = listener.accept()
-            child_age = peer_age(theirs)
-            child.communicate(b"\n")
-        assert peer_age(theirs) is None  # it is gone
-        theirs.close()
-        with socket.socket(socket.AF_UNIX) as mine:
-            mine.connect(str(tmp_path / "sock"))
-            own, _ = listener.accept()
-            own_age = peer_age(own)
-            own.close()
-    assert own_age is not None
-    assert child_age is not None
-    assert 0 <= child_age < own_age
+def test_a_stop_waits_for_a_qemu_that_reconnects(tmp_path: Path) -> None:
+    async def main() -> None:
+        with opened(tmp_path / "guest") as (_, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                asked_for: list[Command] = []
+
+                async def reconnect() -> None:
+                    await trio.sleep(1)
+                    stream = await trio.open_unix_socket(tmp_path / "guest")
+                    async with stream:
+                        await answer_all(stream, asked_for)
+
+                nursery.start_soon(reconnect)
+                await port.asker.call(OFF, timeout=10)
+                nursery.cancel_scope.cancel()
+        assert asked_for == [INFORMATION, OFF]
+
+    run(main)
+
+
+def test_a_late_answer_proves_that_the_guest_is_up(tmp_path: Path) -> None:
+    """Such as the answer to a question that was sent before a migration's end."""
+
+    async def main() -> None:
+        asked_for: list[Command] = []
+        with opened(tmp_path / "guest") as (ends, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                nursery.start_soon(partial(answer_all, stream, asked_for, after=PROBE_TIMEOUT + 0.5))
+                await port.asker.call(OFF, timeout=60)
+                assert ends.guest.state is State.READY
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        assert asked_for == [INFORMATION, OFF]
+
+    run(main)
+
+
+def test_a_silent_guest_is_probed_less_and_less_and_for_ever(tmp_path: Path) -> None:
+    """A probe whose asker has no time goes on, and several askers share one."""
+
+    async def main() -> None:
+        with opened(tmp_path / "guest") as (_, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                await trio.testing.wait_all_tasks_blocked()
+                for _ in range(5):
+                    with pytest.raises(CallError, match="does not answer"):
+                        await port.asker.call(OFF, timeout=0.01)
+                sent: list[float] = []
+                nursery.start_soon(take_times, stream, sent)
+                with pytest.raises(CallError, match="does not answer"):
+                    await port.asker.call(OFF, timeout=600)
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        gaps = [later - earlier for earlier, later in pairwise(sent)]
+        assert gaps == sorted(gaps)
+        assert gaps[0] == pytest.approx(PROBE_TIMEOUT + 1, abs=0.5)
+        assert gaps[-1] == pytest.approx(PROBE_TIMEOUT + 60, abs=0.5)
+        assert len(sent) == pytest.approx(13, abs=2)
+
+    run(main)
+
+
+async def take_times(stream: trio.SocketStream, sent: list[float]) -> None:
+    async for data in stream:
+        sent += [trio.current_time()] * (len(data) // 4096)
+
+
+def test_a_paused_machine_is_asked_nothing_but_a_thaw(tmp_path: Path) -> None:
+    async def main() -> None:
+        asked_for: list[Command] = []
+        with opened(tmp_path / "guest") as (ends, port):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                nursery.start_soon(answer_all, stream, asked_for)
+                await trio.testing.wait_all_tasks_blocked()
+                await port.asker.call(IP, timeout=5)
+                ends.guest.machine_paused("disk data: No space left on device", "vhostcomm resume nas")
+                assert ends.guest.state is State.PAUSED
+                for command in OFF, IP, INFORMATION:
+                    with pytest.raises(
+                        CallError, match=r"paused: disk data: No space left.*; vhostcomm resume"
+                    ) as caught:
+                        await port.asker.call(command, timeout=30)
+                    assert outcome(caught) is Outcome.PAUSED
+                await port.asker.call(GuestCommand.FS_UNFREEZE, timeout=5)
+                ends.guest.machine_resumed()
+                await port.asker.call(OFF, timeout=5)
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        thaw = GuestCommand.FS_UNFREEZE
+        assert asked_for in ([INFORMATION, IP, thaw, OFF], [INFORMATION, IP, thaw, INFORMATION, OFF])
+
+    run(main)

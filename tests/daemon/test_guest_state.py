@@ -10,7 +10,7 @@ import trio
 from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
 from vchannel import FRAME_SIZE, HostCommand, Request
-from vhostcomm.channel.guest import State
+from vhostcomm.guest import State
 from vhostcomm.identity import GuestIdentity, HostIdentity
 
 

@@ -15,10 +15,11 @@ import trio
 from tests.trio_help import run
 from vchannel import FRAME_SIZE, NEED_DATA, Connection, HostCommand, Request, Response, Role
 from vhostcomm.address import Listen
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.session import Session
 from vhostcomm.config import Service
+from vhostcomm.guest import State
 from vhostcomm.identity import GuestIdentity, HostIdentity
 
 SERIAL = Request.of(HostCommand.GUEST_SERIAL)

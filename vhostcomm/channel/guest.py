@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
-from attrs import define, field, frozen
+import trio
+from attrs import define, field
 
 from vchannel import (
     Command,
     GuestCommand,
-    GuestInformation,
     HostCommand,
     PayloadError,
     PreparedAnswer,
@@ -23,8 +22,32 @@ from vchannel import (
 )
 from vhostcomm.address import Address
 from vhostcomm.answers import EMPTY, answers, prepare
-from vhostcomm.channel.calls import Outcome
 from vhostcomm.channel.trace import Trace
+from vhostcomm.guest import (
+    PROBE_TIMEOUT,
+    Answer,
+    Answered,
+    Booted,
+    Connected,
+    Debt,
+    Disconnected,
+    Evidence,
+    Frame,
+    FreezeSent,
+    Information,
+    Model,
+    Moment,
+    Pause,
+    Paused,
+    ProbeSent,
+    Reset,
+    Resumed,
+    Silence,
+    State,
+    Stop,
+    StopAsked,
+    ThawAnswered,
+)
 from vhostcomm.identity import GuestIdentity, HostIdentity
 from vhostcomm.logs import Log
 
@@ -39,71 +62,9 @@ LINES_A_SECOND: Final = 1.0
 """Log lines of what a guest does: six boots' worth at once, and then no more than this."""
 
 
-class State(Enum):
-    """How far a guest is."""
-
-    ABSENT = "absent"
-    """Nobody is connected to its channel."""
-    CONNECTED = "connected"
-    """QEMU is; the guest has not sent a frame since its boot. That may take minutes, or never come."""
-    READY = "ready"
-    """The guest has sent a frame since its boot."""
-
-
-@frozen
-class Answered:
-    """What a guest was last answered to a command, and when (seconds since 1970)."""
-
-    text: str
-    when: float
-
-
-@frozen
-class Stop:
-    """That a guest was told to stop or to start again: by whom, how, and when (seconds since 1970)."""
-
-    by: str
-    how: str
-    when: float
-
-
-@frozen
-class Information:
-    """What a guest told of itself, and when (seconds since 1970)."""
-
-    data: bytes
-    when: float
-
-    @property
-    def address(self) -> str | None:
-        """The first address in it, eth0's before others'; None where there is none, or it can't be read."""
-        try:
-            told = GuestInformation.from_data(self.data)
-        except PayloadError:
-            return None
-        return told.address() or next((each.ip for each in told.interfaces if each.ip), None)
-
-    @property
-    def problem(self) -> str | None:
-        """Why it can't be read; None if it can."""
-        try:
-            GuestInformation.from_data(self.data)
-        except PayloadError as error:
-            return str(error)
-        return None
-
-    @property
-    def http_port(self) -> int | None:
-        """DSM's port, if it is told."""
-        try:
-            return GuestInformation.from_data(self.data).http_port
-        except PayloadError:
-            return None
-
-
 @define
 class Guest:
-    """A guest's identity and state. The session changes it; everybody else only looks.
+    """A guest's identity, and what is known of it. The session feeds it with evidence; others only look.
 
     Times are seconds since 1970, or None for never.
     """
@@ -113,9 +74,7 @@ class Guest:
     host: HostIdentity
     identity: GuestIdentity
     log: Log
-    state: State = State.ABSENT
-    since: float = field(factory=time.time)
-    last_frame: float | None = None
+    model: Model = field(factory=Model)
     boots: int = 0
     told_time: int | None = None
     connections: int = 0
@@ -126,24 +85,19 @@ class Guest:
     skipped_bytes: int = 0
     dropped_answers: int = 0
     listeners: list[Callable[[Guest, str], None]] = field(factory=list, repr=False)
-    """Called with the guest and what happened: connected, ready, rebooted, gone, stopping, frozen, thawed."""
+    """Called with the guest and what happened: connected, ready, silent, paused, resumed, rebooted, gone, stopping, frozen, thawed."""
     calls: Counter[tuple[str, str]] = field(factory=Counter)
-    """What it was asked, by command and outcome."""
+    """Questions to it, by command and outcome."""
     information: Information | None = None
-    """The last that it told of itself."""
-    unanswered: float | None = None
-    """When it last left unanswered what its information is, if it has not answered since."""
-    stop: Stop | None = None
-    """The last stop that somebody asked for, since its boot."""
+    """Its last answer about itself."""
     gone_why: str = ""
-    may_be_up: bool | None = None
-    """Whether it may have been up before its QEMU connected; None where QEMU's age isn't known, and the daemon's tells nothing."""
-    frozen_until: float | None = None
-    """When its file systems are thawed by us, if they are frozen by us."""
     throttled: int = 0
     trace: Trace | None = field(default=None, repr=False)
+    news: trio.Event = field(factory=trio.Event, repr=False)
+    """Set, and replaced, with every piece of evidence but the frames of a guest that is ready."""
     answers: dict[Command, bytes] = field(init=False)
-    _asked_since_boot: bool = field(default=False, init=False)
+    _question: Frame = field(default=Frame(0, asks=True), init=False)
+    _notice: Frame = field(default=Frame(0, asks=False), init=False)
     _told: dict[int, bytes] = field(factory=dict, init=False)
     _unknown: set[int] = field(factory=set, init=False)
     _lines: float = field(default=0.0, init=False)
@@ -152,99 +106,171 @@ class Guest:
 
     def __attrs_post_init__(self) -> None:
         self.answers = answers(self.host, self.identity)
+        self.model.entered = now()
 
     def change(self, host: HostIdentity, identity: GuestIdentity) -> None:
         """Answer as another from now on."""
         self.host, self.identity = host, identity
         self.answers = answers(host, identity)
 
-    def _enter(self, state: State) -> None:
-        self.state = state
-        self.since = time.time()
+    # -- what is known
 
-    # -- what the session tells
+    @property
+    def state(self) -> State:
+        return self.model.state
 
-    def connected(self, may_be_up: bool | None = None, **facts: object) -> None:
+    @property
+    def since(self) -> float:
+        """When it came into its state."""
+        return self.model.entered.wall
+
+    @property
+    def last_frame(self) -> float | None:
+        """When it gave its last sign of life in this connection and boot: a frame of its own, or an answer."""
+        heard = self.model.heard
+        return None if heard is None else round(time.time() - max(0.0, trio.current_time() - heard), 3)
+
+    @property
+    def pause(self) -> Pause | None:
+        """Why its machine is paused, if it is."""
+        return self.model.pause
+
+    @property
+    def stop(self) -> Stop | None:
+        """The last stop that was asked for, since its boot."""
+        return self.model.stop
+
+    @property
+    def debt(self) -> Debt | None:
+        """The thaw that it is owed, if a freeze was sent and no thaw answered since."""
+        return self.model.debt
+
+    @property
+    def frozen_until(self) -> float | None:
+        """When that thaw is due."""
+        return self.model.debt.until.wall if self.model.debt else None
+
+    # -- evidence
+
+    def take(self, evidence: Evidence, first: Command | None = None) -> None:
+        """Feed the model, and tell what the channel's state became by it. `first` is the command of a frame."""
+        moment, before = now(), self.model.channel
+        self.model.take(evidence, moment.at, moment.wall)
+        if self.model.channel is not before:
+            if self.model.channel is State.READY:
+                self.log.info("guest ready", first="its answer to a question" if first is None else _name(first))
+                self.happened("ready")
+            elif self.model.channel is State.SILENT:
+                self.log.warning("guest silent", why=f"no answer within {PROBE_TIMEOUT:g} s")
+                self.happened("silent")
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those look again who wait for evidence."""
+        self.news.set()
+        self.news = trio.Event()
+
+    def connected(self, **facts: object) -> None:
         self.connections += 1
-        self.may_be_up = may_be_up
-        self.stop = None
-        self._boot()
-        self._enter(State.CONNECTED)
+        self._told.clear()
+        self._question, self._notice = Frame(self.connections, asks=True), Frame(self.connections, asks=False)
+        self.take(Connected(self.connections))
         self.log.info("guest connected", **facts)
         self.happened("connected")
 
     def gone(self, why: str) -> None:
-        self._enter(State.ABSENT)
-        self.gone_why, self.frozen_until = why, None
-        by = {"stop_by": self.stop.by, "stop": self.stop.how} if self.stop else {}
+        self.gone_why = why
+        stop = self.model.stop
+        self.take(Disconnected(self.connections, why))
+        by = {"stop_by": stop.by, "stop": stop.how} if stop else {}
         self.log.info("guest gone", why=why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers)
         self.happened("gone")
 
-    def found_up(self) -> None:
-        """It has answered a question, so it is up, though it has asked nothing on this connection."""
-        if self.state is State.CONNECTED:
-            self.last_frame = time.time()
-            self._asked_since_boot = True
-            self._enter(State.READY)
-            self.log.info("guest ready", first="its answer to a question of ours")
-            self.happened("ready")
+    def heard_answer(self) -> None:
+        """It answered a question on the live connection, in time or late."""
+        self.take(Answer(self.connections))
 
-    def restarted(self) -> None:
-        """Its machine was reset, as QEMU tells its supervisor: it is not ready until it sends a frame again."""
-        if self.state is State.READY:
-            self.stop = None
-            self._boot()
-            self._enter(State.CONNECTED)
+    def probed(self) -> None:
+        """The harmless question is sent."""
+        self.take(ProbeSent(self.connections))
+
+    def unheard(self) -> None:
+        """The harmless question was not answered in time."""
+        self.take(Silence(self.connections))
+
+    def machine_reset(self, *, by_guest: bool) -> None:
+        """QMP told that its machine was reset: nothing is known of it until it is heard again."""
+        was = self.model.channel
+        self.take(Reset(by_guest))
+        self._told.clear()
+        if was in {State.READY, State.SILENT}:
             self.happened("rebooted")
+
+    def machine_paused(self, cause: str, remedy: str) -> None:
+        """QMP told that its machine is paused: why, and what to do, such as a command."""
+        known = self.model.pause
+        self.take(Paused(cause, remedy))
+        if known is None or (known.cause, known.remedy) != (cause, remedy):
+            self.log.warning("guest paused", why=cause, remedy=remedy)
+            self.happened("paused")
+
+    def machine_resumed(self) -> None:
+        """QMP told that its machine runs again, or QMP ended, so nobody knows of a pause any more."""
+        if self.model.pause is None:
+            return
+        self.take(Resumed())
+        self.log.info("guest resumed")
+        self.happened("resumed")
 
     def stopping(self, by: str, how: str) -> None:
         """Somebody asks it to stop or to start again."""
-        self.stop = Stop(by, how, time.time())
+        self.take(StopAsked(by, how))
         self.log.info("stop asked for", by=by, how=how)
         self.happened("stopping")
+
+    def freezing(self, by: str, until: Moment) -> None:
+        """A freeze is being sent, to be undone then."""
+        owed = self.model.debt
+        self.take(FreezeSent(by, until))
+        if owed is None:
+            self.happened("frozen")
+
+    def thawed(self, covers: int) -> None:
+        """A thaw was answered, which was sent after so many freezes."""
+        owed = self.model.debt
+        self.take(ThawAnswered(covers))
+        if owed and not self.model.debt:
+            self.happened("thawed")
 
     def called(self, command: Command, outcome: str, data: bytes | None = None) -> None:
         """It was asked something; `data` is its answer, if there is one."""
         name = command.name.lower() if isinstance(command, GuestCommand) else "other"
         self.calls[name, outcome] += 1
-        if command is not GuestCommand.GET_INFORMATION:
-            return
-        if data is not None:
-            self.information, self.unanswered = Information(data, time.time()), None
-        elif outcome == Outcome.TIMED_OUT.value:
-            self.unanswered = time.time()
-
-    def froze(self, until: float | None) -> None:
-        """Its file systems are held still until then (seconds since 1970), or go on."""
-        changed = (until is None) != (self.frozen_until is None)
-        self.frozen_until = until
-        if changed:
-            self.happened("thawed" if until is None else "frozen")
+        if command is GuestCommand.GET_INFORMATION and data is not None:
+            self.information = Information(data, now())
 
     def happened(self, what: str) -> None:
         """Tell the listeners."""
         for listener in self.listeners:
             listener(self, what)
 
-    def request(self, request: Request) -> PreparedAnswer | None:
-        """Take note of a request. Returns its answer; None if it wants none."""
+    def request(self, request: Request, at: float) -> PreparedAnswer | None:
+        """Take note of a request that came at that time of trio's clock. Returns its answer; None if it wants none."""
         command = request.command
         if isinstance(command, HostCommand) or command in self._unknown or self._is_new(command):
             self.counts[command] += 1
         else:
             self.counts[OTHER] += 1
-        self.last_frame = time.time()
-        if self.state is not State.READY:
-            self._enter(State.READY)
-            self.log.info("guest ready", first=_name(command))
-            self.happened("ready")
         if command is HostCommand.GUEST_POWER:
             self._power(request)
-        elif command is HostCommand.GUEST_TIMESTAMP:
+        elif self.model.channel is State.READY:  # the path of every frame
+            self.model.take(self._question if request.needs_response else self._notice, at)
+        else:
+            self.take(self._question if request.needs_response else self._notice, first=command)
+        if command is HostCommand.GUEST_TIMESTAMP:
             self._timestamp(request)
         if not request.needs_response:
             return None
-        self._asked_since_boot = True
         data = self.answers.get(command, EMPTY)
         if self._told.get(command) is not data:
             self._tell_answer(command, data)
@@ -273,22 +299,17 @@ class Guest:
             facts["lines_left_out"], self._left_out = self._left_out, 0
         getattr(self.log, level)(what, **facts)
 
-    def _boot(self) -> None:
-        self._asked_since_boot = False
-        self.frozen_until = self.unanswered = None
-        self._told.clear()
-
     def _power(self, request: Request) -> None:
         self.boots += 1
-        # At its start a guest tells this before it asks anything: where it has asked, it has started again.
-        if self._asked_since_boot:
-            self._tell("guest rebooted", starts_seen=self.boots, data=decode_text(request.data))
-            self._enter(State.READY)
-            self.stop = None
+        # At its start a guest tells this before it asks anything: a guest that asked before has started again.
+        again = self.model.has_asked
+        self._tell(
+            "guest rebooted" if again else "guest started", starts_seen=self.boots, data=decode_text(request.data)
+        )
+        self._told.clear()
+        self.take(Booted(self.connections), first=request.command)
+        if again:
             self.happened("rebooted")
-        else:
-            self._tell("guest started", starts_seen=self.boots, data=decode_text(request.data))
-        self._boot()
 
     def _timestamp(self, request: Request) -> None:
         try:
@@ -308,6 +329,11 @@ class Guest:
             self._tell("guest asked", command=_name(command), answer=text)
         else:
             self._tell("guest asked what nobody knows the answer to", command=_name(command))
+
+
+def now() -> Moment:
+    """The time, on trio's clock and on the wall's."""
+    return Moment(trio.current_time(), time.time())
 
 
 def _name(command: Command) -> str:

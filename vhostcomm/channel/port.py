@@ -13,12 +13,11 @@ from typing import Final
 
 import trio
 
-from vchannel import Command, GuestCommand, Response
 from vhostcomm.address import Connect, Listen, ListenTcp, host_and_port
-from vhostcomm.channel.calls import CallError, Outcome, outcome_of
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.asker import Asker
+from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
-from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer, peer_age
+from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer
 from vhostcomm.channel.tap import Recording
 from vhostcomm.config import Service
 from vhostcomm.errors import ServeError
@@ -29,23 +28,6 @@ ACCEPT_PAUSE: Final = 0.2
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_MOST: Final = 5.0
 """Seconds between tries to connect to a QEMU that isn't there: doubled each time up to the most."""
-
-STOPS: Final[dict[Command, str]] = {
-    GuestCommand.POWEROFF: "power-off",
-    GuestCommand.REBOOT: "reboot",
-    GuestCommand.RESET: "reset",
-}
-"""Questions after which a guest is gone, or starts again."""
-
-OLD: Final = 10.0
-"""Seconds that a QEMU has run, or at most as many since we began to listen, when it connects: then its guest may have been up
-before there was anybody to ask. A QEMU that has just been started connects within one."""
-
-SOUND_PATIENCE: Final = 3.0
-"""Seconds for such a guest to answer a harmless question; a genuine one takes well under one."""
-
-SOUNDINGS: Final = 3
-"""Such questions for each connection. Where nobody reads they wait in QEMU for whoever opens the port next."""
 
 SPARE: Final = 256
 """Descriptors at most, and a sixteenth of the limit, that are kept for whoever comes last and for everything else."""
@@ -69,17 +51,14 @@ class Port:
         "_accepting",
         "_listener",
         "_log",
-        "_nursery",
-        "_opened",
         "_recording",
         "_refused",
         "_service",
         "_session",
         "_session_ended",
         "_short",
-        "_sounding",
-        "_soundings",
         "_stopping",
+        "asker",
         "guest",
         "nudge",
     )
@@ -96,10 +75,8 @@ class Port:
         self._stopping = False
         self._short = False
         self._refused = 0
-        self._opened = trio.current_time()
-        self._sounding: trio.Event | None = None
-        self._nursery: trio.Nursery | None = None
-        self._soundings = 0
+        self.asker = Asker(guest)
+        """Asks the guest."""
         self.nudge = trio.Event()
 
     def open(self, *, bind: bool = True) -> None:
@@ -126,7 +103,7 @@ class Port:
         """Serve until `stop`; call `open` before. Socket and recording are closed at the end."""
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+                self.asker.nursery = nursery
                 with self._accepting:
                     if isinstance(self.guest.address, Connect):
                         await self._keep_connecting(nursery)
@@ -188,78 +165,6 @@ class Port:
             old.close()
         if self._listener is not listener:  # given up meanwhile
             listener.close()
-
-    async def call(self, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
-        """Ask the guest. Nothing is sent to one that isn't there or isn't ready: the next boot would carry it out.
-
-        A guest that has asked nothing since its QEMU connected may have been up before this daemon was: where QEMU is
-        old enough for that, the guest is first asked something harmless, and is ready if it answers.
-
-        Args:
-            command: of `GuestCommand`, or a number.
-            data: what goes with it.
-            timeout: seconds for its answer.
-            by: who asks, for the log and the guest's state.
-
-        Raises:
-            CallError: there is no answer; says why.
-        """
-        try:
-            response = await self._call(command, data, timeout, by)
-        except CallError as error:
-            self.guest.called(command, error.outcome.value)
-            raise
-        self.guest.called(command, outcome_of(response), response.data)
-        return response
-
-    async def _call(self, command: Command, data: bytes, timeout: float, by: str) -> Response:
-        begun = trio.current_time()
-        silent = "has not asked anything yet"
-        harmless = command is GuestCommand.FS_UNFREEZE  # also to a guest that carries it out at its next boot
-        if self._session and self.guest.state is not State.READY and self.guest.may_be_up and not harmless:
-            sounded = self._sound(self._session)
-            with trio.move_on_after(timeout):
-                await sounded.wait()
-            silent = "has not asked anything, and does not answer"
-        if self._session is None:
-            raise CallError(command, Outcome.NOT_CONNECTED, f"{self.guest.name}: QEMU is not connected")
-        if self.guest.state is not State.READY and not (harmless and self.guest.may_be_up):
-            why = f"{self.guest.name}: QEMU is connected, but the guest {silent}"
-            raise CallError(command, Outcome.NOT_READY, why)
-        session = self._session
-        session.check_room(command)
-        if how := STOPS.get(command):
-            self.guest.stopping(by or "the daemon", how)
-        response = await session.call(command, data, timeout, begun=begun)
-        if session is self._session:
-            self.guest.found_up()
-        return response
-
-    def _sound(self, session: Session) -> trio.Event:
-        """Begin to find out whether a guest that has asked nothing is up, whoever waits for that; the event is the end."""
-        if self._sounding is not None and not self._sounding.is_set():
-            return self._sounding
-        sounding = trio.Event()
-        if self._soundings < SOUNDINGS and self._nursery:
-            self._sounding = sounding
-            self._soundings += 1
-            self._nursery.start_soon(self._ask_harmlessly, session, sounding)
-        else:
-            sounding.set()
-        return sounding
-
-    async def _ask_harmlessly(self, session: Session, ended: trio.Event) -> None:
-        try:
-            response = await session.call(GuestCommand.GET_INFORMATION, b"", SOUND_PATIENCE)
-        except CallError as error:
-            if error.outcome is Outcome.BUSY:
-                self._soundings -= 1
-        else:
-            if session is self._session:
-                self.guest.called(GuestCommand.GET_INFORMATION, outcome_of(response), response.data)
-                self.guest.found_up()
-        finally:
-            ended.set()
 
     # -- QEMU connects
 
@@ -375,21 +280,14 @@ class Port:
     # -- a session
 
     def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        self._refused = self._soundings = 0
-        self._sounding = None
+        self._refused = 0
         self._session = Session(self.guest, sock, self._service, self._recording)
         self._session_ended = trio.Event()
-        self.guest.connected(self._may_be_up(sock), **peer(sock))
+        self.asker.session = self._session
+        self.guest.connected(**peer(sock))
         if self._stopping:
             self._session.drain()
         nursery.start_soon(self._serve, self._session)
-
-    def _may_be_up(self, sock: socket.socket) -> bool | None:
-        """Whether its guest may have been up before this connection."""
-        age = peer_age(sock)
-        if age is not None:
-            return age >= OLD
-        return True if trio.current_time() - self._opened < OLD else None
 
     async def _serve(self, session: Session) -> None:
         why = "the daemon stops"
@@ -400,6 +298,6 @@ class Port:
             why = "an error of vhostcomm's own"
             self._log.exception("internal error, the connection is closed; please report it")
         finally:
-            self._session = None
+            self._session = self.asker.session = None
             self.guest.gone(why)
             self._session_ended.set()

@@ -184,6 +184,7 @@ class Session:
         """Take every event there is. Returns the frames to send."""
         connection, guest, tap = self._connection, self._guest, self._tap
         out = []
+        now = trio.current_time()  # once for all: it is the path of every frame
         while (event := connection.next_event()) is not NEED_DATA:
             if tap:
                 tap.received(event)
@@ -191,11 +192,13 @@ class Session:
                 case Request():
                     if event.problem and event.problem.why != NO_NUL:
                         self._tell("guest sent odd data", command=int(event.command), problem=event.problem)
-                    if (answer := guest.request(event)) is not None:
+                    if (answer := guest.request(event, now)) is not None:
                         out.append(connection.answer(event, answer))
                 case Response():
+                    guest.heard_answer()
                     self._answered(event)
                 case UnsolicitedResponse():
+                    guest.heard_answer()
                     command = int(event.response.command)
                     self._tell("guest answered what nobody waits for", command=command, why=event.why)
                 case FrameRefused():
@@ -241,6 +244,11 @@ class Session:
         if waiter.done.is_set():
             raise CallError(command, Outcome.LOST, "the connection ended before the answer")
         raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether earlier frames wait to be written, because neither QEMU nor the guest reads."""
+        return bool(self._rest) or self._sending.locked()
 
     def check_room(self, command: Command) -> None:
         """Reject a call too many; urgent and ordinary calls are counted apart.

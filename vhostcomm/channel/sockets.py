@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,9 +19,6 @@ from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
 """Connections that may wait: one QEMU, and those that will be refused."""
-
-_STARTTIME: Final = 19
-"""When a process began, in ticks since the boot: its place in /proc/PID/stat behind the name (proc(5))."""
 
 
 class Listener:
@@ -258,17 +254,6 @@ def peer(sock: socket.socket) -> dict[str, object]:
         name = sock.getpeername()
         return {"peer": host_and_port(name[0], name[1])}
     return {}
-
-
-def peer_age(sock: socket.socket) -> float | None:
-    """How many seconds the process at the other end has run; None where the kernel doesn't tell, such as over TCP."""
-    pid = peer(sock).get("pid")
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() if pid else []
-        started = int(fields[_STARTTIME]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def make_folder(folder: Path, group: int = -1) -> None:

@@ -79,7 +79,7 @@ def _show_guests(found: list[dict[str, Any]], *, json: bool = False, clear: bool
 def _state(guest: dict[str, Any]) -> str:
     state = str(guest["state"])
     if guest["frozen_until"]:
-        state += ", frozen"
+        state += ", frozen" if state == "ready" else ", thaw owed"
     if guest["stop"]:
         state += f", {guest['stop']['how']} asked for"
     return state

@@ -20,10 +20,9 @@ from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config import effective
-from vhostcomm.control import asking, shutdown, view
+from vhostcomm.control import asking, health, shutdown, view
 from vhostcomm.control.connection import peer_of
 from vhostcomm.control.events import Events
-from vhostcomm.control.freeze import FREEZE
 from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
@@ -41,11 +40,11 @@ def make_app(host: Host, surface: Surface, strangers: StrangersLog, token: str =
 
     Args:
         host: the daemon.
-        surface: whose requests are counted, and whose freezer is used.
+        surface: whose requests are counted.
         strangers: where refused requests are logged.
         token: that every client must show; empty for none.
     """
-    handlers = _Handlers(host, surface)
+    handlers = _Handlers(host)
     routes = [
         ("GET", "/guests", handlers.guests),
         ("GET", "/guests/{name}", handlers.guest),
@@ -171,10 +170,8 @@ class ControlApp:
 
 
 class _Handlers:
-    def __init__(self, host: Host, surface: Surface) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._surface = surface
-        self._freezer = surface.freezer
         self._events = Events(host)
 
     def _guest(self, request: Request) -> Guest:
@@ -189,20 +186,24 @@ class _Handlers:
     # -- reading
 
     async def guests(self, _: Request) -> Response:
+        await health.look_for(self._host, self._host.guests.values())
         return _json({"guests": [view.summary(guest) for guest in self._host.guests.values()]})
 
     async def guest(self, request: Request) -> Response:
-        return _json(view.full(self._guest(request)))
+        guest = self._guest(request)
+        await health.look_for(self._host, [guest])
+        return _json(view.full(guest))
 
     async def config(self, _: Request) -> Response:
         config = self._host.config
         return _json(effective(config) | {"watch": [str(path) for path in config.watch]})
 
     async def healthz(self, _: Request) -> Response:
-        healthy, why = await self._surface.health.look()
+        healthy, why = await health.look(self._host)
         return _json(why, 200 if healthy else 503)
 
     async def metrics(self, _: Request) -> Response:
+        await health.freshen(self._host, self._host.guests.values())
         return Response(metrics(self._host), headers={"content-type": CONTENT_TYPE})
 
     async def openapi(self, _: Request) -> Response:
@@ -230,7 +231,7 @@ class _Handlers:
         asking.check_dangerous(command, insisted, self._host.config.service.allow_dangerous)
         began = trio.current_time()
         by = asking.initiator(request)
-        response = await self._freezer.call(guest, command, data, timeout=timeout, by=by)
+        response = await self._host.call(guest.name, command, data, timeout=timeout, by=by)
         return _json(view.called(guest, command, response, trio.current_time() - began))
 
     async def reboot(self, request: Request) -> Response:
@@ -238,7 +239,6 @@ class _Handlers:
         body = await asking.body(request, ("timeout",))
         timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
         by = asking.initiator(request)
-        await self._freezer.thaw_first(guest, by)
         began = trio.current_time()
         response = await self._host.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
         return _json(view.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
@@ -251,15 +251,16 @@ class _Handlers:
         by = asking.initiator(request)
         if self._host.runner:
             return _json(await shutdown.through_runner(self._host.runner, guest, wait, timeout, by))
-        await self._freezer.thaw_first(guest, by)
         return _json(await shutdown.through_guest(self._host, guest, wait, timeout, by))
 
     async def freeze(self, request: Request) -> Response:
         guest = self._guest(request)
         body = await asking.body(request, ("timeout",))
-        seconds = asking.seconds(body, "timeout", FREEZE)
+        seconds = asking.seconds(body, "timeout", asking.FREEZE)
         began = trio.current_time()
-        response = await self._freezer.freeze(guest, seconds, timeout=asking.CALL_TIMEOUT, by=asking.initiator(request))
+        response = await self._host.freeze(
+            guest.name, seconds, timeout=asking.CALL_TIMEOUT, by=asking.initiator(request)
+        )
         made = view.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
         return _json(made | {"frozen_until": view.when(guest.frozen_until)})
 
@@ -268,7 +269,9 @@ class _Handlers:
         body = await asking.body(request, ("timeout",))
         timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
         began = trio.current_time()
-        response = await self._freezer.thaw(guest, timeout=timeout, by=asking.initiator(request))
+        response = await self._host.call(
+            guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=asking.initiator(request)
+        )
         return _json(view.called(guest, GuestCommand.FS_UNFREEZE, response, trio.current_time() - began))
 
     async def reload(self, request: Request) -> Response:

@@ -17,6 +17,9 @@ from vhostcomm.text import escape
 CALL_TIMEOUT: Final = 10.0
 """Seconds that a guest gets to answer, unless the request says otherwise."""
 
+FREEZE: Final = 30.0
+"""Seconds after which a freeze is undone, unless the request says otherwise."""
+
 TIMEOUT_MOST: Final = 3600.0
 """Seconds that a request may ask for: no call waits for ever."""
 

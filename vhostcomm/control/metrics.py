@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from vhostcomm.channel.guest import Guest, State
+from vhostcomm.channel.guest import Guest
 from vhostcomm.control import view
 from vhostcomm.control.host import Host
+from vhostcomm.guest import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,16 +34,22 @@ class _Collector:
         yield _states(guests)
         well = GaugeMetricFamily("vhostcomm_guest_healthy", "1 for a guest that is well.", labels=["guest"])
         last = GaugeMetricFamily(
-            "vhostcomm_guest_last_frame_timestamp_seconds", "When the guest last asked or told.", labels=["guest"]
+            "vhostcomm_guest_last_frame_timestamp_seconds",
+            "When the guest last asked, told or answered, in this boot.",
+            labels=["guest"],
         )
-        frozen = GaugeMetricFamily("vhostcomm_guest_frozen", "1 for a guest that we have frozen.", labels=["guest"])
+        frozen = GaugeMetricFamily(
+            "vhostcomm_guest_frozen",
+            "1 for a guest that a freeze was sent, and no thaw answered since.",
+            labels=["guest"],
+        )
         requests = CounterMetricFamily("vhostcomm_guest_requests", "Requests by command.", labels=["guest", "command"])
         calls = CounterMetricFamily(
             "vhostcomm_guest_calls", "What the guest was asked, by outcome.", labels=["guest", "command", "outcome"]
         )
         for name, guest in guests.items():
             well.add_metric([name], view.problem(guest) is None)
-            frozen.add_metric([name], guest.frozen_until is not None)
+            frozen.add_metric([name], guest.debt is not None)
             if guest.last_frame is not None:
                 last.add_metric([name], guest.last_frame)
             for number, count in guest.counts.items():

@@ -47,6 +47,8 @@ _OF_OUTCOME: Final = {
         409, "not ready",
         "wait until it has booted; nothing was sent or kept for later. If it never asks, look at its virtio-serial port",
     ),
+    Outcome.PAUSED: (409, "paused", "nothing was sent or kept for later"),
+    Outcome.STOPPING: (503, "stopping", "ask the next daemon"),
     Outcome.BUSY: (429, "busy", "wait until the guest has answered, or the calls before have timed out"),
     Outcome.TIMED_OUT: (
         504, "timed out",

@@ -266,13 +266,13 @@ def _command(number: int) -> Command:
 
 def _message(outcome: Outcome, number: int) -> str:
     match outcome:
-        case Outcome.NOT_CONNECTED | Outcome.NOT_READY:
+        case Outcome.NOT_CONNECTED | Outcome.NOT_READY | Outcome.PAUSED:
             return "No connection to guest"
         case Outcome.TIMED_OUT:
             return f"Timeout while reading command {number} from guest"
         case Outcome.LOST:
             return f"Failed reading command {number} from guest: guest disconnected"
-        case Outcome.BUSY:
+        case Outcome.BUSY | Outcome.STOPPING:
             return f"Failed sending command {number} to guest"
     assert_never(outcome)
 

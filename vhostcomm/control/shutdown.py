@@ -10,9 +10,10 @@ from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.control import view
-from vhostcomm.control.events import awaiting
+from vhostcomm.control.events import Awaited, awaiting
 from vhostcomm.control.host import Host, Runner
 from vhostcomm.control.problems import Problem
+from vhostcomm.guest import State
 
 OURSELVES: Final = ("the daemon stops", "an error of vhostcomm's own")
 """How a guest's `gone_why` begins when it is us who go."""
@@ -22,41 +23,81 @@ GONE_PATIENCE: Final = 1.0
 
 
 async def through_guest(host: Host, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
-    """Ask a guest to power itself off.
+    """Ask a guest to power itself off, as soon as it can be asked.
 
     Args:
         host: the daemon.
         guest: whom to ask.
         wait: seconds in which its QEMU must have let go; None to be content with its answer.
-        timeout: seconds for the answer.
+        timeout: seconds for the guest to be up, and for the answer.
         by: who asks.
 
     Raises:
         CallError: it can't be asked, or doesn't answer.
-        Problem: it is still there after the wait, or there again.
+        Problem: it is still there after the wait.
     """
     began = trio.current_time()
-    answered = False
-    with awaiting(host, guest.name, "gone", "rebooted") as ended:
-        try:
-            await host.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
-            answered = True
-        except CallError as error:
-            # A guest that is gone before it answers has done as it was told.
-            if error.outcome is Outcome.LOST:
-                with trio.move_on_after(GONE_PATIENCE):
-                    await ended.done.wait()
-            elif error.outcome is not Outcome.TIMED_OUT or wait is None:
-                raise
-        if wait is not None:
-            with trio.move_on_at(began + wait):
-                await ended.done.wait()
-            _check_ended(guest, ended.what, wait, answered=answered)
-    gone = ended.what == "gone"
+    if wait is None:
+        with awaiting(host, guest.name, "gone") as ended:
+            answered = await _power_off(host, guest, timeout, by, ended)
+    else:
+        answered = await _power_off_for_good(host, guest, began + wait, timeout, by)
+    gone = guest.state is State.ABSENT
     if gone and guest.gone_why.startswith(OURSELVES):
         why = f"{guest.name}: {_told(answered=answered)}, and {guest.gone_why}"
         raise Problem(502, "connection lost", why, "look at its QEMU")
     return _stopped(guest, began, answered=answered, how=guest.gone_why if gone else None)
+
+
+async def _power_off_for_good(host: Host, guest: Guest, until: float, timeout: float, by: str) -> bool:
+    """Ask until its QEMU has let go; a guest that starts again meanwhile is asked again. Returns whether it answered last."""
+    began, times = trio.current_time(), 0
+    while True:
+        with awaiting(host, guest.name, "gone", "rebooted") as ended:
+            left = min(timeout, until - trio.current_time())
+            try:
+                answered = await _power_off(host, guest, left, by, ended)
+            except CallError as error:
+                if error.outcome is Outcome.TIMED_OUT:
+                    answered = False
+                elif not times:
+                    raise
+                else:
+                    break
+            with trio.move_on_at(until):
+                await ended.done.wait()
+        if ended.what != "rebooted":
+            break
+        times += 1
+    if guest.state is State.ABSENT:
+        return answered
+    told = _told(answered=answered)
+    if times:
+        why = (
+            f"{guest.name}: {told}, and it started again, {times} times"
+            if times > 1
+            else f"{guest.name}: {told}, and it started again"
+        )
+        raise Problem(502, "rebooted", why, "ask again, with more time; look at its console")
+    raise Problem(
+        504,
+        "still there",
+        f"{guest.name}: {told}, and after {until - began:.3g} s its QEMU is still connected",
+        "give it more time, look at its console; QEMU's -no-shutdown keeps it there too",
+    )
+
+
+async def _power_off(host: Host, guest: Guest, timeout: float, by: str, ended: Awaited) -> bool:
+    """Ask for the power-off once. Returns whether it was answered; a guest that is gone before has done as it was told."""
+    try:
+        await host.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
+    except CallError as error:
+        if error.outcome is not Outcome.LOST:
+            raise
+        with trio.move_on_after(GONE_PATIENCE):
+            await ended.done.wait()
+        return False
+    return True
 
 
 async def through_runner(runner: Runner, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
@@ -108,19 +149,6 @@ def _stopped(
 
 def _told(*, answered: bool) -> str:
     return "it answered that it powers off" if answered else "it did not answer"
-
-
-def _check_ended(guest: Guest, what: str, wait: float, *, answered: bool) -> None:
-    told = _told(answered=answered)
-    if not what:
-        raise Problem(
-            504,
-            "still there",
-            f"{guest.name}: {told}, and after {wait:g} s its QEMU is still connected",
-            "give it more time, look at its console; QEMU's -no-shutdown keeps it there too",
-        )
-    if what == "rebooted":
-        raise Problem(502, "rebooted", f"{guest.name}: {told}, and it started again", "ask again")
 
 
 async def _either(*events: trio.Event) -> None:

@@ -13,8 +13,6 @@ import trio
 from vhostcomm.address import CONTROL_FOLDER, Listen, ListenTcp, control_address, own_control_places, runtime_directory
 from vhostcomm.channel.sockets import group_id, listening, make_folder
 from vhostcomm.config import Service
-from vhostcomm.control.freeze import Freezer
-from vhostcomm.control.health import Health
 from vhostcomm.control.host import Host
 from vhostcomm.errors import ServeError
 from vhostcomm.logs import Log
@@ -45,18 +43,10 @@ class Surface:
         self._service = service
         self.log = log
         self._listener: socket.socket | None = None
-        self.freezer = Freezer(host, log)
         self.address: Listen | ListenTcp | None = None
         self.in_flight = 0
         """Requests that wait for their answer; streams not counted."""
         self.idle = trio.Event()
-        self._health: Health | None = None
-
-    @property
-    def health(self) -> Health:
-        """How the guests are; while it runs."""
-        assert self._health is not None
-        return self._health
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -100,27 +90,24 @@ class Surface:
 
     async def run(self) -> None:
         """Serve, until cancelled. Nothing of HTTP is imported before the first client is there: most daemons see none."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.freezer.run)
-            self._health = Health(self._host, nursery)
-            if self._listener is None:
-                return
-            self.log.info("control surface", sock=str(self.address))
-            while True:
-                await trio.lowlevel.wait_readable(self._listener)
-                try:
-                    await trio.to_thread.run_sync(_import)
-                    from vhostcomm.control.app import make_app
-                    from vhostcomm.control.server import StrangersLog, serve_app
+        if self._listener is None:
+            return
+        self.log.info("control surface", sock=str(self.address))
+        while True:
+            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                await trio.to_thread.run_sync(_import)
+                from vhostcomm.control.app import make_app
+                from vhostcomm.control.server import StrangersLog, serve_app
 
-                    token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
-                    async with trio.open_nursery() as counting:
-                        strangers = StrangersLog(self.log, counting)
-                        app = make_app(self._host, self, strangers, token)
-                        await serve_app(app, [self._listener], self.log, strangers)
-                except Exception:
-                    self.log.exception("internal error in the control surface, guests are served on; please report it")
-                await trio.sleep(SERVE_AGAIN)
+                token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
+                async with trio.open_nursery() as counting:
+                    strangers = StrangersLog(self.log, counting)
+                    app = make_app(self._host, self, strangers, token)
+                    await serve_app(app, [self._listener], self.log, strangers)
+            except Exception:
+                self.log.exception("internal error in the control surface, guests are served on; please report it")
+            await trio.sleep(SERVE_AGAIN)
 
     async def finish(self) -> None:
         """Let what is under way be answered, within a time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import attrs
 
@@ -20,7 +20,8 @@ from vchannel import (
     decode_json,
     decode_text,
 )
-from vhostcomm.channel.guest import OTHER, Guest, State
+from vhostcomm.channel.guest import OTHER, Guest
+from vhostcomm.guest import State
 from vhostcomm.text import escape
 
 ESCAPED_MOST: Final = DATA_SIZE * 10
@@ -56,6 +57,8 @@ def summary(guest: Guest) -> dict[str, Any]:
         "last_frame": when(guest.last_frame),
         "stop": stop(guest),
         "frozen_until": when(guest.frozen_until),
+        "paused": pause(guest),
+        "thaw_owed": thaw_owed(guest),
         "problem": problem(guest),
     }
 
@@ -94,6 +97,22 @@ def stop(guest: Guest) -> dict[str, Any] | None:
     return {"by": escape(guest.stop.by), "how": guest.stop.how, "when": when(guest.stop.when)}
 
 
+def pause(guest: Guest) -> dict[str, Any] | None:
+    """Why a guest's machine is paused, what to do, and since when."""
+    if guest.pause is None:
+        return None
+    cause, remedy = escape(guest.pause.cause), escape(guest.pause.remedy)
+    return {"cause": cause, "remedy": remedy, "since": when(guest.pause.since.wall)}
+
+
+def thaw_owed(guest: Guest) -> dict[str, Any] | None:
+    """The freeze for which a guest is owed a thaw: by whom, when, and until when."""
+    if guest.debt is None:
+        return None
+    debt = guest.debt
+    return {"by": escape(debt.by), "since": when(debt.since.wall), "until": when(debt.until.wall)}
+
+
 def information(guest: Guest) -> dict[str, Any] | None:
     """The last that a guest told of itself."""
     if guest.information is None:
@@ -121,13 +140,17 @@ def problem(guest: Guest) -> str | None:
             return "QEMU is connected, but the guest has not asked anything yet"
         case State.READY:
             return _problem_of_ready(guest)
+        case State.SILENT:
+            return f"the guest has asked, but does not answer what its address is (since {when(guest.since)})"
+        case State.PAUSED:
+            assert guest.pause is not None
+            return f"the machine is paused: {escape(guest.pause.cause)}; {escape(guest.pause.remedy)}"
+    assert_never(guest.state)
 
 
 def _problem_of_ready(guest: Guest) -> str | None:
-    if guest.unanswered:
-        return f"the guest has asked, but does not answer what its address is (since {when(guest.unanswered)})"
     told = guest.information
-    if told is None or told.when < guest.since:
+    if told is None or told.told.at < guest.model.entered.at:
         return None
     if told.problem:
         return f"the guest's information can't be read: {escape(told.problem)}"

@@ -1,0 +1,215 @@
+"""The model of a guest: each transition, and what any order of evidence must not change."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vhostcomm.guest import (
+    HEARD_RECENTLY,
+    Answer,
+    Booted,
+    Connected,
+    Disconnected,
+    Evidence,
+    Frame,
+    FreezeSent,
+    Kind,
+    Model,
+    Moment,
+    Paused,
+    Probe,
+    ProbeSent,
+    Refuse,
+    Reset,
+    Resumed,
+    Send,
+    Silence,
+    State,
+    StopAsked,
+    ThawAnswered,
+    Wait,
+    Why,
+    may_ask,
+    probe_due,
+)
+from vhostcomm.guest.model import PAUSES, PROBE_AGAIN_MOST, PROBE_TIMEOUT, TRANSITIONS
+from vhostcomm.guest.questions import SETTLE
+
+ABSENT, CONNECTED, READY, SILENT, PAUSED = State
+
+PROBED_IN_VAIN = ProbeSent(1), Silence(1)
+WAYS: dict[State, tuple[Evidence, ...]] = {
+    ABSENT: (),
+    CONNECTED: (Connected(1),),
+    READY: (Connected(1), Frame(1)),
+    SILENT: (Connected(1), Frame(1), *PROBED_IN_VAIN),
+}
+"""How a guest comes into each state of its channel."""
+
+
+def model_of(*evidence: Evidence) -> Model:
+    model = Model()
+    for second, each in enumerate(evidence):
+        model.take(each, float(second))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("before", "evidence", "after"),
+    [
+        (ABSENT, (Connected(1),), CONNECTED),
+        (ABSENT, (Reset(by_guest=True),), ABSENT),
+        (CONNECTED, (Frame(1),), READY),
+        (CONNECTED, (Booted(1),), READY),
+        (CONNECTED, (Answer(1),), READY),
+        (CONNECTED, PROBED_IN_VAIN, CONNECTED),
+        (CONNECTED, (Reset(by_guest=False),), CONNECTED),
+        (CONNECTED, (Disconnected(1, ""),), ABSENT),
+        (CONNECTED, (Connected(2),), CONNECTED),
+        (READY, (Frame(1),), READY),
+        (READY, (Booted(1),), READY),
+        (READY, PROBED_IN_VAIN, SILENT),
+        (READY, (ProbeSent(1), Frame(1), Silence(1)), READY),
+        (READY, (ProbeSent(1), Answer(1), Silence(1)), READY),
+        (READY, (Reset(by_guest=True),), CONNECTED),
+        (READY, (Disconnected(1, ""),), ABSENT),
+        (READY, (Connected(2),), CONNECTED),
+        (SILENT, (Frame(1),), READY),
+        (SILENT, (Booted(1),), READY),
+        (SILENT, (Answer(1),), READY),
+        (SILENT, (Reset(by_guest=True),), CONNECTED),
+        (SILENT, (Disconnected(1, ""),), ABSENT),
+        (SILENT, (Connected(2),), CONNECTED),
+        # An earlier connection proves nothing.
+        (CONNECTED, (Frame(0), Answer(0), Booted(0)), CONNECTED),
+        (READY, (ProbeSent(0), Silence(0), Disconnected(0, "")), READY),
+        # Wishes are no evidence of life.
+        (CONNECTED, (StopAsked("", ""), FreezeSent("", Moment(9, 9)), ThawAnswered(1)), CONNECTED),
+        (CONNECTED, (Paused("disk full", "resume"),), PAUSED),
+        (READY, (Paused("disk full", "resume"), Resumed()), READY),
+        (ABSENT, (Paused("disk full", "resume"),), ABSENT),
+        (ABSENT, (Paused("disk full", "resume"), Connected(1)), PAUSED),
+        (READY, (Paused("disk full", "resume"), Disconnected(1, ""), Connected(2)), CONNECTED),
+    ],
+)  # fmt: skip
+def test_each_transition(before: State, evidence: tuple[Evidence, ...], after: State) -> None:
+    assert model_of(*WAYS[before], *evidence).state is after
+
+
+def test_the_table_is_the_transitions_that_are_tested() -> None:
+    """Each of its entries, done by evidence of its kind alone."""
+    made: dict[type, Evidence] = {
+        Connected: Connected(2), Disconnected: Disconnected(1, ""), Reset: Reset(by_guest=False), Frame: Frame(1),
+        Booted: Booted(1), Answer: Answer(1),
+    }  # fmt: skip
+    for state, row in TRANSITIONS.items():
+        for kind, after in row.items():
+            if kind is not Silence:
+                assert model_of(*WAYS[state], made[kind]).channel is after, (state, kind)
+    assert set(PAUSES) == {Paused, Resumed, Disconnected}
+
+
+def test_what_a_guest_in_each_state_may_be_asked() -> None:
+    now = 3.0
+    up, unheard, silent = model_of(*WAYS[READY]), model_of(*WAYS[CONNECTED]), model_of(*WAYS[SILENT])
+    assert [may_ask(up, kind, now) for kind in Kind] == [Send()] * 5
+    assert may_ask(up, Kind.CHANGING, 1 + HEARD_RECENTLY + 1) == Probe(Why.SILENT)
+    assert may_ask(up, Kind.READING, 1 + HEARD_RECENTLY + 1) == Send()
+    for kind in Kind:
+        assert may_ask(unheard, kind, now) == (Send() if kind in {Kind.PROBE, Kind.THAW} else Probe(Why.UNHEARD))
+    assert [may_ask(silent, kind, now) for kind in Kind] == [
+        Send(), Send(), Send(), Refuse(Why.SILENT), Wait(silent.probe_again, Why.SILENT),
+    ]  # fmt: skip
+    assert may_ask(silent, Kind.CHANGING, silent.probe_again) == Probe(Why.SILENT)
+    assert may_ask(silent, Kind.CHANGING, silent.probe_again, probing=True) == Wait(float("inf"), Why.SILENT)
+
+
+def test_who_can_wait_does_so_for_a_qemu_that_may_reconnect() -> None:
+    gone = model_of(*WAYS[READY], Disconnected(1, ""))
+    assert may_ask(gone, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
+    assert may_ask(gone, Kind.ENDING, 2 + SETTLE) == Refuse(Why.ABSENT)
+    assert may_ask(gone, Kind.CHANGING, 2.5) == Refuse(Why.ABSENT)
+    off = model_of(*WAYS[READY], StopAsked("somebody", "power-off"), Disconnected(1, ""))
+    assert may_ask(off, Kind.ENDING, 3.5) == Refuse(Why.ABSENT), "it is gone for good"
+
+
+def test_a_pause_is_told_with_its_cause_and_nothing_is_kept_for_its_end() -> None:
+    model = model_of(*WAYS[READY], Paused("disk full", "resume"))
+    assert may_ask(model, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.PAUSED)
+    assert may_ask(model, Kind.ENDING, 2 + SETTLE) == Refuse(Why.PAUSED)
+    assert [may_ask(model, kind, 2.5) for kind in (Kind.PROBE, Kind.READING, Kind.CHANGING)] == [Refuse(Why.PAUSED)] * 3
+    assert may_ask(model, Kind.THAW, 99.0) == Send()
+    assert not probe_due(model, 99.0, 0.0)
+
+
+def test_the_budget_of_probes_shrinks_and_recovers() -> None:
+    model, now, gaps = model_of(*WAYS[CONNECTED]), 1.0, []
+    for _ in range(12):
+        assert probe_due(model, now, 0.0)
+        model.take(ProbeSent(1), now)
+        model.take(Silence(1), now + PROBE_TIMEOUT)
+        gaps.append(model.probe_again - now)
+        now = model.probe_again
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == PROBE_TIMEOUT + PROBE_AGAIN_MOST
+    model.take(Answer(1), now)
+    assert (model.probes, model.probe_again) == (0, 0.0)
+
+
+def test_a_thaw_is_owed_until_one_was_answered_that_was_sent_later() -> None:
+    model = model_of(*WAYS[READY], FreezeSent("backup", Moment(99, 99)))
+    for each in (Disconnected(1, ""), Connected(2), Reset(by_guest=True), Booted(2), Frame(2), ThawAnswered(0)):
+        model.take(each, 10.0, 10.0)
+        assert model.debt is not None, each
+    assert model.debt is not None
+    assert (model.debt.until.at, model.debt.by) == (10.0, "backup"), "and it is due as soon as the guest is back"
+    model.take(ThawAnswered(1), 11.0)
+    assert model.debt is None
+
+
+CONNECTIONS = st.integers(0, 2)
+EVIDENCE: st.SearchStrategy[Evidence] = st.one_of(
+    st.builds(Connected, st.integers(1, 2)), st.builds(Disconnected, CONNECTIONS, st.just("")),
+    st.builds(Frame, CONNECTIONS, st.booleans()), st.builds(Booted, CONNECTIONS), st.builds(Answer, CONNECTIONS),
+    st.builds(ProbeSent, CONNECTIONS), st.builds(Silence, CONNECTIONS), st.builds(Reset, st.booleans()),
+    st.builds(Paused, st.text(max_size=3), st.just("")), st.just(Resumed()),
+    st.builds(StopAsked, st.just(""), st.sampled_from(["power-off", "reboot"])),
+    st.builds(FreezeSent, st.just(""), st.builds(Moment, st.floats(0, 1e6), st.just(0.0))),
+    st.builds(ThawAnswered, st.integers(0, 3)),
+)  # fmt: skip
+HISTORIES = st.lists(st.tuples(EVIDENCE, st.floats(0, 100)), max_size=40)
+
+
+@given(HISTORIES, st.floats(-1e9, 1e9))
+def test_any_order_of_evidence(history: list[tuple[Evidence, float]], wall: float) -> None:
+    """Whatever comes, in whatever order, at whatever times."""
+    model, other, now = Model(), Model(), 0.0
+    freezes, settled = 0, 0
+    for evidence, later in history:
+        now += later
+        before = model.channel
+        live = getattr(evidence, "connection", model.connection) == model.connection
+        model.take(evidence, now, 0.0)
+        other.take(evidence, now, wall)
+        # What the clock on the wall shows decides nothing.
+        assert [may_ask(model, kind, now) for kind in Kind] == [may_ask(other, kind, now) for kind in Kind]
+        assert probe_due(model, now, 1.0) == probe_due(other, now, 1.0)
+        # The table is all there is.
+        assert model.channel in {before, TRANSITIONS[before].get(type(evidence), before)}
+        assert model.channel is before or live or isinstance(evidence, Connected)
+        # What could do harm goes only to a guest that was heard lately, and in this boot.
+        if may_ask(model, Kind.CHANGING, now) == Send():
+            assert model.state is READY
+            assert model.heard is not None
+            assert now - model.heard <= HEARD_RECENTLY
+        if isinstance(evidence, Connected | Reset) and model.channel is not ABSENT:
+            assert model.heard is None
+        # Once sent, a freeze is owed a thaw until one sent later was answered.
+        freezes += isinstance(evidence, FreezeSent)
+        if isinstance(evidence, ThawAnswered) and evidence.covers >= freezes:
+            settled = freezes
+        assert (model.debt is not None) == (freezes > settled)
+        # Nobody waits for ever, nor asks without end.
+        assert model.probe_again <= now + PROBE_TIMEOUT + PROBE_AGAIN_MOST

@@ -1,0 +1,70 @@
+"""The thaw that is owed to a guest once a freeze was sent, and the file that outlives the daemon."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final
+
+from attrs import frozen
+
+from vhostcomm.errors import VhostcommError
+from vhostcomm.guest.evidence import Moment
+
+FILE_MOST: Final = 4096
+"""Bytes of a debt's file; a longer one is none of ours."""
+
+
+@frozen
+class Debt:
+    """A thaw that is owed, because a freeze was sent and no thaw was answered since.
+
+    Args:
+        number: of the last freeze, among all of this guest's; 0 of a freeze that an earlier daemon sent.
+        by: who asked for that freeze.
+        since: when it was sent.
+        until: when the thaw is due.
+        why: the reason for which it is due then.
+    """
+
+    number: int
+    by: str
+    since: Moment
+    until: Moment
+    why: str = "its time is over"
+
+
+class DebtError(VhostcommError):
+    """A debt's file that can't be understood."""
+
+
+def format_debt(guest: str, debt: Debt) -> bytes:
+    """A debt as its file has it: a JSON object, times in seconds since 1970."""
+    value = {"guest": guest, "by": debt.by, "frozen": debt.since.wall, "until": debt.until.wall}
+    return json.dumps(value).encode() + b"\n"
+
+
+def parse_debt(data: bytes, now: Moment) -> Debt:
+    """Read a debt's file. The thaw is due now: who asked for the freeze may be gone with the earlier daemon.
+
+    Raises:
+        DebtError: it is no such file.
+    """
+    try:
+        value = json.loads(data) if len(data) <= FILE_MOST else None
+    except (ValueError, RecursionError):
+        value = None
+    by, since = (value.get("by"), value.get("frozen")) if isinstance(value, dict) else (None, None)
+    if not isinstance(by, str) or isinstance(since, bool) or not isinstance(since, int | float):
+        raise DebtError("it is not the record of a freeze")
+    try:
+        wall = float(since)
+    except OverflowError:
+        wall = math.inf
+    if not 0 <= wall < FOREVER:
+        raise DebtError(f"the time {since!r:.40} is out of range")
+    return Debt(0, by, Moment(now.at, wall), now, "a daemon before this one froze it")
+
+
+FOREVER: Final = 253_402_300_800.0
+"""The year 10000, in seconds since 1970: what can't be shown isn't kept."""

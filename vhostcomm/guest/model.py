@@ -1,0 +1,206 @@
+"""The one model of a guest: its states, and every transition.
+
+    ABSENT ── Connected ─▶ CONNECTED ── Frame, Answer ─▶ READY ── Silence ─▶ SILENT
+       ◀── Disconnected ──     ◀────── Reset ──────        ◀─ Frame, Answer ─
+
+Beside it, the machine runs or is paused, as far as QMP tells. A guest whose QEMU is connected, and whose machine is
+paused, is shown as PAUSED.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from attrs import define, evolve, field, frozen
+
+from vhostcomm.guest.debt import Debt
+from vhostcomm.guest.evidence import (
+    Answer,
+    Booted,
+    Connected,
+    Disconnected,
+    Evidence,
+    Frame,
+    FreezeSent,
+    Moment,
+    Paused,
+    ProbeSent,
+    Reset,
+    Resumed,
+    Silence,
+    Stop,
+    StopAsked,
+    ThawAnswered,
+)
+
+HEARD_RECENTLY: Final = 5.0
+"""Seconds for which a sign of life counts. Whatever could do harm goes to a guest that gave one within these; QEMU keeps
+what it can't deliver for whoever opens the port next, be it the next boot."""
+
+PROBE_TIMEOUT: Final = 2.0
+"""Seconds for a guest to answer the harmless question; a genuine one takes well under one."""
+
+PROBE_AGAIN: Final = 1.0
+PROBE_AGAIN_MOST: Final = 60.0
+"""Seconds after an unanswered question until the next, doubled each time up to the most: while nobody reads, they pile up in QEMU."""
+
+
+class State(Enum):
+    """How far a guest is."""
+
+    ABSENT = "absent"
+    """QEMU is not connected to the guest's channel."""
+    CONNECTED = "connected"
+    """QEMU is connected; the guest gave no sign of life since, or since its machine was reset."""
+    READY = "ready"
+    """The guest asked, told or answered something."""
+    SILENT = "silent"
+    """It did so, but left the last question unanswered."""
+    PAUSED = "paused"
+    """QEMU is connected, and its machine is paused: nothing is carried out before it runs again."""
+
+
+@frozen
+class Pause:
+    """That the machine is paused: why, what to do, and since when."""
+
+    cause: str
+    remedy: str
+    since: Moment
+
+
+_A, _C, _R, _S = State.ABSENT, State.CONNECTED, State.READY, State.SILENT
+
+TRANSITIONS: Final[dict[State, dict[type, State]]] = {
+    _A: {Connected: _C},
+    _C: {Connected: _C, Disconnected: _A, Reset: _C, Frame: _R, Booted: _R, Answer: _R},
+    _R: {Connected: _C, Disconnected: _A, Reset: _C, Silence: _S},
+    _S: {Connected: _C, Disconnected: _A, Reset: _C, Frame: _R, Booted: _R, Answer: _R},
+}
+"""Every transition of the channel; other evidence changes no state. What ends in the state that it began in begins it anew."""
+
+PAUSES: Final[dict[type, bool]] = {Paused: True, Resumed: False, Disconnected: False}
+"""Whether the machine is paused afterwards; other evidence leaves that as it is. A QEMU that disconnected may be no more."""
+
+_SIGNS_OF_LIFE: Final = (Frame, Booted, Answer)
+_OF_A_CONNECTION: Final = (Disconnected, Frame, Booted, Answer, ProbeSent, Silence)
+
+
+@define
+class Model:
+    """What is known of a guest, since when, and by what evidence. `take` is the only way to change it."""
+
+    channel: State = State.ABSENT
+    """ABSENT, CONNECTED, READY or SILENT, whether the machine is paused or not."""
+    entered: Moment = field(factory=lambda: Moment(0.0, 0.0))
+    """When `channel` or `pause` changed last."""
+    evidence: Evidence | None = None
+    """What changed it."""
+    pause: Pause | None = None
+    connection: int = 0
+    heard: float | None = None
+    """The last sign of life since the connection began or the machine was reset, on the clock that only goes forward."""
+    probes: int = 0
+    """Harmless questions sent since the last sign of life."""
+    probed: float = 0.0
+    """When the last of them was sent."""
+    probe_again: float = 0.0
+    """Not before then is the next one due."""
+    has_asked: bool = False
+    """Whether the guest asked a question since it started: then a boot notice tells of another start."""
+    stop: Stop | None = None
+    """The last stop that was asked for in this connection and boot."""
+    freezes: int = 0
+    """Freezes sent so far."""
+    debt: Debt | None = None
+
+    @property
+    def state(self) -> State:
+        if self.pause is not None and self.channel is not State.ABSENT:
+            return State.PAUSED
+        return self.channel
+
+    def take(self, evidence: Evidence, now: float, wall: float = 0.0) -> None:
+        """Learn something.
+
+        Args:
+            evidence: what happened.
+            now: seconds on the clock that only goes forward.
+            wall: seconds since 1970, for showing.
+        """
+        kind = type(evidence)
+        if isinstance(evidence, Frame) and self.channel is State.READY and evidence.connection == self.connection:
+            # The path of every frame.
+            self.heard = now
+            self.has_asked = self.has_asked or evidence.asks
+            return
+        if isinstance(evidence, _OF_A_CONNECTION) and evidence.connection != self.connection:
+            return
+        if isinstance(evidence, Silence) and self._heard_since_probe():
+            return
+        when = Moment(now, wall)
+        before = self.channel, self.pause
+        anew = kind in {Connected, Reset} or (kind is Booted and self.has_asked)
+        self._note(evidence, when)
+        self.channel = TRANSITIONS[self.channel].get(kind, self.channel)
+        if isinstance(evidence, _SIGNS_OF_LIFE) and self.channel is State.READY:
+            self.heard, self.probes, self.probe_again = now, 0, 0.0
+        if (self.channel, self.pause) != before or anew:
+            self.entered, self.evidence = when, evidence
+
+    def adopt(self, debt: Debt) -> None:
+        """Owe what an earlier daemon left owing."""
+        self.debt = debt
+
+    def _note(self, evidence: Evidence, when: Moment) -> None:
+        match evidence:
+            case Connected(connection):
+                self.connection = connection
+                self._begin_anew()
+                self._demand(when, "its connection ended")
+            case Reset():
+                if self.channel is not State.ABSENT:
+                    self._begin_anew()
+                    self._demand(when, "its machine was reset")
+            case Disconnected():
+                self.heard = None
+            case Frame(_, asks):
+                self.has_asked = self.has_asked or asks
+            case Booted():
+                if self.has_asked:
+                    self.stop = None
+                    self._demand(when, "it started again")
+                self.has_asked = False
+            case ProbeSent():
+                self.probes = 1 if self._heard_since_probe() else self.probes + 1
+                self.probed = when.at
+                pause = min(PROBE_AGAIN_MOST, PROBE_AGAIN * 2.0 ** min(self.probes - 1, 16))
+                self.probe_again = when.at + PROBE_TIMEOUT + pause
+            case Paused(cause, remedy):
+                self.pause = Pause(cause, remedy, self.pause.since if self.pause else when)
+            case StopAsked(by, how):
+                self.stop = Stop(by, how, when)
+            case FreezeSent(by, until):
+                self.freezes += 1
+                since = self.debt.since if self.debt else when
+                self.debt = Debt(self.freezes, by, since, until)
+            case ThawAnswered(covers):
+                if self.debt and self.debt.number <= covers:
+                    self.debt = None
+            case _:
+                pass
+        if PAUSES.get(type(evidence)) is False:
+            self.pause = None
+
+    def _heard_since_probe(self) -> bool:
+        return self.heard is not None and self.heard >= self.probed
+
+    def _demand(self, when: Moment, why: str) -> None:
+        """Have the thaw due now: a guest that comes back is thawed as soon as it is there."""
+        if self.debt and self.debt.until.at > when.at:
+            self.debt = evolve(self.debt, until=when, why=why)
+
+    def _begin_anew(self) -> None:
+        self.heard, self.stop, self.has_asked = None, None, False
+        self.probes, self.probe_again = 0, 0.0
