@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import trio
 
-from vchannel import Command, Response
+from vchannel import Command, GuestCommand, Response
 from vhostcomm.address import Listen, parse_api
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
@@ -217,11 +217,29 @@ class Daemon:
     def _qemu_host_api(self) -> QemuHostApi:
         allow = self.config.service.allow_dangerous
         names = own_names(parse_api(self.config.service.qemu_host_api))
-        return QemuHostApi(self._ask_only_guest, self._log, self._api_timeout, names=names, allow_dangerous=allow)
+        return QemuHostApi(
+            self._ask_only_guest,
+            self._tell_only_guest,
+            self._log,
+            self._api_timeout,
+            names=names,
+            allow_dangerous=allow,
+        )
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
             return (await self._freezer.call(served.port.guest, command, b"", timeout=timeout, by=by)).data
+        raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
+
+    async def _tell_only_guest(self, command: Command, timeout: float, by: str) -> None:
+        for served in self._ports.all:
+            if command in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}:
+                # What becomes of these has to be known: a guest that is frozen is owed a thaw.
+                await self._ask_only_guest(command, timeout, by)
+                return
+            await self._freezer.before_end(served.port.guest, command, timeout=timeout, by=by)
+            await served.port.asker.tell(command, timeout=timeout, by=by)
+            return
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:

@@ -110,12 +110,15 @@ class Freezer:
                 return await self.freeze(guest, FREEZE, timeout=timeout, by=by)
             case GuestCommand.FS_UNFREEZE:
                 return await self.thaw(guest, timeout=timeout, by=by)
-            case GuestCommand.POWEROFF | GuestCommand.REBOOT:
-                await self.thaw_first(guest, by, timeout=timeout / 2)
             case _:
-                pass
+                await self.before_end(guest, command, timeout=timeout, by=by)
         left = timeout - (trio.current_time() - began)
         return await self._ask(guest.name, command, data, timeout=left, by=by)
+
+    async def before_end(self, guest: Guest, command: Command, *, timeout: float, by: str) -> None:
+        """Thaw a frozen guest before a command that ends it. Takes at most half of the timeout, in seconds."""
+        if command in {GuestCommand.POWEROFF, GuestCommand.REBOOT}:
+            await self.thaw_first(guest, by, timeout=timeout / 2)
 
     async def freeze(self, guest: Guest, seconds: float, *, timeout: float, by: str) -> Response:
         """Freeze a guest, for so many seconds at most.

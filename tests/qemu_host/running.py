@@ -125,7 +125,7 @@ def answering(where: Path | tuple[str, int], answer: Answerer) -> Iterator[FakeG
 def _answer(guest: FakeGuest, answer: Answerer) -> None:
     while True:
         while (event := guest.connection.next_event()) is not NEED_DATA:
-            if isinstance(event, Request) and (data := answer(event)) is not None:
+            if isinstance(event, Request) and (data := answer(event)) is not None and event.needs_response:
                 guest.sock.sendall(guest.connection.send(event.reply(data)))
         try:
             data = guest.sock.recv(65536)

@@ -165,9 +165,9 @@ def test_what_goes_to_the_guest(tmp_path: Path) -> None:
         assert host.get("/write?command=77") == ok("null")
         first, second = guest.next_request().frame, guest.next_request().frame
         assert (first.command, first.guest_id, first.needs_response, first.data, first.sub_command) == (
-            6, 10_000_000, 1, b"", 1,
+            6, 10_000_000, 0, b"", 1,
         )  # fmt: skip
-        assert (second.command, second.needs_response) == (77, 1)
+        assert (second.command, second.needs_response) == (77, 0)
         assert first.request_id != second.request_id
 
 

@@ -68,6 +68,23 @@ class Asker:
         self._guest.called(command, outcome_of(response), response.data)
         return response
 
+    async def tell(self, command: Command, *, timeout: float, by: str) -> None:
+        """Send the guest a command that it is not to answer, as far as its model lets this through.
+
+        Args:
+            command: of `GuestCommand`, or a number.
+            timeout: seconds to find out whether the guest is up, to wait for it, and to send.
+            by: who asks, for the log and the guest's state.
+
+        Raises:
+            CallError: it isn't sent; says why.
+        """
+        deadline = trio.current_time() + timeout
+        session = await self._reach(command, timeout, deadline)
+        if how := STOPS.get(command):
+            self._guest.stopping(by, how)
+        await session.tell(command, b"", max(0, deadline - trio.current_time()))
+
     def probe(self, age: float) -> trio.Event | None:
         """Find out whether the guest is up, where its last sign of life is that many seconds old, or there was none.
 

@@ -245,6 +245,25 @@ class Session:
             raise CallError(command, Outcome.LOST, "the connection ended before the answer")
         raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
 
+    async def tell(self, command: Command, data: bytes, timeout: float) -> None:
+        """Send the guest a request that wants no answer.
+
+        Args:
+            command: of `GuestCommand`, or a number.
+            data: what goes with it.
+            timeout: seconds for the guest, or QEMU, to read it.
+
+        Raises:
+            CallError: it isn't sent; says why.
+        """
+        with trio.move_on_after(timeout) as sending:
+            try:
+                await self._send(self._connection.send(Request.of(command, data, needs_response=False)))
+            except GoneError as error:
+                raise CallError(command, Outcome.LOST, f"the connection ended: {error}") from None
+        if sending.cancelled_caught:
+            raise CallError(command, Outcome.TIMED_OUT, f"{named(command)} is not read within {timeout:.3g} s")
+
     @property
     def is_stuck(self) -> bool:
         """Whether earlier frames wait to be written, because neither QEMU nor the guest reads."""

@@ -16,7 +16,8 @@ import importlib
 import json
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import parse_qs
 
@@ -42,6 +43,9 @@ AGAIN: Final = 1.0
 
 Ask = Callable[[Command, float, str], Awaitable[bytes]]
 """Asks the guest a command, with a timeout in seconds, for somebody; returns its data or raises `CallError`."""
+
+Tell = Callable[[Command, float, str], Awaitable[None]]
+"""Sends the guest a command, with a timeout in seconds, for somebody; raises `CallError` if it isn't sent."""
 
 _URGENT: Final = tuple([str(int(each))] for each in URGENT)
 """The `command` parameter of a request that may use the server's reserved slots."""
@@ -117,6 +121,7 @@ class QemuHostApi:
 
     Args:
         ask: asks the guest.
+        tell: sends the guest a command that it is not to answer.
         log: where is told what the few messages of the API can't.
         timeout: seconds for an answer where a request doesn't say.
         names: that a Host header may have, see `own_names`; None for any.
@@ -126,6 +131,7 @@ class QemuHostApi:
     def __init__(
         self,
         ask: Ask,
+        tell: Tell,
         log: Log,
         timeout: float = DEFAULT_TIMEOUT,
         *,
@@ -135,6 +141,7 @@ class QemuHostApi:
         self._names = names
         self._allow_dangerous = allow_dangerous
         self._ask = ask
+        self._tell = tell
         self._log = log
         self._timeout = timeout
 
@@ -219,12 +226,48 @@ class QemuHostApi:
         return embedded(data)
 
     async def _read(self, number: int, seconds: float, who: str) -> bytes:
-        command = _command(number)
-        if isinstance(command, GuestCommand) and command.dangerous and not self._allow_dangerous:
-            self._log.error("not asked", command=number, why="it is dangerous, and --allow-dangerous is not set")
-            raise FailureError(f"Failed sending command {number} to guest")
+        with self._failing(number):
+            return await self._ask(self._command(number), seconds, f"qemu-host API: {who}")
+
+    async def _write(self, number: int, who: str) -> None:
+        """Send a command; what fails at once fails the request, what fails later is logged."""
+        failed: FailureError | None = None
+        done = trio.Event()
+
+        async def tell() -> None:
+            nonlocal failed
+            try:
+                with self._failing(number):
+                    await self._tell(self._command(number), self._timeout, f"qemu-host API: {who}")
+            except FailureError as error:
+                failed = error
+            done.set()
+
+        self._nursery.start_soon(tell)
+        with trio.move_on_after(WRITE_LOOK):
+            await done.wait()
+        if failed:
+            raise failed
+
+    def _command(self, number: int) -> Command:
+        """The command of a number.
+
+        Raises:
+            MisuseError: it is dangerous, and not allowed.
+        """
         try:
-            return await self._ask(command, seconds, f"qemu-host API: {who}")
+            command = GuestCommand(number)
+        except ValueError:
+            return number
+        if command.dangerous and not self._allow_dangerous:
+            raise MisuseError("it is dangerous, and --allow-dangerous is not set")
+        return command
+
+    @contextmanager
+    def _failing(self, number: int) -> Iterator[None]:
+        """Log why a command failed, and raise it as one of the API's few messages."""
+        try:
+            yield
         except MisuseError as error:
             self._log.error("not asked", command=number, why=str(error))
             raise FailureError(f"Failed sending command {number} to guest") from None
@@ -232,36 +275,11 @@ class QemuHostApi:
             self._log.error("no answer", command=number, why=str(error))
             raise FailureError(_message(error.outcome, number)) from None
 
-    async def _write(self, number: int, who: str) -> None:
-        failed: FailureError | None = None
-        done = trio.Event()
-
-        async def ask() -> None:
-            nonlocal failed
-            try:
-                await self._read(number, self._timeout, who)
-            except FailureError as error:
-                failed = error
-            done.set()
-
-        self._nursery.start_soon(ask)
-        with trio.move_on_after(WRITE_LOOK):
-            await done.wait()
-        if failed:
-            raise failed
-
 
 def _number(text: str, least: int, what: str) -> int:
     if not _NUMBER.fullmatch(text) or not least <= int(text) <= _MOST:
         raise FailureError(f"Failed to parse {what}: {text}")
     return int(text)
-
-
-def _command(number: int) -> Command:
-    try:
-        return GuestCommand(number)
-    except ValueError:
-        return number
 
 
 def _message(outcome: Outcome, number: int) -> str:
