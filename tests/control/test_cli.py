@@ -41,6 +41,16 @@ def test_guests_and_info(tmp_path: Path) -> None:
             assert (found["name"], found["state"]) == ("nas", "ready")
 
 
+def test_remark_follows_the_answer_in_one_file(tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    with controlled(tmp_path), answering(tmp_path / "nas", {IP: b"10.0.2.15\0"}), printed.open("wb") as file:
+        environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
+        environment.pop("PYTHONUNBUFFERED", None)
+        command = [*VHOSTCOMM, "call", "nas", "get_ip"]
+        subprocess.run(command, env=environment, stdout=file, stderr=file, timeout=PATIENCE, check=True)
+    assert printed.read_text() == "10.0.2.15\n2 get_ip is inferred: nobody has published what a genuine guest does\n"
+
+
 def test_call(tmp_path: Path) -> None:
     answers: Answers = {IP: b"10.0.2.15\0", INFO: INFORMATION, UPTIME: b"\x1b[2J\0", 11: b"no json\0"}
     with controlled(tmp_path), answering(tmp_path / "nas", answers):

@@ -23,6 +23,8 @@ def print_line(text: str = "", *, flush: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
+    """A line on standard error, behind all that was printed before: both may be the same file."""
+    sys.stdout.flush()
     print(text, file=sys.stderr)  # noqa: T201
 
 
