@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench wheel pyz clean
+.PHONY: help packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench soak wheel pyz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
 	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
 	@echo "make bench   the measurements (no assertions)"
+	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try both, installed elsewhere"

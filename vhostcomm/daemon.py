@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -29,7 +30,7 @@ from vhostcomm.freezer import Freezer
 from vhostcomm.identity import HostIdentity
 from vhostcomm.logs import Log
 from vhostcomm.notify import Manager, Notifier
-from vhostcomm.reload import Reload, warn
+from vhostcomm.reload import Reload, warn, without_collections
 from vhostcomm.served import Ports, Served, in_batches
 from vhostcomm.signals import handled_signals
 from vhostcomm.status import of_guests
@@ -100,7 +101,9 @@ class Daemon:
         group_id(config.service.socket_group)
         with ExitStack() as cleanup:
             folders = cleanup.enter_context(self._folders.watched(config.watch))
-            opened = await self._ports.open_all(config.guests, config.host)
+            with without_collections():
+                opened = await self._ports.open_all(config.guests, config.host)
+            gc.freeze()  # they stay: the collector needn't look at them again and again
             try:
                 cleanup.enter_context(self._surface.listening())
                 api = self._open_api(cleanup)
