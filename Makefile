@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench soak wheel pyz clean
+.PHONY: help packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench soak wheel pyz virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try both, installed elsewhere"
 	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
+	@echo "make virtual-dsm  the container's own scripts, from the checkout in VIRTUAL_DSM, with our qemu-host"
 	@echo "make clean   remove .venv and all that was made"
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -94,6 +95,11 @@ wheel: $(DEV)
 
 pyz: $(DEV)
 	$(BIN)/python -m tools.onefile
+
+# The container's own scripts, with our qemu-host in their place: VIRTUAL_DSM=checkout make virtual-dsm
+virtual-dsm: packages-test pyz
+	@[ -n "$$VIRTUAL_DSM" ] || { echo "VIRTUAL_DSM names no checkout of github.com/vdsm/virtual-dsm: VIRTUAL_DSM=FOLDER make virtual-dsm"; exit 2; }
+	@eval "$$(tests/qemu10.sh || true)"; $(BIN)/pytest -q tests/e2e/test_virtual_dsm.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -1,0 +1,17 @@
+#!/bin/bash
+# Runs the container's entry script in namespaces of its own, with a folder as its /run:
+#
+#   enter.sh FOLDER        its /run, filled already
+#
+# The guest's address of the user network is this namespace's own, too, with a web page at DSM's port: the container's
+# health check asks there.
+set -euo pipefail
+folder=$1
+mount --make-rprivate /
+mount --bind "$folder" /run
+ip link set lo up
+ip address add 10.0.2.15/32 dev lo
+mkdir -p /run/page
+python3 -m http.server 5000 --bind 10.0.2.15 --directory /run/page >/dev/null 2>&1 &
+cd /run
+exec bash /run/entry.sh
