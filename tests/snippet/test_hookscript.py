@@ -74,13 +74,13 @@ def test_its_phases(tmp_path: Path, program: Path) -> None:
         assert "absent, power-off asked for" in ended.stderr
 
 
-def test_a_guest_that_was_never_ready_is_not_waited_for(tmp_path: Path, program: Path) -> None:
-    """An hour would be given; the daemon knows at once that there is nothing to wait for."""
+def test_a_guest_without_qemu_is_not_waited_for_and_one_that_boots_for_its_time(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program, "--wait", "3600")
     with controlled(tmp_path) as (daemon, _):
         given_up(phase(script, "100", "pre-stop"), "not connected")
         with fake_guest(tmp_path / "nas"):
             daemon.event("guest connected")
+            script = hookscript(tmp_path, program, "--wait", "1")
             given_up(phase(script, "100", "pre-stop"), "not ready")
 
 

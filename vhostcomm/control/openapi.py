@@ -7,6 +7,7 @@ from typing import Any, Final
 from vchannel import GuestCommand
 from vhostcomm import __version__
 from vhostcomm.control.asking import COMMAND_MOST, TIMEOUT_MOST
+from vhostcomm.guest import State
 
 Schema = dict[str, Any]
 
@@ -39,7 +40,7 @@ _COMMAND: Final = _object(
 _STOP: Final = {"anyOf": [{"type": "null"}, _object({"by": _STRING, "how": _STRING, "when": _TIME})]}
 _SUMMARY: Final[dict[str, Schema]] = {
     "name": _STRING,
-    "state": {"enum": ["absent", "connected", "ready"]},
+    "state": {"enum": [each.value for each in State]},
     "since": _TIME,
     "sock": _STRING,
     "serial": _STRING,
@@ -47,6 +48,8 @@ _SUMMARY: Final[dict[str, Schema]] = {
     "last_frame": _TIME,
     "stop": _STOP,
     "frozen_until": _TIME,
+    "paused": {"anyOf": [{"type": "null"}, _object({"cause": _STRING, "remedy": _STRING, "since": _TIME})]},
+    "thaw_owed": {"anyOf": [{"type": "null"}, _object({"by": _STRING, "since": _TIME, "until": _TIME})]},
     "problem": _MAYBE,
 }
 _INFORMATION: Final = _object(

@@ -20,7 +20,7 @@ _SCRIPT: Final = r"""#!/bin/sh
 #
 # pre-start   looks whether the daemon serves the guest, and starts its service if there is one; fails if not,
 #             so that the VM isn't started with nobody to answer
-# pre-stop    has the guest power itself off and waits {wait} s at most; at once where it never got ready. It never
+# pre-stop    has the guest power itself off and waits {wait} s at most, also for a guest that still boots. It never
 #             fails: what Proxmox VE does then ends the VM in any case. That is so for Stop too, not only for Shutdown
 # post-stop   tells how it went
 set -u
