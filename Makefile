@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench soak wheel pyz virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench soak wheel pyz virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make coverage  the tests, and what they cover"
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
 	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
+	@echo "make fresh   make demo and make test in a new folder of the other Debian release, or SUITE=bookworm, trixie"
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
 	@echo "make format  rewrite the sources as ruff wants them"
@@ -64,6 +65,18 @@ qemu10: packages-test $(DEV)
 	@found=$$(tests/qemu10.sh); status=$$?; [ $$status = 2 ] && exit 0; [ $$status = 0 ] || exit 1; \
 	eval "$$found"; echo "with $$VHOSTCOMM_QEMU:"; $(PYTEST) tests/e2e tests/qemu
 
+# What a release of Debian can break: Python's version, tshark's, sfdisk's, QEMU's, systemd's and libvirt's, and two guests.
+REDUCED := tests/cli/test_streams.py tests/cli/test_versions.py tests/config/test_load.py tests/captures/test_format.py \
+	tests/reference/test_man.py tests/wireshark/test_golden.py tests/wireshark/test_tcp.py tests/qemu/test_disk.py \
+	tests/qemu/test_disk_init.py tests/qemu/test_probe.py tests/snippet/test_libvirt.py tests/systemd/test_units.py \
+	tests/e2e/test_guest.py::test_from_its_boot_disk_to_all_its_answers tests/e2e/test_control.py::test_over_http_alone
+
+fresh:
+	@SUITE=$(SUITE) tests/fresh.sh $(TESTS)
+
+fresh-reduced:
+	@SUITE=$(SUITE) tests/fresh.sh $(REDUCED)
+
 check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -71,7 +84,7 @@ check: $(DEV)
 	$(BIN)/lint-imports
 
 unit: $(DEV)
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 
 coverage: $(DEV)
 	$(PYTEST) --cov --cov-report=term

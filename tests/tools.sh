@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs the Debian packages that a target of the Makefile needs: tests/packages lists them.
 #
-#   tools.sh venv|demo|test     list what is missing, install it as root or with sudo, else print the command to paste
-#   tools.sh --check guest|demo only list what is missing, and fail if anything is
+#   tools.sh venv|demo|test|fresh  list what is missing, install it as root or with sudo, else print the command to paste
+#   tools.sh --check guest|demo    only list what is missing, and fail if anything is
 set -euo pipefail
 shopt -s nullglob
 PATH=$PATH:/usr/sbin:/sbin
@@ -16,6 +16,7 @@ case ${1-} in
     guest) groups=guest ;;
     demo) groups='guest demo' ;;
     test) groups='guest demo test' ;;
+    fresh) groups=fresh ;;
     *) sed -n '4,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 
@@ -37,7 +38,7 @@ miss() {
     list+=("$(printf '   %-28s%s' "$1" "$2")")
 }
 
-if [[ $groups != guest ]]; then
+if [[ $groups != guest && $groups != fresh ]]; then
     if command -v "$python" >/dev/null && ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "vhostcomm needs Python 3.11 or later; $python is older. Try: make PYTHON=python3.12 $1" >&2
         exit 1
