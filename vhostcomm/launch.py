@@ -19,7 +19,7 @@ from vhostcomm.daemon import Daemon
 from vhostcomm.guest import State
 from vhostcomm.hooks import Hooks
 from vhostcomm.journal import error_text
-from vhostcomm.logs import Log
+from vhostcomm.logs import LimitedLog, Log
 from vhostcomm.notify import Manager, Notifier
 from vhostcomm.qemu import (
     Ending,
@@ -78,6 +78,7 @@ class Launcher:
     def __init__(self, launch: Launch, log: Log, notifier: Notifier | None = None) -> None:
         self._launch = launch
         self._log = log
+        self._qemu_lines = LimitedLog(log)
         self._daemon = Daemon(launch.config, log, control_name=launch.config.guests[0].name)
         self._restarts = Restarts(launch.restart)
         self._qemu: Qemu | None = None
@@ -256,9 +257,9 @@ class Launcher:
                 self._log.info("QEMU runs", pid=pid, version=version)
                 self._manager.ready()
             case OutputLine(text):
-                self._log.warning("QEMU says", text=text)
+                self._qemu_lines.warning("QEMU says", text=text)
             case Rebooted(by_guest, count):
-                self._log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
+                self._qemu_lines.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
                 self._guest.machine_reset(by_guest=by_guest)
                 if self._ready.is_set():
                     self._ready = trio.Event()

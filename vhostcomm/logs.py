@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
@@ -21,7 +22,65 @@ TRACE_LIMIT: Final = 8000
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that the end of the program waits for a stuck log."""
 
+LINES_AT_ONCE: Final = 100.0
+LINES_A_SECOND: Final = 1.0
+"""Log lines of one source that a guest can cause: six boots' worth at once, and then no more than this."""
+
+QUIET: Final = 60.0
+"""Seconds without an event after which it is logged again as if for the first time."""
+
 Log = structlog.typing.FilteringBoundLogger
+
+
+class LimitedLog:
+    """Log messages of one source, such as a guest's frames, which can come as often as the guest likes.
+
+    Some are logged at once, then one a second. The next message says how many were left out, as `lines_left_out`.
+
+    Args:
+        log: where they go.
+    """
+
+    __slots__ = ("_counts", "_left_out", "_log", "_room", "_since")
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._room = LINES_AT_ONCE
+        self._since = time.monotonic()
+        self._left_out = 0
+        self._counts: dict[str, tuple[int, float]] = {}
+
+    def info(self, event: str, **facts: object) -> None:
+        self._tell(self._log.info, event, facts)
+
+    def warning(self, event: str, **facts: object) -> None:
+        self._tell(self._log.warning, event, facts)
+
+    def repeated(self, event: str, **facts: object) -> None:
+        """Warn the 1st, 10th, 100th … time, as `times`; counted from 1 again after a quiet minute.
+
+        Args:
+            event: one of our own words, never a guest's: each is remembered.
+            facts: the message's.
+        """
+        now = time.monotonic()
+        count, last = self._counts.get(event, (0, now))
+        count = count + 1 if now - last < QUIET else 1
+        self._counts[event] = count, now
+        if str(count).strip("0") == "1":
+            self._tell(self._log.warning, event, {"times": count} | facts)
+
+    def _tell(self, log: Callable[..., Any], event: str, facts: dict[str, object]) -> None:
+        now = time.monotonic()
+        self._room = min(LINES_AT_ONCE, self._room + (now - self._since) * LINES_A_SECOND)
+        self._since = now
+        if self._room < 1:
+            self._left_out += 1
+            return
+        self._room -= 1
+        if self._left_out:
+            facts["lines_left_out"], self._left_out = self._left_out, 0
+        log(event, **facts)
 
 
 class _Output:

@@ -49,7 +49,7 @@ from vhostcomm.guest import (
     ThawAnswered,
 )
 from vhostcomm.identity import GuestIdentity, HostIdentity
-from vhostcomm.logs import Log
+from vhostcomm.logs import LimitedLog, Log
 
 UNKNOWN_KEPT: Final = 64
 """Unknown commands counted and logged one by one; a guest that tries them all must not fill memory or the log."""
@@ -57,9 +57,8 @@ UNKNOWN_KEPT: Final = 64
 OTHER: Final = -1
 """Where the rest of them are counted together."""
 
-LINES_AT_ONCE: Final = 100.0
-LINES_A_SECOND: Final = 1.0
-"""Log lines of what a guest does: six boots' worth at once, and then no more than this."""
+SHOWN: Final = 512
+"""Bytes of a guest's data that are decoded for a log line, which shows 200 characters."""
 
 
 @define
@@ -95,16 +94,18 @@ class Guest:
     trace: Trace | None = field(default=None, repr=False)
     news: trio.Event = field(factory=trio.Event, repr=False)
     """Set, and replaced, with every piece of evidence but the frames of a guest that is ready."""
+    lines: LimitedLog = field(init=False, repr=False)
+    """Log messages that its frames cause."""
+    comings: LimitedLog = field(init=False, repr=False)
+    """Log messages that its connections cause."""
     answers: dict[Command, bytes] = field(init=False)
     _question: Frame = field(default=Frame(0, asks=True), init=False)
     _notice: Frame = field(default=Frame(0, asks=False), init=False)
     _told: dict[int, bytes] = field(factory=dict, init=False)
     _unknown: set[int] = field(factory=set, init=False)
-    _lines: float = field(default=0.0, init=False)
-    _lines_since: float = field(default=-1e9, init=False)
-    _left_out: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.lines, self.comings = LimitedLog(self.log), LimitedLog(self.log)
         self.answers = answers(self.host, self.identity)
         self.model.entered = now()
 
@@ -158,10 +159,10 @@ class Guest:
         self.model.take(evidence, moment.at, moment.wall)
         if self.model.channel is not before:
             if self.model.channel is State.READY:
-                self.log.info("guest ready", first="its answer to a question" if first is None else _name(first))
+                self.lines.info("guest ready", first="its answer to a question" if first is None else _name(first))
                 self.happened("ready")
             elif self.model.channel is State.SILENT:
-                self.log.warning("guest silent", why=f"no answer within {PROBE_TIMEOUT:g} s")
+                self.lines.warning("guest silent", why=f"no answer within {PROBE_TIMEOUT:g} s")
                 self.happened("silent")
         self.wake()
 
@@ -175,7 +176,7 @@ class Guest:
         self._told.clear()
         self._question, self._notice = Frame(self.connections, asks=True), Frame(self.connections, asks=False)
         self.take(Connected(self.connections))
-        self.log.info("guest connected", **facts)
+        self.comings.info("guest connected", **facts)
         self.happened("connected")
 
     def gone(self, why: str) -> None:
@@ -183,7 +184,7 @@ class Guest:
         stop = self.model.stop
         self.take(Disconnected(self.connections, why))
         by = {"stop_by": stop.by, "stop": stop.how} if stop else {}
-        self.log.info("guest gone", why=why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers)
+        self.comings.info("guest gone", why=why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers)
         self.happened("gone")
 
     def heard_answer(self) -> None:
@@ -283,28 +284,17 @@ class Guest:
         if len(self._unknown) >= UNKNOWN_KEPT:
             return False
         self._unknown.add(command)
-        self._tell("guest asked something unknown, answered with nothing", "warning", command=command)
+        self.lines.warning("guest asked something unknown, answered with nothing", command=command)
         return True
-
-    def _tell(self, what: str, level: str = "info", **facts: object) -> None:
-        """Log what a guest can bring about as often as it likes: some lines at once, and then a line a second."""
-        now = time.monotonic()
-        self._lines = min(LINES_AT_ONCE, self._lines + (now - self._lines_since) * LINES_A_SECOND)
-        self._lines_since = now
-        if self._lines < 1:
-            self._left_out += 1
-            return
-        self._lines -= 1
-        if self._left_out:
-            facts["lines_left_out"], self._left_out = self._left_out, 0
-        getattr(self.log, level)(what, **facts)
 
     def _power(self, request: Request) -> None:
         self.boots += 1
         # At its start a guest tells this before it asks anything: a guest that asked before has started again.
         again = self.model.has_asked
-        self._tell(
-            "guest rebooted" if again else "guest started", starts_seen=self.boots, data=decode_text(request.data)
+        self.lines.info(
+            "guest rebooted" if again else "guest started",
+            starts_seen=self.boots,
+            data=decode_text(request.data[:SHOWN]),
         )
         self._told.clear()
         self.take(Booted(self.connections), first=request.command)
@@ -316,7 +306,7 @@ class Guest:
             self.told_time = decode_integer(request.data)
         except PayloadError:
             return  # told by the session, as every problem of data
-        self._tell("guest told its time", time=self.told_time)
+        self.lines.info("guest told its time", time=self.told_time)
 
     def _tell_answer(self, command: Command, data: bytes) -> None:
         """One line for each answer that is new since the boot."""
@@ -326,9 +316,9 @@ class Guest:
         self._told[command] = data
         self.answered[command] = Answered(text, time.time())
         if data:
-            self._tell("guest asked", command=_name(command), answer=text)
+            self.lines.info("guest asked", command=_name(command), answer=text)
         else:
-            self._tell("guest asked what nobody knows the answer to", command=_name(command))
+            self.lines.info("guest asked what nobody knows the answer to", command=_name(command))
 
 
 def now() -> Moment:

@@ -225,7 +225,7 @@ class Port:
             return True
         self._refused += 1
         if self._refused == 1:
-            self._log.warning(
+            self.guest.comings.warning(
                 "connection refused",
                 why="another is live; QEMU tries again every second, so look which of the two is the guest's",
                 **peer(sock),

@@ -71,7 +71,6 @@ class Session:
         "_counted",
         "_draining",
         "_guest",
-        "_log",
         "_rate",
         "_rest",
         "_scope",
@@ -79,12 +78,10 @@ class Session:
         "_service",
         "_sock",
         "_tap",
-        "_tell_counts",
     )
 
     def __init__(self, guest: Guest, sock: socket.socket, service: Service, recording: Recording | None = None) -> None:
         self._guest = guest
-        self._log = guest.log
         self._sock = sock
         self._service = service
         self._connection = Connection(Role.HOST)
@@ -97,7 +94,6 @@ class Session:
         self._calls: dict[int, _Waiter] = {}
         self._scope = trio.CancelScope()
         self._draining = False
-        self._tell_counts: dict[str, int] = {}
 
     async def run(self) -> str:
         """Serve until the connection ends or `drain` is called. Returns why it ended."""
@@ -191,7 +187,9 @@ class Session:
             match event:
                 case Request():
                     if event.problem and event.problem.why != NO_NUL:
-                        self._tell("guest sent odd data", command=int(event.command), problem=event.problem)
+                        self._guest.lines.repeated(
+                            "guest sent odd data", command=int(event.command), problem=event.problem
+                        )
                     if (answer := guest.request(event, now)) is not None:
                         out.append(connection.answer(event, answer))
                 case Response():
@@ -200,14 +198,14 @@ class Session:
                 case UnsolicitedResponse():
                     guest.heard_answer()
                     command = int(event.response.command)
-                    self._tell("guest answered what nobody waits for", command=command, why=event.why)
+                    self._guest.lines.repeated("guest answered what nobody waits for", command=command, why=event.why)
                 case FrameRefused():
                     guest.refused_frames += 1
-                    self._tell("frame refused", why=event)
+                    self._guest.lines.repeated("frame refused", why=event)
                 case BytesSkipped():
                     guest.skipped_bytes += event.count
                     if event.reason is SkipReason.SILENCE:
-                        self._tell("half a frame dropped", bytes=event.count)
+                        self._guest.lines.repeated("half a frame dropped", bytes=event.count)
                     # Others are told with the refused frame that they began with.
                 case _:
                     assert_never(event)
@@ -282,18 +280,11 @@ class Session:
 
     def _answered(self, response: Response) -> None:
         if response.problem:
-            self._tell("guest sent odd data", command=int(response.command), problem=response.problem)
+            self._guest.lines.repeated("guest sent odd data", command=int(response.command), problem=response.problem)
         assert response.request is not None
         if waiter := self._calls.get(response.request.request_id):
             waiter.response = response
             waiter.done.set()
-
-    def _tell(self, what: str, **facts: object) -> None:
-        """Log what can come as often as the guest likes: the 1st, 10th, 100th … time of this connection."""
-        count = self._tell_counts.get(what, 0) + 1
-        self._tell_counts[what] = count
-        if str(count).strip("0") == "1":
-            self._log.warning(what, times=count, **facts)
 
     async def _brake(self, size: int) -> None:
         """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
@@ -302,7 +293,9 @@ class Session:
         self._counted = now
         if self._budget < 0:
             self._guest.throttled += 1
-            self._tell("guest sends too fast, it is read more slowly", frames_a_second=self._service.frame_rate)
+            self._guest.lines.repeated(
+                "guest sends too fast, it is read more slowly", frames_a_second=self._service.frame_rate
+            )
             await trio.sleep(-self._budget / self._rate)
 
     async def _send(self, frames: bytes) -> None:
@@ -325,7 +318,9 @@ class Session:
             await self._send_slowly(frames, sent)
         if deadline.cancelled_caught:
             self._drop_whole_frames()
-            self._tell("guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers)
+            self._guest.lines.repeated(
+                "guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers
+            )
 
     async def _wait_turn(self, frames: bytes) -> None:
         """Wait until another's frames are out; these are dropped if that takes too long."""

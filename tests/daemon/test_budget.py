@@ -1,0 +1,69 @@
+"""What one guest can cause has a limit, and leaves the others alone."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.serving import Serving, fake_guest
+from vhostcomm.logs import LimitedLog
+
+# -- log lines
+
+
+def collected() -> tuple[Any, list[dict[str, Any]]]:
+    """A log, and its messages."""
+    lines: list[dict[str, Any]] = []
+
+    def take(_: Any, level: str, event: MutableMapping[str, Any]) -> str:
+        lines.append(dict(event) | {"level": level})
+        raise structlog.DropEvent
+
+    wrapper = structlog.make_filtering_bound_logger(20)
+    return structlog.wrap_logger(structlog.PrintLogger(), processors=[take], wrapper_class=wrapper).bind(), lines
+
+
+def test_lines_of_one_source_are_limited_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    log, lines = collected()
+    limited, other = LimitedLog(log), LimitedLog(log)
+    for number in range(12_000):
+        limited.warning("QEMU says", text=str(number))
+    assert [line["text"] for line in lines] == [str(number) for number in range(100)]
+    other.info("of another source")
+    assert lines[-1]["event"] == "of another source"
+    now += 1
+    limited.warning("QEMU says", text="again")
+    limited.warning("QEMU says", text="too early")
+    assert lines[-1] == {"event": "QEMU says", "text": "again", "lines_left_out": 11_900, "level": "warning"}
+
+
+def test_what_repeats_is_logged_as_new_after_a_quiet_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    log, lines = collected()
+    limited = LimitedLog(log)
+    for pause in (0, 1, 59, 61, 1):
+        now += pause
+        limited.repeated("frame refused")
+    assert [line["times"] for line in lines] == [1, 1]
+
+
+def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
+    """Each connects, asks, sends junk, and goes; lines of another guest still come."""
+    with Serving("--sock", tmp_path / "bad", "--sock", tmp_path / "good") as daemon:
+        for _ in range(300):
+            with fake_guest(tmp_path / "bad") as guest:
+                assert guest.serial()
+                guest.sock.sendall(b"junk" * 1024)
+        with fake_guest(tmp_path / "good") as guest:
+            assert guest.serial()
+            daemon.event("guest ready", guest="good")
+    storm = [line for line in daemon.log if line.get("guest") == "bad"]
+    assert len(storm) < 260, "a hundred each of connections and of frames, and one a second"
+    assert sum(line.get("lines_left_out", 0) for line in storm) + len(storm) > 100
