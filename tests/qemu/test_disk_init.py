@@ -85,4 +85,5 @@ def test_nothing_is_left_behind(disk: Path, monkeypatch: pytest.MonkeyPatch, err
         init(disk, SIZE)
     assert list(disk.parent.iterdir()) == []
     if isinstance(error, OSError):
-        assert str(caught.value) == f"{disk}: can't be made in {disk.parent}: No space left"
+        why = "No space left; make room there, or choose another place"
+        assert str(caught.value) == f"{disk}: can't be made in {disk.parent}: {why}"
