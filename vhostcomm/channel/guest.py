@@ -291,13 +291,13 @@ class Guest:
         self.boots += 1
         # At its start a guest tells this before it asks anything: a guest that asked before has started again.
         again = self.model.has_asked
+        self._told.clear()
+        self.take(Booted(self.connections), first=request.command)
         self.lines.info(
             "guest rebooted" if again else "guest started",
             starts_seen=self.boots,
             data=decode_text(request.data[:SHOWN]),
         )
-        self._told.clear()
-        self.take(Booted(self.connections), first=request.command)
         if again:
             self.happened("rebooted")
 
