@@ -10,7 +10,7 @@ import pytest
 import vchannel
 
 ALLOWED = {
-    "__future__", "attrs", "collections", "enum", "ipaddress", "json", "math", "re", "secrets", "struct", "typing", "vchannel",
+    "__future__", "attrs", "collections", "enum", "ipaddress", "json", "math", "re", "reprlib", "secrets", "struct", "typing", "vchannel",
 }  # fmt: skip
 
 FILES = sorted(Path(vchannel.__file__).parent.glob("*.py"))
