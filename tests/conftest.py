@@ -1,23 +1,54 @@
-"""What every test may ask for."""
+"""What every test may ask for, and what every test leaves behind: nothing."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from tests.leftovers import MARK, mounts_below, processes_marked
 from tests.needs import need, remedy
 
-# Ignored where the tests run under nohup or behind a shell's &, and then the programs they start would ignore them too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+_PRIVATE: Final = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "HOME")
+"""Environment variables that name folders which users, or the machine's own daemons, share."""
+
+_HOME_KEY: Final = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Before a test module reads the environment: private folders, and signals that children take as usual."""
     config.addinivalue_line("markers", "needs(*programs): skip unless these programs of tests/packages are installed")
+    home = config.stash[_HOME_KEY] = Path(tempfile.mkdtemp(prefix="vt-"))
+    caches = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    # The builds of the stand-in guest and QEMU 10 are shared: they are locked, and keyed by what they are made of.
+    os.environ["XDG_CACHE_HOME"] = caches
+    for name in _PRIVATE:
+        os.environ[name] = str(home / name.lower())
+        Path(os.environ[name]).mkdir(mode=0o700)
+    # A daemon looks for others beside its runtime directory too.
+    os.environ["RUNTIME_DIRECTORY"] += "/vhostcomm"
+    os.environ[MARK] = home.name
+    # `nohup` and background jobs have signals ignored, and children inherit that. A handler becomes the default in a child.
+    for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    _set_up_hypothesis()
+
+
+def _set_up_hypothesis() -> None:
+    """No deadline: an example is right or wrong, however long a busy machine takes for it."""
+    try:
+        from hypothesis import HealthCheck, settings
+    except ImportError:  # an installation without it, in which tests that need none are tried
+        return
+    settings.register_profile("vhostcomm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("vhostcomm")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -29,6 +60,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = terminalreporter.getreports("skipped")
     if command := remedy([each.longrepr[2] for each in reports if isinstance(each.longrepr, tuple)]):
         terminalreporter.write_line(f"To run what was skipped for a missing package: {command}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_HOME_KEY], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After the last test neither a process nor a mount is left of them."""
+    yield
+    home = pytestconfig.stash[_HOME_KEY]
+    assert not processes_marked(home.name), "tests have left processes behind"
+    assert not mounts_below(home, tmp_path_factory.getbasetemp()), "tests have left mounts behind"
 
 
 @pytest.fixture
