@@ -3,6 +3,7 @@
 # make help    the rest
 
 PYTHON ?= python3
+RUNS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -10,7 +11,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit coverage format docs bench soak wheel pyz virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit stress coverage format docs bench soak wheel pyz virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo "make venv    install vhostcomm into .venv: .venv/bin/vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make unit    the tests"
+	@echo "make stress  the tests three times, or RUNS times, with every core kept busy; TESTS are some of them"
 	@echo "make coverage  the tests, and what they cover"
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
 	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
@@ -85,6 +87,9 @@ check: $(DEV)
 
 unit: $(DEV)
 	$(PYTEST) $(TESTS)
+
+stress: $(DEV)
+	$(BIN)/python -m tests.stress $(RUNS) $(TESTS)
 
 coverage: $(DEV)
 	$(PYTEST) --cov --cov-report=term
