@@ -65,7 +65,7 @@ e2e: packages-test $(DEV)
 
 qemu10: packages-test $(DEV)
 	@found=$$(tests/qemu10.sh); status=$$?; [ $$status = 2 ] && exit 0; [ $$status = 0 ] || exit 1; \
-	eval "$$found"; echo "with $$VHOSTCOMM_QEMU:"; $(PYTEST) tests/e2e tests/qemu
+	eval "$$found"; echo "with $$VHOSTCOMM_QEMU:"; $(PYTEST) -m qemu tests/e2e tests/qemu
 
 # What a release of Debian can break: Python's version, tshark's, sfdisk's, QEMU's, systemd's and libvirt's, and two guests.
 REDUCED := tests/cli/test_streams.py tests/cli/test_versions.py tests/config/test_load.py tests/captures/test_format.py \

@@ -24,6 +24,7 @@ _HOME_KEY: Final = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """Before a test module reads the environment: private folders, and signals that children take as usual."""
     config.addinivalue_line("markers", "needs(*programs): skip unless these programs of tests/packages are installed")
+    config.addinivalue_line("markers", "qemu: depends on which QEMU is run; given by tests/conftest.py")
     home = config.stash[_HOME_KEY] = Path(tempfile.mkdtemp(prefix="vt-"))
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     # The builds of the stand-in guest and QEMU 10 are shared: they are locked, and keyed by what they are made of.
@@ -49,6 +50,13 @@ def _set_up_hypothesis() -> None:
         return
     settings.register_profile("vhostcomm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("vhostcomm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what depends on which QEMU is run: `make qemu10` runs nothing else again."""
+    for item in items:
+        if {"program", "images"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("qemu")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
