@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -176,9 +175,7 @@ def test_stale_sockets_are_replaced_and_nothing_else(tmp_path: Path) -> None:
     for name in ("guest.sock", "api.sock"):
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(tmp_path / name))
-    begin = time.monotonic()
     with QemuHost(tmp_path) as host:
-        assert time.monotonic() - begin < 5
         second = run("-addr", str(host.sock), "-api", str(tmp_path / "other"))
         assert second.returncode == 1
         assert "another process serves it already" in second.stderr
