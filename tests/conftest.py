@@ -18,17 +18,12 @@ from tests.needs import need, remedy
 _PRIVATE: Final = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "HOME")
 """Environment variables that name folders which users, or the machine's own daemons, share."""
 
-_HOME_KEY: Final = pytest.StashKey[Path]()
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Before a test module reads the environment: private folders, and signals that children take as usual."""
-    config.addinivalue_line("markers", "needs(*programs): skip unless these programs of tests/packages are installed")
-    config.addinivalue_line("markers", "qemu: depends on which QEMU is run; given by tests/conftest.py")
-    home = config.stash[_HOME_KEY] = Path(tempfile.mkdtemp(prefix="vt-"))
-    caches = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+def _be_private() -> Path:
+    """Give this session folders of its own, and its children signals that are not ignored; returns the folders' parent."""
+    home = Path(tempfile.mkdtemp(prefix="vt-"))
     # The builds of the stand-in guest and QEMU 10 are shared: they are locked, and keyed by what they are made of.
-    os.environ["XDG_CACHE_HOME"] = caches
+    os.environ.setdefault("XDG_CACHE_HOME", str(Path("~/.cache").expanduser()))
     for name in _PRIVATE:
         os.environ[name] = str(home / name.lower())
         Path(os.environ[name]).mkdir(mode=0o700)
@@ -39,6 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+    return home
+
+
+_HOME: Final = _be_private()  # at once: other folders' conftest.py read the environment when they are imported
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): skip unless these programs of tests/packages are installed")
+    config.addinivalue_line("markers", "qemu: depends on which QEMU is run; given by tests/conftest.py")
     _set_up_hypothesis()
 
 
@@ -70,17 +74,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"To run what was skipped for a missing package: {command}")
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[_HOME_KEY], ignore_errors=True)
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After the last test neither a process nor a mount is left of them."""
     yield
-    home = pytestconfig.stash[_HOME_KEY]
-    assert not processes_marked(home.name), "tests have left processes behind"
-    assert not mounts_below(home, tmp_path_factory.getbasetemp()), "tests have left mounts behind"
+    assert not processes_marked(_HOME.name), "tests have left processes behind"
+    assert not mounts_below(_HOME, tmp_path_factory.getbasetemp()), "tests have left mounts behind"
 
 
 @pytest.fixture
