@@ -10,7 +10,7 @@ from tests.docs.pages import ROOT
 
 LEVELS: Final = {"warning", "error", "exception", "critical"}
 
-LOGS: Final = ("log", "lines", "comings")
+LOGS: Final = ("log", "lines", "comings", "strangers")
 """Ends of the names of logs and of limited ones."""
 
 

@@ -77,7 +77,7 @@ def test_what_is_printed(expected: str, printed: str, same: bool) -> None:
         (Command("false", ""), 0, "ended with 1"),
         (Command("true", ""), 1, "ended with 0"),
         (Command("no-such-program", ""), 0, "ended with 127"),
-        (Command("vhostcomm serve --sock /run/guests/none/x &", ""), 0, "the socket's lock can't be made"),
+        (Command("vhostcomm serve --sock /run/guests/none/x &", ""), 0, "the sockets' lock can't be made"),
         (Command("vhostcomm serve --sock nas=/run/vhostcomm/nas 2> serve.log &", ""), 0, "amid what the page shows"),
     ],
 )

@@ -142,7 +142,7 @@ class ControlApp:
             raise
         if not self._token or (len(shown) == 1 and self._is_token(shown[0])):
             return
-        self._strangers.warning("control token rejected" if shown else "control token missing", by=peer_of(scope))
+        self._strangers.warning("control token rejected", why="wrong" if shown else "missing", by=peer_of(scope))
         raise Problem(
             401,
             "not allowed",
