@@ -97,9 +97,10 @@ def test_stopped_during_its_boot(tmp_path: Path, images: Images) -> None:
 
 
 def test_ready_only_while_it_is_being_stopped(tmp_path: Path, images: Images) -> None:
-    """Asked to stop at the very beginning of its boot: as soon as it is there, it is asked to power itself off."""
-    with Launched(tmp_path, *images.direct(), "--grace", "600") as run:
+    """A guest that becomes ready after the stop has begun is asked to power itself off."""
+    with Launched(tmp_path, *images.direct(acpi="wait"), "--grace", "600") as run:
         run.event("QEMU runs")
+        run.console.says("acpi: waiting for")
         run.process.send_signal(signal.SIGTERM)
         run.event("the guest has become ready meanwhile, so it is asked to power itself off")
         assert run.ends() == 0
