@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,29 @@ def test_it_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
         for each in (command, 5, 11, 12, 13):
             guest.ask(HostCommand(each))
         until(lambda: runs() == 2)
+
+
+def test_boots_while_it_runs_are_one_more_run(tmp_path: Path) -> None:
+    told, go = tmp_path / "told", tmp_path / "go"
+    os.mkfifo(go)
+    program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\nread line < {go}\n")
+
+    def runs() -> int:
+        return len(told.read_text().splitlines()) if told.exists() else 0
+
+    with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
+        for _ in range(50):
+            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.serial()
+        until(lambda: runs() == 1)
+        for expected in (2, 2):
+            go.write_text("end\n")
+            until(lambda: runs() == 2)
+            assert runs() == expected
+        guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+        guest.serial()
+        until(lambda: runs() == 3)
+        go.write_text("end\n")
 
 
 def test_it_is_in_the_background(tmp_path: Path) -> None:

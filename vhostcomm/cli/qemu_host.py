@@ -87,13 +87,17 @@ def _beside(program: str) -> Path | None:
 
 
 class PrintScript:
-    """Runs the script beside a program once for each boot of the guest, in the background."""
+    """Runs the script beside a program once for each boot of the guest, in the background.
+
+    One runs at a time. Boots that the guest reports meanwhile are remembered as one more run.
+    """
 
     def __init__(self, program: str, log: Log) -> None:
         self.nursery: trio.Nursery | None = None
         self._program = program
         self._log = log
         self._armed = True
+        self._running = self._again = False
 
     def asked(self, command: Command) -> None:
         """The guest asks or tells something."""
@@ -101,8 +105,20 @@ class PrintScript:
             self._armed = True
         elif self._armed and command in STARTS_IT and self.nursery:
             self._armed = False
-            if path := _beside(self._program):
-                self.nursery.start_soon(self._run, path)
+            if self._running:
+                self._again = True
+            elif path := _beside(self._program):
+                self._running = True
+                self.nursery.start_soon(self._keep_running, path)
+
+    async def _keep_running(self, path: Path) -> None:
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                await self._run(path)
+        finally:
+            self._running = False
 
     async def _run(self, path: Path) -> None:
         from vhostcomm.children import program, program_ended
