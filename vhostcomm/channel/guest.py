@@ -61,6 +61,9 @@ SHOWN: Final = 512
 """Bytes of a guest's data that are decoded for a log line, which shows 200 characters."""
 
 
+_READY: Final = State.READY  # looked up once: it is asked for with every frame
+
+
 @define
 class Guest:
     """A guest's identity, and what is known of it. The session feeds it with evidence; others only look.
@@ -264,7 +267,7 @@ class Guest:
             self.counts[OTHER] += 1
         if command is HostCommand.GUEST_POWER:
             self._power(request)
-        elif self.model.channel is State.READY:  # the path of every frame
+        elif self.model.channel is _READY:  # the path of every frame
             self.model.take(self._question if request.needs_response else self._notice, at)
         else:
             self.take(self._question if request.needs_response else self._notice, first=command)

@@ -130,10 +130,11 @@ class Model:
             wall: seconds since 1970, for showing.
         """
         kind = type(evidence)
-        if isinstance(evidence, Frame) and self.channel is State.READY and evidence.connection == self.connection:
+        if type(evidence) is Frame and self.channel is _R and evidence.connection == self.connection:
             # The path of every frame.
             self.heard = now
-            self.has_asked = self.has_asked or evidence.asks
+            if evidence.asks:
+                self.has_asked = True
             return
         if isinstance(evidence, _OF_A_CONNECTION) and evidence.connection != self.connection:
             return
