@@ -1,0 +1,114 @@
+"""A QEMU of the tests' own beside `vhostcomm serve`, with its monitor at hand: saved, restored, migrated, reset."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
+from tests.serving import until
+
+
+class Monitor:
+    """QMP, blocking."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(BOOT_PATIENCE)
+        self.sock.connect(str(path))
+        self._lines = self.sock.makefile("r")
+        json.loads(self._lines.readline())
+        self.do("qmp_capabilities")
+
+    def close(self) -> None:
+        self._lines.close()
+        self.sock.close()
+
+    def do(self, command: str, **arguments: Any) -> Any:
+        self.sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        for line in self._lines:
+            answer = json.loads(line)
+            if "event" not in answer:
+                assert "return" in answer, answer
+                return answer["return"]
+        raise AssertionError(f"QEMU ended in {command}")
+
+    def human(self, line: str) -> None:
+        said = self.do("human-monitor-command", **{"command-line": line})
+        assert not said, said
+
+    def save_to(self, uri: str) -> None:
+        """Migrate, to its end."""
+        self.do("migrate", uri=uri)
+        until(self._migrated, "the migration", BOOT_PATIENCE)
+
+    def save(self, file: Path) -> None:
+        """Save the machine to a file, through a socket: QEMU's sandbox starts no program that could write it."""
+        place = file.with_suffix(".sock")
+        with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+            listener.bind(str(place))
+            listener.listen()
+            saved = pool.submit(_receive, listener)
+            self.save_to(f"unix:{place}")
+            file.write_bytes(saved.result())
+
+    def _migrated(self) -> bool:
+        status = self.do("query-migrate").get("status")
+        assert status not in {"failed", "cancelled"}, self.do("query-migrate")
+        return bool(status == "completed")
+
+
+def _receive(listener: socket.socket) -> bytes:
+    listener.settimeout(BOOT_PATIENCE)
+    stream, _ = listener.accept()
+    with stream, stream.makefile("rb") as file:
+        return file.read()
+
+
+def restore(file: Path, incoming: Path) -> None:
+    """Send a saved machine to a QEMU that waits for it."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(incoming))
+        sock.sendall(file.read_bytes())
+
+
+class Machine:
+    """A QEMU that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor, console: Console) -> None:
+        self.process = process
+        self.monitor = monitor
+        self.console = console
+
+    def quit(self) -> None:
+        self.monitor.do("quit")
+        self.ends()
+
+    def ends(self) -> None:
+        assert self.process.wait(BOOT_PATIENCE) == 0
+
+
+@contextmanager
+def machine(
+    folder: Path, images: Images, sock: Path, name: str = "one", *extra: str, **parameters: object
+) -> Iterator[Machine]:
+    """A QEMU whose guest's channel connects to that socket."""
+    console, qmp = Console(folder / f"console-{name}"), folder / f"qmp-{name}"
+    *shell, command = command_of(
+        *images.direct(**parameters), "--sock", str(sock), "--serial-console", str(console.path), "--name", "nas"
+    )
+    more = " ".join(["-qmp", f"unix:{qmp},server=on,wait=off", *extra])
+    with subprocess.Popen([*shell, f"{command.strip()} {more}"], stdin=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: qmp.exists() or process.poll() is not None, "QEMU's monitor", BOOT_PATIENCE)
+            monitor = Monitor(qmp)
+            with closing(monitor):
+                yield Machine(process, monitor, console)
+        finally:
+            process.kill()

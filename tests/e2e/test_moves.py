@@ -1,0 +1,162 @@
+"""Guests that are up although their QEMU is new, or that start again although it isn't: what is known of them is true."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.control.controlled import client, post
+from tests.e2e.launched import BOOT_PATIENCE, Images
+from tests.e2e.moved import machine, restore
+from tests.serving import Serving, until
+
+IP, POWEROFF, INFO, FREEZE, THAW = 2, 6, 10, 14, 15
+
+
+@contextmanager
+def served(
+    folder: Path, *names: str, control: str = "control", expect_exit: int | None = 0
+) -> Iterator[tuple[Serving, httpx.Client]]:
+    """A daemon of guests of these names, each at the socket of its name."""
+    words = [word for name in names for word in ("--sock", f"{name}={folder / name}")]
+    with (
+        Serving(*words, "--control", folder / control, expect_exit=expect_exit) as daemon,
+        client(folder / control) as http,
+    ):
+        daemon.patience = BOOT_PATIENCE
+        http.timeout = httpx.Timeout(BOOT_PATIENCE)
+        yield daemon, http
+
+
+def state(http: httpx.Client, name: str = "nas") -> str:
+    return str(http.get(f"/guests/{name}").json()["state"])
+
+
+def powers_off(http: httpx.Client, name: str = "nas") -> None:
+    status, done = post(http, f"/guests/{name}/shutdown", wait=80)
+    assert (status, done.get("gone")) == (200, True), done
+
+
+def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Images) -> None:
+    """It asks nothing after the restore, its QEMU is new, and it is frozen: it is thawed, found up, and stopped."""
+    saved, incoming = tmp_path / "saved", tmp_path / "incoming"
+    with served(tmp_path, "nas") as (daemon, http):
+        with machine(tmp_path, images, tmp_path / "nas") as before:
+            daemon.event("guest ready")
+            before.console.says("vchannel: ready")
+            assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+            before.monitor.save(saved)
+            before.quit()
+        daemon.event("guest gone")
+        with machine(tmp_path, images, tmp_path / "nas", "two", "-incoming", f"unix:{incoming}") as after:
+            restore(saved, incoming)
+            assert daemon.event("thawed")["why"] == "its connection ended"
+            assert http.get("/guests/nas").json()["thaw_owed"] is None
+            assert state(http) == "ready"
+            powers_off(http)
+            after.ends()
+            assert "vchannel: request 15" in after.console.text
+
+
+@pytest.mark.parametrize("daemons", [1, 2])
+def test_a_live_migration(tmp_path: Path, images: Images, daemons: int) -> None:
+    """Between two daemons, and within one. The destination is probed before the switch; its late answers count."""
+    with (
+        served(tmp_path, *(("nas", "moved") if daemons == 1 else ("nas",))) as first,
+        served(tmp_path, "moved", control="second") if daemons == 2 else nullcontext(first) as second,
+        machine(tmp_path, images, tmp_path / "nas") as source,
+    ):
+        (daemon, http), (there, moved) = first, second
+        daemon.event("guest ready", guest="nas")
+        source.console.says("vchannel: ready")
+        incoming = tmp_path / "incoming"
+        with machine(tmp_path, images, tmp_path / "moved", "two", "-incoming", f"unix:{incoming}") as target:
+            there.event("guest connected", guest="moved")
+            assert "moved" in moved.get("/healthz").json()["unwell"]
+            assert state(moved, "moved") == "connected"
+            source.monitor.save_to(f"unix:{incoming}")
+            until(lambda: state(moved, "moved") == "ready", "the guest's first sign of life", BOOT_PATIENCE)
+            # The source's QEMU takes frames that nobody will read.
+            assert post(http, "/guests/nas/freeze", timeout=5)[0] in {409, 504}
+            source.quit()
+            powers_off(moved, "moved")
+            target.ends()
+
+
+def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
+    """An earlier state in place, then another socket: neither tells anything on the channel."""
+    with served(tmp_path, "nas", "other") as (daemon, http), machine(tmp_path, images, tmp_path / "nas") as qemu:
+        daemon.event("guest ready")
+        qemu.console.says("vchannel: ready")
+        qemu.monitor.human("savevm before")
+        assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
+        qemu.monitor.human("loadvm before")
+        assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
+        backend = {"type": "socket", "data": {"addr": {"type": "unix", "data": {"path": str(tmp_path / "other")}}, "server": False}}  # fmt: skip
+        qemu.monitor.do("chardev-change", id="charchannel0", backend=backend)
+        daemon.event("guest connected", guest="other")
+        until(lambda: state(http) == "absent", "the end of the first connection", BOOT_PATIENCE)
+        assert post(http, "/guests/nas/shutdown")[0] == 409
+        powers_off(http, "other")
+        qemu.ends()
+
+
+@pytest.mark.parametrize("command", [IP, INFO, FREEZE, POWEROFF])
+def test_a_reset_with_a_call_outstanding(tmp_path: Path, images: Images, command: int) -> None:
+    """QEMU keeps what was sent for the next boot, which carries it out: a freeze is thawed, a stop is a stop."""
+    with served(tmp_path, "nas") as (daemon, http), machine(tmp_path, images, tmp_path / "nas") as qemu:
+        daemon.event("guest ready")
+        qemu.console.says("vchannel: ready")
+        assert post(http, "/guests/nas/call", command=INFO, timeout=60)[0] == 200
+        qemu.monitor.do("stop")
+        with ThreadPoolExecutor(1) as pool:
+            if command == POWEROFF:
+                asked = pool.submit(post, http, "/guests/nas/shutdown", wait=80)
+                daemon.event("stop asked for")
+            elif command == FREEZE:
+                asked = pool.submit(post, http, "/guests/nas/freeze", timeout=1)
+                daemon.event("frozen")
+            else:
+                asked = pool.submit(post, http, "/guests/nas/call", command=command, timeout=1)
+            qemu.monitor.do("system_reset")
+            if command != POWEROFF:
+                assert asked.result()[0] == 504
+            qemu.monitor.do("cont")
+            if command == FREEZE:
+                daemon.event("thawed")
+                assert http.get("/guests/nas").json()["thaw_owed"] is None
+            if command == POWEROFF:
+                assert (asked.result()[0], asked.result()[1].get("gone")) == (200, True), asked.result()
+            else:
+                powers_off(http)
+        qemu.ends()
+
+
+def test_a_daemon_that_is_killed_and_started_again(tmp_path: Path, images: Images) -> None:
+    """While its guest is idle, and with a freeze outstanding: health is true at once, and the guest is thawed."""
+    with machine(tmp_path, images, tmp_path / "nas") as qemu:
+        with served(tmp_path, "nas", expect_exit=-9) as (daemon, _):
+            daemon.event("guest ready")
+            qemu.console.says("vchannel: ready")
+            daemon.stop(signal.SIGKILL)
+        with served(tmp_path, "nas", expect_exit=-9) as (daemon, http), ThreadPoolExecutor(1) as pool:
+            daemon.event("guest connected")
+            # It has no network, and that is what is said of it.
+            assert "no address" in http.get("/healthz").json()["unwell"]["nas"]
+            assert 'vhostcomm_guest_state{guest="nas",state="ready"} 1.0' in http.get("/metrics").text
+            qemu.monitor.do("stop")
+            asked = pool.submit(http.post, "/guests/nas/freeze", json={"timeout": 600})
+            daemon.event("frozen")
+            daemon.stop(signal.SIGKILL)
+            assert isinstance(asked.exception(), httpx.HTTPError)
+            qemu.monitor.do("cont")
+        with served(tmp_path, "nas") as (daemon, http):
+            assert "before this one" in daemon.event("thawed")["why"]
+            powers_off(http)
+            qemu.ends()
