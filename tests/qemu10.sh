@@ -21,25 +21,8 @@ cache=${VHOSTCOMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vhostcomm}
 suite=bookworm-backports
 target=$cache/qemu-$suite
 
-# The mirror that this machine uses already.
-# shellcheck disable=SC2016 # apt expands it
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
-[[ -n $mirror ]] || { echo "apt knows no mirror: run apt-get update first" >&2; exit 1; }
-
-if [[ ! -x $target/usr/bin/qemu-system-x86_64 ]]; then
-    work=$(mktemp -d "$(mkdir -p "$cache" && echo "$cache")/qemu.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
-    mkdir -p "$work"/{lists/partial,debs,root}
-    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    signed=; [[ -e $keyring ]] && signed="[signed-by=$keyring] "
-    echo "deb $signed$mirror $suite main" >"$work/sources.list"
-    apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
-        -o "Dir::State::Lists=$work/lists" -o APT::Sandbox::User=root -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=")
-    "${apt[@]}" update >&2
-    (cd "$work/debs" && "${apt[@]}" download qemu-system-x86 qemu-system-common qemu-system-data >&2)
-    for each in "$work"/debs/*.deb; do dpkg -x "$each" "$work/root"; done
-    mv "$work/root" "$target"
-fi
+[[ -d $target ]] ||
+    "$(dirname "$0")/../tools/unpack.sh" "$suite" "$target" qemu-system-x86 qemu-system-common qemu-system-data
 
 # Its firmware comes in packages of its own; the installed ones do.
 echo "export VHOSTCOMM_QEMU=$target/usr/bin/qemu-system-x86_64"
