@@ -13,13 +13,15 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
 from vhostcomm.errors import ServeError
 from vhostcomm.system_errors import NO_THREAD
 
-QUEUE_LIMIT: Final = 10_000
-"""Items waiting for the thread. Of log lines a few MB; of frames 40 MB, some ten seconds of a busy guest."""
+QUEUE_BYTES: Final = 2 << 20
+"""Bytes waiting for the thread, those being written included: some 7,000 log lines. A stall of seconds loses nothing, and
+hundreds of guests whose recordings all stall don't exhaust a machine."""
 
 T = TypeVar("T")
 
@@ -36,10 +38,12 @@ class Sink(Generic[T]):
     a program: the first one is shown on standard error.
 
     Args:
-        write: takes a list of items; may block, and may raise `OSError`.
+        write: takes a list of items; may block, and may raise `OSError`. The list is empty where items behind the last
+            ones found no room, so that `lost` can be told.
         name: the thread's.
         failed: called in the thread, once, with the error that ended the sink.
         final: whether an error ends the sink; by default each does.
+        size: bytes that an item takes in memory.
 
     Raises:
         ServeError: the system refuses the thread.
@@ -54,14 +58,18 @@ class Sink(Generic[T]):
         name: str,
         failed: Callable[[OSError], None],
         final: Callable[[OSError], bool] = always,
+        size: Callable[[T], int] = getsizeof,
     ) -> None:
         self._write = write
         self._failed = failed
         self._final = final
+        self._size = size
         self._items: deque[T] = deque()
+        self._bytes = 0  # of those, and of those being written
         # Its lock is held for moments only, never while something is written.
         self._changed = threading.Condition()
         self._writing = False
+        self._full = False  # items found no room since the last were taken
         self._closing = False
         self._told = False
         self.dead = False
@@ -75,17 +83,24 @@ class Sink(Generic[T]):
 
     def put(self, item: T) -> None:
         """Queue an item; never waits."""
+        size = self._size(item)
         with self._changed:
-            if self.dead or self._closing or len(self._items) >= QUEUE_LIMIT:
+            if self.dead or self._closing:
                 self.lost += 1
                 return
+            if self._bytes + size > QUEUE_BYTES:
+                self.lost += 1
+                self._full = True
+                self._changed.notify_all()
+                return
             self._items.append(item)
+            self._bytes += size
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing that was put is still to be written, at most `timeout` seconds; False if something is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._items and not self._writing, timeout)
+            return self._changed.wait_for(lambda: not (self._items or self._full or self._writing), timeout)
 
     def close(self, timeout: float) -> bool:
         """Write what is queued, at most for `timeout` seconds, and end the thread."""
@@ -96,28 +111,33 @@ class Sink(Generic[T]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while batch := self._take():
+        while (batch := self._take()) is not None:
             error = self._try_write(batch)
             with self._changed:
                 self._writing = False
+                self._bytes -= sum(map(self._size, batch))
                 self.lost += len(batch) if error else 0
                 if isinstance(error, OSError) and self._final(error):
                     self.dead = True
                     self.lost += len(self._items)
                     self._items.clear()
+                    self._full = False
                 self._changed.notify_all()
             if self.dead:
                 assert isinstance(error, OSError)
                 self._failed(error)
                 return
 
-    def _take(self) -> list[T]:
-        """All that has gathered, when something has; nothing at the end."""
+    def _take(self) -> list[T] | None:
+        """All that has gathered, when something has or was lost; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closing)
+            self._changed.wait_for(lambda: self._items or self._full or self._closing)
+            if not (self._items or self._full):
+                return None
             batch = list(self._items)
             self._items.clear()
-            self._writing = bool(batch)
+            self._full = False
+            self._writing = True
             return batch
 
     def _try_write(self, batch: list[T]) -> Exception | None:

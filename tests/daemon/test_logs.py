@@ -142,7 +142,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_what_is_lost_is_told_in_the_logs_own_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    monkeypatch.setattr("vhostcomm.sink.QUEUE_LIMIT", 10)
+    monkeypatch.setattr("vhostcomm.sink.QUEUE_BYTES", 5000)
     reading, writing = os.pipe()
     seen: list[bytes] = []
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as pipe:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.serving import PATIENCE
 from vhostcomm.logs import start_log
-from vhostcomm.sink import Sink
+from vhostcomm.sink import QUEUE_BYTES, Sink
 
 
 class _Writes:
@@ -168,3 +168,29 @@ def test_flush_waits_for_what_was_put_while_the_last_write_ended(monkeypatch: py
     gates[1].set()
     assert sink.flush(PATIENCE)
     assert sink.close(PATIENCE)
+
+
+def test_a_queue_is_limited_in_bytes() -> None:
+    """Items of any size, and also those that a stuck write has taken out of the queue; it is told what was lost."""
+    begun, go = threading.Event(), threading.Event()
+    written: list[str] = []
+    told: list[int] = []
+
+    def write(items: list[str]) -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+        written.extend(items)
+        told.append(sink.lost)
+
+    sink: Sink[str] = Sink(write, "test", lambda _: None)
+    sink.put("first" + "x" * (QUEUE_BYTES // 2))
+    assert begun.wait(PATIENCE)
+    for number in range(1000):
+        sink.put(str(number) + "x" * (QUEUE_BYTES // 10))
+    assert sink.lost == 996
+    go.set()
+    assert sink.flush(PATIENCE)
+    assert told[-1] == 996
+    sink.put("room again" + "x" * (QUEUE_BYTES // 2))
+    assert sink.close(PATIENCE)
+    assert [each.partition("x")[0] for each in written] == ["first", "0", "1", "2", "3", "room again"]
