@@ -82,7 +82,7 @@ class Freezer:
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
                 debt = parse_debt(file.read(FILE_MOST + 1), now())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, DebtError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)

@@ -20,14 +20,17 @@ ROOT = Path(__file__).parents[2]
 VDSM_RUN = [sys.executable, str(ROOT / "vdsm_run.py")]
 
 SERVE = [*VHOSTCOMM, "serve", "--sock", "nas=SOCK", "--control", "none"]
-RUN = [*VDSM_RUN, "--boot", "/dev/zero", "--accel", "tcg", "--sock", "SOCK", "--control", "none"]
+RUN = [*VDSM_RUN, "--boot", "DISK", "--accel", "tcg", "--sock", "SOCK", "--control", "none"]
 PLACE = [str(QEMU_HOST), "-addr=unix:SOCK", "-api=unix:SOCK-api"]
 
 
 def run(
     words: list[str], folder: Path, *before: str, cwd: str | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [*before, *(word.replace("SOCK", f"{folder}/nas") for word in words)]
+    disk = folder / "disk"
+    with disk.open("wb") as file:
+        file.truncate(1 << 20)
+    command = [*before, *(word.replace("SOCK", f"{folder}/nas").replace("DISK", str(disk)) for word in words)]
     return subprocess.run(
         command,
         env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | more,
@@ -106,7 +109,9 @@ def test_missing_temporary_directory_is_one_line(words: list[str], tmp_path: Pat
         "bash",
     ]
     without = ["setpriv", "--reuid", "54321", "--clear-groups", "--inh-caps", KEPT, "--ambient-caps", KEPT]
-    ended = run(words, tmp_path, *namespace, *without, cwd="/proc", XDG_RUNTIME_DIR="", TMPDIR="/nowhere")
+    ended = run(
+        words, tmp_path, *namespace, *without, cwd="/proc", RUNTIME_DIRECTORY="", XDG_RUNTIME_DIR="", TMPDIR="/nowhere"
+    )
     one_line(ended, "no usable temporary directory: /nowhere (TMPDIR), /tmp and others", "set TMPDIR to a folder")
 
 

@@ -100,7 +100,6 @@ def test_the_trace(tmp_path: Path) -> None:
         "Request: Get information [10]",
         'Received: Get information [10] {"data":{}}',
         "Request: Poweroff [6]",
-        'Received: Poweroff [6] {"data":{}}',
         "Received: Guest timestamp [17] 1648798789",
         "Received: Unknown [99]",
         "Replied: [99]",
