@@ -56,6 +56,12 @@ def all_settings() -> Iterator[Setting]:
                 "a path that QEMU connects to; `connect:PATH`, where QEMU or libvirt listens and we connect; `tcp:HOST:PORT`",
                 "a socket of the guest's UUID or name in the runtime directory", RELOAD, flag="--sock NAME=SOCK",
             )  # fmt: skip
+            yield Setting(
+                "guests.NAME", "qmp", '"/run/qemu/nas.qmp"',
+                "A QMP socket of the guest's QEMU, for vhostcomm alone: a pause is shown with its cause, and `vhostcomm "
+                "resume` works. `run` has a QMP connection of its own and ignores this.",
+                "a path on which QEMU listens (`-qmp unix:PATH,server=on,wait=off`)", "none", RELOAD,
+            )  # fmt: skip
         yield from (_setting(section, each) for each in settings(model).values())
     yield Setting(
         "serve", "watch", '["/run/guests"]', "Folders where every socket that appears is a guest's, with the file's name.",

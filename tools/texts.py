@@ -34,6 +34,8 @@ RUN_EXIT_STATUS: Final = (
     ("6", "It was ended through QMP by somebody else."),
     ("7", "It was ended by a signal of somebody else's."),
     ("8", "It had to be killed: what QEMU had not written to its disks is lost."),
+    ("9", "It was stopped while it was paused, so the guest did not shut down."),
+    ("10", "Its guest was migrated or saved: it runs elsewhere, or can be restored."),
     _PLACE,
 )
 

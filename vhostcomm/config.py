@@ -137,6 +137,8 @@ class GuestConfig:
     name: str
     address: Address
     identity: GuestIdentity
+    qmp: str = ""
+    """A QMP socket of its QEMU, for us alone; empty for none."""
     sources: Sources = field(factory=dict, eq=False, repr=False)
 
 
@@ -221,7 +223,7 @@ def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> Guest
         else:
             identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
             sources["uuid"] = "derived from the guest's serial number"
-    return GuestConfig(sock.name, sock.address, identity, sources)
+    return GuestConfig(sock.name, sock.address, identity, sources=sources)
 
 
 def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
@@ -235,6 +237,8 @@ def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
         sock: dict[str, dict[str, object]] = {
             "sock": {"value": str(each.address), "source": each.sources.get("sock", "")}
         }
+        if each.qmp:
+            sock["qmp"] = {"value": each.qmp, "source": each.sources.get("qmp", "")}
         sections[f"guests.{each.name}"] = (each.identity, each.sources, sock)
     sections["serve"] = (config.service, config.service_sources, {})
     return {

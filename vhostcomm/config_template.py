@@ -34,6 +34,7 @@ _GUESTS = """\
 # under [guest] may stand here too, and goes for this guest alone.
 [guests.nas]
 # sock = "/run/vhostcomm/nas"
+# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU for vhostcomm alone: shows pauses with their cause, resumes
 # serial = "0000000000000"
 # vcpus = 1
 """

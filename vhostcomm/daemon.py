@@ -24,7 +24,7 @@ from vhostcomm.control.origin import own_names
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.control.surface import BACKLOG, Surface
 from vhostcomm.descriptors import raise_descriptor_limit
-from vhostcomm.errors import ServeError
+from vhostcomm.errors import ResumeError, ServeError
 from vhostcomm.folders import Folders
 from vhostcomm.freezer import Freezer
 from vhostcomm.identity import HostIdentity
@@ -205,6 +205,22 @@ class Daemon:
         if served is None:
             raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self.guests) or 'none'}")
         return served
+
+    async def resume(self, name: str, by: str) -> bool:
+        """Have a guest's paused machine run again. Returns False if it runs already.
+
+        Raises:
+            ResumeError: it can't be resumed, or stopped again at once, or its QEMU is not known.
+        """
+        if self.runner:
+            return await self.runner.resume(by)
+        served = self._ports.get(name)
+        if served is None or served.monitor is None:
+            raise ResumeError(
+                "no QMP socket", "vhostcomm has no connection to its QEMU's QMP",
+                'resume it where it runs, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket for vhostcomm alone',
+            )  # fmt: skip
+        return await served.monitor.resume(by)
 
     def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
         service = self.config.service

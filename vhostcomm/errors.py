@@ -9,6 +9,7 @@ VhostcommError       exit status 1
 ├── ControlError     a running daemon that can't be reached, or doesn't do what is asked (vhostcomm.control.client)
 ├── CaptureError     a capture file that can't be read, with its line
 ├── DiskError        a disk image that can't be read or made, with its path
+├── ResumeError      a paused machine that can't be resumed
 └── QemuError        a QEMU that can't be run, or can't do what is asked of it
 """
 
@@ -63,6 +64,22 @@ class DiskError(VhostcommError):
         self.path = path
         self.what = what
         super().__init__(f"{path}: {what}")
+
+
+class ResumeError(VhostcommError):
+    """A paused machine that can't be resumed, or stopped again at once.
+
+    Args:
+        what: in three words.
+        why: the cause.
+        remedy: what to do, with {guest} for the guest's name.
+    """
+
+    def __init__(self, what: str, why: str, remedy: str) -> None:
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+        super().__init__(f"{why}; {remedy}")
 
 
 class QemuError(VhostcommError):

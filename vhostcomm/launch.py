@@ -16,12 +16,14 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.children import reap_orphans
 from vhostcomm.config import Config
 from vhostcomm.daemon import Daemon
+from vhostcomm.errors import ResumeError
 from vhostcomm.guest import State
 from vhostcomm.hooks import Hooks
 from vhostcomm.journal import error_text
 from vhostcomm.logs import LimitedLog, Log
 from vhostcomm.notify import Manager, Notifier
 from vhostcomm.qemu import (
+    DiskError,
     Ending,
     EndKind,
     Grace,
@@ -29,13 +31,16 @@ from vhostcomm.qemu import (
     Notice,
     OutputLine,
     Panicked,
+    Paused,
     Qemu,
+    QmpError,
     QmpEvent,
     QmpLost,
     Rebooted,
     Restart,
     RestartPolicy,
     Restarts,
+    Resumed,
     SerialTerminal,
     StageBegun,
     Started,
@@ -152,6 +157,20 @@ class Launcher:
         if not self._stop.is_set():
             self.stop(by)
 
+    async def resume(self, by: str) -> bool:
+        """Have the machine run again, if it is paused. Returns False if it runs already.
+
+        Raises:
+            ResumeError: it can't be resumed, or stopped again at once.
+        """
+        if self._qemu is None:
+            raise ResumeError("not running", "no QEMU runs", "wait until it is started again")
+        self._log.info("resume asked for", by=by)
+        try:
+            return await self._qemu.resume()
+        except QmpError as error:
+            raise ResumeError("not resumed", str(error), "look at QEMU's messages in the log") from None
+
     @property
     def stage(self) -> str:
         """What QEMU is being stopped by now; empty when it isn't."""
@@ -266,7 +285,14 @@ class Launcher:
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():
                 self._log.error("the guest's kernel panicked")
+            case Paused(pause):
+                self._guest.machine_paused(pause.cause, pause.remedy_for(self._guest.name))
+            case Resumed():
+                self._guest.machine_resumed()
+            case DiskError(disk, reason):
+                self._log.error("disk error reported to the guest", disk=disk, why=reason)
             case QmpLost(why):
+                self._guest.machine_resumed()  # nothing is known of a pause any longer
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
             case StageBegun(stage, seconds, why):
                 self._stage = stage.means

@@ -18,7 +18,7 @@ import attrs
 
 from vhostcomm import values
 from vhostcomm.address import Activated, Address, Listen, Sock, check_path, parse_sock, runtime_directory
-from vhostcomm.config import SECTIONS, Config, Service, Value, build, guest_config, settings, several
+from vhostcomm.config import SECTIONS, Config, GuestConfig, Service, Value, build, guest_config, settings, several
 from vhostcomm.errors import ConfigError
 from vhostcomm.identity import HostIdentity, derived_uuid
 
@@ -78,6 +78,7 @@ def load(
 
     guest_layers: dict[str, dict[str, Value]] = {"": layers["guest"]}
     found = _Socks()
+    monitors: dict[str, Value | None] = {}
     listed = _table(document.pop("guests", {}), "guests", label)
     if only is not None:
         listed = {name: table for name, table in listed.items() if name == only}
@@ -86,6 +87,7 @@ def load(
             f"{label}: unknown: {', '.join(map(repr, document))}; known are host, guest, guests and serve"
         )
     for name, table in listed.items():
+        monitors[name] = _monitor(table, name, label)
         sock, guest_layers[name] = _listed_guest(name, table, label, environment)
         found.add(sock, f"{label}: guests.{name}")
     for text in socks:
@@ -112,7 +114,7 @@ def load(
         guest_layers[name] = layer | {
             name: value for each in over for (section, name), value in each.items() if section == "guest"
         }
-    guests = tuple(guest_config(sock, guest_layers) for sock in found.by_name.values())
+    guests = tuple(_monitored(guest_config(sock, guest_layers), monitors) for sock in found.by_name.values())
     made = Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers, strangers)
     _check_together(made)
     return made
@@ -300,7 +302,8 @@ def _listed_guest(
 ) -> tuple[Sock, dict[str, Value]]:
     where = f"guests.{name}"
     _parse(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
-    layer = _section(table, "guest", label, ("sock",), where=where)
+    layer = _section(table, "guest", label, ("sock", "qmp"), where=where)
+    layer.pop("qmp", None)
     given = layer.pop("sock", None)
     if given is None:
         own = layer.get("uuid")
@@ -313,6 +316,29 @@ def _listed_guest(
     example = "tcp:127.0.0.1:12345" if _is_tcp(given.value) else f"/run/vhostcomm/{name}"
     sock = _parse(parse_sock, given.value, given.source, f'sock = "{example}"', environment)
     return attrs.evolve(sock, name=name), layer
+
+
+def _monitor(table: object, name: str, label: str) -> Value | None:
+    """The QMP socket of a listed guest's QEMU."""
+    if not isinstance(table, dict) or "qmp" not in table:
+        return None
+    source = f"{label}: guests.{name}.qmp"
+    return Value(_parse(_socket_path, table["qmp"], source, f'qmp = "/run/qemu/{name}.qmp"'), source)
+
+
+def _socket_path(raw: object) -> str:
+    path = Path(values.path(raw))
+    if not path.is_absolute():
+        raise ValueError("it is an absolute path of a unix socket")
+    check_path(path)
+    return str(path)
+
+
+def _monitored(guest: GuestConfig, monitors: Mapping[str, Value | None]) -> GuestConfig:
+    found = monitors.get(guest.name)
+    if found is None:
+        return guest
+    return attrs.evolve(guest, qmp=str(found.value), sources={**guest.sources, "qmp": found.source})
 
 
 class _Socks:

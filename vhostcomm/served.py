@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from attrs import define, field
@@ -19,6 +19,9 @@ from vhostcomm.config import GuestConfig, Service
 from vhostcomm.errors import ServeError
 from vhostcomm.identity import HostIdentity
 from vhostcomm.logs import Log
+
+if TYPE_CHECKING:
+    from vhostcomm.qemu.monitor import Monitor
 
 STOP_MARGIN: Final = 1.0
 """Seconds beyond the draining that a port may take to end before it is cancelled."""
@@ -55,6 +58,8 @@ class Served:
     folder: Path | None = None
     open: bool = False
     why_not: str = ""
+    monitor: Monitor | None = None
+    monitor_scope: trio.CancelScope = field(factory=trio.CancelScope)
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
 
@@ -205,6 +210,7 @@ class Ports:
             if served.path.parent not in self._files:
                 self._files.add(served.path.parent)
         self.nursery.start_soon(self._run, served)
+        self._watch(served)
 
     def start_found(self, config: GuestConfig, folder: Path) -> None:
         """Open and run the port of a guest that was found in a folder; where that fails it is tried again."""
@@ -229,8 +235,22 @@ class Ports:
         changed = new.identity != served.config.identity or host != guest.host
         if changed:
             guest.change(host, new.identity)
+        other_monitor = new.qmp != served.config.qmp
         served.config = new
+        if other_monitor:
+            served.monitor_scope.cancel()
+            self._watch(served)
         return changed
+
+    def _watch(self, served: Served) -> None:
+        """Follow the QMP of a guest's QEMU, if its socket is configured."""
+        assert self.nursery is not None
+        served.monitor, served.monitor_scope = None, trio.CancelScope()
+        if served.config.qmp:
+            from vhostcomm.monitored import follow  # QEMU's side is only needed for this
+
+            served.monitor, run = follow(served.config.qmp, lambda: served.port.guest)
+            self.nursery.start_soon(run, served.monitor_scope)
 
     async def keep_sockets(self) -> None:
         """Bind sockets anew whose files were deleted or replaced, until cancelled."""
@@ -274,6 +294,7 @@ class Ports:
                     pause = min(2 * pause, REOPEN_MOST)
                     served.port = self._port(served.config, self.host)
         finally:
+            served.monitor_scope.cancel()
             if self._served.get(name) is served:
                 del self._served[name]
             if served.path and self._by_path.get(served.path) is served:

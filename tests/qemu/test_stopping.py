@@ -11,6 +11,7 @@ from attrs import define, field
 
 from tests.trio_help import run
 from vhostcomm.qemu.ending import Stage
+from vhostcomm.qemu.pause import describe
 from vhostcomm.qemu.qmp import QmpClosedError, QmpTimeoutError
 from vhostcomm.qemu.stopping import Grace, PowerOff, Stopping
 
@@ -167,7 +168,8 @@ def test_a_qemu_that_does_not_answer_gets_signals() -> None:
 def test_a_guest_that_does_not_run_is_not_asked(status: str) -> None:
     target = Target({"quit"}, status=status)
     _, told = stop(target, target.poweroff)
-    assert told == [("QUIT", 5, f"asked to stop; the guest doesn't run ({status})")]
+    why = f"the machine is paused, so the guest can't shut down: {describe(status).cause} ({status})"
+    assert told == [("QUIT", 5, f"asked to stop; {why}")]
 
 
 @pytest.mark.parametrize("poweroff", [Target.poweroff, None])

@@ -69,7 +69,9 @@ def test_examples_of_settings_are_taken(each: Setting, tmp_path: Path) -> None:
 
 def test_every_key_of_the_models_is_documented_once() -> None:
     wanted = [f"{section}.{key}" for section, model in SECTIONS.items() for key in settings(model)]
-    assert sorted([*wanted, "guests.NAME.sock", "serve.watch"]) == sorted(each.name for each in SETTINGS)
+    assert sorted([*wanted, "guests.NAME.sock", "guests.NAME.qmp", "serve.watch"]) == sorted(
+        each.name for each in SETTINGS
+    )
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert [page.count(f"\n### {each.name}\n") for each in SETTINGS] == [1] * len(SETTINGS)
 

@@ -1,4 +1,4 @@
-"""The verbs that ask a running daemon: guests, info, shutdown, reboot, freeze, thaw, call, events."""
+"""The verbs that ask a running daemon: guests, info, shutdown, reboot, resume, freeze, thaw, call, events."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ SECONDS_MOST: Final = 3600.0
 
 UPTIME_TIMEOUT: Final = 2.0
 """Seconds at most for a guest to tell its uptime, which it may not know how to."""
+
+RESUME_PATIENCE: Final = 20.0
+"""Seconds: QEMU's answers, 5 s each at most, and a second to see whether it stops again."""
 
 DATA_SHOWN: Final = 50_000
 """Characters of an answer: all of it, escaped."""
@@ -166,6 +169,21 @@ def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, d
     with (daemon or Daemon()).asked("reboot") as daemons:
         client, name = daemons.with_guest(guest)
         _tell_done(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
+
+
+def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> None:
+    """Have a paused machine run again, such as after a full disk has space again.
+
+    For a guest of `vhostcomm run` (vdsm_run), or one with qmp = in the configuration file. Fails where the machine stops
+    again at once, and says why.
+    """
+    with (daemon or Daemon()).asked("resume") as daemons:
+        client, name = daemons.with_guest(guest)
+        done = client.post(client.guest(name, "resume"), {}, takes=RESUME_PATIENCE)
+    if json:
+        print_json(done)
+    else:
+        print_line(f"{name}: {'runs again' if done['resumed'] else 'runs already'}")
 
 
 def freeze(

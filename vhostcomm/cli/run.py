@@ -161,7 +161,8 @@ def run(
 
     Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
     4 the guest panicked; 5 QEMU crashed; 6 it was ended through QMP by somebody else; 7 by a signal of somebody else's;
-    8 it had to be killed; 78 a folder or group isn't there, or isn't ours to use.
+    8 it had to be killed; 9 it was stopped while paused, so the guest did not shut down; 10 its guest was migrated or saved;
+    78 a folder or group isn't there, or isn't ours to use.
     """
     from vhostcomm.cli import assemble
 

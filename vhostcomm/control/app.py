@@ -30,7 +30,7 @@ from vhostcomm.control.origin import check_origin, own_names
 from vhostcomm.control.problems import Problem, of_call
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
-from vhostcomm.errors import ServeError
+from vhostcomm.errors import ResumeError, ServeError
 from vhostcomm.logs import Log
 from vhostcomm.text import escape
 
@@ -51,6 +51,7 @@ def make_app(host: Host, surface: Surface, strangers: StrangersLog, token: str =
         ("POST", "/guests/{name}/call", handlers.call),
         ("POST", "/guests/{name}/shutdown", handlers.shutdown),
         ("POST", "/guests/{name}/reboot", handlers.reboot),
+        ("POST", "/guests/{name}/resume", handlers.resume),
         ("POST", "/guests/{name}/freeze", handlers.freeze),
         ("POST", "/guests/{name}/thaw", handlers.thaw),
         ("GET", "/config", handlers.config),
@@ -252,6 +253,16 @@ class _Handlers:
         if self._host.runner:
             return _json(await shutdown.through_runner(self._host.runner, guest, wait, timeout, by))
         return _json(await shutdown.through_guest(self._host, guest, wait, timeout, by))
+
+    async def resume(self, request: Request) -> Response:
+        guest = self._guest(request)
+        await asking.body(request, ())
+        try:
+            resumed = await self._host.resume(guest.name, asking.initiator(request))
+        except ResumeError as error:
+            remedy = error.remedy.replace("{guest}", guest.name)
+            raise Problem(409, error.what, f"{guest.name}: {error.why}", remedy) from None
+        return _json({"guest": guest.name, "resumed": resumed})
 
     async def freeze(self, request: Request) -> Response:
         guest = self._guest(request)

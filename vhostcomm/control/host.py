@@ -25,6 +25,9 @@ class Runner(Protocol):
     def ask_to_stop(self, by: str) -> None:
         """Stop the guest, one stage after the other; nothing more where it is being stopped already."""
 
+    async def resume(self, by: str) -> bool:
+        """Have its machine run again; False if it runs already. Raises `ResumeError`."""
+
     @property
     def stage(self) -> str:
         """What it is being stopped by now; empty when it isn't."""
@@ -59,5 +62,7 @@ class Host(Protocol):
     async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response: ...
 
     def probe(self, name: str, age: float) -> trio.Event | None: ...
+
+    async def resume(self, name: str, by: str) -> bool: ...
 
     async def reload(self) -> bool: ...

@@ -205,6 +205,15 @@ def document() -> Schema:
         "/guests/{name}/reboot": _about_guest(
             post=_operation("Have a guest start again", called, *_ASKING, body=_TIMEOUT)
         ),
+        "/guests/{name}/resume": _about_guest(
+            post=_operation(
+                "Have a paused machine run again; 409 if it can't be resumed, or stopped again at once",
+                _content(_object({"guest": _STRING, "resumed": _BOOLEAN})),
+                409,
+                *_BODY,
+                body=_object({}),
+            )
+        ),
         "/guests/{name}/freeze": _about_guest(
             post=_operation(
                 "Hold a guest's file systems still, until thawed or for so many seconds",

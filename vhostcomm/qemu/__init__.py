@@ -27,6 +27,8 @@ from vhostcomm.qemu.machine import (
     Vchannel,
     VhostDisk,
 )
+from vhostcomm.qemu.pause import Pause
+from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
 from vhostcomm.qemu.probe import find_capabilities
 from vhostcomm.qemu.qmp import (
     Qmp,
@@ -58,6 +60,7 @@ __all__ = [
     "Capabilities",
     "DirectKernel",
     "Disk",
+    "DiskError",
     "EndKind",
     "Ending",
     "Forward",
@@ -69,6 +72,8 @@ __all__ = [
     "OutputLine",
     "PanicDevice",
     "Panicked",
+    "Pause",
+    "Paused",
     "PowerOff",
     "Program",
     "Qemu",
@@ -85,6 +90,7 @@ __all__ = [
     "RestartPolicy",
     "RestartWhen",
     "Restarts",
+    "Resumed",
     "SerialFile",
     "SerialTerminal",
     "Stage",

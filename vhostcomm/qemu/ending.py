@@ -12,6 +12,8 @@ from typing import Final
 
 from attrs import frozen
 
+from vhostcomm.qemu.pause import MIGRATED
+
 REBOOT_WINDOW: Final = 1.0
 """Seconds in which resets count as one reboot: Linux tries several ways, and QEMU tells each (three, measured)."""
 
@@ -45,6 +47,8 @@ class EndKind(Enum):
     POWERED_OFF = "powered-off"
     REBOOTED = "rebooted"
     STOPPED = "stopped"
+    STOPPED_PAUSED = "stopped-paused"
+    MIGRATED = "migrated"
     KILLED = "killed"
     PANICKED = "panicked"
     QUIT_FROM_OUTSIDE = "quit-from-outside"
@@ -62,6 +66,8 @@ EXIT_CODES: Final = {
     EndKind.CRASHED: 5,  # a signal, SIGKILL from elsewhere too; an exit code; 0 without a reason
     EndKind.QUIT_FROM_OUTSIDE: 6,  # somebody else's QMP
     EndKind.SIGNALLED: 7,  # somebody else's SIGTERM, SIGINT or SIGHUP
+    EndKind.STOPPED_PAUSED: 9,  # by us, while it was paused: the guest could not shut down
+    EndKind.MIGRATED: 10,  # its guest runs in another QEMU, or was saved to a file
     EndKind.KILLED: 8,  # by us, SIGKILL: what QEMU hadn't written to its disks is lost
 }
 """A launcher's exit code for each ending. 1 and 2 are other errors: see `vhostcomm.errors`."""
@@ -115,6 +121,10 @@ class Ending:
                 return "the guest rebooted, and that ends it here"
             case EndKind.STOPPED:
                 return f"stopped, by {self.stage.means}" if self.stage else "stopped"
+            case EndKind.STOPPED_PAUSED:
+                return f"stopped while the machine was paused, by {self.stage.means if self.stage else 'us'}; the guest did not shut down"
+            case EndKind.MIGRATED:
+                return "the guest was migrated to another QEMU, or saved to a file; this QEMU has ended"
             case EndKind.KILLED:
                 return "killed by us; what QEMU had not written to its disks yet is lost"
             case EndKind.PANICKED:
@@ -143,7 +153,9 @@ def code_name(code: int) -> str:
         return f"signal {-code}"
 
 
-def classify(*, started: bool, code: int, reason: str, panicked: bool, stage: Stage | None) -> EndKind:
+def classify(
+    *, started: bool, code: int, reason: str, panicked: bool, stage: Stage | None, paused: str = ""
+) -> EndKind:
     """Tell how a QEMU ended.
 
     Args:
@@ -152,7 +164,18 @@ def classify(*, started: bool, code: int, reason: str, panicked: bool, stage: St
         reason: of the last SHUTDOWN event; "" without one.
         panicked: whether GUEST_PANICKED was seen.
         stage: how far we had gone in stopping it; None when we didn't.
+        paused: QMP's RunState of a machine that was paused at the end; "" when it ran.
     """
+    kind = _classify(started=started, code=code, reason=reason, panicked=panicked, stage=stage)
+    if paused == MIGRATED and kind in {EndKind.STOPPED, EndKind.QUIT_FROM_OUTSIDE, EndKind.SIGNALLED}:
+        return EndKind.MIGRATED
+    # A guest that powered itself off is paused too, under -no-shutdown.
+    if paused and paused != "shutdown" and kind is EndKind.STOPPED and reason != "guest-shutdown":
+        return EndKind.STOPPED_PAUSED
+    return kind
+
+
+def _classify(*, started: bool, code: int, reason: str, panicked: bool, stage: Stage | None) -> EndKind:
     if code == -signal.SIGKILL and stage is Stage.KILL:
         return EndKind.KILLED
     if not started:

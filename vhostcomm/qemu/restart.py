@@ -22,7 +22,9 @@ class RestartWhen(Enum):
 
 _ON_FAILURE: Final = frozenset({EndKind.CRASHED, EndKind.PANICKED})
 
-_NEVER: Final = frozenset({EndKind.POWERED_OFF, EndKind.STOPPED, EndKind.KILLED})
+_NEVER: Final = frozenset(
+    {EndKind.POWERED_OFF, EndKind.STOPPED, EndKind.STOPPED_PAUSED, EndKind.MIGRATED, EndKind.KILLED}
+)
 
 
 @frozen

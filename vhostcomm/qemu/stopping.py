@@ -11,6 +11,7 @@ import trio
 from attrs import frozen
 
 from vhostcomm.qemu.ending import Stage
+from vhostcomm.qemu.pause import describe
 from vhostcomm.qemu.qmp import QmpClosedError, QmpError
 
 DEFAULT_GRACE: Final = 90.0
@@ -110,8 +111,20 @@ class Stopping:
         self._grace = grace
         self._tell = tell
         self._requests = 1
+        self._stage: Stage | None = None
+        self._paused_why = ""
         self._waiting: trio.CancelScope | None = None
         self._killing = False
+        self.paused = ""
+        """QMP's RunState where the machine is paused, so that the guest can't be asked; "" while it runs."""
+
+    def found_paused(self, status: str, cause: str) -> None:
+        """The machine is paused: leave the guest out."""
+        self._paused_why = cause
+        waiting_for_guest = not self.paused and self._stage is not None and self._stage < Stage.QUIT
+        self.paused = status
+        if waiting_for_guest and self._waiting:
+            self._waiting.cancel()
 
     def hurry(self) -> None:
         """A second request: leave the guest out, and give QEMU a second each. A third one kills."""
@@ -127,7 +140,7 @@ class Stopping:
                 break
             if (
                 stage < first
-                or (stage < Stage.QUIT and self._requests > 1)
+                or (stage < Stage.QUIT and (self._requests > 1 or self.paused))
                 or (stage < Stage.KILL and self._requests > 2)
             ):
                 continue
@@ -138,6 +151,7 @@ class Stopping:
             if self._requests > 1 and stage < Stage.KILL:
                 seconds = min(seconds, HURRIED)
             self._killing = stage is Stage.KILL
+            self._stage = stage
             self._tell(StageBegun(stage, seconds, why))
             why = await self._try(stage, seconds)
         return self._target.ended.is_set()
@@ -151,9 +165,19 @@ class Stopping:
                 # It hangs, is stopped, or isn't up yet: nothing that goes through it can do.
                 return Stage.TERMINATE, f"{why}; {error}"
             if isinstance(status, dict) and not status.get("running", True):
-                return Stage.QUIT, f"{why}; the guest doesn't run ({status.get('status')})"
+                return await self._first_of_paused(str(status.get("status")), why)
             return Stage.POWEROFF, why
         return Stage.QUIT, "asked again"
+
+    async def _first_of_paused(self, status: str, why: str) -> tuple[Stage, str]:
+        if status == "suspended":
+            # Awake, it can shut down.
+            with suppress(QmpError):
+                await self._target.command("system_wakeup")
+                return Stage.POWEROFF, f"{why}; the guest slept, and is woken up first"
+        if not self.paused:
+            self.found_paused(status, describe(status).cause)
+        return Stage.QUIT, f"{why}; the machine is paused, so the guest can't shut down: {self._paused_why} ({status})"
 
     async def _try(self, stage: Stage, seconds: float) -> str:
         """Do a stage; returns why QEMU is still there, if it is."""
@@ -203,6 +227,8 @@ class Stopping:
                 await self._target.ended.wait()
                 nursery.cancel_scope.cancel()
         self._waiting = None
+        if self.paused and not self._target.ended.is_set():
+            return f"the machine is paused, so the guest can't shut down: {self._paused_why} ({self.paused})"
         if problem:
             return problem
         return "asked again" if self._requests > 1 else f"QEMU was still there after {seconds:g} s"

@@ -14,6 +14,7 @@ from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.child import LAST_WORDS, Child, spawn
 from vhostcomm.qemu.ending import Ending, RebootCounter, Stage, classify
+from vhostcomm.qemu.pausing import Paused, PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping
 
@@ -58,7 +59,7 @@ class QmpLost:
     why: str
 
 
-Notice = Started | OutputLine | Rebooted | Panicked | QmpLost | StageBegun | QmpEvent
+Notice = Started | OutputLine | Rebooted | Panicked | PauseNotice | QmpLost | StageBegun | QmpEvent
 """What is told while it runs. Of the QMP events each comes as it is, before what is made of it."""
 
 
@@ -98,6 +99,7 @@ class Qemu:
         self._reason = ""
         self._panicked = False
         self._why = ""
+        self._watch: PauseWatch | None = None
         self._decided = trio.Event()
         self._ending: Ending | None = None
         self.ended = trio.Event()
@@ -208,6 +210,17 @@ class Qemu:
             raise QmpClosedError(f"QMP {name}: QEMU has not answered yet")
         return await self._qmp.execute(name, **arguments)
 
+    async def resume(self) -> bool:
+        """Have a paused machine run again. Returns False if it runs already.
+
+        Raises:
+            ResumeError: it can't be resumed, or stopped again at once.
+            QmpError: QEMU doesn't answer, or refuses.
+        """
+        if self._watch is None:
+            raise QmpClosedError("QMP cont: QEMU has not answered yet")
+        return await self._watch.resume()
+
     def send_signal(self, number: signal.Signals) -> None:
         """Send QEMU a signal; nothing happens when it is gone."""
         self._running.send_signal(number)
@@ -244,9 +257,12 @@ class Qemu:
                 self._started = True
                 self._decided.set()
                 self._tell(Started(self.pid, qmp.version))
+                watch = self._watch = PauseWatch(qmp.execute, self._tell_pause)
+                nursery.start_soon(watch.run)
                 async for event in qmp.events:
                     self._tell(event)
                     self._heed(event)
+                    watch.heed(event)
                 why = qmp.closed_because
             ended.set()
             # QEMU closes it by ending, and then this task is cancelled.
@@ -270,9 +286,20 @@ class Qemu:
             case "RESET" if self._reboots.reset(trio.current_time()):
                 self._tell(Rebooted(event.data.get("guest") is True, self._reboots.count))
 
+    def _tell_pause(self, notice: PauseNotice) -> None:
+        self._tell(notice)
+        # A stop wakes a guest that sleeps.
+        if self._stopping and isinstance(notice, Paused) and notice.pause.status != "suspended":
+            self._stopping.found_paused(notice.pause.status, notice.pause.cause)
+
     def _conclude(self, child: Child, *, given_up: bool) -> Ending:
         """Make the ending; `given_up` when `run` was cancelled, and QEMU killed."""
         stage = Stage.KILL if given_up else self._stage
         code = -signal.SIGKILL if child.code is None else child.code
-        kind = classify(started=self._started, code=code, reason=self._reason, panicked=self._panicked, stage=stage)
+        paused = self._stopping.paused if self._stopping else ""
+        if not paused and self._watch and self._watch.pause:
+            paused = self._watch.pause.status
+        kind = classify(
+            started=self._started, code=code, reason=self._reason, panicked=self._panicked, stage=stage, paused=paused
+        )
         return Ending(kind, code, self._reason, stage, self._why, child.tail, format_command(self._argv))

@@ -1,0 +1,263 @@
+"""A machine that is paused: by QMP, by a migration, by its disks; resumed, and stopped."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.qemu.peers import Peer, play
+from tests.qemu.roms import IDLE
+from tests.qemu.running import SHORT, Run, guest, supervise
+from tests.trio_help import run_in_real_time
+from vhostcomm.errors import ResumeError
+from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun
+from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
+from vhostcomm.qemu.pause import describe, failures_of
+from vhostcomm.qemu.pausing import PauseNotice, PauseWatch
+
+# -- in QEMU
+
+
+def test_stop_and_cont_by_qmp(idle: list[str]) -> None:
+    async def body(run: Run) -> None:
+        await run.qemu.wait_started()
+        assert await run.qemu.resume() is False, "it runs already"
+        await run.qemu.command("stop")
+        told = await run.tells(Paused)
+        assert (told.pause.status, told.pause.cause) == ("paused", "a QMP or monitor client paused it")
+        assert told.pause.remedy_for("nas") == "vhostcomm resume nas"
+        assert await run.qemu.resume() is True
+        await run.tells(Resumed)
+        await run.qemu.stop(grace=SHORT)
+
+    ending, _ = supervise(idle, body)
+    assert ending.kind is EndKind.STOPPED
+
+
+def test_stop_of_a_paused_machine_is_no_success(idle: list[str]) -> None:
+    async def ask() -> None:
+        raise AssertionError("a paused guest is not asked")
+
+    async def body(run: Run) -> None:
+        await run.qemu.wait_started()
+        await run.qemu.command("stop")
+        await run.qemu.stop(ask, grace=SHORT)
+
+    ending, run = supervise(idle, body)
+    assert (ending.kind, ending.exit_code) == (EndKind.STOPPED_PAUSED, 9)
+    assert "the guest did not shut down" in str(ending)
+    first = run.all(StageBegun)[0]
+    assert first.stage.name == "QUIT"
+    assert "the machine is paused, so the guest can't shut down: a QMP or monitor client paused it" in first.why
+
+
+def test_machine_paused_during_its_stop(idle: list[str]) -> None:
+    """The rest of the guest's time is not waited for."""
+
+    async def body(run: Run) -> None:
+        await run.qemu.wait_started()
+
+        async def ask() -> None:
+            await run.qemu.command("stop")
+            await trio.sleep_forever()
+
+        await run.qemu.stop(ask, grace=SHORT.__class__(3600, 3600, 30, 30))
+
+    ending, run = supervise(idle, body)
+    assert ending.kind is EndKind.STOPPED_PAUSED
+    assert [each.stage.name for each in run.all(StageBegun)] == ["POWEROFF", "QUIT"]
+
+
+@pytest.mark.parametrize("by_us", [True, False])
+def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) -> None:
+    async def body(run: Run) -> None:
+        await run.qemu.wait_started()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "saved"))
+        listener.listen()
+        with listener:
+            await run.qemu.command("migrate", uri=f"unix:{tmp_path}/saved")
+            stream = await trio.SocketListener(trio.socket.from_stdlib_socket(listener)).accept()
+            async with stream:
+                async for _ in stream:
+                    pass
+        await run.tells(Paused, lambda each: each.pause.status == "postmigrate")
+        with pytest.raises(ResumeError, match="migrated to another QEMU, or saved to a file; end this QEMU"):
+            await run.qemu.resume()
+        if by_us:
+            await run.qemu.stop(grace=SHORT)
+        else:
+            await run.qemu.command("quit")
+
+    ending, _ = supervise(idle, body)
+    assert (ending.kind, ending.exit_code) == (EndKind.MIGRATED, 10)
+
+
+# -- with a peer that plays QEMU
+
+ENOSPC = {
+    "device": "drive-userdata0", "node-name": "#block1", "operation": "write", "action": "stop", "nospace": True,
+    "reason": "No space left on device",
+}  # fmt: skip
+BLOCKS = [
+    {"device": "drive-synosys", "io-status": "ok", "inserted": {"file": "/disks/system.img"}},
+    {"device": "drive-userdata0", "io-status": "nospace", "inserted": {"file": "/disks/data.img"}},
+]
+RUNS = {"status": "running", "running": True}
+IO_ERROR = {"status": "io-error", "running": False}
+
+
+def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any]]]) -> list[PauseNotice]:
+    """What is told by a watch that gets these events, and these answers in turn, then resumes."""
+    told: list[PauseNotice] = []
+
+    async def execute(name: str) -> Any:
+        await trio.lowlevel.checkpoint()
+        waiting = answers.get(name, [{}])
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+    async def main() -> None:
+        watch = PauseWatch(execute, told.append)
+        async with trio.open_nursery() as nursery:
+            for name, data in events:
+                watch.heed(QmpEvent(name, data, 0))
+            nursery.start_soon(watch.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    run_in_real_time(main)
+    return told
+
+
+def test_full_disk_is_named_with_its_remedy() -> None:
+    told = watched({"query-status": [IO_ERROR], "query-block": [BLOCKS]}, [("BLOCK_IO_ERROR", ENOSPC), ("STOP", {})])
+    (paused,) = told
+    assert isinstance(paused, Paused)
+    assert paused.pause.cause == "no space is left for disk /disks/data.img (nospace)"
+    assert paused.pause.remedy_for("nas") == "free space for /disks/data.img; then vhostcomm resume nas"
+
+
+def test_resume_that_does_not_help_says_so() -> None:
+    async def script(peer: Peer) -> None:
+        for command, answer in (
+            ("query-status", IO_ERROR), ("query-block", BLOCKS), ("cont", {}),
+        ):  # fmt: skip
+            heard = await peer.answer(answer)
+            assert heard["execute"] == command
+        await peer.say({"event": "RESUME"}, {"event": "BLOCK_IO_ERROR", "data": ENOSPC}, {"event": "STOP"})
+        await peer.answer(IO_ERROR)
+        await peer.answer(BLOCKS)
+
+    async def body(qmp: Qmp) -> None:
+        watch = PauseWatch(qmp.execute, lambda _: None)
+        async with trio.open_nursery() as nursery:
+
+            async def follow() -> None:
+                async for event in qmp.events:
+                    watch.heed(event)
+
+            nursery.start_soon(follow)
+            with pytest.raises(ResumeError) as caught:
+                await watch.resume()
+            nursery.cancel_scope.cancel()
+        assert caught.value.what == "paused again"
+        assert caught.value.why.startswith("it stopped again at once: no space is left for disk /disks/data.img")
+
+    play(script, body)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [None, {}, [None], [{}], [{"io-status": "nospace"}], [{"io-status": ["nospace"]}],
+     [{"io-status": "failed", "device": 5, "qdev": [], "inserted": "x"}],
+     [{"io-status": "failed", "device": "\x1b]0;{guest}\x07" * 1000}] * 1000],
+)  # fmt: skip
+def test_any_answer_to_query_block(blocks: Any) -> None:
+    pause = describe("io-error", failures_of(blocks, {}))
+    text = f"{pause.cause} {pause.remedy_for('nas')}"
+    assert text.isprintable()
+    assert len(text) < 8000
+
+
+# -- a QEMU that something else runs
+
+
+def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    argv = [*guest(can, tmp_path, IDLE), "-qmp", f"unix:{path},server=on,wait=off"]
+
+    async def main() -> None:
+        send, receive = trio.open_memory_channel[MonitorNotice](100)
+        monitor = Monitor(str(path), send.send_nowait)
+
+        async def tells(kind: type) -> MonitorNotice:
+            while not isinstance(notice := await receive.receive(), kind):
+                pass
+            return notice
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(monitor.run)
+            for _ in range(2):
+                qemu = Run(argv)
+                await nursery.start(qemu.qemu.run)
+                await tells(Connected)
+                await qemu.qemu.command("stop")
+                paused = await tells(Paused)
+                assert isinstance(paused, Paused)
+                assert paused.pause.status == "paused"
+                assert await monitor.resume("test") is True
+                await tells(Resumed)
+                await qemu.qemu.stop(grace=SHORT)
+            with pytest.raises(ResumeError):
+                await monitor.resume("test")
+            nursery.cancel_scope.cancel()
+
+    run_in_real_time(main)
+
+
+def test_second_client_of_one_socket_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU greets it when the first has left."""
+    monkeypatch.setattr("vhostcomm.qemu.monitor.GREETING_PATIENCE", 0.2)
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(tmp_path / "qmp"))
+        busy.listen()
+
+        async def main() -> str:
+            send, receive = trio.open_memory_channel[Any](10)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Monitor(str(tmp_path / "qmp"), send.send_nowait).run)
+                lost = await receive.receive()
+                nursery.cancel_scope.cancel()
+            return str(lost.why)
+
+        why = run_in_real_time(main)
+    assert "has another QMP client already: give vhostcomm a QMP socket of its own" in why
+
+
+def test_timestamp_of_400_digits_does_not_end_a_monitor(tmp_path: Path) -> None:
+    async def main() -> None:
+        send, receive = trio.open_memory_channel[Any](10)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "qmp"))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Monitor(str(tmp_path / "qmp"), send.send_nowait).run)
+            stream = await trio.SocketListener(trio.socket.from_stdlib_socket(listener)).accept()
+            peer = Peer(stream)
+            await peer.greet()
+            await peer.answer(RUNS)
+            at = {"seconds": json.loads("9" * 400), "microseconds": 0}
+            await peer.say({"event": "STOP", "timestamp": at})
+            await peer.answer({"status": "paused", "running": False})
+            assert isinstance(await receive.receive(), Connected)
+            assert isinstance(await receive.receive(), Paused)
+            await stream.aclose()
+            nursery.cancel_scope.cancel()
+        listener.close()
+
+    run_in_real_time(main)

@@ -1,0 +1,40 @@
+"""What a monitor tells of a machine, as evidence for what is known of its guest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from vhostcomm.channel.guest import Guest
+from vhostcomm.qemu import DiskError, Paused, QmpLost, Rebooted, Resumed
+from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
+
+
+def follow(path: str, guest: Callable[[], Guest]) -> tuple[Monitor, Callable[[trio.CancelScope], Awaitable[None]]]:
+    """Make a monitor for a guest at a QMP socket, and how to run it until a scope is cancelled."""
+    monitor = Monitor(path, lambda notice: _take(guest(), path, notice))
+
+    async def run(scope: trio.CancelScope) -> None:
+        with scope:
+            await monitor.run()
+
+    return monitor, run
+
+
+def _take(guest: Guest, path: str, notice: MonitorNotice) -> None:
+    match notice:
+        case Connected(version):
+            guest.log.info("QMP connected", path=path, version=version)
+        case QmpLost(why):
+            guest.log.warning("QMP not connected", path=path, why=why)
+            guest.machine_resumed()  # nothing is known of a pause any longer
+        case Rebooted(by_guest, count):
+            guest.log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
+            guest.machine_reset(by_guest=by_guest)
+        case Paused(pause):
+            guest.machine_paused(pause.cause, pause.remedy_for(guest.name))
+        case Resumed():
+            guest.machine_resumed()
+        case DiskError(disk, reason):
+            guest.log.error("disk error reported to the guest", disk=disk, why=reason)

@@ -1,0 +1,114 @@
+"""A QMP connection to a QEMU that something else runs: what it tells of the machine, for as long as it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from vhostcomm.errors import ResumeError
+from vhostcomm.qemu.ending import RebootCounter
+from vhostcomm.qemu.pausing import PauseNotice, PauseWatch
+from vhostcomm.qemu.qmp import Qmp, QmpError, QmpEvent, QmpTimeoutError, connect
+from vhostcomm.qemu.supervise import QmpLost, Rebooted
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 30.0
+"""Seconds before the next try to connect: the first, doubled up to the longest."""
+
+GREETING_PATIENCE: Final = 10.0
+"""Seconds for the greeting. QEMU greets a second client of one socket only when the first has left."""
+
+
+@frozen
+class Connected:
+    """QMP is connected to a QEMU of that version."""
+
+    version: str
+
+
+MonitorNotice = Connected | Rebooted | QmpLost | PauseNotice
+
+
+class Monitor:
+    """Keeps a connection to a QMP socket, and tells what happens to the machine.
+
+    Args:
+        path: the socket, on which QEMU listens, for nobody else.
+        tell: is called with every notice. It must neither block nor raise. `QmpLost` comes once for each time that the
+            socket can't be used.
+    """
+
+    def __init__(self, path: str, tell: Callable[[MonitorNotice], None]) -> None:
+        self.path = path
+        self._tell = tell
+        self._watch: PauseWatch | None = None
+        self._lost = ""
+
+    async def run(self) -> None:
+        """Connect, listen, and connect again, until cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._listen()
+                pause = FIRST_PAUSE  # it was connected
+            except QmpError as error:
+                why = str(error)
+                if isinstance(error, QmpTimeoutError):
+                    why += ": give vhostcomm a QMP socket of its own"
+                if why != self._lost:
+                    self._lost = why
+                    self._tell(QmpLost(why))
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def resume(self, by: str) -> bool:
+        """Have the machine run again. Returns False if it runs already.
+
+        Raises:
+            ResumeError: it can't be resumed, or stopped again at once, or QMP is not connected.
+        """
+        del by  # logged by the daemon
+        if self._watch is None:
+            raise ResumeError(
+                "no QMP connection", f"{self.path}: {self._lost or 'not connected yet'}", "look at its QEMU"
+            )
+        try:
+            return await self._watch.resume()
+        except QmpError as error:
+            raise ResumeError("not resumed", str(error), "look at its QEMU") from None
+
+    async def _listen(self) -> None:
+        qmp = Qmp(await connect(self.path), greeting_patience=GREETING_PATIENCE)
+        failed: QmpError | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(qmp.run)
+            except QmpError as error:
+                failed = error
+            else:
+                await self._follow(qmp, nursery)
+            nursery.cancel_scope.cancel()
+        if failed:
+            raise failed
+
+    async def _follow(self, qmp: Qmp, nursery: trio.Nursery) -> None:
+        self._lost = ""
+        self._tell(Connected(qmp.version))
+        reboots = RebootCounter()
+        watch = self._watch = PauseWatch(qmp.execute, self._tell)
+        nursery.start_soon(watch.run)
+        try:
+            async for event in qmp.events:
+                watch.heed(event)
+                self._reset(event, reboots)
+        finally:
+            self._watch = None
+        self._lost = qmp.closed_because
+        self._tell(QmpLost(qmp.closed_because))
+
+    def _reset(self, event: QmpEvent, reboots: RebootCounter) -> None:
+        if event.name == "RESET" and reboots.reset(trio.current_time()):
+            self._tell(Rebooted(event.data.get("guest") is True, reboots.count))
