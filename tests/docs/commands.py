@@ -21,7 +21,7 @@ from vhostcomm.errors import UsageError
 ELSEWHERE: Final = {"docker", "git", "gh", "qm", "reboot", "tshark", "virsh", "wireshark"}
 """Programs of which nothing can be told here."""
 
-OPTIONS_OF_OTHERS: Final = {"--unix-socket", "--x"}
+OPTIONS_OF_OTHERS: Final = {"--pids-limit", "--unix-socket", "--x"}
 """Flags in prose that are another program's, or stand for any."""
 
 

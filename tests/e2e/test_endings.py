@@ -38,7 +38,7 @@ def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
 
 
 def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: Images) -> None:
-    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1")
+    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "20")
     run.command = ["nohup", *run.command]
     with run:
         run.event("QEMU runs")
@@ -51,7 +51,7 @@ def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: I
 
 def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, images: Images) -> None:
     """A non-interactive shell ignores SIGINT on behalf of what it starts with &."""
-    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1")
+    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "20")
     run.command = ["sh", "-c", '"$@" & wait $!', "sh", *run.command]
     with run:
         run.event("QEMU runs")
@@ -87,9 +87,10 @@ def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
 
 def test_qemu_lives_as_long_as_its_supervisor(tmp_path: Path, images: Images) -> None:
     """A quiet start, and 15 s: longer than an idle thread of trio's, which must not be QEMU's parent."""
-    with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1") as run:
+    with Launched(tmp_path, *images.direct(mode="silent")) as run:
         run.event("QEMU runs")
         time.sleep(15)
         assert run.process.poll() is None
         os.kill(run.qemu_pid, 0)
+        assert run.stop_at_once() == 0
     assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["stopped"]

@@ -275,7 +275,7 @@ def test_a_wrong_layout_is_told_before_the_guest_does(tmp_path: Path, images: Im
         made.truncate(1 << 30)
     words = images.direct()
     words[words.index("--system") + 1] = str(disk)
-    with Launched(tmp_path, *words, "--grace", "2") as run:
+    with Launched(tmp_path, *words) as run:
         run.console.says("Partition layout is not DiskStation style.")
         run.event("guest ready")
     assert "Partition layout is not DiskStation style." in "".join(run.other)
@@ -310,9 +310,10 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
 
 
 def test_two_launchers_with_one_socket(tmp_path: Path, images: Images) -> None:
-    with Launched(tmp_path, *images.direct(mode="silent"), "--grace", "1") as run:
+    with Launched(tmp_path, *images.direct(mode="silent")) as run:
         run.event("QEMU runs")
         second = run_vhostcomm("run", *images.direct(), "--sock", run.sock, "--serial-console", "none")
         assert second.returncode == 1
         assert "another process serves it already" in second.stderr
         assert "Traceback" not in second.stderr
+        assert run.stop_at_once() == 0
