@@ -266,6 +266,8 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
                 facts.append(f"{event['stop']['how']} by {event['stop']['by']}")
             if event["event"] == "lost":
                 facts.append(f"{event['count']} events, read too slowly")
+            if event.get("times"):
+                facts.append(f"{event['times']} times")
             line = [_local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
             print_line("  ".join(escape(str(each)) for each in line), flush=True)
 

@@ -6,31 +6,22 @@ import json
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import trio
 from attrs import define, field
 
 from vhostcomm.channel.guest import Guest
 from vhostcomm.control import view
+from vhostcomm.control.backlog import Backlog
 from vhostcomm.control.host import Host
 from vhostcomm.control.problems import Problem
-
-BACKLOG: Final = 256
-"""Events kept for a client that reads slowly; what is more it loses, and is told how many."""
 
 STREAM_LIMIT: Final = 32
 """Streams at once."""
 
 KEEPALIVE: Final = 15.0
 """Seconds of silence after which a comment is sent: it finds out clients that are gone."""
-
-
-@define
-class Lost:
-    """How many events a client was too slow for."""
-
-    count: int = 0
 
 
 @define
@@ -42,26 +33,23 @@ class Events:
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events from now on."""
-        send, receive = trio.open_memory_channel[bytes](BACKLOG)
-        lost = Lost()
+        backlog, added = Backlog(), trio.Event()
 
         def tell(guest: Guest, what: str) -> None:
-            try:
-                send.send_nowait(_event(guest, what))
-            except trio.WouldBlock:
-                lost.count += 1
+            backlog.put(guest.name, what, _facts(guest, what))
+            added.set()
 
         self.host.listeners.append(tell)
         try:
             yield b": what happens to guests, from now on\n\n"
             while True:
-                event = b": nothing happened\n\n"
-                with trio.move_on_after(KEEPALIVE):
-                    event = await receive.receive()
-                yield event
-                if lost.count and not receive.statistics().current_buffer_used:
-                    count, lost.count = lost.count, 0
-                    yield _encode("lost", {"count": count})
+                added = trio.Event()
+                while event := backlog.take():
+                    yield _encode(*event)
+                with trio.move_on_after(KEEPALIVE) as silence:
+                    await added.wait()
+                if silence.cancelled_caught:
+                    yield b": nothing happened\n\n"
         finally:
             self.host.listeners.remove(tell)
 
@@ -81,12 +69,10 @@ class Events:
             self.following -= 1
 
 
-def _event(guest: Guest, what: str) -> bytes:
-    return _encode(what, {"guest": guest.name, "event": what, "when": view.when(time.time())} | _facts(guest, what))
-
-
-def _facts(guest: Guest, what: str) -> dict[str, object]:
-    facts: dict[str, object] = {"state": guest.state.value}
+def _facts(guest: Guest, what: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "guest": guest.name, "event": what, "when": view.when(time.time()), "state": guest.state.value,
+    }  # fmt: skip
     if guest.stop:
         facts["stop"] = view.stop(guest)
     if what == "gone":
@@ -96,7 +82,7 @@ def _facts(guest: Guest, what: str) -> dict[str, object]:
     return facts
 
 
-def _encode(name: str, value: dict[str, object]) -> bytes:
+def _encode(name: str, value: dict[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(value)}\n\n".encode()
 
 
