@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import struct
 import subprocess
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +38,50 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DiskError, match=rf"^{path}: an image of format {kind}; .*qemu-img convert") as caught:
         inspect(path)
     assert caught.value.path == str(path)
+
+
+def zipped(content: bytes) -> bytes:
+    with io.BytesIO() as made:
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("disk.img", content)
+        return made.getvalue()
+
+
+def tarred(content: bytes) -> bytes:
+    with io.BytesIO() as made:
+        with tarfile.open(fileobj=made, mode="w") as archive:
+            member = tarfile.TarInfo("disk.img")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("packed", "pack"),
+    [
+        ("a gzip file", gzip.compress),
+        ("an xz file", lzma.compress),
+        ("a bzip2 file", bz2.compress),
+        ("a zip archive", zipped),
+        ("a tar archive", tarred),
+        ("a zstd file", lambda content: b"\x28\xb5\x2f\xfd" + content),
+        ("a 7z archive", lambda content: b"7z\xbc\xaf\x27\x1c" + content),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_archive_is_rejected_with_its_name_and_the_command(
+    packed: str, pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "a disk.img"
+    path.write_bytes(pack(b"disk" * 1000))
+    with pytest.raises(DiskError, match=f"{packed}, not a disk image; unpack it and give what is in it: .*'{path}'$"):
+        image_format(path)
+
+
+def test_a_boot_sector_makes_a_disk_of_what_begins_like_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes((b"\x1f\x8b\x08".ljust(510, b"\0") + b"\x55\xaa").ljust(4096, b"\0"))
+    assert image_format(path) is ImageFormat.RAW
 
 
 def test_a_newer_qcow2_and_a_cut_off_one_are_refused(disk: Path) -> None:

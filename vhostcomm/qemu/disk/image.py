@@ -10,12 +10,13 @@ told ``format=raw`` it believes us and allows them. So:
   content, never the name. The rest of the trap (a qcow2 without other files) hurts only the guest itself.
 - A raw image is refused under such a name.
 
-Formats that are neither raw nor qcow2 are recognised to be refused; as raw they would boot to nonsense.
+Formats that are neither raw nor qcow2, and archives, are recognised to be refused; as raw they would boot to nonsense.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import struct
 from enum import Enum
@@ -122,11 +123,33 @@ _OTHERS: Final = (
     ("parallels", 0, b"WithouFreSpacExt"),
 )
 
+_ARCHIVES: Final = (
+    # what it is, offset, magic, the command that unpacks it
+    ("a gzip file", 0, b"\x1f\x8b\x08", "gunzip --keep"),
+    ("an xz file", 0, b"\xfd7zXZ\0", "unxz --keep"),
+    ("a bzip2 file", 0, b"BZh", "bunzip2 --keep"),
+    ("a zstd file", 0, b"\x28\xb5\x2f\xfd", "unzstd"),
+    ("an lz4 file", 0, b"\x04\x22\x4d\x18", "unlz4"),
+    ("a zip archive", 0, b"PK\x03\x04", "unzip"),
+    ("a 7z archive", 0, b"7z\xbc\xaf\x27\x1c", "7z x"),
+    ("a tar archive", 257, b"ustar", "tar -xf"),
+)
+
+_MBR_OFFSET: Final = 510
+_MBR_SIGNATURE: Final = b"\x55\xaa"
+"""A boot sector ends with it. A disk that a guest boots from, or has partitioned, is no archive, whatever it begins with."""
+
 
 def _recognise(name: str, size: int, head: bytes) -> Image:
     for other, offset, magic in _OTHERS:
         if head.startswith(magic, offset):
             raise _refused(name, other)
+    if not head.startswith(_MBR_SIGNATURE, _MBR_OFFSET):
+        for archive, offset, magic, unpack in _ARCHIVES:
+            if head.startswith(magic, offset):
+                raise DiskError(
+                    name, f"{archive}, not a disk image; unpack it and give what is in it: {unpack} {shlex.quote(name)}"
+                )
     if head.startswith(_QCOW_MAGIC):
         return Image(name, ImageFormat.QCOW2, _qcow2_size(name, head), head)
     if name.endswith(QCOW2_SUFFIX):
