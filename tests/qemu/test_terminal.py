@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +44,29 @@ def test_a_file_is_shared_for_its_position(tmp_path: Path) -> None:
 
 def test_what_is_closed_is_replaced_by_nothing() -> None:
     assert lend(subprocess.DEVNULL, subprocess.PIPE, "<&-")[0] == "own "
+
+
+SWITCHED = [(b"\x1b[?7l", b"\x1b[?7h"), (b"\x1b[?25l", b"\x1b[?25h"), (b"\x1b[?1047h", b"\x1b[?1047l"),
+    (b"\x1b[?1003h", b"\x1b[?1003l"), (b"\x1b[?2004h", b"\x1b[?2004l"), (b"\x1b[?1h", b"\x1b[?1l"),
+    (b"\x1b=", b"\x1b>"), (b"\x1b[4h", b"\x1b[4l"), (b"\x1b[31m", b"\x1b[0m"), (b"\x0e", b"\x0f"),
+    (b"\x1b[5;9r", b"\x1b[r"),
+]  # fmt: skip
+"""What firmware and guests change of a terminal, and how a shell wants it."""
+
+
+def test_modes_that_firmware_changed_are_put_back() -> None:
+    changes = b"".join(change for change, _ in SWITCHED)
+    script = (
+        "import os\nfrom vhostcomm.qemu.terminal import lent_terminal\n"
+        f"with lent_terminal() as (_, writing):\n    os.write(writing, {changes!r})\n"
+    )
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", script], stdin=theirs, stdout=theirs, check=True, cwd=ROOT)
+        shown = os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert shown.startswith(changes)
+    for change, back in SWITCHED:
+        assert shown.rfind(back) > shown.rfind(change), (change, shown)

@@ -7,11 +7,25 @@ import stat
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
+
+MODES: Final = (
+    b"\x1b[?7h"  # lines wrap: SeaBIOS switches that off
+    b"\x1b[?25h"  # the cursor is shown
+    b"\x1b[?1047l"  # the normal screen; not 1049, which would move the cursor
+    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l"  # the mouse is the terminal's own
+    b"\x1b[?2004l"  # text is pasted without brackets
+    b"\x1b[?1l\x1b>"  # the arrows and the keypad send what a shell expects
+    b"\x1b[4l"  # what is typed replaces
+    b"\x1b[0m\x1b(B\x0f"  # no colours, and letters for letters
+    b"\x1b7\x1b[r\x1b8"  # the whole screen scrolls, the cursor stays
+)
+"""What firmware, a boot loader or a guest may have changed, as a shell expects it (xterm's control sequences)."""
 
 
 @contextmanager
 def lent_terminal() -> Iterator[tuple[int, int]]:
-    """Standard input and output for a child, as descriptors; the terminal's settings are put back afterwards.
+    """Standard input and output for a child, as descriptors; the terminal's settings and modes are put back afterwards.
 
     QEMU makes what it gets non-blocking. That is a flag of the open file, not of the descriptor: were
     it shared, a print of ours would fail as soon as the terminal is slow. So the child gets its own.
@@ -25,6 +39,9 @@ def lent_terminal() -> Iterator[tuple[int, int]]:
         if settings is not None and not _in_background(reading):
             with suppress(termios.error):  # it may have been closed meanwhile
                 termios.tcsetattr(reading, termios.TCSANOW, settings)
+        if os.isatty(writing) and not _in_background(writing):
+            with suppress(OSError):  # closed, or a terminal that takes nothing: it is non-blocking now
+                os.write(writing, MODES)
         os.close(reading)
         os.close(writing)
 
