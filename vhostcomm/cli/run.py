@@ -17,7 +17,7 @@ from vhostcomm.address import parse_sock, runtime_directory
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, ServeFlags, given
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import Config
-from vhostcomm.errors import ConfigError, UsageError
+from vhostcomm.errors import ConfigError, QemuError, UsageError
 from vhostcomm.load import load
 from vhostcomm.system_errors import temporary_folder
 
@@ -238,7 +238,8 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
     from vhostcomm.launch import Launcher, tell_report
     from vhostcomm.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.notify import Notifier
-    from vhostcomm.qemu import format_command
+    from vhostcomm.qemu import EndKind, format_command
+    from vhostcomm.qemu.ports import port_problem
 
     notifier = Notifier.of_environment()
     log, sink = start_log(loaded.service.log_level, loaded.service.log_format, sys.stderr)
@@ -249,8 +250,13 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
         for line in assemble.disk_warnings(wanted):
             print_error(line)
 
+        launch: Any = None
+
         async def main() -> Any:
+            nonlocal launch
             launch = await _unless_stopped(assemble.launch, wanted, loaded, log)
+            if launch and (problem := port_problem(launch.machine.net)):
+                raise QemuError(problem)
             return launch and await Launcher(launch, log, notifier).run()
 
         ending = trio.run(main)
@@ -260,6 +266,8 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
     finally:
         sink.close(FLUSH_TIMEOUT)
     tell_report(ending)
+    if ending.kind is EndKind.FAILED_TO_START and (problem := port_problem(launch.machine.net)):
+        print_error(f"vhostcomm: {problem}")  # taken since it was looked at
     return int(ending.exit_code)
 
 

@@ -1,0 +1,107 @@
+"""Ports that QEMU can't have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.launched import ROOT
+from tests.serving import ENVIRONMENT, PATIENCE, run_vhostcomm
+from vhostcomm.qemu.machine import Forward, UserNet
+from vhostcomm.qemu.ports import port_problem
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that something else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield held.getsockname()[1]
+
+
+def test_port_in_use_is_named_with_the_way_to_find_its_user(taken: int) -> None:
+    assert port_problem(UserNet((Forward(taken, 5000),))) == (
+        f"--forward: tcp port {taken} of 127.0.0.1 is in use; `ss -ltnp 'sport = :{taken}'` shows by what; "
+        "or forward another port"
+    )
+
+
+def test_udp_port_is_another_than_a_tcp_port(taken: int) -> None:
+    assert port_problem(UserNet((Forward(taken, 5000, "udp"),))) == ""
+
+
+def test_address_of_another_machine() -> None:
+    assert "no such address" in port_problem(UserNet((Forward(50_000, 5000, host_address="192.0.2.1"),)))
+
+
+def test_no_port_is_forwarded() -> None:
+    assert port_problem(UserNet()) == port_problem(None) == ""
+
+
+@pytest.mark.needs("setpriv")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may have privileged ports, and become somebody who may not")
+def test_privileged_port_needs_a_right() -> None:
+    script = (
+        "from vhostcomm.qemu.machine import Forward, UserNet\nfrom vhostcomm.qemu.ports import port_problem\n"
+        "print(port_problem(UserNet((Forward(81, 5000),))))"
+    )
+    words = ["setpriv", "--bounding-set", "-net_bind_service", "--inh-caps", "-all"]
+    done = subprocess.run(
+        [*words, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert "tcp port 81 of 127.0.0.1 is for root; forward a port from 1024 on" in done.stdout
+
+
+def disk(folder: Path) -> str:
+    path = folder / "boot.img"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    return str(path)
+
+
+def words(folder: Path, port: int) -> list[str]:
+    return [
+        "run", "--boot", disk(folder), "--accel", "tcg", "--sock", str(folder / "nas"), "--serial-console", "none",
+        "--control", "none", "--forward", f"{port}:5000",
+    ]  # fmt: skip
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_run_says_so_before_qemu_starts(taken: int, tmp_path: Path) -> None:
+    ended = run_vhostcomm(*words(tmp_path, taken), patience=60)
+    assert ended.returncode == 1
+    assert f"tcp port {taken} of 127.0.0.1 is in use" in ended.stderr
+    assert "QEMU runs" not in ended.stderr
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_port_that_is_taken_meanwhile_is_named_too(tmp_path: Path) -> None:
+    """Taken by QEMU's own start script, when vhostcomm has looked already."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    holder = tmp_path / "holder"
+    start = tmp_path / "qemu"
+    start.write_text(f"""#!/bin/sh
+case "$*" in *hostfwd*)
+    python3 -c 'import os, socket, signal, sys
+held = socket.create_server(("127.0.0.1", {port}))
+open("{holder}", "w").write(str(os.getpid()))
+signal.pause()' >/dev/null 2>&1 &
+    until [ -s {holder} ]; do sleep 0.05; done
+esac
+exec {shutil.which("qemu-system-x86_64")} "$@"
+""")
+    start.chmod(0o755)
+    try:
+        ended = run_vhostcomm(*words(tmp_path, port), "--qemu", start, env=ENVIRONMENT, patience=90)
+    finally:
+        os.kill(int(holder.read_text()), signal.SIGTERM)
+    assert ended.returncode == 3
+    assert f"tcp port {port} of 127.0.0.1 is in use; `ss -ltnp" in ended.stderr

@@ -1,0 +1,46 @@
+"""Host ports that QEMU is to forward: whether it can have them, asked before it starts."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from vhostcomm.qemu.machine import Forward, Net, UserNet
+
+
+def port_problem(net: Net | None) -> str:
+    """Why QEMU can't have a port that it is to forward, and what to do; "" where it can have all.
+
+    Each port is bound and given back at once, as QEMU binds it: a connection that was closed a moment ago is no hindrance.
+    """
+    if not isinstance(net, UserNet):
+        return ""
+    for forward in net.forwards:
+        with socket.socket(
+            socket.AF_INET, socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
+        ) as trial:
+            if forward.protocol == "tcp":
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((forward.host_address, forward.host_port))
+            except OSError as error:
+                return _problem(forward, error)
+    return ""
+
+
+def _problem(forward: Forward, error: OSError) -> str:
+    port = forward.host_port
+    where = f"--forward: {forward.protocol} port {port} of {forward.host_address}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            listing = "-lunp" if forward.protocol == "udp" else "-ltnp"
+            return f"{where} is in use; `ss {listing} 'sport = :{port}'` shows by what; or forward another port"
+        case errno.EACCES:
+            return (
+                f"{where} is for root; forward a port from 1024 on, "
+                f"or allow it: sysctl net.ipv4.ip_unprivileged_port_start={port}"
+            )
+        case errno.EADDRNOTAVAIL:
+            return f"{where}: this machine has no such address; `ip address` lists them"
+        case _:
+            return f"{where} can't be bound: {error.strerror}"
