@@ -105,6 +105,7 @@ bench: $(DEV)
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/daemon.py
 	$(BIN)/python bench/guests.py
+	$(BIN)/python bench/floods.py
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
 

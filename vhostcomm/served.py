@@ -14,6 +14,7 @@ from vhostcomm.address import Address, Listen, runtime_directory
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.sockets import group_id, make_folder
+from vhostcomm.channel.throttle import Lane
 from vhostcomm.channel.watch import SocketFiles
 from vhostcomm.config import GuestConfig, Service
 from vhostcomm.errors import ServeError
@@ -123,6 +124,7 @@ class Ports:
         self._served: dict[str, Served] = {}
         self._by_path: dict[Path, Served] = {}
         self._files = SocketFiles(log)
+        self._lane = Lane()
         self.host = host
         self.nursery: trio.Nursery | None = None
         """Where ports run."""
@@ -195,7 +197,7 @@ class Ports:
             await trio.to_thread.run_sync(_discard, opened, abandon_on_cancel=True)
 
     def _port(self, config: GuestConfig, host: HostIdentity) -> Port:
-        return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service)
+        return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service, self._lane)
 
     def make_runtime_directory(self, folder: Path) -> None:
         """Make a folder if it is the runtime directory; others are the operator's."""

@@ -18,6 +18,7 @@ from vhostcomm.address import Listen
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.session import Session
+from vhostcomm.channel.throttle import Lane, Throttle
 from vhostcomm.config import Service
 from vhostcomm.guest import State
 from vhostcomm.identity import GuestIdentity, HostIdentity
@@ -28,7 +29,7 @@ SERIAL = Request.of(HostCommand.GUEST_SERIAL)
 class Ends:
     """A session, the guest's end of its socket, and what was logged."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, lane: Lane | None = None) -> None:
         self.lines: list[dict[str, Any]] = []
         ours, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.ours = ours
@@ -41,7 +42,8 @@ class Ends:
             GuestIdentity(uuid="u"),
             self._log(),
         )
-        self.session = Session(self.guest, ours, service)
+        self.throttle = Throttle(service.frame_rate, Lane() if lane is None else lane) if service.frame_rate else None
+        self.session = Session(self.guest, ours, service, self.throttle)
         self.connection = Connection(Role.GUEST)
         self.ended: str | None = None
         self.end = trio.Event()
@@ -92,8 +94,8 @@ class Ends:
 
 
 @asynccontextmanager
-async def serving(**service: Any) -> AsyncIterator[Ends]:
-    ends = Ends(Service(**service))
+async def serving(lane: Lane | None = None, **service: Any) -> AsyncIterator[Ends]:
+    ends = Ends(Service(**service), lane)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ends.run)
         try:

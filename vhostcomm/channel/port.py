@@ -19,6 +19,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer
 from vhostcomm.channel.tap import Recording
+from vhostcomm.channel.throttle import CONNECTION, Lane, Throttle
 from vhostcomm.config import Service
 from vhostcomm.errors import ServeError
 
@@ -58,14 +59,16 @@ class Port:
         "_session_ended",
         "_short",
         "_stopping",
+        "_throttle",
         "asker",
         "guest",
         "nudge",
     )
 
-    def __init__(self, guest: Guest, service: Service) -> None:
+    def __init__(self, guest: Guest, service: Service, lane: Lane | None = None) -> None:
         self.guest = guest
         self._service = service
+        self._throttle = Throttle(service.frame_rate, lane or Lane()) if service.frame_rate else None
         self._log = guest.log
         self._session: Session | None = None
         self._session_ended = trio.Event()
@@ -183,12 +186,7 @@ class Port:
                 await trio.lowlevel.wait_readable(listener)
             except trio.ClosedResourceError:  # bound again
                 continue
-            try:
-                sock, _ = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                await self._pause(error)
+            if (sock := await self._accept(listener)) is None:
                 continue
             self._short = False
             sock.setblocking(False)
@@ -202,6 +200,25 @@ class Port:
                     sock.close()
             if taken and isinstance(self.guest.address, Listen) and sock.fileno() >= _scarce():
                 await self._lend_listener(listener)
+
+    async def _accept(self, listener: socket.socket) -> socket.socket | None:
+        """Accept a connection when it is the guest's turn. None where there is none, or no room for one now."""
+        if self._throttle and self._throttle.ready():
+            await self._throttle.enter()
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            problem = error
+        else:
+            return sock
+        finally:
+            if self._throttle:
+                self._throttle.turned(CONNECTION)
+        if listener.fileno() != -1:  # else it was bound again meanwhile
+            await self._pause(problem)
+        return None
 
     async def _lend_listener(self, listener: socket.socket) -> None:
         """Let others have this descriptor until the connection ends. A second connection finds nobody meanwhile."""
@@ -281,7 +298,7 @@ class Port:
 
     def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._refused = 0
-        self._session = Session(self.guest, sock, self._service, self._recording)
+        self._session = Session(self.guest, sock, self._service, self._throttle, self._recording)
         self._session_ended = trio.Event()
         self.asker.session = self._session
         self.guest.connected(**peer(sock))

@@ -9,7 +9,6 @@ import trio
 from attrs import define, field
 
 from vchannel import (
-    FRAME_SIZE,
     NEED_DATA,
     NO_NUL,
     BytesSkipped,
@@ -24,18 +23,14 @@ from vchannel import (
 )
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcome, named
 from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.sending import GoneError, Sender
 from vhostcomm.channel.sockets import has_hung_up
 from vhostcomm.channel.tap import Recording, Tap
+from vhostcomm.channel.throttle import LANE_READ, READ, Throttle
 from vhostcomm.config import Service
-
-READ: Final = 65536
-"""Bytes of one read: as much as QEMU's socket has been seen to hold. Also how much one guest gets done in a turn."""
 
 DRAIN_IDLE: Final = 0.05
 """Seconds without a byte after which QEMU is taken to have nothing left that it was kept from sending."""
-
-BURST: Final = 2.0
-"""Seconds' worth of the frame rate that a guest may use at once."""
 
 
 @define(eq=False)
@@ -47,10 +42,6 @@ class _Waiter:
     response: Response | None = None
 
 
-class GoneError(Exception):
-    """The connection is no more; the message says why."""
-
-
 class Session:
     """Serves one connection until it ends.
 
@@ -60,37 +51,39 @@ class Session:
     Args:
         guest: whose it is: that follows from the socket, never from what a frame says.
         sock: connected, not blocking; closed at the end.
-        service: rates and deadlines.
+        service: deadlines.
+        throttle: what the guest may use, over all its connections; None if there is no limit.
         recording: where frames are recorded, if they are.
     """
 
     __slots__ = (
-        "_budget",
         "_calls",
         "_connection",
-        "_counted",
         "_draining",
         "_guest",
-        "_rate",
-        "_rest",
         "_scope",
-        "_sending",
+        "_sender",
         "_service",
         "_sock",
         "_tap",
+        "_throttle",
     )
 
-    def __init__(self, guest: Guest, sock: socket.socket, service: Service, recording: Recording | None = None) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        sock: socket.socket,
+        service: Service,
+        throttle: Throttle | None = None,
+        recording: Recording | None = None,
+    ) -> None:
         self._guest = guest
         self._sock = sock
         self._service = service
         self._connection = Connection(Role.HOST)
         self._tap = Tap.of(guest.log, recording, guest.trace)
-        self._rest = b""  # of a frame that was cut by a deadline: must go out before any other
-        self._rate = service.frame_rate * FRAME_SIZE  # bytes a second
-        self._budget = self._rate * BURST
-        self._counted = trio.current_time()
-        self._sending = trio.Lock()
+        self._sender = Sender(guest, sock, service.send_timeout, self._tap)
+        self._throttle = throttle
         self._calls: dict[int, _Waiter] = {}
         self._scope = trio.CancelScope()
         self._draining = False
@@ -140,13 +133,12 @@ class Session:
                 waiter.done.set()
 
     async def _drain(self) -> None:
-        if self._rest:
-            await self._send(b"")
+        await self._sender.send_rest()
         await self._serve(DRAIN_IDLE)
 
     async def _serve(self, idle: float | None) -> None:
         """Read and answer: for ever, or until `idle` seconds pass without a byte."""
-        connection, sock = self._connection, self._sock
+        connection, sock, throttle = self._connection, self._sock, self._throttle
         while True:
             if idle is None and not connection.held:
                 await trio.lowlevel.wait_readable(sock)
@@ -159,22 +151,49 @@ class Session:
                     connection.discard_partial()
                     self._events()
                     continue
+            braked = throttle is not None and throttle.ready()
+            rested = braked and throttle is not None and await throttle.enter()
             try:
-                data = sock.recv(READ)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise GoneError(f"the connection broke: {error.strerror}") from None
-            if not data:
-                raise GoneError("QEMU closed the connection")
-            connection.receive_data(data)
-            size = len(data)
-            del data  # a thousand idle guests' last frames are 8 MB
-            if out := self._events():
-                await self._send(out[0] if len(out) == 1 else b"".join(out))
-            del out
-            if self._rate:
-                await self._brake(size)
+                size, out, sent = self._turn(LANE_READ if braked else READ)
+            finally:
+                if throttle is not None:
+                    throttle.turned()
+            if rested:
+                self._guest.throttled += 1
+                self._guest.lines.repeated("guest causes too much work, it is read more slowly")
+            if sent < len(out):
+                await self._sender.finish(out, sent)
+                if throttle is not None:
+                    throttle.waited()
+            del out  # a thousand idle guests' last answers are 4 MB
+            if throttle is not None and (wait := throttle.read(size)):
+                await self._brake(wait)
+
+    def _turn(self, limit: int) -> tuple[int, bytes, int]:
+        """Read once and answer. Returns the bytes read, the answers, and how many bytes of these are sent."""
+        try:
+            data = self._sock.recv(limit)
+        except BlockingIOError:
+            return 0, b"", 0
+        except OSError as error:
+            raise GoneError(f"the connection broke: {error.strerror}") from None
+        if not data:
+            raise GoneError("QEMU closed the connection")
+        self._connection.receive_data(data)
+        if not (out := self._events()):
+            return len(data), b"", 0
+        frames = out[0] if len(out) == 1 else b"".join(out)
+        return len(data), frames, self._sender.begin(frames)
+
+    async def _brake(self, seconds: float) -> None:
+        """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
+        assert self._throttle
+        self._guest.throttled += 1
+        self._guest.lines.repeated(
+            "guest sends too fast, it is read more slowly", frames_a_second=self._service.frame_rate
+        )
+        await trio.sleep(seconds)
+        self._throttle.waited()
 
     def _events(self) -> list[bytes]:
         """Take every event there is. Returns the frames to send."""
@@ -230,7 +249,7 @@ class Session:
         waiter = self._calls[request.request_id] = _Waiter(command)
         try:
             with trio.move_on_at((trio.current_time() if begun is None else begun) + timeout):
-                await self._send(self._connection.send(request))
+                await self._sender.send(self._connection.send(request))
                 await waiter.done.wait()
         except GoneError as error:
             raise CallError(command, Outcome.LOST, f"the connection ended: {error}") from None
@@ -256,7 +275,7 @@ class Session:
         """
         with trio.move_on_after(timeout) as sending:
             try:
-                await self._send(self._connection.send(Request.of(command, data, needs_response=False)))
+                await self._sender.send(self._connection.send(Request.of(command, data, needs_response=False)))
             except GoneError as error:
                 raise CallError(command, Outcome.LOST, f"the connection ended: {error}") from None
         if sending.cancelled_caught:
@@ -265,7 +284,7 @@ class Session:
     @property
     def is_stuck(self) -> bool:
         """Whether earlier frames wait to be written, because neither QEMU nor the guest reads."""
-        return bool(self._rest) or self._sending.locked()
+        return self._sender.is_stuck
 
     def check_room(self, command: Command) -> None:
         """Reject a call too many; urgent and ordinary calls are counted apart.
@@ -285,77 +304,3 @@ class Session:
         if waiter := self._calls.get(response.request.request_id):
             waiter.response = response
             waiter.done.set()
-
-    async def _brake(self, size: int) -> None:
-        """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
-        now = trio.current_time()
-        self._budget = min(self._rate * BURST, self._budget + (now - self._counted) * self._rate) - size
-        self._counted = now
-        if self._budget < 0:
-            self._guest.throttled += 1
-            self._guest.lines.repeated(
-                "guest sends too fast, it is read more slowly", frames_a_second=self._service.frame_rate
-            )
-            await trio.sleep(-self._budget / self._rate)
-
-    async def _send(self, frames: bytes) -> None:
-        """Send whole frames, in one write where the kernel takes them."""
-        if self._tap and frames:
-            self._tap.sent(frames)
-        sent = 0
-        free = not self._sending.locked()
-        if free and not self._rest:
-            sent = self._write(frames)
-            if sent == len(frames):
-                return
-        deadline = trio.CancelScope(deadline=trio.current_time() + self._service.send_timeout)
-        with deadline:
-            if free:
-                # At once: a frame may be cut, and nobody else may write until it is whole.
-                self._sending.acquire_nowait()
-            else:
-                await self._wait_turn(frames)
-            await self._send_slowly(frames, sent)
-        if deadline.cancelled_caught:
-            self._drop_whole_frames()
-            self._guest.lines.repeated(
-                "guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers
-            )
-
-    async def _wait_turn(self, frames: bytes) -> None:
-        """Wait until another's frames are out; these are dropped if that takes too long."""
-        waiting = len(frames) // FRAME_SIZE
-        self._guest.dropped_answers += waiting
-        await self._sending.acquire()
-        self._guest.dropped_answers -= waiting
-
-    async def _send_slowly(self, frames: bytes, sent: int) -> None:
-        """Send as the guest reads, with `_sending` held; releases it."""
-        data, self._rest = self._rest + frames, b""
-        try:
-            while sent < len(data):
-                if self._sock.fileno() < 0:  # closed while it was another's turn
-                    raise GoneError("it was closed")
-                try:
-                    await trio.lowlevel.wait_writable(self._sock)
-                except trio.ClosedResourceError:
-                    raise GoneError("it was closed") from None
-                sent += self._write(data[sent:])
-        finally:
-            self._rest = data[sent:]
-            self._sending.release()
-
-    def _drop_whole_frames(self) -> None:
-        """After the deadline: the frame that was cut must be completed, whole ones behind it are dropped."""
-        # What is left ends with a whole frame, so frames are counted from its end.
-        dropped, cut = divmod(len(self._rest), FRAME_SIZE)
-        self._guest.dropped_answers += dropped
-        self._rest = self._rest[:cut]
-
-    def _write(self, data: bytes) -> int:
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise GoneError(f"the connection broke: {error.strerror}") from None
