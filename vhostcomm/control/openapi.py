@@ -209,6 +209,7 @@ def document() -> Schema:
             post=_operation(
                 "Have a paused machine run again; 409 if it can't be resumed, or stopped again at once",
                 _content(_object({"guest": _STRING, "resumed": _BOOLEAN})),
+                404,
                 409,
                 *_BODY,
                 body=_object({}),

@@ -1,0 +1,115 @@
+"""A launched guest whose machine is paused, and the ways on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.launched import Console, Images, Launched, command_of
+from tests.serving import ENVIRONMENT, Serving, run_vhostcomm
+from tests.serving import PATIENCE as ANSWER_PATIENCE
+
+
+def ask(control: Path, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return run_vhostcomm(verb, "--control", control, *words)
+
+
+def test_full_disk_and_the_way_back(tmp_path: Path, images: Images) -> None:
+    """A tmpfs without a free page. The guest writes to a hole of its data disk as it boots."""
+    disks, control = tmp_path / "disks", tmp_path / "control"
+    disks.mkdir()
+    mount = (
+        f"mount -t tmpfs -o size=64k tmpfs {disks} && truncate -s 64M {disks}/data.img && "
+        f'{{ cat /dev/zero > {disks}/filler 2>/dev/null || true; }} && exec "$@"'
+    )
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", disks], check=False).returncode:
+        pytest.skip("no mount in a namespace of its own here")
+    words = [
+        "--data" if each == "--snapshot" else each
+        for each in images.direct(reboot_once=1)
+        if each not in {"--data", str(images.data), "--system", str(images.system)}
+    ]
+    run = Launched(tmp_path, *words, f"{disks}/data.img", "--control", str(control))
+    run.command = ["unshare", "-m", "sh", "-ec", mount, "sh", *run.command]
+    with run:
+        paused = run.event("guest paused")
+        assert paused["why"] == f"no space is left for disk {disks}/data.img (nospace)"
+        assert paused["remedy"] == f"free space for {disks}/data.img; then vhostcomm resume vdsm"
+        (listed,) = json.loads(ask(control, "guests", "--json").stdout)
+        assert "no space is left for disk" in listed["problem"]
+
+        again = ask(control, "resume")
+        assert again.returncode == 1
+        assert "stopped again at once: no space is left for disk" in again.stderr
+
+        Path(f"/proc/{run.process.pid}/root{disks}/filler").unlink()
+        back = ask(control, "resume")
+        assert (back.returncode, back.stdout) == (0, "vdsm: runs again\n"), back.stderr
+        run.event("guest resumed")
+        run.event("guest ready")
+        assert ask(control, "resume").stdout == "vdsm: runs already\n"
+
+
+def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Images) -> None:
+    """`stop` by QMP stands for the full disk: what is asked of a paused guest is never carried out."""
+    qmp = tmp_path / "qmp"
+    extra = ["--", "-qmp", f"unix:{qmp},server=on,wait=off"]
+    with Launched(tmp_path, *images.direct(), *extra, expect_exit=9) as run:
+        run.ready()
+        _qmp(qmp, "stop")
+        run.event("guest paused")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends() == 9
+    ended = next(line for line in run.log if line["event"] == "QEMU ended")
+    assert ended["kind"] == "stopped-paused"
+    stages = [line for line in run.log if line["event"] == "stopping by"]
+    assert stages[0]["stage"] == "QMP quit"
+    assert "the guest can't shut down" in stages[0]["why"]
+
+
+def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) -> None:
+    """`qmp =` in the file: the daemon shows the pause, and resumes."""
+    sock, qmp, control, file = (tmp_path / each for each in ("sock", "qmp", "control", "file.toml"))
+    file.write_text(f'[guests.nas]\nsock = "{sock}"\nqmp = "{qmp}"\n')
+    console = Console(tmp_path / "console")
+    command = command_of(
+        *images.direct(), "--sock", str(sock), "--serial-console", str(console.path),
+        "--", "-qmp", f"unix:{qmp},server=on,wait=off", "-qmp", f"unix:{qmp}2,server=on,wait=off",
+    )  # fmt: skip
+    with Serving("--config", file, "--control", control) as daemon:
+        assert daemon.event("QMP not connected")["why"].endswith("no QEMU listens there for QMP")
+        qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
+        try:
+            daemon.patience = 90
+            daemon.event("QMP connected")
+            daemon.event("guest ready")
+            _qmp(Path(f"{qmp}2"), "stop")
+            assert daemon.event("guest paused")["remedy"] == "vhostcomm resume nas"
+            back = run_vhostcomm("resume", "--control", control, "nas")
+            assert (back.returncode, back.stdout) == (0, "nas: runs again\n"), back.stderr
+            daemon.event("guest resumed")
+            _qmp(Path(f"{qmp}2"), "system_reset")
+            assert daemon.event("machine reset")["by"] == "QMP"
+        finally:
+            qemu.kill()
+            qemu.wait()
+        daemon.event("QMP not connected")
+
+
+def _qmp(path: Path, command: str) -> None:
+    """One QMP command, by a client of its own."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(ANSWER_PATIENCE)
+        client.connect(str(path))
+        with client.makefile("rwb") as stream:
+            stream.readline()
+            for each in "qmp_capabilities", command:
+                stream.write(json.dumps({"execute": each}).encode() + b"\n")
+                stream.flush()
+                while "return" not in (answer := json.loads(stream.readline())):
+                    assert "error" not in answer, answer
