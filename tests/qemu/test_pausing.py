@@ -13,12 +13,13 @@ import trio
 from tests.qemu.peers import Peer, play
 from tests.qemu.roms import IDLE
 from tests.qemu.running import SHORT, Run, guest, supervise
+from tests.trio_help import run as in_no_time
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import ResumeError
 from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 from vhostcomm.qemu.pause import describe, failures_of
-from vhostcomm.qemu.pausing import PauseNotice, PauseWatch
+from vhostcomm.qemu.pausing import LOOK_PAUSE, PauseNotice, PauseWatch
 
 # -- in QEMU
 
@@ -122,15 +123,16 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
     async def main() -> None:
-        watch = PauseWatch(execute, told.append)
+        watch = PauseWatch(execute, told.append, running=True)
         async with trio.open_nursery() as nursery:
             for name, data in events:
                 watch.heed(QmpEvent(name, data, 0))
             nursery.start_soon(watch.run)
+            await trio.sleep(2 * LOOK_PAUSE)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 
-    run_in_real_time(main)
+    in_no_time(main)
     return told
 
 
@@ -140,6 +142,12 @@ def test_full_disk_is_named_with_its_remedy() -> None:
     assert isinstance(paused, Paused)
     assert paused.pause.cause == "no space is left for disk /disks/data.img (nospace)"
     assert paused.pause.remedy_for("nas") == "free space for /disks/data.img; then vhostcomm resume nas"
+
+
+@pytest.mark.parametrize("last", ["RESUME", "SHUTDOWN"])
+def test_qemu_is_not_asked_where_it_runs_again_or_ends(last: str) -> None:
+    """A command that comes as QEMU 7.2 ends can keep it from ending."""
+    assert watched({"query-status": [IO_ERROR]}, [("STOP", {}), (last, {})]) == []
 
 
 def test_resume_that_does_not_help_says_so() -> None:

@@ -146,7 +146,9 @@ def test_stopping_a_paused_guest_does_not_wait_for_it(idle: list[str]) -> None:
 
     ending, told = supervise(idle, body, paused=True)
     assert ending.stage is Stage.QUIT
-    assert [begun.why for begun in told.all(StageBegun)] == ["asked to stop; the guest doesn't run (prelaunch)"]
+    assert [begun.why for begun in told.all(StageBegun)] == [
+        "asked to stop; the machine is paused, so the guest can't shut down: QEMU was started with -S (prelaunch)"
+    ]
 
 
 def test_stopping_a_stopped_process(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ class Qemu:
                 self._started = True
                 self._decided.set()
                 self._tell(Started(self.pid, qmp.version))
-                watch = self._watch = PauseWatch(qmp.execute, self._tell_pause)
+                watch = self._watch = PauseWatch(qmp.execute, self._tell_pause, running=not self._paused)
                 nursery.start_soon(watch.run)
                 async for event in qmp.events:
                     self._tell(event)
