@@ -21,7 +21,8 @@ class Monitor:
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(BOOT_PATIENCE)
-        self.sock.connect(str(path))
+        # Its file is there before QEMU listens.
+        until(lambda: self.sock.connect_ex(str(path)) == 0, "QEMU's monitor", BOOT_PATIENCE)
         self._lines = self.sock.makefile("r")
         json.loads(self._lines.readline())
         self.do("qmp_capabilities")
