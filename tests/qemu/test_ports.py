@@ -41,6 +41,12 @@ def test_address_of_another_machine() -> None:
     assert "no such address" in port_problem(UserNet((Forward(50_000, 5000, host_address="192.0.2.1"),)))
 
 
+def test_port_is_forwarded_twice() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert "is in use" in port_problem(UserNet((Forward(port, 5000), Forward(port, 5001))))
+
+
 def test_no_port_is_forwarded() -> None:
     assert port_problem(UserNet()) == port_problem(None) == ""
 

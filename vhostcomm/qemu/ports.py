@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import ExitStack
 
 from vhostcomm.qemu.machine import Forward, Net, UserNet
 
@@ -15,14 +16,16 @@ def port_problem(net: Net | None) -> str:
     """
     if not isinstance(net, UserNet):
         return ""
-    for forward in net.forwards:
-        with socket.socket(
-            socket.AF_INET, socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
-        ) as trial:
+    with ExitStack() as held:  # all at once, since one port can't be forwarded twice
+        for forward in net.forwards:
+            kind = socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
+            trial = held.enter_context(socket.socket(socket.AF_INET, kind))
             if forward.protocol == "tcp":
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 trial.bind((forward.host_address, forward.host_port))
+                if forward.protocol == "tcp":
+                    trial.listen()
             except OSError as error:
                 return _problem(forward, error)
     return ""
