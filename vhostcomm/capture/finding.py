@@ -16,10 +16,12 @@ from typing import Final
 
 from attrs import frozen
 
+from vhostcomm.capture.known import alnum
+
 SERIAL_SIZE: Final = 13
 """Characters of every serial number seen."""
 
-_COVER: Final = "\0"
+COVER: Final = "\0"
 """Stands for what was found already while the next form is looked for."""
 
 
@@ -40,13 +42,8 @@ class Found:
     secret: str
 
 
-def find_secrets(text: str, serials: re.Pattern[str] | None = None) -> list[Found]:
-    """The secrets in a text, in order; they don't overlap.
-
-    Args:
-        text: any.
-        serials: words known to be serial numbers, which are found inside other words too.
-    """
+def find_secrets(text: str) -> list[Found]:
+    """The secrets in a text, in order; they don't overlap."""
     found: list[Found] = []
 
     def cover(judge: _Judge, match: re.Match[str]) -> str:
@@ -54,24 +51,16 @@ def find_secrets(text: str, serials: re.Pattern[str] | None = None) -> list[Foun
         for each in judge(match):
             found.append(each)
             start, end = each.start - match.start(), each.end - match.start()
-            covered = covered[:start] + _COVER * (end - start) + covered[end:]
+            covered = covered[:start] + COVER * (end - start) + covered[end:]
         return covered
 
     left = text
-    for pattern, judge in ((serials, _serial), *_FORMS) if serials else _FORMS:
+    for pattern, judge in _FORMS:
         left = pattern.sub(partial(cover, judge), left)
     return sorted(found, key=lambda each: each.start)
 
 
 _Judge = Callable[[re.Match[str]], Iterator[Found]]
-
-
-def upper(word: str) -> str:
-    """Upper case for ASCII alone, which is what serial numbers are found by: it never changes a length."""
-    return word.translate(_UPPER)
-
-
-_UPPER: Final = {ord("a") + place: ord("A") + place for place in range(26)}
 
 
 def _whole(kind: str, spell: Callable[[str], str]) -> _Judge:
@@ -83,7 +72,7 @@ def _whole(kind: str, spell: Callable[[str], str]) -> _Judge:
 
 def _serial(match: re.Match[str]) -> Iterator[Found]:
     group = match.lastindex or 0
-    yield Found(match.start(group), match.end(group), "serial", upper(match[group]))
+    yield Found(match.start(group), match.end(group), "serial", alnum(match[group]))
 
 
 def _undashed_uuid(word: str) -> str:
@@ -92,19 +81,33 @@ def _undashed_uuid(word: str) -> str:
 
 
 def _mac(word: str) -> str:
-    digits = re.sub("[:.-]", "", word.lower())
+    groups = re.split("[:. -]", word.lower())
+    digits = "".join(groups if len(groups) == 1 else (group.zfill(2) for group in groups))
     return ":".join(digits[place : place + 2] for place in range(0, len(digits), 2))
 
 
 def _ipv4(match: re.Match[str]) -> Iterator[Found]:
     """Numbers and dots: four are an address, a fifth that is too large is its port; of more, any four may be one."""
     parts = match[0].split(".")
+    # What the address is glued to may end in digits: eth0192.168.1.5.
+    glued = next((len(parts[0]) - size for size in (3, 2) if len(parts[0]) > 3 and int(parts[0][-size:]) <= 255), 0)
+    parts[0] = parts[0][glued:]
     octets = [_is_octet(part) for part in parts]
     if len(parts) == 5 and all(octets[:4]) and not octets[4]:
         parts.pop()
     if any(all(octets[at : at + 4]) for at in range(len(parts) - 3)):
         spelt = ".".join(part.lstrip("0") or "0" for part in parts)
-        yield Found(match.start(), match.start() + len(".".join(parts)), "ipv4", spelt)
+        start = match.start() + glued
+        yield Found(start, start + len(".".join(parts)), "ipv4", spelt)
+
+
+def _octets(match: re.Match[str]) -> Iterator[Found]:
+    """Four numbers between other separators than dots."""
+    numbers = re.findall("[0-9]+", match[0])
+    if all(map(_is_octet, numbers)):
+        place = next(re.finditer("[0-9]", match[0])).start()
+        spelt = ".".join(number.lstrip("0") or "0" for number in numbers)
+        yield Found(match.start() + place, match.end(), "ipv4", spelt)
 
 
 def _is_octet(part: str) -> bool:
@@ -148,7 +151,7 @@ _ALONE = rf"(?<!{_WORD})(?:%s)(?!{_WORD})"
 _COLONS = rf"{_X}{{2}}(?::{_X}{{2}})"
 _PAIRS = rf"{_COLONS}{{5,}}|{_X}{{2}}(?:-{_X}{{2}}){{5,}}"
 _OCTETS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
-_LABEL = r"(?:(?<![0-9a-zA-Z])sn|serial(?:[ _-]?(?:no|num|nr|number))?)"
+_LABEL = r"(?:(?<![0-9a-zA-Z])(?:sn|s/n|s\.n\.)|serial(?:[ _-]?(?:no|num|nr|number))?)"
 _ALL_SERIAL = rf"{_WORD}{{{SERIAL_SIZE}}}"
 
 _FORMS: Final[tuple[tuple[re.Pattern[str], _Judge], ...]] = tuple(
@@ -156,16 +159,21 @@ _FORMS: Final[tuple[tuple[re.Pattern[str], _Judge], ...]] = tuple(
     for pattern, judge in (
         # A placeholder of ours: no part of it is a secret.
         ("REDACTED[0-9]+", _serial),
-        (rf"{_X}{{8}}(?:-{_X}{{4}}){{3}}-{_X}{{12}}", _whole("uuid", str.lower)),
+        (
+            rf"{_X}{{8}}(?:[-_]{_X}{{4}}){{3}}[-_]{_X}{{12}}",
+            _whole("uuid", lambda word: word.lower().replace("_", "-")),
+        ),
         (rf"{_X}{{32,}}", _whole("uuid", _undashed_uuid)),
         # More pairs than an IPv6 address has; then such addresses, which six pairs can be the end of; then MACs.
         (rf"{_COLONS}{{8,}}", _whole("mac", _mac)),
         (rf"(?:{_X}{{0,4}}:){{2,}}(?:{_OCTETS}|{_X}{{0,4}})", _ipv6),
         (_ALONE % _PAIRS, _whole("mac", _mac)),
         (_PAIRS, _whole("mac", _mac)),
-        (rf"(?<!{_X})(?=0|[0-9.]*[a-fA-F]){_X}{{4}}(?:\.{_X}{{4}}){{2,3}}(?!{_X})", _whole("mac", _mac)),
+        (_ALONE % rf"{_X}{{2}}(?: {_X}{{2}}){{5,}}", _whole("mac", _mac)),
+        (rf"(?<![0-9a-zA-Z:]){_X}{{1,2}}(?::{_X}{{1,2}}){{5}}(?![0-9a-zA-Z:])", _whole("mac", _mac)),
+        (rf"(?<!{_X})(?=0|[0-9.]{{0,19}}[a-fA-F]){_X}{{4}}(?:\.{_X}{{4}}){{2,3}}(?!{_X})", _whole("mac", _mac)),
         (
-            rf"(?i:{_LABEL})(?:[\"']?\s*[:=#]\s*[\"']?|\s+)(?=[a-zA-Z_-]*[0-9])(?=[\w-]{{6}})({_WORD}[\w-]*{_WORD})",
+            rf"(?i:{_LABEL})(?:[\"']?\s*[:=#]\s*[\"']?|\s+)(?=[a-zA-Z_-]{{0,64}}[0-9])(?=[\w-]{{6}})({_WORD}[\w-]*{_WORD})",
             _serial,
         ),
         # As nearly all serial numbers are made, wherever it stands: a year, …, three letters, six digits.
@@ -175,6 +183,8 @@ _FORMS: Final[tuple[tuple[re.Pattern[str], _Judge], ...]] = tuple(
         (rf"(?<!{_WORD})(?i:sn)?((?=[0-9]*[a-zA-Z])(?=(?:[a-zA-Z]*[0-9]){{4}}){_ALL_SERIAL})(?!{_WORD})", _serial),
         # Twelve or sixteen digits without a letter are a number, unless they begin with 0 as many makers' do.
         (rf"(?:(?<!{_X})|(?<=mac)|(?<=MAC))(?=0|[0-9]*[a-fA-F]){_X}{{12}}(?:{_X}{{4}})?(?!{_X})", _whole("mac", _mac)),
-        (r"[0-9]+(?:\.[0-9]+){3,}", _ipv4),
+        (r"(?<![0-9])[0-9]+(?:\.[0-9]+){3,}", _ipv4),
+        (r"(?<![0-9-])[0-9]{1,3}(?:-[0-9]{1,3}){3}(?![0-9-])", _octets),
+        (r"\[\s?[0-9]{1,3}(?:\s?,\s?[0-9]{1,3}){3}(?=\s?\])", _octets),
     )
 )

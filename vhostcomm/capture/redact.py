@@ -1,9 +1,8 @@
 """Identities taken out of captures, so that they can be shown to others.
 
 Serial numbers, MAC addresses, UUIDs and IP addresses in text become placeholders, the same secret
-always the same one; `Redactor` says more. Of bytes that aren't text nothing is left but where the
-NULs are. Other things a guest tells (names, for instance) stay, as do times: read a capture before
-you publish it.
+always the same one; `Redactor` says more. A guest's other text becomes `x`, as `guest_data` says. Of bytes that
+aren't text nothing is left but the places of NULs. Times stay: read a capture before you publish it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from vchannel import DATA_SIZE, HEADER_SIZE, USUAL_GUEST_ID, Frame, GuestCommand, HostCommand, refusal
+from vchannel import DATA_SIZE, HEADER_SIZE, USUAL_GUEST_ID, Frame, GuestCommand, HostCommand, Kind, refusal
 from vhostcomm.capture.format import (
     Capture,
     Direction,
@@ -22,6 +21,7 @@ from vhostcomm.capture.format import (
     asked_by_guest,
     text_of,
 )
+from vhostcomm.capture.guest_text import guest_data
 from vhostcomm.capture.placeholders import NUMBER_LIMIT
 from vhostcomm.capture.redactor import Redactor, mask
 
@@ -36,7 +36,7 @@ _FLAGS: Final = ("is_request", "is_response", "needs_response")
 _LENGTHS: Final = ("request_length", "response_length")
 
 
-def redact(capture: Capture, redactor: Redactor | None = None) -> Capture:
+def redact(capture: Capture, redactor: Redactor | None = None, *, keep_text: bool = False) -> Capture:
     """A capture without its identities. Lengths in the headers follow the data.
 
     Beside the text of the data, this is changed: request ids and unusual guest ids become small numbers, binary
@@ -46,6 +46,7 @@ def redact(capture: Capture, redactor: Redactor | None = None) -> Capture:
     Args:
         capture: which; not changed.
         redactor: one to share among several captures of the same guest.
+        keep_text: whether a guest's text stays where it holds no known secret.
     """
     redactor = redactor or Redactor()
     told = (capture.header.producer, capture.header.provenance)
@@ -56,7 +57,7 @@ def redact(capture: Capture, redactor: Redactor | None = None) -> Capture:
             _learn(record, redactor)
     producer, provenance = map(redactor.text, told)
     header = attrs.evolve(capture.header, redacted=True, producer=producer, provenance=provenance)
-    return Capture(header, tuple(_redact_record(record, redactor) for record in capture.records))
+    return Capture(header, tuple(_redact_record(record, redactor, keep_text) for record in capture.records))
 
 
 def _is_believed(record: FrameRecord) -> bool:
@@ -78,13 +79,20 @@ def _is_serial(record: FrameRecord) -> bool:
     return answers and record.frame.command in _SERIAL_ANSWERS
 
 
-def _redact_record(record: Record, redactor: Redactor) -> Record:
+def _is_integer(record: FrameRecord) -> bool:
+    """Whether the protocol has an integer where the guest's data is."""
+    namespace = HostCommand if asked_by_guest(record) else GuestCommand
+    command = next((member for member in namespace if member == record.frame.command), None)
+    return command is not None and (command.asks if record.frame.is_request else command.answers) is Kind.INTEGER
+
+
+def _redact_record(record: Record, redactor: Redactor, keep_text: bool) -> Record:
     if isinstance(record, SkippedRecord):
         return attrs.evolve(record, raw=mask(record.raw))
     if not _is_believed(record):
         return _redact_refused(record)
     frame = record.frame
-    data = _redact_data(record, redactor, DATA_SIZE - len(frame.padding))
+    data = _redact_data(record, redactor, DATA_SIZE - len(frame.padding), keep_text)
     changes: dict[str, Any] = {
         "request_id": redactor.request_ids.of(frame.request_id),
         "guest_uuid": redactor.uuid(frame.guest_uuid),
@@ -99,10 +107,12 @@ def _redact_record(record: Record, redactor: Redactor) -> Record:
     return attrs.evolve(record, frame=attrs.evolve(frame, **changes))
 
 
-def _redact_data(record: FrameRecord, redactor: Redactor, room: int) -> bytes:
+def _redact_data(record: FrameRecord, redactor: Redactor, room: int, keep_text: bool) -> bytes:
     data = record.frame.data
     if data and record.frame.command in _DANGEROUS and not asked_by_guest(record):
         return _BLANK if len(_BLANK) <= room else mask(data)
+    if record.direction is Direction.TO_HOST and not keep_text:
+        return guest_data(data, _is_integer(record), redactor, room)
     return redactor.data(data, room=room, serial=_is_serial(record))
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from vchannel import DATA_SIZE
-from vhostcomm.capture.finding import Found, find_secrets, upper
+from vhostcomm.capture.finding import COVER, Found, find_secrets
 from vhostcomm.capture.format import text_of
+from vhostcomm.capture.known import SHORTEST, Known, Spelling, Value, alnum
 from vhostcomm.capture.placeholders import Numbers, Placeholders, is_placeholder
-
-_SHORTEST_SERIAL: Final = 6
-"""A shorter word would be found inside others that are no secret."""
 
 _ROUNDS: Final = 8
 """Where secrets stand side by side, what is left of one and the placeholder of another can look like a third."""
 
 _SERIAL_KEY: Final = re.compile(r"(?i)serial|(?<![a-z])sn(?![a-z])")
-_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])")
+_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])|[%](2[dDeE]|3[0-9aA]|[46][1-9a-fA-F]|5[0-9aAfF]|7[0-9aA])")
+"""JSON's of ASCII; a URL's of what a secret may consist of."""
+
 _MASK: Final = bytes([0]) + b"x" * 255
 
 
@@ -36,43 +38,45 @@ class Redactor:
     are from the ranges set aside for documentation. What is all zeros, loopback addresses, netmasks
     and what looks like a placeholder stay. So redacting twice changes nothing.
 
-    Which secrets are found, and in which spellings, `find_secrets` says. A serial number that stood
-    under its key or label, or that the host gave as its answer, is found in all that is redacted later,
-    whatever it looks like. `learn` all there is before the first text is redacted.
+    Which secrets are found by their look, `find_secrets` says. Each that was learned is found in all that is
+    redacted later in any spelling, as `Known` does; so is a serial number that stood under its key or label, or
+    that the host gave as its answer, whatever it looks like. `learn` all there is before the first text is redacted.
     """
 
     def __init__(self) -> None:
         self.request_ids = Numbers()
         self.guest_ids = Numbers()
         self._placeholders = Placeholders()
-        self._serials: set[str] = set()
-        self._serial_pattern: re.Pattern[str] | None = None
+        self._known = Known()
 
     def add_serial(self, serial: str) -> None:
-        """Take a word of six characters or more for a serial number wherever it stands."""
-        word = upper(serial)
-        if len(word) >= _SHORTEST_SERIAL and word not in self._serials and not is_placeholder("serial", word):
-            self._serials.add(word)
-            self._serial_pattern = None
+        """Take a word of six letters and digits or more for a serial number wherever it stands."""
+        self._add("serial", alnum(serial))
+
+    def _add(self, kind: str, secret: str) -> None:
+        self._placeholders.reserve(kind, secret)
+        if not is_placeholder(kind, secret) and (kind != "serial" or len(secret) >= SHORTEST):
+            self._known.add(kind, secret)
 
     def learn(self, text: str, *, serial: bool = False) -> None:
         """See which serial numbers and placeholders a text has; with `serial`, all of it is one."""
         try:
             for word, is_serial in _words(text, serial):
                 if is_serial:
-                    self._learn_serial(upper(word.strip()))
+                    self._learn_serial(alnum(word))
                     continue
                 for found in find_secrets(word):
-                    self._placeholders.reserve(found.kind, found.secret)
                     if found.kind == "serial":
                         self._learn_serial(found.secret)
+                    else:
+                        self._add(found.kind, found.secret)
         except RecursionError:
             return
 
     def _learn_serial(self, word: str) -> None:
         self._placeholders.reserve("serial", word)
         if any(letter.isdigit() for letter in word):  # a word under such a key may be any: "unknown"
-            self.add_serial(word)
+            self._add("serial", word)
 
     def text(self, text: str, *, serial: bool = False) -> str:
         """Text with placeholders for its secrets; with `serial`, all of it is a serial number.
@@ -96,7 +100,7 @@ class Redactor:
     def _once(self, text: str, serial: bool) -> str:
         document = _document(text)
         if document is not None:
-            return _compact(self._value(document[0], serial))
+            return compact(self._value(document[0], serial))
         return self._serial(text) if serial else self._replace(_unescaped(text))
 
     def uuid(self, raw: bytes) -> bytes:
@@ -104,7 +108,7 @@ class Redactor:
         return uuid.UUID(self._placeholders.of("uuid", str(uuid.UUID(bytes=raw)))).bytes
 
     def learn_uuid(self, raw: bytes) -> None:
-        self._placeholders.reserve("uuid", str(uuid.UUID(bytes=raw)))
+        self._add("uuid", str(uuid.UUID(bytes=raw)))
 
     def data(self, data: bytes, *, room: int = DATA_SIZE, serial: bool = False) -> bytes:
         """Data of a frame: as `text` where it is text that still has room; else as `mask` has it."""
@@ -122,7 +126,7 @@ class Redactor:
                     for key, each in value.items()
                 }
             case list():
-                return [self._value(each, serial) for each in value]
+                return self._numbers(value) or [self._value(each, serial) for each in value]
             case str():
                 return self._once(value, serial)
             case bool() | None:
@@ -132,36 +136,88 @@ class Redactor:
                 redacted = self._serial(shown) if serial else self._replace(shown)
                 return value if redacted == shown else redacted
 
+    def _numbers(self, value: list[Any]) -> list[Any] | None:
+        """A list of numbers that is an address, or known bytes, as that of its placeholder; None for any other list."""
+        if not value or not all(type(each) is int and 0 <= each <= 255 for each in value):
+            return None
+        raw = bytes(value)
+        if len(raw) == 4:
+            return list(self._raw(Value("ipv4", str(ipaddress.IPv4Address(raw)))))
+        known = self._known.value_of(raw)
+        if known is None:
+            return None
+        stands_for = self._raw(known)
+        return list(stands_for) if len(stands_for) == len(raw) else [0] * len(raw)
+
+    def _raw(self, value: Value) -> bytes:
+        placeholder = self._placeholders.of(value.kind, value.secret)
+        match value.kind:
+            case "serial":
+                return placeholder.encode()
+            case "mac":
+                return bytes.fromhex(placeholder.replace(":", ""))
+            case "uuid":
+                return uuid.UUID(placeholder).bytes
+            case _:
+                return ipaddress.ip_address(placeholder).packed
+
     def _serial(self, text: str) -> str:
         word = text.strip()
-        return text.replace(word, self._written(Found(0, len(word), "serial", upper(word)), word)) if word else text
+        return text.replace(word, self._written(Found(0, len(word), "serial", alnum(word)), word)) if word else text
 
     def _replace(self, text: str) -> str:
+        left, places = list(text), []
+        for spelling in self._known.find(text):
+            start, end = spelling.parts[0][0], spelling.parts[-1][1]
+            places.append((start, end, partial(self._respelt, spelling, text)))
+            left[start:end] = COVER * (end - start)
+        for found in find_secrets("".join(left)):
+            word = text[found.start : found.end]
+            places.append((found.start, found.end, partial(self._written, found, word)))
         pieces, at = [], 0
-        for found in find_secrets(text, self._known_serials()):
-            pieces += [text[at : found.start], self._written(found, text[found.start : found.end])]
-            at = found.end
+        for start, end, written in sorted(places, key=lambda each: each[0]):  # placeholders are numbered in that order
+            pieces += [text[at:start], written()]
+            at = end
         return "".join([*pieces, text[at:]])
 
-    def _known_serials(self) -> re.Pattern[str] | None:
-        if self._serials and self._serial_pattern is None:
-            words = sorted(self._serials, key=len, reverse=True)
-            # Ignoring the case of ASCII alone, as upper() does: no word is found that isn't known.
-            self._serial_pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE | re.ASCII)
-        return self._serial_pattern
+    def _respelt(self, spelling: Spelling, text: str) -> str:
+        """A known value's placeholder between the same separators; x for each letter where it has another length."""
+        value, parts = spelling.value, spelling.parts
+        if value.kind == "ipv6" and ":" in text[parts[0][0] : parts[-1][1]]:
+            return self._placeholders.of(value.kind, value.secret)
+        if spelling.base is None:
+            stands_for = [
+                "".join("x" if letter.isalnum() else letter for letter in text[slice(*part)]) for part in parts
+            ]
+        elif spelling.base == 0:
+            placeholder = self._placeholders.of(value.kind, value.secret)
+            stands_for = list(filter(str.isalnum, placeholder))
+            if len(stands_for) != len(parts):
+                return placeholder
+        else:
+            raw = self._raw(value)
+            stands_for = [str(each) if spelling.base == 10 else f"{each:02x}" for each in raw]
+            if len(stands_for) != len(parts):
+                stands_for = ["x"] * len(parts)
+        written, at = [], parts[0][0]
+        for (start, end), new in zip(parts, stands_for, strict=True):
+            written += [text[at:start], new]
+            at = end
+        return "".join(written)
 
     def _written(self, found: Found, word: str) -> str:
         """A secret's placeholder, written as the secret is."""
         placeholder = self._placeholders.of(found.kind, found.secret)
         if placeholder == found.secret:
             return word
-        if found.kind == "uuid" and "-" not in word:
-            return placeholder.replace("-", "")
-        if found.kind == "mac" and ":" not in word:
-            digits = placeholder.replace(":", "")
-            mark, size = ("-", 2) if "-" in word else (".", 4) if "." in word else ("", len(digits))
-            return mark.join(digits[place : place + size] for place in range(0, len(digits), size))
-        return placeholder
+        if found.kind == "ipv4" and "." not in word:
+            octets = iter(placeholder.split("."))
+            return re.sub("[0-9]+", lambda _: next(octets), word)
+        letters = list(filter(str.isalnum, placeholder))
+        if found.kind not in {"ipv4", "ipv6"} and len(letters) == sum(map(str.isalnum, word)):
+            replaced = iter(letters)
+            return "".join(next(replaced) if letter.isalnum() else letter for letter in word)
+        return placeholder if "-" in word else placeholder.replace("-", "")
 
 
 def is_serial_key(key: str) -> bool:
@@ -206,12 +262,12 @@ def _leaves(value: Any, serial: bool) -> Iterator[tuple[str, bool]]:
 
 
 def _unescaped(text: str) -> str:
-    while (plain := _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)) != text:
+    while (plain := _ESCAPE.sub(lambda match: chr(int(match[match.lastindex or 0], 16)), text)) != text:
         text = plain
     return text
 
 
-def _compact(value: object) -> str:
+def compact(value: object) -> str:
     """A value as JSON without spaces, in letters that stay text in a capture."""
     written = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return written if written.isprintable() else json.dumps(value, separators=(",", ":"))

@@ -34,15 +34,18 @@ def redact_capture(
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], metavar="FILE", help="Where to; standard output by default.")
     ] = None,
+    keep_text: Annotated[
+        bool, Parameter(negative=(), help="Keep the guest's text, such as names, where no secret is found in it.")
+    ] = False,
 ) -> None:
     """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may hold others.
 
     The same secret always gets the same placeholder. Request ids and unusual guest ids become small numbers; what goes
     with a dangerous command of the host is blanked; of bytes that aren't text (data, padding, bytes in no frame,
-    headers that weren't believed) nothing is left but where the zeros are. Names and other things that a guest tells
-    stay, as do times: read the result before you publish it.
+    headers that weren't believed) nothing is left but where the zeros are. The guest's text becomes x, except integers and
+    JSON members that the protocol knows; --keep-text keeps it. Times stay: read the result before you publish it.
     """
-    text = "".join(format_capture(redact(_load(file))))
+    text = "".join(format_capture(redact(_load(file), keep_text=keep_text)))
     if output is None:
         sys.stdout.write(text)
         return
