@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key as STDERR  # noqa: N812
 
 from tests.leftovers import MARK, mounts_below, processes_marked
 from tests.needs import need, remedy
@@ -21,7 +24,8 @@ _PRIVATE: Final = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "X
 
 def _be_private() -> Path:
     """Give this session folders of its own, and its children signals that are not ignored; returns the folders' parent."""
-    home = Path(tempfile.mkdtemp(prefix="vt-"))
+    outer = Path(tempfile.gettempdir(), os.environ.get(MARK, ""))  # a worker's is its controller's
+    home = Path(tempfile.mkdtemp(prefix="vt-", dir=outer if outer.is_dir() else None))
     # The builds of the stand-in guest and QEMU 10 are shared: they are locked, and keyed by what they are made of.
     os.environ.setdefault("XDG_CACHE_HOME", str(Path("~/.cache").expanduser()))
     for name in _PRIVATE:
@@ -29,7 +33,7 @@ def _be_private() -> Path:
         Path(os.environ[name]).mkdir(mode=0o700)
     # A daemon looks for others beside its runtime directory too.
     os.environ["RUNTIME_DIRECTORY"] += "/vhostcomm"
-    os.environ[MARK] = home.name
+    os.environ[MARK] = str(home.relative_to(tempfile.gettempdir()))
     # `nohup` and background jobs have signals ignored, and children inherit that. A handler becomes the default in a child.
     for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -37,7 +41,20 @@ def _be_private() -> Path:
     return home
 
 
+_STUCK: Final = "240"
+"""Seconds in a test's setup, call or teardown after which its process ends and writes every thread's stack to stderr.
+
+pytest-timeout fails a test after 120 s, once, by a signal. A lock in C ignores that, and a cleanup that waits for ever
+after it, or after a failure, has no limit. The controller of several processes names the test whose process ended.
+"""
+
 _HOME: Final = _be_private()  # at once: other folders' conftest.py read the environment when they are imported
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(
+        "stuck", "seconds in a test's setup, call or teardown after which its process is ended", default=_STUCK
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,8 +80,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("qemu")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _limit(config: pytest.Config, more: float = 0) -> None:
+    """End the process later. For each phase anew: pytest forgets the limit when a phase fails."""
+    seconds = float(config.getini("stuck")) + more
+    faulthandler.dump_traceback_later(seconds, exit=True, file=config.stash[STDERR])
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    _limit(item.config)
     need(*(program for mark in item.iter_markers("needs") for program in mark.args))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    own = item.get_closest_marker("timeout")
+    _limit(item.config, own.args[0] if own else 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    _limit(item.config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -75,6 +119,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_unconfigure() -> None:
+    for pid in processes_marked(os.environ[MARK]):  # a worker that was ended could not end what it had started
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
@@ -82,7 +129,7 @@ def pytest_unconfigure() -> None:
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After the last test neither a process nor a mount is left of them."""
     yield
-    assert not processes_marked(_HOME.name), "tests have left processes behind"
+    assert not processes_marked(os.environ[MARK]), "tests have left processes behind"
     assert not mounts_below(_HOME, tmp_path_factory.getbasetemp()), "tests have left mounts behind"
 
 

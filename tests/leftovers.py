@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 MARK: Final = "TESTS_OF_VHOSTCOMM"
-"""Environment variable of all that a session of tests starts; its value names the session."""
+"""Environment variable of all that a session of tests starts; its value names the session, SESSION or OUTER/SESSION."""
 
 
 def processes_marked(session: str) -> dict[int, str]:
-    """The processes with that session's mark, but for this one, and their commands."""
-    wanted = f"{MARK}={session}".encode()
+    """The processes with the mark of that session, or of one below it, but for this one, and their commands."""
+    wanted = f"{MARK}={session}/".encode()
     found = {}
     for each in Path("/proc").iterdir():
         if each.name.isdecimal() and int(each.name) != os.getpid():
@@ -21,7 +21,7 @@ def processes_marked(session: str) -> dict[int, str]:
                 command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:  # it has ended, or is another user's
                 continue
-            if wanted in environment:
+            if any((variable + b"/").startswith(wanted) for variable in environment):
                 found[int(each.name)] = command
     return found
 

@@ -1,0 +1,71 @@
+"""A stuck test ends its process, and is named."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.leftovers import MARK, processes_marked
+from tests.serving import ENVIRONMENT, PATIENCE
+
+ROOT = Path(__file__).parents[1]
+
+STUCK = """
+import os, subprocess, threading, time, pytest, trio
+
+def test_trio_waits_for_a_thread():
+    trio.run(trio.to_thread.run_sync, threading.Event().wait)
+
+def test_lock_in_c_ignores_signals():
+    reading, writing = os.pipe()
+    stream = os.fdopen(reading, "rb")
+    threading.Thread(target=stream.read, daemon=True).start()
+    time.sleep(0.1)
+    stream.close()
+
+def test_cleanup_waits_after_the_timeout():
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        process.wait()
+
+@pytest.fixture
+def waits_at_its_end():
+    yield
+    threading.Event().wait()
+
+def test_teardown_after_a_failure(waits_at_its_end):
+    assert False
+
+@pytest.fixture
+def waits():
+    threading.Event().wait()
+
+def test_setup(waits):
+    pass
+
+def test_well():
+    pass
+"""
+
+
+def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    (tmp_path / "test_it.py").write_text(STUCK)
+    plugins = [word for name in ("xdist", "pytest_timeout", "tests.conftest") for word in ("-p", name)]
+    words = ["-o", "stuck=3", "-o", "timeout=1", "-n2", "-q", "--import-mode=importlib", f"--rootdir={tmp_path}"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider", *words, tmp_path / "test_it.py"],
+        cwd=ROOT, env=ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True,
+        timeout=3 * PATIENCE, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended
+    assert " 1 passed" in ended.stdout, ended.stdout
+    failed = set(re.findall(r"test_it.py::(\w+)'?$", ended.stdout, re.MULTILINE))
+    assert failed == set(re.findall(r"def (test_\w+)", STUCK)) - {"test_well"}, ended.stdout
+    # In the place of each test's process a new one was started; what the test had started has ended with the run.
+    assert ended.stderr.count("Timeout (0:00:03)!") == 3  # the others were ended by the signal
+    assert not processes_marked(os.environ[MARK])
