@@ -12,16 +12,28 @@ from vhostcomm.guest import State
 _WORDS: Final = {
     State.READY: "ready",
     State.SILENT: "silent",
-    State.PAUSED: "paused",
     State.CONNECTED: "connected, not ready yet",
     State.ABSENT: "without QEMU",
+    State.PAUSED: "paused",
 }
 
 
+PAUSES_SHOWN: Final = 2
+"""Paused guests that are named with their causes; the list of guests has them all."""
+
+CAUSE_SHOWN: Final = 60
+"""Characters of a cause."""
+
+
 def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "") -> str:
-    """How many guests are served and how far they are; why the last reload wasn't taken, if it wasn't."""
+    """How many guests are served and how far they are; why the last reload was rejected, if it was."""
     counts = Counter(guest.state for guest in guests.values())
     told = ", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items() if counts[state])
+    paused = [guest for guest in guests.values() if guest.state is State.PAUSED]
+    causes = [f"{guest.name}: {_cause(guest)}" for guest in paused[:PAUSES_SHOWN]]
+    if causes:
+        more = f"; and {len(paused) - PAUSES_SHOWN} more" if len(paused) > PAUSES_SHOWN else ""
+        told += f" ({'; '.join(causes)}{more})"
     line = f"{len(guests)} guest{'' if len(guests) == 1 else 's'} served{f': {told}' if told else ''}"
     return f"{line}; not reloaded: {not_reloaded}" if not_reloaded else line
 
@@ -31,5 +43,14 @@ def of_launched(guest: Guest, stage: str, *, runs: bool) -> str:
     if not runs:
         return f"{guest.name}: no QEMU runs"
     address = guest.information.address if guest.information else None
-    how = _WORDS[guest.state] + (f" at {address}" if address and guest.state is State.READY else "")
+    how = _WORDS[guest.state]
+    if guest.state is State.PAUSED:
+        how += f" ({_cause(guest)})"
+    elif address and guest.state is State.READY:
+        how += f" at {address}"
     return f"{guest.name}: {how}; stopping by {stage}" if stage else f"{guest.name}: {how}"
+
+
+def _cause(guest: Guest) -> str:
+    cause = guest.pause.cause if guest.pause else ""
+    return cause if len(cause) <= CAUSE_SHOWN else f"{cause[: CAUSE_SHOWN - 1]}…"

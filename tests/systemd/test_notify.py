@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.serving import ENVIRONMENT, Serving, fake_guest, until
 from tests.systemd.notified import notify_socket
-from vhostcomm.notify import Notifier
+from tests.trio_help import run
+from vhostcomm.address import Listen
+from vhostcomm.channel.guest import Guest
+from vhostcomm.guest import Connected, Paused
+from vhostcomm.identity import GuestIdentity, HostIdentity
+from vhostcomm.notify import STATUS_LIMIT, Notifier
+from vhostcomm.status import of_guests, of_launched
 
 BEAT = 0.1
 """Seconds between the watchdog's beats in these tests."""
@@ -219,3 +226,28 @@ def test_what_hostile_guests_and_files_say_stays_one_line(tmp_path: Path) -> Non
         status = manager.hears("not reloaded")
         assert "\n" not in status
         assert len(status) < 400
+
+
+def test_a_paused_guest_is_named_with_its_cause() -> None:
+    """Two at most, each in short."""
+
+    async def main() -> None:
+        guests = {}
+        for name in "abcde":
+            guests[name] = guest = Guest(
+                name, Listen(Path("/nowhere")), HostIdentity(), GuestIdentity(), structlog.get_logger()
+            )
+            guest.model.take(Connected(0), 1.0)
+            if name != "e":
+                guest.model.take(
+                    Paused("no space is left for disk /d.img (nospace)" if name == "a" else "x" * 1000, "do"), 1.0
+                )
+        told = of_guests(guests)
+        assert told.startswith(
+            "5 guests served: 1 connected, not ready yet, 4 paused (a: no space is left for disk /d.img (nospace); b: xxx"
+        )
+        assert told.endswith("x…; and 2 more)")
+        assert len(told) < STATUS_LIMIT
+        assert of_launched(guests["a"], "", runs=True) == "a: paused (no space is left for disk /d.img (nospace))"
+
+    run(main)
