@@ -66,13 +66,13 @@ class Daemon:
         self._surface = Surface(self, config.service, log, control_name)
         self._ports = Ports(config.service, config.host, self._make_guest, log)
         self._freezer = Freezer(self._ask, log)
-        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, log)
+        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
         self.runner: Runner | None = None
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
         self.listeners: list[Listener] = [self._manager.changed]
         self._reload = Reload(
             config, reload, self._ports, self._folders,
-            thaw=self._freezer.thaw_first, around=self._manager.reloading, changed=self._manager.changed, log=log,
+            freezer=self._freezer, around=self._manager.reloading, changed=self._manager.changed, log=log,
         )  # fmt: skip
 
     @property
@@ -198,7 +198,10 @@ class Daemon:
         by: str = "",
         sending: Callable[[], None] | None = None,
     ) -> Awaitable[Response]:
-        return self._served(name).port.asker.call(command, data, timeout=timeout, by=by, sending=sending)
+        if served := self._ports.get(name):
+            return served.port.asker.call(command, data, timeout=timeout, by=by, sending=sending)
+        # A reload or the stop came between.
+        raise CallError(command, Outcome.NOT_CONNECTED, f"{name}: it is not served any longer")
 
     def _served(self, name: str) -> Served:
         served = self._ports.get(name)
@@ -288,6 +291,8 @@ class Daemon:
         return guest
 
     def _on_guest(self, guest: Guest, what: str) -> None:
+        if what == "connected":
+            self._freezer.connected(guest)
         for listener in tuple(self.listeners):
             listener(guest, what)
 

@@ -7,10 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from vhostcomm import values
 from vhostcomm.address import Connect, Sock
 from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import Config, GuestConfig
+from vhostcomm.freezer import Freezer
 from vhostcomm.logs import Log
 from vhostcomm.served import Ports, Served
 
@@ -25,13 +28,17 @@ class Folders:
         ports: where their guests are served.
         config: what is in force.
         own: the address of a socket that is our own, and nobody's guest.
+        freezer: thaws a guest that is owed it before it ends.
         log: where to tell.
     """
 
-    def __init__(self, ports: Ports, config: Callable[[], Config], own: Callable[[], str], log: Log) -> None:
+    def __init__(
+        self, ports: Ports, config: Callable[[], Config], own: Callable[[], str], freezer: Freezer, log: Log
+    ) -> None:
         self._ports = ports
         self._config = config
         self._own = own
+        self._freezer = freezer
         self._log = log
         self._seen: dict[Path, dict[str, Path]] = {}  # what is in each folder
         self._ignored: set[Path] = set()
@@ -90,6 +97,9 @@ class Folders:
         return self._seen.get(folder, {})
 
     async def _end_and_match(self, ending: list[Served]) -> None:
+        async with trio.open_nursery() as thawing:
+            for served in ending:
+                thawing.start_soon(self._freezer.thaw_first, served.port.guest, "its socket is gone from the folder")
         await self._ports.end(ending)
         self.match()
 

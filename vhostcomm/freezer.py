@@ -14,8 +14,7 @@ from vchannel import Command, GuestCommand, Response
 from vhostcomm.address import Listen, runtime_directory
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, now
-from vhostcomm.errors import ServeError
-from vhostcomm.guest import DebtError, Moment, State, format_debt, parse_debt
+from vhostcomm.guest import Debt, DebtError, Moment, State, ThawAnswered, format_debt, parse_debt
 from vhostcomm.guest.debt import FILE_MOST
 from vhostcomm.logs import Log
 
@@ -62,15 +61,11 @@ class Freezer:
         self._log = log
         self._closing = False
         self._repaying: set[int] = set()  # guests with a task that thaws them, by identity
-        self._adopted: list[Guest] = []
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Thaw what is due, until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            for guest in self._adopted:
-                self._see_to(guest)
-            self._adopted.clear()
             task_status.started()
             await trio.sleep_forever()
 
@@ -93,9 +88,23 @@ class Freezer:
             return
         guest.model.adopt(debt)
         self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
-        if self._nursery is None:
-            self._adopted.append(guest)
-        else:
+
+    def hand_over(self, old: Guest, new: Guest) -> None:
+        """Owe a guest at its new address what it is owed at its old one, and no more."""
+        path, new_path = debt_path(old), debt_path(new)
+        if old.debt is None:
+            if path == new_path:
+                new.model.take(ThawAnswered(0), now().at)  # adopted before the old one was thawed
+            return
+        new.model.adopt(Debt(0, old.debt.by, old.debt.since, now(), "its address changed"))
+        self._record(new)
+        if path and path != new_path:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def connected(self, guest: Guest) -> None:
+        """QEMU connected to a guest's channel: the guest is thawed when that is due."""
+        if guest.debt:
             self._see_to(guest)
 
     async def call(self, guest: Guest, command: Command, data: bytes, *, timeout: float, by: str) -> Response:
@@ -126,11 +135,10 @@ class Freezer:
         Raises:
             CallError: there is no answer, or the daemon stops. A freeze that was sent is undone all the same.
         """
-        if self._closing:
-            why = f"{guest.name}: the daemon stops, and thaws what is frozen"
-            raise CallError(GuestCommand.FS_FREEZE, Outcome.STOPPING, why)
+        self._check_open(guest)
 
         def sending() -> None:
+            self._check_open(guest)  # the stop may have begun while the guest was asked whether it is up
             moment = now()
             guest.freezing(by, Moment(moment.at + seconds, moment.wall + seconds))
             self._record(guest)
@@ -141,6 +149,11 @@ class Freezer:
         return await self._ask(
             guest.name, GuestCommand.FS_FREEZE, timeout=min(timeout, seconds), by=by, sending=sending
         )
+
+    def _check_open(self, guest: Guest) -> None:
+        if self._closing:
+            why = f"{guest.name}: the daemon stops, and thaws what is frozen"
+            raise CallError(GuestCommand.FS_FREEZE, Outcome.STOPPING, why)
 
     async def thaw(self, guest: Guest, *, timeout: float, by: str) -> Response:
         """Thaw a guest, whether it is known to be frozen or not.
@@ -173,16 +186,23 @@ class Freezer:
 
     async def thaw_first(self, guest: Guest, why: str, *, timeout: float = THAW_TIMEOUT) -> None:
         """Thaw a guest before it is to end, if it is owed that; one that doesn't answer is to end all the same."""
-        if guest.debt and guest.model.channel is not State.ABSENT:
-            await self.try_thaw(guest, why, timeout=min(timeout, THAW_TIMEOUT))
+        if guest.debt is None:
+            return
+        if guest.model.channel is State.ABSENT:
+            guest.lines.repeated(
+                "guest not thawed",
+                why="QEMU is not connected",
+                next="it is thawed as soon as its socket is served again",
+            )
+        else:
+            await self._try_thaw(guest, why, timeout=min(timeout, THAW_TIMEOUT))
 
-    async def try_thaw(self, guest: Guest, why: str, *, timeout: float = THAW_TIMEOUT, tries: int = 1) -> bool:
+    async def _try_thaw(self, guest: Guest, why: str, *, timeout: float = THAW_TIMEOUT) -> bool:
         """Thaw a guest, or tell in the log why not. Bounded in time."""
         try:
             await self._thaw(guest, timeout, why)
-        except (CallError, ServeError) as error:
-            if tries & (tries - 1) == 0:  # the 1st, 2nd, 4th …
-                self._log.error("guest not thawed", guest=guest.name, why=str(error), tries=tries)
+        except CallError as error:
+            guest.lines.repeated("guest not thawed", why=str(error))
             return False
         self._log.warning("thawed", guest=guest.name, why=why)
         return True
@@ -190,25 +210,25 @@ class Freezer:
     # -- what is due
 
     def _see_to(self, guest: Guest) -> None:
-        """Have a task that thaws a guest when it is due; there is one for each."""
+        """Have a task that thaws a guest when it is due; there is one for each that is owed a thaw and connected."""
         assert self._nursery is not None
-        if id(guest) not in self._repaying:
+        if not self._closing and id(guest) not in self._repaying:
             self._repaying.add(id(guest))
             self._nursery.start_soon(self._repay, guest)
 
     async def _repay(self, guest: Guest) -> None:
-        pause, tries = THAW_AGAIN, 0
+        pause = THAW_AGAIN
         try:
-            while debt := guest.debt:
+            while (debt := guest.debt) and guest.model.channel is not State.ABSENT:
                 news = guest.news
                 if debt.until.at > trio.current_time():
                     with trio.move_on_at(debt.until.at):
                         await news.wait()
-                elif guest.state in {State.ABSENT, State.PAUSED}:
+                elif guest.state is State.PAUSED:
                     await news.wait()
                 else:
-                    entered, tries = guest.model.entered, tries + 1
-                    if not await self.try_thaw(guest, debt.why, tries=tries):
+                    entered = guest.model.entered
+                    if not await self._try_thaw(guest, debt.why):
                         with trio.move_on_after(pause):
                             while guest.model.entered is entered:
                                 await guest.news.wait()

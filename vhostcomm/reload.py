@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
@@ -13,13 +13,13 @@ import trio
 from attrs import field, frozen
 
 from vhostcomm.address import Address
-from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import Config, GuestConfig
 from vhostcomm.descriptors import raise_descriptor_limit
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.folders import Folders
+from vhostcomm.freezer import Freezer
 from vhostcomm.load import check
 from vhostcomm.logs import Log
 from vhostcomm.served import Ports, Served, in_batches
@@ -67,7 +67,7 @@ class Reload:
         read: reads the configuration; None if it can't change.
         ports: the ports that run.
         folders: the guests in watched folders.
-        thaw: thaws a guest, if it is frozen, before it ends.
+        freezer: thaws a guest that is owed it before it ends.
         around: is entered around each reload that was asked for.
         changed: is called when `why_not` may have changed.
         log: where to tell.
@@ -80,7 +80,7 @@ class Reload:
         ports: Ports,
         folders: Folders,
         *,
-        thaw: Callable[[Guest, str], Awaitable[None]],
+        freezer: Freezer,
         around: Callable[[], AbstractContextManager[None]],
         changed: Callable[[], None],
         log: Log,
@@ -91,7 +91,7 @@ class Reload:
         self._read = read
         self._ports = ports
         self._folders = folders
-        self._thaw = thaw
+        self._freezer = freezer
         self._around = around
         self._changed = changed
         self._log = log
@@ -180,7 +180,7 @@ class Reload:
         try:
             async with trio.open_nursery() as thawing:
                 for served in plan.ending:
-                    thawing.start_soon(self._thaw, served.port.guest, "it is not served any longer")
+                    thawing.start_soon(self._freezer.thaw_first, served.port.guest, "it is not served any longer")
         except BaseException:
             await self._ports.discard(opened)
             raise
@@ -191,7 +191,10 @@ class Reload:
             changed += self._ports.change(served, new, config.host)
             served.folder = served.folder if new.name not in known else None
         ending = list(plan.ending)
+        before_by_name = {each.config.name: each.port.guest for each in ending}
         async for served in in_batches(opened):
+            if moved := before_by_name.get(served.config.name):
+                self._freezer.hand_over(moved, served.port.guest)
             if old := plan.by_address.get(served.config.address):
                 served.port.take_over(old.port)
             # One that was found in a folder meanwhile.
