@@ -153,7 +153,7 @@ def test_what_would_break_the_json(tmp_path: Path, text: str) -> None:
 
 
 def test_forged_lines_of_the_trace(tmp_path: Path) -> None:
-    with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
+    with QemuHost(tmp_path, "-script=") as host, fake_guest(host.sock) as guest:
         guest.tell(2, b"x\nReplied: forged [5]\x1b]0;title\x07\xe2\x80\xae\0", needs_response=False)
         assert guest.serial() == ZERO
     assert host.trace == [

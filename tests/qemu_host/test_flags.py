@@ -11,6 +11,7 @@ import pytest
 from tests.qemu_host.running import QEMU_HOST, QemuHost, error, listens
 from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, until
 from vchannel import HostCommand
+from vhostcomm import __version__
 from vhostcomm.cli.goflags import integer
 from vhostcomm.cli.qemu_host_flags import FLAGS
 from vhostcomm.identity import derived_uuid
@@ -134,6 +135,12 @@ def test_help(word: str) -> None:
         assert f"  {line}" in told.stdout, "spelt as elsewhere"
     assert not [name for name in FLAGS if name not in {"h", "help"} and f" -{name} " not in told.stdout]
     assert max(map(len, told.stdout.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("words", [["-version"], ["--version"], ["-cpu", "2", "-version"]])
+def test_version_alone_is_ours(words: list[str]) -> None:
+    shown = run(*words)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"vhostcomm {__version__}\n", "")
 
 
 @pytest.mark.parametrize(

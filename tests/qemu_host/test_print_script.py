@@ -86,6 +86,45 @@ def test_it_fails(tmp_path: Path, script: str) -> None:
         assert guest.serial() == "0" * 13
 
 
+def test_flag_names_a_script_elsewhere(tmp_path: Path) -> None:
+    script = tmp_path / "elsewhere"
+    script.write_text("echo begun\n")
+    with QemuHost(tmp_path, "-script", str(script)) as host, fake_guest(host.sock) as guest:
+        guest.serial()
+        until(lambda: "begun" in host.trace)
+    assert host.errors == ""
+
+
+@pytest.mark.parametrize("how", ["link", "wrapper", "flag"])
+def test_missing_script_is_logged_once(tmp_path: Path, how: str) -> None:
+    program = tmp_path / "host.bin"
+    beside_ours = QEMU_HOST.with_name("print.sh")
+    if how == "wrapper":
+        program.write_text(f'#!/bin/sh\nexec {QEMU_HOST} "$@"\n')
+        program.chmod(0o755)
+        (tmp_path / "print.sh").write_text("exit 3\n")
+        looked = [beside_ours]
+    else:
+        program.symlink_to(QEMU_HOST)
+        looked = [tmp_path / "print.sh", beside_ours] if how == "link" else [tmp_path / "missing"]
+    words = [f"-script={tmp_path}/missing"] if how == "flag" else []
+    with QemuHost(tmp_path, *words, program=program) as host, fake_guest(host.sock) as guest:
+        for _ in range(2):
+            guest.serial()
+            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+        guest.serial()
+    (line,) = host.errors.splitlines()
+    assert "script not found" in line
+    assert f"looked={', '.join(map(str, looked))} " in line.replace("'", "")
+    assert "-script=PATH" in line
+
+
+def test_no_script_is_wanted(tmp_path: Path) -> None:
+    with QemuHost(tmp_path, "-script=") as host, fake_guest(host.sock) as guest:
+        guest.serial()
+    assert host.errors == ""
+
+
 def test_the_trace(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-guestsn=1234abc567890") as host:
         with answering(host.sock, lambda _: b'{"data":{}}\0') as guest:

@@ -16,12 +16,16 @@ _FALSE: Final = {"0", "f", "F", "false", "FALSE", "False"}
 
 @frozen
 class Flag:
-    """One flag: how its value is read (raises `ValueError` with the reason), what help says of it, its default."""
+    """One flag: how its value is read (raises `ValueError` with the reason), what help says of it, its default.
+
+    `alone` names what the flag switches on as the last word, without a value; without it that is an error.
+    """
 
     parse: Callable[[str], Any]
     help: str
     default: str = ""
     group: str = ""
+    alone: str = ""
 
 
 def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, Any], list[str]]:
@@ -46,6 +50,9 @@ def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, An
         if not equals:
             if flag.parse is boolean:
                 value = "true"
+            elif place == len(words) and flag.alone:
+                given[flag.alone] = True
+                break
             elif place == len(words):
                 raise UsageError(f"{word} wants a value: {word}=VALUE")
             else:

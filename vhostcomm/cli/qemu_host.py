@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from vchannel import Command, HostCommand
+from vhostcomm import __version__
 from vhostcomm.cli import program
 from vhostcomm.cli.goflags import parse
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.qemu_host_flags import FLAGS, config_of, help_text
+from vhostcomm.cli.qemu_host_flags import FLAGS, SCRIPT, SHOW_VERSION, config_of, help_text
 from vhostcomm.config import Config
 from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT
 from vhostcomm.logs import FLUSH_TIMEOUT, Log, start_log
 
 if TYPE_CHECKING:
     import trio
-
-SCRIPT: Final = "print.sh"
 
 STARTS_IT: Final = {
     HostCommand.GUEST_SERIAL,
@@ -45,13 +45,24 @@ def _run() -> None:
     if given.get("help") or given.get("h"):
         print_line(help_text().rstrip())
         return
+    if given.get(SHOW_VERSION):
+        print_line(f"vhostcomm {__version__}")
+        return
     config = config_of(given)
     if rest:
         print_error(f"qemu-host: not a flag, ignored with all behind it: {rest[0]!a}")
-    _serve(config, float(given.get("timeout", DEFAULT_TIMEOUT)))
+    _serve(config, float(given.get("timeout", DEFAULT_TIMEOUT)), _places(given.get("script")))
 
 
-def _serve(config: Config, timeout: float) -> None:
+def _places(script: str | None) -> tuple[Path, ...]:
+    """Where to look for the script: at the flag's path, else beside the program as called and beside a link's target."""
+    if script is not None:
+        return (Path(script).absolute(),) if script else ()
+    called = Path(sys.argv[0]).absolute()
+    return tuple(dict.fromkeys(each.with_name(SCRIPT) for each in (called, called.resolve())))
+
+
+def _serve(config: Config, timeout: float, places: Sequence[Path]) -> None:
     import trio
 
     from vhostcomm.daemon import Daemon
@@ -59,7 +70,7 @@ def _serve(config: Config, timeout: float) -> None:
     from vhostcomm.trace import LineTrace
 
     log, errors = start_log("warning", "console", sys.stderr)
-    script = PrintScript(sys.argv[0], log)
+    script = PrintScript(places, log)
     trace = LineTrace(sys.stdout.fileno(), log, script.asked)
     daemon = Daemon(config, log, trace=trace, api_timeout=timeout, notifier=Notifier.of_environment())
 
@@ -76,25 +87,20 @@ def _serve(config: Config, timeout: float) -> None:
         errors.close(FLUSH_TIMEOUT)
 
 
-def _beside(program: str) -> Path | None:
-    """The script beside the program: where it was called, or where that leads to."""
-    called = Path(program).absolute()
-    for place in (called, called.resolve()):
-        script = place.with_name(SCRIPT)
-        if script.is_file():
-            return script
-    return None
-
-
 class PrintScript:
-    """Runs the script beside a program once for each boot of the guest, in the background.
+    """Runs a script once for each boot of the guest, in the background.
 
     One runs at a time. Boots that the guest reports meanwhile are remembered as one more run.
+
+    Args:
+        places: where to look for the script; the first file found is run. Empty if no script is wanted.
+        log: gets failures, and one warning if there is no script.
     """
 
-    def __init__(self, program: str, log: Log) -> None:
+    def __init__(self, places: Sequence[Path], log: Log) -> None:
         self.nursery: trio.Nursery | None = None
-        self._program = program
+        self._places = places
+        self._missing_logged = False
         self._log = log
         self._armed = True
         self._running = self._again = False
@@ -107,9 +113,13 @@ class PrintScript:
             self._armed = False
             if self._running:
                 self._again = True
-            elif path := _beside(self._program):
+            elif path := next((each for each in self._places if each.is_file()), None):
                 self._running = True
                 self.nursery.start_soon(self._keep_running, path)
+            elif self._places and not self._missing_logged:
+                self._missing_logged = True
+                looked = ", ".join(map(str, self._places))
+                self._log.warning("script not found", looked=looked, remedy="-script=PATH; -script= if none is wanted")
 
     async def _keep_running(self, path: Path) -> None:
         try:

@@ -19,6 +19,12 @@ from vhostcomm.identity import ZERO_SERIAL, GuestIdentity, HostIdentity, derived
 NAME: Final = "guest"
 """The guest's name in messages; there is but one."""
 
+SCRIPT: Final = "print.sh"
+"""The script beside the program."""
+
+SHOW_VERSION: Final = "show version"
+"""Given where `-version` has no value."""
+
 _WHERE, _GUEST, _HOST, _OLD = "Where", "The guest", "The host", "Names that older tools have for these"
 
 
@@ -47,6 +53,12 @@ FLAGS: Final = {
     "timeout": Flag(
         _timeout, "seconds that a guest has to answer where a request doesn't say", f"{DEFAULT_TIMEOUT:g}", _WHERE
     ),
+    "script": Flag(
+        str,
+        "the script to run when the guest starts, by default the one beside this program; empty for none",
+        SCRIPT,
+        _WHERE,
+    ),
     "guestsn": Flag(str, "the guest's serial number; it is told in upper case", ZERO_SERIAL, _GUEST),
     "cpu": Flag(integer, "the guest's number of CPUs", "1", _GUEST),
     "cpu_arch": Flag(str, 'the CPU\'s name, of three parts, as "NAME,,"', CpuInfo().name, _GUEST),
@@ -56,7 +68,13 @@ FLAGS: Final = {
     "model": Flag(str, "the host's model", HostIdentity().model, _HOST),
     "build": Flag(integer, "the build number of the host's DSM", str(HostVersion().build_number), _HOST),
     "fixNumber": Flag(integer, "its small fix number", str(HostVersion().small_fix_number), _HOST),
-    "version": Flag(str, "the version of its Virtual Machine Manager", VmmVersion().version, _HOST),
+    "version": Flag(
+        str,
+        "the version of its Virtual Machine Manager; as the last word, without a value: show vhostcomm's version",
+        VmmVersion().version,
+        _HOST,
+        alone=SHOW_VERSION,
+    ),
     "ts": Flag(integer, "and that one's build time", str(VmmVersion().timestamp), _HOST),
     "buildnumber": Flag(integer, "-build", "", _OLD),
     "vmmversion": Flag(str, "-version", "", _OLD),
@@ -82,8 +100,8 @@ QEMU connects with
 """
 
 _END: Final = """
-What is asked and answered is written to standard output, errors to standard error. An executable `print.sh`
-beside this program is started when the guest first asks who it is, and again after each of its starts.
+What is asked and answered is written to standard output, errors to standard error. `print.sh` beside this
+program, or the script of -script, is started when the guest first asks who it is, and again at each boot.
 SIGTERM ends it. SIGINT and SIGHUP stay ignored where it was started so (nohup, a script's &).
 Exit status: 0 ended by a signal, 1 a socket that can't be made, 2 a mistake in the flags.
 For several guests, a configuration file, logs and recordings: vhostcomm serve --help.
