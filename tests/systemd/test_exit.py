@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostco
 from vhostcomm import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
+ROOT = Path(__file__).parents[2]
 
 
 def prevented(name: str) -> set[int]:
@@ -86,6 +90,39 @@ def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
     assert status in prevented(units.SERVE)
     assert "the control surface: " in said
     assert not (tmp_path / "nas").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--sock", "nas=tcp:127.0.0.1:0", "--control", "none"),
+        ("--sock", "nas=tcp:[::1]:0", "--control", "none"),
+        ("--sock", "nas=./nas", "--control", "tcp:127.0.0.1:0"),
+        ("--sock", "nas=./nas", "--control", "none", "--qemu-host-api", ":0"),
+    ],
+)
+def test_tcp_without_the_drop_in(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """RestrictAddressFamilies= of the units is a filter like this one."""
+    number = {"x86_64": 41, "aarch64": 198}.get(os.uname().machine)
+    if number is None:
+        pytest.skip(f"the number of socket() on {os.uname().machine} is not known here")
+    deny = [sys.executable, "-m", "tests.deny", f"{number}:{int(socket.AF_INET)}", str(errno.EAFNOSUPPORT)]
+    command = [*deny, "sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *VHOSTCOMM, "serve", *words]
+    environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": "a-long-random-secret"}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, timeout=PATIENCE, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode in prevented(units.SERVE) & prevented(units.SERVE_ONE), ended.stderr
+    assert ended.stderr.count("\n") == 1
+    for line in drop_in_for_tcp():
+        assert line in ended.stderr
+
+
+def drop_in_for_tcp() -> list[str]:
+    """The lines of the documentation's drop-in."""
+    page = (ROOT / "docs/systemd.md").read_text()
+    (lines,) = re.findall(r"\*\*TCP\*\*.*?\n\n```ini\n\[Service\]\n(.*?)\n```", page, re.DOTALL)
+    return str(lines).splitlines()
 
 
 @pytest.mark.parametrize("name", [units.SERVE, units.SERVE_ONE, units.RUN])

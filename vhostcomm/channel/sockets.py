@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import select
@@ -19,6 +20,11 @@ from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
 """Connections that may wait: one QEMU, and those that will be refused."""
+
+_TCP_DROP_IN: Final = (
+    "under systemd, a drop-in of the unit (`systemctl edit UNIT`) allows it: [Service] PrivateNetwork=no "
+    "RestrictAddressFamilies=AF_INET AF_INET6 IPAddressAllow=localhost, each on a line of its own"
+)
 
 
 class Listener:
@@ -175,6 +181,8 @@ def _alive(path: Path) -> bool:
 
 
 def _bind_tcp(where: ListenTcp) -> socket.socket:
+    if not _allows_tcp():
+        raise PlaceError(f"{where}: TCP is forbidden here: {os.strerror(errno.EAFNOSUPPORT)}; {_TCP_DROP_IN}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -193,6 +201,15 @@ def _bind_tcp(where: ListenTcp) -> socket.socket:
             raise ServeError(f"{where}: can't be bound: {error.strerror}") from None
         cleanup.pop_all()
     return made
+
+
+def _allows_tcp() -> bool:
+    """Whether this process may make TCP sockets: RestrictAddressFamilies= of our units doesn't let it."""
+    try:
+        socket.socket(socket.AF_INET).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
 
 
 def connect(address: Connect) -> socket.socket:
