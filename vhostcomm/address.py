@@ -8,6 +8,7 @@ import re
 import socket
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ from vhostcomm import values
 PATH_LIMIT: Final = 107
 """The most bytes of a unix socket's path: sockaddr_un has 108, and one is the NUL."""
 
+
+SYSTEM_RUNTIME: Final = Path("/run/vhostcomm")
+"""Where root's sockets without a path go, and those of the unit."""
 
 CONTROL_NAME: Final = "control.sock"
 """The control surface's socket in the runtime directory."""
@@ -90,7 +94,7 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
     if given := environment.get("RUNTIME_DIRECTORY"):
         return Path(given.partition(":")[0])
     if os.geteuid() == 0:
-        return Path("/run/vhostcomm")
+        return SYSTEM_RUNTIME
     if given := environment.get("XDG_RUNTIME_DIR"):
         return Path(given) / "vhostcomm"
     raise ValueError(
@@ -178,17 +182,22 @@ def own_control_places(name: str, environment: Mapping[str, str] = os.environ) -
     return places
 
 
-def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
-    """The sockets that look like daemons' control surfaces in the runtime directory, the first daemon's first.
+def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where to look for daemons: in the runtime directory; as a user also in the system's, whose daemon may run as that user."""
+    own = []
+    with suppress(ValueError):
+        own.append(runtime_directory(environment))
+    is_given = bool(environment.get("RUNTIME_DIRECTORY"))
+    return own if is_given or SYSTEM_RUNTIME in own else [*own, SYSTEM_RUNTIME]
 
-    Raises:
-        ValueError: there is no runtime directory.
-    """
-    runtime = runtime_directory(environment)
+
+def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """The sockets that look like daemons' control surfaces in the runtime directories, the first daemon's first."""
     found = []
-    # systemd gives each instance of a unit one of its own, beside the others: /run/vhostcomm-run-nas.
-    for each in (runtime, *sorted(runtime.parent.glob(f"{runtime.name}-*"))):
-        found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
+    for runtime in runtime_directories(environment):
+        # systemd gives each instance of a unit one of its own, beside the others: /run/vhostcomm-run-nas.
+        for each in (runtime, *sorted(runtime.parent.glob(f"{runtime.name}-*"))):
+            found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
     return [Listen(path) for path in found if is_socket(path)]
 
 

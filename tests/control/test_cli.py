@@ -12,6 +12,8 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, run_vhostcomm
 
@@ -39,6 +41,24 @@ def test_guests_and_info(tmp_path: Path) -> None:
             assert "10.0.2.15" in listed.stdout
             (found,) = json.loads(ask(tmp_path, "guests", "--json").stdout)
             assert (found["name"], found["state"]) == ("nas", "ready")
+
+
+@pytest.mark.needs("setpriv")
+def test_daemons_user_without_a_session_finds_the_units_daemon(tmp_path: Path) -> None:
+    """As with `sudo -u USER vhostcomm guests`; /run is one of its own, in a namespace of mounts."""
+    if os.geteuid() != 0:
+        pytest.skip("another user is become by root")
+    user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=+dac_read_search"]
+    user += ["--ambient-caps=+dac_read_search"]  # as what is run may be in root's home
+    run = "mount -t tmpfs none /run && install -d -m 0700 -o 54321 /run/vhostcomm"
+    shell = f'exec unshare --mount sh -c \'{run} && exec {" ".join(user)} "$@"\' sh "$@"'
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": "/run/vhostcomm"}
+    without = {key: value for key, value in ENVIRONMENT.items() if key not in {"RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"}}
+    with Serving("--sock", "nas=/run/vhostcomm/nas", shell=shell, env=environment) as daemon:
+        command = ["nsenter", f"--target={daemon.process.pid}", "--mount", *user, *VHOSTCOMM, "guests"]
+        found = subprocess.run(command, env=without, timeout=PATIENCE, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "QEMU is not connected to /run/vhostcomm/nas" in found.stdout
 
 
 def test_remark_follows_the_answer_in_one_file(tmp_path: Path) -> None:

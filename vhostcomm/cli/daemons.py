@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import socket
 import threading
@@ -15,7 +14,7 @@ from attrs import define, field, frozen
 from cyclopts import Group, Parameter
 
 from vhostcomm import values
-from vhostcomm.address import Listen, ListenTcp, control_address, control_places
+from vhostcomm.address import CONTROL_NAME, Listen, ListenTcp, control_address, control_places, runtime_directories
 from vhostcomm.cli.output import print_error
 from vhostcomm.errors import UsageError, VhostcommError
 
@@ -81,10 +80,12 @@ class Daemon:
         yield Daemons([Client(where, token, verb, margin=patience or MARGIN) for where in self._places()])
 
     def _places(self) -> list[Listen | ListenTcp]:
+        found = [] if self.control else control_places()
+        if live := [*filter(_lives, found)] if len(found) > 1 else found:
+            return [*live]
         try:
-            if not self.control and len(found := control_places(os.environ)) > 1 and (live := [*filter(_lives, found)]):
-                return [*live]
-            where = control_address(self.control, os.environ) if self.control or not found else found[0]
+            usual = found[0].path if found else runtime_directories()[0] / CONTROL_NAME
+            where = control_address(self.control or str(usual))
         except ValueError as error:
             raise UsageError(f"--control: {error}") from None
         if where is None:
