@@ -28,7 +28,11 @@ def remedy(path: Path, error: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return f"; {path.parent} must be writable for uid {os.geteuid()}"
         case errno.EROFS:
-            return f"; under systemd, {path.parent} must be in RuntimeDirectory= or ReadWritePaths= of the unit"
+            uid, gid = os.geteuid(), os.getegid()
+            return (
+                f"; in a container, --tmpfs {path.parent}:mode=0700,uid={uid},gid={gid}; "
+                f"under systemd, RuntimeDirectory= or ReadWritePaths= of the unit has to name {path.parent}"
+            )
         case _:
             return ""
 
