@@ -438,14 +438,18 @@ def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
 
 
 def test_a_qemu_whose_socket_does_not_let_us_in(tmp_path: Path) -> None:
-    """It is told as what it is, and when somebody mends it, it is connected to."""
+    """The log and the list of guests say so, and when somebody mends it, it is connected to."""
     path = tmp_path / "qemu"
     with socket.socket(socket.AF_UNIX) as qemu:
         qemu.bind(str(path))
         qemu.listen()
         path.chmod(0)
         mere = 'exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"' if os.geteuid() == 0 else ""
-        with Serving("--sock", f"connect:{path}", shell=mere) as daemon:
+        control = tmp_path / "control.sock"
+        with Serving("--sock", f"connect:{path}", "--control", control, shell=mere) as daemon:
             assert "let our user in" in daemon.event("QEMU's socket refuses us", why="Permission denied")["remedy"]
+            listed = run_vhostcomm("guests", "--control", control).stdout
+            assert f"QEMU is not connected to connect:{path}: Permission denied; let our user in" in listed
             path.chmod(0o600)
             daemon.event("guest connected")
+            assert "Permission denied" not in run_vhostcomm("guests", "--control", control).stdout

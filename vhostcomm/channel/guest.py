@@ -93,6 +93,8 @@ class Guest:
     information: Information | None = None
     """Its last answer about itself."""
     gone_why: str = ""
+    unreachable: str = ""
+    """Why QEMU's socket can't be connected to, and what to do, where it is we who connect."""
     throttled: int = 0
     trace: Trace | None = field(default=None, repr=False)
     news: trio.Event = field(factory=trio.Event, repr=False)
@@ -176,6 +178,7 @@ class Guest:
 
     def connected(self, **facts: object) -> None:
         self.connections += 1
+        self.unreachable = ""
         self._told.clear()
         self._question, self._notice = Frame(self.connections, asks=True), Frame(self.connections, asks=False)
         self.take(Connected(self.connections))

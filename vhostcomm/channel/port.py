@@ -272,13 +272,7 @@ class Port:
                 why = str(error.strerror)
                 if why != told:
                     told = why
-                    if error.errno in {errno.EACCES, errno.EPERM}:
-                        remedy = (
-                            "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
-                        )
-                        self._log.warning("QEMU's socket refuses us", sock=str(address.path), why=why, remedy=remedy)
-                    else:
-                        self._log.info("waiting for QEMU's socket", sock=str(address.path), why=why)
+                    self._unreachable(address.path, why, refused=error.errno in {errno.EACCES, errno.EPERM})
                 self.nudge = trio.Event()
                 with trio.move_on_after(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load, hides nothing
                     await self.nudge.wait()
@@ -293,6 +287,15 @@ class Port:
             # A server that takes connections only to drop them isn't worth a busy loop.
             wait = RECONNECT_FIRST if trio.current_time() - began > RECONNECT_MOST else min(wait * 2, RECONNECT_MOST)
             await trio.sleep(wait)
+
+    def _unreachable(self, path: Path, why: str, *, refused: bool) -> None:
+        self.guest.unreachable = why
+        if refused:
+            remedy = "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
+            self.guest.unreachable = f"{why}; {remedy}"
+            self._log.warning("QEMU's socket refuses us", sock=str(path), why=why, remedy=remedy)
+        else:
+            self._log.info("waiting for QEMU's socket", sock=str(path), why=why)
 
     # -- a session
 

@@ -135,7 +135,7 @@ def problem(guest: Guest) -> str | None:
     """Why a guest isn't well; None if it is."""
     match guest.state:
         case State.ABSENT:
-            return f"QEMU is not connected to {guest.address}"
+            return f"QEMU is not connected to {guest.address}" + (guest.unreachable and f": {guest.unreachable}")
         case State.CONNECTED:
             return "QEMU is connected, but the guest has not asked anything yet"
         case State.READY:
