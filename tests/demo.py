@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Any, Final
+
+from tests.serving import started
 
 ROOT: Final = Path(__file__).parents[1]
 SERIAL: Final = "1234ABC567890"
@@ -76,9 +79,8 @@ def without(paths: dict[str, str], folder: Path) -> None:
     )
     # QEMU says that it can't connect, which is what is shown here.
     quiet = subprocess.DEVNULL
-    qemu = subprocess.Popen(["bash", "-c", f"exec {printed.stdout}"], stdin=quiet, stderr=quiet)
     complaints = 0
-    try:
+    with started(["bash", "-c", f"exec {printed.stdout}"], stdin=quiet, stderr=quiet) as qemu:
         for line in lines_of(console, qemu):
             if "Failed" in line or "newer than" in line:
                 say("   " + paint(line, "31"))
@@ -87,9 +89,6 @@ def without(paths: dict[str, str], folder: Path) -> None:
                 say("   " + paint(line, "2"))
             if complaints == 2:
                 break
-    finally:
-        qemu.kill()
-        qemu.wait()
     if complaints < 2:
         raise SystemExit("the guest did not complain as it should")
     say("   and so on for ever: synoagentregisterd never gives up, install.cgi has.")
@@ -101,8 +100,7 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
     shown = [f"{words[place]} …{words[place + 1][-12:]}" for place in range(0, 6, 2)]
     say("   " + paint(f"vdsm_run.py {' '.join(shown)} … --guest-serial {SERIAL}", "2"))
     command = [sys.executable, str(ROOT / "vdsm_run.py"), *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as run:
-        assert run.stderr
+    with started(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0) as run:
         answers = 0
         for line in log_of(run.stderr):
             match line["event"]:
@@ -135,8 +133,14 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
     say("   The guest is a stand-in: a real kernel in a real QEMU, and an agent written from protocol/README.md alone.")
 
 
-def log_of(stream: IO[bytes]) -> Iterator[dict[str, str]]:
-    for raw in stream:
+def log_of(stream: Any) -> Iterator[dict[str, str]]:
+    """The lines of a log, to its end, which must come in time. Others are shown as they are."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        if not select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
+            raise SystemExit(f"vhostcomm did not end within {PATIENCE} s; is the machine very busy?")
+        if not (raw := stream.readline()):
+            return
         try:
             yield json.loads(raw)
         except ValueError:
@@ -161,14 +165,10 @@ def without_qemu(folder: Path) -> None:
         "--log-format",
         "json",
     ]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=ROOT) as daemon:
-        assert daemon.stdout
-        try:
-            if not any(line["event"] == "serving" for line in log_of(daemon.stdout)):
-                raise SystemExit("vhostcomm serve did not start")
-            subprocess.run(probe, cwd=ROOT, check=True)
-        finally:
-            daemon.terminate()
+    with started(serve, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=ROOT, bufsize=0) as daemon:
+        if not any(line["event"] == "serving" for line in log_of(daemon.stdout)):
+            raise SystemExit("vhostcomm serve did not start")
+        subprocess.run(probe, cwd=ROOT, check=True)
     say("\nInstall what is listed above, then make demo boots a real kernel.")
 
 

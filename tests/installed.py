@@ -19,7 +19,7 @@ import pytest
 
 import vchannel
 import vhostcomm
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, started, until
 
 BIN = Path(sys.prefix) / "bin"
 SHARE = Path(sys.prefix) / "share"
@@ -84,21 +84,16 @@ def test_vdsm_run(tmp_path: Path, words: list[str | Path]) -> None:
 
 def test_qemu_host(tmp_path: Path) -> None:
     guest, api = tmp_path / "guest", tmp_path / "api"
-    with subprocess.Popen(
-        [BIN / "qemu-host", f"-addr=unix:{guest}", f"-api=unix:{api}", "-guestsn=1234abc567890"],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        try:
-            until(lambda: guest.exists() and api.exists())
-            with fake_guest(guest) as asking:
-                assert asking.serial() == "1234ABC567890"
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(api))) as http:
-                refused = http.get("http://x/read?command=nonsense")
-            assert refused.json()["message"] == "Failed to parse command: nonsense"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
+    command = [BIN / "qemu-host", f"-addr=unix:{guest}", f"-api=unix:{api}", "-guestsn=1234abc567890"]
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: guest.exists() and api.exists())
+        with fake_guest(guest) as asking:
+            assert asking.serial() == "1234ABC567890"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(api))) as http:
+            refused = http.get("http://x/read?command=nonsense")
+        assert refused.json()["message"] == "Failed to parse command: nonsense"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("page", ["vhostcomm", "vhostcomm-serve", "vdsm_run", "qemu-host", "vhostcomm.toml"])

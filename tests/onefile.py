@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from tests.qemu_host.running import QemuHost, ok
-from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
 from tools.onefile import DEBIAN, PROGRAMS, ROOT, interpreter
 from vhostcomm import __version__
 
@@ -68,17 +68,14 @@ def test_it_runs_qemu(alone: Path) -> None:
         str(alone / "vhostcomm"), "run", "--boot", "boot.img", "--system", "system.img", "--accel", "tcg", "--sock", "nas",
         "--serial-console", "none", "--control", "none", "--log-format", "json",
     ]  # fmt: skip
-    with subprocess.Popen(command, cwd=alone, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            lines = iter(process.stderr)
-            assert next((line for line in lines if '"QEMU runs"' in line), ""), process.wait(PATIENCE)
-            for _ in range(3):  # hurried to the last stage: nothing boots from an empty disk
-                process.send_signal(signal.SIGTERM)
-                assert next((line for line in lines if "stopping" in line or "hurrying" in line), "")
-            assert process.wait(PATIENCE) is not None
-        finally:
-            process.kill()
+    with started(command, cwd=alone, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        lines = iter(process.stderr)
+        assert next((line for line in lines if '"QEMU runs"' in line), ""), process.wait(PATIENCE)
+        for _ in range(3):  # hurried to the last stage: nothing boots from an empty disk
+            process.send_signal(signal.SIGTERM)
+            assert next((line for line in lines if "stopping" in line or "hurrying" in line), "")
+        assert process.wait(PATIENCE) is not None
 
 
 def test_units_name_the_file(alone: Path) -> None:

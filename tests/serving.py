@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import queue
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -33,6 +35,45 @@ def run_vhostcomm(
     """A verb, run to its end."""
     command = [*VHOSTCOMM, *map(str, words)]
     return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs."""
+    found = []
+    for each in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended
+            for child in map(int, each.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Kill a program and its descendants, unless it has ended."""
+    if process.poll() is None:
+        for pid in [*descendants(process.pid), process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+
+
+@contextmanager
+def started(
+    command: Sequence[Any], *, env: dict[str, str] = ENVIRONMENT, **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """Run a program beside the test. Leaving the context kills it if it runs: a failed test does not wait for it."""
+    with subprocess.Popen(command, env=env, **options) as process:
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def line_from(process: subprocess.Popen[bytes]) -> str:
+    """The next line of a program's output, which was started with `bufsize=0`."""
+    assert process.stdout
+    ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+    assert ready, f"{process.args!r} wrote no line within {PATIENCE} s"
+    return process.stdout.readline().decode().rstrip("\n")
 
 
 class LogReader:
@@ -83,6 +124,8 @@ class LogReader:
     def finish(self) -> None:
         """After the process's end: what is left of the log."""
         self._reader.join(PATIENCE)
+        # To close what another thread reads waits for that thread, and no signal ends that.
+        assert not self._reader.is_alive(), f"{self.command} ended; something that it started has its output open"
         self._stream.close()
         while not self._lines.empty():
             self.log.append(self._lines.get())
@@ -101,10 +144,16 @@ class Serving(LogReader):
         self._errors = ""
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **self._options)
+        self._file = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self._file, **self._options)
         assert self.process.stdout
         self.follow(self.process.stdout)
-        self.event("serving")
+        try:
+            self.event("serving")
+        except BaseException:
+            end(self.process)
+            self.finish()
+            raise
         return self
 
     def __exit__(
@@ -117,10 +166,14 @@ class Serving(LogReader):
 
     def errors(self) -> str:
         """What it wrote to standard error."""
-        assert self.process.stderr
-        if not self.process.stderr.closed:
-            self._errors += self.process.stderr.read().decode()
+        if not self._file.closed:
+            self._errors = os.pread(self._file.fileno(), 1 << 20, 0).decode()
         return self._errors
+
+    def finish(self) -> None:
+        self.errors()
+        self._file.close()
+        super().finish()
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -132,13 +185,8 @@ class Serving(LogReader):
         try:
             code = self.process.wait(self.patience)
         finally:
-            if self.process.returncode is None:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
             self.finish()
-            self.errors()
-            assert self.process.stderr
-            self.process.stderr.close()
         return code
 
 
@@ -196,6 +244,18 @@ def fake_guest(where: Path | tuple[str, int]) -> Iterator[FakeGuest]:
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.connect(str(where) if isinstance(where, Path) else where)
         yield FakeGuest(sock)
+
+
+@contextmanager
+def held_port(address: str = "127.0.0.1") -> Iterator[int]:
+    """A free TCP port, which no connection and no other test is given meanwhile.
+
+    It is bound without listening, so that a program can listen there if it sets SO_REUSEADDR, as daemons and QEMU do.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((address, 0))
+        yield holder.getsockname()[1]
 
 
 def until(condition: Any, what: str = "it", patience: float = PATIENCE) -> None:

@@ -69,3 +69,9 @@ def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     # In the place of each test's process a new one was started; what the test had started has ended with the run.
     assert ended.stderr.count("Timeout (0:00:03)!") == 3  # the others were ended by the signal
     assert not processes_marked(os.environ[MARK])
+
+
+def test_programs_are_started_so_that_a_failure_ends_them() -> None:
+    """With `started`, or by a class whose context ends them: the context of a Popen waits for a program, for ever."""
+    places = {path.name for path in (ROOT / "tests").rglob("*.py") if "with subprocess.Popen(" in path.read_text()}
+    assert places == {"serving.py", "test_stuck.py"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.serving import PATIENCE
+from tests.serving import PATIENCE, end
 
 TAB, CLEAR, TELL = "\t", "\x15", "\x14"
 
@@ -68,12 +68,15 @@ class Shell:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        assert self._told() == "ready"
+        try:
+            assert self._told() == "ready"
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.wait(PATIENCE)
+        end(self._process)
         self._reader.join(PATIENCE)
         os.close(self._terminal)
         os.close(self._tells)

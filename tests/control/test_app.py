@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.control.controlled import INFORMATION, Answering, Answers, answering, client, controlled, post
-from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
+from tests.serving import ENVIRONMENT, Serving, fake_guest, held_port, run_vhostcomm, until
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -283,15 +283,15 @@ def _post_alone(folder: Path, path: str, timeout: float) -> int:
 
 
 def test_tcp_needs_its_token(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    where, token = f"tcp:127.0.0.1:{port}", "a-long-random-secret"
-    refused = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--control", where)
+    refused = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--control", "tcp:127.0.0.1:5001")
     assert refused.returncode == 2
     assert "VHOSTCOMM_CONTROL_TOKEN" in refused.stderr
+    token = "a-long-random-secret"
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": token}
-    with Serving("--sock", tmp_path / "nas", "--control", where, env=environment):
+    with (
+        held_port() as port,
+        Serving("--sock", tmp_path / "nas", "--control", where := f"tcp:127.0.0.1:{port}", env=environment),
+    ):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
             for headers in {}, {"Authorization": "Bearer wrong"}, {"Authorization": token}:
                 answer = http.get("/guests", headers=headers)

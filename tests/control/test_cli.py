@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, run_vhostcomm
+from tests.serving import (
+    ENVIRONMENT,
+    PATIENCE,
+    VHOSTCOMM,
+    Serving,
+    fake_guest,
+    line_from,
+    run_vhostcomm,
+    started,
+    until,
+)
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -127,7 +137,7 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
         guest.serial()
         environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
         command = [*VHOSTCOMM, "shutdown", "--wait", "30"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as waiting:
+        with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as waiting:
             assert guest.next_request().command == POWEROFF
             daemon.process.kill()
             told, errors = waiting.communicate(timeout=PATIENCE)
@@ -168,27 +178,32 @@ def test_following(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
     with (
         controlled(tmp_path) as (daemon, _),
-        subprocess.Popen([*VHOSTCOMM, "guests", "--watch", "--json"], stdout=subprocess.PIPE, env=environment) as watch,
-        subprocess.Popen(
-            [*VHOSTCOMM, "events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        started(
+            [*VHOSTCOMM, "guests", "--watch", "--json"], stdout=subprocess.PIPE, bufsize=0, env=environment
+        ) as watch,
+        started(
+            [*VHOSTCOMM, "events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=environment
         ) as events,
     ):
-        assert watch.stdout
-        assert events.stdout
-        assert events.stderr
-        assert json.loads(watch.stdout.readline())[0]["state"] == "absent"
-        seen = b""
-        while b"ready" not in seen:
-            with answering(tmp_path / "nas", {}):
+        assert json.loads(line_from(watch))[0]["state"] == "absent"
+        until(lambda: shows_a_guest_of(tmp_path / "nas", events), "an event")
+        with answering(tmp_path / "nas", {}):
+            while "ready" not in line_from(events):
                 pass
-            # It may not follow yet: then nothing comes of this guest, and the next one is tried.
-            while select.select([events.stdout], [], [], 0.5)[0]:
-                seen += os.read(events.stdout.fileno(), 65536)
-        while json.loads(watch.stdout.readline())[0]["last_frame"] is None:
-            pass
+            while json.loads(line_from(watch))[0]["last_frame"] is None:
+                pass
         daemon.stop()
-        assert b"the daemon" in events.stderr.read()
-        assert events.wait(20) == watch.wait(20) == 1
+        _, errors = events.communicate(timeout=PATIENCE)
+        assert b"the daemon" in errors
+        assert events.wait(PATIENCE) == watch.wait(PATIENCE) == 1
+
+
+def shows_a_guest_of(sock: Path, events: subprocess.Popen[bytes]) -> bool:
+    """Let a guest come and go. `vhostcomm events` shows it, if it follows already: nothing else shows that it does."""
+    with answering(sock, {}):
+        pass
+    assert events.stdout
+    return bool(select.select([events.stdout], [], [], 0.2)[0])
 
 
 def test_watching_on_a_terminal(tmp_path: Path) -> None:
@@ -206,9 +221,7 @@ def test_watching_on_a_terminal(tmp_path: Path) -> None:
 
     with (
         controlled(tmp_path) as (daemon, _),
-        subprocess.Popen(
-            [*VHOSTCOMM, "guests", "--watch"], stdin=end, stdout=end, stderr=end, env=environment
-        ) as watch,
+        started([*VHOSTCOMM, "guests", "--watch"], stdin=end, stdout=end, stderr=end, env=environment) as watch,
     ):
         os.close(end)
         shows(b"\x1b[2J")
@@ -244,13 +257,9 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
             assert (unnamed.returncode, "name one of nas, two" in unnamed.stderr) == (2, True), unnamed
             unknown = there("info", "three")
             assert (unknown.returncode, "served are: nas, two" in unknown.stderr) == (2, True), unknown
-            with subprocess.Popen([*VHOSTCOMM, "events"], stdout=subprocess.PIPE, env=environment) as events:
-                assert events.stdout
-                while not select.select([events.stdout], [], [], 0.5)[0]:
-                    with answering(tmp_path / "nas", {}):
-                        pass
-                assert b"nas" in events.stdout.readline()
-                events.terminate()
+            with started([*VHOSTCOMM, "events"], stdout=subprocess.PIPE, bufsize=0, env=environment) as events:
+                until(lambda: shows_a_guest_of(tmp_path / "nas", events), "an event")
+                assert "nas" in line_from(events)
             assert there("shutdown", "two", "--wait", "20").returncode == 0
         with serving("nas", "other") as third:
             assert (tmp_path / "control/nas.sock").is_socket()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 
 from tests.control.controlled import INFORMATION, answering
-from tests.serving import ENVIRONMENT, Serving
+from tests.serving import ENVIRONMENT, Serving, held_port
 
 TOKEN = "a-long-random-secret"
 
@@ -21,12 +20,10 @@ TOKEN = "a-long-random-secret"
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("openapi")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": TOKEN}
     answers: dict[int, bytes] = dict.fromkeys(range(1 << 8), b"") | {10: INFORMATION}
     with (
+        held_port() as port,
         Serving("--sock", folder / "nas", "--control", f"tcp:127.0.0.1:{port}", env=environment),
         answering(folder / "nas", dict(answers)),
     ):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.control.test_token import TOKEN, over_tcp
 from tests.qemu_host.running import answering
-from tests.serving import Serving
+from tests.serving import Serving, held_port
 from vchannel import Request
 
 CURL = "User-Agent: curl/8.14.1"
@@ -57,12 +57,10 @@ def ask(where: Path | int, method: str, target: str, *headers: str, version: str
 class Api:
     """qemu-host's API of a daemon, over TCP and on a unix socket, and what its guest was asked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.unix = folder / "api"
         self.asked: list[int] = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = port
 
     def answer(self, request: Request) -> bytes:
         self.asked.append(int(request.command))
@@ -72,14 +70,15 @@ class Api:
 @pytest.fixture(scope="module", params=["tcp", "unix"])
 def api(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[Api, Path | int]]:
     folder = tmp_path_factory.mktemp("api")
-    made = Api(folder)
     unix = request.param == "unix"
-    where = f"unix:{made.unix}" if unix else f"127.0.0.1:{made.port}"
-    with (
-        Serving("--sock", folder / "nas", "--control", "none", "--qemu-host-api", where),
-        answering(folder / "nas", made.answer),
-    ):
-        yield made, made.unix if unix else made.port
+    with held_port() as port:
+        made = Api(folder, port)
+        where = f"unix:{made.unix}" if unix else f"127.0.0.1:{port}"
+        with (
+            Serving("--sock", folder / "nas", "--control", "none", "--qemu-host-api", where),
+            answering(folder / "nas", made.answer),
+        ):
+            yield made, made.unix if unix else port
 
 
 @pytest.mark.parametrize("headers", [*REFUSED, [HERE, MOZILLA], [HERE, MOZILLA, "Accept: image/*"]], ids=str)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, Serving
+from tests.serving import ENVIRONMENT, Serving, held_port
 
 TOKEN = "a-long-random-secret"
 
 
 @contextmanager
 def over_tcp(folder: Path) -> Iterator[tuple[Serving, int]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": TOKEN}
-    with Serving("--sock", folder / "nas", "--control", f"tcp:127.0.0.1:{port}", env=environment) as daemon:
+    with (
+        held_port() as port,
+        Serving("--sock", folder / "nas", "--control", f"tcp:127.0.0.1:{port}", env=environment) as daemon,
+    ):
         yield daemon, port
     assert TOKEN not in "".join(daemon.raw) + daemon.errors()
 

@@ -15,7 +15,7 @@ import pytest
 import vhostcomm
 from tests.qemu_host.running import QEMU_HOST, QemuHost, listens
 from tests.qemu_host.test_print_script import beside
-from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
 from vhostcomm.config import SECRETS, Service
 from vhostcomm.environment import SECRET_VARIABLES
 from vhostcomm.load import variable
@@ -69,9 +69,10 @@ def test_orphans_are_reaped_as_pid_1(tmp_path: Path) -> None:
     (tmp_path / "print.sh").write_text(f"(setsid sh -c 'echo $$ > {orphan}; read x' < {tmp_path}/pipe & ) \nexit 3\n")
     os.mkfifo(tmp_path / "pipe")
     command = [*UNSHARE, str(program), f"-addr=unix:{sock}", "-api", str(api)]
-    with (tmp_path / "err").open("wb") as errors:
-        outer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=ENVIRONMENT)
-    try:
+    with (
+        (tmp_path / "err").open("wb") as errors,
+        started(command, stdout=subprocess.DEVNULL, stderr=errors) as outer,
+    ):
         until(lambda: listens(api) or outer.poll() is not None, "its sockets")
         with fake_guest(sock) as guest:
             guest.serial()
@@ -85,9 +86,6 @@ def test_orphans_are_reaped_as_pid_1(tmp_path: Path) -> None:
             until(lambda: not _children(pid1), "the orphan is reaped")
         os.kill(pid1, signal.SIGTERM)
         assert outer.wait(PATIENCE) == 0
-    finally:
-        outer.kill()
-        outer.wait()
 
 
 def _children(pid: int) -> list[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, started, until
 from vchannel import HostCommand, Request
 from vhostcomm.logs import start_log
 from vhostcomm.text import escape
@@ -92,9 +92,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
     for output, colour in ((follower, True), (None, False)):
         command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas")]
         command += [] if colour else ["--log-format", "console"]
-        with subprocess.Popen(
-            command, stdout=output or subprocess.PIPE, env=ENVIRONMENT | {"TERM": "xterm"}
-        ) as process:
+        with started(command, stdout=output or subprocess.PIPE, env=ENVIRONMENT | {"TERM": "xterm"}) as process:
             until((tmp_path / "nas").exists, "the socket")
             with fake_guest(tmp_path / "nas") as guest:
                 assert guest.serial()
@@ -113,7 +111,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
 def test_a_log_that_nobody_reads_stalls_nobody(tmp_path: Path) -> None:
     """The pipe is full after 64 KiB; service goes on, and at the end the process ends."""
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with started(command, stdout=subprocess.PIPE) as process:
         until((tmp_path / "nas").exists, "the socket")
         with fake_guest(tmp_path / "nas") as guest:
             for _ in range(8000):
@@ -124,7 +122,7 @@ def test_a_log_that_nobody_reads_stalls_nobody(tmp_path: Path) -> None:
 
 def test_lost_lines_are_counted(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         until((tmp_path / "nas").exists, "the socket")
         with fake_guest(tmp_path / "nas") as guest:
@@ -206,7 +204,7 @@ def test_an_exception_is_told_to_its_end(tmp_path: Path, form: str) -> None:
 def test_a_log_that_was_closed_at_the_start(tmp_path: Path, closed: str) -> None:
     """The lines go nowhere, and above all into no guest's socket."""
     words = f'exec "{sys.executable}" -m vhostcomm serve --sock "{tmp_path}/nas" {closed}'
-    with subprocess.Popen(["sh", "-c", words], env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+    with started(["sh", "-c", words], stderr=subprocess.PIPE) as process:
         until((tmp_path / "nas").exists, "the socket")
         with fake_guest(tmp_path / "nas") as guest:
             assert guest.serial()
@@ -229,7 +227,7 @@ def test_a_log_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_closed_log_stalls_nobody(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         until((tmp_path / "nas").exists, "the socket")
         process.stdout.close()

@@ -16,7 +16,17 @@ from pathlib import Path
 import pytest
 
 from tests.captures.make_golden import FOLDER
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, FakeGuest, Serving, fake_guest, run_vhostcomm, until
+from tests.serving import (
+    ENVIRONMENT,
+    PATIENCE,
+    VHOSTCOMM,
+    FakeGuest,
+    Serving,
+    fake_guest,
+    held_port,
+    run_vhostcomm,
+    until,
+)
 from vchannel import FRAME_SIZE, HostCommand, Request
 
 SERIAL = HostCommand.GUEST_SERIAL
@@ -150,10 +160,11 @@ def test_connecting_to_qemu(tmp_path: Path) -> None:
 
 
 def test_tcp(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with Serving("--sock", f"tcp:127.0.0.1:{port}", cwd=tmp_path) as daemon, fake_guest(("127.0.0.1", port)) as guest:
+    with (
+        held_port() as port,
+        Serving("--sock", f"tcp:127.0.0.1:{port}", cwd=tmp_path) as daemon,
+        fake_guest(("127.0.0.1", port)) as guest,
+    ):
         assert guest.serial() == ZERO
         assert str(daemon.event("guest connected", guest=f"127.0.0.1-{port}")["peer"]).startswith("127.0.0.1:")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu_host.running import QEMU_HOST, listens
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, until
+from tests.serving import PATIENCE, Serving, fake_guest, line_from, started, until
 
 
 def test_hangup_is_ignored_under_nohup(tmp_path: Path) -> None:
@@ -43,27 +43,23 @@ def test_interrupt_of_a_script_leaves_its_background_qemu_host(tmp_path: Path) -
     """A container's Ctrl-C goes to the whole process group; a non-interactive shell ignores it for its background."""
     sock, api = tmp_path / "guest.sock", tmp_path / "api.sock"
     script = f"{QEMU_HOST} -addr=unix:{sock} -api {api} > {tmp_path}/trace & echo $!; wait"
-    shell = subprocess.Popen(
-        ["sh", "-c", script], stdout=subprocess.PIPE, env=ENVIRONMENT, start_new_session=True, text=True
-    )
-    assert shell.stdout
-    pid = int(shell.stdout.readline())
-    descriptor = os.pidfd_open(pid)
-    try:
-        until(lambda: listens(api), "its sockets")
-        with fake_guest(sock) as guest:
-            assert guest.serial()
-            os.killpg(shell.pid, signal.SIGINT)
-            assert shell.wait(PATIENCE) == -signal.SIGINT, "the script is interrupted"
-            assert _ignores(pid, signal.SIGINT)
-            assert guest.serial()
-    finally:
-        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        assert poller.poll(PATIENCE * 1000), "SIGTERM ends it"
-        shell.stdout.close()
-        os.close(descriptor)
+    with started(["sh", "-c", script], stdout=subprocess.PIPE, bufsize=0, start_new_session=True) as shell:
+        pid = int(line_from(shell))
+        descriptor = os.pidfd_open(pid)
+        try:
+            until(lambda: listens(api), "its sockets")
+            with fake_guest(sock) as guest:
+                assert guest.serial()
+                os.killpg(shell.pid, signal.SIGINT)
+                assert shell.wait(PATIENCE) == -signal.SIGINT, "the script is interrupted"
+                assert _ignores(pid, signal.SIGINT)
+                assert guest.serial()
+        finally:
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            assert poller.poll(PATIENCE * 1000), "SIGTERM ends it"
+            os.close(descriptor)
 
 
 def _ignores(pid: int, number: signal.Signals) -> bool:

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, FakeGuest, Serving, fake_guest, run_vhostcomm, until
+from tests.serving import (
+    ENVIRONMENT,
+    PATIENCE,
+    VHOSTCOMM,
+    FakeGuest,
+    Serving,
+    fake_guest,
+    held_port,
+    run_vhostcomm,
+    until,
+)
 from vhostcomm.load import load
 
 LOCK = f".vhostcomm-{os.geteuid()}.lock"
@@ -419,8 +429,7 @@ def test_ipv6_address_is_logged_in_brackets() -> None:
             trial.bind(("::1", 0))
         except OSError:
             pytest.skip("no IPv6 here")
-        port = trial.getsockname()[1]
-    with Serving("--sock", f"nas=tcp:[::1]:{port}") as daemon:
+    with held_port("::1") as port, Serving("--sock", f"nas=tcp:[::1]:{port}") as daemon:
         daemon.event("waiting for QEMU", sock=f"tcp:[::1]:{port}")
         with socket.create_connection(("::1", port)):
             assert daemon.event("guest connected")["peer"].startswith("[::1]:")

@@ -6,15 +6,15 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
 from tests.docs.pages import ROOT, Command, matches
 from tests.e2e.launched import BOOT_PATIENCE
-from tests.serving import ENVIRONMENT, until
+from tests.serving import ENVIRONMENT, held_port, until
 
 PATIENCE: Final = 100.0
 """Seconds for one command; one of them waits for a guest in an emulator to power itself off."""
@@ -56,8 +56,8 @@ class Shell:
             (folder / name).symlink_to(ROOT / name)
         (folder / ".cache").mkdir()
         (folder / ".cache/vhostcomm").symlink_to(_cache())
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-            ports = one.getsockname()[1], other.getsockname()[1]
+        self._held = ExitStack()
+        ports = [self._held.enter_context(held_port()) for _ in range(2)]
         self._ours = {
             "/run/": f"{folder}/run/",
             **{
@@ -115,6 +115,7 @@ class Shell:
             self.bash.stdin.close()
             self.bash.wait(PATIENCE)
             self._statuses.close()
+            self._held.close()
         amid = {text: path.read_text() for text, path in self._quiet.items() if path.stat().st_size}
         assert kind is not None or not amid, f"it writes amid what the page shows: {amid}"
         assert not bad, f"{bad} of the background ended badly:\n{self.background()}"

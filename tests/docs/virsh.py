@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.e2e.libvirt import Libvirt, needed
+from tests.e2e.libvirt import PATIENCE, Libvirt, needed
 
 _PROGRAM: Final = """\
 #!{python}
@@ -38,6 +38,8 @@ def virsh(folder: Path, programs: Path) -> Iterator[None]:
     with Libvirt(home) as libvirt:
 
         class Asked(socketserver.StreamRequestHandler):
+            timeout = PATIENCE
+
             def handle(self) -> None:
                 words = json.loads(self.rfile.readline())
                 try:
@@ -48,13 +50,13 @@ def virsh(folder: Path, programs: Path) -> Iterator[None]:
 
         place = str(folder / "virsh.sock")
         with socketserver.UnixStreamServer(place, Asked) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
             program = programs / "virsh"
             program.write_text(_PROGRAM.format(python=sys.executable, place=place))
             program.chmod(0o755)
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
             try:
                 yield
             finally:
-                server.shutdown()
-                thread.join()
+                server.shutdown()  # which waits for a request, as long as libvirt may take
+                thread.join(PATIENCE)

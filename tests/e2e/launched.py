@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from attrs import frozen
 
-from tests.serving import ENVIRONMENT, LogReader, run_vhostcomm
+from tests.serving import ENVIRONMENT, LogReader, end, run_vhostcomm
 
 BOOT_PATIENCE: Final = 90.0
 """Seconds for what a guest does; it boots in three, several at once on a busy machine take many more."""
@@ -101,13 +101,11 @@ class Launched(LogReader):
         try:
             if self.process.poll() is None and kind is None:
                 self.process.send_signal(signal.SIGTERM)
-            elif self.process.poll() is None:
-                self.process.kill()
+            else:
+                end(self.process)
             code = self.process.wait(self.patience)
         finally:
-            if self.process.returncode is None:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
             self.finish()
         if kind is None and self._expect_exit is not None:
             assert code == self._expect_exit, (code, self.log[-5:], self.other)

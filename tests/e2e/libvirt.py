@@ -18,7 +18,7 @@ from typing import Final, Self
 import pytest
 
 from tests.needs import need
-from tests.serving import ENVIRONMENT
+from tests.serving import ENVIRONMENT, end
 
 PATIENCE: Final = 60.0
 
@@ -123,9 +123,9 @@ class Libvirt:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         # --kill-child takes virsh along, which is the first process of its namespace, and that takes QEMU.
-        self.process.kill()
-        self.process.wait(PATIENCE)
+        end(self.process)
         self._reader.join(PATIENCE)
+        assert not self._reader.is_alive(), "virsh ended; something that it started has its output open"
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
-from tests.serving import until
+from tests.serving import started, until
 
 
 class Monitor:
@@ -105,11 +105,8 @@ def machine(
         *images.direct(**parameters), "--sock", str(sock), "--serial-console", str(console.path), "--name", "nas"
     )
     more = " ".join(["-qmp", f"unix:{qmp},server=on,wait=off", *extra])
-    with subprocess.Popen([*shell, f"{command.strip()} {more}"], stdin=subprocess.DEVNULL) as process:
-        try:
-            until(lambda: qmp.exists() or process.poll() is not None, "QEMU's monitor", BOOT_PATIENCE)
-            monitor = Monitor(qmp)
-            with closing(monitor):
-                yield Machine(process, monitor, console)
-        finally:
-            process.kill()
+    with started([*shell, f"{command.strip()} {more}"], stdin=subprocess.DEVNULL) as process:
+        until(lambda: qmp.exists() or process.poll() is not None, "QEMU's monitor", BOOT_PATIENCE)
+        monitor = Monitor(qmp)
+        with closing(monitor):
+            yield Machine(process, monitor, console)

@@ -14,7 +14,7 @@ import httpx
 
 from tests.control.controlled import answering, client, post
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, Launched, command_of
-from tests.serving import ENVIRONMENT, VHOSTCOMM, Serving
+from tests.serving import ENVIRONMENT, VHOSTCOMM, Serving, started
 
 
 def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -143,7 +143,7 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
     ]
     with (
         Serving(*served) as daemon,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu,
+        started(command, stdin=subprocess.DEVNULL) as qemu,
         answering(other, {2: b"10.0.2.15\0"}),
         client(tmp_path / "control") as http,
         ThreadPoolExecutor(24) as pool,

@@ -6,11 +6,12 @@ import re
 import signal
 import stat
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.captures.make_golden import FOLDER
 from tests.e2e.launched import Console, Images, Launched, command_of
-from tests.serving import Serving, run_vhostcomm
+from tests.serving import Serving, run_vhostcomm, started
 from vchannel import NEVER
 from vhostcomm.capture import compare, read_capture
 from vhostcomm.identity import derived_uuid
@@ -64,23 +65,20 @@ def test_without_a_daemon_it_complains(tmp_path: Path, images: Images) -> None:
     """The failure that all this is for; and the daemon that comes late ends it."""
     sock, console = tmp_path / "sock", Console(tmp_path / "console")
     command = command_of(*images.direct(timeout=0.5), "--sock", str(sock), "--serial-console", str(console.path))
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu:
-        try:
-            for line in (
-                "install.cgi: guest_command.c:86 Failed to retrieve message from host [timeout]",
-                "install.cgi: vdsm_get_update_deadline.c:41 Failed to get vdsm update deadline.",
-                "install.cgi: The vdsm is newer than license expire time.",
-                "synoagentregisterd: guest_command.c:86 Failed to retrieve message from host [timeout]",
-                "synoagentregisterd: vdsm_serial.c:84 Failed to get vdsm sn",
-                "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
-                "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
-            ):
-                console.says(line)
-            with Serving("--sock", sock, "--guest-serial", SERIAL):
-                assert SERIAL in console.says("vchannel: answer 5 guest_serial")
-                console.says("vchannel: ready")
-        finally:
-            qemu.kill()
+    with started(command, stdin=subprocess.DEVNULL):
+        for line in (
+            "install.cgi: guest_command.c:86 Failed to retrieve message from host [timeout]",
+            "install.cgi: vdsm_get_update_deadline.c:41 Failed to get vdsm update deadline.",
+            "install.cgi: The vdsm is newer than license expire time.",
+            "synoagentregisterd: guest_command.c:86 Failed to retrieve message from host [timeout]",
+            "synoagentregisterd: vdsm_serial.c:84 Failed to get vdsm sn",
+            "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
+            "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
+        ):
+            console.says(line)
+        with Serving("--sock", sock, "--guest-serial", SERIAL):
+            assert SERIAL in console.says("vchannel: answer 5 guest_serial")
+            console.says("vchannel: ready")
 
 
 def test_stopped_during_its_boot(tmp_path: Path, images: Images) -> None:
@@ -206,11 +204,11 @@ def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
     """Killed with -9 and started again, while the guest asks ten times a second: it goes on."""
     sock, console = tmp_path / "sock", Console(tmp_path / "console")
     command = command_of(*images.direct(loop=1, timeout=1), "--sock", str(sock), "--serial-console", str(console.path))
-    qemu: subprocess.Popen[bytes] | None = None
-    try:
-        for _ in range(3):
+    with ExitStack() as running:
+        for number in range(3):
             with Serving("--sock", sock, expect_exit=None) as daemon:
-                qemu = qemu or subprocess.Popen(command, stdin=subprocess.DEVNULL)
+                if not number:
+                    running.enter_context(started(command, stdin=subprocess.DEVNULL))
                 # A guest may time out before its QEMU has connected again, and on a busy machine later too.
                 for _ in range(5):
                     console.says(" ok")
@@ -219,10 +217,6 @@ def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
         with Serving("--sock", sock):
             console.says(" ok")
         assert "stale answer" not in console.text
-    finally:
-        assert qemu
-        qemu.kill()
-        qemu.wait()
 
 
 def test_the_channel_survives_throttling(tmp_path: Path, images: Images) -> None:

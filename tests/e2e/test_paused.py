@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.launched import Console, Images, Launched, command_of
-from tests.serving import ENVIRONMENT, Serving, run_vhostcomm
 from tests.serving import PATIENCE as ANSWER_PATIENCE
+from tests.serving import Serving, run_vhostcomm, started
 
 
 def ask(control: Path, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -83,8 +83,7 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
     )  # fmt: skip
     with Serving("--config", file, "--control", control) as daemon:
         assert daemon.event("QMP not connected")["why"].endswith("no QEMU listens there for QMP")
-        qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
-        try:
+        with started(command, stdin=subprocess.DEVNULL):
             daemon.patience = 90
             daemon.event("QMP connected")
             daemon.event("guest ready")
@@ -95,9 +94,6 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             daemon.event("guest resumed")
             _qmp(Path(f"{qmp}2"), "system_reset")
             assert daemon.event("machine reset")["by"] == "QMP"
-        finally:
-            qemu.kill()
-            qemu.wait()
         daemon.event("QMP not connected")
 
 

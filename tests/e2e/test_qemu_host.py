@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
 from tests.qemu_host.running import QEMU_HOST, QemuHost
-from tests.serving import ENVIRONMENT, until
+from tests.serving import started, until
 
 POLL = """\
 #!/usr/bin/env bash
@@ -59,18 +59,15 @@ def test_a_containers_scripts(tmp_path: Path, images: Images) -> None:
         words = images.direct()
         words[words.index("--net") + 1] = "user"
         command = command_of(*words, "--sock", str(host.sock), "--serial-console", str(console.path))
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu:
-            try:
-                assert "1234ABC567890" in console.says("vchannel: answer 5 guest_serial")
-                console.says("vchannel: ready")
-                until((tmp_path / "address").exists, "the guest's address")
-                address = (tmp_path / "address").read_text()
-                stop = subprocess.Popen([tmp_path / "stop.sh", str(qemu.pid)], env=ENVIRONMENT, stdout=subprocess.PIPE)
+        with started(command, stdin=subprocess.DEVNULL) as qemu:
+            assert "1234ABC567890" in console.says("vchannel: answer 5 guest_serial")
+            console.says("vchannel: ready")
+            until((tmp_path / "address").exists, "the guest's address")
+            address = (tmp_path / "address").read_text()
+            with started([tmp_path / "stop.sh", str(qemu.pid)], stdout=subprocess.PIPE) as stop:
                 assert qemu.wait(BOOT_PATIENCE) == 0
                 told, _ = stop.communicate(timeout=BOOT_PATIENCE)
-                assert (stop.returncode, told) == (0, b"")
-            finally:
-                qemu.kill()
+            assert (stop.returncode, told) == (0, b"")
     assert address.startswith("http://")
     assert address.strip().endswith(":5000")
     console.says("vchannel: request 6 poweroff")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images
-from tests.serving import Serving, run_vhostcomm
+from tests.serving import Serving, held_port, run_vhostcomm, started
 
 SERIAL = "1234ABC567890"
 
@@ -30,31 +29,24 @@ def is_served(folder: Path, images: Images, sock: str, arguments: str) -> Consol
     command += ["-serial", f"file:{console.path}", "-kernel", str(images.kernel), "-initrd", str(images.initramfs)]
     command += ["-append", images.cmdline]
     pasted = f"exec {shlex.join(command)} {arguments}"
-    with Serving("--sock", f"nas={sock}", "--guest-serial", SERIAL, "--control", "none") as daemon:
-        qemu = subprocess.Popen(["bash", "-c", pasted], stdin=subprocess.DEVNULL)
-        try:
-            daemon.patience = BOOT_PATIENCE
-            daemon.event("guest ready", guest="nas")
-            assert SERIAL in console.says("vchannel: answer 5 guest_serial")
-            console.says("vchannel: ready")
-        finally:
-            qemu.kill()
-            qemu.wait()
+    with (
+        Serving("--sock", f"nas={sock}", "--guest-serial", SERIAL, "--control", "none") as daemon,
+        started(["bash", "-c", pasted], stdin=subprocess.DEVNULL),
+    ):
+        daemon.patience = BOOT_PATIENCE
+        daemon.event("guest ready", guest="nas")
+        assert SERIAL in console.says("vchannel: answer 5 guest_serial")
+        console.says("vchannel: ready")
     console.kept_to_the_protocol()
     return console
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.mark.parametrize("kind", ["listen", "connect", "tcp"])
 def test_qemu_with_the_printed_arguments(tmp_path: Path, images: Images, kind: str) -> None:
     place = tmp_path / "a socket, of nas"  # commas are doubled, spaces quoted
-    sock = {"listen": str(place), "connect": f"connect:{place}", "tcp": f"tcp:127.0.0.1:{free_port()}"}[kind]
-    console = is_served(tmp_path, images, sock, snippet("qemu", sock, "--qemu", images.qemu[1]))
+    with held_port() as port:
+        sock = {"listen": str(place), "connect": f"connect:{place}", "tcp": f"tcp:127.0.0.1:{port}"}[kind]
+        console = is_served(tmp_path, images, sock, snippet("qemu", sock, "--qemu", images.qemu[1]))
     # There is no other virtio device.
     assert "vchannel: port /dev/vport0p1" in console.text
 

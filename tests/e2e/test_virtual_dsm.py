@@ -22,7 +22,7 @@ import pytest
 from attrs import define, field
 
 from tests.e2e.launched import BOOT_PATIENCE, ROOT, Images
-from tests.serving import ENVIRONMENT
+from tests.serving import ENVIRONMENT, end, started
 
 HERE: Final = Path(__file__).parent / "container"
 CHECKOUT: Final = os.environ.get("VIRTUAL_DSM", "")
@@ -135,7 +135,7 @@ def container(folder: Path, images: Images, *, terminal: bool = False, **setting
     ours, theirs = pty.openpty() if terminal else os.pipe()
     # With a terminal of its own in the foreground, as `docker run -it` gives: a Ctrl-C reaches every process of the group.
     command = ["setsid", "--ctty", "--wait", *command] if terminal else command
-    with subprocess.Popen(
+    with started(
         command, env=environment, stdin=theirs if terminal else subprocess.DEVNULL, stdout=theirs, stderr=theirs,
         start_new_session=not terminal,
     ) as process:  # fmt: skip
@@ -145,8 +145,8 @@ def container(folder: Path, images: Images, *, terminal: bool = False, **setting
         try:
             yield found
         finally:
-            process.kill()
-            process.wait()
+            end(process)
+            found.reader.join(BOOT_PATIENCE)
             os.close(ours)
 
 

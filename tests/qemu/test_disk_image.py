@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu.disks import SIZE, partitioned, run, sparse
+from tests.serving import PATIENCE, line_from, started
 from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk import VDSM, ImageFormat, image, image_format, init, inspect, warning
 
@@ -140,18 +141,16 @@ def test_a_qcow2_overlay_shows_what_the_guest_sees(tmp_path: Path) -> None:
 def test_a_qcow2_in_use_can_be_inspected(tmp_path: Path) -> None:
     path = tmp_path / "sys.qcow2"
     init(path, SIZE, ImageFormat.QCOW2)
-    with subprocess.Popen(
-        ["qemu-io", "-f", "qcow2", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as user:
+    command = ["qemu-io", "-f", "qcow2", path]
+    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as user:
         assert user.stdin
-        assert user.stdout
-        user.stdin.write("length\n")
-        user.stdin.flush()
-        assert "12 GiB" in user.stdout.readline()
+        user.stdin.write(b"length\n")
+        assert "12 GiB" in line_from(user)
         with pytest.raises(subprocess.CalledProcessError):  # it is locked
             run("qemu-img", "info", path)
         assert inspect(path).is_vdsm
         user.stdin.close()
+        assert user.wait(PATIENCE) == 0
 
 
 def test_a_small_qcow2(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.launched import ROOT
-from tests.serving import ENVIRONMENT, PATIENCE, run_vhostcomm
+from tests.serving import ENVIRONMENT, PATIENCE, held_port, run_vhostcomm
 from vhostcomm.qemu.machine import Forward, UserNet
 from vhostcomm.qemu.ports import port_problem
 
@@ -42,9 +42,9 @@ def test_address_of_another_machine() -> None:
 
 
 def test_port_is_forwarded_twice() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    assert "is in use" in port_problem(UserNet((Forward(port, 5000), Forward(port, 5001))))
+    with held_port() as port:
+        assert port_problem(UserNet((Forward(port, 5000),))) == ""
+        assert "is in use" in port_problem(UserNet((Forward(port, 5000), Forward(port, 5001))))
 
 
 def test_no_port_is_forwarded() -> None:
@@ -90,10 +90,17 @@ def test_run_says_so_before_qemu_starts(taken: int, tmp_path: Path) -> None:
 @pytest.mark.needs("qemu-system-x86_64")
 def test_port_that_is_taken_meanwhile_is_named_too(tmp_path: Path) -> None:
     """Taken by QEMU's own start script, when vhostcomm has looked already."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     holder = tmp_path / "holder"
     start = tmp_path / "qemu"
+    with held_port() as port:
+        ended = _run_with_a_port_taken_meanwhile(tmp_path, start, holder, port)
+    assert ended.returncode == 3
+    assert f"tcp port {port} of 127.0.0.1 is in use; `ss -ltnp" in ended.stderr
+
+
+def _run_with_a_port_taken_meanwhile(
+    folder: Path, start: Path, holder: Path, port: int
+) -> subprocess.CompletedProcess[str]:
     start.write_text(f"""#!/bin/sh
 case "$*" in *hostfwd*)
     python3 -c 'import os, socket, signal, sys
@@ -106,8 +113,6 @@ exec {shutil.which("qemu-system-x86_64")} "$@"
 """)
     start.chmod(0o755)
     try:
-        ended = run_vhostcomm(*words(tmp_path, port), "--qemu", start, env=ENVIRONMENT, patience=90)
+        return run_vhostcomm(*words(folder, port), "--qemu", start, env=ENVIRONMENT, patience=90)
     finally:
         os.kill(int(holder.read_text()), signal.SIGTERM)
-    assert ended.returncode == 3
-    assert f"tcp port {port} of 127.0.0.1 is in use; `ss -ltnp" in ended.stderr

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.qemu.running import Run, supervise
+from tests.serving import held_port
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.disk.image import ImageFormat
@@ -42,16 +42,14 @@ def qcow2(folder: Path) -> Disk:
     return Disk(str(path), ImageFormat.QCOW2)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as free:
+        yield free
 
 
-MACHINES: dict[str, Callable[[Path], Machine]] = {
-    "plain": lambda _: Machine(memory=32),
-    "full": lambda folder: Machine(
+def full(folder: Path, port: int) -> Machine:
+    return Machine(
         memory=64,
         cpus=2,
         name="a, b = c",
@@ -59,13 +57,17 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
         boot=image(folder, "boot, with comma.img"),
         system=qcow2(folder),
         data=(image(folder, "data"),),
-        net=UserNet((Forward(free_port(), 5000), Forward(free_port(), 53, "udp"))),
+        net=UserNet((Forward(port, 5000), Forward(port, 53, "udp"))),
         mac="02:11:32:2b:0f:e6",
         vchannel=Vchannel(str(folder / "nobody, yet")),
         serial=SerialFile(str(folder / "console,log")),
         qmp=str(folder / "qmp,sock"),
         no_reboot=True,
-    ),
+    )
+
+
+MACHINES: dict[str, Callable[[Path], Machine]] = {
+    "plain": lambda _: Machine(memory=32),
     "q35": lambda folder: Machine(memory=32, machine_type="q35", boot=image(folder, "boot"), net=UserNet()),
     "server": lambda folder: Machine(memory=32, vchannel=Vchannel(str(folder / "a,b"), server=True)),
     "all disks": lambda folder: Machine(memory=32, data=tuple(image(folder, f"data{n}") for n in range(16))),
@@ -78,23 +80,25 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
 }
 
 
-@pytest.mark.parametrize("name", list(MACHINES))
-def test_a_machine_starts_without_a_complaint(can: Capabilities, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["full", *MACHINES])
+def test_a_machine_starts_without_a_complaint(can: Capabilities, tmp_path: Path, port: int, name: str) -> None:
     if name == "locked memory" and os.geteuid() != 0:
         pytest.skip("locking memory needs root, or a high RLIMIT_MEMLOCK")
+
+    machine = full(tmp_path, port) if name == "full" else MACHINES[name](tmp_path)
 
     async def body(told: Run) -> None:
         assert await told.qemu.wait_started()
         await told.qemu.stop()
 
-    ending, told = supervise(build(MACHINES[name](tmp_path), can), body, paused=True)
+    ending, told = supervise(build(machine, can), body, paused=True)
     assert ending.kind is EndKind.STOPPED_PAUSED, ending.report()  # it never began
     # Without a daemon QEMU says so once, and goes on trying.
     unconnected = "Unable to connect character device charchannel0"
     assert [line for line in told.all(OutputLine) if unconnected not in line.text] == []
 
 
-def test_devices_are_where_the_guest_looks(can: Capabilities, tmp_path: Path) -> None:
+def test_devices_are_where_the_guest_looks(can: Capabilities, tmp_path: Path, port: int) -> None:
     found: dict[int, str] = {}
 
     async def body(told: Run) -> None:
@@ -103,7 +107,7 @@ def test_devices_are_where_the_guest_looks(can: Capabilities, tmp_path: Path) ->
         found.update({device["slot"]: device["qdev_id"] for device in bus["devices"] if device["qdev_id"]})
         await told.qemu.stop()
 
-    supervise(build(MACHINES["full"](tmp_path), can), body, paused=True)
+    supervise(build(full(tmp_path, port), can), body, paused=True)
     assert found == {
         0x1: "usb", 0x2: "net0", 0x3: "virtio-serial0", 0x4: "balloon0", 0xA: "hw-synoboot", 0xB: "hw-synosys",
         0xC: "hw-userdata0", 0x1C: "rng0", 0x1E: "panic0",

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu.roms import IDLE, rom
+from tests.serving import PATIENCE, line_from, started
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.machine import Machine, SerialTerminal
@@ -32,20 +33,17 @@ QUIET = 15.0
 
 
 @contextmanager
-def supervisor(mode: str, argv: list[str], terminal: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
+def supervisor(mode: str, argv: list[str], terminal: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    with started(
         [sys.executable, "-m", "tests.qemu.supervisor", mode, *argv],
         stdin=terminal,
         stdout=subprocess.PIPE if terminal is None else terminal,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protocol'}"},
-        text=True,
+        bufsize=0,
         start_new_session=True,
     ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+        yield process
 
 
 @contextmanager
@@ -70,8 +68,7 @@ def test_qemu_is_gone_when_its_supervisor_is(
 ) -> None:
     argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
     with supervisor("quiet", argv) as process:
-        assert process.stdout
-        pid = int(process.stdout.readline())
+        pid = int(line_from(process))
         with watched(pid) as qemu:
             if state == "stopped":
                 os.kill(pid, signal.SIGSTOP)
@@ -81,17 +78,16 @@ def test_qemu_is_gone_when_its_supervisor_is(
 
 def test_qemu_lives_on_under_a_quiet_supervisor(can: Capabilities, tmp_path: Path) -> None:
     argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
-    with supervisor("quiet", argv) as process:
-        assert process.stdout
-        with watched(int(process.stdout.readline())) as qemu:
-            assert not ends_within(qemu, QUIET)
-            process.kill()
-            assert ends_within(qemu, PROMISED)
+    with supervisor("quiet", argv) as process, watched(int(line_from(process))) as qemu:
+        assert not ends_within(qemu, QUIET)
+        process.kill()
+        assert ends_within(qemu, PROMISED)
 
 
 def read_line(terminal: int) -> str:
     line = b""
     while not line.endswith(b"\n"):
+        assert select.select([terminal], [], [], PATIENCE)[0], f"nothing came after {line!r}"
         line += os.read(terminal, 1)
     return line.decode().strip()
 
@@ -110,7 +106,7 @@ def test_a_ctrl_c_is_ours_alone_and_the_terminal_is_left_as_it_was(can: Capabili
                 assert read_line(outer) == "interrupted; QEMU is running"
                 assert read_line(outer).endswith("ended: crashed")
                 assert ends_within(qemu, PROMISED)
-            assert process.wait() == 0
+            assert process.wait(PATIENCE) == 0
         assert termios.tcgetattr(inner) == before
     finally:
         os.close(outer)

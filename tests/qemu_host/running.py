@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, end, fake_guest, until
 from vchannel import NEED_DATA, HostCommand, Request
 
 QEMU_HOST: Final = Path(sys.executable).with_name("qemu-host")
@@ -47,8 +47,12 @@ class QemuHost:
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(self.command, stdout=self._stdout or out, stderr=err, env=ENVIRONMENT)
-        until(lambda: listens(self.api) or self.process.poll() is not None, "its sockets")  # the API's is the second
-        assert self.process.poll() is None, self.errors
+        try:  # the API's is the second
+            until(lambda: listens(self.api) or self.process.poll() is not None, "its sockets")
+            assert self.process.poll() is None, self.errors
+        except BaseException:
+            end(self.process)
+            raise
         return self
 
     def __exit__(
@@ -68,9 +72,7 @@ class QemuHost:
         try:
             return self.process.wait(PATIENCE)
         finally:
-            if self.process.returncode is None:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
 
     @property
     def trace(self) -> list[str]:
@@ -120,6 +122,7 @@ def answering(where: Path | tuple[str, int], answer: Answerer) -> Iterator[FakeG
         finally:
             guest.sock.shutdown(socket.SHUT_RDWR)
             thread.join(PATIENCE)
+            assert not thread.is_alive(), "the guest's thread still answers"
 
 
 def _answer(guest: FakeGuest, answer: Answerer) -> None:

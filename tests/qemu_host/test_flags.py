@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu_host.running import QEMU_HOST, QemuHost, error, listens
-from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, held_port, started, until
 from vchannel import HostCommand
 from vhostcomm import __version__
 from vhostcomm.cli.goflags import integer
@@ -152,17 +152,13 @@ def test_numbers_as_go_reads_them(text: str, value: int) -> None:
 
 @pytest.mark.needs("curl")
 def test_tcp(tmp_path: Path) -> None:
-    with socket.socket() as one, socket.socket() as two:
-        for free in (one, two):
-            free.bind(("127.0.0.1", 0))
-        ports = [free.getsockname()[1] for free in (one, two)]
-    command = [str(QEMU_HOST), f"-addr=tcp:127.0.0.1:{ports[0]}", f"-api=:{ports[1]}", "some", "-thing"]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        until(lambda: listens(ports[0]) and listens(ports[1]), "its ports")
-        until(lambda: _serial(ports[0]) == "0" * 13, "an answer")
-        got = subprocess.run(
-            ["curl", "-s", f"http://127.0.0.1:{ports[1]}/"], capture_output=True, text=True, check=True
-        )
+    with held_port() as guest, held_port() as api, started(
+        [QEMU_HOST, f"-addr=tcp:127.0.0.1:{guest}", f"-api=:{api}", "some", "-thing"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        until(lambda: listens(guest) and listens(api), "its ports")
+        until(lambda: _serial(guest) == "0" * 13, "an answer")
+        got = subprocess.run(["curl", "-s", f"http://127.0.0.1:{api}/"], capture_output=True, text=True, check=True)
         process.terminate()
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

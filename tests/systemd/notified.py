@@ -36,6 +36,14 @@ class NotifySocket:
             if what in message:
                 return message
 
+    def hears_all(self, *messages: str) -> None:
+        """Wait until each of these messages has come, in any order."""
+        while missing := set(messages) - set(self.heard):
+            try:
+                self.next()
+            except TimeoutError:
+                raise AssertionError(f"no {missing} in {self.heard}") from None
+
     def rest(self) -> list[str]:
         """What is there already."""
         self.sock.setblocking(False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, LogReader, Serving, fake_guest, until
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, LogReader, Serving, end, fake_guest, until
 from vhostcomm import units
 
 pytestmark = pytest.mark.needs("systemd-socket-activate")
@@ -36,9 +36,10 @@ def activating(sock: Path, name: str, *words: str | Path, **environment: str) ->
     try:
         until(lambda: takes_connections(sock), "the activation's socket")
         yield daemon
-    finally:
         daemon.process.send_signal(signal.SIGTERM)
         status = daemon.process.wait(PATIENCE)
+    finally:
+        end(daemon.process)
         daemon.finish()
     assert status == 0
 

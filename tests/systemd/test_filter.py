@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.serving import ENVIRONMENT, VHOSTCOMM, LogReader, Serving, fake_guest, run_vhostcomm
+from tests.serving import ENVIRONMENT, VHOSTCOMM, LogReader, Serving, end, fake_guest, held_port, run_vhostcomm
 from vchannel import HostCommand
 from vhostcomm import units
 
@@ -93,15 +92,21 @@ def test_the_launcher_and_its_qemu_neither(tmp_path: Path) -> None:
     """With the user's network and a forwarded port, from the start to QMP's quit."""
     disk, trace = tmp_path / "disk.img", tmp_path / "trace"
     disk.write_bytes(bytes(1 << 20))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with held_port() as port:
+        _trace_of_a_launch(disk, trace, port)
+    lines = trace.read_text().splitlines()
+    assert names(lines) >= {"execve", "ppoll", "prctl"}, "strace saw QEMU"
+    assert not names(lines) - allowed(units.RUN), names(lines) - allowed(units.RUN)
+    assert families(lines) <= {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+
+
+def _trace_of_a_launch(disk: Path, trace: Path, port: int) -> None:
     machine = ["--accel", "tcg", "--memory", "64M", "--serial-console", "none", "--forward", f"{port}:5000"]
     run = LogReader(
         ["strace", "-f", "-qq", "-o", str(trace), *VHOSTCOMM, "run", "--boot", str(disk), *machine, "--control", "none",
          "--grace", "10"]
     )  # fmt: skip
-    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(trace.parent)}
     run.process = subprocess.Popen(run.command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.process.stderr
     run.follow(run.process.stderr)
@@ -111,9 +116,5 @@ def test_the_launcher_and_its_qemu_neither(tmp_path: Path) -> None:
         os.kill(int(Path(f"/proc/{qemu}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGTERM)
         assert run.process.wait(QEMU_PATIENCE) == 0
     finally:
-        run.process.kill()
+        end(run.process)  # strace and what it traces
         run.finish()
-    lines = trace.read_text().splitlines()
-    assert names(lines) >= {"execve", "ppoll", "prctl"}, "strace saw QEMU"
-    assert not names(lines) - allowed(units.RUN), names(lines) - allowed(units.RUN)
-    assert families(lines) <= {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}

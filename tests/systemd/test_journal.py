@@ -7,13 +7,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, fake_guest, run_vhostcomm
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, fake_guest, run_vhostcomm, started
 from vchannel import HostCommand
 
 HOSTILE = b"\x1b[31mred\r\n<0>forged\0"
@@ -28,7 +27,7 @@ def serving_into_a_journal(*words: str | Path) -> Iterator[IO[str]]:
         found = os.fstat(theirs.fileno())
         environment = ENVIRONMENT | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
         command = [*VHOSTCOMM, "serve", "--control", "none", *map(str, words)]
-        with subprocess.Popen(command, stdout=theirs.fileno(), stderr=theirs.fileno(), env=environment) as process:
+        with started(command, stdout=theirs.fileno(), stderr=theirs.fileno(), env=environment) as process:
             theirs.close()
             try:
                 with ours.makefile(encoding="utf-8", newline="\n") as journal:

@@ -6,9 +6,9 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from tests.serving import VHOSTCOMM, LogReader
+from tests.serving import VHOSTCOMM, LogReader, end
 from tests.systemd.notified import NotifySocket, notify_socket
 
 PATIENCE: Final = 60.0
@@ -33,18 +33,20 @@ class Launched(LogReader):
         assert self.process.stderr
         self.follow(self.process.stderr)
 
-    def end(self) -> int:
-        status = self.process.wait(PATIENCE)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.process)
         self.finish()
-        return status
 
 
 def test_a_launched_guest(tmp_path: Path) -> None:
-    with notify_socket() as manager:
+    with notify_socket() as manager, Launched(tmp_path, manager, "--grace", "10", "--name", "nas") as run:
         manager.sock.settimeout(PATIENCE)
-        run = Launched(tmp_path, manager, "--grace", "10", "--name", "nas")
         assert manager.next() == "WATCHDOG=1"
-        manager.hears("READY=1")  # a status may come first, of a QEMU that connects before it answers QMP
+        # In either order: QEMU may connect before it answers QMP.
+        manager.hears_all("READY=1", "STATUS=nas: connected, not ready yet")
         assert (tmp_path / "control/nas.sock").is_socket()
         pid = run.event("QEMU runs")["pid"]
         inherited = Path(f"/proc/{pid}/environ").read_bytes()
@@ -58,13 +60,12 @@ def test_a_launched_guest(tmp_path: Path) -> None:
         assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=22000000"
         manager.hears("stopping by the power button")
         assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=21000000"
-        assert run.end() == 0
+        assert run.process.wait(PATIENCE) == 0
 
 
 def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
-    with notify_socket() as manager:
-        run = Launched(tmp_path, manager, "--", "-device", "no-such-device")
-        assert run.end() == 3
+    with notify_socket() as manager, Launched(tmp_path, manager, "--", "-device", "no-such-device") as run:
+        assert run.process.wait(PATIENCE) == 3
         told = "\n".join(manager.rest())
         assert "READY=1" not in told
         assert "STOPPING=1\nSTATUS=stopping: the guest is done; vdsm: no QEMU runs" in told

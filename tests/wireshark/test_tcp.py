@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import IO
 
 import pytest
 from attrs import evolve
 
 from tests.captures.test_golden import FILES, load
-from tests.serving import Serving, fake_guest
+from tests.serving import PATIENCE, Serving, fake_guest, held_port, line_from, started, until
 from tests.wireshark.looking import Packet, command, environment, experts, look, tshark
 from tests.wireshark.packets import HOST_PORT, Segment, tcp
 from vchannel import FRAME_SIZE, NEED_DATA, Connection, Frame, HostCommand, Request, Response, Role, UnsolicitedResponse
@@ -167,43 +165,39 @@ def test_without_decode_as_the_port_is_anybodys(tmp_path: Path) -> None:
 
 
 @contextmanager
-def sniffed(home: Path, port: int, *fields: str) -> Iterator[IO[str]]:
+def sniffed(home: Path, port: int, *fields: str) -> Iterator[subprocess.Popen[bytes]]:
     """tshark's lines about a port of the loopback, as they come. Only root, or who may use dumpcap, can."""
     words = [word for field in fields for word in ("-e", field)]
     live = ["--log-domains=Main", "--log-level=info"]  # else tshark 4.4 does not report that the filter is in place
     live += ["-i", "lo", "-f", f"tcp port {port}", "-l", "-d", f"tcp.port=={port},vchannel", "-Y", "vchannel"]
-    process = subprocess.Popen(
+    with (home / "told").open("wb") as errors, started(
         command(*live, "-T", "fields", "-E", "separator=|", *words),
-        env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout
-    assert process.stderr
-    with process, process.stdout, process.stderr:
-        try:
-            told = []
-            for line in process.stderr:
-                told.append(line)
-                if " File: " in line:  # said when the filter is in place
-                    break
-            else:
-                pytest.skip(f"can't capture on lo: {' '.join(''.join(told).split())}")
-            yield process.stdout
-        finally:
-            process.terminate()
+        env=environment(home), stdout=subprocess.PIPE, stderr=errors, bufsize=0,
+    ) as process:  # fmt: skip
+
+        def told() -> str:
+            return (home / "told").read_text(errors="replace")
+
+        # " File: " is said when the filter is in place.
+        until(lambda: " File: " in told() or process.poll() is not None, "the capture")
+        if " File: " not in told():
+            pytest.skip(f"can't capture on lo: {' '.join(told().split())}")
+        yield process
+        process.terminate()  # which ends dumpcap too
+        process.wait(PATIENCE)
 
 
 def test_a_daemon_on_tcp_as_it_is_captured(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     fields = ["direction", "host_command", "text", "response_to"]
     with (
+        held_port() as port,
         Serving("--sock", f"tcp:127.0.0.1:{port}", "--guest-serial", "1234ABC567890", cwd=tmp_path),
-        sniffed(tmp_path, port, *(f"vchannel.{field}" for field in fields)) as lines,
+        sniffed(tmp_path, port, *(f"vchannel.{field}" for field in fields)) as tshark_here,
         fake_guest(("127.0.0.1", port)) as guest,
     ):
         assert guest.serial() == "1234ABC567890"
         guest.ask(HostCommand.HOST_MODEL)
-        seen = [lines.readline().rstrip("\n").split("|") for _ in range(4)]
+        seen = [line_from(tshark_here).split("|") for _ in range(4)]
     assert [each[:3] for each in seen] == [
         ["guest>host", "5", ""],
         ["host>guest", "5", "1234ABC567890"],
