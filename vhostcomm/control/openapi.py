@@ -231,7 +231,14 @@ def document() -> Schema:
         "/reload": {"post": _operation("Read the configuration again", reloaded, 409, *_BODY, body=_object({}))},
         "/healthz": {"get": healthz},
         "/metrics": {"get": _operation("Prometheus metrics", _text("text/plain"))},
-        "/events": {"get": _operation("What happens, as server-sent events", _text("text/event-stream"), 429)},
+        "/events": {
+            "get": _operation(
+                "What happens, as server-sent events. Waiting events of one guest and kind are merged into the last, with "
+                "their number as `times`; `lost` has a guest and the `count` of its events that found no room",
+                _text("text/event-stream"),
+                429,
+            )
+        },
         "/openapi.json": {"get": _operation("This document", _content({"type": "object"}))},
     }
     return {
