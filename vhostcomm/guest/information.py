@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from attrs import frozen
 
 from vchannel import GuestInformation, PayloadError
@@ -28,28 +30,27 @@ class Information:
         """Seconds since 1970."""
         return self.told.wall
 
+    @cached_property
+    def _read(self) -> GuestInformation | PayloadError:
+        """What the data says, or why it can't be read. Lists and health ask often, and parsing costs most."""
+        try:
+            return GuestInformation.from_data(self.data)
+        except PayloadError as error:
+            return error
+
     @property
     def address(self) -> str | None:
         """The first address in it, eth0's before others'; None without one, or if it can't be read."""
-        try:
-            told = GuestInformation.from_data(self.data)
-        except PayloadError:
+        if isinstance(self._read, PayloadError):
             return None
-        return told.address() or next((each.ip for each in told.interfaces if each.ip), None)
+        return self._read.address() or next((each.ip for each in self._read.interfaces if each.ip), None)
 
     @property
     def problem(self) -> str | None:
         """Why it can't be read; None if it can."""
-        try:
-            GuestInformation.from_data(self.data)
-        except PayloadError as error:
-            return str(error)
-        return None
+        return str(self._read) if isinstance(self._read, PayloadError) else None
 
     @property
     def http_port(self) -> int | None:
         """DSM's port, if the guest tells it."""
-        try:
-            return GuestInformation.from_data(self.data).http_port
-        except PayloadError:
-            return None
+        return None if isinstance(self._read, PayloadError) else self._read.http_port

@@ -1,0 +1,28 @@
+"""What a guest told of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from vchannel import GuestInformation
+from vhostcomm.guest.evidence import Moment
+from vhostcomm.guest.information import Information
+
+TOLD = b'{"data":{"dsm_setting":{"data":{"http_port":5000}},"ip":{"data":[{"ip":"10.0.2.15","name":"eth0"}]}}}\0'
+
+
+@pytest.mark.parametrize(("data", "port", "problem"), [(TOLD, 5000, False), (b"no json\0", None, True)])
+def test_answer_is_parsed_once(data: bytes, port: int | None, problem: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, parsed = GuestInformation.from_data, []
+
+    def counted(given: bytes) -> GuestInformation:
+        parsed.append(given)
+        return parse(given)
+
+    monkeypatch.setattr(GuestInformation, "from_data", counted)
+    information = Information(data, Moment(0.0, 0.0))
+    for _ in range(2):
+        assert information.http_port == port
+        assert information.address == ("10.0.2.15" if port else None)
+        assert bool(information.problem) == problem
+    assert parsed == [data]
