@@ -128,7 +128,7 @@ class Daemon:
                 await trio.sleep_forever()
 
     async def run_with_signals(self) -> None:
-        """Serve until SIGTERM or SIGINT; reload on SIGHUP. A second signal doesn't wait for anything.
+        """Serve until SIGTERM or SIGINT; reload on SIGHUP, reopen recordings on SIGUSR1. A second signal doesn't wait for anything.
 
         SIGINT and SIGHUP that are ignored already stay ignored.
 
@@ -155,6 +155,9 @@ class Daemon:
             if number == signal.SIGHUP:
                 self._log.info("reloading", why=name)
                 self._reload.ask()
+                continue
+            if number == signal.SIGUSR1:
+                await self.reopen_recordings()
                 continue
             self._log.info("stopping", why=name)
             self._manager.stopping(name)
@@ -270,6 +273,12 @@ class Daemon:
         await self._ports.end(self._ports.all)
         await self._surface.finish()
 
+    async def reopen_recordings(self) -> None:
+        """Begin new files for the recordings whose file was renamed or deleted."""
+        self._log.info("reopening recordings", why="SIGUSR1")
+        async for served in in_batches(self._ports.all):
+            served.port.reopen_recording()
+
     async def thaw(self, why: str) -> None:
         """Thaw the guests that are owed it; from now on none is frozen any more. Bounded in time."""
         await self._freezer.thaw_all(self.guests.values(), why)
@@ -299,7 +308,7 @@ class Daemon:
 
 async def _cancel_on_next(signals: AsyncIterator[int], scope: trio.CancelScope, log: Log) -> None:
     async for number in signals:
-        if number != signal.SIGHUP:
+        if number not in {signal.SIGHUP, signal.SIGUSR1}:
             log.warning("not waiting any longer", why=f"a second {signal.Signals(number).name}")
             scope.cancel()
             return

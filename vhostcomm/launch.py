@@ -189,6 +189,9 @@ class Launcher:
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
+            if number == signal.SIGUSR1:
+                await self._daemon.reopen_recordings()
+                continue
             self.stop(signal.Signals(number).name)
 
     async def _run_again_and_again(self) -> Ending:

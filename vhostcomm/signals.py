@@ -1,4 +1,4 @@
-"""The signals that end a program of ours, or have it reload."""
+"""The signals that end a program of ours, or have it reload or reopen its recordings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ IGNORABLE: Final = (signal.SIGINT, signal.SIGHUP)
 
 
 def handled_signals() -> tuple[signal.Signals, ...]:
-    """SIGTERM, and of SIGINT and SIGHUP those not ignored now.
+    """SIGTERM, SIGUSR1 (reopen recordings), and of SIGINT and SIGHUP those not ignored now.
 
     A signal that was ignored when the program started stays ignored. Call this before anything changes handlers.
     """
-    return signal.SIGTERM, *(each for each in IGNORABLE if signal.getsignal(each) is not signal.SIG_IGN)
+    return signal.SIGTERM, signal.SIGUSR1, *(each for each in IGNORABLE if signal.getsignal(each) is not signal.SIG_IGN)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.captures.make_golden import FOLDER
+from tests.docs.pages import ROOT
 from tests.serving import Serving, fake_guest, run_vhostcomm
 from vchannel import HostCommand, Request
 from vhostcomm.capture import Capture, Direction, FrameRecord, Origin, Record, compare, read_capture
@@ -129,3 +133,89 @@ def test_recording_leaves_the_answers_alone(tmp_path: Path) -> None:
             guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
             assert all(guest.answer(each) for each in asked)
     assert len(read(tmp_path / "out.jsonl").records) == 200 * 32
+
+
+@pytest.mark.parametrize(
+    "lose", [lambda path: path.rename(path.with_suffix(".1")), Path.unlink], ids=["rename", "delete"]
+)
+def test_lost_file_is_logged_once_and_reopened(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    recording = tmp_path / "out.jsonl"
+    with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon, fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial()
+        lose(recording)
+        for _ in range(2):
+            assert guest.serial()
+            assert guest.serial()
+        line = daemon.event("recording renamed or deleted, it is written on")
+        assert line["file"] == str(recording)
+        assert line["remedy"] == f"kill -USR1 {daemon.process.pid} begins a new one"
+        daemon.send_signal(signal.SIGUSR1)
+        daemon.event("recording", file=str(recording))
+        assert guest.serial()
+    assert [line["file"] for line in daemon.log if line["event"].startswith("recording")] == [str(recording)] * 3
+    assert stat.S_IMODE(recording.stat().st_mode) == 0o600
+    assert len(read(recording).records) == 2
+    if (renamed := recording.with_suffix(".1")).exists():
+        assert len(read(renamed).records) == 10
+        assert read(renamed).header == read(recording).header  # times count from the same moment
+        assert read(renamed).records[-1].time <= read(recording).records[0].time
+
+
+def test_file_at_its_path_is_written_on(tmp_path: Path) -> None:
+    recording = tmp_path / "out.jsonl"
+    with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon, fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial()
+        daemon.send_signal(signal.SIGUSR1)
+        daemon.event("reopening recordings")
+        assert guest.serial()
+    assert len(read(recording).records) == 4
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["out.jsonl"]
+
+
+def test_ended_recording_begins_again(tmp_path: Path) -> None:
+    recording = tmp_path / "out.jsonl"
+    words = ["--sock", str(tmp_path / "nas"), "--record", str(recording), "--record-limit", "4k"]
+    with Serving(*words) as daemon, fake_guest(tmp_path / "nas") as guest:
+        for _ in range(50):
+            assert guest.serial()
+        daemon.event("recording ended")
+        recording.rename(tmp_path / "full")
+        daemon.send_signal(signal.SIGUSR1)
+        daemon.event("recording", file=str(recording))
+        assert guest.serial()
+    assert len(read(recording).records) == 2
+
+
+def test_file_that_cannot_be_made_again(tmp_path: Path) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    with (
+        Serving("--sock", tmp_path / "nas", "--record", folder / "out.jsonl") as daemon,
+        fake_guest(tmp_path / "nas") as guest,
+    ):
+        folder.rename(tmp_path / "moved")
+        daemon.send_signal(signal.SIGUSR1)
+        assert "make its folder: install -d" in daemon.event("recording not reopened")["why"]
+        assert guest.serial()
+    assert len(read(tmp_path / "moved/out.jsonl").records) == 2
+
+
+@pytest.mark.needs("logrotate")
+def test_logrotate_with_the_example_of_the_docs(tmp_path: Path) -> None:
+    page = (ROOT / "docs/systemd.md").read_text()
+    example = page[page.index("/var/log/vhostcomm/*.jsonl {") :].partition("```")[0]
+    command = "/usr/bin/systemctl kill --signal=SIGUSR1 --kill-whom=main vhostcomm.service"
+    assert command in example
+    (folder := tmp_path / "log").mkdir(mode=0o700)
+    with (
+        Serving("--sock", tmp_path / "nas", "--record", folder / "{guest}.jsonl") as daemon,
+        fake_guest(tmp_path / "nas") as guest,
+    ):
+        assert guest.serial()
+        rules = example.replace("/var/log/vhostcomm", str(folder)).replace(command, f"kill -USR1 {daemon.process.pid}")
+        (tmp_path / "rules").write_text(rules)
+        rotate = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(tmp_path / "rules")]
+        rotated = subprocess.run(rotate, capture_output=True, text=True, check=False)
+        assert (rotated.returncode, rotated.stdout, rotated.stderr) == (0, "", "")
+        daemon.event("recording", file=str(folder / "nas.jsonl"))
+        assert guest.serial()
+    assert [len(read(folder / name).records) for name in ("nas.jsonl.1", "nas.jsonl")] == [2, 2]

@@ -99,8 +99,13 @@ class Port:
                 self._listener = made
             if self._service.record:
                 path = Path(self._service.record.replace("{guest}", self.guest.name))
-                self._recording = Recording.of(path, self._service.record_limit, self.guest.name, self._log)
+                self._recording = Recording(path, self._service.record_limit, self.guest.name, self._log)
             cleanup.pop_all()
+
+    def reopen_recording(self) -> None:
+        """Begin a new file, if the one that is recorded to was renamed or deleted."""
+        if self._recording:
+            self._recording.reopen()
 
     async def run(self) -> None:
         """Serve until `stop`; call `open` before. Socket and recording are closed at the end."""

@@ -55,58 +55,64 @@ FLUSH_TIMEOUT: Final = 2.0
 class Recording:
     """A capture being written, by a thread of its own; it ends at its limit or when the disk is full.
 
+    The file is new and has mode 0600. A file that exists is left alone: the recording's name gets a number then.
+
     Args:
-        fd: open for writing, empty.
-        path: of it, for messages.
-        limit: bytes.
+        path: where.
+        limit: bytes of a file.
         guest: the guest's name, for the provenance.
-        log: for the one warning when it ends early.
+        log: for the file's name, and for one warning when the recording ends early or loses its file.
+
+    Raises:
+        ServeError: the file can't be made.
     """
 
-    @classmethod
-    def of(cls, path: Path, limit: int, guest: str, log: Log) -> Recording:
-        """Begin a recording in a new file, with mode 0600. One that is there is left alone: it gets a number then.
-
-        Raises:
-            ServeError: the file can't be made.
-        """
-        for number in range(NUMBERS):
-            free = path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-            try:
-                fd = os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise error_of(error)(
-                    f"{free}: the recording can't be made: {error.strerror}{remedy(free, error)}"
-                ) from None
-            log.info("recording", file=str(free))
-            return cls(fd, free, limit, guest, log)
-        raise ServeError(f"{path}: {NUMBERS} recordings are there already; move them away")
-
-    def __init__(self, fd: int, path: Path, limit: int, guest: str, log: Log) -> None:
-        self._fd = fd
-        self._path = path
-        self._room = limit
+    def __init__(self, path: Path, limit: int, guest: str, log: Log) -> None:
+        self._wanted = path
+        self._limit = limit
+        self._guest = guest
         self._log = log
         self._start = time.monotonic()
+        # Of all its files: what a frame's time counts from.
         header = CaptureHeader(
             datetime.now(UTC).replace(microsecond=0),
             f"vhostcomm {__version__}",
             Origin.RECORDED,
             f"Recorded by vhostcomm's daemon from the channel of {guest}.",
         )
-        first = format_header(header).encode()
+        self._header = format_header(header).encode()
+        self._fd, self._path = _new_file(path)
+        self._begin()
+        self._sink = self._make_sink()
+
+    def _make_sink(self) -> Sink[Record | None]:
+        return Sink(self._write, f"record {self._guest}", self._failed, size=_size)
+
+    def _begin(self) -> None:
+        self._lost = False
+        self._room = self._limit - len(self._header)
+        self._log.info("recording", file=str(self._path))
         with suppress(OSError):  # what comes next will tell
-            write_all(fd, first)
-        self._room -= len(first)
-        self._sink: Sink[Record] = Sink(self._write, f"record {guest}", self._failed, size=_size)
+            write_all(self._fd, self._header)
 
     def now(self) -> float:
         return time.monotonic() - self._start
 
     def put(self, record: Record) -> None:
         self._sink.put(record)
+
+    def reopen(self) -> None:
+        """Go on in a new file, unless the one that is written is still at its path. Never waits.
+
+        A recording that ended, at its limit or on a full disk, begins again.
+        """
+        try:
+            if self._sink.dead:
+                self._sink = self._make_sink()
+        except ServeError as error:
+            self._log.error("recording not reopened", file=str(self._wanted), why=str(error))
+        else:
+            self._sink.put(None)
 
     def close(self) -> None:
         """Write what is queued, for a bounded time."""
@@ -121,7 +127,49 @@ class Recording:
         with suppress(OSError):
             self._path.unlink()
 
-    def _write(self, records: list[Record]) -> None:
+    def _write(self, items: list[Record | None]) -> None:
+        """Write records; None among them stands for a `reopen`."""
+        if None not in items:
+            self._look()
+        while None in items:
+            place = items.index(None)
+            try:
+                self._write_all([each for each in items[:place] if each])
+            except OSError as error:
+                self._failed(error)
+            self._open_again()
+            items = items[place + 1 :]
+        self._write_all([each for each in items if each])
+
+    def _look(self) -> None:
+        """Log once that the file is not at its path any more."""
+        if not self._lost and not self._is_there():
+            self._lost = True
+            self._log.warning(
+                "recording renamed or deleted, it is written on",
+                file=str(self._path),
+                remedy=f"kill -USR1 {os.getpid()} begins a new one",
+            )
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    def _open_again(self) -> None:
+        if self._is_there():
+            return
+        try:
+            made = _new_file(self._wanted)
+        except ServeError as error:
+            self._log.error("recording not reopened", file=str(self._wanted), why=str(error))
+            return
+        os.close(self._fd)
+        self._fd, self._path = made
+        self._begin()
+
+    def _write_all(self, records: list[Record]) -> None:
         # Formatting is done here, in the sink's thread, so that recording costs the event loop next to nothing. A few at
         # a time: as text, a record is up to three times its size.
         for first in range(0, len(records), FORMATTED_AT_ONCE):
@@ -141,7 +189,28 @@ class Recording:
         self._log.warning("recording ended", file=str(self._path), why=why)
 
 
-def _size(record: Record) -> int:
+def _new_file(path: Path) -> tuple[int, Path]:
+    """A new file for a recording, open for writing, and its path.
+
+    Raises:
+        ServeError: it can't be made.
+    """
+    for number in range(NUMBERS):
+        free = path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        try:
+            return os.open(free, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), free
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise error_of(error)(
+                f"{free}: the recording can't be made: {error.strerror}{remedy(free, error)}"
+            ) from None
+    raise ServeError(f"{path}: {NUMBERS} recordings are there already; move them away")
+
+
+def _size(record: Record | None) -> int:
+    if record is None:
+        return 0
     if isinstance(record, FrameRecord):
         return RECORD_SIZE + len(record.frame.data) + len(record.frame.padding)
     return RECORD_SIZE + len(record.raw)

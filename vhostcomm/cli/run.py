@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -156,7 +157,8 @@ def run(
 
     SIGINT (Ctrl-C) and SIGTERM stop it: by the guest's own power-off where it was ever ready, then the power button, then
     QEMU's quit, SIGTERM and SIGKILL, within --grace; a second Ctrl-C skips ahead. SIGHUP stops it too; SIGINT and SIGHUP that
-    were ignored when it started (nohup, a script's &) stay ignored. QEMU never outlives this process.
+    were ignored when it started (nohup, a script's &) stay ignored. SIGUSR1 reopens the recording, if its file was renamed or
+    deleted. QEMU never outlives this process.
     The log goes to standard error; `serve` has it on standard output.
 
     Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
@@ -282,8 +284,9 @@ async def _unless_stopped(work: Any, *args: Any) -> Any:
         async with trio.open_nursery() as nursery:
 
             async def heed() -> None:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
+                async for number in signals:
+                    if number != signal.SIGUSR1:  # nothing is recorded yet
+                        nursery.cancel_scope.cancel()
 
             nursery.start_soon(heed)
             result = await work(*args)

@@ -32,8 +32,9 @@ def serve(
     QEMU connects with the arguments that `vhostcomm snippet qemu --unit none` prints for the same flags.
 
     Values come from the file, over it the environment, over it the flags; `vhostcomm config show` tells which were taken.
-    SIGHUP reads the file again. SIGHUP and SIGINT stay ignored where it was started so (nohup, a script's &). Sockets of systemd's socket activation are served too. The log goes to standard output;
-    `run` has it on standard error.
+    SIGHUP reads the file again, SIGUSR1 reopens recordings whose file was renamed or deleted. SIGHUP and SIGINT stay ignored
+    where it was started so (nohup, a script's &). Sockets of systemd's socket activation are served too. The log goes to
+    standard output; `run` has it on standard error.
 
     Exit status: 0 ended by a signal; 1 a socket, a file or a folder that can't be had now; 2 a mistake in the command line
     or the configuration; 78 a folder or group that isn't there, or isn't ours to use.
