@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 RUNS ?= 3
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -11,7 +12,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit stress coverage format docs bench soak wheel pyz virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit stress coverage format docs bench soak fuzz wheel pyz virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo "make fresh   make demo and make test in a new folder of the other Debian release, or SUITE=bookworm, trixie"
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
+	@echo "make fuzz    make inputs for the codec and the reader of captures, 60 seconds each, or FUZZ_SECONDS"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try both, installed elsewhere"
@@ -108,6 +110,11 @@ bench: $(DEV)
 	$(BIN)/python bench/floods.py
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
+
+# Coverage-guided. PyPI has no atheris for some machines; then it says so.
+fuzz: $(DEV)
+	@$(PIP) --only-binary=:all: atheris 2>/dev/null || true
+	@$(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
 
 wheel: $(DEV)
 	$(BIN)/python -m tests.wheel

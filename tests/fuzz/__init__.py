@@ -1,0 +1,1 @@
+"""Inputs that a fuzzer makes, for what reads strangers' bytes."""
