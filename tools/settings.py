@@ -116,7 +116,7 @@ sock = "connect:/run/guests/attic"
 serial = "1234ABC567892"
 ```
 
-SIGHUP (`systemctl reload`, `POST /reload`) reads the file again: guests come, go and change without a touch to the others,
+SIGHUP (`systemctl reload`, `vhostcomm reload`, `POST /reload`) reads the file again: guests come, go and change without a touch to the others,
 and identities go to the guests with the next answer. A file that has a mistake, serves nobody or can't be served is
 rejected whole: the previous configuration stays active, `/healthz` says why, and sockets that could not be made are tried
 again. Keys of `[serve]` wait for the next start, and that is logged. The

@@ -305,3 +305,35 @@ def test_a_daemon_among_several_that_hangs(tmp_path: Path) -> None:
         assert "does not answer" in listed.stderr
         assert (named.returncode, named.stdout) == (0, "10.0.2.15\n"), named
         assert guest.asked == [IP]
+
+
+def test_reload(tmp_path: Path) -> None:
+    config = tmp_path / "vhostcomm.toml"
+    one = f'[guests.one]\nsock = "{tmp_path}/one"\n'
+    config.write_text(one)
+    with Serving("--config", config, "--control", tmp_path / "control"):
+        config.write_text(f'{one}[guests.two]\nsock = "{tmp_path}/two"\n')
+        done = ask(tmp_path, "reload")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "reloaded, 2 guests\n", "")
+        shown = ask(tmp_path, "reload", "--json")
+        assert json.loads(shown.stdout) == {"reloaded": True, "guests": ["one", "two"]}
+        config.write_text("[guests")
+        refused = ask(tmp_path, "reload")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "not TOML" in refused.stderr
+        for name in "ab":
+            (tmp_path / name).mkdir()
+        config.write_text("".join(f'[guests.{name}]\nsock = "{tmp_path}/{name}"\n' for name in "ab"))
+        refused = ask(tmp_path, "reload")
+        assert refused.returncode == 1
+        for name in "ab":
+            assert f"{tmp_path}/{name}: a folder stands where the socket should be" in refused.stderr
+        assert [each["name"] for each in json.loads(ask(tmp_path, "guests", "--json").stdout)] == ["one", "two"]
+
+
+def test_reload_of_one_of_several_daemons_needs_its_place(tmp_path: Path) -> None:
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    with Serving("--sock", tmp_path / "a", env=environment), Serving("--sock", tmp_path / "b", env=environment):
+        refused = run_vhostcomm("reload", env=environment)
+        assert refused.returncode == 2
+        assert refused.stderr.count("--control ") == 2

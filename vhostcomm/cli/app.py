@@ -21,7 +21,7 @@ app.command("vhostcomm.cli.serve:serve")
 app.command("vhostcomm.cli.run:run", usage="Usage: vhostcomm run [OPTIONS] [-- QEMU-ARGUMENT...]")
 app.command("vhostcomm.cli.probe:probe")
 app.command("vhostcomm.cli.config:app", name="config")
-for _verb in ("guests", "info", "shutdown", "reboot", "resume", "freeze", "thaw"):
+for _verb in ("guests", "info", "shutdown", "reboot", "resume", "freeze", "thaw", "reload"):
     app.command(f"vhostcomm.cli.guests:{_verb}")
 app.command("vhostcomm.cli.guests:call", usage="Usage: vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]")
 app.command("vhostcomm.cli.guests:events")

@@ -111,6 +111,17 @@ class Daemons:
             self._tell(error)
         return [guest for _, found in listings for guest in found], not failed
 
+    def only(self) -> Client:
+        """The only daemon.
+
+        Raises:
+            UsageError: there are several.
+        """
+        if len(self.clients) > 1:
+            which = " or ".join(f"--control {each.where}" for each in self.clients)
+            raise UsageError(f"several daemons run: say which with {which}")
+        return self.clients[0]
+
     def with_guest(self, name: str | None) -> tuple[Client, str]:
         """The daemon of a guest, and the guest's name; None for the only guest there is.
 

@@ -1,4 +1,4 @@
-"""The verbs that ask a running daemon: guests, info, shutdown, reboot, resume, freeze, thaw, call, events."""
+"""The verbs that ask a running daemon: guests, info, shutdown, reboot, resume, freeze, thaw, call, events, reload."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ UPTIME_TIMEOUT: Final = 2.0
 
 RESUME_PATIENCE: Final = 20.0
 """Seconds: QEMU's answers, 5 s each at most, and a second to see whether it stops again."""
+
+RELOAD_PATIENCE: Final = 120.0
+"""Seconds: 30 for reading the file, as many for sockets on a file system that hangs, and for guests that end."""
 
 DATA_SHOWN: Final = 50_000
 """Characters of an answer: all of it, escaped."""
@@ -270,6 +273,20 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
                 facts.append(f"{event['times']} times")
             line = [_local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
             print_line("  ".join(escape(str(each)) for each in line), flush=True)
+
+
+def reload(*, json: Json = False, daemon: Where = None) -> None:
+    """Have a daemon read its configuration file again, and wait until the new configuration is active.
+
+    A configuration that can't be served is rejected whole: the old one stays active, the reasons are printed, and the exit
+    status is 1.
+    """
+    with (daemon or Daemon()).asked("reload") as daemons:
+        done = daemons.only().post("/reload", takes=RELOAD_PATIENCE)
+    if json:
+        print_json(done)
+    else:
+        print_line(f"reloaded, {len(done['guests'])} guests")
 
 
 def _tell_done(done: dict[str, Any], what: str, *, json: bool) -> None:
