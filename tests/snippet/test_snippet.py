@@ -7,6 +7,7 @@ import os
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from cyclopts import CycloptsError
@@ -213,6 +214,37 @@ def test_a_domain_without_a_card_has_another_number(tmp_path: Path) -> None:
 
 
 SECONDS = Spelling(Reconnect.SECONDS, "spelt for a test")
+
+
+@pytest.mark.parametrize("kind", ["qemu", "proxmox", "libvirt"])
+def test_the_qmp_socket_of_a_guest(tmp_path: Path, kind: str) -> None:
+    """QEMU's two arguments of it; a comma in the path is doubled."""
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text('[guests.nas]\nsock = "/run/guests/nas"\nqmp = "/run/qemu/a,b.qmp"\n')
+    words = [*words_of(kind), "--config", str(file)]
+    text = printed(*words)
+    socket = "socket,id=vhostcomm-qmp,path=/run/qemu/a,,b.qmp,server=on,wait=off"
+    found = {
+        "qemu": f"-chardev {socket} \\\n    -qmp chardev:vhostcomm-qmp",
+        "proxmox": f"-chardev {socket} -qmp chardev:vhostcomm-qmp",
+        "libvirt": f'<qemu:arg value="{socket}"/>',
+    }
+    assert found[kind] in text
+    file.write_text('[guests.nas]\nsock = "/run/guests/nas"\n')
+    assert "vhostcomm-qmp" not in printed(*words)
+
+
+def test_the_qmp_socket_in_a_whole_domain(tmp_path: Path) -> None:
+    file, boot = tmp_path / "vhostcomm.toml", tmp_path / "boot.img"
+    file.write_text('[guests.nas]\nsock = "/run/guests/nas"\nqmp = "/run/qemu/nas.qmp"\n')
+    boot.touch()
+    os.truncate(boot, 1 << 20)
+    read = ET.fromstring(printed("libvirt", "--domain", "--boot", boot, "--config", file))
+    words = [each.get("value") for each in read.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")]
+    assert words == [
+        "-chardev", "socket,id=vhostcomm-qmp,path=/run/qemu/nas.qmp,server=on,wait=off",
+        "-qmp", "chardev:vhostcomm-qmp",
+    ]  # fmt: skip
 
 
 def test_the_wildcard_is_no_address_to_connect_to() -> None:

@@ -102,6 +102,12 @@ def vchannel(
     yield from ("-device", _options("virtserialport", port_properties | {"name": "vchannel"}))
 
 
+def qmp_socket(path: str, name: str) -> Iterator[str]:
+    """The arguments of a QMP socket that QEMU listens on. `name` is its chardev's id."""
+    yield from _chardev("socket", name, {"path": path, "server": "on", "wait": "off"})
+    yield from ("-qmp", f"chardev:{name}")  # -mon is deprecated since 11.1, its successor is not in 10
+
+
 def vhost_disk(
     disk: VhostDisk, slot: int, bootindex: int, known: Collection[str], *, bus: str = "pci.0"
 ) -> Iterator[str]:
@@ -143,8 +149,7 @@ class _Builder:
         yield from self._direct_kernel()
         yield from self._devices()
         if machine.qmp:
-            yield from _chardev("socket", "charmonitor", {"path": machine.qmp, "server": "on", "wait": "off"})
-            yield from ("-qmp", "chardev:charmonitor")  # -mon is deprecated since 11.1, its successor is not in 10
+            yield from qmp_socket(machine.qmp, "charmonitor")
         yield from machine.extra
 
     def _root_bus(self) -> str:

@@ -26,7 +26,7 @@ from vhostcomm.qemu.machine import (
     VhostDisk,
 )
 from vhostcomm.snippet import libvirt
-from vhostcomm.snippet.parts import PORT, Snippet, channel_of
+from vhostcomm.snippet.parts import PORT, Snippet, channel_of, qmp_of
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -82,6 +82,7 @@ def domain(
         if isinstance(disk, VhostDisk)
         for word in vhost_disk(disk, slot, order, VHOST_SETTINGS.keys() - {"set_driverok"}, bus=bus)
     ]
+    arguments += qmp_of(guest)
     if arguments:
         commandline = ET.SubElement(root, f"{{{_QEMU}}}commandline")
         for word in arguments:

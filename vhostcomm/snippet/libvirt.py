@@ -6,11 +6,12 @@ import shlex
 import textwrap
 from typing import Any, Final, assert_never
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import quoteattr
 
 from vhostcomm.config import GuestConfig
 from vhostcomm.qemu.argv import SERIAL_SLOT
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
-from vhostcomm.snippet.parts import PORT, Snippet, channel_of
+from vhostcomm.snippet.parts import PORT, Snippet, channel_of, qmp_of
 
 
 def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
@@ -26,12 +27,26 @@ def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
     channel = channel_of(guest)
     parts: list[ET.Element[Any]] = [
         *remarks(guest, channel, held=held),
+        *_qmp(guest),
         comment("Leave the controller out where the domain has one of this type and index already."),
         comment(*textwrap.wrap(f"{PORT[0].upper()}{PORT[1:]}.", 118)),
         controller(),
         port(channel),
     ]
     return Snippet("\n".join(map(text, parts)))
+
+
+def _qmp(guest: GuestConfig) -> list[ET.Element[Any]]:
+    if not (words := qmp_of(guest)):
+        return []
+    lines = [f"    <qemu:arg value={quoteattr(word)}/>" for word in words]
+    return [
+        comment(
+            "The QMP socket, for vhostcomm alone, belongs behind </devices>, and needs the namespace in <domain>:",
+            "  <domain … xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
+            "  <qemu:commandline>", *lines, "  </qemu:commandline>",
+        )
+    ]  # fmt: skip
 
 
 def controller() -> ET.Element:

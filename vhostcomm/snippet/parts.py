@@ -10,6 +10,7 @@ from attrs import frozen
 from vhostcomm.address import Activated, Address, Connect, Listen, ListenTcp
 from vhostcomm.config import GuestConfig
 from vhostcomm.errors import UsageError
+from vhostcomm.qemu.argv import qmp_socket
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 
@@ -22,6 +23,29 @@ PORT: Final = (
     "name or as /dev/vport1p1: nobody knows which"
 )
 """What the port's number depends on."""
+
+
+def qmp_of(guest: GuestConfig) -> tuple[str, ...]:
+    """QEMU's arguments of the QMP socket that the guest's `qmp` names; none without it.
+
+    Raises:
+        UsageError: nobody could paste its path.
+    """
+    if not guest.qmp:
+        return ()
+    if not guest.qmp.isprintable():
+        raise UsageError(f"guest {guest.name}: qmp {guest.qmp!a} can't be pasted; choose a path of printable letters")
+    return tuple(qmp_socket(guest.qmp, "vhostcomm-qmp"))
+
+
+def qmp_remark(guest: GuestConfig) -> str:
+    """What the configuration needs for a paused machine to be shown, or what the arguments have for it."""
+    if guest.qmp:
+        return f"the QMP socket {guest.qmp} is for vhostcomm alone (qmp = of the guest): paused machines are shown, and resumed"
+    return (
+        f'for paused machines to be shown and resumed: qmp = "/run/qemu/{guest.name}.qmp" under [guests.{guest.name}]; '
+        "then this prints the QMP socket too"
+    )
 
 
 @frozen

@@ -15,7 +15,7 @@ from vhostcomm.config import GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import TcpVchannel
-from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
+from vhostcomm.snippet.parts import Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 AGENT_SLOT: Final = 0x8
 
@@ -30,7 +30,7 @@ def args(guest: GuestConfig, spelling: Spelling) -> str:
     Raises:
         UsageError: QEMU can't get at the guest's address.
     """
-    return shlex.join(vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT))
+    return shlex.join([*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)])
 
 
 def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[str] = ()) -> Snippet:
@@ -66,6 +66,7 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[
 # The guest's Linux calls the port /dev/vport1p1, as on a genuine host, because Proxmox VE's balloon device comes before
 # it; without that (balloon: 0) it is /dev/vport0p1. A genuine guest finds it by its name or as /dev/vport1p1: nobody
 # knows which, so leave the balloon device there.
+# QMP: {qmp_remark(guest)}.
 qm set {vmid} --agent 0 --scsihw virtio-scsi-single
 qm set {vmid} --args {shlex.quote(value)}
 

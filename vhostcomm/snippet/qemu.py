@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vhostcomm.config import GuestConfig
 from vhostcomm.qemu.argv import format_command, vchannel
-from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of
+from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 
 def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> Snippet:
@@ -18,12 +18,13 @@ def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> 
     Raises:
         UsageError: QEMU can't get at the guest's address.
     """
-    found = list(vchannel(channel_of(guest), spelling.reconnects, bus=bus))
+    found = [*vchannel(channel_of(guest), spelling.reconnects, bus=bus), *qmp_of(guest)]
     return Snippet(
         format_command(found),
         (
             spelling.why,
             "where the machine has a virtio-serial controller already: leave ours out, and put its id for virtio-serial0",
             PORT,
+            qmp_remark(guest),
         ),
     )
