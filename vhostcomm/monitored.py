@@ -18,6 +18,7 @@ def follow(path: str, guest: Callable[[], Guest]) -> tuple[Monitor, Callable[[tr
     async def run(scope: trio.CancelScope) -> None:
         with scope:
             await monitor.run()
+        guest().machine_resumed()  # the socket is configured no longer, so nothing is known of a pause
 
     return monitor, run
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import stat
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from tests.control.controlled import client, post
+from tests.qemu.peers import GREETING
 from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, run_vhostcomm, until
 from tests.trio_help import run
 from vchannel import HostCommand, Request
@@ -350,3 +354,58 @@ def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
             hanging.set()
             sink.close(PATIENCE)
     assert [each.name for each in tmp_path.iterdir()] == ["log"]
+
+
+@contextmanager
+def paused_qemu(place: Path) -> Iterator[threading.Event]:
+    """A QMP socket of one client, whose machine is paused. The event is set when the client has gone."""
+    gone = threading.Event()
+
+    def serve() -> None:
+        sock, _ = server.accept()
+        with sock, sock.makefile("rw") as stream:
+            print(json.dumps(GREETING), file=stream, flush=True)
+            for line in stream:
+                asked = json.loads(line)
+                answer = {"running": False, "status": "paused"} if asked["execute"] == "query-status" else {}
+                print(json.dumps({"return": answer, "id": asked["id"]}), file=stream, flush=True)
+        gone.set()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        server.listen()
+        server.settimeout(PATIENCE)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield gone
+        thread.join(PATIENCE)
+
+
+def test_a_qmp_socket_is_added_changed_and_removed(tmp_path: Path) -> None:
+    """The guest's connection goes on, and a pause that QMP told of is forgotten with its socket."""
+    path, sock, places = tmp_path / "c.toml", tmp_path / "nas", [tmp_path / "one", tmp_path / "two"]
+    listed = f'[guests.nas]\nsock = "{sock}"\n'
+    path.write_text(listed)
+    with (
+        paused_qemu(places[0]) as first,
+        paused_qemu(places[1]) as second,
+        Serving("--config", path, "--control", tmp_path / "control") as daemon,
+        client(tmp_path / "control") as http,
+        fake_guest(sock) as guest,
+    ):
+        guest.serial()
+        for place in places:
+            path.write_text(f'{listed}qmp = "{place}"\n')
+            assert post(http, "/reload")[0] == 200
+            daemon.event("QMP connected", path=str(place))
+            daemon.event("guest paused")
+            assert http.get("/guests/nas").json()["state"] == "paused"
+            assert second.is_set() is False
+        assert first.wait(PATIENCE)
+        path.write_text(listed)
+        assert post(http, "/reload")[0] == 200
+        assert second.wait(PATIENCE)
+        assert http.get("/guests/nas").json()["state"] == "ready"
+        status, refused = post(http, "/guests/nas/resume")
+        assert (status, refused["error"]["what"]) == (409, "no QMP socket")
+        assert guest.serial()
