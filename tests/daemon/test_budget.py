@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from tests.control.controlled import client
 from tests.serving import Serving, fake_guest
+from vchannel import HostCommand
 from vhostcomm.logs import LimitedLog
 
 # -- log lines
@@ -67,3 +72,58 @@ def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
     storm = [line for line in daemon.log if line.get("guest") == "bad"]
     assert len(storm) < 260, "a hundred each of connections and of frames, and one a second"
     assert sum(line.get("lines_left_out", 0) for line in storm) + len(storm) > 100
+
+
+# -- what a guest's state costs
+
+
+def test_a_guest_that_flaps_costs_nobodys_events(tmp_path: Path) -> None:
+    """It starts a thousand times, and comes and goes; the events of another guest are complete, and so are its own."""
+    connections, boots = 20, 50
+
+    def flap() -> None:
+        for _ in range(connections):
+            with fake_guest(tmp_path / "bad") as guest:
+                for _ in range(boots):
+                    guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+                    guest.tell(HostCommand.GUEST_TIMESTAMP, b"1\0", needs_response=False)
+                    guest.serial()
+
+    words: list[str | Path] = [
+        "--sock",
+        tmp_path / "bad",
+        "--sock",
+        tmp_path / "good",
+        "--control",
+        tmp_path / "control",
+    ]
+    with (
+        Serving(*words) as daemon,
+        client(tmp_path / "control") as http,
+        http.stream("GET", "/events") as stream,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        flapping = pool.submit(flap)
+        for _ in range(connections):
+            with fake_guest(tmp_path / "good") as guest:
+                assert guest.serial()
+                guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+                assert guest.serial()
+        flapping.result()
+        seen: Counter[tuple[str, str]] = Counter()
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                event = json.loads(line.removeprefix("data: "))
+                assert "lost" not in event, event
+                seen[event["guest"], event["event"]] += event.get("times", 1)
+            if seen["good", "gone"] == seen["bad", "gone"] == connections:
+                break
+        with client(tmp_path / "control") as another:
+            bad = another.get("/guests/bad").json()
+    assert {what: times for (name, what), times in seen.items() if name == "good"} == dict.fromkeys(
+        ("connected", "ready", "rebooted", "gone"), connections
+    )
+    assert seen["bad", "rebooted"] == connections * (boots - 1)
+    assert (bad["state"], bad["starts_seen"]) == ("absent", connections * boots)
+    lines = [line for line in daemon.log if line.get("guest") == "bad"]
+    assert len(lines) < 260, "a hundred each of connections and of frames, and one a second"

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.qemu.peers import Peer, play
-from tests.qemu.roms import IDLE
+from tests.qemu.roms import IDLE, SUSPEND_ONCE, WATCHDOG
 from tests.qemu.running import SHORT, Run, guest, supervise
 from tests.trio_help import run as in_no_time
 from tests.trio_help import run_in_real_time
@@ -97,6 +97,51 @@ def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) 
 
     ending, _ = supervise(idle, body)
     assert (ending.kind, ending.exit_code) == (EndKind.MIGRATED, 10)
+
+
+def test_sleeping_guest_is_woken_up(can: Capabilities, tmp_path: Path) -> None:
+    async def body(run: Run) -> None:
+        told = await run.tells(Paused)
+        assert (told.pause.status, told.pause.cause) == ("suspended", "the guest put itself to sleep")
+        assert told.pause.remedy_for("nas") == "wake it: vhostcomm resume nas"
+        assert await run.qemu.resume() is True
+        await run.tells(Resumed)
+        await run.qemu.stop(grace=SHORT)
+
+    ending, run = supervise(guest(can, tmp_path, SUSPEND_ONCE), body)
+    assert ending.kind is EndKind.STOPPED
+    assert run.events().count("SUSPEND") == run.events().count("WAKEUP") == 1
+
+
+def test_sleeping_guest_is_woken_up_to_shut_down(can: Capabilities, tmp_path: Path) -> None:
+    asked = []
+
+    async def body(run: Run) -> None:
+        async def ask() -> None:
+            asked.append(await run.qemu.command("query-status"))
+
+        await run.tells(Paused)
+        await run.qemu.stop(ask, grace=SHORT)
+
+    ending, run = supervise(guest(can, tmp_path, SUSPEND_ONCE), body)
+    assert ending.kind is EndKind.STOPPED
+    assert [each["running"] for each in asked] == [True]
+    assert "the guest slept, and is woken up first" in run.all(StageBegun)[0].why
+
+
+def test_watchdog_that_pauses(can: Capabilities, tmp_path: Path) -> None:
+    async def body(run: Run) -> None:
+        told = await run.tells(Paused)
+        assert (told.pause.status, told.pause.cause) == ("watchdog", "its watchdog expired")
+        assert told.pause.remedy_for("nas") == "look at its console; then vhostcomm resume nas"
+        assert await run.qemu.resume() is True
+        await run.tells(Resumed)
+        await run.qemu.stop(grace=SHORT)
+
+    argv = [*guest(can, tmp_path, WATCHDOG), "-device", "ib700", "-action", "watchdog=pause"]
+    ending, run = supervise(argv, body)
+    assert ending.kind is EndKind.STOPPED
+    assert "WATCHDOG" in run.events()
 
 
 # -- with a peer that plays QEMU
