@@ -72,7 +72,7 @@ qemu10: packages-test $(DEV)
 # What a release of Debian can break: Python's version, tshark's, sfdisk's, QEMU's, systemd's and libvirt's, and two guests.
 REDUCED := tests/cli/test_streams.py tests/cli/test_versions.py tests/config/test_load.py tests/captures/test_format.py \
 	tests/reference/test_man.py tests/wireshark/test_golden.py tests/wireshark/test_tcp.py tests/qemu/test_disk.py \
-	tests/qemu/test_disk_init.py tests/qemu/test_probe.py tests/snippet/test_libvirt.py tests/systemd/test_units.py \
+	tests/qemu/test_disk_init.py tests/qemu/test_detect.py tests/snippet/test_libvirt.py tests/systemd/test_units.py \
 	tests/e2e/test_guest.py::test_from_its_boot_disk_to_all_its_answers tests/e2e/test_control.py::test_over_http_alone
 
 fresh:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from vchannel import NEED_DATA, Connection, HostCommand, Request, Role
-from vhostcomm.address import Listen
+from vhostcomm.config.address import Listen
 from vhostcomm.control.client import Client
 
 GUESTS: Final = 100

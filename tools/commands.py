@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tools.texts import EXIT_STATUS, RUN_EXIT_STATUS, SERVE_EXIT_STATUS
 from tools.verbs import Flag, Group, Verb, command_line
 from vhostcomm.cli.flags import GROUPS
-from vhostcomm.cli.qemu_host_flags import FLAGS as QEMU_HOST
+from vhostcomm.qemu_host.flags import FLAGS as QEMU_HOST
 
 _SETTINGS = {each.name for each in GROUPS.values()}
 

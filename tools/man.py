@@ -23,7 +23,7 @@ from tools.texts import (
 )
 from tools.verbs import Flag, Verb, command_line
 from vhostcomm import __version__
-from vhostcomm.cli.qemu_host_flags import FLAGS
+from vhostcomm.qemu_host.flags import FLAGS
 
 _Terms: TypeAlias = tuple[tuple[str, str], ...]
 

@@ -10,9 +10,9 @@ import attrs
 from attrs import frozen
 
 from tools.commands import cell
-from vhostcomm.config import SECTIONS, settings
-from vhostcomm.formats import default_text, format_of
-from vhostcomm.load import variable
+from vhostcomm.config.formats import default_text, format_of
+from vhostcomm.config.load import variable
+from vhostcomm.config.models import SECTIONS, settings
 
 RELOAD, START = "at a reload, and at the start", "at the start"
 

@@ -13,7 +13,7 @@ import trio
 
 from vhostcomm.environment import child_environment
 
-DEATH_PATIENCE: Final = 5.0
+DEATH_TIMEOUT: Final = 5.0
 """Seconds for a killed process to go. Longer means that it hangs in the kernel, on storage for instance."""
 
 _ours: Final[set[int]] = set()
@@ -67,7 +67,7 @@ async def program(
     finally:
         if not (outlived and _has_ended(process.pid)):
             kill_group(process.pid)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + DEATH_PATIENCE):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + DEATH_TIMEOUT):
             await process.wait()
         _ours.discard(process.pid)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.captures.make_golden import ANSWERS, FOLDER, GOLDEN
+from tests.captures.replaying import replay
 from vchannel import NEED_DATA, Connection, FrameRefused, HostCommand, Request, Role
 from vhostcomm.capture import (
     Capture,
@@ -16,7 +17,6 @@ from vhostcomm.capture import (
     compare,
     format_capture,
     read_capture,
-    replay,
 )
 
 FILES = sorted(FOLDER.glob("*.jsonl"))

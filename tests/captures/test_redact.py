@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from tests.captures.make_golden import FOLDER, response
+from tests.captures.replaying import replay
 from tests.captures.test_format import HEADER
 from tests.captures.test_golden import FILES, forgetful, load, text
 from vchannel import (
@@ -34,7 +35,6 @@ from vhostcomm.capture import (
     format_capture,
     read_capture,
     redact,
-    replay,
 )
 
 SERIAL, HOST_SERIAL = "17A0PDN654321", "1234567890123"

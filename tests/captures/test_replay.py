@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.captures.make_golden import FOLDER, request, response
+from tests.captures.replaying import replay
 from tests.captures.test_format import HEADER
 from tests.captures.test_golden import FILES, forgetful, load
 from tests.captures.test_record import Live
@@ -22,7 +23,6 @@ from vhostcomm.capture import (
     SkippedRecord,
     format_capture,
     read_capture,
-    replay,
 )
 
 TO_HOST, TO_GUEST = Direction.TO_HOST, Direction.TO_GUEST

@@ -11,10 +11,10 @@ from typing import Any
 from tests.config.test_load import SERIAL, config
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
 from vchannel import NEVER
-from vhostcomm.config import SECTIONS, settings
-from vhostcomm.config_template import template
-from vhostcomm.identity import derived_uuid
-from vhostcomm.load import load
+from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.load import load
+from vhostcomm.config.models import SECTIONS, settings
+from vhostcomm.config.template import template
 
 
 def test_init_writes_what_load_reads(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from vchannel import NEVER
-from vhostcomm.address import Activated, Connect, Listen, ListenTcp, Sock
+from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, Sock
+from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.load import load
 from vhostcomm.errors import ConfigError
-from vhostcomm.identity import derived_uuid
-from vhostcomm.load import load
 
 SERIAL = "1234ABC567890"
 RUNTIME = {"RUNTIME_DIRECTORY": "/run/vhostcomm"}

@@ -11,9 +11,9 @@ import pytest
 
 from tests.config.test_load import RUNTIME, config
 from tests.serving import ENVIRONMENT, PATIENCE
-from vhostcomm.address import Activated, Sock
+from vhostcomm.config.address import Activated, Sock
+from vhostcomm.config.load import load
 from vhostcomm.errors import ConfigError
-from vhostcomm.load import load
 
 
 def test_an_activated_socket_that_the_file_has_no_guest_for(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from tests.qemu_host.running import QemuHost, error
 from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, until
 from tests.trio_help import run
 from vchannel import Command, GuestCommand, Request, Response
-from vhostcomm.address import Listen
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
-from vhostcomm.freezer import Freezer
-from vhostcomm.identity import GuestIdentity, HostIdentity
+from vhostcomm.config.address import Listen
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
+from vhostcomm.daemon.freezer import Freezer
 
 INFO, FREEZE, THAW = 10, 14, 15
 

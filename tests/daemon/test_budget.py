@@ -15,7 +15,7 @@ import structlog
 from tests.control.controlled import client
 from tests.serving import Serving, fake_guest
 from vchannel import HostCommand
-from vhostcomm.logs import LimitedLog
+from vhostcomm.log.logs import LimitedLog
 
 # -- log lines
 

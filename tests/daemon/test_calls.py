@@ -14,10 +14,10 @@ import trio
 from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
-from vhostcomm.address import Listen
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcome
 from vhostcomm.channel.port import Port
-from vhostcomm.config import Service
+from vhostcomm.config.address import Listen
+from vhostcomm.config.models import Service
 from vhostcomm.guest import HEARD_RECENTLY, PROBE_TIMEOUT, State
 from vhostcomm.guest.questions import SETTLE
 

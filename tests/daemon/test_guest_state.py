@@ -10,8 +10,8 @@ import trio
 from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
 from vchannel import FRAME_SIZE, HostCommand, Request
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.guest import State
-from vhostcomm.identity import GuestIdentity, HostIdentity
 
 
 def states(test: Callable[[Ends], Any]) -> None:

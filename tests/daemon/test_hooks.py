@@ -13,9 +13,9 @@ import pytest
 import structlog
 import trio
 
-import vhostcomm.hooks
+import vhostcomm.launcher.hooks
 from tests.trio_help import run_in_real_time
-from vhostcomm.hooks import Hooks
+from vhostcomm.launcher.hooks import Hooks
 
 
 def script(folder: Path, text: str) -> str:
@@ -74,7 +74,7 @@ def test_background_processes_end_with_their_hook(tmp_path: Path) -> None:
 
 
 def test_descendants_end_with_the_time_of_a_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vhostcomm.hooks, "TIMEOUT", 0.5)
+    monkeypatch.setattr(vhostcomm.launcher.hooks, "TIMEOUT", 0.5)
     program = script(tmp_path, f"exec > {tmp_path}/pipe; sh -c 'sleep 1000 & echo begun; wait' & wait")
     with fifo(tmp_path) as pipe:
         (line,) = run_hook(program)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, started, until
 from vchannel import HostCommand, Request
-from vhostcomm.logs import start_log
+from vhostcomm.log.logs import start_log
 from vhostcomm.text import escape
 
 
@@ -140,7 +140,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_what_is_lost_is_told_in_the_logs_own_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    monkeypatch.setattr("vhostcomm.sink.QUEUE_BYTES", 5000)
+    monkeypatch.setattr("vhostcomm.log.sink.QUEUE_BYTES", 5000)
     reading, writing = os.pipe()
     seen: list[bytes] = []
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as pipe:

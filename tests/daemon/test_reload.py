@@ -21,10 +21,10 @@ from tests.qemu.peers import GREETING
 from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, run_vhostcomm, until
 from tests.trio_help import run
 from vchannel import HostCommand, Request
-from vhostcomm.config import Config
-from vhostcomm.daemon import Daemon
-from vhostcomm.load import load
-from vhostcomm.logs import start_log
+from vhostcomm.config.load import load
+from vhostcomm.config.models import Config
+from vhostcomm.daemon.daemon import Daemon
+from vhostcomm.log.logs import start_log
 
 
 def write(path: Path, folder: Path, guests: dict[str, str], extra: str = "") -> None:

@@ -14,14 +14,14 @@ import trio
 
 from tests.trio_help import run
 from vchannel import FRAME_SIZE, NEED_DATA, Connection, HostCommand, Request, Response, Role
-from vhostcomm.address import Listen
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.throttle import Lane, Throttle
-from vhostcomm.config import Service
+from vhostcomm.config.address import Listen
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
+from vhostcomm.config.models import Service
 from vhostcomm.guest import State
-from vhostcomm.identity import GuestIdentity, HostIdentity
 
 SERIAL = Request.of(HostCommand.GUEST_SERIAL)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.serving import PATIENCE
-from vhostcomm.logs import start_log
-from vhostcomm.sink import QUEUE_BYTES, Sink
+from vhostcomm.log.logs import start_log
+from vhostcomm.log.sink import QUEUE_BYTES, Sink
 
 
 class _Writes:
@@ -159,7 +159,7 @@ def test_flush_waits_for_what_was_put_while_the_last_write_ended(monkeypatch: py
         begun.set()
         assert gates[items[0]].wait(PATIENCE)
 
-    monkeypatch.setattr("vhostcomm.sink.deque", SlowQueue)
+    monkeypatch.setattr("vhostcomm.log.sink.deque", SlowQueue)
     sink: Sink[int] = Sink(write, "test", lambda _: None)
     sink.put(0)
     assert begun.wait(PATIENCE)

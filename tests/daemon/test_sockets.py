@@ -24,7 +24,7 @@ from tests.serving import (
     run_vhostcomm,
     until,
 )
-from vhostcomm.load import load
+from vhostcomm.config.load import load
 
 LOCK = f".vhostcomm-{os.geteuid()}.lock"
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"

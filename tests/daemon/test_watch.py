@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest
 from vchannel import HostCommand
-from vhostcomm.identity import derived_uuid
+from vhostcomm.config.identity import derived_uuid
 
 ZERO = "0" * 13
 

@@ -12,11 +12,11 @@ from typing import Final
 from cyclopts import App, CycloptsError
 
 from tests.docs.pages import ROOT
-from vhostcomm import units
 from vhostcomm.cli.app import app
-from vhostcomm.cli.goflags import parse
-from vhostcomm.cli.qemu_host_flags import FLAGS
 from vhostcomm.errors import UsageError
+from vhostcomm.qemu_host.flags import FLAGS
+from vhostcomm.qemu_host.goflags import parse
+from vhostcomm.systemd import units
 
 ELSEWHERE: Final = {"docker", "git", "gh", "qm", "reboot", "tshark", "virsh", "wireshark"}
 """Programs of which nothing can be told here."""

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.docs.pages import ROOT
-from vhostcomm.cli.qemu_host_flags import FLAGS
+from vhostcomm.qemu_host.flags import FLAGS
 
 PAGE: Final = (ROOT / "docs/coming-from.md").read_text()
 ROWS: Final = [

@@ -35,7 +35,7 @@ def test_every_warning_and_error_of_the_log_has_its_place() -> None:
     missing = {text: where for text, where in logged().items() if text not in CODE}
     assert not missing
     assert LOST in CODE
-    assert LOST in (ROOT / "vhostcomm/logs.py").read_text()
+    assert LOST in (ROOT / "vhostcomm/log/logs.py").read_text()
 
 
 def test_no_line_of_the_log_is_explained_that_there_is_none_of() -> None:

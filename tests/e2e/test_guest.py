@@ -14,7 +14,7 @@ from tests.e2e.launched import Console, Images, Launched, command_of
 from tests.serving import Serving, run_vhostcomm, started
 from vchannel import NEVER
 from vhostcomm.capture import compare, read_capture
-from vhostcomm.identity import derived_uuid
+from vhostcomm.config.identity import derived_uuid
 
 SERIAL = "1234ABC567890"
 

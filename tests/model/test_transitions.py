@@ -34,7 +34,7 @@ from vhostcomm.guest import (
     may_ask,
     probe_due,
 )
-from vhostcomm.guest.model import PAUSES, PROBE_AGAIN_MOST, PROBE_TIMEOUT, TRANSITIONS
+from vhostcomm.guest.model import PAUSES, PROBE_INTERVAL_MAX, PROBE_TIMEOUT, TRANSITIONS
 from vhostcomm.guest.questions import SETTLE
 
 ABSENT, CONNECTED, READY, SILENT, PAUSED = State
@@ -153,7 +153,7 @@ def test_the_budget_of_probes_shrinks_and_recovers() -> None:
         gaps.append(model.probe_again - now)
         now = model.probe_again
     assert gaps == sorted(gaps)
-    assert gaps[-1] == PROBE_TIMEOUT + PROBE_AGAIN_MOST
+    assert gaps[-1] == PROBE_TIMEOUT + PROBE_INTERVAL_MAX
     model.take(Answer(1), now)
     assert (model.probes, model.probe_again) == (0, 0.0)
 
@@ -212,4 +212,4 @@ def test_any_order_of_evidence(history: list[tuple[Evidence, float]], wall: floa
             settled = freezes
         assert (model.debt is not None) == (freezes > settled)
         # Nobody waits for ever, nor asks without end.
-        assert model.probe_again <= now + PROBE_TIMEOUT + PROBE_AGAIN_MOST
+        assert model.probe_again <= now + PROBE_TIMEOUT + PROBE_INTERVAL_MAX

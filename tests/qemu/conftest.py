@@ -14,7 +14,7 @@ from tests.qemu.roms import IDLE
 from tests.qemu.running import guest
 from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.capabilities import Capabilities, Program
-from vhostcomm.qemu.probe import find_capabilities
+from vhostcomm.qemu.detect import find_capabilities
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ class Run:
     def __init__(self, argv: Sequence[str], *, paused: bool = False, start_patience: float = 60) -> None:
         self.told: list[Notice] = []
         self._changed = trio.Event()
-        self.qemu = Qemu(argv, self._tell, paused=paused, start_patience=start_patience)
+        self.qemu = Qemu(argv, self._tell, paused=paused, start_timeout=start_patience)
 
     def _tell(self, notice: Notice) -> None:
         self.told.append(notice)

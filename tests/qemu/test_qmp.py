@@ -133,7 +133,7 @@ def test_a_command_that_can_not_be_sent_whole_ends_the_connection() -> None:
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         peer = Peer(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
-        qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), patience=0.1)
+        qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), timeout=0.1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.greet)
             await nursery.start(qmp.run)

@@ -61,7 +61,7 @@ def test_qemu_answers(can: Capabilities, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nothing_left")
 def test_a_second_client_gets_no_greeting_until_the_first_leaves(can: Capabilities, tmp_path: Path) -> None:
     async def body(path: str) -> None:
-        first, second = Qmp(await connect(path)), Qmp(await connect(path), greeting_patience=0.2)
+        first, second = Qmp(await connect(path)), Qmp(await connect(path), greeting_timeout=0.2)
         async with trio.open_nursery() as nursery:
             await nursery.start(first.run)
             with pytest.raises(QmpTimeoutError, match="another QMP client"):

@@ -12,12 +12,12 @@ from tests.qemu_host.running import QEMU_HOST, QemuHost, error, listens
 from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, held_port, started, until
 from vchannel import HostCommand
 from vhostcomm import __version__
-from vhostcomm.cli.goflags import integer
-from vhostcomm.cli.qemu_host_flags import FLAGS
-from vhostcomm.identity import derived_uuid
+from vhostcomm.config.identity import derived_uuid
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.qemu.machine import TcpVchannel
+from vhostcomm.qemu_host.flags import FLAGS
+from vhostcomm.qemu_host.goflags import integer
 
 ASKED = {
     4: HostCommand.HOST_VERSION,

@@ -15,10 +15,10 @@ from tools.made import MAN, ROOT, made
 from tools.settings import Setting, all_settings
 from tools.texts import RUN_EXIT_STATUS, SERVE_EXIT_STATUS
 from tools.verbs import Verb, command_line
-from vhostcomm.config import SECTIONS, settings
+from vhostcomm.config.formats import default_text, format_of
+from vhostcomm.config.load import load
+from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.errors import VhostcommError
-from vhostcomm.formats import default_text, format_of
-from vhostcomm.load import load
 from vhostcomm.qemu.ending import EXIT_CODES
 
 MADE = made()

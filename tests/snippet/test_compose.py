@@ -12,9 +12,9 @@ import yaml
 from attrs import evolve
 
 from tests.serving import run_vhostcomm
-from vhostcomm.address import Connect, Listen, ListenTcp
-from vhostcomm.config import Config
-from vhostcomm.load import load
+from vhostcomm.config.address import Connect, Listen, ListenTcp
+from vhostcomm.config.load import load
+from vhostcomm.config.models import Config
 from vhostcomm.snippet import Spelling
 from vhostcomm.snippet.compose import compose
 

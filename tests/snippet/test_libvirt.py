@@ -13,8 +13,8 @@ from attrs import evolve
 
 from tests.needs import need
 from tests.serving import run_vhostcomm
-from vhostcomm.config import GuestConfig
-from vhostcomm.load import load
+from vhostcomm.config.load import load
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.machine import (
     DATA_SLOTS,

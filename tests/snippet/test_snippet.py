@@ -13,11 +13,11 @@ import pytest
 from cyclopts import CycloptsError
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
-from vhostcomm.address import ListenTcp
 from vhostcomm.cli.app import app
-from vhostcomm.config import Config
+from vhostcomm.config.address import ListenTcp
+from vhostcomm.config.load import load
+from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError, VhostcommError
-from vhostcomm.load import load
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.snippet import Spelling
 from vhostcomm.snippet.qemu import arguments

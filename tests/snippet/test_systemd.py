@@ -11,9 +11,9 @@ import pytest
 
 from tests.serving import PATIENCE, run_vhostcomm
 from tests.snippet.test_snippet import FILE, refused
-from vhostcomm import units
-from vhostcomm.load import load
+from vhostcomm.config.load import load
 from vhostcomm.snippet.systemd import unit
+from vhostcomm.systemd import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 PROGRAM = str(Path(sys.executable).with_name("vhostcomm"))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.serving import run_vhostcomm
 from tests.snippet.test_snippet import printed, refused, words_of
-from vhostcomm import units
+from vhostcomm.systemd import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 OWN = f"/run/vhostcomm-{UUID}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, LogReader, Serving, end, fake_guest, until
-from vhostcomm import units
+from vhostcomm.systemd import units
 
 pytestmark = pytest.mark.needs("systemd-socket-activate")
 

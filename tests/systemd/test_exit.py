@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostcomm
-from vhostcomm import units
+from vhostcomm.systemd import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 ROOT = Path(__file__).parents[2]

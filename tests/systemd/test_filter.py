@@ -15,7 +15,7 @@ import pytest
 
 from tests.serving import ENVIRONMENT, VHOSTCOMM, LogReader, Serving, end, fake_guest, held_port, run_vhostcomm
 from vchannel import HostCommand
-from vhostcomm import units
+from vhostcomm.systemd import units
 
 pytestmark = pytest.mark.needs("systemd-analyze", "strace")
 

@@ -17,12 +17,12 @@ import structlog
 from tests.serving import ENVIRONMENT, Serving, fake_guest, until
 from tests.systemd.notified import notify_socket
 from tests.trio_help import run
-from vhostcomm.address import Listen
 from vhostcomm.channel.guest import Guest
+from vhostcomm.config.address import Listen
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
+from vhostcomm.daemon.status import of_guests, of_launched
 from vhostcomm.guest import Connected, Paused
-from vhostcomm.identity import GuestIdentity, HostIdentity
-from vhostcomm.notify import STATUS_LIMIT, Notifier
-from vhostcomm.status import of_guests, of_launched
+from vhostcomm.systemd.notify import STATUS_LIMIT, Notifier
 
 BEAT = 0.1
 """Seconds between the watchdog's beats in these tests."""

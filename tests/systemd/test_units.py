@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import PATIENCE, VHOSTCOMM, run_vhostcomm
-from vhostcomm import units
+from vhostcomm.systemd import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 GUESTS = {units.SERVE_ONE: UUID, units.SOCKET_ONE: UUID, units.RUN: "nas", units.SOCKET: "nas"}

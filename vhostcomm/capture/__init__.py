@@ -1,9 +1,8 @@
 """Captures: what went over one channel, as a text file that can be read, compared and played again.
 
-Everything here is pure: text and events in, records and text out. `format` is what a capture holds
-and how it is written, `reading` how it is read, `record` makes records of a connection's events,
-`replay` plays a capture against a connection, `redact` takes identities out, `compare` tells two
-captures apart.
+Everything here is pure: text and events in, records and text out. `format` defines what a capture holds
+and how it is written, `reading` parses one, `record` makes records of a connection's events,
+`redact_capture` removes identities, `compare` finds the difference between two captures.
 """
 
 from vhostcomm.capture.compare import Difference, compare
@@ -22,9 +21,8 @@ from vhostcomm.capture.format import (
 )
 from vhostcomm.capture.reading import read_capture
 from vhostcomm.capture.record import Recorder
-from vhostcomm.capture.redact import redact
-from vhostcomm.capture.redactor import Redactor
-from vhostcomm.capture.replay import replay
+from vhostcomm.capture.redact_capture import redact
+from vhostcomm.capture.redact_text import Redactor
 
 __all__ = [
     "Capture",
@@ -44,5 +42,4 @@ __all__ = [
     "format_record",
     "read_capture",
     "redact",
-    "replay",
 ]

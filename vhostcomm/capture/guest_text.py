@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vchannel import DATA_SIZE, PayloadError, decode_integer
 from vhostcomm.capture.format import text_of
-from vhostcomm.capture.redactor import Redactor, compact, mask
+from vhostcomm.capture.redact_text import Redactor, compact, mask
 
 
 def guest_data(data: bytes, is_integer: bool, redactor: Redactor, room: int = DATA_SIZE) -> bytes:

@@ -22,15 +22,15 @@ def transcript(capture: Capture) -> Iterator[str]:
     yield printable(header.provenance)
     yield ""
     for record in capture.records:
-        yield f"{record.time:10.3f}  {_tell(record)}"
+        yield f"{record.time:10.3f}  {_describe(record)}"
 
 
 def tell(raw: bytes, direction: Direction) -> str:
     """A frame in one line, safe for a terminal."""
-    return _tell(FrameRecord(0, direction, Frame.decode(raw)))
+    return _describe(FrameRecord(0, direction, Frame.decode(raw)))
 
 
-def _tell(record: Record) -> str:
+def _describe(record: Record) -> str:
     if isinstance(record, SkippedRecord):
         return f"{_ARROWS[record.direction]} {len(record.raw)} bytes in no frame ({record.why.value})"
     frame = record.frame

@@ -20,9 +20,9 @@ from vchannel import (
     decode_integer,
     decode_text,
 )
-from vhostcomm.address import Address
-from vhostcomm.answers import EMPTY, answers, prepare
 from vhostcomm.channel.trace import Trace
+from vhostcomm.config.address import Address
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.guest import (
     PROBE_TIMEOUT,
     Answer,
@@ -48,8 +48,8 @@ from vhostcomm.guest import (
     StopAsked,
     ThawAnswered,
 )
-from vhostcomm.identity import GuestIdentity, HostIdentity
-from vhostcomm.logs import LimitedLog, Log
+from vhostcomm.guest.answers import EMPTY, answers, prepare
+from vhostcomm.log.logs import LimitedLog, Log
 
 UNKNOWN_KEPT: Final = 64
 """Unknown commands counted and logged one by one; a guest that tries them all must not fill memory or the log."""
@@ -106,7 +106,7 @@ class Guest:
     answers: dict[Command, bytes] = field(init=False)
     _question: Frame = field(default=Frame(0, asks=True), init=False)
     _notice: Frame = field(default=Frame(0, asks=False), init=False)
-    _told: dict[int, bytes] = field(factory=dict, init=False)
+    _logged_answers: dict[int, bytes] = field(factory=dict, init=False)
     _unknown: set[int] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -179,7 +179,7 @@ class Guest:
     def connected(self, **facts: object) -> None:
         self.connections += 1
         self.unreachable = ""
-        self._told.clear()
+        self._logged_answers.clear()
         self._question, self._notice = Frame(self.connections, asks=True), Frame(self.connections, asks=False)
         self.take(Connected(self.connections))
         self.comings.info("guest connected", **facts)
@@ -209,7 +209,7 @@ class Guest:
         """QMP told that its machine was reset: nothing is known of it until it is heard again."""
         was = self.model.channel
         self.take(Reset(by_guest))
-        self._told.clear()
+        self._logged_answers.clear()
         if was in {State.READY, State.SILENT}:
             self.happened("rebooted")
 
@@ -279,7 +279,7 @@ class Guest:
         if not request.needs_response:
             return None
         data = self.answers.get(command, EMPTY)
-        if self._told.get(command) is not data:
+        if self._logged_answers.get(command) is not data:
             self._tell_answer(command, data)
         return prepare(command, data)
 
@@ -297,7 +297,7 @@ class Guest:
         self.boots += 1
         # At its start a guest tells this before it asks anything: a guest that asked before has started again.
         again = self.model.has_asked
-        self._told.clear()
+        self._logged_answers.clear()
         self.take(Booted(self.connections), first=request.command)
         self.lines.info(
             "guest rebooted" if again else "guest started",
@@ -319,7 +319,7 @@ class Guest:
         if not isinstance(command, HostCommand):
             return
         text = decode_text(data)
-        self._told[command] = data
+        self._logged_answers[command] = data
         self.answered[command] = Answered(text, time.time())
         if data:
             self.lines.info("guest asked", command=_name(command), answer=text)

@@ -19,7 +19,7 @@ from typing import Final
 
 from attrs import define, field
 
-from vhostcomm.channel.places import error_of, owner, remedy
+from vhostcomm.channel.file_errors import error_of, owner, remedy
 from vhostcomm.errors import PlaceError, ServeError
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")

@@ -13,21 +13,21 @@ from typing import Final
 
 import trio
 
-from vhostcomm.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer
 from vhostcomm.channel.tap import Recording
 from vhostcomm.channel.throttle import CONNECTION, Lane, Throttle
-from vhostcomm.config import Service
+from vhostcomm.config.address import Connect, Listen, ListenTcp, host_and_port
+from vhostcomm.config.models import Service
 from vhostcomm.errors import ServeError
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor or memory for a connection."""
 
 RECONNECT_FIRST: Final = 0.1
-RECONNECT_MOST: Final = 5.0
+RECONNECT_MAX: Final = 5.0
 """Seconds between tries to connect to a QEMU that isn't there: doubled each time up to the most."""
 
 SPARE: Final = 256
@@ -62,7 +62,7 @@ class Port:
         "_throttle",
         "asker",
         "guest",
-        "nudge",
+        "retry_now",
     )
 
     def __init__(self, guest: Guest, service: Service, lane: Lane | None = None) -> None:
@@ -80,7 +80,7 @@ class Port:
         self._refused = 0
         self.asker = Asker(guest)
         """Asks the guest."""
-        self.nudge = trio.Event()
+        self.retry_now = trio.Event()
 
     def open(self, *, bind: bool = True) -> None:
         """Bind the socket and make the recording. May block, so where others are served it runs in a thread.
@@ -278,19 +278,19 @@ class Port:
                 if why != told:
                     told = why
                     self._unreachable(address.path, why, refused=error.errno in {errno.EACCES, errno.EPERM})
-                self.nudge = trio.Event()
+                self.retry_now = trio.Event()
                 with trio.move_on_after(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load, hides nothing
-                    await self.nudge.wait()
+                    await self.retry_now.wait()
                     wait = RECONNECT_FIRST
                     continue
-                wait = min(wait * 2, RECONNECT_MOST)
+                wait = min(wait * 2, RECONNECT_MAX)
                 continue
             told = ""
             self._attend(sock, nursery)
             began = trio.current_time()
             await self._session_ended.wait()
             # A server that takes connections only to drop them isn't worth a busy loop.
-            wait = RECONNECT_FIRST if trio.current_time() - began > RECONNECT_MOST else min(wait * 2, RECONNECT_MOST)
+            wait = RECONNECT_FIRST if trio.current_time() - began > RECONNECT_MAX else min(wait * 2, RECONNECT_MAX)
             await trio.sleep(wait)
 
     def _unreachable(self, path: Path, why: str, *, refused: bool) -> None:

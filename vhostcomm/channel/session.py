@@ -27,7 +27,7 @@ from vhostcomm.channel.sending import GoneError, Sender
 from vhostcomm.channel.sockets import has_hung_up
 from vhostcomm.channel.tap import Recording, Tap
 from vhostcomm.channel.throttle import LANE_READ, READ, Throttle
-from vhostcomm.config import Service
+from vhostcomm.config.models import Service
 
 DRAIN_IDLE: Final = 0.05
 """Seconds without a byte after which QEMU is taken to have nothing left that it was kept from sending."""
@@ -167,7 +167,7 @@ class Session:
                     throttle.waited()
             del out  # a thousand idle guests' last answers are 4 MB
             if throttle is not None and (wait := throttle.read(size)):
-                await self._brake(wait)
+                await self._wait_throttled(wait)
 
     def _turn(self, limit: int) -> tuple[int, bytes, int]:
         """Read once and answer. Returns the bytes read, the answers, and how many bytes of these are sent."""
@@ -185,7 +185,7 @@ class Session:
         frames = out[0] if len(out) == 1 else b"".join(out)
         return len(data), frames, self._sender.begin(frames)
 
-    async def _brake(self, seconds: float) -> None:
+    async def _wait_throttled(self, seconds: float) -> None:
         """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
         assert self._throttle
         self._guest.throttled += 1

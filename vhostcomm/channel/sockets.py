@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.address import Activated, Connect, Listen, ListenTcp, host_and_port
+from vhostcomm.channel.file_errors import error_of, give, owner, remedy
 from vhostcomm.channel.locks import locked
-from vhostcomm.channel.places import error_of, give, owner, remedy
+from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8

@@ -33,11 +33,11 @@ from vhostcomm.capture import (
     format_record,
 )
 from vhostcomm.capture.show import tell
-from vhostcomm.channel.places import error_of, remedy
+from vhostcomm.channel.file_errors import error_of, remedy
 from vhostcomm.channel.trace import Trace
 from vhostcomm.errors import ServeError
-from vhostcomm.logs import Log
-from vhostcomm.sink import Sink, write_all
+from vhostcomm.log.logs import Log
+from vhostcomm.log.sink import Sink, write_all
 
 NUMBERS: Final = 1000
 """Recordings of one name side by side; a daemon that restarts for ever must not fill a folder."""

@@ -33,7 +33,7 @@ CONNECTION: Final = 0.0003
 REST: Final = 9
 """Seconds that the lane rests for each second of work: all guests in it use a tenth of the daemon at most."""
 
-REST_MOST: Final = 0.1
+REST_MAX: Final = 0.1
 """Seconds of a rest at most."""
 
 ALONE: Final = 1.0
@@ -78,7 +78,7 @@ class Lane:
 
     def leave(self, work: float) -> None:
         """End a turn that took so many seconds."""
-        self._free_at = trio.current_time() + min(REST * work, REST_MOST)
+        self._free_at = trio.current_time() + min(REST * work, REST_MAX)
         self._lock.release()
 
 

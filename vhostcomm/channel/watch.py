@@ -12,14 +12,14 @@ from typing import Final, Self
 import trio
 from inotify_simple import INotify, flags
 
-from vhostcomm.channel.places import error_of
-from vhostcomm.logs import Log
+from vhostcomm.channel.file_errors import error_of
+from vhostcomm.log.logs import Log
 
 _CHANGES = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 _GONE = flags.DELETE_SELF | flags.MOVE_SELF
 _LOST = flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
 
-LOOK_AGAIN: Final = 5.0
+RECHECK_INTERVAL: Final = 5.0
 """Seconds between looks for the place of a socket that can't be bound again, such as a folder that is gone."""
 
 
@@ -114,7 +114,7 @@ class SocketFiles:
         self._inotify: INotify | None = None
         self._folders: dict[int, Path] = {}
         self._again: set[Path] = set()
-        self._told = False
+        self._warned = False
 
     def add(self, folder: Path) -> None:
         """Watch a folder too. One that was deleted and is there again is another."""
@@ -123,8 +123,8 @@ class SocketFiles:
                 self._inotify = INotify(nonblocking=True)
             self._folders[self._inotify.add_watch(folder, _LOST | _GONE | flags.ONLYDIR)] = folder
         except OSError as error:
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 self._log.warning(
                     "deleted sockets go unnoticed, their folder can't be watched",
                     folder=str(folder),
@@ -143,7 +143,7 @@ class SocketFiles:
         """Paths at which a file was deleted, renamed or replaced; None where it may be any. Begin after the first `add`."""
         try:
             while self._inotify is not None:
-                with trio.move_on_after(LOOK_AGAIN if self._again else float("inf")):
+                with trio.move_on_after(RECHECK_INTERVAL if self._again else float("inf")):
                     await trio.lowlevel.wait_readable(self._inotify.fileno())
                 paths, self._again = self._again, set()
                 yield None if self._read(self._inotify, paths) else paths

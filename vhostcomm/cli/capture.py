@@ -143,8 +143,8 @@ def replay(
 
     Each difference is named; exit with 1 if there is any.
     """
-    from vhostcomm.play import play
     from vhostcomm.probe import UnreachableError
+    from vhostcomm.replay import play
 
     where = daemons_socket(sock, timeout)
     capture = _load(file)

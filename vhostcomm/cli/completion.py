@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from vhostcomm.cli.output import print_line
 
-PATIENCE: Final = 2.0
+COMPLETION_TIMEOUT: Final = 2.0
 """Seconds that somebody at a prompt waits for the names of guests."""
 
 Shell = Literal["bash", "zsh", "fish"]
@@ -73,15 +73,17 @@ def guest_names(context: Any) -> Sequence[str]:
     """The names of the guests of the daemon that `--control` and the environment say; none if there is no daemon."""
     import os
 
-    from vhostcomm.cli.daemons import Daemon
+    from vhostcomm.cli.daemons import DaemonOptions
     from vhostcomm.errors import VhostcommError
 
     def given(flag: str, variable: str) -> str:
         return context[flag].raw or os.environ.get(variable, "")
 
     with suppress(ValueError, VhostcommError, KeyError, TypeError):
-        daemon = Daemon(given("--control", "VHOSTCOMM_CONTROL"), given("--control-token", "VHOSTCOMM_CONTROL_TOKEN"))
-        with daemon.asked("completion", PATIENCE) as daemons:
+        daemon = DaemonOptions(
+            given("--control", "VHOSTCOMM_CONTROL"), given("--control-token", "VHOSTCOMM_CONTROL_TOKEN")
+        )
+        with daemon.asked("completion", COMPLETION_TIMEOUT) as daemons:
             return [str(each["name"]) for each in daemons.guests()[0]]
     return []
 

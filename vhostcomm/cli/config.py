@@ -10,10 +10,10 @@ from cyclopts import App, Parameter
 from vchannel import NEVER
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
-from vhostcomm.config import effective
-from vhostcomm.config_template import template
+from vhostcomm.config.load import load
+from vhostcomm.config.models import effective
+from vhostcomm.config.template import template
 from vhostcomm.errors import VhostcommError
-from vhostcomm.load import load
 
 app = App(name="config", help="Show the effective configuration, or write a commented file to start from.")
 

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from attrs import define, field, frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm import values
-from vhostcomm.address import CONTROL_NAME, Listen, ListenTcp, control_address, control_places, runtime_directories
 from vhostcomm.cli.output import print_error
+from vhostcomm.config import values
+from vhostcomm.config.address import (
+    CONTROL_NAME,
+    Listen,
+    ListenTcp,
+    control_address,
+    control_places,
+    runtime_directories,
+)
 from vhostcomm.errors import UsageError, VhostcommError
 
 if TYPE_CHECKING:
@@ -23,12 +30,12 @@ if TYPE_CHECKING:
 
 _DAEMON = Group("The daemon", sort_key=9)
 
-LOOK: Final = 1.0
+CONNECT_TIMEOUT: Final = 1.0
 """Seconds to find out whether somebody listens on a socket; it says so at once."""
 
 
 @frozen
-class Daemon:
+class DaemonOptions:
     """Which daemon to ask.
 
     Args:
@@ -61,12 +68,12 @@ class Daemon:
     ] = ""
 
     @contextmanager
-    def asked(self, verb: str, patience: float | None = None) -> Iterator[Daemons]:
+    def asked(self, verb: str, timeout: float | None = None) -> Iterator[Daemons]:
         """Somebody to ask: the daemon that is said, else each that has its socket in the runtime directory.
 
         Args:
             verb: what it is for, for their log.
-            patience: seconds for answers; as long as a busy daemon may take when None.
+            timeout: seconds for answers; as long as a busy daemon may take when None.
 
         Raises:
             UsageError: there can't be one there.
@@ -77,7 +84,7 @@ class Daemon:
             token = self.control_token and values.token(self.control_token)
         except ValueError as error:
             raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
-        yield Daemons([Client(where, token, verb, margin=patience or MARGIN) for where in self._places()])
+        yield Daemons([Client(where, token, verb, margin=timeout or MARGIN) for where in self._places()])
 
     def _places(self) -> list[Listen | ListenTcp]:
         found = [] if self.control else control_places()
@@ -98,7 +105,7 @@ class Daemons:
     """The daemons to ask, at least one."""
 
     clients: list[Client]
-    _told: set[str] = field(factory=set)
+    _printed: set[str] = field(factory=set)
 
     def guests(self) -> tuple[list[dict[str, Any]], bool]:
         """Every guest of each, in a line; and whether that is all of them: a daemon that doesn't answer is told.
@@ -108,7 +115,7 @@ class Daemons:
         """
         listings, failed = self._listings()
         for error in failed:
-            self._tell(error)
+            self._print_once(error)
         return [guest for _, found in listings for guest in found], not failed
 
     def only(self) -> Client:
@@ -159,12 +166,12 @@ class Daemons:
             left -= 1
             if not left:
                 raise event
-            self._tell(event)
+            self._print_once(event)
 
-    def _tell(self, error: VhostcommError) -> None:
+    def _print_once(self, error: VhostcommError) -> None:
         """Say once what is wrong with one of several daemons."""
-        if str(error) not in self._told:
-            self._told.add(str(error))
+        if str(error) not in self._printed:
+            self._printed.add(str(error))
             print_error(f"vhostcomm: {error}")
 
     def _listings(self) -> tuple[list[tuple[Client, list[dict[str, Any]]]], list[VhostcommError]]:
@@ -225,7 +232,7 @@ def _follow(client: Client, happened: queue.SimpleQueue[dict[str, Any] | Vhostco
 def _lives(place: Listen) -> bool:
     """Whether somebody listens there; also one who has no time, or whom we may not ask: that is told, not passed over."""
     with socket.socket(socket.AF_UNIX) as trial:
-        trial.settimeout(LOOK)
+        trial.settimeout(CONNECT_TIMEOUT)
         try:
             trial.connect(str(place.path))
         except (ConnectionRefusedError, FileNotFoundError):

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from vhostcomm import values
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_json, print_line
+from vhostcomm.config import values
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.disk.creation import init as init_disk
 from vhostcomm.qemu.disk.image import ImageFormat

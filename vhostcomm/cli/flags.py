@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 import attrs
 from cyclopts import Group, Parameter
 
-from vhostcomm import address, values
-from vhostcomm.config import SECTIONS, settings
-from vhostcomm.formats import default_text, format_of
-from vhostcomm.load import variable
+from vhostcomm.config import address, values
+from vhostcomm.config.formats import default_text, format_of
+from vhostcomm.config.load import variable
+from vhostcomm.config.models import SECTIONS, settings
 
 GROUPS: Final = {
     "host": Group("The host's identity", sort_key=2),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from cyclopts import Parameter
 
 from vhostcomm.cli.completion import guest_names, words_of_call
-from vhostcomm.cli.daemons import Daemon
+from vhostcomm.cli.daemons import DaemonOptions
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.errors import UsageError
 from vhostcomm.text import escape
@@ -17,16 +17,16 @@ from vhostcomm.text import escape
 _NOT_NOW: Final = 409
 """The status of what a guest that isn't ready was to be asked."""
 
-SECONDS_MOST: Final = 3600.0
+SECONDS_MAX: Final = 3600.0
 """As much as a daemon waits."""
 
 UPTIME_TIMEOUT: Final = 2.0
 """Seconds at most for a guest to tell its uptime, which it may not know how to."""
 
-RESUME_PATIENCE: Final = 20.0
+RESUME_TIMEOUT: Final = 20.0
 """Seconds: QEMU's answers, 5 s each at most, and a second to see whether it stops again."""
 
-RELOAD_PATIENCE: Final = 120.0
+RELOAD_TIMEOUT: Final = 120.0
 """Seconds: 30 for reading the file, as many for sockets on a file system that hangs, and for guests that end."""
 
 DATA_SHOWN: Final = 50_000
@@ -35,11 +35,11 @@ DATA_SHOWN: Final = 50_000
 
 def check_seconds(_: object, value: float | None) -> None:
     """Refuse what is no number of seconds, such as nan."""
-    if value is not None and not 0 < value <= SECONDS_MOST:
-        raise ValueError(f"it takes seconds, more than 0 and at most {SECONDS_MOST:g}")
+    if value is not None and not 0 < value <= SECONDS_MAX:
+        raise ValueError(f"it takes seconds, more than 0 and at most {SECONDS_MAX:g}")
 
 
-Where: TypeAlias = Annotated[Daemon | None, Parameter(name="*")]
+Where: TypeAlias = Annotated[DaemonOptions | None, Parameter(name="*")]
 Name: TypeAlias = Annotated[
     str | None, Parameter(help="Its name; may be left out where there is one guest.", completer=guest_names)
 ]
@@ -54,7 +54,7 @@ def guests(
     daemon: Where = None,
 ) -> int:
     """List the guests of the running daemons, and how far they are."""
-    with (daemon or Daemon()).asked("guests") as daemons:
+    with (daemon or DaemonOptions()).asked("guests") as daemons:
         if not watch:
             found, complete = daemons.guests()
             _show_guests(found, json=json)
@@ -95,7 +95,7 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
     """Ask a guest for its address, and show it with a link to DSM, its uptime and who it is told to be."""
     from vhostcomm.control.client import ControlError
 
-    with (daemon or Daemon()).asked("info") as daemons:
+    with (daemon or DaemonOptions()).asked("info") as daemons:
         client, name = daemons.with_guest(guest)
         path = client.guest(name)
         troubles, uptime = [], None
@@ -103,8 +103,8 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
             try:
                 client.post(f"{path}/call", {"command": "get_information", "timeout": timeout}, takes=timeout)
                 with suppress(ControlError):  # inferred: one that doesn't know it isn't unwell
-                    patience = min(timeout, UPTIME_TIMEOUT)
-                    answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": patience}, takes=patience)
+                    timeout = min(timeout, UPTIME_TIMEOUT)
+                    answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": timeout}, takes=timeout)
                     uptime = answer["answer"]["text"] or None
             except ControlError as error:
                 if error.status != _NOT_NOW:  # why not is its state's problem, which is told below
@@ -152,7 +152,7 @@ def shutdown(
     A guest that vdsm_run.py or vhostcomm run has started is stopped as their Ctrl-C does it: also if it never was ready, and
     by harder means, within their --grace, if it doesn't heed.
     """
-    with (daemon or Daemon()).asked("shutdown") as daemons:
+    with (daemon or DaemonOptions()).asked("shutdown") as daemons:
         client, name = daemons.with_guest(guest)
         body = {} if wait is None else {"wait": wait}
         done = client.post(client.guest(name, "shutdown"), body, takes=wait or 10.0)
@@ -169,7 +169,7 @@ def shutdown(
 
 def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
     """Have a guest start again."""
-    with (daemon or Daemon()).asked("reboot") as daemons:
+    with (daemon or DaemonOptions()).asked("reboot") as daemons:
         client, name = daemons.with_guest(guest)
         _tell_done(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
 
@@ -180,9 +180,9 @@ def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> N
     For a guest of `vhostcomm run` (vdsm_run), or one with qmp = in the configuration file. Fails where the machine stops
     again at once, and says why.
     """
-    with (daemon or Daemon()).asked("resume") as daemons:
+    with (daemon or DaemonOptions()).asked("resume") as daemons:
         client, name = daemons.with_guest(guest)
-        done = client.post(client.guest(name, "resume"), {}, takes=RESUME_PATIENCE)
+        done = client.post(client.guest(name, "resume"), {}, takes=RESUME_TIMEOUT)
     if json:
         print_json(done)
     else:
@@ -199,7 +199,7 @@ def freeze(
     daemon: Where = None,
 ) -> None:
     """Hold a guest's file systems still, such as for a snapshot of its disks; `thaw` lets them go on."""
-    with (daemon or Daemon()).asked("freeze") as daemons:
+    with (daemon or DaemonOptions()).asked("freeze") as daemons:
         client, name = daemons.with_guest(guest)
         done = client.post(client.guest(name, "freeze"), {"timeout": timeout}, takes=timeout)
         _tell_done(done, f"holds still, until {_local(done['frozen_until'])}", json=json)
@@ -207,7 +207,7 @@ def freeze(
 
 def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
     """Let a guest's file systems go on."""
-    with (daemon or Daemon()).asked("thaw") as daemons:
+    with (daemon or DaemonOptions()).asked("thaw") as daemons:
         client, name = daemons.with_guest(guest)
         _tell_done(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "goes on", json=json)
 
@@ -230,7 +230,7 @@ def call(
     daemon: Where = None,
 ) -> int:
     """Ask a guest anything: `vhostcomm call nas get_ip`. Where there is one guest its name may be left out."""
-    with (daemon or Daemon()).asked("call") as daemons:
+    with (daemon or DaemonOptions()).asked("call") as daemons:
         client, name, rest = daemons.with_first_word(list(words))
         if not 1 <= len(rest) <= 2:
             raise UsageError("call takes [GUEST] COMMAND [DATA]; text with spaces needs quotes")
@@ -257,7 +257,7 @@ def call(
 
 def events(*, json: Json = False, daemon: Where = None) -> None:
     """Follow what happens to guests, until Ctrl-C."""
-    with (daemon or Daemon()).asked("events") as daemons:
+    with (daemon or DaemonOptions()).asked("events") as daemons:
         for event in daemons.events():
             if not event:
                 continue
@@ -281,8 +281,8 @@ def reload(*, json: Json = False, daemon: Where = None) -> None:
     A configuration that can't be served is rejected whole: the old one stays active, the reasons are printed, and the exit
     status is 1.
     """
-    with (daemon or Daemon()).asked("reload") as daemons:
-        done = daemons.only().post("/reload", takes=RELOAD_PATIENCE)
+    with (daemon or DaemonOptions()).asked("reload") as daemons:
+        done = daemons.only().post("/reload", takes=RELOAD_TIMEOUT)
     if json:
         print_json(done)
     else:

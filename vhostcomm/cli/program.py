@@ -9,8 +9,8 @@ from typing import NoReturn
 from vchannel.errors import VchannelError
 from vhostcomm.cli import streams
 from vhostcomm.errors import VhostcommError
-from vhostcomm.journal import error_text
 from vhostcomm.system_errors import user_error
+from vhostcomm.systemd.journal import error_text
 
 
 def run(name: str, work: Callable[[], object], statuses: Container[int] = range(256)) -> NoReturn:

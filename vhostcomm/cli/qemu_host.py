@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from vchannel import Command, HostCommand
 from vhostcomm import __version__
 from vhostcomm.cli import program
-from vhostcomm.cli.goflags import parse
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.qemu_host_flags import FLAGS, SCRIPT, SHOW_VERSION, config_of, help_text
-from vhostcomm.config import Config
-from vhostcomm.control.qemu_host import DEFAULT_TIMEOUT
-from vhostcomm.logs import FLUSH_TIMEOUT, Log, start_log
+from vhostcomm.config.models import Config
+from vhostcomm.log.logs import FLUSH_TIMEOUT, Log, start_log
+from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT
+from vhostcomm.qemu_host.flags import FLAGS, SCRIPT, SHOW_VERSION, config_of, help_text
+from vhostcomm.qemu_host.goflags import parse
 
 if TYPE_CHECKING:
     import trio
@@ -65,9 +65,9 @@ def _places(script: str | None) -> tuple[Path, ...]:
 def _serve(config: Config, timeout: float, places: Sequence[Path]) -> None:
     import trio
 
-    from vhostcomm.daemon import Daemon
-    from vhostcomm.notify import Notifier
-    from vhostcomm.trace import LineTrace
+    from vhostcomm.daemon.daemon import Daemon
+    from vhostcomm.qemu_host.trace import LineTrace
+    from vhostcomm.systemd.notify import Notifier
 
     log, errors = start_log("warning", "console", sys.stderr)
     script = PrintScript(places, log)

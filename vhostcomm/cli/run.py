@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 import attrs
 from cyclopts import Group, Parameter
 
-from vhostcomm import values
-from vhostcomm.address import parse_sock, runtime_directory
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, ServeFlags, given
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.config import Config
+from vhostcomm.config import values
+from vhostcomm.config.address import parse_sock, runtime_directory
+from vhostcomm.config.load import load
+from vhostcomm.config.models import Config
 from vhostcomm.errors import ConfigError, QemuError, UsageError
-from vhostcomm.load import load
 from vhostcomm.system_errors import temporary_folder
 
 _MACHINE = Group("The machine", sort_key=1)
@@ -166,7 +166,7 @@ def run(
     8 it had to be killed; 9 it was stopped while paused, so the guest did not shut down; 10 its guest was migrated or saved;
     78 a folder or group isn't there, or isn't ours to use.
     """
-    from vhostcomm.cli import assemble
+    from vhostcomm.cli import machine_options
 
     flags = given(host, guest, service)
     if uuid is not None:
@@ -184,7 +184,7 @@ def run(
             raise UsageError(f"--name {name}: {error}") from None
     with _configured(config, name, sock, flags) as loaded:
         guest_found = loaded.guests[0]
-        wanted = assemble.Wanted(
+        wanted = machine_options.Wanted(
             boot, system, tuple(data or ()), snapshot, guest_found.name, memory, cpus or guest_found.identity.vcpus, accel,
             machine, net, tuple(forward or ()), mac, serial_console, qemu, tuple(qemu_data or ()), direct_kernel, initrd,
             append, hugepages, lock_memory, no_reboot, grace, restart, tuple(on or ()), extra,
@@ -236,27 +236,27 @@ def _socket(sock: str | None, name: str) -> Iterator[str]:
 def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
     import trio
 
-    from vhostcomm.cli import assemble
-    from vhostcomm.launch import Launcher, tell_report
-    from vhostcomm.logs import FLUSH_TIMEOUT, start_log
-    from vhostcomm.notify import Notifier
+    from vhostcomm.cli import machine_options
+    from vhostcomm.launcher.launcher import Launcher, tell_report
+    from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.qemu import EndKind, format_command
     from vhostcomm.qemu.ports import port_problem
+    from vhostcomm.systemd.notify import Notifier
 
     notifier = Notifier.of_environment()
     log, sink = start_log(loaded.service.log_level, loaded.service.log_format, sys.stderr)
     try:
         if dry_run:
-            print_line(format_command(trio.run(assemble.launch, wanted, loaded, log).argv))
+            print_line(format_command(trio.run(machine_options.launch, wanted, loaded, log).argv))
             return 0
-        for line in assemble.disk_warnings(wanted):
+        for line in machine_options.disk_warnings(wanted):
             print_error(line)
 
         launch: Any = None
 
         async def main() -> Any:
             nonlocal launch
-            launch = await _unless_stopped(assemble.launch, wanted, loaded, log)
+            launch = await _unless_stopped(machine_options.launch, wanted, loaded, log)
             if launch and (problem := port_problem(launch.machine.net)):
                 raise QemuError(problem)
             return launch and await Launcher(launch, log, notifier).run()

@@ -8,12 +8,12 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from vhostcomm import values
-from vhostcomm.address import Activated, Sock
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
-from vhostcomm.config import Config
+from vhostcomm.config import values
+from vhostcomm.config.address import Activated, Sock
+from vhostcomm.config.load import check, load
+from vhostcomm.config.models import Config
 from vhostcomm.errors import ConfigError
-from vhostcomm.load import check, load
 
 _FIRST_FD = 3
 
@@ -54,9 +54,9 @@ def run(config: Config, reload: Callable[[], Config] | None) -> None:
     """Run the daemon until a signal ends it."""
     import trio
 
-    from vhostcomm.daemon import Daemon
-    from vhostcomm.logs import FLUSH_TIMEOUT, start_log
-    from vhostcomm.notify import Notifier
+    from vhostcomm.daemon.daemon import Daemon
+    from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
+    from vhostcomm.systemd.notify import Notifier
 
     log, sink = start_log(config.service.log_level, config.service.log_format)
     try:

@@ -13,8 +13,8 @@ from cyclopts import App, Group, Parameter
 
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.which import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
-from vhostcomm.config import Config
+from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
+from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def libvirt(
         return
     if not boot:
         raise UsageError("--domain describes a machine that boots: give --boot, and --system and --data as for run")
-    from vhostcomm.cli.assemble import Wanted, machine_of
+    from vhostcomm.cli.machine_options import Wanted, machine_of
     from vhostcomm.qemu import Accelerator
     from vhostcomm.snippet import channel_of
     from vhostcomm.snippet.domain import domain as whole
@@ -194,8 +194,8 @@ def systemd(
     ] = None,
 ) -> None:  # fmt: skip
     """A unit of systemd: all guests of a file, one guest, a launcher, or a socket."""
-    from vhostcomm import units
     from vhostcomm.snippet.systemd import unit as made
+    from vhostcomm.systemd import units
 
     which = which or WhichUnit()
     found = which.served(units.SERVE_ONE)

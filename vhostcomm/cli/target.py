@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vhostcomm.address import Activated, Connect, Listen, ListenTcp, parse_sock
+from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock
 from vhostcomm.errors import UsageError
 
 

@@ -19,11 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
-from vhostcomm.config import effective
-from vhostcomm.control import asking, health, shutdown, view
+from vhostcomm.config.models import effective
+from vhostcomm.control import health, request_parsing, serialize, shutdown
 from vhostcomm.control.connection import peer_of
+from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.events import Events
-from vhostcomm.control.host import Host
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
 from vhostcomm.control.origin import check_origin, own_names
@@ -31,20 +31,20 @@ from vhostcomm.control.problems import Problem, of_call
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
 from vhostcomm.errors import ResumeError, ServeError
-from vhostcomm.logs import Log
+from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
 
-def make_app(host: Host, surface: Surface, strangers: StrangersLog, token: str = "") -> ControlApp:
+def make_app(daemon: DaemonApi, surface: Surface, strangers: StrangersLog, token: str = "") -> ControlApp:
     """The application over a daemon.
 
     Args:
-        host: the daemon.
+        daemon: the daemon.
         surface: whose requests are counted.
         strangers: where refused requests are logged.
         token: that every client must show; empty for none.
     """
-    handlers = _Handlers(host)
+    handlers = _Handlers(daemon)
     routes = [
         ("GET", "/guests", handlers.guests),
         ("GET", "/guests/{name}", handlers.guest),
@@ -171,13 +171,13 @@ class ControlApp:
 
 
 class _Handlers:
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._events = Events(host)
+    def __init__(self, daemon: DaemonApi) -> None:
+        self._daemon = daemon
+        self._events = Events(daemon)
 
     def _guest(self, request: Request) -> Guest:
         name = request.path_params["name"]
-        guests = self._host.guests
+        guests = self._daemon.guests
         if name not in guests:
             raise Problem(
                 404, "no such guest", f"there is no guest {name!r}", f"served are: {', '.join(guests) or 'none'}"
@@ -187,25 +187,25 @@ class _Handlers:
     # -- reading
 
     async def guests(self, _: Request) -> Response:
-        await health.look_for(self._host, self._host.guests.values())
-        return _json({"guests": [view.summary(guest) for guest in self._host.guests.values()]})
+        await health.look_for(self._daemon, self._daemon.guests.values())
+        return _json({"guests": [serialize.summary(guest) for guest in self._daemon.guests.values()]})
 
     async def guest(self, request: Request) -> Response:
         guest = self._guest(request)
-        await health.look_for(self._host, [guest])
-        return _json(view.full(guest))
+        await health.look_for(self._daemon, [guest])
+        return _json(serialize.full(guest))
 
     async def config(self, _: Request) -> Response:
-        config = self._host.config
+        config = self._daemon.config
         return _json(effective(config) | {"watch": [str(path) for path in config.watch]})
 
     async def healthz(self, _: Request) -> Response:
-        healthy, why = await health.look(self._host)
+        healthy, why = await health.look(self._daemon)
         return _json(why, 200 if healthy else 503)
 
     async def metrics(self, _: Request) -> Response:
-        await health.freshen(self._host, self._host.guests.values())
-        return Response(metrics(self._host), headers={"content-type": CONTENT_TYPE})
+        await health.freshen(self._daemon, self._daemon.guests.values())
+        return Response(metrics(self._daemon), headers={"content-type": CONTENT_TYPE})
 
     async def openapi(self, _: Request) -> Response:
         return _json(document())
@@ -224,41 +224,41 @@ class _Handlers:
 
     async def call(self, request: Request) -> Response:
         guest = self._guest(request)
-        body = await asking.body(request, ("command", "data", "timeout", "i_know_this_is_dangerous"))
-        command = asking.command(body.get("command"))
-        data = asking.text(body.get("data"))
-        timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
-        insisted = asking.flag(body, "i_know_this_is_dangerous")
-        asking.check_dangerous(command, insisted, self._host.config.service.allow_dangerous)
+        body = await request_parsing.body(request, ("command", "data", "timeout", "i_know_this_is_dangerous"))
+        command = request_parsing.command(body.get("command"))
+        data = request_parsing.text(body.get("data"))
+        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
+        insisted = request_parsing.flag(body, "i_know_this_is_dangerous")
+        request_parsing.check_dangerous(command, insisted, self._daemon.config.service.allow_dangerous)
         began = trio.current_time()
-        by = asking.initiator(request)
-        response = await self._host.call(guest.name, command, data, timeout=timeout, by=by)
-        return _json(view.called(guest, command, response, trio.current_time() - began))
+        by = request_parsing.initiator(request)
+        response = await self._daemon.call(guest.name, command, data, timeout=timeout, by=by)
+        return _json(serialize.called(guest, command, response, trio.current_time() - began))
 
     async def reboot(self, request: Request) -> Response:
         guest = self._guest(request)
-        body = await asking.body(request, ("timeout",))
-        timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
-        by = asking.initiator(request)
+        body = await request_parsing.body(request, ("timeout",))
+        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
+        by = request_parsing.initiator(request)
         began = trio.current_time()
-        response = await self._host.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
-        return _json(view.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
+        response = await self._daemon.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
+        return _json(serialize.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
 
     async def shutdown(self, request: Request) -> Response:
         guest = self._guest(request)
-        body = await asking.body(request, ("wait", "timeout"))
-        wait = asking.seconds(body, "wait", 1) if "wait" in body else None
-        timeout = asking.seconds(body, "timeout", wait or asking.CALL_TIMEOUT)
-        by = asking.initiator(request)
-        if self._host.runner:
-            return _json(await shutdown.through_runner(self._host.runner, guest, wait, timeout, by))
-        return _json(await shutdown.through_guest(self._host, guest, wait, timeout, by))
+        body = await request_parsing.body(request, ("wait", "timeout"))
+        wait = request_parsing.seconds(body, "wait", 1) if "wait" in body else None
+        timeout = request_parsing.seconds(body, "timeout", wait or request_parsing.CALL_TIMEOUT)
+        by = request_parsing.initiator(request)
+        if self._daemon.launcher:
+            return _json(await shutdown.through_launcher(self._daemon.launcher, guest, wait, timeout, by))
+        return _json(await shutdown.through_guest(self._daemon, guest, wait, timeout, by))
 
     async def resume(self, request: Request) -> Response:
         guest = self._guest(request)
-        await asking.body(request, ())
+        await request_parsing.body(request, ())
         try:
-            resumed = await self._host.resume(guest.name, asking.initiator(request))
+            resumed = await self._daemon.resume(guest.name, request_parsing.initiator(request))
         except ResumeError as error:
             remedy = error.remedy.replace("{guest}", guest.name)
             raise Problem(409, error.what, f"{guest.name}: {error.why}", remedy) from None
@@ -266,32 +266,32 @@ class _Handlers:
 
     async def freeze(self, request: Request) -> Response:
         guest = self._guest(request)
-        body = await asking.body(request, ("timeout",))
-        seconds = asking.seconds(body, "timeout", asking.FREEZE)
+        body = await request_parsing.body(request, ("timeout",))
+        seconds = request_parsing.seconds(body, "timeout", request_parsing.FREEZE)
         began = trio.current_time()
-        response = await self._host.freeze(
-            guest.name, seconds, timeout=asking.CALL_TIMEOUT, by=asking.initiator(request)
+        response = await self._daemon.freeze(
+            guest.name, seconds, timeout=request_parsing.CALL_TIMEOUT, by=request_parsing.initiator(request)
         )
-        made = view.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
-        return _json(made | {"frozen_until": view.when(guest.frozen_until)})
+        made = serialize.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
+        return _json(made | {"frozen_until": serialize.when(guest.frozen_until)})
 
     async def thaw(self, request: Request) -> Response:
         guest = self._guest(request)
-        body = await asking.body(request, ("timeout",))
-        timeout = asking.seconds(body, "timeout", asking.CALL_TIMEOUT)
+        body = await request_parsing.body(request, ("timeout",))
+        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
         began = trio.current_time()
-        response = await self._host.call(
-            guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=asking.initiator(request)
+        response = await self._daemon.call(
+            guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=request_parsing.initiator(request)
         )
-        return _json(view.called(guest, GuestCommand.FS_UNFREEZE, response, trio.current_time() - began))
+        return _json(serialize.called(guest, GuestCommand.FS_UNFREEZE, response, trio.current_time() - began))
 
     async def reload(self, request: Request) -> Response:
-        await asking.body(request, ())
-        if not await self._host.reload():
+        await request_parsing.body(request, ())
+        if not await self._daemon.reload():
             raise Problem(
                 409,
                 "not reloaded",
-                self._host.not_reloaded,
+                self._daemon.not_reloaded,
                 "correct that and reload again; the old configuration stays active",
             )
-        return _json({"reloaded": True, "guests": list(self._host.guests)})
+        return _json({"reloaded": True, "guests": list(self._daemon.guests)})

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from vhostcomm import __version__
-from vhostcomm.address import Listen, ListenTcp
+from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.errors import VhostcommError
 
 MARGIN: Final = 10.0

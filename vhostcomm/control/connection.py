@@ -16,7 +16,7 @@ import trio
 
 from vhostcomm.channel.sockets import has_hung_up, peer
 from vhostcomm.control.problems import Problem
-from vhostcomm.logs import Log
+from vhostcomm.log.logs import Log
 
 HEAD_TIMEOUT: Final = 10.0
 """Seconds from the connection, or from the last answer, to the end of a request's head."""

@@ -12,9 +12,9 @@ import trio
 from attrs import define, field
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.control import view
+from vhostcomm.control import serialize
 from vhostcomm.control.backlog import Backlog
-from vhostcomm.control.host import Host
+from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.problems import Problem
 
 STREAM_LIMIT: Final = 32
@@ -28,7 +28,7 @@ KEEPALIVE: Final = 15.0
 class Events:
     """Those who follow what happens."""
 
-    host: Host
+    daemon: DaemonApi
     following: int = field(default=0, init=False)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -39,7 +39,7 @@ class Events:
             backlog.put(guest.name, what, _facts(guest, what))
             added.set()
 
-        self.host.listeners.append(tell)
+        self.daemon.listeners.append(tell)
         try:
             yield b": what happens to guests, from now on\n\n"
             while True:
@@ -51,7 +51,7 @@ class Events:
                 if silence.cancelled_caught:
                     yield b": nothing happened\n\n"
         finally:
-            self.host.listeners.remove(tell)
+            self.daemon.listeners.remove(tell)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -71,14 +71,14 @@ class Events:
 
 def _facts(guest: Guest, what: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "guest": guest.name, "event": what, "when": view.when(time.time()), "state": guest.state.value,
+        "guest": guest.name, "event": what, "when": serialize.when(time.time()), "state": guest.state.value,
     }  # fmt: skip
     if guest.stop:
-        facts["stop"] = view.stop(guest)
+        facts["stop"] = serialize.stop(guest)
     if what == "gone":
         facts["why"] = guest.gone_why
     if what == "frozen":
-        facts["until"] = view.when(guest.frozen_until)
+        facts["until"] = serialize.when(guest.frozen_until)
     return facts
 
 
@@ -95,7 +95,7 @@ class Awaited:
 
 
 @contextmanager
-def awaiting(host: Host, name: str, *wanted: str) -> Iterator[Awaited]:
+def awaiting(daemon: DaemonApi, name: str, *wanted: str) -> Iterator[Awaited]:
     """Watch for what happens to a guest meanwhile."""
     awaited = Awaited()
 
@@ -104,8 +104,8 @@ def awaiting(host: Host, name: str, *wanted: str) -> Iterator[Awaited]:
             awaited.what = what
             awaited.done.set()
 
-    host.listeners.append(tell)
+    daemon.listeners.append(tell)
     try:
         yield awaited
     finally:
-        host.listeners.remove(tell)
+        daemon.listeners.remove(tell)

@@ -8,28 +8,28 @@ from typing import Any, Final
 import trio
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.control import view
-from vhostcomm.control.host import Host
+from vhostcomm.control import serialize
+from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.guest import State
 
 FRESH: Final = 10.0
 FRESH_UNKNOWN: Final = 1.0
 """Seconds for which a guest's information is new enough; without an address in it for less."""
 
-LIST_PATIENCE: Final = 0.5
+LIST_TIMEOUT: Final = 0.5
 """Seconds that a list waits for answers: a guest that is up takes a hundredth of that."""
 
 
-async def freshen(host: Host, guests: Iterable[Guest]) -> None:
+async def freshen(daemon: DaemonApi, guests: Iterable[Guest]) -> None:
     """Ask the guests whose information is old, and wait for those that may answer, each for its own time at most."""
     old = [guest for guest in guests if guest.state is not State.READY or _is_old(guest)]
-    await _answers([(guest, host.probe(guest.name, 0.0)) for guest in old])
+    await _answers([(guest, daemon.probe(guest.name, 0.0)) for guest in old])
 
 
-async def look_for(host: Host, guests: Iterable[Guest]) -> None:
+async def look_for(daemon: DaemonApi, guests: Iterable[Guest]) -> None:
     """Ask the guests that gave no sign of life lately, and wait a moment for those that may answer."""
-    with trio.move_on_after(LIST_PATIENCE):
-        await _answers([(guest, host.probe(guest.name, FRESH)) for guest in guests])
+    with trio.move_on_after(LIST_TIMEOUT):
+        await _answers([(guest, daemon.probe(guest.name, FRESH)) for guest in guests])
 
 
 async def _answers(asked: Iterable[tuple[Guest, trio.Event | None]]) -> None:
@@ -47,7 +47,7 @@ def _is_old(guest: Guest) -> bool:
     return age >= (FRESH if told.address is not None else FRESH_UNKNOWN)
 
 
-async def look(host: Host) -> tuple[bool, dict[str, Any]]:
+async def look(daemon: DaemonApi) -> tuple[bool, dict[str, Any]]:
     """Whether all guests are well, and each that isn't with its reason. Takes at most a guest's time to answer."""
-    await freshen(host, host.guests.values())
-    return view.health(host.guests, host.not_reloaded)
+    await freshen(daemon, daemon.guests.values())
+    return serialize.health(daemon.guests, daemon.not_reloaded)

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.control import view
-from vhostcomm.control.host import Host
+from vhostcomm.control import serialize
+from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.guest import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,11 +25,11 @@ _COUNTERS = {
 
 
 class _Collector:
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, daemon: DaemonApi) -> None:
+        self._daemon = daemon
 
     def collect(self) -> Iterator[Metric]:
-        guests = self._host.guests
+        guests = self._daemon.guests
         yield GaugeMetricFamily("vhostcomm_guests", "Guests that are served.", value=len(guests))
         yield _states(guests)
         well = GaugeMetricFamily("vhostcomm_guest_healthy", "1 for a guest that is well.", labels=["guest"])
@@ -48,12 +48,12 @@ class _Collector:
             "vhostcomm_guest_calls", "What the guest was asked, by outcome.", labels=["guest", "command", "outcome"]
         )
         for name, guest in guests.items():
-            well.add_metric([name], view.problem(guest) is None)
+            well.add_metric([name], serialize.problem(guest) is None)
             frozen.add_metric([name], guest.debt is not None)
             if guest.last_frame is not None:
                 last.add_metric([name], guest.last_frame)
             for number, count in guest.counts.items():
-                requests.add_metric([name, view.command_name(number)], count)
+                requests.add_metric([name, serialize.command_name(number)], count)
             for (command, outcome), count in guest.calls.items():
                 calls.add_metric([name, command, outcome], count)
         yield from (well, last, frozen, requests, calls)
@@ -72,8 +72,8 @@ def _states(guests: dict[str, Guest]) -> Metric:
     return family
 
 
-def metrics(host: Host) -> bytes:
+def metrics(daemon: DaemonApi) -> bytes:
     """All of them, now."""
     registry = CollectorRegistry()
-    registry.register(_Collector(host))
+    registry.register(_Collector(daemon))
     return generate_latest(registry)

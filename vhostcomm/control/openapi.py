@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from vchannel import GuestCommand
 from vhostcomm import __version__
-from vhostcomm.control.asking import COMMAND_MOST, TIMEOUT_MOST
+from vhostcomm.control.request_parsing import COMMAND_MAX, TIMEOUT_MAX
 from vhostcomm.guest import State
 
 Schema = dict[str, Any]
@@ -16,7 +16,7 @@ _INTEGER: Final[Schema] = {"type": "integer"}
 _BOOLEAN: Final[Schema] = {"type": "boolean"}
 _MAYBE: Final[Schema] = {"type": ["string", "null"]}
 _TIME: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
-_SECONDS: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MOST}
+_SECONDS: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX}
 _ANY: Final[Schema] = {}
 
 
@@ -113,7 +113,7 @@ _NAME: Final = {"name": "name", "in": "path", "required": True, "schema": _STRIN
 
 _TIMEOUT: Final = _object({}, {"timeout": _SECONDS})
 _CALL: Final = _object(
-    {"command": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": COMMAND_MOST}, {"enum": _NAMES}]}},
+    {"command": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": COMMAND_MAX}, {"enum": _NAMES}]}},
     {
         "data": {
             "type": ["string", "null"],

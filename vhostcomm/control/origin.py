@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from vhostcomm.address import Listen, ListenTcp
+from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.control.problems import Problem
 
 _PORT: Final = re.compile(r":[0-9]*$")

@@ -11,7 +11,7 @@ import trio
 
 from vhostcomm.control.connection import Application, HttpConnection
 from vhostcomm.control.problems import Problem
-from vhostcomm.logs import Log
+from vhostcomm.log.logs import Log
 
 CONNECTION_LIMIT: Final = 128
 """Connections at once: what clients leave open must not cost the guests their descriptors."""

@@ -9,24 +9,24 @@ import trio
 from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
-from vhostcomm.control import view
+from vhostcomm.control import serialize
+from vhostcomm.control.daemon_api import DaemonApi, LauncherApi
 from vhostcomm.control.events import Awaited, awaiting
-from vhostcomm.control.host import Host, Runner
 from vhostcomm.control.problems import Problem
 from vhostcomm.guest import State
 
 OURSELVES: Final = ("the daemon stops", "an error of vhostcomm's own")
 """How a guest's `gone_why` begins when it is us who go."""
 
-GONE_PATIENCE: Final = 1.0
+GONE_TIMEOUT: Final = 1.0
 """Seconds from the loss of a connection to the telling of why."""
 
 
-async def through_guest(host: Host, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
+async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
     """Ask a guest to power itself off, as soon as it can be asked.
 
     Args:
-        host: the daemon.
+        daemon: the daemon.
         guest: whom to ask.
         wait: seconds in which its QEMU must have let go; None to be content with its answer.
         timeout: seconds for the guest to be up, and for the answer.
@@ -38,25 +38,25 @@ async def through_guest(host: Host, guest: Guest, wait: float | None, timeout: f
     """
     began = trio.current_time()
     if wait is None:
-        with awaiting(host, guest.name, "gone") as ended:
-            answered = await _power_off(host, guest, timeout, by, ended)
+        with awaiting(daemon, guest.name, "gone") as ended:
+            answered = await _power_off(daemon, guest, timeout, by, ended)
     else:
-        answered = await _power_off_for_good(host, guest, began + wait, timeout, by)
+        answered = await _power_off_for_good(daemon, guest, began + wait, timeout, by)
     gone = guest.state is State.ABSENT
     if gone and guest.gone_why.startswith(OURSELVES):
-        why = f"{guest.name}: {_told(answered=answered)}, and {guest.gone_why}"
+        why = f"{guest.name}: {_power_off_sent(answered=answered)}, and {guest.gone_why}"
         raise Problem(502, "connection lost", why, "look at its QEMU")
     return _stopped(guest, began, answered=answered, how=guest.gone_why if gone else None)
 
 
-async def _power_off_for_good(host: Host, guest: Guest, until: float, timeout: float, by: str) -> bool:
+async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, timeout: float, by: str) -> bool:
     """Ask until its QEMU has let go; a guest that starts again meanwhile is asked again. Returns whether it answered last."""
     began, times = trio.current_time(), 0
     while True:
-        with awaiting(host, guest.name, "gone", "rebooted") as ended:
+        with awaiting(daemon, guest.name, "gone", "rebooted") as ended:
             left = min(timeout, until - trio.current_time())
             try:
-                answered = await _power_off(host, guest, left, by, ended)
+                answered = await _power_off(daemon, guest, left, by, ended)
             except CallError as error:
                 if error.outcome is Outcome.TIMED_OUT:
                     answered = False
@@ -71,7 +71,7 @@ async def _power_off_for_good(host: Host, guest: Guest, until: float, timeout: f
         times += 1
     if guest.state is State.ABSENT:
         return answered
-    told = _told(answered=answered)
+    told = _power_off_sent(answered=answered)
     if times:
         why = (
             f"{guest.name}: {told}, and it started again, {times} times"
@@ -87,24 +87,26 @@ async def _power_off_for_good(host: Host, guest: Guest, until: float, timeout: f
     )
 
 
-async def _power_off(host: Host, guest: Guest, timeout: float, by: str, ended: Awaited) -> bool:
+async def _power_off(daemon: DaemonApi, guest: Guest, timeout: float, by: str, ended: Awaited) -> bool:
     """Ask for the power-off once. Returns whether it was answered; a guest that is gone before has done as it was told."""
     try:
-        await host.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
+        await daemon.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
     except CallError as error:
         if error.outcome is not Outcome.LOST:
             raise
-        with trio.move_on_after(GONE_PATIENCE):
+        with trio.move_on_after(GONE_TIMEOUT):
             await ended.done.wait()
         return False
     return True
 
 
-async def through_runner(runner: Runner, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
+async def through_launcher(
+    launcher: LauncherApi, guest: Guest, wait: float | None, timeout: float, by: str
+) -> dict[str, Any]:
     """Have the launcher stop a guest: by its own power-off first, and then by all else that stops a QEMU.
 
     Args:
-        runner: the launcher.
+        launcher: the launcher.
         guest: whom to stop; it needn't be ready, nor even there.
         wait: seconds in which its QEMU must be gone; None to be content with the guest's answer.
         timeout: seconds for that answer.
@@ -114,22 +116,22 @@ async def through_runner(runner: Runner, guest: Guest, wait: float | None, timeo
         Problem: it is still there after the wait.
     """
     began = trio.current_time()
-    runner.ask_to_stop(by)
+    launcher.ask_to_stop(by)
     with trio.move_on_after(timeout if wait is None else wait):
         if wait is None:
-            await _either(runner.heeded, runner.ended)
+            await _either(launcher.heeded, launcher.ended)
         else:
-            await runner.ended.wait()
-    answered = runner.heeded.is_set()
-    if runner.ended.is_set():
-        how, status = runner.ending
+            await launcher.ended.wait()
+    answered = launcher.heeded.is_set()
+    if launcher.ended.is_set():
+        how, status = launcher.ending
         return _stopped(guest, began, answered=answered, how=how, exit_status=status)
     if wait is not None:
         raise Problem(
             504,
             "still there",
-            f"{guest.name}: {_told(answered=answered)}, and after {wait:g} s its QEMU still runs; "
-            f"it is being stopped, now by {runner.stage or 'nothing yet'}",
+            f"{guest.name}: {_power_off_sent(answered=answered)}, and after {wait:g} s its QEMU still runs; "
+            f"it is being stopped, now by {launcher.stage or 'nothing yet'}",
             "wait on: it is stopped within the launcher's --grace in any case",
         )
     return _stopped(guest, began, answered=answered)
@@ -138,7 +140,7 @@ async def through_runner(runner: Runner, guest: Guest, wait: float | None, timeo
 def _stopped(
     guest: Guest, began: float, *, answered: bool, how: str | None = None, exit_status: int | None = None
 ) -> dict[str, Any]:
-    return view.asked(guest, GuestCommand.POWEROFF) | {
+    return serialize.asked(guest, GuestCommand.POWEROFF) | {
         "answered": answered,
         "gone": how is not None,
         "how": how,
@@ -147,7 +149,7 @@ def _stopped(
     }
 
 
-def _told(*, answered: bool) -> str:
+def _power_off_sent(*, answered: bool) -> str:
     return "it answered that it powers off" if answered else "it did not answer"
 
 

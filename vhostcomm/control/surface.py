@@ -10,20 +10,27 @@ from typing import Final
 
 import trio
 
-from vhostcomm.address import CONTROL_FOLDER, Listen, ListenTcp, control_address, own_control_places, runtime_directory
 from vhostcomm.channel.sockets import group_id, listening, make_folder
-from vhostcomm.config import Service
-from vhostcomm.control.host import Host
+from vhostcomm.config.address import (
+    CONTROL_FOLDER,
+    Listen,
+    ListenTcp,
+    control_address,
+    own_control_places,
+    runtime_directory,
+)
+from vhostcomm.config.models import Service
+from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.errors import ServeError
-from vhostcomm.logs import Log
+from vhostcomm.log.logs import Log
 
-PATIENCE: Final = 1.0
+CLOSE_TIMEOUT: Final = 1.0
 """Seconds at the end in which answers that are under way still go out."""
 
 BACKLOG: Final = 128
 """Clients that may wait: many at once is usual where scripts ask, and the first one waits for the imports."""
 
-SERVE_AGAIN: Final = 5.0
+BIND_INTERVAL: Final = 5.0
 """Seconds before the surface is served again after an error of our own."""
 
 
@@ -31,15 +38,15 @@ class Surface:
     """A daemon's control surface.
 
     Args:
-        host: the daemon.
+        daemon: the daemon.
         service: where to listen, and what is allowed.
         log: where to tell.
         own: the name for a place of its own, where there is no `--control`: for one of many launchers.
     """
 
-    def __init__(self, host: Host, service: Service, log: Log, own: str = "") -> None:
+    def __init__(self, daemon: DaemonApi, service: Service, log: Log, own: str = "") -> None:
         self._own = own
-        self._host = host
+        self._daemon = daemon
         self._service = service
         self.log = log
         self._listener: socket.socket | None = None
@@ -71,7 +78,7 @@ class Surface:
             places = [control_address(self._service.control)]
         else:
             make_folder(runtime_directory(), group_id(self._service.socket_group))
-            name = self._own or next((each.name for each in self._host.config.guests), "guests")
+            name = self._own or next((each.name for each in self._daemon.config.guests), "guests")
             places = [*([] if self._own else [control_address("")]), *own_control_places(name)]
         for place in places:
             if place is None:
@@ -103,15 +110,15 @@ class Surface:
                 token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
                 async with trio.open_nursery() as counting:
                     strangers = StrangersLog(self.log, counting)
-                    app = make_app(self._host, self, strangers, token)
+                    app = make_app(self._daemon, self, strangers, token)
                     await serve_app(app, [self._listener], self.log, strangers)
             except Exception:
                 self.log.exception("internal error in the control surface, guests are served on; please report it")
-            await trio.sleep(SERVE_AGAIN)
+            await trio.sleep(BIND_INTERVAL)
 
     async def finish(self) -> None:
         """Let what is under way be answered, within a time."""
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(CLOSE_TIMEOUT):
             while self.in_flight:
                 self.idle = trio.Event()
                 await self.idle.wait()

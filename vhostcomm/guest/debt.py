@@ -11,7 +11,7 @@ from attrs import frozen
 from vhostcomm.errors import VhostcommError
 from vhostcomm.guest.evidence import Moment
 
-FILE_MOST: Final = 4096
+FILE_MAX: Final = 4096
 """Bytes of a debt's file; a longer one is none of ours."""
 
 
@@ -51,7 +51,7 @@ def parse_debt(data: bytes, now: Moment) -> Debt:
         DebtError: it is no such file.
     """
     try:
-        value = json.loads(data) if len(data) <= FILE_MOST else None
+        value = json.loads(data) if len(data) <= FILE_MAX else None
     except (ValueError, RecursionError):
         value = None
     by, since = (value.get("by"), value.get("frozen")) if isinstance(value, dict) else (None, None)

@@ -41,8 +41,8 @@ what it can't deliver for whoever opens the port next, be it the next boot."""
 PROBE_TIMEOUT: Final = 2.0
 """Seconds for a guest to answer the harmless question; a genuine one takes well under one."""
 
-PROBE_AGAIN: Final = 1.0
-PROBE_AGAIN_MOST: Final = 60.0
+PROBE_INTERVAL: Final = 1.0
+PROBE_INTERVAL_MAX: Final = 60.0
 """Seconds after an unanswered question until the next, doubled each time up to the most: while nobody reads, they pile up in QEMU."""
 
 
@@ -176,7 +176,7 @@ class Model:
             case ProbeSent():
                 self.probes = 1 if self._heard_since_probe() else self.probes + 1
                 self.probed = when.at
-                pause = min(PROBE_AGAIN_MOST, PROBE_AGAIN * 2.0 ** min(self.probes - 1, 16))
+                pause = min(PROBE_INTERVAL_MAX, PROBE_INTERVAL * 2.0 ** min(self.probes - 1, 16))
                 self.probe_again = when.at + PROBE_TIMEOUT + pause
             case Paused(cause, remedy):
                 self.pause = Pause(cause, remedy, self.pause.since if self.pause else when)

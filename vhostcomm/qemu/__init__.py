@@ -7,6 +7,7 @@ and `restart` to decide what comes then.
 
 from vhostcomm.qemu.argv import build, format_command
 from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Program, Reconnect
+from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, Stage
 from vhostcomm.qemu.machine import (
     Accelerator,
@@ -29,7 +30,6 @@ from vhostcomm.qemu.machine import (
 )
 from vhostcomm.qemu.pause import Pause
 from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
-from vhostcomm.qemu.probe import find_capabilities
 from vhostcomm.qemu.qmp import (
     Qmp,
     QmpClosedError,

@@ -1,4 +1,4 @@
-"""What a QEMU can do, as a value; `vhostcomm.qemu.probe` finds it out."""
+"""What a QEMU can do, as a value; `vhostcomm.qemu.detect` finds it out."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from vhostcomm.children import DEATH_PATIENCE, waited_for
+from vhostcomm.children import DEATH_TIMEOUT, waited_for
 from vhostcomm.environment import child_environment
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.terminal import lent_terminal
@@ -93,9 +93,9 @@ class Child:
             await self._output_ended.wait()
 
     async def kill(self) -> None:
-        """Send SIGKILL and wait for the end, for at most `DEATH_PATIENCE` seconds, cancelled or not."""
+        """Send SIGKILL and wait for the end, for at most `DEATH_TIMEOUT` seconds, cancelled or not."""
         self.send_signal(signal.SIGKILL)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + DEATH_PATIENCE):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + DEATH_TIMEOUT):
             await self.wait()
 
     def close(self) -> None:

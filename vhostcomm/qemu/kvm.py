@@ -15,7 +15,7 @@ import trio
 
 from vhostcomm.qemu.child import spawn
 
-TRIAL_PATIENCE: Final = 2.0
+TRIAL_TIMEOUT: Final = 2.0
 """Seconds for the trial: it takes 0.06 with TCG, where KVM only interprets 24."""
 
 _TRIAL_EXIT: Final = 33
@@ -91,7 +91,7 @@ async def trial(command: Sequence[str], accelerator: str) -> str:
             "-bios", f"/proc/self/fd/{rom}", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
         ]  # fmt: skip
         async with spawn([*command, *arguments], pass_fds=[rom]) as qemu:
-            with trio.move_on_after(TRIAL_PATIENCE):
+            with trio.move_on_after(TRIAL_TIMEOUT):
                 await qemu.read_output(lambda _: None)
                 await qemu.wait()
     finally:
@@ -99,5 +99,5 @@ async def trial(command: Sequence[str], accelerator: str) -> str:
     if qemu.code == _TRIAL_EXIT:
         return ""
     if qemu.code == -9:
-        return f"40 million instructions were not done after {TRIAL_PATIENCE:g} s: it interprets instead of executing"
+        return f"40 million instructions were not done after {TRIAL_TIMEOUT:g} s: it interprets instead of executing"
     return "; ".join(qemu.tail) or f"the trial ended with {qemu.code}"

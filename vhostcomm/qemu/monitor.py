@@ -18,7 +18,7 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
 """Seconds before the next try to connect: the first, doubled up to the longest."""
 
-GREETING_PATIENCE: Final = 10.0
+GREETING_TIMEOUT: Final = 10.0
 """Seconds for the greeting. QEMU greets a second client of one socket only when the first has left."""
 
 
@@ -81,7 +81,7 @@ class Monitor:
             raise ResumeError("not resumed", str(error), "look at its QEMU") from None
 
     async def _listen(self) -> None:
-        qmp = Qmp(await connect(self.path), greeting_patience=GREETING_PATIENCE)
+        qmp = Qmp(await connect(self.path), greeting_timeout=GREETING_TIMEOUT)
         failed: QmpError | None = None
         async with trio.open_nursery() as nursery:
             try:

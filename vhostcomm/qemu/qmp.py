@@ -25,7 +25,7 @@ LINE_LIMIT: Final = 1 << 20
 EVENT_BUFFER: Final = 256
 """Events that wait for their reader; more are dropped and counted, so that replies go on."""
 
-PATIENCE: Final = 5.0
+ANSWER_TIMEOUT: Final = 5.0
 """Seconds to wait for a reply. QEMU answers within milliseconds, unless its main loop hangs."""
 
 _CHUNK: Final = 1 << 16
@@ -81,18 +81,18 @@ class Qmp:
 
     Args:
         stream: connected. It is closed when `run` ends.
-        greeting_patience: seconds for the greeting and the negotiation. QEMU answers once the
+        greeting_timeout: seconds for the greeting and the negotiation. QEMU answers once the
             machine is built, which takes a while with much preallocated memory; and a second
             client of one socket gets no greeting until the first has left.
-        patience: seconds for each reply.
+        timeout: seconds for each reply.
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, *, greeting_patience: float = PATIENCE, patience: float = PATIENCE
+        self, stream: trio.abc.Stream, *, greeting_timeout: float = ANSWER_TIMEOUT, timeout: float = ANSWER_TIMEOUT
     ) -> None:
         self._stream = stream
-        self._greeting_patience = greeting_patience
-        self._patience = patience
+        self._greeting_timeout = greeting_timeout
+        self._timeout = timeout
         self._buffer = bytearray()
         self._sending = trio.Lock()
         self._calls: dict[int, _Call] = {}
@@ -139,7 +139,7 @@ class Qmp:
 
         Raises:
             QmpCommandError: QEMU refused.
-            QmpTimeoutError: no reply within the patience; a late one is ignored.
+            QmpTimeoutError: no reply within the timeout; a late one is ignored.
             QmpClosedError: the connection is closed, or closed meanwhile.
         """
         if self.closed_because:
@@ -147,19 +147,19 @@ class Qmp:
         self._last_id = number = self._last_id + 1
         self._calls[number] = call = _Call()
         try:
-            with trio.move_on_after(self._patience) as scope:
+            with trio.move_on_after(self._timeout) as scope:
                 await self._send({"execute": command, "arguments": arguments, "id": number})
                 await call.done.wait()
         finally:
             del self._calls[number]
         if scope.cancelled_caught:
-            raise QmpTimeoutError(f"QMP {command}: no reply within {self._patience:g} s; QEMU hangs or is stopped")
+            raise QmpTimeoutError(f"QMP {command}: no reply within {self._timeout:g} s; QEMU hangs or is stopped")
         if call.reply is None:
             raise QmpClosedError(f"QMP {command}: {self.closed_because}")
         return _returned(command, call.reply)
 
     async def _negotiate(self) -> None:
-        with trio.move_on_after(self._greeting_patience) as scope:
+        with trio.move_on_after(self._greeting_timeout) as scope:
             greeting = (await self._receive()).get("QMP")
             if not isinstance(greeting, dict):
                 self._close("what came first is not QMP's greeting")
@@ -170,7 +170,7 @@ class Qmp:
             _returned("qmp_capabilities", reply)
         if scope.cancelled_caught:
             raise QmpTimeoutError(
-                f"no QMP greeting within {self._greeting_patience:g} s; QEMU hangs, or has another QMP client already"
+                f"no QMP greeting within {self._greeting_timeout:g} s; QEMU hangs, or has another QMP client already"
             )
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ from vhostcomm.qemu.qmp import QmpClosedError, QmpError
 DEFAULT_GRACE: Final = 90.0
 """Seconds in all. A DSM with many packages takes over half a minute to shut down."""
 
-QUIT_PATIENCE: Final = 5.0
-TERMINATE_PATIENCE: Final = 3.0
+QUIT_TIMEOUT: Final = 5.0
+TERMINATE_TIMEOUT: Final = 3.0
 """Seconds at most for QEMU itself, which has only its disks' caches to write; less of a small grace."""
 
 UNREADY_POWERDOWN: Final = 6.0
@@ -28,7 +28,7 @@ it at all, and a firmware or a boot loader neither."""
 HURRIED: Final = 1.0
 """Seconds at most for each stage after a second request."""
 
-KILL_PATIENCE: Final = 10.0
+KILL_TIMEOUT: Final = 10.0
 """Seconds for a killed QEMU to go, before it is given up as hanging in the kernel."""
 
 PowerOff = Callable[[], Awaitable[object]]
@@ -52,7 +52,7 @@ class Grace:
         power-off gets three quarters, and the power button one. A guest that was never ready isn't
         asked to power itself off, and its button is given up after 6 s.
         """
-        quit_, terminate = min(QUIT_PATIENCE, total / 10), min(TERMINATE_PATIENCE, total / 10)
+        quit_, terminate = min(QUIT_TIMEOUT, total / 10), min(TERMINATE_TIMEOUT, total / 10)
         rest = total - quit_ - terminate
         if ready:
             return cls(rest * 3 / 4, rest / 4, quit_, terminate)
@@ -69,7 +69,7 @@ class Grace:
             case Stage.TERMINATE:
                 return self.terminate
             case Stage.KILL:
-                return KILL_PATIENCE
+                return KILL_TIMEOUT
 
 
 @frozen

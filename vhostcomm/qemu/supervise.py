@@ -18,7 +18,7 @@ from vhostcomm.qemu.pausing import Paused, PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping
 
-START_PATIENCE: Final = 120.0
+START_TIMEOUT: Final = 120.0
 """Seconds until QMP answers: QEMU first builds the machine, and preallocating tens of GiB takes that long."""
 
 
@@ -73,7 +73,7 @@ class Qemu:
         tell: is called with every `Notice`. It must neither block nor raise.
         terminal: whether QEMU has standard input and output, for a console on the terminal.
         paused: don't let the guest begin.
-        start_patience: seconds until QMP answers.
+        start_timeout: seconds until QMP answers.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Qemu:
         *,
         terminal: bool = False,
         paused: bool = False,
-        start_patience: float = START_PATIENCE,
+        start_timeout: float = START_TIMEOUT,
     ) -> None:
         self._argv = list(argv)
         self._tell = tell
         self._terminal = terminal
         self._paused = paused
-        self._start_patience = start_patience
+        self._start_timeout = start_timeout
         self._child: Child | None = None
         self._qmp: Qmp | None = None
         self._stopping: Stopping | None = None
@@ -241,7 +241,7 @@ class Qemu:
         self._tell(begun)
 
     async def _talk(self, stream: trio.SocketStream, ended: trio.Event) -> None:
-        qmp = Qmp(stream, greeting_patience=self._start_patience)
+        qmp = Qmp(stream, greeting_timeout=self._start_timeout)
         async with trio.open_nursery() as nursery:
             try:
                 await nursery.start(qmp.run)

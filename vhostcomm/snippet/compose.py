@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from vhostcomm.config import SECTIONS, Config, GuestConfig, plain, settings
-from vhostcomm.identity import derived_uuid
-from vhostcomm.load import ENVIRONMENT_PREFIX
+from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.load import ENVIRONMENT_PREFIX
+from vhostcomm.config.models import SECTIONS, Config, GuestConfig, plain, settings
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of

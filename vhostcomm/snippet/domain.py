@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final, assert_never
 from xml.etree import ElementTree as ET
 
-from vhostcomm.config import GuestConfig
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT, VHOST_SETTINGS, vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,

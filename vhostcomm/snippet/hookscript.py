@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from vhostcomm.address import Listen
-from vhostcomm.config import GuestConfig
+from vhostcomm.config.address import Listen
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.snippet.parts import Snippet
 
 WAIT: Final = 50
 """Seconds for the guest's own power-off: Proxmox VE gives a shutdown 60, and a daemon that hangs costs 5 more."""
 
-WAIT_MOST: Final = 3600
+WAIT_MAX: Final = 3600
 
 _SCRIPT: Final = r"""#!/bin/sh
 # Proxmox VE runs this for the guest {name} as: SCRIPT VMID PHASE
@@ -121,8 +121,8 @@ def script(
             "a hookscript asks the daemon over its control surface, a unix socket: give the daemon one, --control PATH, "
             f"which is {'over TCP and wants a token' if control else 'switched off'} now"
         )
-    if not 1 <= wait <= WAIT_MOST:
-        raise UsageError(f"--wait {wait}: it takes seconds, 1 to {WAIT_MOST}")
+    if not 1 <= wait <= WAIT_MAX:
+        raise UsageError(f"--wait {wait}: it takes seconds, 1 to {WAIT_MAX}")
     text = _SCRIPT.format(
         name=guest.name,
         guest=shlex.quote(guest.name),

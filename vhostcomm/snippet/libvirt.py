@@ -8,7 +8,7 @@ from typing import Any, Final, assert_never
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
-from vhostcomm.config import GuestConfig
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.qemu.argv import SERIAL_SLOT
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 from vhostcomm.snippet.parts import PORT, Snippet, channel_of, qmp_of

@@ -7,8 +7,8 @@ from typing import Final, assert_never
 
 from attrs import frozen
 
-from vhostcomm.address import Activated, Address, Connect, Listen, ListenTcp
-from vhostcomm.config import GuestConfig
+from vhostcomm.config.address import Activated, Address, Connect, Listen, ListenTcp
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import qmp_socket
 from vhostcomm.qemu.capabilities import Reconnect

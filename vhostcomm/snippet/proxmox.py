@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Final
 
-from vhostcomm.config import GuestConfig
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import TcpVchannel
@@ -19,8 +19,8 @@ from vhostcomm.snippet.parts import Snippet, Spelling, channel_of, qmp_of, qmp_r
 
 AGENT_SLOT: Final = 0x8
 
-VMID_LEAST: Final = 100
-VMID_MOST: Final = 999_999_999
+VMID_MIN: Final = 100
+VMID_MAX: Final = 999_999_999
 """Proxmox VE's own bounds."""
 
 
@@ -45,8 +45,8 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[
     Raises:
         UsageError: no such VM is possible, or QEMU can't get at the guest's address.
     """
-    if not VMID_LEAST <= vmid <= VMID_MOST:
-        raise UsageError(f"--vmid {vmid}: it is {VMID_LEAST} to {VMID_MOST}")
+    if not VMID_MIN <= vmid <= VMID_MAX:
+        raise UsageError(f"--vmid {vmid}: it is {VMID_MIN} to {VMID_MAX}")
     value = args(guest, spelling)
     script = f"vhostcomm-{guest.name}"
     hookscript = shlex.join(["vhostcomm", "snippet", "hookscript", *words])

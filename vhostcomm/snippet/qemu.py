@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vhostcomm.config import GuestConfig
+from vhostcomm.config.models import GuestConfig
 from vhostcomm.qemu.argv import format_command, vchannel
 from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of, qmp_of, qmp_remark
 

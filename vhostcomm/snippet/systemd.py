@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vhostcomm import units
-from vhostcomm.address import Connect, Listen, ListenTcp, parse_api
-from vhostcomm.config import Config, GuestConfig
+from vhostcomm.config.address import Connect, Listen, ListenTcp, parse_api
+from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.snippet.parts import Snippet
+from vhostcomm.systemd import units
 
 LOGS: Final = Path("/var/log/vhostcomm")
 """Where the unit of all guests may record to."""

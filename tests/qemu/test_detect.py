@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.trio_help import run_in_real_time
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu import detect, kvm
+from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
+from vhostcomm.qemu.detect import find_capabilities
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def test_what_every_qemu_from_7_2_on_can_do(can: Capabilities) -> None:
+    assert can.version[0].isdigit()
+    assert can.reconnect or can.reconnect_ms
+    assert can.hpet_property
+    assert can.memory_lock is MemoryLock.OVERCOMMIT
+    assert can.machines >= {"pc", "q35"}
+    assert can.devices == set(DEVICES)
+    assert can.vhost_scsi >= {"wwpn", "boot_tpgt", "num_queues", "max_sectors", "virtqueue_size", "cmd_per_lun"}
+    assert "set_driverok" not in can.vhost_scsi, "that is of the genuine host's own QEMU"
+    assert can.kvm_problem == "it was not tried"
+
+
+def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Path) -> None:
+    """Each option given to QEMU, and whether it takes it."""
+
+    def starts(*arguments: str) -> bool:
+        command = [*program.command, "-machine", "none", "-nodefaults", "-display", "none", *arguments]
+        script = "quit\n"
+        done = subprocess.run(
+            [*command, "-monitor", "stdio"], input=script, capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.returncode == 0
+
+    chardev = f"socket,id=c,path={tmp_path / 's'}"
+    assert starts("-chardev", f"{chardev},reconnect=1") is can.reconnect
+    assert starts("-chardev", f"{chardev},reconnect-ms=1000") is can.reconnect_ms
+    assert starts("-run-with", "exit-with-parent=on") is can.exit_with_parent
+    assert starts("-overcommit", "mem-lock=on") is (can.memory_lock is MemoryLock.OVERCOMMIT)
+    assert starts("-realtime", "mlock=on") is (can.memory_lock is MemoryLock.REALTIME)
+    assert starts("-sandbox", "on") is can.sandbox
+    assert starts("-machine", "pc,hpet=off") is can.hpet_property
+    for device in ("pvpanic-pci", "no-such-device"):
+        assert starts("-machine", "pc,accel=tcg", "-device", device) is (device in can.devices)
+
+
+# -- programs that are none
+
+
+@pytest.mark.parametrize(
+    ("script", "what"),
+    [
+        ("exit 3", "QEMU closed the QMP connection; it ended with 3, and said: nothing"),
+        ("echo what? >&2; exit 1", "it ended with 1, and said:\n    what?"),
+        ("kill -SEGV $$", "it ended with -11"),
+    ],
+)
+def test_a_program_that_is_no_qemu(tmp_path: Path, script: str, what: str) -> None:
+    path = tmp_path / "qemu"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    with pytest.raises(QemuError) as caught:
+        run_in_real_time(find_capabilities, Program(str(path)))
+    assert str(caught.value).startswith(f"{path} doesn't answer as a QEMU does: ")
+    assert what in str(caught.value)
+
+
+def test_a_program_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "PROBE_TIMEOUT", 0.2)
+    path = tmp_path / "qemu"
+    path.write_text("#!/bin/sh\nexec sleep 1000\n")
+    path.chmod(0o755)
+    with pytest.raises(QemuError, match=r"within 0\.2 s.*it still ran, and said: nothing"):
+        run_in_real_time(find_capabilities, Program(str(path)))
+
+
+def test_a_file_that_is_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "qemu"
+    path.write_bytes(b"\x7fELF nonsense")
+    with pytest.raises(QemuError, match="not executable; chmod"):
+        run_in_real_time(find_capabilities, Program(str(path)))
+    path.chmod(0o755)
+    with pytest.raises(QemuError, match="Exec format error"):
+        run_in_real_time(find_capabilities, Program(str(path)))
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(QemuError, match=r"no such program; install QEMU"):
+        run_in_real_time(find_capabilities, Program("qemu-of-nobody"))
+    with pytest.raises(QemuError, match="a folder, not a program"):
+        run_in_real_time(find_capabilities, Program(str(tmp_path)))
+
+
+# -- accelerators, tried
+
+
+def test_the_trial_runs_on_tcg(can: Capabilities) -> None:
+    assert run_in_real_time(kvm.trial, can.program.command, "tcg") == "", "the few instructions are right"
+
+
+def test_the_trial_tells_why_not(can: Capabilities) -> None:
+    assert "invalid accelerator no-such" in run_in_real_time(kvm.trial, can.program.command, "no-such")
+
+
+def test_the_trial_has_its_deadline(can: Capabilities, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "TRIAL_TIMEOUT", 0.001)
+    assert "not done after 0.001 s: it interprets" in run_in_real_time(kvm.trial, can.program.command, "tcg")
+
+
+def test_kvm_is_tried_for_real(program: Program) -> None:
+    """Whatever comes out on this machine, it is an answer."""
+    can = run_in_real_time(lambda: find_capabilities(program))
+    assert can.kvm is (can.kvm_problem == "")
+    if not Path("/dev/kvm").exists():
+        assert "/dev/kvm is not there" in can.kvm_problem
+
+
+@pytest.mark.parametrize(
+    ("has_kvm", "there", "allowed", "what"),
+    [
+        (False, True, True, "this QEMU is built without KVM"),
+        (True, False, True, "/dev/kvm is not there"),
+        (True, True, False, "/dev/kvm: no permission; add the user to the group kvm"),
+        (True, True, True, ""),
+    ],
+)
+def test_kvm_is_not_tried_in_vain(
+    monkeypatch: pytest.MonkeyPatch, has_kvm: bool, there: bool, allowed: bool, what: str
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: there)
+    monkeypatch.setattr(os, "access", lambda *_: allowed)
+    answers = detect._Answers("", {}, frozenset(), has_kvm, frozenset(), {})
+    assert detect._kvm_hindrance(answers).startswith(what)
+    assert bool(detect._kvm_hindrance(answers)) is bool(what)

@@ -1,0 +1,149 @@
+"""Identities taken out of captures, so that they can be shown to others.
+
+Serial numbers, MAC addresses, UUIDs and IP addresses in text become placeholders, the same secret
+always the same one; `Redactor` says more. A guest's other text becomes `x`, as `guest_data` says. Of bytes that
+aren't text nothing is left but the places of NULs. Times stay: read a capture before you publish it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from vchannel import DATA_SIZE, HEADER_SIZE, USUAL_GUEST_ID, Frame, GuestCommand, HostCommand, Kind, refusal
+from vhostcomm.capture.format import (
+    Capture,
+    Direction,
+    FrameRecord,
+    Record,
+    SkippedRecord,
+    asked_by_guest,
+    text_of,
+)
+from vhostcomm.capture.guest_text import guest_data
+from vhostcomm.capture.placeholders import NUMBER_LIMIT
+from vhostcomm.capture.redact_text import Redactor, mask
+
+_SERIAL_ANSWERS: Final = frozenset({HostCommand.GUEST_SERIAL, HostCommand.HOST_SERIAL})
+_DANGEROUS: Final = frozenset(command for command in GuestCommand if command.dangerous)
+_BLANK: Final = b"REDACTED\0"
+
+_PUBLIC_GUEST_IDS: Final = frozenset({0, 3_000_000, USUAL_GUEST_ID})
+"""Those of every guest."""
+
+_FLAGS: Final = ("is_request", "is_response", "needs_response")
+_LENGTHS: Final = ("request_length", "response_length")
+
+
+def redact(capture: Capture, redactor: Redactor | None = None, *, keep_text: bool = False) -> Capture:
+    """A capture without its identities. Lengths in the headers follow the data.
+
+    Beside the text of the data, this is changed: request ids and unusual guest ids become small numbers, binary
+    UUIDs placeholders; what goes with a dangerous command of the host is blanked; padding, skipped
+    bytes, headers that weren't believed and fields that no known frame has are masked.
+
+    Args:
+        capture: which; not changed.
+        redactor: one to share among several captures of the same guest.
+        keep_text: whether a guest's text stays where it holds no known secret.
+    """
+    redactor = redactor or Redactor()
+    told = (capture.header.producer, capture.header.provenance)
+    for text in told:
+        redactor.learn(text)
+    for record in capture.records:
+        if isinstance(record, FrameRecord) and _is_believed(record):
+            _learn(record, redactor)
+    producer, provenance = map(redactor.text, told)
+    header = attrs.evolve(capture.header, redacted=True, producer=producer, provenance=provenance)
+    return Capture(header, tuple(_redact_record(record, redactor, keep_text) for record in capture.records))
+
+
+def _is_believed(record: FrameRecord) -> bool:
+    return not record.refused and refusal(record.raw[:HEADER_SIZE], convincing=False) is None
+
+
+def _learn(record: FrameRecord, redactor: Redactor) -> None:
+    frame = record.frame
+    redactor.request_ids.reserve(frame.request_id)
+    redactor.guest_ids.reserve(frame.guest_id)
+    redactor.learn_uuid(frame.guest_uuid)
+    if (text := text_of(frame.data)) is not None:
+        redactor.learn(text, serial=_is_serial(record))
+
+
+def _is_serial(record: FrameRecord) -> bool:
+    """Whether the data is a serial number: an answer of the host's. The guest's command 5 asks for something else."""
+    answers = record.direction is Direction.TO_GUEST and record.frame.is_response == 1
+    return answers and record.frame.command in _SERIAL_ANSWERS
+
+
+def _is_integer(record: FrameRecord) -> bool:
+    """Whether the protocol has an integer where the guest's data is."""
+    namespace = HostCommand if asked_by_guest(record) else GuestCommand
+    command = next((member for member in namespace if member == record.frame.command), None)
+    return command is not None and (command.asks if record.frame.is_request else command.answers) is Kind.INTEGER
+
+
+def _redact_record(record: Record, redactor: Redactor, keep_text: bool) -> Record:
+    if isinstance(record, SkippedRecord):
+        return attrs.evolve(record, raw=mask(record.raw))
+    if not _is_believed(record):
+        return _redact_refused(record)
+    frame = record.frame
+    data = _redact_data(record, redactor, DATA_SIZE - len(frame.padding), keep_text)
+    changes: dict[str, Any] = {
+        "request_id": redactor.request_ids.of(frame.request_id),
+        "guest_uuid": redactor.uuid(frame.guest_uuid),
+        "guest_id": frame.guest_id if frame.guest_id in _PUBLIC_GUEST_IDS else redactor.guest_ids.of(frame.guest_id),
+        "command": frame.command if -1 <= frame.command < NUMBER_LIMIT else _mask_number(frame.command),
+        "sub_command": frame.sub_command if 0 <= frame.sub_command <= 0xFF else _mask_number(frame.sub_command),
+        "reserved": _mask_number(frame.reserved),
+        "request_length" if frame.is_request else "response_length": len(data),
+        "data": data,
+        "padding": mask(frame.padding),
+    }
+    return attrs.evolve(record, frame=attrs.evolve(frame, **changes))
+
+
+def _redact_data(record: FrameRecord, redactor: Redactor, room: int, keep_text: bool) -> bytes:
+    data = record.frame.data
+    if data and record.frame.command in _DANGEROUS and not asked_by_guest(record):
+        return _BLANK if len(_BLANK) <= room else mask(data)
+    if record.direction is Direction.TO_HOST and not keep_text:
+        return guest_data(data, _is_integer(record), redactor, room)
+    return redactor.data(data, room=room, serial=_is_serial(record))
+
+
+def _redact_refused(record: FrameRecord) -> FrameRecord:
+    """A header that makes no sense may be pieces of anything: only what is usual in each field is left.
+
+    The first field for which it was refused is so for the new header too, by another value.
+    """
+    frame = record.frame
+    changes: dict[str, int] = {
+        name: _mask_number(value) for name in _FLAGS if (value := getattr(frame, name)) not in (0, 1)
+    }
+    for name in _LENGTHS:
+        value = getattr(frame, name)
+        changes[name] = 0 if 0 <= value <= DATA_SIZE else _mask_number(value)
+    changes["command"] = _mask_number(frame.command)
+    changes["sub_command"] = 1 if 1 <= frame.sub_command <= 0xFF else _mask_number(frame.sub_command)
+    changes["reserved"] = _mask_number(frame.reserved)
+    raw = record.raw
+    masked = Frame(
+        request_id=int.from_bytes(mask(raw[:8]), "little"),
+        guest_uuid=mask(frame.guest_uuid),
+        guest_id=int.from_bytes(mask(raw[24:32]), "little"),
+        **attrs.asdict(frame, filter=lambda field, _: field.name in _FLAGS) | changes,
+        padding=mask(raw[HEADER_SIZE:]),
+    ).encode()
+    why = refusal(masked[:HEADER_SIZE], convincing=True)
+    return attrs.evolve(
+        record, frame=Frame.decode(masked), refused=str(why) if why else "for a reason that isn't shown"
+    )
+
+
+def _mask_number(value: int) -> int:
+    return int.from_bytes(mask(value.to_bytes(4, "little", signed=True)), "little")

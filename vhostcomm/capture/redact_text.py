@@ -1,0 +1,273 @@
+"""Secrets in text, data and single values → placeholders."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+from vchannel import DATA_SIZE
+from vhostcomm.capture.format import text_of
+from vhostcomm.capture.known import SHORTEST, Known, Spelling, Value, alnum
+from vhostcomm.capture.placeholders import Numbers, Placeholders, is_placeholder
+from vhostcomm.capture.secret_patterns import COVER, Found, find_secrets
+
+_ROUNDS: Final = 8
+"""Where secrets stand side by side, what is left of one and the placeholder of another can look like a third."""
+
+_SERIAL_KEY: Final = re.compile(r"(?i)serial|(?<![a-z])sn(?![a-z])")
+_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])|[%](2[dDeE]|3[0-9aA]|[46][1-9a-fA-F]|5[0-9aAfF]|7[0-9aA])")
+"""JSON's of ASCII; a URL's of what a secret may consist of."""
+
+_MASK: Final = bytes([0]) + b"x" * 255
+
+
+def mask(data: bytes) -> bytes:
+    """Bytes of which nothing but their number and the place of NULs may be shown: x for each other one."""
+    return data.translate(_MASK)
+
+
+class Redactor:
+    """Replaces secrets, and remembers which placeholder each got.
+
+    Placeholders are of the secret's own kind: serials keep their length if it is 9 or more, addresses
+    are from the ranges set aside for documentation. What is all zeros, loopback addresses, netmasks
+    and what looks like a placeholder stay. So redacting twice changes nothing.
+
+    Which secrets are found by their look, `find_secrets` says. Each that was learned is found in all that is
+    redacted later in any spelling, as `Known` does; so is a serial number that stood under its key or label, or
+    that the host gave as its answer, whatever it looks like. `learn` all there is before the first text is redacted.
+    """
+
+    def __init__(self) -> None:
+        self.request_ids = Numbers()
+        self.guest_ids = Numbers()
+        self._placeholders = Placeholders()
+        self._known = Known()
+
+    def add_serial(self, serial: str) -> None:
+        """Take a word of six letters and digits or more for a serial number wherever it stands."""
+        self._add("serial", alnum(serial))
+
+    def _add(self, kind: str, secret: str) -> None:
+        self._placeholders.reserve(kind, secret)
+        if not is_placeholder(kind, secret) and (kind != "serial" or len(secret) >= SHORTEST):
+            self._known.add(kind, secret)
+
+    def learn(self, text: str, *, serial: bool = False) -> None:
+        """See which serial numbers and placeholders a text has; with `serial`, all of it is one."""
+        try:
+            for word, is_serial in _words(text, serial):
+                if is_serial:
+                    self._learn_serial(alnum(word))
+                    continue
+                for found in find_secrets(word):
+                    if found.kind == "serial":
+                        self._learn_serial(found.secret)
+                    else:
+                        self._add(found.kind, found.secret)
+        except RecursionError:
+            return
+
+    def _learn_serial(self, word: str) -> None:
+        self._placeholders.reserve("serial", word)
+        if any(letter.isdigit() for letter in word):  # a word under such a key may be any: "unknown"
+            self._add("serial", word)
+
+    def text(self, text: str, *, serial: bool = False) -> str:
+        """Text with placeholders for its secrets; with `serial`, all of it is a serial number.
+
+        A JSON document is redacted value by value and written without spaces; keys under which a
+        serial number stands are those with "serial" in them, or "sn". In other text, JSON's escapes
+        of ASCII characters are resolved. What never comes to an end is masked, as is JSON too deep to
+        be any guest's.
+        """
+        self.learn(text, serial=serial)
+        for _ in range(_ROUNDS):
+            try:
+                redacted = self._once(text, serial)
+            except RecursionError:
+                break
+            if redacted == text:
+                return text
+            text = redacted
+        return "x" * len(text)
+
+    def _once(self, text: str, serial: bool) -> str:
+        document = _document(text)
+        if document is not None:
+            return compact(self._value(document[0], serial))
+        return self._serial(text) if serial else self._replace(_unescaped(text))
+
+    def uuid(self, raw: bytes) -> bytes:
+        """A binary UUID: it gets the placeholder that its text gets."""
+        return uuid.UUID(self._placeholders.of("uuid", str(uuid.UUID(bytes=raw)))).bytes
+
+    def learn_uuid(self, raw: bytes) -> None:
+        self._add("uuid", str(uuid.UUID(bytes=raw)))
+
+    def data(self, data: bytes, *, room: int = DATA_SIZE, serial: bool = False) -> bytes:
+        """Data of a frame: as `text` where it is text that still has room; else as `mask` has it."""
+        text = text_of(data)
+        if text is None:
+            return mask(data)
+        redacted = self.text(text, serial=serial).encode() + (b"\0" if data.endswith(b"\0") else b"")
+        return redacted if len(redacted) <= room else mask(data)
+
+    def _value(self, value: Any, serial: bool) -> Any:
+        match value:
+            case dict():
+                return {
+                    self._replace(_unescaped(key)): self._value(each, serial or is_serial_key(key))
+                    for key, each in value.items()
+                }
+            case list():
+                return self._numbers(value) or [self._value(each, serial) for each in value]
+            case str():
+                return self._once(value, serial)
+            case bool() | None:
+                return value
+            case _:
+                shown = str(value)
+                redacted = self._serial(shown) if serial else self._replace(shown)
+                return value if redacted == shown else redacted
+
+    def _numbers(self, value: list[Any]) -> list[Any] | None:
+        """A list of numbers that is an address, or known bytes, as that of its placeholder; None for any other list."""
+        if not value or not all(type(each) is int and 0 <= each <= 255 for each in value):
+            return None
+        raw = bytes(value)
+        if len(raw) == 4:
+            return list(self._raw(Value("ipv4", str(ipaddress.IPv4Address(raw)))))
+        known = self._known.value_of(raw)
+        if known is None:
+            return None
+        stands_for = self._raw(known)
+        return list(stands_for) if len(stands_for) == len(raw) else [0] * len(raw)
+
+    def _raw(self, value: Value) -> bytes:
+        placeholder = self._placeholders.of(value.kind, value.secret)
+        match value.kind:
+            case "serial":
+                return placeholder.encode()
+            case "mac":
+                return bytes.fromhex(placeholder.replace(":", ""))
+            case "uuid":
+                return uuid.UUID(placeholder).bytes
+            case _:
+                return ipaddress.ip_address(placeholder).packed
+
+    def _serial(self, text: str) -> str:
+        word = text.strip()
+        return text.replace(word, self._written(Found(0, len(word), "serial", alnum(word)), word)) if word else text
+
+    def _replace(self, text: str) -> str:
+        left, places = list(text), []
+        for spelling in self._known.find(text):
+            start, end = spelling.parts[0][0], spelling.parts[-1][1]
+            places.append((start, end, partial(self._respelt, spelling, text)))
+            left[start:end] = COVER * (end - start)
+        for found in find_secrets("".join(left)):
+            word = text[found.start : found.end]
+            places.append((found.start, found.end, partial(self._written, found, word)))
+        pieces, at = [], 0
+        for start, end, written in sorted(places, key=lambda each: each[0]):  # placeholders are numbered in that order
+            pieces += [text[at:start], written()]
+            at = end
+        return "".join([*pieces, text[at:]])
+
+    def _respelt(self, spelling: Spelling, text: str) -> str:
+        """A known value's placeholder between the same separators; x for each letter where it has another length."""
+        value, parts = spelling.value, spelling.parts
+        if value.kind == "ipv6" and ":" in text[parts[0][0] : parts[-1][1]]:
+            return self._placeholders.of(value.kind, value.secret)
+        if spelling.base is None:
+            stands_for = [
+                "".join("x" if letter.isalnum() else letter for letter in text[slice(*part)]) for part in parts
+            ]
+        elif spelling.base == 0:
+            placeholder = self._placeholders.of(value.kind, value.secret)
+            stands_for = list(filter(str.isalnum, placeholder))
+            if len(stands_for) != len(parts):
+                return placeholder
+        else:
+            raw = self._raw(value)
+            stands_for = [str(each) if spelling.base == 10 else f"{each:02x}" for each in raw]
+            if len(stands_for) != len(parts):
+                stands_for = ["x"] * len(parts)
+        written, at = [], parts[0][0]
+        for (start, end), new in zip(parts, stands_for, strict=True):
+            written += [text[at:start], new]
+            at = end
+        return "".join(written)
+
+    def _written(self, found: Found, word: str) -> str:
+        """A secret's placeholder, written as the secret is."""
+        placeholder = self._placeholders.of(found.kind, found.secret)
+        if placeholder == found.secret:
+            return word
+        if found.kind == "ipv4" and "." not in word:
+            octets = iter(placeholder.split("."))
+            return re.sub("[0-9]+", lambda _: next(octets), word)
+        letters = list(filter(str.isalnum, placeholder))
+        if found.kind not in {"ipv4", "ipv6"} and len(letters) == sum(map(str.isalnum, word)):
+            replaced = iter(letters)
+            return "".join(next(replaced) if letter.isalnum() else letter for letter in word)
+        return placeholder if "-" in word else placeholder.replace("-", "")
+
+
+def is_serial_key(key: str) -> bool:
+    """Whether a serial number stands under a key of a JSON object."""
+    return _SERIAL_KEY.search(key) is not None
+
+
+def _document(text: str) -> tuple[Any] | None:
+    """The value of a JSON document; numbers alone are text."""
+    if text.lstrip()[:1] not in {"{", "[", '"'}:
+        return None
+    try:
+        return (json.loads(text),)
+    except ValueError:
+        return None
+
+
+def _words(text: str, serial: bool) -> Iterator[tuple[str, bool]]:
+    """Each text within a text, and whether it stands where a serial number does."""
+    document = _document(text)
+    if document is None:
+        yield text if serial else _unescaped(text), serial
+    else:
+        yield from _leaves(document[0], serial)
+
+
+def _leaves(value: Any, serial: bool) -> Iterator[tuple[str, bool]]:
+    match value:
+        case dict():
+            for key, each in value.items():
+                yield _unescaped(key), False
+                yield from _leaves(each, serial or is_serial_key(key))
+        case list():
+            for each in value:
+                yield from _leaves(each, serial)
+        case str():
+            yield from _words(value, serial)
+        case bool() | None:
+            return
+        case _:
+            yield str(value), serial
+
+
+def _unescaped(text: str) -> str:
+    while (plain := _ESCAPE.sub(lambda match: chr(int(match[match.lastindex or 0], 16)), text)) != text:
+        text = plain
+    return text
+
+
+def compact(value: object) -> str:
+    """A value as JSON without spaces, in letters that stay text in a capture."""
+    written = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return written if written.isprintable() else json.dumps(value, separators=(",", ":"))

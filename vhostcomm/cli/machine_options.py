@@ -1,0 +1,224 @@
+"""The flags of `vhostcomm run` made into a machine and its command."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid as uuids
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from vhostcomm.config import values
+from vhostcomm.config.address import Activated, Connect, ListenTcp
+from vhostcomm.config.models import Config
+from vhostcomm.errors import QemuError, UsageError
+from vhostcomm.launcher.hooks import EVENTS
+from vhostcomm.launcher.launcher import Launch
+from vhostcomm.log.logs import Log
+from vhostcomm.qemu import (
+    Accelerator,
+    AnyDisk,
+    AnyVchannel,
+    BridgeNet,
+    Capabilities,
+    DirectKernel,
+    Disk,
+    Forward,
+    Machine,
+    Net,
+    Program,
+    RestartPolicy,
+    RestartWhen,
+    SerialFile,
+    SerialTerminal,
+    TapNet,
+    UserNet,
+    Vchannel,
+    VhostDisk,
+    build,
+    find_capabilities,
+)
+from vhostcomm.qemu import disk as disks
+
+
+@frozen
+class Wanted:
+    """The flags of `run`, as given."""
+
+    boot: str | None
+    system: str | None
+    data: tuple[str, ...]
+    snapshot: bool
+    name: str
+    memory: str
+    cpus: int
+    accel: str
+    machine: str
+    net: str
+    forward: tuple[str, ...]
+    mac: str | None
+    serial_console: str
+    qemu: str
+    qemu_data: tuple[str, ...]
+    direct_kernel: str | None
+    initrd: str | None
+    append: str
+    hugepages: str | None
+    lock_memory: bool
+    no_reboot: bool
+    grace: float
+    restart: str
+    on: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
+    """Probe QEMU, and put everything together.
+
+    Raises:
+        UsageError: flags that don't go together.
+        QemuError: this QEMU can't do it.
+        DiskError: a disk that isn't one.
+    """
+    if not (wanted.boot or wanted.direct_kernel):
+        raise UsageError("nothing to start: give --boot or --direct-kernel")
+    if (wanted.initrd or wanted.append) and not wanted.direct_kernel:
+        raise UsageError("--initrd and --append go with --direct-kernel")
+    hooks = tuple(_hook(each) for each in wanted.on)
+    if not 1 <= wanted.grace <= 86400:
+        raise UsageError(f"--grace is {wanted.grace:g}: it takes seconds, from 1 to a day's")
+    address = config.guests[0].address
+    if isinstance(address, ListenTcp | Activated):
+        raise UsageError(f"--sock {address}: a launched guest has a unix socket: a path, or connect:PATH")
+    try:
+        channel = Vchannel(str(address.path), server=isinstance(address, Connect))
+        # Made once before anything is probed, so that mistakes are told at once.
+        machine_of(wanted, config, Accelerator.TCG, channel)
+    except QemuError as error:
+        raise UsageError(str(error)) from None
+    can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
+    machine = machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel)
+    if machine.serial is None and wanted.serial_console == "terminal":
+        log.warning("no console: this runs in the background of its terminal; --serial-console FILE keeps what it says")
+    return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
+
+
+def disk_warnings(wanted: Wanted) -> Iterator[str]:
+    """What the guest will say of its system disk's partitions, where it will complain."""
+    if wanted.system:
+        for line in disks.warning(wanted.system):
+            yield f"vhostcomm: {line}" if line.startswith(wanted.system) else f"vhostcomm: {wanted.system}: {line}"
+
+
+def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
+    if accel == "tcg":
+        return Accelerator.TCG
+    if not can.kvm_problem:
+        return Accelerator.KVM
+    if accel == "kvm":
+        raise UsageError(f"--accel kvm: KVM does not work here: {can.kvm_problem}; --accel auto takes TCG then")
+    log.warning("KVM does not work here, TCG is taken; it is much slower", why=can.kvm_problem)
+    return Accelerator.TCG
+
+
+def machine_of(wanted: Wanted, config: Config, accelerator: Accelerator, channel: AnyVchannel) -> Machine:
+    """The machine that flags describe.
+
+    Raises:
+        UsageError: flags that don't go together.
+        QemuError: a value that a machine can't have.
+        DiskError: a disk that isn't one.
+    """
+    guest = config.guests[0]
+    try:
+        memory = values.size(wanted.memory if not wanted.memory.isdigit() else f"{wanted.memory}M") >> 20
+    except ValueError as error:
+        raise UsageError(f"--memory {wanted.memory}: {error}; for example: --memory 2G") from None
+    return Machine(
+        name=wanted.name,
+        uuid=uuids.UUID(guest.identity.uuid),
+        memory=memory,
+        cpus=wanted.cpus,
+        accelerator=accelerator,
+        machine_type=wanted.machine,
+        boot=_disk(wanted.boot, wanted),
+        system=_disk(wanted.system, wanted),
+        data=tuple(found for each in wanted.data if (found := _disk(each, wanted))),
+        net=_net(wanted),
+        mac=_mac(wanted.mac),
+        serial=_serial(wanted.serial_console),
+        vchannel=channel,
+        direct=DirectKernel(wanted.direct_kernel, wanted.initrd, wanted.append) if wanted.direct_kernel else None,
+        hugepages=wanted.hugepages,
+        lock_memory=wanted.lock_memory,
+        no_reboot=wanted.no_reboot,
+        extra=wanted.extra,
+    )
+
+
+def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
+    if text is None:
+        return None
+    if text.startswith("naa."):
+        return VhostDisk(text)
+    return Disk(text, disks.image_format(text), wanted.snapshot)
+
+
+def _net(wanted: Wanted) -> Net | None:
+    kind, _, name = wanted.net.partition("=")
+    if wanted.forward and kind != "user":
+        raise UsageError("--forward goes with --net user; the others have the guest in a network of its own")
+    match kind, name:
+        case "user", "":
+            return UserNet(tuple(map(_forward, wanted.forward)))
+        case "tap", str(interface) if interface:
+            return TapNet(interface)
+        case "bridge", str(bridge) if bridge:
+            return BridgeNet(bridge)
+        case "none", "":
+            return None
+        case _:
+            pass
+    raise UsageError(f"--net {wanted.net}: it is user, tap=INTERFACE, bridge=BRIDGE or none")
+
+
+def _forward(text: str) -> Forward:
+    match = re.fullmatch(r"(?:(tcp|udp):)?(?:([0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})", text)
+    if not match:
+        raise UsageError(f"--forward {text}: it is [udp:][ADDRESS:]PORT:GUESTPORT; for example: --forward 5000:5000")
+    return Forward(int(match[3]), int(match[4]), match[1] or "tcp", match[2] or "127.0.0.1")
+
+
+def _mac(text: str | None) -> str | None:
+    try:
+        return None if text is None else values.mac(text)
+    except ValueError as error:
+        raise UsageError(f"--mac {text}: {error}; for example: --mac 02:11:32:00:00:01") from None
+
+
+def _serial(text: str) -> SerialTerminal | SerialFile | None:
+    match text:
+        case "terminal" if _in_background():
+            # QEMU is in a session of its own: it would read along with the shell that has the terminal.
+            return None
+        case "terminal":
+            return SerialTerminal()
+        case "none":
+            return None
+        case _:
+            return SerialFile(text)
+
+
+def _in_background() -> bool:
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal
+        return False
+
+
+def _hook(text: str) -> tuple[str, str]:
+    event, equals, program = text.partition("=")
+    if not equals or not program or event not in EVENTS:
+        raise UsageError(f"--on {text}: it is EVENT=PROGRAM, and an event is one of {', '.join(EVENTS)}")
+    return event, program

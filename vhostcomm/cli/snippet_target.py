@@ -1,0 +1,272 @@
+"""The flags that say which guest a snippet is for, and which QEMU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+
+import attrs
+from attrs import frozen
+from cyclopts import Group, Parameter
+
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, given
+from vhostcomm.cli.output import print_error
+from vhostcomm.config import values
+from vhostcomm.config.address import Listen, ListenTcp, control_address, runtime_directory
+from vhostcomm.config.load import load
+from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.errors import ConfigError, QemuError, UsageError
+from vhostcomm.systemd import units
+
+if TYPE_CHECKING:
+    from vhostcomm.snippet import Spelling
+
+QEMU_FLAGS = Group("The QEMU", sort_key=0)
+UNIT_FLAGS = Group("The unit", sort_key=0)
+
+
+@frozen
+class Which:
+    """Which guest.
+
+    Args:
+        name: its name in the configuration.
+        sock: guests given as flags.
+        config: the file that describes guests.
+        host: the host's identity.
+        guest: the guest's.
+        service: how guests are served.
+    """
+
+    name: Annotated[
+        str | None,
+        Parameter(
+            metavar="NAME",
+            name="--guest",
+            group=Group("Guests", sort_key=1),
+            help="The guest's name in the configuration; may be left out where there is one guest.",
+        ),
+    ] = None
+    sock: Socks = None
+    config: ConfigFile = None
+    host: HostFlags = None
+    guest: GuestFlags = None
+    service: ServeFlags = None
+
+    def find(self, environment: Mapping[str, str] | None = None) -> tuple[Config, GuestConfig]:
+        """The effective configuration, and the guest in it.
+
+        Args:
+            environment: of the daemon; without it that of a service, whoever asks here.
+
+        Raises:
+            ConfigError: there is no such guest.
+        """
+        config = load(
+            self.config,
+            socks=self.sock or (),
+            flags=given(self.host, self.guest, self.service),
+            environment=of_service() if environment is None else environment,
+        )
+        for warning in config.warnings:
+            print_error(f"vhostcomm: {warning}")
+        names = [each.name for each in config.guests]
+        if not names:
+            raise ConfigError(
+                f"{self.config or 'the configuration'} has no guest{f' {self.name!r}' if self.name else ''}: "
+                f"give --config with a guest in it, or --sock {self.name or 'nas'}=PATH"
+            )
+        if self.name is None and len(names) > 1:
+            raise ConfigError(f"name one of the guests with --guest: {', '.join(names)}")
+        for each in config.guests:
+            if self.name in (None, each.name):
+                return config, each
+        raise ConfigError(
+            f"the configuration has no guest {self.name!r}, but {', '.join(names)}: choose one of them with --guest, "
+            f"or add [guests.{self.name}] to the file" + (f" {self.config}" if self.config else " of --config")
+        )
+
+
+@frozen
+class Served:
+    """A guest, as its service has it.
+
+    Args:
+        config: the effective configuration.
+        guest: the guest, with the address that QEMU has to do with.
+        unit: the unit, of `units.NAMES`, or `NO_UNIT`.
+        service: the service that serves it, or "".
+        name: what its daemon calls it.
+        control: where that daemon is asked.
+    """
+
+    config: Config
+    guest: GuestConfig
+    unit: str
+    service: str
+    name: str
+    control: Listen | ListenTcp | None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is systemd that has the socket."""
+        return self.unit in {units.SOCKET, units.SOCKET_ONE}
+
+
+NO_UNIT: Final = "none"
+
+Unit: TypeAlias = (
+    Literal[
+        "vhostcomm.service",
+        "vhostcomm@.service",
+        "vhostcomm-run@.service",
+        "vhostcomm-guest@.socket",
+        "vhostcomm@.socket",
+        "none",
+    ]
+    | None
+)
+
+
+@frozen
+class WhichUnit(Which):
+    """Which guest, and which unit of systemd it is served by.
+
+    Args:
+        unit: the unit; from what is given of the guest without it.
+    """
+
+    unit: Annotated[
+        Unit,
+        Parameter(
+            metavar="UNIT",
+            show_choices=False,
+            group=UNIT_FLAGS,
+            help="vhostcomm.service for the guests of a file (so it is with one), vhostcomm@.service for the guest of a UUID "
+            "(so it is with --sock UUID), vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and "
+            "vhostcomm@.socket where systemd holds the socket; none for a daemon that you start yourself.",
+        ),
+    ] = None
+
+    def served(self, default: str = units.SERVE) -> Served:
+        """The guest, with its addresses as its service has them.
+
+        Args:
+            default: the unit of a guest that is neither in a file nor given by its UUID alone.
+
+        Raises:
+            ConfigError: there is no such guest.
+            UsageError: that unit serves none, or not this one.
+        """
+        environment = os.environ if self.unit == NO_UNIT else of_service()
+        config, guest = self.find(environment)
+        unit = self.unit or self._unit_of(guest, default)
+        try:
+            if unit == NO_UNIT:
+                control = control_address(config.service.control, environment)
+                return Served(config, guest, unit, "", guest.name, control)
+            place = units.place(unit, guest.name, guest.identity.uuid, runtime=runtime_directory(environment))
+            control = control_address(config.service.control, {"RUNTIME_DIRECTORY": str(place.runtime)})
+        except ValueError as error:
+            raise UsageError(f"guest {guest.name}: {error}") from None
+        if place.sock:
+            guest = attrs.evolve(guest, address=Listen(place.sock))
+        return Served(config, guest, unit, place.service, place.name, control)
+
+    def external(self) -> Served:
+        """As `served`, of a guest whose QEMU is somebody else's.
+
+        Raises:
+            ConfigError: as `served`.
+            UsageError: as `served`, or the unit starts the QEMU itself.
+        """
+        if self.unit == units.RUN:
+            raise UsageError(f"{units.RUN} starts the guest's QEMU itself, so there is nothing to paste elsewhere")
+        return self.served()
+
+    def words(self) -> list[str]:
+        """The flags that give another kind of snippet the same guest."""
+        words = ["--config", str(self.config.absolute())] if self.config else []
+        words += [word for each in self.sock or () for word in ("--sock", str(each))]
+        words += ["--guest", self.name] if self.name else []
+        words += ["--unit", self.unit] if self.unit else []
+        control = given(self.service).get("control")
+        return words + (["--control", str(control)] if control else [])
+
+    def _unit_of(self, guest: GuestConfig, default: str) -> str:
+        if self.config:
+            return units.SERVE
+        bare = [str(each).rpartition("=")[2] for each in self.sock or ()]
+        match guest.address:
+            case Listen(path) if path.name in bare and values.uuid_of(path.name):
+                return units.SERVE_ONE
+        return default
+
+
+def of_service() -> dict[str, str]:
+    """The environment, with the runtime directory of the service: snippets are for that, whoever prints them."""
+    return {"RUNTIME_DIRECTORY": str(units.RUNTIME)} | os.environ
+
+
+@frozen
+class WhichQemu:
+    """Which QEMU arguments are spelt for.
+
+    Args:
+        qemu: one to ask.
+        qemu_version: of one that isn't here.
+    """
+
+    qemu: Annotated[
+        str | None,
+        Parameter(
+            metavar="PROGRAM",
+            group=QEMU_FLAGS,
+            help="The QEMU to spell for, asked itself; qemu-system-x86_64 if it is installed.",
+        ),
+    ] = None
+    qemu_version: Annotated[
+        str | None,
+        Parameter(
+            metavar="VERSION", group=QEMU_FLAGS, help="Spell for a QEMU of this version, which isn't here; such as 7.2."
+        ),
+    ] = None
+
+    def spelling(self) -> Spelling:
+        """How it is spelt.
+
+        Raises:
+            UsageError: both are given.
+            QemuError: this QEMU can't be asked, or can't do it.
+        """
+        from vhostcomm.snippet import Spelling
+
+        if self.qemu and self.qemu_version:
+            raise UsageError("--qemu asks a QEMU, --qemu-version does without: give one")
+        if self.qemu_version:
+            return Spelling.of_version(self.qemu_version)
+        if self.qemu is None and shutil.which("qemu-system-x86_64") is None:
+            unasked = Spelling.unasked()
+            return Spelling(unasked.reconnects, f"not installed here, so it is {unasked.why}")
+        return _asked(self.qemu or "qemu-system-x86_64")
+
+
+def _asked(path: str) -> Spelling:
+    """How the QEMU there spells it, by its own word."""
+    import trio
+
+    from vhostcomm.qemu import Program, find_capabilities
+    from vhostcomm.qemu.argv import CHANNEL_DRIVERS
+    from vhostcomm.snippet import Spelling
+
+    async def ask() -> Spelling:
+        can = await find_capabilities(Program(path), try_kvm=False)
+        if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
+            raise QemuError(f"{path} has no device {missing[0]}; take a QEMU built for x86_64 with it")
+        if can.reconnects is None:
+            raise QemuError(f"{path} can't reconnect a socket: take QEMU 7.2 or later")
+        return Spelling(can.reconnects, f"spelt for {path}, which is {can.version}")
+
+    return trio.run(ask)

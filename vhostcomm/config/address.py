@@ -1,0 +1,290 @@
+"""Where a guest's channel is: what `--sock` and `sock =` take. Pure, but for looking at the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from vhostcomm.config import values
+
+PATH_LIMIT: Final = 107
+"""The most bytes of a unix socket's path: sockaddr_un has 108, and one is the NUL."""
+
+
+SYSTEM_RUNTIME: Final = Path("/run/vhostcomm")
+"""Where root's sockets without a path go, and those of the unit."""
+
+CONTROL_NAME: Final = "control.sock"
+"""The control surface's socket in the runtime directory."""
+
+CONTROL_FOLDER: Final = "control"
+"""Where, in the runtime directory, those of daemons beside the first are: launchers, and others for a guest each."""
+
+
+@frozen
+class Listen:
+    """A unix socket that we bind and QEMU connects to."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@frozen
+class Connect:
+    """A unix socket that QEMU or libvirt binds and we connect to."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"connect:{self.path}"
+
+
+@frozen
+class ListenTcp:
+    """A TCP address that we bind and QEMU connects to."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp:{host_and_port(self.host, self.port)}"
+
+
+@frozen
+class Activated:
+    """A listening socket that systemd has handed over, by its file descriptor."""
+
+    fd: int
+    where: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.where}"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Both in one word, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+Address = Listen | Connect | ListenTcp | Activated
+
+
+@frozen
+class Sock:
+    """What one `--sock` says: the guest's name, its address, and its UUID if the name is one."""
+
+    name: str
+    address: Address
+    uuid: str = ""
+
+
+def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where sockets without a path go: systemd's runtime directory, else the user's."""
+    if given := environment.get("RUNTIME_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.geteuid() == 0:
+        return SYSTEM_RUNTIME
+    if given := environment.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "vhostcomm"
+    raise ValueError(
+        "there is no runtime directory for a socket without a path: XDG_RUNTIME_DIR is not set; "
+        "set it (in a unit: RuntimeDirectory=vhostcomm), or give the socket as a path with a slash"
+    )
+
+
+def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:
+    """Read ``[NAME=]SOCK``. The name ends at the first "="; a path may have more of them.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    label, equals, rest = given.partition("=")
+    chosen = ""
+    if equals and "/" not in label and ":" not in label:
+        chosen, given = values.name(label), rest
+    if given.startswith("tcp:"):
+        tcp = _tcp(given.removeprefix("tcp:"))
+        return Sock(chosen or _name_of(f"{tcp.host.replace(':', '_')}-{tcp.port}", given), tcp)
+    kind: type[Listen | Connect] = Connect if given.startswith("connect:") else Listen
+    place = given.removeprefix("connect:")
+    if not place:
+        raise ValueError("the socket's path is missing")
+    name_uuid = _as_uuid(place)
+    if name_uuid:
+        path = runtime_directory(environment) / place
+    else:
+        path = Path(place).absolute()
+        name_uuid = _as_uuid(path.name) or _as_uuid(path.stem)
+    check_path(path)
+    return Sock(chosen or _name_of(path.name, given), kind(path), name_uuid)
+
+
+def _name_of(made: str, given: str) -> str:
+    """The name of a guest that wasn't given one."""
+    try:
+        return values.name(made)
+    except ValueError as error:
+        raise ValueError(f"{made!r} can't be the guest's name ({error}); name it: NAME={given}") from None
+
+
+def control(text: object) -> str:
+    """Read `--control`: a path, tcp:HOST:PORT, or none.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    control_address(given)
+    return given
+
+
+def control_address(text: str, environment: Mapping[str, str] = os.environ) -> Listen | ListenTcp | None:
+    """Where the control surface is: "" is its place in the runtime directory, "none" nowhere.
+
+    Raises:
+        ValueError: it is no such address, or there is no runtime directory.
+    """
+    if text == "none":
+        return None
+    if text.startswith("tcp:"):
+        return _tcp(text.removeprefix("tcp:"))
+    path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
+    check_path(path)
+    return Listen(path)
+
+
+def own_control_places(name: str, environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """Where a daemon beside others has its control surface: the first of these that is free.
+
+    Args:
+        name: of its guest, or one of them.
+        environment: tells the runtime directory.
+
+    Raises:
+        ValueError: there is no runtime directory, or its path is too long.
+    """
+    folder = runtime_directory(environment) / CONTROL_FOLDER
+    places = [Listen(folder / f"{each}.sock") for each in (name, f"{name}-{os.getpid()}")]
+    for place in places:
+        check_path(place.path)
+    return places
+
+
+def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where to look for daemons: in the runtime directory; as a user also in the system's, whose daemon may run as that user."""
+    own = []
+    with suppress(ValueError):
+        own.append(runtime_directory(environment))
+    is_given = bool(environment.get("RUNTIME_DIRECTORY"))
+    return own if is_given or SYSTEM_RUNTIME in own else [*own, SYSTEM_RUNTIME]
+
+
+def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """The sockets that look like daemons' control surfaces in the runtime directories, the first daemon's first."""
+    found = []
+    for runtime in runtime_directories(environment):
+        # systemd gives each instance of a unit one of its own, beside the others: /run/vhostcomm-run-nas.
+        for each in (runtime, *sorted(runtime.parent.glob(f"{runtime.name}-*"))):
+            found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
+    return [Listen(path) for path in found if is_socket(path)]
+
+
+def is_socket(path: Path) -> bool:
+    """Whether there is one that we may see."""
+    try:
+        return path.is_socket()
+    except PermissionError:
+        return False
+
+
+def parse_api(text: object) -> Listen | ListenTcp:
+    """Read where an API listens: ``HOST:PORT``, ``tcp:HOST:PORT``, ``unix:/PATH`` or ``/PATH``.
+
+    Without a host it is every address of this machine.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    place = given.removeprefix("unix:")
+    if place.startswith("/"):
+        check_path(Path(place))
+        return Listen(Path(place))
+    if place != given:
+        raise ValueError("a unix socket is given by its absolute path")
+    place = given.removeprefix("tcp:")
+    if place.startswith(":"):
+        return _tcp(("[::]" if _has_ipv6() else "0.0.0.0") + place)  # noqa: S104 - what was asked for
+    return _tcp(place)
+
+
+def _has_ipv6() -> bool:
+    """Whether `::` can be bound, which takes IPv4 too then."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def api(text: object) -> str:
+    """Check where an API listens, see `parse_api`; the text stays as it is.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    parse_api(text)
+    return str(text)
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that no unix socket can have."""
+    values.path(str(path))
+    size = len(os.fsencode(path))
+    if size > PATH_LIMIT:
+        raise ValueError(f"its path {path} has {size} bytes, and a unix socket's path at most {PATH_LIMIT}")
+
+
+def _as_uuid(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        return ""
+    return str(uuid.UUID(text))
+
+
+def _tcp(text: str) -> ListenTcp:
+    match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", text, re.ASCII)
+    if not match or int(match[3]) > 0xFFFF:
+        raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+    if match[1] is not None and not _is_ipv6(match[1]):
+        raise ValueError(f"{match[1]!r} is no IPv6 address")
+    if match[1] is None and not _HOST.fullmatch(match[2]):
+        raise ValueError(f"{match[2]!r} is no host: an IPv4 address, an IPv6 address in brackets, or a host's name")
+    return ListenTcp(match[1] or match[2], int(match[3]))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        scope = ipaddress.IPv6Address(text).scope_id
+    except ValueError:
+        return False
+    return scope is None or _INTERFACE.fullmatch(scope) is not None
+
+
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+"""A network interface behind the "%" of an address. Linux allows 15 bytes of nearly anything, and nobody uses that."""
+
+_HOST: Final = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+"""What the resolver takes; it has other errors for the rest."""

@@ -1,0 +1,97 @@
+"""Who host and guest are, as the guest is told. Every default is a placeholder."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from attrs import frozen
+
+from vchannel import NEVER, CpuInfo, HostVersion, VmmVersion
+from vhostcomm.config import values
+
+ZERO_SERIAL: Final = "0" * values.SERIAL_SIZE
+
+
+def setting(
+    default: Any,
+    parse: Callable[[object], Any],
+    help: str,  # noqa: A002 - the word a command line has for it
+    example: str,
+    flag: str,
+    metavar: str = "",
+) -> Any:
+    """An attrs field that an operator can set: in the file by its name, by `--flag`, by VHOSTCOMM_FLAG."""
+    metadata = {"parse": parse, "help": help, "example": example, "flag": flag, "metavar": metavar}
+    return attrs.field(default=default, metadata=metadata)
+
+
+@frozen
+class HostIdentity:
+    """The host, as its guests are told. An empty `cluster_uuid` is derived from the serial."""
+
+    serial: str = setting(ZERO_SERIAL, values.serial, "The host's serial number.", "1234ABC567890", "host-serial")
+    mac: str = setting("00:00:00:00:00:00", values.mac, "The host's MAC address.", "02:11:32:00:00:01", "host-mac")
+    model: str = setting("Virtualhost", values.text, "The host's model.", "Virtualhost", "host-model")
+    build: int = setting(
+        HostVersion().build_number, values.number(0, 2**31 - 1), "The host's DSM build number.", "69057", "host-build"
+    )
+    fix: int = setting(
+        HostVersion().small_fix_number, values.number(0, 2**31 - 1), "The host's DSM small fix number.", "0", "host-fix"
+    )
+    vmm_version: str = setting(
+        VmmVersion().version, values.text, "The Virtual Machine Manager's version.", "2.6.5-12202", "vmm-version"
+    )
+    vmm_timestamp: int = setting(
+        VmmVersion().timestamp,
+        values.number(0, NEVER),
+        "The Virtual Machine Manager's build time. Tools send seconds or milliseconds; it is sent as given.",
+        "1650802981",
+        "vmm-timestamp",
+    )
+    cluster_uuid: str = setting(
+        "",
+        values.uuid_text,
+        "The cluster's UUID; derived from the host's serial number if not given.",
+        "8b532c79-f207-3510-5067-79268f097d46",
+        "cluster-uuid",
+    )
+
+
+@frozen
+class GuestIdentity:
+    """One guest, as it is told itself. An empty `uuid` is derived from the serial."""
+
+    uuid: str = setting(
+        "",
+        values.uuid_text,
+        "The guest's UUID; if not given, the socket's name if that is one, else derived from the serial number.",
+        "d990d22a-e971-ef5f-a7b3-e6374e496b34",
+        "guest-uuid",
+    )
+    serial: str = setting(ZERO_SERIAL, values.serial, "The guest's serial number.", "1234ABC567890", "guest-serial")
+    cpu: str = setting(
+        CpuInfo().name, values.text, "The guest's CPU: three parts with commas.", "QEMU, Virtual CPU, X86_64", "cpu"
+    )
+    vcpus: int = setting(1, values.number(1, 4096), "The guest's number of virtual CPUs.", "2", "vcpus")
+    update_deadline: int = setting(
+        NEVER,
+        values.deadline,
+        "When the guest's right to updates ends: never, an ISO date, or seconds since 1970.",
+        "never",
+        "update-deadline",
+    )
+
+
+def derived_uuid(prefix: str, serial: str) -> str:
+    """The UUID that deployed tools derive from a serial number: the MD5 of a letter and the serial.
+
+    Args:
+        prefix: ``g`` for a guest, ``h`` for a host's cluster.
+        serial: in any case; upper case is hashed.
+    """
+    digest = hashlib.md5(f"{prefix}{serial.upper()}".encode(), usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest))

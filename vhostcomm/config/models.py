@@ -1,0 +1,267 @@
+"""The configuration's models: who is served, and how. Pure.
+
+Every value keeps where it came from, since the commonest question of an operator is which serial
+number was really served, and why. `vhostcomm.config.load` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+from attrs import field, frozen
+
+from vhostcomm.config import values
+from vhostcomm.config.address import Address, Sock, api, control
+from vhostcomm.config.identity import GuestIdentity, HostIdentity, derived_uuid, setting
+
+_BIG: Final = 2**31 - 1
+_NAMES_SHOWN: Final = 5
+
+T = TypeVar("T")
+
+
+@frozen
+class Service:
+    """How the daemon serves."""
+
+    socket_mode: int = setting(0o600, values.mode, "Mode of the sockets, in octal.", "0660", "socket-mode", "MODE")
+    socket_group: str = setting(
+        "", values.group, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
+    )
+    frame_rate: int = setting(
+        2000,
+        values.number(0, _BIG),
+        "Frames a second that one guest may send before it is read more slowly; 0 for no limit.",
+        "2000",
+        "frame-rate",
+    )
+    send_timeout: float = setting(
+        10.0,
+        values.seconds,
+        "Seconds a guest may leave an answer unread before answers are dropped.",
+        "10",
+        "send-timeout",
+    )
+    partial_timeout: float = setting(
+        1.0, values.seconds, "Seconds of silence after which half a frame is dropped.", "1", "partial-timeout"
+    )
+    drain_timeout: float = setting(
+        2.0, values.seconds, "Seconds at the end to answer what guests have asked already.", "2", "drain-timeout"
+    )
+    record: str = setting(
+        "",
+        values.path,
+        "Record every frame into this file; {guest} in it is the guest's name, needed where there are several.",
+        "/var/log/vhostcomm/{guest}.jsonl",
+        "record",
+        "FILE",
+    )
+    record_limit: int = setting(
+        64 << 20,
+        values.size,
+        "Bytes after which a recording stops; k, M and G are understood.",
+        "64M",
+        "record-limit",
+        "SIZE",
+    )
+    qemu_host_api: str = setting(
+        "",
+        api,
+        "Also serve the HTTP API of qemu-host, on HOST:PORT or the path of a unix socket; of one guest, and for "
+        "everybody who gets there: it can switch the guest off.",
+        "/run/vhostcomm/qemu-host.sock",
+        "qemu-host-api",
+        "ADDRESS",
+    )
+    log_level: str = setting(
+        "info",
+        values.choice("debug", "info", "warning", "error"),
+        "What is logged: debug shows every frame.",
+        "info",
+        "log-level",
+    )
+    log_format: str = setting(
+        "auto",
+        values.choice("auto", "console", "json"),
+        "console for people, json for machines; auto is console on a terminal and in the journal.",
+        "auto",
+        "log-format",
+    )
+    control: str = setting(
+        "",
+        control,
+        "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
+        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (needs a token), or none.",
+        "/run/vhostcomm/control.sock",
+        "control",
+        "PATH",
+    )
+    control_token: str = setting(
+        "",
+        values.token,
+        "The token that clients over TCP must show; better in the environment than as a flag, which everybody sees.",
+        "a-long-random-secret",
+        "control-token",
+        "TOKEN",
+    )
+    allow_dangerous: bool = setting(
+        False,
+        values.boolean,
+        "Let clients that insist ask guests what can lose data, settings or a secret.",
+        "yes",
+        "allow-dangerous",
+    )
+
+
+@frozen
+class Value:
+    """A configured value and where it came from, in words."""
+
+    value: object
+    source: str
+
+
+Sources = Mapping[str, str]
+
+SECRETS: Final = frozenset({"control_token"})
+"""Settings whose value is never shown."""
+
+
+@frozen
+class GuestConfig:
+    """One guest: its name, where its channel is, and who it is told to be."""
+
+    name: str
+    address: Address
+    identity: GuestIdentity
+    qmp: str = ""
+    """A QMP socket of its QEMU, for us alone; empty for none."""
+    sources: Sources = field(factory=dict, eq=False, repr=False)
+
+
+@frozen
+class Config:
+    """Everything that is configured. UUIDs are settled."""
+
+    host: HostIdentity
+    guests: tuple[GuestConfig, ...]
+    service: Service
+    watch: tuple[Path, ...] = ()
+    host_sources: Sources = field(factory=dict, eq=False, repr=False)
+    service_sources: Sources = field(factory=dict, eq=False, repr=False)
+    guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
+    """What the file says of guests by name, and "" for what goes for all: for guests that only appear later."""
+    strangers: tuple[str, ...] = field(default=(), eq=False)
+    """Guests that systemd handed a socket over for, and that the file doesn't know."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is served as it stands, and hardly meant.
+
+        Guests that are told the same serial number or UUID, and those that the file doesn't know.
+        """
+        known = several([name for name in self.guest_layers if name])
+        strange = tuple(
+            f"systemd has handed over a socket for {name!r}, and the file has no such guest"
+            f"{f', but {known}' if known else ''}: it is told what goes for all; correct the socket unit's instance (or "
+            f"FileDescriptorName=), or add [guests.{name}] to the file"
+            for name in self.strangers
+        )
+        return strange + tuple(
+            f"the guests {several(names)} are told the same {words} ({value}): "
+            f'give each its own, as [guests.{names[-1]}] {key} = "…"'
+            for key, words in (("serial", "serial number"), ("uuid", "UUID"))
+            for value, names in _by(self.guests, key).items()
+            if len(names) > 1
+        )
+
+    def guest(self, sock: Sock) -> GuestConfig:
+        """The configuration of a guest that is not listed, such as one that appears in a watched folder."""
+        return guest_config(sock, self.guest_layers)
+
+
+def _by(guests: tuple[GuestConfig, ...], key: str) -> dict[str, list[str]]:
+    """The guests' names by a value of their identities."""
+    found: dict[str, list[str]] = {}
+    for each in guests:
+        found.setdefault(getattr(each.identity, key), []).append(each.name)
+    return found
+
+
+def several(names: list[str]) -> str:
+    """Names in a sentence, the first few of many."""
+    if len(names) > _NAMES_SHOWN:
+        return f"{', '.join(names[:_NAMES_SHOWN])} and {len(names) - _NAMES_SHOWN} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+SECTIONS: Final[dict[str, type]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}
+"""The file's sections with their models; a guest's own are below ``guests``."""
+
+
+def settings(model: type) -> dict[str, attrs.Attribute[Any]]:
+    """A model's settings by name."""
+    return {each.name: each for each in attrs.fields(model)}
+
+
+def build(model: type[T], layer: Mapping[str, Value]) -> tuple[T, dict[str, str]]:
+    """A model out of the values given for it, and where each of its values came from."""
+    sources = {name: layer[name].source if name in layer else "default" for name in settings(model)}
+    return model(**{name: layer[name].value for name in settings(model) if name in layer}), sources
+
+
+def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> GuestConfig:
+    """A guest's configuration out of what is said of all guests (under "") and of it by its name."""
+    layer = {**layers.get("", {}), **layers.get(sock.name, {})}
+    identity, sources = build(GuestIdentity, layer)
+    if not identity.uuid:
+        if sock.uuid:
+            identity, sources["uuid"] = attrs.evolve(identity, uuid=sock.uuid), "the socket's name"
+        else:
+            identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
+            sources["uuid"] = "derived from the guest's serial number"
+    return GuestConfig(sock.name, sock.address, identity, sources=sources)
+
+
+def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
+    """Every value in force with where it came from, by section; secrets hidden. Fit for JSON."""
+    sections: dict[str, tuple[Any, Sources, dict[str, dict[str, object]]]] = {
+        "host": (config.host, config.host_sources, {})
+    }
+    if config.watch or not config.guests:
+        sections["guest"] = (*_others(config), {})
+    for each in config.guests:
+        sock: dict[str, dict[str, object]] = {
+            "sock": {"value": str(each.address), "source": each.sources.get("sock", "")}
+        }
+        if each.qmp:
+            sock["qmp"] = {"value": each.qmp, "source": each.sources.get("qmp", "")}
+        sections[f"guests.{each.name}"] = (each.identity, each.sources, sock)
+    sections["serve"] = (config.service, config.service_sources, {})
+    return {
+        name: first
+        | {
+            key: {"value": plain(key, value), "source": sources.get(key, "default")}
+            for key, value in attrs.asdict(model).items()
+        }
+        for name, (model, sources, first) in sections.items()
+    }
+
+
+def _others(config: Config) -> tuple[GuestIdentity, dict[str, str]]:
+    """What a guest is told that is not listed."""
+    identity, sources = build(GuestIdentity, config.guest_layers.get("", {}))
+    if not identity.uuid:
+        identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
+        sources["uuid"] = "the socket's name if that is one, else derived from the guest's serial number"
+    return identity, sources
+
+
+def plain(key: str, value: object) -> object:
+    """A setting's value as it is shown."""
+    if key in SECRETS:
+        return "(hidden)" if value else ""
+    return f"{value:04o}" if key == "socket_mode" else value

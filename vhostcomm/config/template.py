@@ -1,0 +1,73 @@
+"""The commented configuration file, made from the models."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from vhostcomm.config.models import SECTIONS, settings
+
+_HEAD = """\
+# vhostcomm: what guests are told, and how they are served.
+#
+# Lines that begin with # show the defaults. Environment variables (VHOSTCOMM_HOST_SERIAL, ...) and flags
+# (--host-serial, ...) stand over this file. `vhostcomm config show --config THIS` tells what is in force and why;
+# `systemctl reload` or SIGHUP reads the file again.
+#
+# Every default is a placeholder. Serial numbers and UUIDs are yours to give, and whether you may run the guest is
+# between you and its licence.
+"""
+
+_INTROS = {
+    "host": "The host, as all its guests are told.",
+    "guest": "What goes for every guest that doesn't say otherwise below.",
+    "serve": "How guests are served. Changes here need a restart.",
+}
+
+_GUESTS = """\
+# One section for each guest. `sock` is a path that QEMU connects to, connect:PATH where QEMU or libvirt listens, or
+# tcp:HOST:PORT; without it, a socket of the guest's UUID or name in the runtime directory, as here. All that stands
+# under [guest] may stand here too, and goes for this guest alone.
+[guests.nas]
+# sock = "/run/vhostcomm/nas"
+# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU for vhostcomm alone: shows pauses with their cause, resumes
+# serial = "0000000000000"
+# vcpus = 1
+"""
+
+
+def template() -> str:
+    """The whole file."""
+    parts = [_HEAD]
+    parts.extend("\n".join(_section(section)) + "\n" for section in ("host", "guest"))
+    parts.append(_GUESTS)
+    parts.append(
+        "\n".join(_section("serve"))
+        + '\n#\n# Folders where every socket that appears is a guest\'s.\n# watch = ["/run/guests"]\n'
+    )
+    return "\n".join(parts)
+
+
+def _section(section: str) -> Iterator[str]:
+    yield f"# {_INTROS[section]}"
+    yield f"[{section}]"
+    for each in settings(SECTIONS[section]).values():
+        yield from textwrap.wrap(each.metadata["help"], 110, initial_indent="# ", subsequent_indent="# ")
+        yield f"# {each.name} = {toml_value(each)}"
+
+
+def toml_value(each: attrs.Attribute[Any]) -> str:
+    """A setting's default as TOML; an example where there is none."""
+    match each.name:
+        case "socket_mode":
+            return f'"{each.default:04o}"'
+        case "update_deadline":
+            return '"never"'
+        case "record_limit":
+            return '"64M"'
+        case _:
+            return json.dumps(each.default if each.default != "" else each.metadata["example"])

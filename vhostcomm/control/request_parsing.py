@@ -1,0 +1,135 @@
+"""Requests taken apart: bodies, commands, times, text. What is wrong is said with its field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from typing import Any, Final, cast
+
+from starlette.requests import Request
+
+from vchannel import Command, GuestCommand, MisuseError, encode_text
+from vhostcomm.control.connection import peer_of
+from vhostcomm.control.problems import Problem, bad_request
+from vhostcomm.text import escape
+
+CALL_TIMEOUT: Final = 10.0
+"""Seconds that a guest gets to answer, unless the request says otherwise."""
+
+FREEZE: Final = 30.0
+"""Seconds after which a freeze is undone, unless the request says otherwise."""
+
+TIMEOUT_MAX: Final = 3600.0
+"""Seconds that a request may ask for: no call waits for ever."""
+
+AGENT_SHOWN: Final = 60
+"""Characters of what a client says it is."""
+
+COMMAND_MAX: Final = 0x7FFF_FFFF
+DIGITS: Final = len(str(COMMAND_MAX))
+
+
+async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
+    """A request's JSON object; empty without a body.
+
+    Raises:
+        Problem: it is no JSON, no object, or has members that nobody knows.
+    """
+    raw = await request.body()
+    if not raw.strip():
+        return {}
+    try:
+        value = json.loads(raw, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the body is not JSON: {error}", "send a JSON object", 400) from None
+    if not isinstance(value, dict):
+        raise bad_request("the body is no JSON object", f"its members can be: {', '.join(known) or 'none'}")
+    if unknown := [key for key in value if key not in known]:
+        raise bad_request(f"unknown: {', '.join(unknown)}", f"known are: {', '.join(known) or 'none'}")
+    return cast("dict[str, Any]", value)
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def seconds(body: dict[str, Any], name: str, default: float) -> float:
+    """A time out of a body."""
+    value = body.get(name, default)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TIMEOUT_MAX
+    if not good or not math.isfinite(value):
+        raise bad_request(f"{name} is {value!r}", f"{name} is a number of seconds, more than 0 and at most 3600")
+    return float(value)
+
+
+def flag(body: dict[str, Any], name: str) -> bool:
+    """True or false out of a body."""
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise bad_request(f"{name} is {value!r}", f"{name} is true or false")
+    return value
+
+
+def command(value: object) -> Command:
+    """A command by its name or number."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON knows no difference
+    if type(value) is int and 0 <= value <= COMMAND_MAX:
+        return by_number(value)
+    if isinstance(value, str):
+        if value.isascii() and value.isdigit() and len(value) <= DIGITS and int(value) <= COMMAND_MAX:
+            return by_number(int(value))
+        found = GuestCommand.__members__.get(value.upper().replace("-", "_"))
+        if found is not None:  # TEST is 0
+            return found
+    names = ", ".join(name.lower() for name in GuestCommand.__members__)
+    raise bad_request(f"command is {value!r:.100}", f"it is a number, or one of: {names}")
+
+
+def by_number(number: int) -> Command:
+    """A command that has a name, or its number."""
+    try:
+        return GuestCommand(number)
+    except ValueError:
+        return number
+
+
+def text(value: object) -> bytes:
+    """Text as a frame's data; none if there is none."""
+    if value is None:
+        return b""
+    if not isinstance(value, str):
+        raise bad_request(f"data is {value!r:.60}", "data is text of at most 4031 bytes")
+    try:
+        return encode_text(value)
+    except MisuseError as error:
+        raise bad_request(f"data: {error}", "data is text of at most 4031 bytes, without a NUL") from None
+
+
+def initiator(request: Request) -> str:
+    """Who asks: as the kernel tells it, and as the client says it is."""
+    who = peer_of(request.scope)
+    agent = escape(request.headers.get("user-agent", ""), AGENT_SHOWN)
+    return f'control: {who}, says it is "{agent}"' if agent else f"control: {who}"
+
+
+def check_dangerous(asked: Command, insisted: bool, allowed: bool) -> None:
+    """Refuse what can lose data, settings or a secret, unless both the client and the daemon's settings want it.
+
+    Raises:
+        Problem: at least one of them doesn't.
+    """
+    if not isinstance(asked, GuestCommand) or not asked.dangerous or (insisted and allowed):
+        return
+    missing = []
+    if not insisted:
+        missing.append('"i_know_this_is_dangerous": true in the request (--i-know-this-is-dangerous)')
+    if not allowed:
+        missing.append("allow_dangerous in the daemon's settings (--allow-dangerous yes)")
+    raise Problem(
+        403,
+        "dangerous",
+        f"{asked.name.lower()} ({asked.carries}) can lose data, settings or a secret",
+        f"if it has to be: {' and '.join(missing)}",
+    )

@@ -1,0 +1,205 @@
+"""Guests, answers and health as JSON. What a guest said is data here, never trusted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final, assert_never
+
+import attrs
+
+from vchannel import (
+    DATA_SIZE,
+    NO_NUL,
+    Command,
+    GuestCommand,
+    HostCommand,
+    Kind,
+    Known,
+    PayloadError,
+    Response,
+    decode_json,
+    decode_text,
+)
+from vhostcomm.channel.guest import OTHER, Guest
+from vhostcomm.guest import State
+from vhostcomm.text import escape
+
+ESCAPED_MAX: Final = DATA_SIZE * 10
+"""Characters that the longest answer can have when each of them is escaped."""
+
+
+def when(seconds: float | None) -> str | None:
+    """A time as ISO 8601 has it, in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def command_name(number: int) -> str:
+    """The name of what a guest asks."""
+    if number == OTHER:
+        return "other"
+    try:
+        return HostCommand(number).name.lower()
+    except ValueError:
+        return str(int(number))
+
+
+def summary(guest: Guest) -> dict[str, Any]:
+    """A guest in a line."""
+    return {
+        "name": guest.name,
+        "state": guest.state.value,
+        "since": when(guest.since),
+        "sock": str(guest.address),
+        "serial": guest.identity.serial,
+        "address": guest.information.address if guest.information else None,
+        "last_frame": when(guest.last_frame),
+        "stop": stop(guest),
+        "frozen_until": when(guest.frozen_until),
+        "paused": pause(guest),
+        "thaw_owed": thaw_owed(guest),
+        "problem": problem(guest),
+    }
+
+
+def full(guest: Guest) -> dict[str, Any]:
+    """All that is known of a guest."""
+    return summary(guest) | {
+        "identity": {"host": attrs.asdict(guest.host), "guest": attrs.asdict(guest.identity)},
+        "connections": guest.connections,
+        "starts_seen": guest.boots,
+        "told_time": guest.told_time,
+        "gone_why": guest.gone_why,
+        "requests": {command_name(number): count for number, count in guest.counts.items()},
+        "calls": [
+            {"command": command, "outcome": outcome, "count": count}
+            for (command, outcome), count in guest.calls.items()
+        ],
+        "answered": {
+            command_name(number): {"answer": each.text, "when": when(each.when)}
+            for number, each in guest.answered.items()
+        },
+        "counts": {
+            "refused_frames": guest.refused_frames,
+            "skipped_bytes": guest.skipped_bytes,
+            "dropped_answers": guest.dropped_answers,
+            "throttled": guest.throttled,
+        },
+        "information": information(guest),
+    }
+
+
+def stop(guest: Guest) -> dict[str, Any] | None:
+    """Who asked for a guest's stop, how, and when."""
+    if guest.stop is None:
+        return None
+    return {"by": escape(guest.stop.by), "how": guest.stop.how, "when": when(guest.stop.when)}
+
+
+def pause(guest: Guest) -> dict[str, Any] | None:
+    """Why a guest's machine is paused, what to do, and since when."""
+    if guest.pause is None:
+        return None
+    cause, remedy = escape(guest.pause.cause), escape(guest.pause.remedy)
+    return {"cause": cause, "remedy": remedy, "since": when(guest.pause.since.wall)}
+
+
+def thaw_owed(guest: Guest) -> dict[str, Any] | None:
+    """The freeze for which a guest is owed a thaw: by whom, when, and until when."""
+    if guest.debt is None:
+        return None
+    debt = guest.debt
+    return {"by": escape(debt.by), "since": when(debt.since.wall), "until": when(debt.until.wall)}
+
+
+def information(guest: Guest) -> dict[str, Any] | None:
+    """The last that a guest told of itself."""
+    if guest.information is None:
+        return None
+    port = guest.information.http_port
+    address = guest.information.address
+    host = f"[{address}]" if address and ":" in address else address
+    if address and "%" in address:
+        host = None  # of a link of the guest's: no browser takes it
+    return {
+        "when": when(guest.information.when),
+        "address": address,
+        "http_port": port,
+        "link": f"http://{host}:{port}/" if host and port else None,
+        "answer": data(GuestCommand.GET_INFORMATION, guest.information.data),
+    }
+
+
+def problem(guest: Guest) -> str | None:
+    """Why a guest isn't well; None if it is."""
+    match guest.state:
+        case State.ABSENT:
+            return f"QEMU is not connected to {guest.address}" + (guest.unreachable and f": {guest.unreachable}")
+        case State.CONNECTED:
+            return "QEMU is connected, but the guest has not asked anything yet"
+        case State.READY:
+            return _problem_of_ready(guest)
+        case State.SILENT:
+            return f"the guest has asked, but does not answer what its address is (since {when(guest.since)})"
+        case State.PAUSED:
+            assert guest.pause is not None
+            return f"the machine is paused: {escape(guest.pause.cause)}; {escape(guest.pause.remedy)}"
+    assert_never(guest.state)
+
+
+def _problem_of_ready(guest: Guest) -> str | None:
+    told = guest.information
+    if told is None or told.told.at < guest.model.entered.at:
+        return None
+    if told.problem:
+        return f"the guest's information can't be read: {escape(told.problem)}"
+    return "the guest has asked, but has no address yet" if told.address is None else None
+
+
+def called(guest: Guest, command: Command, response: Response, took: float) -> dict[str, Any]:
+    """A call's answer."""
+    return asked(guest, command) | {
+        "seconds": round(took, 6),
+        "answer": data(command, response.data, response.problem),
+    }
+
+
+def asked(guest: Guest, command: Command) -> dict[str, Any]:
+    """What was asked of whom, and how well that is known."""
+    known = command.known if isinstance(command, GuestCommand) else Known.UNKNOWN
+    name = command.name.lower() if isinstance(command, GuestCommand) else None
+    return {"guest": guest.name, "command": {"number": int(command), "name": name, "known": known.value}}
+
+
+def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[str, Any]:
+    """What a guest answered: as text, as JSON where it is that, and what is wrong with it."""
+    text = decode_text(raw)
+    kind = command.answers if isinstance(command, GuestCommand) else Kind.UNKNOWN
+    trouble = str(odd) if odd and odd.why != NO_NUL else ""
+    document: Any = None
+    if raw and (kind is Kind.JSON or text.lstrip()[:1] in {"{", "["}):
+        try:
+            document = decode_json(raw)
+        except PayloadError as error:
+            trouble = trouble or str(error)
+    if document is None and not text.isprintable() and not trouble:
+        trouble = "it holds control characters; they are escaped here"
+    return {
+        "bytes": len(raw),
+        "text": escape(text, ESCAPED_MAX),
+        "json": document,
+        "problem": escape(trouble) if trouble else None,
+    }
+
+
+def health(guests: dict[str, Guest], not_reloaded: str) -> tuple[bool, dict[str, Any]]:
+    """Whether all guests are well and served as configured: each that isn't well, and why a reload was rejected."""
+    unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
+    healthy = not unwell and not not_reloaded
+    return healthy, {
+        "healthy": healthy,
+        "guests": len(guests),
+        "unwell": unwell,
+        "not_reloaded": escape(not_reloaded, ESCAPED_MAX) or None,
+    }

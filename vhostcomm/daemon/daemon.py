@@ -1,0 +1,314 @@
+"""The daemon: ports wired to signals, reload and the end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
+
+import trio
+
+from vchannel import Command, GuestCommand, Response
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.sockets import group_id, listening
+from vhostcomm.channel.trace import Trace
+from vhostcomm.children import reap_orphans
+from vhostcomm.config.address import Listen, parse_api
+from vhostcomm.config.identity import HostIdentity
+from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.control.daemon_api import LauncherApi, Listener
+from vhostcomm.control.origin import own_names
+from vhostcomm.control.surface import BACKLOG, Surface
+from vhostcomm.daemon.descriptors import raise_descriptor_limit
+from vhostcomm.daemon.folders import Folders
+from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.ports import Ports, Served, in_batches
+from vhostcomm.daemon.reload import Reload, warn, without_collections
+from vhostcomm.daemon.status import of_guests
+from vhostcomm.errors import ResumeError, ServeError
+from vhostcomm.log.logs import Log
+from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT, QemuHostApi
+from vhostcomm.signals import handled_signals
+from vhostcomm.systemd.notify import Manager, Notifier
+
+
+class Daemon:
+    """Serves the guests of a configuration.
+
+    Args:
+        config: what to serve.
+        log: where to tell.
+        reload: reads the configuration again, for SIGHUP; None if it can't change.
+        trace: is shown every frame.
+        api_timeout: seconds that a guest has to answer qemu-host's API where the request doesn't say.
+        control_name: names the control surface's socket where there is no `--control`, for one daemon of many.
+        notifier: tells systemd; None where somebody else does, or nobody.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        reload: Callable[[], Config] | None = None,
+        *,
+        trace: Trace | None = None,
+        api_timeout: float = DEFAULT_TIMEOUT,
+        control_name: str = "",
+        notifier: Notifier | None = None,
+    ) -> None:
+        self._trace = trace
+        self._api_timeout = api_timeout
+        self._log = log
+        self._surface = Surface(self, config.service, log, control_name)
+        self._ports = Ports(config.service, config.host, self._make_guest, log)
+        self._freezer = Freezer(self._ask, log)
+        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
+        self.launcher: LauncherApi | None = None
+        self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
+        self.listeners: list[Listener] = [self._manager.changed]
+        self._reload = Reload(
+            config, reload, self._ports, self._folders,
+            freezer=self._freezer, around=self._manager.reloading, changed=self._manager.changed, log=log,
+        )  # fmt: skip
+
+    @property
+    def config(self) -> Config:
+        """What is in force."""
+        return self._reload.config
+
+    @property
+    def not_reloaded(self) -> str:
+        """Why the last reload was rejected; empty if it wasn't."""
+        return self._reload.why_not
+
+    @property
+    def guests(self) -> dict[str, Guest]:
+        """Every guest that is served, by name."""
+        return self._ports.guests
+
+    async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` is called or the task is cancelled.
+
+        Raises:
+            ServeError: a guest can't be served; none is then.
+        """
+        config = self.config
+        raise_descriptor_limit(config, self._log)
+        group_id(config.service.socket_group)
+        with ExitStack() as cleanup:
+            folders = cleanup.enter_context(self._folders.watched(config.watch))
+            with without_collections():
+                opened = await self._ports.open_all(config.guests, config.host)
+            gc.freeze()  # they stay: the collector needn't look at them again and again
+            try:
+                cleanup.enter_context(self._surface.listening())
+                api = self._open_api(cleanup)
+            except BaseException:
+                await self._ports.discard(opened)
+                raise
+            async with trio.open_nursery() as nursery:
+                self._ports.nursery = nursery
+                await nursery.start(self._freezer.run)
+                async for port in in_batches(opened):
+                    self._ports.start(port)
+                nursery.start_soon(self._ports.keep_sockets)
+                nursery.start_soon(self._reload.run)
+                for folder in folders:
+                    nursery.start_soon(self._folders.keep, folder)
+                if api:
+                    nursery.start_soon(self._qemu_host_api().serve, [api])
+                task_status.started(self)
+                self._log.info("serving", guests=len(self._ports), pid=os.getpid())
+                warn(config, self._log)
+                await self._surface.run()
+                await trio.sleep_forever()
+
+    async def run_with_signals(self) -> None:
+        """Serve until SIGTERM or SIGINT; reload on SIGHUP, reopen recordings on SIGUSR1. A second signal doesn't wait for anything.
+
+        SIGINT and SIGHUP that are ignored already stay ignored.
+
+        Raises:
+            ServeError: see `run`.
+        """
+        handled = handled_signals()
+        # What stands before the receiver comes back after it: a signal too many must not change the exit status.
+        for number in signal.SIGTERM, signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
+        with trio.open_signal_receiver(*handled) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reap_orphans)
+                nursery.start_soon(self._manager.run)
+                await nursery.start(self.run)
+                self._manager.ready()
+                await self._heed(signals)
+                nursery.cancel_scope.cancel()
+        self._log.info("stopped")
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                self._log.info("reloading", why=name)
+                self._reload.ask()
+                continue
+            if number == signal.SIGUSR1:
+                await self.reopen_recordings()
+                continue
+            self._log.info("stopping", why=name)
+            self._manager.stopping(name)
+            async with trio.open_nursery() as stopping:
+                stopping.start_soon(_cancel_on_next, signals, stopping.cancel_scope, self._log)
+                await self.stop()
+                stopping.cancel_scope.cancel()
+            return
+
+    async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
+        """Ask a guest, with what that means for a frozen one; see `Freezer.call`.
+
+        Raises:
+            CallError: there is no answer; says why.
+            ServeError: there is no such guest.
+        """
+        guest = self._served(name).port.guest
+        return await self._freezer.call(guest, command, data, timeout=timeout, by=by)
+
+    async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response:
+        """Freeze a guest for so many seconds at most; see `Freezer.freeze`.
+
+        Raises:
+            CallError: there is no answer; says why.
+            ServeError: there is no such guest.
+        """
+        return await self._freezer.freeze(self._served(name).port.guest, seconds, timeout=timeout, by=by)
+
+    def probe(self, name: str, age: float) -> trio.Event | None:
+        """Find out whether a guest is up; see `Asker.probe`. None where there is no such guest."""
+        served = self._ports.get(name)
+        return served.port.asker.probe(age) if served else None
+
+    def _ask(
+        self,
+        name: str,
+        command: Command,
+        data: bytes = b"",
+        *,
+        timeout: float,
+        by: str = "",
+        sending: Callable[[], None] | None = None,
+    ) -> Awaitable[Response]:
+        if served := self._ports.get(name):
+            return served.port.asker.call(command, data, timeout=timeout, by=by, sending=sending)
+        # A reload or the stop came between.
+        raise CallError(command, Outcome.NOT_CONNECTED, f"{name}: it is not served any longer")
+
+    def _served(self, name: str) -> Served:
+        served = self._ports.get(name)
+        if served is None:
+            raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self.guests) or 'none'}")
+        return served
+
+    async def resume(self, name: str, by: str) -> bool:
+        """Have a guest's paused machine run again. Returns False if it runs already.
+
+        Raises:
+            ResumeError: it can't be resumed, or stopped again at once, or its QEMU is not known.
+        """
+        if self.launcher:
+            return await self.launcher.resume(by)
+        served = self._ports.get(name)
+        if served is None or served.monitor is None:
+            raise ResumeError(
+                "no QMP socket", "vhostcomm has no connection to its QEMU's QMP",
+                'resume it where it runs, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket for vhostcomm alone',
+            )  # fmt: skip
+        return await served.monitor.resume(by)
+
+    def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
+        service = self.config.service
+        if not service.qemu_host_api:
+            return None
+        address = parse_api(service.qemu_host_api)
+        if isinstance(address, Listen):
+            self._ports.make_runtime_directory(address.path.parent)
+        made = cleanup.enter_context(listening(address, service.socket_mode, group_id(service.socket_group)))
+        made.listen(BACKLOG)
+        return made
+
+    def _qemu_host_api(self) -> QemuHostApi:
+        allow = self.config.service.allow_dangerous
+        names = own_names(parse_api(self.config.service.qemu_host_api))
+        return QemuHostApi(
+            self._ask_only_guest,
+            self._tell_only_guest,
+            self._log,
+            self._api_timeout,
+            names=names,
+            allow_dangerous=allow,
+        )
+
+    async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
+        for served in self._ports.all:
+            return (await self._freezer.call(served.port.guest, command, b"", timeout=timeout, by=by)).data
+        raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
+
+    async def _tell_only_guest(self, command: Command, timeout: float, by: str) -> None:
+        for served in self._ports.all:
+            if command in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}:
+                # What becomes of these has to be known: a guest that is frozen is owed a thaw.
+                await self._ask_only_guest(command, timeout, by)
+                return
+            await self._freezer.before_end(served.port.guest, command, timeout=timeout, by=by)
+            await served.port.asker.tell(command, timeout=timeout, by=by)
+            return
+        raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
+
+    async def stop(self) -> None:
+        """End every port: no more connections, answer what was asked, close. Bounded in time."""
+        await self.thaw("the daemon stops")
+        await self._ports.end(self._ports.all)
+        await self._surface.finish()
+
+    async def reopen_recordings(self) -> None:
+        """Begin new files for the recordings whose file was renamed or deleted."""
+        self._log.info("reopening recordings", why="SIGUSR1")
+        async for served in in_batches(self._ports.all):
+            served.port.reopen_recording()
+
+    async def thaw(self, why: str) -> None:
+        """Thaw the guests that are owed it; from now on none is frozen any more. Bounded in time."""
+        await self._freezer.thaw_all(self.guests.values(), why)
+
+    async def reload(self) -> bool:
+        """Read the configuration again and serve by it. Guests that stay the same aren't touched.
+
+        One that can't be served is rejected whole; `not_reloaded` says why. Returns whether the new one is in force.
+        """
+        return await self._reload.wait()
+
+    def _own_sock(self) -> str:
+        return str(self._surface.address)
+
+    def _make_guest(self, config: GuestConfig, host: HostIdentity, log: Log) -> Guest:
+        guest = Guest(config.name, config.address, host, config.identity, log, trace=self._trace)
+        guest.listeners.append(self._on_guest)
+        self._freezer.adopt(guest)
+        return guest
+
+    def _on_guest(self, guest: Guest, what: str) -> None:
+        if what == "connected":
+            self._freezer.connected(guest)
+        for listener in tuple(self.listeners):
+            listener(guest, what)
+
+
+async def _cancel_on_next(signals: AsyncIterator[int], scope: trio.CancelScope, log: Log) -> None:
+    async for number in signals:
+        if number not in {signal.SIGHUP, signal.SIGUSR1}:
+            log.warning("not waiting any longer", why=f"a second {signal.Signals(number).name}")
+            scope.cancel()
+            return

@@ -1,0 +1,118 @@
+"""Watched folders: every socket that appears in one is a guest's, with its file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vhostcomm.channel.watch import WatchedFolder
+from vhostcomm.config import values
+from vhostcomm.config.address import Connect, Sock
+from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.ports import Ports, Served
+from vhostcomm.log.logs import Log
+
+RECHECK_INTERVAL: Final = 5.0
+"""Seconds between looks for a watched folder that is gone."""
+
+
+class Folders:
+    """The watched folders of a daemon, and the guests in them.
+
+    Args:
+        ports: where their guests are served.
+        config: what is in force.
+        own: the address of a socket that is our own, and nobody's guest.
+        freezer: thaws a guest that is owed it before it ends.
+        log: where to tell.
+    """
+
+    def __init__(
+        self, ports: Ports, config: Callable[[], Config], own: Callable[[], str], freezer: Freezer, log: Log
+    ) -> None:
+        self._ports = ports
+        self._config = config
+        self._own = own
+        self._freezer = freezer
+        self._log = log
+        self._seen: dict[Path, dict[str, Path]] = {}  # what is in each folder
+        self._ignored: set[Path] = set()
+
+    @contextmanager
+    def watched(self, paths: tuple[Path, ...]) -> Iterator[list[WatchedFolder]]:
+        """Folders that are watched inside.
+
+        Raises:
+            ServeError: one can't be.
+        """
+        with ExitStack() as cleanup:
+            yield [cleanup.enter_context(WatchedFolder(path)) for path in paths]
+
+    async def keep(self, folder: WatchedFolder) -> None:
+        """Serve what appears in a folder, until cancelled."""
+        while True:
+            try:
+                async for found in folder.contents():
+                    self._seen[folder.path] = found
+                    self.match()
+            except OSError as error:
+                self._log.error(
+                    "the watched folder is lost, its guests too; it is looked for again",
+                    folder=str(folder.path),
+                    why=error.strerror or str(error),
+                )
+            self._seen[folder.path] = {}
+            self.match()
+            await folder.reopen(RECHECK_INTERVAL)
+
+    def found(self, name: str, config: Config) -> GuestConfig | None:
+        """What a configuration says of a guest that is served because its socket is in a folder."""
+        served = self._ports.get(name)
+        if served is None or served.folder is None:
+            return None
+        return config.guest(Sock(name, served.config.address, values.uuid_of(name)))
+
+    def match(self) -> None:
+        """Make what is served match what is in the folders: now, and again whenever something has ended."""
+        assert self._ports.nursery is not None
+        gone = [each for each in self._ports.all if each.folder and each.config.name not in self._there(each.folder)]
+        if gone:
+            self._ports.nursery.start_soon(self._end_and_match, gone)
+        ours = {str(each.config.address) for each in self._ports.all} | {self._own()}
+        for folder, found in self._seen.items():
+            for name, path in found.items():
+                served = self._ports.get(name)
+                if served and served.folder == folder:
+                    served.port.retry_now.set()
+                elif str(path) not in ours:  # else it is one that we listen on ourselves
+                    self._serve(folder, name, path)
+        self._ignored &= {path for found in self._seen.values() for path in found.values()}
+
+    def _there(self, folder: Path) -> dict[str, Path]:
+        return self._seen.get(folder, {})
+
+    async def _end_and_match(self, ending: list[Served]) -> None:
+        async with trio.open_nursery() as thawing:
+            for served in ending:
+                thawing.start_soon(self._freezer.thaw_first, served.port.guest, "its socket is gone from the folder")
+        await self._ports.end(ending)
+        self.match()
+
+    def _serve(self, folder: Path, name: str, path: Path) -> None:
+        why = ""
+        try:
+            values.name(name)
+        except ValueError as error:
+            why = str(error)
+        if self._ports.get(name):
+            why = "a guest of that name is served already"
+        if not why:
+            self._ports.start_found(self._config().guest(Sock(name, Connect(path), values.uuid_of(name))), folder)
+        elif path not in self._ignored:
+            self._ignored.add(path)
+            self._log.warning("socket ignored", sock=str(path), why=why)

@@ -1,0 +1,342 @@
+"""The ports that a daemon runs: opened, started, opened again after an error of our own, and ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+from attrs import define, field
+
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.port import Port
+from vhostcomm.channel.sockets import group_id, make_folder
+from vhostcomm.channel.throttle import Lane
+from vhostcomm.channel.watch import SocketFiles
+from vhostcomm.config.address import Address, Listen, runtime_directory
+from vhostcomm.config.identity import HostIdentity
+from vhostcomm.config.models import GuestConfig, Service
+from vhostcomm.errors import ServeError
+from vhostcomm.log.logs import Log
+
+if TYPE_CHECKING:
+    from vhostcomm.qemu.monitor import Monitor
+
+STOP_MARGIN: Final = 1.0
+"""Seconds beyond the draining that a port may take to end before it is cancelled."""
+
+REOPEN_PAUSE: Final = 1.0
+REOPEN_MAX: Final = 60.0
+"""Seconds before a port that an error of our own has closed is opened again: doubled each time up to the most."""
+
+OPEN_DEADLINE: Final = 30.0
+"""Seconds for a batch of ports to open. Only a file system that hangs takes longer than one."""
+
+BATCH: Final = 64
+"""Guests that are worked on before the others are served again: a few milliseconds."""
+
+MakeGuest = Callable[[GuestConfig, HostIdentity, Log], Guest]
+
+T = TypeVar("T")
+
+
+async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items one by one, with whoever else wants to run having run after each `BATCH`."""
+    for place, item in enumerate(items):
+        if place % BATCH == BATCH - 1:
+            await trio.lowlevel.checkpoint()
+        yield item
+
+
+@define(eq=False)
+class Served:
+    """A port that runs, or is about to. `folder` is the watched one that it is from, if it is."""
+
+    config: GuestConfig
+    port: Port
+    folder: Path | None = None
+    open: bool = False
+    why_not: str = ""
+    monitor: Monitor | None = None
+    monitor_scope: trio.CancelScope = field(factory=trio.CancelScope)
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    ended: trio.Event = field(factory=trio.Event)
+
+    @property
+    def path(self) -> Path | None:
+        """Of its socket, if it is a unix socket that we bind."""
+        return self.config.address.path if isinstance(self.config.address, Listen) else None
+
+
+@define
+class _Opening:
+    """A batch of ports that a thread opens; it may be given up meanwhile, even where the thread hangs."""
+
+    batch: Sequence[Served]
+    service: Service
+    taken_over: frozenset[Address]
+    problems: list[Exception] = field(factory=list)
+    _given_up: bool = False
+    _working: threading.Lock = field(factory=threading.Lock)
+
+    def run(self) -> None:
+        with self._working:
+            for served in self.batch:
+                if self._given_up:
+                    break
+                address = served.config.address
+                try:
+                    if isinstance(address, Listen):
+                        make_runtime_directory(address.path.parent, self.service)
+                    served.port.open(bind=address not in self.taken_over)
+                    served.open = True
+                except (ServeError, OSError, RuntimeError) as error:  # no socket, no descriptor, no thread
+                    self.problems.append(error)
+        if self._given_up:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Close what is open, now or when the thread comes back."""
+        self._given_up = True
+        if self._working.acquire(blocking=False):
+            try:
+                _discard(self.batch)
+            finally:
+                self._working.release()
+
+
+class Ports:
+    """Every guest's port, by the guest's name.
+
+    Args:
+        service: how ports are made; the same until the end.
+        host: what guests are told of their host; `reload` changes it.
+        make_guest: makes a guest of its configuration.
+        log: where to tell.
+    """
+
+    def __init__(self, service: Service, host: HostIdentity, make_guest: MakeGuest, log: Log) -> None:
+        self._service = service
+        self._make_guest = make_guest
+        self._log = log
+        self._served: dict[str, Served] = {}
+        self._by_path: dict[Path, Served] = {}
+        self._files = SocketFiles(log)
+        self._lane = Lane()
+        self.host = host
+        self.nursery: trio.Nursery | None = None
+        """Where ports run."""
+
+    def __len__(self) -> int:
+        return len(self._served)
+
+    @property
+    def all(self) -> list[Served]:
+        return list(self._served.values())
+
+    def get(self, name: str) -> Served | None:
+        return self._served.get(name)
+
+    @property
+    def guests(self) -> dict[str, Guest]:
+        """Every guest that is served, by name."""
+        return {name: served.port.guest for name, served in self._served.items()}
+
+    async def open_all(
+        self, configs: Iterable[GuestConfig], host: HostIdentity, taken_over: frozenset[Address] = frozenset()
+    ) -> list[Served]:
+        """Open all of them, or none. Nothing runs yet; guests that are served already are answered meanwhile.
+
+        Args:
+            configs: whose ports.
+            host: what they are told of their host.
+            taken_over: addresses that are bound already; `Port.take_over` brings their sockets.
+
+        Raises:
+            ServeError: some can't be had; says which and why.
+        """
+        opened: list[Served] = []
+        try:
+            batch: list[Served] = []
+            async for config in in_batches(configs):
+                batch.append(Served(config, self._port(config, host)))
+                if len(batch) == BATCH:
+                    await self._open(batch, taken_over)
+                    opened, batch = opened + batch, []
+            await self._open(batch, taken_over)
+        except BaseException:
+            await self.discard(opened)
+            raise
+        return opened + batch
+
+    async def _open(self, batch: Sequence[Served], taken_over: frozenset[Address] = frozenset()) -> None:
+        opening = _Opening(batch, self._service, taken_over)
+        try:
+            with trio.fail_after(OPEN_DEADLINE):
+                await trio.to_thread.run_sync(opening.run, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            opening.give_up()
+            names = ", ".join(each.config.name for each in batch if not each.open)
+            raise ServeError(
+                f"the sockets or recordings of {names} took more than {OPEN_DEADLINE:.0f} seconds to make: "
+                "look whether their file system hangs"
+            ) from None
+        except BaseException:
+            opening.give_up()
+            raise
+        if opening.problems:
+            opening.give_up()
+            kind = next((type(each) for each in opening.problems if isinstance(each, ServeError)), ServeError)
+            raise kind("; ".join(map(str, opening.problems)))
+
+    async def discard(self, opened: Sequence[Served]) -> None:
+        """Give back what was opened and is not to run."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + OPEN_DEADLINE):
+            await trio.to_thread.run_sync(_discard, opened, abandon_on_cancel=True)
+
+    def _port(self, config: GuestConfig, host: HostIdentity) -> Port:
+        return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service, self._lane)
+
+    def make_runtime_directory(self, folder: Path) -> None:
+        """Make a folder if it is the runtime directory; others are the operator's."""
+        make_runtime_directory(folder, self._service)
+
+    def start(self, served: Served) -> None:
+        """Run a port."""
+        assert self.nursery is not None
+        self._served[served.config.name] = served
+        if served.path:
+            self._by_path[served.path] = served
+            if served.path.parent not in self._files:
+                self._files.add(served.path.parent)
+        self.nursery.start_soon(self._run, served)
+        self._watch(served)
+
+    def start_found(self, config: GuestConfig, folder: Path) -> None:
+        """Open and run the port of a guest that was found in a folder; where that fails it is tried again."""
+        self.start(Served(config, self._port(config, self.host), folder))
+
+    async def end(self, ending: Iterable[Served]) -> None:
+        """End ports: no more connections, answer what was asked, close. Bounded in time."""
+        if not (ending := list(ending)):
+            return
+        with trio.move_on_after(self._service.drain_timeout + STOP_MARGIN):
+            async for served in in_batches(ending):
+                served.port.stop()
+            for served in ending:
+                await served.ended.wait()
+        for served in ending:
+            served.scope.cancel()
+            await served.ended.wait()
+
+    def change(self, served: Served, new: GuestConfig, host: HostIdentity) -> bool:
+        """Serve a guest by a new configuration with the same address. Returns whether its answers are others now."""
+        guest = served.port.guest
+        changed = new.identity != served.config.identity or host != guest.host
+        if changed:
+            guest.change(host, new.identity)
+        other_monitor = new.qmp != served.config.qmp
+        served.config = new
+        if other_monitor:
+            served.monitor_scope.cancel()
+            self._watch(served)
+        return changed
+
+    def _watch(self, served: Served) -> None:
+        """Follow the QMP of a guest's QEMU, if its socket is configured."""
+        assert self.nursery is not None
+        served.monitor, served.monitor_scope = None, trio.CancelScope()
+        if served.config.qmp:
+            from vhostcomm.daemon.monitored import follow  # QEMU's side is only needed for this
+
+            served.monitor, run = follow(served.config.qmp, lambda: served.port.guest)
+            self.nursery.start_soon(run, served.monitor_scope)
+
+    async def keep_sockets(self) -> None:
+        """Bind sockets anew whose files were deleted or replaced, until cancelled."""
+        async for paths in self._files.lost():
+            async for path in in_batches(list(self._by_path) if paths is None else paths):
+                if (served := self._by_path.get(path)) and served.open and not served.port.is_reachable():
+                    await self._bind_again(path, served)
+
+    async def _bind_again(self, path: Path, served: Served) -> None:
+        log = self._log.bind(guest=served.config.name, sock=str(path))
+        try:
+            await trio.to_thread.run_sync(self.make_runtime_directory, path.parent)
+            await served.port.bind_again()
+        except (ServeError, OSError) as error:
+            if served.why_not != str(error):
+                log.error("socket file deleted or replaced, QEMU can't connect", why=str(error))  # noqa: TRY400
+            served.why_not = str(error)
+            if not served.port.is_occupied():  # else its deletion is the next event
+                self._files.look_again(path)
+        else:
+            served.why_not = ""
+            self._files.add(path.parent)
+            log.warning("socket file deleted or replaced, bound again")
+
+    async def _run(self, served: Served) -> None:
+        name, pause = served.config.name, REOPEN_PAUSE
+        try:
+            with served.scope:
+                while True:
+                    if await self._try_open(served):
+                        pause = REOPEN_PAUSE
+                        try:
+                            await served.port.run()
+                        except Exception:
+                            log = self._log.bind(guest=name)
+                            log.exception("internal error, the port is opened again; please report it")
+                        else:
+                            return
+                        served.open = False
+                    await trio.sleep(pause)
+                    pause = min(2 * pause, REOPEN_MAX)
+                    served.port = self._port(served.config, self.host)
+        finally:
+            served.monitor_scope.cancel()
+            if self._served.get(name) is served:
+                del self._served[name]
+            if served.path and self._by_path.get(served.path) is served:
+                del self._by_path[served.path]
+            served.ended.set()
+
+    async def _try_open(self, served: Served) -> bool:
+        if served.open:
+            return True
+        if not self._service.record and served.path is None:
+            served.port.open()  # which does nothing that could block
+            served.open = True
+            return True
+        try:
+            await self._open([served])
+        except ServeError as error:
+            if served.why_not != str(error):
+                self._log.error("guest not served, it is tried again", guest=served.config.name, why=str(error))
+            served.why_not = str(error)
+            return False
+        served.why_not = ""
+        return True
+
+
+def make_runtime_directory(folder: Path, service: Service) -> None:
+    """Make a folder if it is the runtime directory; others are the operator's.
+
+    Raises:
+        ServeError: it can't be made, or isn't ours to use.
+    """
+    try:
+        ours = runtime_directory()
+    except ValueError:
+        return
+    if folder == ours:
+        make_folder(folder, group_id(service.socket_group))
+
+
+def _discard(opened: Iterable[Served]) -> None:
+    for served in opened:
+        if served.open:
+            served.open = False
+            served.port.discard()

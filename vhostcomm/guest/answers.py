@@ -1,0 +1,45 @@
+"""What a guest is answered: (identity, request) → data. Pure."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from vchannel import (
+    Command,
+    CpuInfo,
+    HostCommand,
+    HostVersion,
+    NetworkResult,
+    PreparedAnswer,
+    VmmVersion,
+    encode_integer,
+    encode_text,
+)
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
+
+PREPARED_KEPT: Final = 128
+"""Prepared answers kept, of 4 KiB each: those that all guests share, and those of guests that asked lately."""
+
+EMPTY: Final = b""
+"""The answer to whatever nobody knows the answer to, when an answer is asked for."""
+
+prepare = lru_cache(maxsize=PREPARED_KEPT)(PreparedAnswer)
+"""A prepared answer, made once for as long as it is in use."""
+
+
+def answers(host: HostIdentity, guest: GuestIdentity) -> dict[Command, bytes]:
+    """The data of every answer that isn't empty. UUIDs must have been settled."""
+    return {
+        HostCommand.HOST_VERSION: HostVersion(host.build, host.fix).to_data(),
+        HostCommand.GUEST_SERIAL: encode_text(guest.serial),
+        HostCommand.GUEST_CPU: CpuInfo(guest.cpu, guest.vcpus).to_data(),
+        HostCommand.VMM_VERSION: VmmVersion(host.vmm_version, host.vmm_timestamp).to_data(),
+        HostCommand.NETWORK_RESULT: NetworkResult().to_data(),
+        HostCommand.GUEST_UUID: encode_text(guest.uuid),
+        HostCommand.CLUSTER_UUID: encode_text(host.cluster_uuid),
+        HostCommand.HOST_SERIAL: encode_text(host.serial),
+        HostCommand.HOST_MAC: encode_text(host.mac),
+        HostCommand.HOST_MODEL: encode_text(host.model),
+        HostCommand.UPDATE_DEADLINE: encode_integer(guest.update_deadline),
+    }

@@ -1,0 +1,126 @@
+"""Programs that an operator has run when something happens. Nothing waits for them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
+
+from vhostcomm.children import kill_group, program, program_ended
+from vhostcomm.log.logs import Log
+from vhostcomm.system_errors import NO_THREAD, explain, is_thread_refusal
+from vhostcomm.text import escape
+
+EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
+
+PREFIX: Final = "VHOSTCOMM_HOOK_"
+
+TIMEOUT: Final = 60.0
+"""Seconds after which a hook is killed, with all of its process group."""
+
+RUNNING_LIMIT: Final = 16
+"""Hooks at the same time; a guest that reboots in a loop must not fill the host with them."""
+
+LAST_OUTPUT: Final = 0.5
+"""Seconds that a hook's output gets after its end."""
+
+OUTPUT_SHOWN: Final = 400
+"""Characters of a failed hook's output in the log, its last ones."""
+
+
+class Hooks:
+    """Runs the programs of events.
+
+    Args:
+        programs: (event, program) pairs; a program is a path, without a shell.
+        facts: goes into every hook's environment.
+        log: where failures are told.
+
+    A hook's environment has VHOSTCOMM_HOOK_EVENT and a VHOSTCOMM_HOOK_… for each fact, and no secret of ours. When a hook
+    ends, what it left in its process group is killed.
+    """
+
+    def __init__(self, programs: Sequence[tuple[str, str]], facts: Mapping[str, str], log: Log) -> None:
+        self._programs = programs
+        self._facts = facts
+        self._log = log
+        self._running = 0
+        self._idle = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be there for hooks, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def happened(self, event: str, **facts: str) -> None:
+        """Start the event's programs."""
+        for name, path in self._programs:
+            if name != event or self._nursery is None:
+                continue
+            if self._running >= RUNNING_LIMIT:
+                self._log.warning("hook left out", on=event, program=path, why=f"{self._running} run already")
+                continue
+            self._running += 1
+            self._nursery.start_soon(self._run, event, path, {"event": event} | dict(self._facts) | facts)
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for those that run, at most `timeout` seconds."""
+        with trio.move_on_after(timeout) as deadline:
+            while self._running:
+                self._idle = trio.Event()
+                await self._idle.wait()
+        if deadline.cancelled_caught:
+            self._log.warning("hooks cut off at the end", running=self._running)
+
+    async def _run(self, event: str, path: str, facts: Mapping[str, str]) -> None:
+        told = {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
+        try:
+            async with program(
+                [path], added=told, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as process:
+                assert process.stdout
+                tail = _Tail(process.stdout)
+                async with process.stdout, trio.open_nursery() as nursery:
+                    nursery.start_soon(tail.read)
+                    with trio.move_on_after(TIMEOUT) as deadline:
+                        await program_ended(process)
+                    kill_group(process.pid)
+                    # What has left the group may hold the pipe for ever.
+                    with trio.move_on_after(LAST_OUTPUT):
+                        await tail.ended.wait()
+                    nursery.cancel_scope.cancel()
+            if deadline.cancelled_caught:
+                self._log.warning("hook timed out and was killed", on=event, program=path, seconds=TIMEOUT)
+            elif process.returncode:
+                self._log.warning("hook failed", on=event, program=path, status=process.returncode, output=tail.text)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_thread_refusal(error):
+                raise
+            why = explain(error) if isinstance(error, OSError) else NO_THREAD
+            self._log.warning("hook can't be run", on=event, program=path, why=why)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+
+class _Tail:
+    """The end of what a hook writes; all of it may be endless."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._last = b""
+        self.ended = trio.Event()
+
+    async def read(self) -> None:
+        async for data in self._stream:
+            self._last = (self._last + data)[-4 * OUTPUT_SHOWN :]
+        self.ended.set()
+
+    @property
+    def text(self) -> str:
+        return escape(self._last.decode(errors="replace").strip()[-OUTPUT_SHOWN:], OUTPUT_SHOWN)

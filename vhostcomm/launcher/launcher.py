@@ -1,0 +1,323 @@
+"""The launcher: one guest's QEMU and its daemon in one process, from the start to the reason of the end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Final, assert_never
+
+import trio
+from attrs import field, frozen
+
+from vchannel import GuestCommand
+from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.guest import Guest
+from vhostcomm.children import reap_orphans
+from vhostcomm.config.models import Config
+from vhostcomm.daemon.daemon import Daemon
+from vhostcomm.daemon.status import of_launched
+from vhostcomm.errors import ResumeError
+from vhostcomm.guest import State
+from vhostcomm.launcher.hooks import Hooks
+from vhostcomm.log.logs import LimitedLog, Log
+from vhostcomm.qemu import (
+    DiskError,
+    Ending,
+    EndKind,
+    Grace,
+    Machine,
+    Notice,
+    OutputLine,
+    Panicked,
+    Paused,
+    Qemu,
+    QmpError,
+    QmpEvent,
+    QmpLost,
+    Rebooted,
+    Restart,
+    RestartPolicy,
+    Restarts,
+    Resumed,
+    SerialTerminal,
+    StageBegun,
+    Started,
+)
+from vhostcomm.qemu.stopping import DEFAULT_GRACE
+from vhostcomm.signals import handled_signals
+from vhostcomm.systemd.journal import error_text
+from vhostcomm.systemd.notify import Manager, Notifier
+
+HOOK_TIMEOUT: Final = 5.0
+"""Seconds that the end of the launcher waits for hooks that still run."""
+
+STAGE_MARGIN: Final = 20.0
+"""Seconds that systemd is asked for beyond a stage's own: to the next stage, or to the end with hooks and draining."""
+
+
+@frozen
+class Launch:
+    """What to launch, and how.
+
+    Args:
+        machine: the machine.
+        argv: its command.
+        config: whom to serve: one guest.
+        grace: seconds for a stop, all stages together.
+        restart: when to start QEMU again.
+        hooks: programs to run when something happens, by event.
+    """
+
+    machine: Machine
+    argv: list[str]
+    config: Config
+    grace: float = DEFAULT_GRACE
+    restart: RestartPolicy = field(factory=RestartPolicy)
+    hooks: tuple[tuple[str, str], ...] = ()
+
+
+class Launcher:
+    """Runs a guest: its daemon, its QEMU, and the stop when it is asked for."""
+
+    def __init__(self, launch: Launch, log: Log, notifier: Notifier | None = None) -> None:
+        self._launch = launch
+        self._log = log
+        self._qemu_lines = LimitedLog(log)
+        self._daemon = Daemon(launch.config, log, control_name=launch.config.guests[0].name)
+        self._restarts = Restarts(launch.restart)
+        self._qemu: Qemu | None = None
+        self._stop_why = ""
+        self._stop = trio.Event()
+        self._ever_ready = False  # in this run of QEMU
+        self._ready = trio.Event()
+        self._hurried = False
+        self._ending: Ending | None = None
+        self._stage = ""
+        self.heeded = trio.Event()
+        """Set when the guest has answered that it powers itself off."""
+        self.ended = trio.Event()
+        """Set when QEMU is gone and not started again."""
+        self._daemon.launcher = self
+        self._manager = Manager(
+            notifier,
+            lambda: of_launched(self._guest, self._stage, runs=self._qemu is not None) if self._daemon.guests else "",
+        )
+        self._daemon.listeners.append(self._manager.changed)
+        facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
+        self._hooks = Hooks(launch.hooks, facts, log)
+
+    async def run(self) -> Ending:
+        """Run until the guest is done. Returns how it ended, the last time.
+
+        Raises:
+            ServeError: its socket can't be had.
+            QemuError: QEMU can't be run.
+        """
+        if isinstance(self._launch.machine.serial, SerialTerminal):
+            # Suspended, we would leave QEMU reading the terminal beside the shell.
+            signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+        with trio.open_signal_receiver(*handled_signals()) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reap_orphans)
+                nursery.start_soon(self._heed, signals)
+                nursery.start_soon(self._manager.run)
+                async with trio.open_nursery() as serving:
+                    # Bound before QEMU is spawned: it must not find nobody there.
+                    await serving.start(self._daemon.run)
+                    self._daemon.listeners.append(self._on_guest)
+                    await nursery.start(self._hooks.run)
+                    ending = self._ending = await self._run_again_and_again()
+                    self.ended.set()
+                    if not self._stop.is_set():
+                        self._manager.stopping("the guest is done")
+                    await self._daemon.stop()
+                    await self._hooks.finish(HOOK_TIMEOUT)
+                    serving.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
+        return ending
+
+    def stop(self, why: str) -> None:
+        """Ask for a stop; asked again, it is hurried."""
+        if self._stop.is_set():
+            self._log.warning("hurrying", why=why)
+            self._hurried = True
+            if self._qemu:
+                self._qemu.hurry()
+            return
+        self._stop_why = why
+        self._log.info("stopping", why=why)
+        self._manager.stopping(why)
+        for guest in self._daemon.guests.values():
+            guest.stopping(why, "stop of the launcher")
+        self._stop.set()
+
+    def ask_to_stop(self, by: str) -> None:
+        """Ask for a stop, as `stop`; asked again, nothing more happens."""
+        if not self._stop.is_set():
+            self.stop(by)
+
+    async def resume(self, by: str) -> bool:
+        """Have the machine run again, if it is paused. Returns False if it runs already.
+
+        Raises:
+            ResumeError: it can't be resumed, or stopped again at once.
+        """
+        if self._qemu is None:
+            raise ResumeError("not running", "no QEMU runs", "wait until it is started again")
+        self._log.info("resume asked for", by=by)
+        try:
+            return await self._qemu.resume()
+        except QmpError as error:
+            raise ResumeError("not resumed", str(error), "look at QEMU's messages in the log") from None
+
+    @property
+    def stage(self) -> str:
+        """What QEMU is being stopped by now; empty when it isn't."""
+        return self._stage
+
+    @property
+    def ending(self) -> tuple[str, int]:
+        """How it ended, and the exit status that says so; once `ended` is set."""
+        assert self._ending is not None
+        return str(self._ending), self._ending.exit_code
+
+    @property
+    def _guest(self) -> Guest:
+        (guest,) = self._daemon.guests.values()
+        return guest
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGUSR1:
+                await self._daemon.reopen_recordings()
+                continue
+            self.stop(signal.Signals(number).name)
+
+    async def _run_again_and_again(self) -> Ending:
+        while True:
+            ending = await self._run_once()
+            if self._stop.is_set():
+                return ending
+            decision = self._restarts.after(ending, trio.current_time())
+            if not isinstance(decision, Restart):
+                if ending.exit_code:
+                    self._log.info("not started again", why=decision.why)
+                return ending
+            self._log.warning("starting again", seconds=decision.delay, number=decision.number)
+            with trio.move_on_after(decision.delay):
+                await self._stop.wait()
+                return ending
+
+    async def _run_once(self) -> Ending:
+        self._ever_ready = False
+        self._ready = trio.Event()
+        qemu = Qemu(
+            self._launch.argv, self._on_notice, terminal=isinstance(self._launch.machine.serial, SerialTerminal)
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(qemu.run)
+            self._qemu = qemu
+            nursery.start_soon(self._stop_when_asked, qemu)
+            ending = await qemu.wait()
+            nursery.cancel_scope.cancel()
+        self._qemu = None
+        self._manager.changed()
+        self._tell_ending(ending)
+        return ending
+
+    async def _stop_when_asked(self, qemu: Qemu) -> None:
+        await self._stop.wait()
+        self._hooks.happened("stopping", why=self._stop_why)
+        if not self._ever_ready and await self._stop_unready(qemu):
+            return
+        await qemu.stop(self._power_off, grace=Grace.split(self._launch.grace, ready=True))
+
+    async def _stop_unready(self, qemu: Qemu) -> bool:
+        """Stop a guest that was never ready; False where it becomes ready meanwhile, and can be asked after all."""
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._ready.wait()
+                if not self._hurried:
+                    self._log.info("the guest has become ready meanwhile, so it is asked to power itself off")
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await qemu.stop(None, grace=Grace.split(self._launch.grace, ready=False))
+            nursery.cancel_scope.cancel()
+        return qemu.ended.is_set()
+
+    async def _power_off(self) -> None:
+        """The guest's own power-off. That the connection ends before the answer is as good as one."""
+        if self._guest.state is not State.READY:
+            self._log.info("the guest is not ready at the moment, it is waited for")
+            await self._ready.wait()
+        await self._daemon.thaw("the guest is to power itself off")
+        try:
+            await self._daemon.call(
+                self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace, by=self._stop_why
+            )
+        except CallError as error:
+            if error.outcome is not Outcome.LOST:
+                raise
+            return
+        self.heeded.set()
+        self._log.info("the guest powers itself off")
+
+    # -- what happens
+
+    def _on_guest(self, guest: Guest, what: str) -> None:
+        if what == "ready":
+            self._ever_ready = True
+            self._ready.set()
+            self._hooks.happened("ready", serial=guest.identity.serial)
+
+    def _on_notice(self, notice: Notice) -> None:
+        match notice:
+            case Started(pid, version):
+                self._log.info("QEMU runs", pid=pid, version=version)
+                self._manager.ready()
+            case OutputLine(text):
+                self._qemu_lines.warning("QEMU says", text=text)
+            case Rebooted(by_guest, count):
+                self._qemu_lines.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
+                self._guest.machine_reset(by_guest=by_guest)
+                if self._ready.is_set():
+                    self._ready = trio.Event()
+                self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
+            case Panicked():
+                self._log.error("the guest's kernel panicked")
+            case Paused(pause):
+                self._guest.machine_paused(pause.cause, pause.remedy_for(self._guest.name))
+            case Resumed():
+                self._guest.machine_resumed()
+            case DiskError(disk, reason):
+                self._log.error("disk error reported to the guest", disk=disk, why=reason)
+            case QmpLost(why):
+                self._guest.machine_resumed()  # nothing is known of a pause any longer
+                self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
+            case StageBegun(stage, seconds, why):
+                self._stage = stage.means
+                self._manager.extend(seconds + STAGE_MARGIN)
+                self._manager.changed()
+                self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
+            case QmpEvent(name):
+                self._log.debug("QMP", name=name, data=notice.data)
+            case _:
+                assert_never(notice)
+
+    def _tell_ending(self, ending: Ending) -> None:
+        facts = {"why": str(ending), "kind": ending.kind.value, "code": ending.code}
+        if ending.exit_code == 0:
+            self._log.info("QEMU ended", **facts)
+        else:
+            self._log.error("QEMU ended", **facts)
+        crashed = ending.kind in {EndKind.CRASHED, EndKind.PANICKED, EndKind.FAILED_TO_START}
+        self._hooks.happened("crashed" if crashed else "stopped", **{key: str(value) for key, value in facts.items()})
+
+
+def tell_report(ending: Ending) -> None:
+    """For people: how it went wrong, QEMU's last words, the command to paste."""
+    if ending.exit_code:
+        print(error_text(f"vhostcomm: {ending.report()}"), file=sys.stderr)  # noqa: T201

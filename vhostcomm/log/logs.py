@@ -1,0 +1,217 @@
+"""The log: structlog, for people on a terminal and in the journal, as JSON lines otherwise, and never in the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Final, TextIO
+
+from vhostcomm.log.lean_structlog import structlog
+from vhostcomm.log.sink import Sink, write_away
+from vhostcomm.systemd.journal import is_journal, with_priority
+from vhostcomm.text import escape
+
+TRACE_LIMIT: Final = 8000
+"""Characters of an exception's traceback in a log line."""
+
+FLUSH_TIMEOUT: Final = 0.5
+"""Seconds that the end of the program waits for a stuck log."""
+
+LINES_AT_ONCE: Final = 100.0
+LINES_A_SECOND: Final = 1.0
+"""Log lines of one source that a guest can cause: six boots' worth at once, and then no more than this."""
+
+QUIET: Final = 60.0
+"""Seconds without an event after which it is logged again as if for the first time."""
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+class LimitedLog:
+    """Log messages of one source, such as a guest's frames, which can come as often as the guest likes.
+
+    Some are logged at once, then one a second. The next message says how many were left out, as `lines_left_out`.
+
+    Args:
+        log: where they go.
+    """
+
+    __slots__ = ("_counts", "_left_out", "_log", "_room", "_since")
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._room = LINES_AT_ONCE
+        self._since = time.monotonic()
+        self._left_out = 0
+        self._counts: dict[str, tuple[int, float]] = {}
+
+    def info(self, event: str, **facts: object) -> None:
+        self._log_sampled(self._log.info, event, facts)
+
+    def warning(self, event: str, **facts: object) -> None:
+        self._log_sampled(self._log.warning, event, facts)
+
+    def repeated(self, event: str, **facts: object) -> None:
+        """Warn the 1st, 10th, 100th … time, as `times`; counted from 1 again after a quiet minute.
+
+        Args:
+            event: one of our own words, never a guest's: each is remembered.
+            facts: the message's.
+        """
+        now = time.monotonic()
+        count, last = self._counts.get(event, (0, now))
+        count = count + 1 if now - last < QUIET else 1
+        self._counts[event] = count, now
+        if str(count).strip("0") == "1":
+            self._log_sampled(self._log.warning, event, {"times": count} | facts)
+
+    def _log_sampled(self, log: Callable[..., Any], event: str, facts: dict[str, object]) -> None:
+        now = time.monotonic()
+        self._room = min(LINES_AT_ONCE, self._room + (now - self._since) * LINES_A_SECOND)
+        self._since = now
+        if self._room < 1:
+            self._left_out += 1
+            return
+        self._room -= 1
+        if self._left_out:
+            facts["lines_left_out"], self._left_out = self._left_out, 0
+        log(event, **facts)
+
+
+class _Output:
+    """The stream of the log: a sink for its lines, which counts what is lost and says so when it can.
+
+    Args:
+        fd: where to.
+        tell_lost: makes the line that says how many were lost.
+    """
+
+    def __init__(self, fd: int, tell_lost: Callable[[int], str]) -> None:
+        self._fd = fd
+        self._terminal = os.isatty(fd)
+        self._tell_lost = tell_lost
+        self._lost_logged = 0
+        self._torn = b""
+        self.sink: Sink[str] = Sink(self._write, "log", lambda _: None, self._is_final)
+
+    def _write(self, lines: list[str]) -> None:
+        lost = self.sink.lost - self._lost_logged
+        told = [self._tell_lost(lost)] if lost else []
+        text = "".join(f"{line}\n" for line in [*lines, *told]).encode(errors="backslashreplace")
+        left = bytearray(self._torn + text)
+        size = len(left)
+        try:
+            write_away(self._fd, left)
+        finally:
+            if len(left) < size:
+                # The rest of a line of which a part is written comes first the next time, so that no line is torn.
+                begun = (self._torn + text)[size - len(left) - 1] != ord("\n")
+                self._torn = bytes(left[: left.index(b"\n") + 1]) if begun else b""
+        self._lost_logged += lost
+
+    def _is_final(self, error: OSError) -> bool:
+        """Nobody will ever read it again. A full disk may have room later; of a terminal EIO says that it has gone."""
+        return error.errno in {errno.EPIPE, errno.EBADF} or (error.errno == errno.EIO and self._terminal)
+
+
+class _Logger:
+    """What structlog calls with a finished line."""
+
+    def __init__(self, output: _Output) -> None:
+        self._put = output.sink.put
+
+    def msg(self, message: str) -> None:
+        self._put(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+def _escape_trace(text: str) -> str:
+    """A traceback for the log: its lines stay lines, and of a long one the end is kept, which says what it was."""
+    short = text if len(text) <= TRACE_LIMIT else "…" + text[1 - TRACE_LIMIT :]
+    return "\n".join(escape(line, TRACE_LIMIT) for line in short.split("\n"))
+
+
+def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    for key, value in event.items():
+        if key == "exception" and isinstance(value, str):
+            event[key] = _escape_trace(value)
+        elif isinstance(value, str):
+            event[key] = escape(value)
+        elif not isinstance(value, int | float | bool | list | dict | tuple | type(None)) and key != "exc_info":
+            event[key] = escape(str(value))
+    return event
+
+
+def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    first = {key: event.pop(key, None) for key in ("timestamp", "level", "event")}
+    return json.dumps(first | dict(event), default=str)
+
+
+def _with_priority(render: Any) -> Any:
+    def rendered(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        level = str(event.get("level"))
+        return with_priority(level, str(render(logger, name, event)))
+
+    return rendered
+
+
+def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log, Sink[str]]:
+    """Make the log.
+
+    Args:
+        level: debug, info, warning or error.
+        form: console, json, or auto: console on a terminal and in the journal, json elsewhere.
+        stream: where to; standard output by default, and nowhere if there is none.
+
+    Returns:
+        The log, and its sink, to be closed at the end.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # it was closed before we were started
+        fd, terminal = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), False
+    else:
+        fd, terminal = stream.fileno(), stream.isatty()
+    journal = is_journal(fd)
+    console = form == "console" or (form == "auto" and (terminal or journal))
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        _safe,
+    ]
+    if not (console and journal):  # the journal has times of its own
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console)
+        processors.insert(2, stamp)
+    if console:
+        colors = terminal and not os.environ.get("NO_COLOR")
+        processors.append(
+            structlog.dev.ConsoleRenderer(
+                colors=colors, pad_event_to=28, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+            )
+        )
+    else:
+        processors.append(_json)
+    if journal:
+        processors[-1] = _with_priority(processors[-1])
+
+    def tell_lost(count: int) -> str:
+        line: Any = {"event": "log lines were lost", "lost": count}
+        for process in processors:
+            line = process(None, "warning", line)
+        return str(line)
+
+    output = _Output(fd, tell_lost)
+    log: Log = structlog.wrap_logger(
+        _Logger(output),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        cache_logger_on_first_use=True,
+    )
+    return log.bind(), output.sink

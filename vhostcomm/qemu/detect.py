@@ -1,0 +1,156 @@
+"""What a QEMU can do, asked of itself. Its version number is for people to read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu import kvm
+from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
+from vhostcomm.qemu.child import Child, spawn
+from vhostcomm.qemu.qmp import Qmp, QmpCommandError, QmpError
+
+PROBE_TIMEOUT: Final = 10.0
+"""Seconds for all questions. They take 0.03 on an idle machine; a cold disk or many guests cost more."""
+
+
+async def find_capabilities(program: Program, *, try_kvm: bool = True) -> Capabilities:
+    """Start a QEMU without a machine and ask it; then, where it could have KVM, try that with a second start.
+
+    Takes some 60 ms, 2 s more where KVM only seems to work.
+
+    Args:
+        program: which QEMU.
+        try_kvm: False spares the second start; `Capabilities.kvm_problem` says then that it wasn't tried.
+
+    Raises:
+        QemuError: there is no such program, or it doesn't behave like a QEMU.
+    """
+    command = [_found(program.path), *program.command[1:]]
+    ours, theirs = socket.socketpair()
+    arguments = [
+        "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-S",
+        "-chardev", f"socket,id=vhostcomm-qmp,fd={theirs.fileno()}", "-qmp", "chardev:vhostcomm-qmp",
+    ]  # fmt: skip
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    try:
+        with theirs:
+            async with spawn([*command, *arguments], pass_fds=[theirs.fileno()]) as child:
+                theirs.close()
+                answers = await _ask(program, child, Qmp(stream, greeting_timeout=PROBE_TIMEOUT))
+    finally:
+        await trio.aclose_forcefully(stream)
+    kvm_problem = _kvm_hindrance(answers) or (await kvm.trial(command, "kvm") if try_kvm else "it was not tried")
+    return _conclude(program, answers, kvm_problem)
+
+
+@frozen
+class _Answers:
+    version: str
+    options: dict[str, frozenset[str]]
+    machines: frozenset[str]
+    has_kvm: bool
+    machine_properties: frozenset[str]
+    devices: dict[str, frozenset[str]]
+
+
+async def _ask(program: Program, child: Child, qmp: Qmp) -> _Answers:
+    answers: _Answers | None = None
+    problem = f"no answers within {PROBE_TIMEOUT:g} s"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child.read_output, lambda _: None)
+        with trio.move_on_after(PROBE_TIMEOUT):
+            try:
+                await nursery.start(qmp.run)
+                answers = await _question(qmp)
+                await qmp.execute("quit")
+            except QmpError as error:
+                problem = str(error)
+        await child.last_words()
+        nursery.cancel_scope.cancel()
+    if answers is None:
+        ended = "it still ran" if child.code is None else f"it ended with {child.code}"
+        said = "".join(f"\n    {line}" for line in child.tail) or " nothing"
+        raise QemuError(f"{program.path} doesn't answer as a QEMU does: {problem}; {ended}, and said:{said}")
+    return answers
+
+
+async def _question(qmp: Qmp) -> _Answers:
+    options = {
+        option["option"]: frozenset(parameter["name"] for parameter in option["parameters"])
+        for option in await qmp.execute("query-command-line-options")
+    }
+    machines = await qmp.execute("query-machines")
+    pc = next((machine["name"] for machine in machines if machine.get("alias") == "pc"), "none")
+    return _Answers(
+        version=qmp.version,
+        options=options,
+        machines=frozenset(name for machine in machines for name in (machine["name"], machine.get("alias")) if name),
+        has_kvm=(await qmp.execute("query-kvm"))["present"],
+        machine_properties=await _names(qmp, "qom-list-properties", f"{pc}-machine"),
+        devices={device: await _names(qmp, "device-list-properties", device) for device in DEVICES},
+    )
+
+
+async def _names(qmp: Qmp, command: str, typename: str) -> frozenset[str]:
+    try:
+        found = await qmp.execute(command, typename=typename)
+    except QmpCommandError:  # there is no such type
+        return frozenset()
+    return frozenset(each["name"] for each in found)
+
+
+def _conclude(program: Program, answers: _Answers, kvm_problem: str) -> Capabilities:
+    chardev, overcommit, run_with, realtime = (
+        answers.options.get(option, frozenset()) for option in ("chardev", "overcommit", "run-with", "realtime")
+    )
+    memory_lock = (
+        MemoryLock.OVERCOMMIT if "mem-lock" in overcommit
+        else MemoryLock.REALTIME if "mlock" in realtime
+        else None
+    )  # fmt: skip
+    return Capabilities(
+        program=program,
+        version=answers.version,
+        reconnect="reconnect" in chardev,
+        reconnect_ms="reconnect-ms" in chardev,
+        exit_with_parent="exit-with-parent" in run_with,
+        hpet_property="hpet" in answers.machine_properties,
+        memory_lock=memory_lock,
+        sandbox="sandbox" in answers.options,
+        machines=answers.machines,
+        devices=frozenset(device for device, properties in answers.devices.items() if properties),
+        vhost_scsi=answers.devices["vhost-scsi-pci"],
+        kvm_problem=kvm_problem,
+    )
+
+
+def _kvm_hindrance(answers: _Answers) -> str:
+    """What speaks against KVM without trying."""
+    if not answers.has_kvm:
+        return "this QEMU is built without KVM"
+    if not Path("/dev/kvm").exists():
+        return "/dev/kvm is not there: no virtualisation in this machine, its firmware or its hypervisor, or no module"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "/dev/kvm: no permission; add the user to the group kvm"
+    return ""
+
+
+def _found(path: str) -> str:
+    found = shutil.which(path)
+    if found:
+        return found
+    if Path(path).is_dir():
+        raise QemuError(f"{path}: a folder, not a program; name QEMU's executable")
+    if Path(path).exists():
+        raise QemuError(f"{path}: not executable; chmod +x it, or name another QEMU")
+    raise QemuError(
+        f"{path}: no such program; install QEMU (Debian and Ubuntu: apt install qemu-system-x86), or name one"
+    )

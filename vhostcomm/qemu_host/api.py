@@ -1,0 +1,301 @@
+"""The HTTP API of qemu-host, as the scripts made for it expect it.
+
+============================== ==========================================================
+``/read?command=N[&timeout=S]`` asks the guest N and waits for its answer
+``/write?command=N``            the same without waiting
+anything else                   the error ``No command specified``
+============================== ==========================================================
+
+With GET or POST. A success is 200, every failure 500; a request that is refused before, such as a web page's, has
+its own status. Scripts cut the body as text, so its spaces and the order of its keys matter as much as the JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, assert_never
+from urllib.parse import parse_qs
+
+import trio
+
+from vchannel import Command, GuestCommand, MisuseError
+from vhostcomm.channel.calls import URGENT, CallError, Outcome
+from vhostcomm.log.logs import Log
+from vhostcomm.text import escape
+
+if TYPE_CHECKING:
+    from vhostcomm.control.connection import Receive, Scope, Send
+    from vhostcomm.control.problems import Problem
+
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds for an answer where a request doesn't say."""
+
+WRITE_GRACE: Final = 0.05
+"""Seconds that a write without waiting does wait, to tell of what fails at once."""
+
+BIND_INTERVAL: Final = 1.0
+"""Seconds before the API is served again after an error of its own."""
+
+Ask = Callable[[Command, float, str], Awaitable[bytes]]
+"""Asks the guest a command, with a timeout in seconds, for somebody; returns its data or raises `CallError`."""
+
+Tell = Callable[[Command, float, str], Awaitable[None]]
+"""Sends the guest a command, with a timeout in seconds, for somebody; raises `CallError` if it isn't sent."""
+
+_URGENT: Final = tuple([str(int(each))] for each in URGENT)
+"""The `command` parameter of a request that may use the server's reserved slots."""
+
+_NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
+_MOST: Final = 2**31 - 1
+
+# Legal in JSON as they are, and trouble on a terminal: controls, and marks that turn text round.
+_HIDDEN: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+# An escape of JSON; `half` is one of UTF-16 without its other half.
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+
+
+class FailureError(Exception):
+    """A request that fails; the message is the body's."""
+
+
+def success(data: str) -> bytes:
+    """The body of a success. `data` is JSON."""
+    return f'{{"status": "success", "data": {data}, "message": null}}'.encode()
+
+
+def failure(message: str) -> bytes:
+    return f'{{"status": "error", "message": {quoted(message)}, "data": null}}'.encode()
+
+
+def quoted(text: str) -> str:
+    """Text as a JSON string, with nothing in it that a terminal would heed."""
+    return _visible(json.dumps(text.encode(errors="replace").decode(), ensure_ascii=False))
+
+
+def embedded(data: bytes) -> str:
+    """A guest's answer as JSON: an object or an array as it is, anything else as a string; null if it is blank.
+
+    What is no UTF-8, and half of a UTF-16 pair, becomes U+FFFD: one odd byte must not turn a document into a string.
+    """
+    for text in (data.partition(b"\0")[0], data.replace(b"\0", b"")):
+        document = text.decode(errors="replace")
+        if _is_document(document):
+            # What is hidden can only stand in a string of it: nothing else has room for more than spaces.
+            return _visible(_ESCAPE.sub(_whole, document))
+    return quoted(document) if document.strip() else "null"
+
+
+def _is_document(text: str) -> bool:
+    if text.lstrip()[:1] not in {"{", "["}:
+        return False
+    try:
+        json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape["half"] else escape[0]
+
+
+def _visible(encoded: str) -> str:
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
+
+
+class QemuHostApi:
+    """The application.
+
+    Args:
+        ask: asks the guest.
+        tell: sends the guest a command that it is not to answer.
+        log: where is told what the few messages of the API can't.
+        timeout: seconds for an answer where a request doesn't say.
+        names: that a Host header may have, see `own_names`; None for any.
+        allow_dangerous: whether the guest is asked what can lose data, settings or a secret.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        tell: Tell,
+        log: Log,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        names: Collection[str] | None = None,
+        allow_dangerous: bool = False,
+    ) -> None:
+        self._names = names
+        self._allow_dangerous = allow_dangerous
+        self._ask = ask
+        self._tell = tell
+        self._log = log
+        self._timeout = timeout
+
+    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+        """Serve until cancelled; an error of its own costs a second. The listeners stay the caller's."""
+        # In a thread, since guests are being answered by now.
+        await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")
+        from vhostcomm.control.server import StrangersLog, serve_app
+
+        while True:
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    self._strangers = StrangersLog(self._log, self._nursery)
+                    await serve_app(self, listeners, self._log, self._strangers)
+            except Exception:  # noqa: BLE001 - whatever a client brings about, guests are served on
+                self._log.exception("internal error in the API, it is served again; please report it")
+            await trio.sleep(BIND_INTERVAL)
+
+    def admit(self, scope: Scope) -> None:
+        """Refuse web pages, and methods other than GET and POST.
+
+        Raises:
+            Problem: it is refused; says why.
+        """
+        from vhostcomm.control.connection import peer_of
+        from vhostcomm.control.problems import Problem
+
+        try:
+            self._check(scope)
+        except Problem as problem:
+            self._strangers.warning("API request refused", why=escape(problem.why), by=peer_of(scope))
+            raise
+
+    def _check(self, scope: Scope) -> None:
+        from vhostcomm.control.origin import check_origin
+        from vhostcomm.control.problems import Problem
+
+        check_origin(dict(scope["headers"]), self._names, browsers=False)
+        if scope["method"] not in {"GET", "POST"}:
+            why = f"the method {scope['method']} is not served"
+            raise Problem(405, "refused", why, "use GET or POST", {"Allow": "GET, POST"})
+
+    def is_urgent(self, scope: Scope) -> bool:
+        """Whether it stops or thaws the guest."""
+        return _values(scope)("command")[:1] in _URGENT
+
+    def error(self, problem: Problem) -> bytes:
+        """A problem as the body of its answer."""
+        return failure(f"{problem.why}; {problem.remedy}")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """The ASGI application."""
+        from vhostcomm.control.connection import peer_of
+
+        try:
+            body, status = success(await self._answer(scope["path"], _values(scope), peer_of(scope))), 200
+        except FailureError as error:
+            body, status = failure(str(error)), 500
+        except Exception:  # noqa: BLE001 - one request's, not the server's
+            self._log.exception("internal error in answering a request; please report it")
+            body, status = failure("Internal error"), 500
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, path: str, values: Callable[[str], list[str]], who: str) -> str:
+        """The JSON of the answer's data."""
+        if path not in ("/read", "/write") or not (given := values("command")) or not given[0]:
+            raise FailureError("No command specified")
+        number = _number(given[0], 0, "command")
+        seconds = self._timeout
+        if path == "/read" and (wanted := values("timeout")) and wanted[0]:
+            seconds = float(_number(wanted[0], 1, "timeout"))
+        if path == "/write":
+            await self._write(number, who)
+            return "null"
+        data = await self._read(number, seconds, who)
+        if not data.strip(b"\0"):
+            if number == GuestCommand.POWEROFF:
+                return "null"
+            raise FailureError(f"Received no data for command {number}")
+        return embedded(data)
+
+    async def _read(self, number: int, seconds: float, who: str) -> bytes:
+        with self._failing(number):
+            return await self._ask(self._command(number), seconds, f"qemu-host API: {who}")
+
+    async def _write(self, number: int, who: str) -> None:
+        """Send a command; what fails at once fails the request, what fails later is logged."""
+        failed: FailureError | None = None
+        done = trio.Event()
+
+        async def tell() -> None:
+            nonlocal failed
+            try:
+                with self._failing(number):
+                    await self._tell(self._command(number), self._timeout, f"qemu-host API: {who}")
+            except FailureError as error:
+                failed = error
+            done.set()
+
+        self._nursery.start_soon(tell)
+        with trio.move_on_after(WRITE_GRACE):
+            await done.wait()
+        if failed:
+            raise failed
+
+    def _command(self, number: int) -> Command:
+        """The command of a number.
+
+        Raises:
+            MisuseError: it is dangerous, and not allowed.
+        """
+        try:
+            command = GuestCommand(number)
+        except ValueError:
+            return number
+        if command.dangerous and not self._allow_dangerous:
+            raise MisuseError("it is dangerous, and --allow-dangerous is not set")
+        return command
+
+    @contextmanager
+    def _failing(self, number: int) -> Iterator[None]:
+        """Log why a command failed, and raise it as one of the API's few messages."""
+        try:
+            yield
+        except MisuseError as error:
+            self._log.error("not asked", command=number, why=str(error))
+            raise FailureError(f"Failed sending command {number} to guest") from None
+        except CallError as error:
+            self._log.error("no answer", command=number, why=str(error))
+            raise FailureError(_message(error.outcome, number)) from None
+
+
+def _number(text: str, least: int, what: str) -> int:
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= _MOST:
+        raise FailureError(f"Failed to parse {what}: {text}")
+    return int(text)
+
+
+def _message(outcome: Outcome, number: int) -> str:
+    match outcome:
+        case Outcome.NOT_CONNECTED | Outcome.NOT_READY | Outcome.PAUSED:
+            return "No connection to guest"
+        case Outcome.TIMED_OUT:
+            return f"Timeout while reading command {number} from guest"
+        case Outcome.LOST:
+            return f"Failed reading command {number} from guest: guest disconnected"
+        case Outcome.BUSY | Outcome.STOPPING:
+            return f"Failed sending command {number} to guest"
+    assert_never(outcome)
+
+
+def _values(scope: Scope) -> Callable[[str], list[str]]:
+    """A request's parameters: the values of each name."""
+    given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return lambda name: given.get(name, [])

@@ -1,0 +1,92 @@
+"""What is asked and answered, as lines on standard output: the trace of qemu-host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from vchannel import (
+    Command,
+    Event,
+    Frame,
+    GuestCommand,
+    HostCommand,
+    Request,
+    Response,
+    UnsolicitedResponse,
+    decode_text,
+)
+from vhostcomm.log.logs import Log
+from vhostcomm.log.sink import Sink, write_all
+from vhostcomm.text import escape
+
+_ASKED: Final[dict[int, Command]] = {each.value: each for each in GuestCommand}
+
+DATA_SHOWN: Final = 5000
+"""Characters of data in a line: all that a frame has room for."""
+
+
+class LineTrace:
+    """Writes a line for each message, without ever waiting for whoever reads them.
+
+    ::
+
+        Received: <name> [<command>] <data>     the guest asks, tells or answers
+        Replied: <data> [<command>]             it is answered
+        Request: <name> [<command>]             it is asked
+
+    Args:
+        fd: where to.
+        log: where is told that lines are lost.
+        asked: called with the command of each of the guest's requests.
+    """
+
+    def __init__(self, fd: int, log: Log, asked: Callable[[Command], None]) -> None:
+        self._fd = fd
+        self._log = log
+        self._asked = asked
+        self._lost = 0
+        self.sink: Sink[str] = Sink(self._write, "trace", self._failed)
+
+    def received(self, event: Event) -> None:
+        match event:
+            case Request():
+                self._line("Received", event.command, event.data)
+                self._asked(event.command)
+            case Response():
+                self._line("Received", event.command, event.data)
+            case UnsolicitedResponse():
+                self._line("Received", event.response.command, event.response.data)
+            case _:
+                pass  # told as errors
+
+    def sent(self, raw: bytes) -> None:
+        frame = Frame.decode(raw)
+        if frame.is_request:
+            self._line("Request", _ASKED.get(frame.command, frame.command), frame.data)
+        else:
+            self.sink.put(" ".join(filter(None, ("Replied:", _shown(frame.data), f"[{frame.command}]"))))
+
+    def _line(self, what: str, command: Command, data: bytes) -> None:
+        self.sink.put(" ".join(filter(None, (f"{what}:", name_of(command), f"[{int(command)}]", _shown(data)))))
+
+    def _write(self, lines: list[str]) -> None:
+        lost = self.sink.lost - self._lost
+        if lost:
+            self._lost += lost
+            self._log.warning("lines of the trace were lost: nobody read them fast enough", lines=lost)
+        write_all(self._fd, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
+
+    def _failed(self, error: OSError) -> None:
+        self._log.warning("no more trace: standard output can't be written to", why=error.strerror)
+
+
+def name_of(command: Command) -> str:
+    """A command in words."""
+    if isinstance(command, HostCommand | GuestCommand):
+        return command.name.replace("_", " ").capitalize()
+    return "Unknown"
+
+
+def _shown(data: bytes) -> str:
+    return escape(decode_text(data), DATA_SHOWN)
