@@ -9,7 +9,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vhostcomm.capture import Redactor
@@ -106,6 +106,14 @@ def test_a_serial_number_behind_its_label_becomes_known(label: str) -> None:
     assert redactor.text("of ab1234567") == "of REDACTED1"
 
 
+def test_a_value_at_the_end_of_a_text_that_begins_a_longer_one() -> None:
+    redactor = Redactor()
+    redactor.text("serial AB12345678")
+    redactor.text("serial AB123456")
+    assert redactor.text("of ab123456") == "of REDACTED2"
+
+
+@example(separator='","', places=[1], lower=False, encode=json.dumps, around="")
 @given(
     st.sampled_from(["", "-", " ", ":", ".", "_", " - ", "\\u002d", "%2d", '","']),
     st.lists(st.integers(1, 12), max_size=4),

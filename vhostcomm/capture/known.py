@@ -32,7 +32,9 @@ _LONGEST: Final = 64
 _DEPTH: Final = 2
 """Encodings around a value, such as hexadecimal of base64."""
 
-_ESCAPE: Final = re.compile(r"%([0-9a-fA-F]{2})|\\x([0-9a-fA-F]{2})|\\u00([0-9a-fA-F]{2})|&#x([0-9a-fA-F]{2});")
+_ESCAPE: Final = re.compile(
+    r"%([0-9a-fA-F]{2})|\\x([0-9a-fA-F]{2})|\\u00([0-9a-fA-F]{2})|&#x([0-9a-fA-F]{2});|\\(?=[\"\\/])"
+)
 _DECIMAL: Final = re.compile(r"[0-9]+")
 _PAIR: Final = re.compile(r"(?<![0-9A-Za-z])(?:0[xX])?([0-9a-fA-F]{1,2})(?![0-9A-Za-z])")
 _HEX_RUN: Final = re.compile(r"[0-9a-fA-F]{4,}(?:[ .:_-][0-9a-fA-F]{2,})*")
@@ -100,7 +102,7 @@ class _Index(Generic[T]):
         while at <= len(sequence) - self._head:
             for size in sorted(self._sizes.get(sequence[at : at + self._head], ()), reverse=True):
                 value = self._values.get(sequence[at : at + size])
-                if value:
+                if value and at + size <= len(sequence):  # at the end a longer one's slice may be a shorter one
                     yield at, at + size, value
                     at += size - 1
                     break
@@ -252,9 +254,11 @@ def _decoded(text: str) -> tuple[str, list[tuple[int, int]]]:
         spans: list[tuple[int, int]] = []
         at = 0
         for match in _ESCAPE.finditer(text):
-            letters += [text[at : match.start()], chr(int(match[match.lastindex or 0], 16))]
+            letters.append(text[at : match.start()])
             spans += places[at : match.start()]
-            spans.append(_span(places, *match.span()))
+            if match.lastindex:  # else a backslash, which JSON has before a quote
+                letters.append(chr(int(match[match.lastindex], 16)))
+                spans.append(_span(places, *match.span()))
             at = match.end()
         if not at:
             break
