@@ -73,13 +73,12 @@ def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
 
 def test_recording_of_a_launcher_is_reopened(tmp_path: Path) -> None:
     recording = tmp_path / "out.jsonl"
-    with notify_socket() as manager:
-        run = Launched(tmp_path, manager, "--grace", "3", "--record", str(recording))
+    with notify_socket() as manager, Launched(tmp_path, manager, "--grace", "3", "--record", str(recording)) as run:
         run.event("QEMU runs")
         recording.rename(tmp_path / "renamed")
         run.process.send_signal(signal.SIGUSR1)
         run.event("recording", file=str(recording))
         run.process.send_signal(signal.SIGTERM)
         assert run.event("stopping")["why"] == "SIGTERM"
-        assert run.end() == 0
+        assert run.process.wait(PATIENCE) == 0
     assert recording.stat().st_size == (tmp_path / "renamed").stat().st_size > 0
