@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -228,6 +230,14 @@ class FakeGuest:
 
     def serial(self) -> str:
         return self.ask(HostCommand.GUEST_SERIAL).rstrip(b"\0").decode()
+
+    def unread(self) -> int:
+        """Bytes that the daemon has not read yet."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    def waiting(self) -> int:
+        """Bytes that the daemon has sent, which are not read here."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def at_end(self) -> bool:
         """Wait until the daemon closes; False if it sends something instead."""

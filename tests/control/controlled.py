@@ -46,6 +46,7 @@ class Answering:
         self.answers = answers
         self.asked: list[Command] = []
         guest.serial()
+        guest.sock.settimeout(None)  # it waits for its host as long as it is there: a module's guest may long be idle
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 

@@ -54,7 +54,6 @@ def test_each_operation(base: str, mode: str) -> None:
             if mode == "positive" and "{name}" in case.path:
                 case.path_parameters["name"] = "nas"
             # 502 to 504 are answers, where they are described; 500 never is.
-            # 502 to 504 are answers, where they are described; 500 never is.
             case.call_and_validate(headers=headers, excluded_checks=[not_a_server_error])
 
         try:

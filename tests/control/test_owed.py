@@ -107,6 +107,8 @@ def owing(test: Callable[[Freezer, Guest, list[Command]], Awaitable[None]], answ
             assert sending
             sending()
             asked.append(command)
+            if by == "slow":
+                await trio.sleep(1)
             if command is GuestCommand.FS_UNFREEZE and asked.count(command) < answers_from:
                 await trio.sleep(timeout)
                 raise CallError(command, Outcome.TIMED_OUT, "no answer")
@@ -141,6 +143,23 @@ def test_nothing_waits_for_a_guest_that_is_gone(answers_from: int) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == tasks
 
     owing(body, answers_from)
+
+
+def test_freeze_that_is_made_longer() -> None:
+    """The first one's time is over while the second is under way: the guest stays frozen."""
+
+    async def body(freezer: Freezer, guest: Guest, asked: list[Command]) -> None:
+        await freezer.freeze(guest, 0.3, timeout=5, by="test")
+        await freezer.freeze(guest, 600, timeout=5, by="slow")
+        assert asked == [GuestCommand.FS_FREEZE] * 2
+        assert guest.debt is not None
+        await trio.sleep(590)
+        assert asked == [GuestCommand.FS_FREEZE] * 2
+        await trio.sleep(10)
+        assert asked[2:] == [GuestCommand.FS_UNFREEZE]
+        assert guest.debt is None
+
+    owing(body)
 
 
 def test_freeze_is_not_sent_where_the_stop_began_meanwhile() -> None:

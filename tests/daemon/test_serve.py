@@ -212,13 +212,24 @@ def test_answers_that_a_guest_reads_late_are_not_lost_at_the_end(tmp_path: Path)
     """It has asked more than its socket holds, and begins to read only when the daemon stops."""
     words = ["--sock", str(tmp_path / "nas"), "--frame-rate", "0"]
     with Serving(*words) as daemon, fake_guest(tmp_path / "nas") as guest:
-        asked = [Request.of(SERIAL) for _ in range(60)]
+        room = _room()
+        asked = [Request.of(SERIAL) for _ in range(room // FRAME_SIZE + 16)]
         guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
-        daemon.event("guest asked")
-        time.sleep(0.3)  # until the daemon is stuck in its answers: nothing tells of that
+        until(lambda: guest.waiting() > room - FRAME_SIZE, "the daemon is stuck: its answers fill the socket")
         daemon.send_signal(signal.SIGTERM)
         daemon.event("stopping")
-        assert [guest.answer(each) for each in asked] == [ZERO.encode() + b"\0"] * 60
+        assert [guest.answer(each) for each in asked] == [ZERO.encode() + b"\0"] * len(asked)
+
+
+def _room() -> int:
+    """Bytes that a unix socket takes from a peer that does not read."""
+    writing, reading = socket.socketpair()
+    with writing, reading, suppress(BlockingIOError):
+        writing.setblocking(False)
+        taken = 0
+        while True:
+            taken += writing.send(bytes(FRAME_SIZE))
+    return taken
 
 
 def test_signals_without_end(tmp_path: Path) -> None:

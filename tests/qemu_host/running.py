@@ -115,6 +115,7 @@ def answering(where: Path | tuple[str, int], answer: Answerer) -> Iterator[FakeG
     """A guest that is up and answers in a thread; None is no answer."""
     with fake_guest(where) as guest:
         guest.serial()
+        guest.sock.settimeout(None)  # the thread ends with the connection
         thread = threading.Thread(target=_answer, args=(guest, answer))
         thread.start()
         try:

@@ -30,7 +30,7 @@ def test_a_frame_in_pieces(tmp_path: Path, sizes: list[int]) -> None:
             guest.sock.sendall(frame[place : place + size])
             place += size
             if size > 1:
-                time.sleep(0.05)
+                until(lambda: not guest.unread(), "the daemon reads the piece")
         assert guest.answer(request) == ZERO.encode() + b"\0"
 
 

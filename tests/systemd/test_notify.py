@@ -124,7 +124,7 @@ def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
             manager.rest()
             manager.sock.settimeout(BEAT * 15)
             with pytest.raises(TimeoutError):
-                manager.next()
+                [manager.next() for _ in range(3)]  # one or two may have been under way
             manager.sock.settimeout(20)
             os.close(writer)  # and it goes on
             manager.hears("WATCHDOG=1")
