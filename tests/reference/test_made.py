@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tomllib
 from pathlib import Path
 from typing import TypeGuard
 
 import pytest
+from rich.console import Console
 
 import vhostcomm.errors
-from tests.serving import run_vhostcomm
 from tools.made import MAN, ROOT, made
 from tools.settings import Setting, all_settings
 from tools.texts import RUN_EXIT_STATUS, SERVE_EXIT_STATUS
 from tools.verbs import Verb, command_line
+from vhostcomm.cli.app import app
 from vhostcomm.config.formats import default_text, format_of
 from vhostcomm.config.load import load
 from vhostcomm.config.models import SECTIONS, settings
@@ -38,7 +40,9 @@ def test_no_page_is_left_of_a_verb_that_is_gone() -> None:
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_every_flag_that_help_tells_is_documented(verb: Verb) -> None:
-    help_text = run_vhostcomm(*verb.words[1:], "--help").stdout
+    printed = Console(file=io.StringIO(), width=100)
+    app.help_print(verb.words[1:], console=printed)  # as `--help` does
+    help_text = printed.file.getvalue()  # type: ignore[attr-defined]
     boxed = re.findall(r"^│ +(?:\* +)?((?:(?:--?[a-z-]+|[A-Z-]+) ?)+)", help_text, re.MULTILINE)
     flags = {flag for line in boxed for flag in FLAG.findall(line)} - {"--help", "-h", "--version"}
     arguments = {flag.names[0].lower() for group in verb.groups for flag in group.flags if flag.is_argument}

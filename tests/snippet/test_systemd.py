@@ -19,24 +19,30 @@ UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 PROGRAM = str(Path(sys.executable).with_name("vhostcomm"))
 
 
-@pytest.mark.needs("systemd-analyze")
-@pytest.mark.parametrize("name", units.NAMES)
-def test_what_is_printed_is_a_unit(tmp_path: Path, name: str) -> None:
-    """As systemd reads it, beside the others that it speaks of."""
-    file = tmp_path / "vhostcomm.toml"
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every unit in a folder, and by its name the path of its instance there."""
+    folder, instances = tmp_path_factory.mktemp("units"), {}
+    file = folder / "vhostcomm.toml"
     file.write_text(FILE)
     for each in units.NAMES:
         made = run_vhostcomm("snippet", "systemd", "-c", file, "--guest", "nas", "--unit", each, "--program", PROGRAM)
         assert made.returncode == 0, made.stderr
-        (tmp_path / each).write_text(made.stdout)
-        if each == name:
-            instance = made.stderr.split("enable --now ")[1].split()[0]
+        (folder / each).write_text(made.stdout)
+        instances[each] = folder / made.stderr.split("enable --now ")[1].split()[0]
+    return instances
+
+
+@pytest.mark.needs("systemd-analyze")
+@pytest.mark.parametrize("name", units.NAMES)
+def test_what_is_printed_is_a_unit(printed: dict[str, Path], name: str) -> None:
+    """As systemd reads it, beside the others that it speaks of."""
     checked = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(tmp_path / instance)],
+        ["systemd-analyze", "verify", "--man=no", printed[name]],
         capture_output=True, text=True, timeout=3 * PATIENCE, check=False,
     )  # fmt: skip
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-    assert PROGRAM in (tmp_path / name).read_text() or name.endswith(".socket")
+    assert PROGRAM in printed[name].with_name(name).read_text() or name.endswith(".socket")
 
 
 PLACE = "/opt/vhostcomm/bin/vhostcomm"
