@@ -76,6 +76,7 @@ def test_which_unit(tmp_path: Path) -> None:
     assert f"serve --config {file}\n" in of_file.stdout
     assert "enable --now vhostcomm.service\n" in of_file.stderr
     one = told("--sock", UUID, "--guest-serial", "1234ABC567890")
+    assert one[0].startswith(f"save it as /etc/systemd/system/vhostcomm@{UUID}.service, then: ")
     assert one[0].endswith(f"enable --now vhostcomm@{UUID}.service")
     assert one[1].startswith(f"QEMU connects to /run/vhostcomm-{UUID}/{UUID}; /etc/vhostcomm/{UUID}.env")
     assert "VHOSTCOMM_GUEST_SERIAL=1234ABC567890" in one[1]

@@ -120,6 +120,27 @@ def test_a_start_limit_that_waiting_between_tries_never_gets_to(name: str) -> No
     assert interval // setting(name, "RestartSec") + 1 < burst
 
 
+@pytest.mark.parametrize(
+    ("name", "guest", "for_all"),
+    [
+        (units.RUN, "nas", True),
+        (units.RUN, "x" * 21, True),
+        (units.RUN, "x" * 22, False),
+        (units.RUN, "x" * 64, False),
+        (units.RUN, "a.b", False),
+        (units.SERVE_ONE, UUID, False),
+        (units.SERVE_ONE, UUID.replace("d", "0"), False),
+    ],
+)
+def test_each_guest_has_a_user_of_its_own(name: str, guest: str, for_all: bool) -> None:
+    """Where the instance can't be part of a user's name, the text is the file of this instance alone."""
+    (user,) = re.findall(r"^User=(.*)$", units.text(name, guest=guest), re.MULTILINE)
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,30}", user.replace("%i", guest)), user
+    assert ("%i" in user) is for_all
+    assert units.file(name, guest) == (name if for_all else units.instance(name, guest))
+    assert for_all or user not in {units.user(each, other) for each in (units.RUN, name) for other in ("a.c", "y" * 64)}
+
+
 def test_instances() -> None:
     assert units.instance(units.SERVE_ONE, UUID.upper()) == f"vhostcomm@{UUID}.service"
     assert units.instance(units.SOCKET, "nas") == "vhostcomm-guest@nas.socket"

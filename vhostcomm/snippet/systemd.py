@@ -44,13 +44,14 @@ def unit(config: Config, guest: GuestConfig, name: str, *, executable: str, file
         raise UsageError(f"{name} is of the guests of a file: give it with --config, or take --unit {units.SERVE_ONE}")
     path = (file or Path(units.CONFIG)).absolute()
     try:
-        found = units.text(name, executable=executable, config=str(path))
         place = units.place(name, guest.name, guest.identity.uuid)
+        found = units.text(name, guest=place.name, executable=executable, config=str(path))
+        saved = units.file(name, place.name)
         held = name in {units.SOCKET, units.SOCKET_ONE}
         socket = units.instance(name, place.name) if held else ""
     except ValueError as error:
         raise UsageError(str(error)) from None
-    save = f"save it as /etc/systemd/system/{name}, then: systemctl daemon-reload && "
+    save = f"save it as /etc/systemd/system/{saved}, then: systemctl daemon-reload && "
     # systemd refuses to start a socket whose service is active.
     start = (
         f"systemctl stop {place.service} && systemctl enable --now {socket} && systemctl start {place.service}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import sys
 from importlib.resources import files
@@ -37,11 +39,35 @@ EXECUTABLE: Final = "/usr/bin/vhostcomm"
 CONFIG: Final = "/etc/vhostcomm/vhostcomm.toml"
 
 
-def text(name: str, *, executable: str = EXECUTABLE, config: str = CONFIG) -> str:
+_USER: Final = "vhost-run-%i"
+"""The user of a launcher, where its guest's name allows that."""
+
+_USER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
+"""What systemd takes as the name of a user that it makes."""
+
+
+def user(name: str, guest: str) -> str:
+    """The user of a unit for one guest, which no other guest has.
+
+    systemd's specifiers can't shorten a name. So the unit's text holds for all guests only where it has `%i`; where the
+    instance is too long for a user's name, or has other characters, it holds for this guest alone.
+
+    Args:
+        name: the unit's, `SERVE_ONE` or `RUN`.
+        guest: its instance.
+    """
+    if name == RUN and _USER_NAME.fullmatch(_USER.replace("%i", guest)):
+        return _USER
+    digest = hashlib.sha256(guest.encode()).digest()[:15]
+    return f"vhost-{base64.b32encode(digest).decode().lower()}"
+
+
+def text(name: str, *, guest: str = "", executable: str = EXECUTABLE, config: str = CONFIG) -> str:
     """A unit's text.
 
     Args:
         name: one of `NAMES`.
+        guest: the instance of a service for one guest.
         executable: the absolute path of the console script.
         config: the absolute path of the configuration file, for those that read one.
 
@@ -51,7 +77,13 @@ def text(name: str, *, executable: str = EXECUTABLE, config: str = CONFIG) -> st
     if name not in NAMES:
         raise ValueError(f"there is no unit {name!r}; there are {', '.join(NAMES)}")
     found = files(__name__).joinpath(name).read_text(encoding="utf-8")
-    return found.replace("@EXECUTABLE@", _word(executable, program=True)).replace("@CONFIG@", _word(config))
+    found = found.replace("@EXECUTABLE@", _word(executable, program=True)).replace("@CONFIG@", _word(config))
+    return found.replace("@USER@", user(name, guest))
+
+
+def file(name: str, guest: str) -> str:
+    """The file for a unit's text: the unit's own, or the instance's where the text holds for this guest alone."""
+    return instance(name, guest) if name in {SERVE_ONE, RUN} and user(name, guest) != _USER else name
 
 
 def running_executable() -> str:
