@@ -12,7 +12,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit stress coverage format docs bench soak fuzz wheel pyz virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit stress coverage format docs bench soak fuzz wheel pyz hosts virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try the wheel elsewhere"
 	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
 	@echo "make virtual-dsm  the container's own scripts, from the checkout in VIRTUAL_DSM, with our qemu-host"
+	@echo "make hosts   the units under a systemd that boots, the images in container engines; root, before a release"
 	@echo "make clean   remove .venv and all that was made"
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -121,6 +122,10 @@ wheel: $(DEV)
 
 pyz: $(DEV)
 	$(BIN)/python -m tools.onefile
+
+# Skips what can't be had, by the name of the missing package or right; -o stuck: Debian folders and images are made first.
+hosts: $(DEV)
+	$(BIN)/pytest -q -m hosts -o stuck=1200 tests/hosts
 
 # The container's own scripts, with our qemu-host in their place: VIRTUAL_DSM=checkout make virtual-dsm
 virtual-dsm: packages-test pyz

@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*programs): skip unless these programs of tests/packages are installed")
+    config.addinivalue_line("markers", "hosts: starts systemd or a container engine; given by tests/hosts/conftest.py")
     config.addinivalue_line("markers", "qemu: depends on which QEMU is run; given by tests/conftest.py")
     _set_up_hypothesis()
 

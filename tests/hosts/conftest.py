@@ -1,0 +1,46 @@
+"""One booted machine for all tests; each finds it without a unit of ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.booted import PROGRAM, Booted, booted
+from tests.hosts.folders import copy_of, debian, need_root, one_file
+from tests.needs import need
+
+SYSTEMD = (
+    "systemd-sysv", "dbus", "udev", "python3", "procps", "libnss-systemd", "qemu-system-x86", "qemu-utils", "fdisk",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker("hosts")
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def booted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    need_root()
+    need("systemd-nspawn")
+    folder = debian("systemd", SYSTEMD)
+    work = tmp_path_factory.mktemp("machine")
+    with copy_of(folder, work) as root:
+        target = root / PROGRAM.lstrip("/")
+        target.parent.mkdir(parents=True)
+        shutil.copy(one_file(tmp_path_factory.mktemp("onefile")), target)
+        with booted(root, work) as machine:
+            yield machine
+
+
+@pytest.fixture
+def machine(booted_once: Booted) -> Iterator[Booted]:
+    """A machine with systemd, without units of ours."""
+    yield booted_once
+    booted_once.clear()

@@ -1,0 +1,238 @@
+"""The serving units under a systemd that runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.hosts.booted import CONFIG, PROGRAM, Booted, guests, status, uid
+from tests.serving import fake_guest, until
+from tests.systemd.test_units import drop_ins
+from vchannel import HostCommand
+from vhostcomm.systemd import units
+
+UUIDS = ["d990d22a-e971-ef5f-a7b3-e6374e496b34", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"]
+SERVE = units.SERVE
+DYNAMIC = range(61184, 65520)
+"""The user ids that systemd gives to dynamic users."""
+
+
+def serve(machine: Booted, config: str, *names: str) -> None:
+    """Start the unit of all guests; systemctl returns when it is ready."""
+    machine.write(CONFIG, guests(config, *names))
+    machine.install(SERVE, "--config", CONFIG, "--guest", names[0])
+    machine.systemctl("start", SERVE)
+
+
+def test_ready_status_reload_and_stop(machine: Booted) -> None:
+    serve(machine, "", "nas", "attic")
+    sock = machine.path("/run/vhostcomm/nas")
+    assert sock.is_socket(), "its sockets are there when systemctl start returns"
+    assert machine.show(SERVE)["StatusText"].startswith("2 guests served")
+    with fake_guest(sock) as guest:
+        guest.serial()
+        until(lambda: "1 ready" in machine.show(SERVE)["StatusText"])
+        machine.write(CONFIG, guests("", "nas", "attic", "third"))
+        machine.systemctl("reload", SERVE)
+        until(lambda: machine.show(SERVE)["StatusText"].startswith("3 guests served"))
+        assert machine.path("/run/vhostcomm/third").is_socket()
+        machine.write(CONFIG, guests("", "nas", "attic") + "mistake = 1\n")
+        machine.systemctl("reload", SERVE, check=False)
+        until(lambda: "mistake" in machine.show(SERVE)["StatusText"])
+        assert guest.serial(), "who was connected is served on"
+    warnings = machine.said(SERVE, "--priority=warning", "--identifier=vhostcomm")
+    assert "reload rejected" in warnings
+    assert "guest connected" not in warnings
+    assert "guest connected" in machine.said(SERVE, "--identifier=vhostcomm")
+    machine.systemctl("stop", SERVE)
+    shown = machine.show(SERVE)
+    assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == ("inactive", "success", "0")
+    assert not sock.parent.exists()
+
+
+def test_user_folders_and_sandbox(machine: Booted) -> None:
+    serve(machine, '[serve]\nrecord = "/var/log/vhostcomm/{guest}.jsonl"\n', "nas")
+    pid = machine.main_pid(SERVE)
+    user = uid(pid)
+    assert user in DYNAMIC
+    facts = status(pid)
+    assert (int(facts["CapEff"], 16), facts["NoNewPrivs"], facts["Seccomp"]) == (0, "1", "2")
+    for place, mode in {
+        "/run/vhostcomm": 0o710,
+        "/run/vhostcomm/nas": 0o600,
+        "/run/vhostcomm/control.sock": 0o600,
+        "/var/lib/private/vhostcomm": 0o700,
+        "/var/log/private/vhostcomm/nas.jsonl": 0o600,
+    }.items():
+        found = machine.path(place).stat()
+        assert (place, found.st_uid, stat.S_IMODE(found.st_mode)) == (place, user, mode)
+    exposure = machine.run("systemd-analyze", "security", "--threshold=10", SERVE, check=False)
+    assert exposure.returncode == 0, exposure.stdout
+    assert machine.run("systemd-analyze", "security", "--threshold=1", SERVE, check=False).returncode
+    # `vhostcomm guests` of that very user, without a session
+    found_by_itself = machine.run("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", PROGRAM, "guests")
+    assert "nas" in found_by_itself.stdout
+
+
+def test_services_of_uuids_have_users_of_their_own(machine: Booted) -> None:
+    for each in UUIDS:
+        machine.install(units.SERVE_ONE, "--sock", each)
+        machine.systemctl("start", f"vhostcomm@{each}.service")
+    serve(machine, "", "nas")
+    users = {uid(machine.main_pid(f"vhostcomm@{each}.service")) for each in UUIDS} | {uid(machine.main_pid(SERVE))}
+    assert len(users) == 3
+    for each in UUIDS:
+        with fake_guest(machine.path(f"/run/vhostcomm-{each}/{each}")) as guest:
+            assert guest.ask(HostCommand.GUEST_UUID) == each.encode() + b"\0"
+    assert len(machine.run(PROGRAM, "guests").stdout.splitlines()) == 1 + len(UUIDS) + 1
+
+
+def test_stopped_daemon_is_ended_and_started_again(machine: Booted) -> None:
+    serve(machine, "", "nas")
+    machine.drop_in(SERVE, "[Service]\nWatchdogSec=2\nRestartSec=0\n")
+    machine.systemctl("restart", SERVE)
+    pid = machine.main_pid(SERVE)
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: machine.show(SERVE)["NRestarts"] == "1" and machine.show(SERVE)["ActiveState"] == "active", "it", 60)
+    assert machine.main_pid(SERVE) != pid
+    assert "Watchdog timeout" in machine.said(SERVE)
+    with fake_guest(machine.path("/run/vhostcomm/nas")) as guest:
+        assert guest.serial()
+
+
+@pytest.mark.parametrize(
+    ("config", "drop_in", "status", "says"),
+    [
+        ("mistake = 1\n", "", 2, "mistake"),
+        ('[guests.tcp]\nsock = "tcp:127.0.0.1:12345"\n', "", 78, "RestrictAddressFamilies=AF_INET AF_INET6"),
+        ('[guests.far]\nsock = "/nowhere/far"\n', "", 78, "make its folder: install -d"),
+        ("", "[Service]\nDynamicUser=no\nUser=nobody-has-this\n", 217, "status=217/USER"),
+        ("", "[Service]\nDynamicUser=no\nUser=root\nGroup=nobody-has-this\n", 216, "status=216/GROUP"),
+        ("", "[Service]\nReadWritePaths=/nowhere\n", 226, "/nowhere"),
+    ],
+)
+def test_start_in_vain_is_not_repeated(machine: Booted, config: str, drop_in: str, status: int, says: str) -> None:
+    machine.write(CONFIG, guests("", "nas"))
+    machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
+    machine.write(CONFIG, guests(config, "nas"))
+    machine.drop_in(SERVE, drop_in)
+    begin = time.time()
+    assert machine.systemctl("start", SERVE, check=False).returncode
+    shown = machine.show(SERVE)
+    assert (shown["ActiveState"], shown["ExecMainStatus"], shown["NRestarts"]) == ("failed", str(status), "0")
+    assert says in machine.said(SERVE, f"--since=@{int(begin)}")
+
+
+def test_tcp_with_its_drop_in(machine: Booted) -> None:
+    machine.drop_in(SERVE, next(text for unit, text in drop_ins() if "PrivateNetwork=no" in text))
+    serve(machine, '[guests.tcp]\nsock = "tcp:127.0.0.1:12345"\nserial = "1234ABC567890"\n', "nas")
+    probed = machine.run(PROGRAM, "probe", "--sock", "tcp:127.0.0.1:12345").stdout
+    assert "1234ABC567890" in probed
+
+
+def test_every_drop_in_of_the_documentation_starts(machine: Booted) -> None:
+    """The service, with what its paragraph of the page makes beforehand."""
+    machine.run("sh", "-c", "getent group kvm || groupadd --system kvm")
+    machine.run("sh", "-c", "id libvirt-qemu || useradd --system --gid kvm --no-create-home libvirt-qemu")
+    tried = [text for unit, text in drop_ins() if unit == SERVE]
+    assert len(tried) > 3
+    for text in tried:
+        machine.clear()
+        machine.drop_in(SERVE, text)
+        serve(machine, '[serve]\nsocket_mode = "0660"\n', "nas")
+        if group := re.search(r"^Group=(.*)$", text, re.MULTILINE):
+            number = int(machine.run("getent", "group", group[1]).stdout.split(":")[2])
+            folder, sock = machine.path("/run/vhostcomm").stat(), machine.path("/run/vhostcomm/nas").stat()
+            assert (folder.st_gid, sock.st_gid, stat.S_IMODE(sock.st_mode)) == (number, number, 0o660)
+
+
+def test_socket_of_systemd_outlives_the_daemon(machine: Booted) -> None:
+    machine.write(CONFIG, guests("", "nas"))
+    machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
+    machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
+    machine.systemctl("start", "vhostcomm-guest@nas.socket")
+    sock = machine.path("/run/vhostcomm-sockets/nas")
+    with fake_guest(sock) as guest:  # which starts the service
+        assert guest.serial()
+        first = machine.main_pid(SERVE)
+        machine.systemctl("restart", SERVE)
+        with fake_guest(sock) as again:
+            assert again.serial()
+    assert machine.main_pid(SERVE) != first
+    machine.systemctl("stop", SERVE)
+    assert sock.is_socket()
+    with fake_guest(sock) as guest:
+        assert guest.serial()
+
+
+def test_start_limit(machine: Booted) -> None:
+    """A QEMU that waits at systemd's socket starts a service that can't start, until the limit; and the remedy works."""
+    machine.write(CONFIG, guests("", "nas"))
+    machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
+    machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
+    machine.write(CONFIG, guests("mistake = 1\n", "nas"))
+    machine.systemctl("start", "vhostcomm-guest@nas.socket")
+    with fake_guest(machine.path("/run/vhostcomm-sockets/nas")):
+        until(lambda: machine.show("vhostcomm-guest@nas.socket")["Result"] == "service-start-limit-hit", "it", 60)
+    machine.write(CONFIG, guests("", "nas"))
+    machine.systemctl("reset-failed", SERVE, "vhostcomm-guest@nas.socket")
+    machine.systemctl("start", "vhostcomm-guest@nas.socket", SERVE)
+    with fake_guest(machine.path("/run/vhostcomm-sockets/nas")) as guest:
+        assert guest.serial()
+
+
+def test_socket_that_another_process_has_is_tried_again(machine: Booted) -> None:
+    """At the pace of RestartSec=, also while a QEMU waits at the socket of another guest that systemd holds."""
+    machine.write(CONFIG, guests("", "nas", "attic"))
+    machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
+    machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
+    machine.drop_in(SERVE, "[Service]\nRestartSec=2\nReadWritePaths=/srv\nDynamicUser=no\nUser=root\n")
+    taken = f'[guests.attic]\nsock = "/srv/attic"\n[guests.nas]\nsock = "{units.RUNTIME}/nas"\n'
+    machine.write(CONFIG, taken)
+    begin = time.time()
+    machine.systemctl("start", "vhostcomm-guest@nas.socket")
+    with ExitStack() as other:
+        other.callback(machine.systemctl, "stop", "other.service")
+        machine.run("systemd-run", "--unit=other", PROGRAM, "serve", "--sock", "/srv/attic", "--control", "none")
+        until(lambda: machine.path("/srv/attic").is_socket())
+        with fake_guest(machine.path("/run/vhostcomm-sockets/nas")) as guest:
+            until(lambda: machine.show(SERVE)["NRestarts"] == "3", "a third try", 60)
+            said = machine.said(SERVE, f"--since=@{int(begin)}")
+            assert "status=1/FAILURE" in said
+            starts = said.count("another process serves it already")
+            assert starts in {3, 4}, "QEMU's waiting connection starts none in between"
+            other.close()
+            assert guest.serial(), "when the other process is gone"
+
+
+def test_new_version_under_a_connected_and_frozen_guest(machine: Booted) -> None:
+    """The file is replaced and the service restarted: the guest is answered by the new daemon, and thawed."""
+    serve(machine, "", "nas")
+    sock = machine.path("/run/vhostcomm/nas")
+    old = machine.main_pid(SERVE)
+    with fake_guest(sock) as guest:
+        guest.serial()
+        freeze = ["systemd-run", "--collect", "--unit=freeze", PROGRAM, "freeze", "nas", "--timeout", "300"]
+        machine.run(*freeze)
+        request = guest.next_request()
+        while request.command != 14:
+            guest.sock.sendall(guest.connection.send(request.reply(b"")))
+            request = guest.next_request()
+        guest.sock.sendall(guest.connection.send(request.reply(b"")))
+        until(lambda: "frozen" in machine.run(PROGRAM, "guests", "--json").stdout)
+        os.kill(old, signal.SIGKILL)  # which leaves the guest frozen, as a stop would not
+    machine.run("sh", "-c", f"cp {PROGRAM} {PROGRAM}.new && mv {PROGRAM}.new {PROGRAM}")
+    machine.systemctl("restart", SERVE)
+    assert machine.main_pid(SERVE) != old
+    with fake_guest(sock) as guest:
+        assert guest.serial()
+        request = guest.next_request()
+        assert request.command == 15
+        guest.sock.sendall(guest.connection.send(request.reply(b"")))
+        until(lambda: '"thaw_owed": null' in machine.run(PROGRAM, "guests", "--json").stdout)
