@@ -47,6 +47,8 @@ def test_what_is_closed_is_replaced_by_nothing() -> None:
 
 
 SWITCHED = [(b"\x1b[?7l", b"\x1b[?7h"), (b"\x1b[?25l", b"\x1b[?25h"), (b"\x1b[?1047h", b"\x1b[?1047l"),
+    (b"\x1b[?1049h", b"\x1b7\x1b[?1049l"), (b"\x1b[?1004h", b"\x1b[?1004l"), (b"\x1b[?1005h", b"\x1b[?1005l"),
+    (b"\x1b[?1015h", b"\x1b[?1015l"),
     (b"\x1b[?1003h", b"\x1b[?1003l"), (b"\x1b[?2004h", b"\x1b[?2004l"), (b"\x1b[?1h", b"\x1b[?1l"),
     (b"\x1b=", b"\x1b>"), (b"\x1b[4h", b"\x1b[4l"), (b"\x1b[31m", b"\x1b[0m"), (b"\x0e", b"\x0f"),
     (b"\x1b[5;9r", b"\x1b[r"),

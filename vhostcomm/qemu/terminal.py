@@ -12,8 +12,8 @@ from typing import Final
 MODES: Final = (
     b"\x1b[?7h"  # lines wrap: SeaBIOS switches that off
     b"\x1b[?25h"  # the cursor is shown
-    b"\x1b[?1047l"  # the normal screen; not 1049, which would move the cursor
-    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l"  # the mouse is the terminal's own
+    b"\x1b7\x1b[?1049l\x1b[?1047l"  # the normal screen; 1049 restores the cursor, so it is saved before
+    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\x1b[?1006l\x1b[?1015l"  # the mouse is the terminal's own
     b"\x1b[?2004l"  # text is pasted without brackets
     b"\x1b[?1l\x1b>"  # the arrows and the keypad send what a shell expects
     b"\x1b[4l"  # what is typed replaces
