@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,9 @@ import structlog
 import trio
 
 from tests.trio_help import run
+from vhostcomm.config.address import Listen
 from vhostcomm.control.connection import BODY_LIMIT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_LIMIT, Receive, Scope, Send
+from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import CONNECTION_LIMIT, LOG_INTERVAL, RESERVED, StrangersLog, serve_app
 
@@ -62,9 +63,8 @@ class Echo:
 
         wrapper = structlog.make_filtering_bound_logger(20)
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[take], wrapper_class=wrapper).bind()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
-            listener.bind(str(self.where))
-            listener.listen(2 * CONNECTION_LIMIT)
+        with closing(HttpListener(Listen(self.where))) as listener:
+            listener.sock.listen(2 * CONNECTION_LIMIT)
             async with trio.open_nursery() as nursery:
                 await nursery.start(serve_app, self, [listener], log, StrangersLog(log, nursery))
                 yield self

@@ -307,6 +307,26 @@ def test_socket_replaced_by_another_process_is_left_alone(tmp_path: Path) -> Non
             daemon.event("socket file deleted or replaced, bound again")
 
 
+def test_deleted_socket_of_the_control_surface_is_bound_again(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(control)}
+    with Serving("--sock", tmp_path / "nas", "--control", control) as daemon:
+        for _ in range(2):  # before anybody asked, and after
+            control.unlink()
+            daemon.event("socket file deleted or replaced, bound again", sock=str(control))
+            assert stat.S_IMODE(control.lstat().st_mode) == 0o600
+            assert run_vhostcomm("guests", env=environment).returncode == 0
+        control.rename(tmp_path / "moved")
+        daemon.event("socket file deleted or replaced, bound again", sock=str(control))
+        control.unlink()
+        (tmp_path / "file").write_text("precious")
+        daemon.event("socket file deleted or replaced, bound again", sock=str(control))
+        (tmp_path / "file").rename(control)
+        lost = daemon.event("socket file deleted or replaced, clients can't connect", sock=str(control))
+        assert "a file stands where the socket should be" in lost["why"]
+    assert control.read_text() == "precious"
+
+
 def test_folder_of_sockets_that_was_deleted(short_path: Path) -> None:
     """The runtime directory is made again, as at a start; any other is waited for."""
     folder, other = short_path / "run", short_path / "other"

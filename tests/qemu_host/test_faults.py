@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu_host.running import SERIAL, ZERO, QemuHost, answering, asking, error, ok
+from tests.qemu_host.running import SERIAL, ZERO, QemuHost, answering, asking, error, listens, ok
 from tests.serving import fake_guest, until
 from vchannel import FRAME_SIZE, GuestCommand, Request
 
@@ -212,3 +212,12 @@ def test_clients_that_never_read_or_never_finish(tmp_path: Path) -> None:
         last.settimeout(15)
         while last.recv(4096):  # it is told that it took too long, or nothing; and closed
             pass
+
+
+def test_deleted_socket_of_the_api_is_bound_again(tmp_path: Path) -> None:
+    with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"10.0.2.15\0"):
+        for _ in range(2):  # before anybody asked, and after
+            host.api.unlink()
+            until(lambda: listens(host.api), "the API is bound again")
+            assert host.get("/read?command=2")[0] == 200
+    assert host.errors.count("socket file deleted or replaced, bound again") == 2

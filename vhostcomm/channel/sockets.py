@@ -8,8 +8,8 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -85,20 +85,6 @@ class Listener:
         old = self.sock
         self.sock, self._file = _bind(self.address.path, self._mode, self._group)
         return old
-
-
-@contextmanager
-def listening(address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> Iterator[socket.socket]:
-    """The socket of a `Listener`, which is closed afterwards.
-
-    Raises:
-        ServeError: see `Listener`.
-    """
-    made = Listener(address, mode, group)
-    try:
-        yield made.sock
-    finally:
-        made.close()
 
 
 def _bind(path: Path, mode: int, group: int) -> tuple[socket.socket, os.stat_result]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Final
 
 import trio
 
 from vhostcomm.control.connection import Application, HttpConnection
+from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.problems import Problem
 from vhostcomm.log.logs import Log
 
@@ -118,7 +118,7 @@ class _Slots:
 
 async def serve_app(
     app: Application,
-    listeners: Sequence[socket.socket],
+    listeners: Sequence[HttpListener],
     log: Log,
     strangers: StrangersLog,
     *,
@@ -162,9 +162,16 @@ async def serve_app(
             slots.add(connection)
             nursery.start_soon(handle, connection)
 
-    with ExitStack() as copies:
-        async with trio.open_nursery() as nursery:
-            for each in listeners:
-                own = copies.enter_context(trio.socket.from_stdlib_socket(each.dup()))
-                nursery.start_soon(accept, trio.SocketListener(own))
-            task_status.started()
+    async def keep_accepting(listener: HttpListener) -> None:
+        while True:
+            bound_again = listener.bound_again
+            with trio.socket.from_stdlib_socket(listener.sock.dup()) as own:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(accept, trio.SocketListener(own))
+                    await bound_again.wait()
+                    accepting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for each in listeners:
+            nursery.start_soon(keep_accepting, each)
+        task_status.started()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import trio
 
-from vhostcomm.channel.sockets import group_id, listening, make_folder
+from vhostcomm.channel.sockets import group_id, make_folder
 from vhostcomm.config.address import (
     CONTROL_FOLDER,
     Listen,
@@ -21,14 +20,12 @@ from vhostcomm.config.address import (
 )
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
+from vhostcomm.control.listener import HttpListener
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds at the end in which answers that are under way still go out."""
-
-BACKLOG: Final = 128
-"""Clients that may wait: many at once is usual where scripts ask, and the first one waits for the imports."""
 
 BIND_INTERVAL: Final = 5.0
 """Seconds before the surface is served again after an error of our own."""
@@ -49,7 +46,8 @@ class Surface:
         self._daemon = daemon
         self._service = service
         self.log = log
-        self._listener: socket.socket | None = None
+        self.listener: HttpListener | None = None
+        """Where it listens, if it does."""
         self.address: Listen | ListenTcp | None = None
         self.in_flight = 0
         """Requests that wait for their answer; streams not counted."""
@@ -86,8 +84,8 @@ class Surface:
             try:
                 if isinstance(place, Listen) and place.path.parent.name == CONTROL_FOLDER and not self._service.control:
                     make_folder(place.path.parent)
-                self._listener = cleanup.enter_context(listening(place))
-                self._listener.listen(BACKLOG)
+                self.listener = HttpListener(place)
+                cleanup.callback(self.listener.close)
             except ServeError:
                 if place is places[-1]:
                     raise
@@ -97,11 +95,14 @@ class Surface:
 
     async def run(self) -> None:
         """Serve, until cancelled. Nothing of HTTP is imported before the first client is there: most daemons see none."""
-        if self._listener is None:
+        if self.listener is None:
             return
         self.log.info("control surface", sock=str(self.address))
         while True:
-            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                await trio.lowlevel.wait_readable(self.listener.sock)
+            except trio.ClosedResourceError:  # bound again
+                continue
             try:
                 await trio.to_thread.run_sync(_import)
                 from vhostcomm.control.app import make_app
@@ -111,7 +112,7 @@ class Surface:
                 async with trio.open_nursery() as counting:
                     strangers = StrangersLog(self.log, counting)
                     app = make_app(self._daemon, self, strangers, token)
-                    await serve_app(app, [self._listener], self.log, strangers)
+                    await serve_app(app, [self.listener], self.log, strangers)
             except Exception:
                 self.log.exception("internal error in the control surface, guests are served on; please report it")
             await trio.sleep(BIND_INTERVAL)

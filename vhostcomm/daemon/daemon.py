@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 
@@ -14,15 +13,16 @@ import trio
 from vchannel import Command, GuestCommand, Response
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
-from vhostcomm.channel.sockets import group_id, listening
+from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.trace import Trace
 from vhostcomm.children import reap_orphans
 from vhostcomm.config.address import Listen, parse_api
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.control.daemon_api import LauncherApi, Listener
+from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.origin import own_names
-from vhostcomm.control.surface import BACKLOG, Surface
+from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
@@ -115,10 +115,12 @@ class Daemon:
                 await nursery.start(self._freezer.run)
                 async for port in in_batches(opened):
                     self._ports.start(port)
-                nursery.start_soon(self._ports.keep_sockets)
                 nursery.start_soon(self._reload.run)
                 for folder in folders:
                     nursery.start_soon(self._folders.keep, folder)
+                for listener in filter(None, (self._surface.listener, api)):
+                    self._ports.keep(listener)
+                nursery.start_soon(self._ports.keep_sockets)
                 if api:
                     nursery.start_soon(self._qemu_host_api().serve, [api])
                 task_status.started(self)
@@ -228,15 +230,15 @@ class Daemon:
             )  # fmt: skip
         return await served.monitor.resume(by)
 
-    def _open_api(self, cleanup: ExitStack) -> socket.socket | None:
+    def _open_api(self, cleanup: ExitStack) -> HttpListener | None:
         service = self.config.service
         if not service.qemu_host_api:
             return None
         address = parse_api(service.qemu_host_api)
         if isinstance(address, Listen):
             self._ports.make_runtime_directory(address.path.parent)
-        made = cleanup.enter_context(listening(address, service.socket_mode, group_id(service.socket_group)))
-        made.listen(BACKLOG)
+        made = HttpListener(address, service.socket_mode, group_id(service.socket_group))
+        cleanup.callback(made.close)
         return made
 
     def _qemu_host_api(self) -> QemuHostApi:

@@ -18,6 +18,7 @@ from vhostcomm.channel.watch import SocketFiles
 from vhostcomm.config.address import Address, Listen, runtime_directory
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import GuestConfig, Service
+from vhostcomm.control.listener import HttpListener
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 
@@ -68,6 +69,15 @@ class Served:
     def path(self) -> Path | None:
         """Of its socket, if it is a unix socket that we bind."""
         return self.config.address.path if isinstance(self.config.address, Listen) else None
+
+
+@define(eq=False)
+class _Http:
+    """A socket for HTTP, whose file is watched as the guests' are."""
+
+    port: HttpListener
+    open: bool = True
+    why_not: str = ""
 
 
 @define
@@ -122,7 +132,7 @@ class Ports:
         self._make_guest = make_guest
         self._log = log
         self._served: dict[str, Served] = {}
-        self._by_path: dict[Path, Served] = {}
+        self._by_path: dict[Path, Served | _Http] = {}
         self._files = SocketFiles(log)
         self._lane = Lane()
         self.host = host
@@ -254,6 +264,12 @@ class Ports:
             served.monitor, run = follow(served.config.qmp, lambda: served.port.guest)
             self.nursery.start_soon(run, served.monitor_scope)
 
+    def keep(self, listener: HttpListener) -> None:
+        """Bind this socket anew too, if its file is deleted. Call it before `keep_sockets`."""
+        if listener.path:
+            self._by_path[listener.path] = _Http(listener)
+            self._files.add(listener.path.parent)
+
     async def keep_sockets(self) -> None:
         """Bind sockets anew whose files were deleted or replaced, until cancelled."""
         async for paths in self._files.lost():
@@ -261,14 +277,19 @@ class Ports:
                 if (served := self._by_path.get(path)) and served.open and not served.port.is_reachable():
                     await self._bind_again(path, served)
 
-    async def _bind_again(self, path: Path, served: Served) -> None:
-        log = self._log.bind(guest=served.config.name, sock=str(path))
+    async def _bind_again(self, path: Path, served: Served | _Http) -> None:
+        log = self._log.bind(sock=str(path))
+        if isinstance(served, Served):
+            log = log.bind(guest=served.config.name)
         try:
             await trio.to_thread.run_sync(self.make_runtime_directory, path.parent)
             await served.port.bind_again()
         except (ServeError, OSError) as error:
             if served.why_not != str(error):
-                log.error("socket file deleted or replaced, QEMU can't connect", why=str(error))  # noqa: TRY400
+                if isinstance(served, Served):
+                    log.error("socket file deleted or replaced, QEMU can't connect", why=str(error))  # noqa: TRY400
+                else:
+                    log.error("socket file deleted or replaced, clients can't connect", why=str(error))  # noqa: TRY400
             served.why_not = str(error)
             if not served.port.is_occupied():  # else its deletion is the next event
                 self._files.look_again(path)

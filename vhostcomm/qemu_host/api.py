@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import socket
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
@@ -30,6 +29,7 @@ from vhostcomm.text import escape
 
 if TYPE_CHECKING:
     from vhostcomm.control.connection import Receive, Scope, Send
+    from vhostcomm.control.listener import HttpListener
     from vhostcomm.control.problems import Problem
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -145,7 +145,7 @@ class QemuHostApi:
         self._log = log
         self._timeout = timeout
 
-    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+    async def serve(self, listeners: Sequence[HttpListener]) -> None:
         """Serve until cancelled; an error of its own costs a second. The listeners stay the caller's."""
         # In a thread, since guests are being answered by now.
         await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")

@@ -1,0 +1,69 @@
+"""The listening socket of an HTTP server, which survives the deletion of its file."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vhostcomm.channel.sockets import Listener
+from vhostcomm.config.address import Listen, ListenTcp
+
+BACKLOG: Final = 128
+"""Clients that may wait: many at once is usual where scripts ask, and the first one waits for the imports."""
+
+
+class HttpListener:
+    """A listener for HTTP, which can be bound again while it is served.
+
+    Args:
+        address: where.
+        mode: of a unix socket.
+        group: its group's id; -1 leaves it.
+
+    Raises:
+        ServeError: it can't be bound; says why and what to do.
+    """
+
+    def __init__(self, address: Listen | ListenTcp, mode: int = 0o600, group: int = -1) -> None:
+        self._listener = Listener(address, mode, group)
+        self.bound_again = trio.Event()
+        """Set when another socket is in `sock`'s place."""
+        self.sock.listen(BACKLOG)
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._listener.sock
+
+    @property
+    def path(self) -> Path | None:
+        """Of a unix socket's file."""
+        address = self._listener.address
+        return address.path if isinstance(address, Listen) else None
+
+    def is_reachable(self) -> bool:
+        """Whether clients still find the socket at its path, if it has one."""
+        return self._listener.is_there()
+
+    def is_occupied(self) -> bool:
+        """Whether something is at the path of its socket."""
+        return self.path is not None and os.path.lexists(self.path)
+
+    async def bind_again(self) -> None:
+        """Make the socket anew, after its file was deleted. Open connections stay.
+
+        Raises:
+            ServeError: it can't be made.
+        """
+        old = await trio.to_thread.run_sync(self._listener.bind_again)
+        self.sock.listen(BACKLOG)
+        trio.lowlevel.notify_closing(old)
+        old.close()
+        before, self.bound_again = self.bound_again, trio.Event()
+        before.set()
+
+    def close(self) -> None:
+        self._listener.close()
