@@ -16,9 +16,9 @@ HEAD = """\
 
 <!-- Made from the program by `make docs`; edits here are lost. -->
 
-`vhostcomm --version` tells vhostcomm's version, Python's and QEMU's; `vhostcomm VERB --help` what stands here. The same is
-in man pages: `man vhostcomm`, `man vhostcomm-serve` and so on. `vdsm_run` (in a checkout `./vdsm_run.py`) is
-`vhostcomm run`. What exit statuses mean stands [below](#exit-status).
+`vhostcomm help`, or `vhostcomm help serve`, shows what is on this page, and so do the man pages: `man vhostcomm`,
+`man vhostcomm-serve` and so on. `vhostcomm version` shows the versions of vhostcomm, Python and QEMU. `vdsm_run` (in a
+checkout `./vdsm_run.py`) is `vhostcomm run`. [Exit statuses](#exit-status) are listed below.
 """
 
 
@@ -33,7 +33,8 @@ def commands() -> str:
 
 
 def _row(verb: Verb) -> str:
-    return f"| [`{' '.join(verb.words[1:])}`](#{_anchor(verb)}) | {cell(verb.summary)} |\n"
+    also = f", `{verb.alias}`" if verb.alias else ""
+    return f"| [`{' '.join(verb.words[1:])}`](#{_anchor(verb)}){also} | {cell(verb.summary)} |\n"
 
 
 def _anchor(verb: Verb) -> str:
@@ -44,6 +45,8 @@ def _verb(verb: Verb) -> Iterator[str]:
     yield f"{'#' * len(verb.words)} {verb.name}\n"
     yield f"    {verb.usage}\n"
     yield f"{verb.summary}\n"
+    if verb.alias:
+        yield f"`vhostcomm {verb.alias}` is the same.\n"
     if verb.text:
         yield f"{verb.text}\n"
     own = [flag for group in verb.groups if group.title not in _SETTINGS for flag in group.flags]

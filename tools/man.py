@@ -53,16 +53,20 @@ def _overview(line: Verb) -> str:
         "vhostcomm", 1, "the host side of Virtual DSM's vchannel",
         roff.section("Synopsis", *(roff.bare(each.usage) for verb in line.verbs for each in verb.all() if not each.verbs)),
         roff.section("Description", roff.markdown(line.summary + "\n\n" + SETTINGS)),
-        roff.section("Commands", *(roff.term(f"{'-'.join(verb.words)}(1)", verb.summary) for verb in line.verbs)),
+        roff.section("Commands", *(roff.term(f"{'-'.join(verb.words)}(1)", verb.summary + _also(verb)) for verb in line.verbs)),
         roff.section(
             "Options",
-            roff.term("--help, -h", "Tell what a verb does, and its flags."),
-            roff.term("--version", "Tell the versions of vhostcomm, of Python and of the QEMU that is found."),
+            roff.term("--help, -h", "Show help. `vhostcomm help serve` is the same as `vhostcomm serve --help`."),
+            roff.term("--version, -V", "Show the versions of vhostcomm, Python and QEMU; also `vhostcomm version`."),
         ),
         *_lists(EXIT_STATUS, (*SERVING_ENVIRONMENT, *ASKING_ENVIRONMENT[:1]), FILES),
         _examples("vhostcomm"),
         _see_also("vhostcomm.toml(5)", "qemu-host(1)", "vdsm_run(1)"),
     )  # fmt: skip
+
+
+def _also(verb: Verb) -> str:
+    return f" `vhostcomm {verb.alias}` is the same." if verb.alias else ""
 
 
 def _verb(verb: Verb) -> str:
@@ -73,7 +77,7 @@ def _verb(verb: Verb) -> str:
         body.append(roff.section("Description", roff.markdown(verb.summary)))
         body.append(roff.section("Commands", *(_one_of(each) for each in verbs)))
     else:
-        body.append(roff.section("Description", roff.markdown(f"{verb.summary}\n\n{verb.text}")))
+        body.append(roff.section("Description", roff.markdown(f"{verb.summary}{_also(verb)}\n\n{verb.text}")))
         body.append(roff.section("Options", *_flags(verb)))
     others = (
         "vhostcomm(1)", "vhostcomm.toml(5)" if any(each.words[-1] in {"serve", "run", "show"} for each in verbs) else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Final
 
 import cyclopts
 from attrs import frozen
@@ -12,7 +13,7 @@ from cyclopts.argument import Argument, ArgumentCollection
 from cyclopts.help import HelpEntry, create_parameter_help_panel
 
 from vhostcomm.cli.app import app
-from vhostcomm.cli.help import shown_default
+from vhostcomm.cli.help import shown_default, verbs_of
 
 
 @frozen
@@ -63,6 +64,7 @@ class Verb:
     text: str
     groups: tuple[Group, ...]
     verbs: tuple[Verb, ...]
+    alias: str
 
     @property
     def name(self) -> str:
@@ -78,13 +80,18 @@ def command_line() -> Verb:
     return _verb(app, (app.name[0],))
 
 
-def _verb(of: App, words: tuple[str, ...]) -> Verb:
-    verbs = tuple(_verb(of[name], (*words, name)) for name in of if not name.startswith("-"))
+_IN_OVERVIEW: Final = {"help", "version"}
+"""Commands that the overview describes in a line."""
+
+
+def _verb(of: App, words: tuple[str, ...], alias: str = "") -> Verb:
+    named = {name: aliases for name, aliases in verbs_of(of).items() if name not in _IN_OVERVIEW}
+    verbs = tuple(_verb(of[name], (*words, name), *aliases[:1]) for name, aliases in named.items())
     says = inspect.getdoc(of.default_command) if of.default_command else of.help
     summary, _, text = (says or "").partition("\n\n")
     groups = () if verbs else tuple(_groups(of))
     usage = str(of.usage).removeprefix("Usage: ") if of.usage else " ".join([*words, *_usage(groups, verbs)])
-    return Verb(words, usage, " ".join(summary.split()), text.strip(), groups, verbs)
+    return Verb(words, usage, " ".join(summary.split()), text.strip(), groups, verbs, alias)
 
 
 def _usage(groups: tuple[Group, ...], verbs: tuple[Verb, ...]) -> Iterator[str]:

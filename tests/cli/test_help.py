@@ -10,9 +10,11 @@ from rich.console import Console
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from tools.verbs import Verb, command_line
+from vhostcomm.cli.app import VERBS as VERBS_BY_TITLE
 from vhostcomm.cli.app import app
 
 VERBS = list(command_line().all())
+SGR = re.compile(r"\x1b\[([0-9;]*)m")
 NARROW = ENVIRONMENT | {"COLUMNS": "80"}
 
 
@@ -35,3 +37,25 @@ def test_help_says_what_a_value_is_and_no_more_than_that(verb: Verb) -> None:
     assert verb.summary.split()[0] in shown
     for noise in ("STR", "FLOAT", "default: None", "default: False", 'default: ""', "ImageFormat", "\n\n\n"):
         assert noise not in shown
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_help_is_readable_on_any_background_and_has_no_padding(verb: Verb) -> None:
+    written = io.StringIO()
+    app.help_print([*verb.words[1:]], console=Console(file=written, width=80, force_terminal=True, no_color=False))
+    assert set(SGR.findall(written.getvalue())) <= {"0", "1"}  # bold, and its end: no colour
+    lines = SGR.sub("", written.getvalue()).split("\n")
+    assert [line for line in lines if line.endswith(" ")] == []
+
+
+def test_verbs_are_grouped_by_what_people_do() -> None:
+    shown = run_vhostcomm("--help", env=NARROW).stdout
+    titles = re.findall(r"^(\S.*):$", shown, re.MULTILINE)
+    assert titles == [*VERBS_BY_TITLE]
+    listed = re.findall(r"^  ([a-z]+)[ ,]", shown, re.MULTILINE)
+    assert listed == [name for verbs in VERBS_BY_TITLE.values() for name in verbs]
+
+
+def test_help_of_a_verb_is_its_help_flag() -> None:
+    assert run_vhostcomm("help", "config", "show").stdout == run_vhostcomm("config", "show", "--help").stdout
+    assert run_vhostcomm("help").stdout == run_vhostcomm("--help").stdout == run_vhostcomm().stdout

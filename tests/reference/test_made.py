@@ -43,8 +43,8 @@ def test_every_flag_that_help_tells_is_documented(verb: Verb) -> None:
     printed = Console(file=io.StringIO(), width=100)
     app.help_print(verb.words[1:], console=printed)  # as `--help` does
     help_text = printed.file.getvalue()  # type: ignore[attr-defined]
-    boxed = re.findall(r"^│ +(?:\* +)?((?:(?:--?[a-z-]+|[A-Z-]+) ?)+)", help_text, re.MULTILINE)
-    flags = {flag for line in boxed for flag in FLAG.findall(line)} - {"--help", "-h", "--version"}
+    named = re.findall(r"^  ((?:--?[a-z-]+|[A-Z-]+)(?:, --?[a-z-]+)*)", help_text, re.MULTILINE)
+    flags = {flag for line in named for flag in FLAG.findall(line)} - {"--help", "-h", "--version"}
     arguments = {flag.names[0].lower() for group in verb.groups for flag in group.flags if flag.is_argument}
     flags -= {f"--{each}" for each in arguments}  # what is shown as FILE --file
     told = {name for group in verb.groups for flag in group.flags for name in flag.names if name.startswith("-")}

@@ -26,16 +26,20 @@ def vdsm_run() -> NoReturn:
 
 
 def _dispatch(words: list[str]) -> object:
-    if words[-1:] == ["--version"] and "--" not in words:  # cyclopts would break its lines at a terminal's width
-        output.print_line(version_text())
+    if words == ["version"] or (words[-1:] in (["--version"], ["-V"]) and "--" not in words):
+        output.print_line(version_text())  # without importing the command line
         return 0
     from cyclopts import CycloptsError
 
     from vhostcomm.cli.app import app
 
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     if not words or words[0] in {"-h", "--help"}:
         app.resolved_commands()  # the overview has a line of each verb's own help
     try:
         return app(words, result_action="return_value", exit_on_error=False, print_error=False)
     except (CycloptsError, UsageError) as error:
-        raise UsageError(f"{error} (see vhostcomm --help)") from None
+        from vhostcomm.cli.mistakes import explain
+
+        raise explain(app, words, error) from None

@@ -2,30 +2,70 @@
 
 from __future__ import annotations
 
-from cyclopts import App, Parameter
+from typing import Final
+
+from cyclopts import App, Group, Parameter
 
 from vhostcomm.cli.help import HelpFormatter, shown_default
 from vhostcomm.cli.versions import version_text
 
+VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
+    "Serve guests": {
+        "serve": {"at": "serve:serve"},
+        "run": {"at": "run:run", "usage": "vhostcomm run [OPTIONS] [-- QEMU-ARGUMENT...]"},
+        "reload": {"at": "guests:reload"},
+        "config": {"at": "config:app"},
+    },
+    "Ask and manage guests": {
+        "guests": {"at": "guests:guests", "alias": "list"},
+        "info": {"at": "guests:info", "usage": "vhostcomm info [OPTIONS] [GUEST]"},
+        "events": {"at": "guests:events"},
+        "shutdown": {"at": "guests:shutdown", "alias": "stop", "usage": "vhostcomm shutdown [OPTIONS] [GUEST]"},
+        "reboot": {"at": "guests:reboot", "usage": "vhostcomm reboot [OPTIONS] [GUEST]"},
+        "resume": {"at": "guests:resume", "usage": "vhostcomm resume [OPTIONS] [GUEST]"},
+        "freeze": {"at": "guests:freeze", "usage": "vhostcomm freeze [OPTIONS] [GUEST]"},
+        "thaw": {"at": "guests:thaw", "usage": "vhostcomm thaw [OPTIONS] [GUEST]"},
+        "call": {"at": "guests:call", "usage": "vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]"},
+    },
+    "Set up": {
+        "snippet": {"at": "snippet:app"},
+        "disk": {"at": "disk:app"},
+        "completion": {"at": "completion:completion"},
+    },
+    "Find a fault": {
+        "probe": {"at": "probe:probe"},
+        "capture": {"at": "capture:app"},
+    },
+    "Help": {
+        "help": {"at": "help:show_help", "usage": "vhostcomm help [COMMAND...]"},
+        "version": {"at": "versions:version"},
+    },
+}
+"""By what people do: each verb with the function or the group of verbs in this package, and the other name it has."""
+
+_HELP: Final = [*VERBS].index("Help")
+_GROUPS: Final = {title: Group(title, sort_key=place) for place, title in enumerate(VERBS)}
+
 app = App(
     name="vhostcomm",
     help="The host side of Virtual DSM's vchannel: answers what a guest asks its host.",
+    help_format="plaintext",
     version=version_text,
-    version_flags=["--version"],
+    version_flags=["--version", "-V"],
     version_format="plaintext",
     help_formatter=HelpFormatter(),
     default_parameter=Parameter(show_default=shown_default),
 )
-
-app.command("vhostcomm.cli.serve:serve")
-app.command("vhostcomm.cli.run:run", usage="Usage: vhostcomm run [OPTIONS] [-- QEMU-ARGUMENT...]")
-app.command("vhostcomm.cli.probe:probe")
-app.command("vhostcomm.cli.config:app", name="config")
-for _verb in ("guests", "info", "shutdown", "reboot", "resume", "freeze", "thaw", "reload"):
-    app.command(f"vhostcomm.cli.guests:{_verb}")
-app.command("vhostcomm.cli.guests:call", usage="Usage: vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]")
-app.command("vhostcomm.cli.guests:events")
-app.command("vhostcomm.cli.capture:app", name="capture")
-app.command("vhostcomm.cli.disk:app", name="disk")
-app.command("vhostcomm.cli.snippet:app", name="snippet")
-app.command("vhostcomm.cli.completion:completion")
+for _flag in (*app.help_flags, *app.version_flags):
+    app[_flag].group = _GROUPS["Help"]
+for _title, _verbs in VERBS.items():
+    for _place, (_name, _about) in enumerate(_verbs.items()):
+        _usage = {"usage": f"Usage: {_about['usage']}"} if "usage" in _about else {}
+        app.command(
+            f"vhostcomm.cli.{_about['at']}",
+            name=_name,
+            alias=_about.get("alias", ()),
+            group=_GROUPS[_title],
+            sort_key=_place,
+            **_usage,
+        )

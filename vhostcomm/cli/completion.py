@@ -58,7 +58,7 @@ def _no_files(app: App, program: str) -> Iterator[str]:
     if verbs and app.default_command is None:
         yield f"complete -c {program} -n __fish_use_subcommand -f"
     for name in verbs:
-        if app[name].default_command is None:
+        if not app[name].default_command:
             yield f"complete -c {program} -n '__fish_{program}_using_command {name}' -f"
 
 

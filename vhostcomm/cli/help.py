@@ -1,37 +1,105 @@
-"""How help is shown: as cyclopts shows it, but for commands to paste."""
+"""Help as plain text: flags and commands in two columns, in bold on a terminal, without colours, boxes or trailing blanks."""
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts.help import DefaultFormatter
+from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from cyclopts import App
+    from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import Console, ConsoleOptions
 
+WIDTH_MAX: Final = 100
+"""Columns of help at most; longer lines are hard to read."""
 
-class HelpFormatter(DefaultFormatter):
-    """Shows blocks of code as they stand: no colours behind them, no blank lines around, no blanks at their ends."""
+NAMES_MAX: Final = 24
+"""Columns of a flag with its value; the meaning of a longer one begins in the next line."""
+
+
+class HelpFormatter:
+    """Shows a verb's help; code blocks stay as they are, to be pasted."""
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:  # noqa: ARG002 - as the others
+        if usage:
+            text = str(usage).strip()
+            _show(console, text if text.startswith("Usage:") else f"Usage: {text}", "")
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
-        from rich.markdown import CodeBlock, Markdown
-        from rich.text import Text
+        if text := _text_of(description):
+            _show(console, *_paragraphs(text, min(options.max_width, WIDTH_MAX)), "")
 
-        class Plain(CodeBlock):
-            def __rich_console__(self, console: Console, options: ConsoleOptions) -> Any:
-                code = Text(str(self.text).rstrip(), no_wrap=True, overflow="ignore")
-                yield Text("\n").join(Text("    ") + line for line in code.split())
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        if not panel.entries:
+            return
+        _show(console, f"[bold]{panel.title}:[/bold]", markup=True)
+        width = min(options.max_width, WIDTH_MAX)
+        names = [_names(each, panel.format) for each in panel.entries]
+        column = min(NAMES_MAX, max(map(len, names))) + 4
+        for name, entry in zip(names, panel.entries, strict=True):
+            meaning = textwrap.wrap(_meaning(entry), width - column, break_on_hyphens=False, break_long_words=False)
+            first = meaning.pop(0) if meaning and len(name) + 4 <= column else ""
+            _show(console, f"  [bold]{_escaped(name)}[/bold]{' ' * (column - 2 - len(name)) if first else ''}"
+                  f"{_escaped(first)}", markup=True)  # fmt: skip
+            _show(console, *(" " * column + line for line in meaning))
+        _show(console, "")
 
-        class Page(Markdown):
-            elements = {**Markdown.elements, "code_block": Plain, "fence": Plain}  # noqa: RUF012 - as the class above
 
-        shown = getattr(description, "primary_renderable", None)
-        if isinstance(shown, Markdown):
-            description = Page(shown.markup)
-        super().render_description(console, options, description)
-        if description:
-            console.print()
+def _show(console: Console, *lines: str, markup: bool = False) -> None:
+    for line in lines:
+        console.print(line, markup=markup, highlight=False, emoji=False, no_wrap=True, overflow="ignore", crop=False)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _names(entry: HelpEntry, kind: str) -> str:
+    """`-c, --config FILE`; of a verb its name, then its aliases."""
+    if kind == "command":
+        return ", ".join((*entry.positive_shorts, *entry.positive_names))
+    names = [*entry.positive_shorts, *entry.positive_names]
+    if entry.positional_label:
+        return ", ".join([entry.positional_label, *(name for name in names if name.startswith("-"))])
+    return ", ".join(names) + (f" {entry.metavar}" if entry.metavar else "")
+
+
+def _meaning(entry: HelpEntry) -> str:
+    parts = [_text_of(entry.description)]
+    if entry.choices:
+        parts.append(f"[{', '.join(entry.choices)}]")
+    if entry.env_var:
+        parts.append(f"[{', '.join(entry.env_var)}]")
+    if entry.default is not None:
+        parts.append(f"[default: {entry.default}]")
+    if entry.required:
+        parts.append("[required]")
+    return " ".join(" ".join(parts).split()).replace("`", "")
+
+
+def _text_of(description: Any) -> str:
+    shown = getattr(description, "primary_renderable", description)
+    return str(getattr(shown, "plain", shown) or "").strip()
+
+
+def _paragraphs(text: str, width: int) -> Iterator[str]:
+    """Lines of prose, wrapped; a block that is indented stays as it is."""
+    for place, block in enumerate(re.split(r"\n\s*\n", text)):
+        if place:
+            yield ""
+        if block.startswith("    "):
+            yield from map(str.rstrip, block.split("\n"))
+        else:
+            yield from textwrap.wrap(
+                " ".join(block.split()).replace("`", ""), width, break_on_hyphens=False, break_long_words=False
+            )
 
 
 def shown_default(default: object) -> str | None:
@@ -41,3 +109,19 @@ def shown_default(default: object) -> str | None:
     if isinstance(default, Enum):
         return str(default.value)
     return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def verbs_of(app: App) -> dict[str, list[str]]:
+    """The verbs of a command line or of a group of verbs: each one's name, and its aliases."""
+    names: dict[int, list[str]] = {}
+    for name in app:
+        if not name.startswith("-"):
+            names.setdefault(id(app[name]), []).append(name)
+    return {first: aliases for first, *aliases in names.values()}
+
+
+def show_help(*verb: Annotated[str, Parameter(name="command", help="A command, such as serve.")]) -> None:
+    """Show help on a command."""
+    from vhostcomm.cli.app import app
+
+    app.help_print([*verb])

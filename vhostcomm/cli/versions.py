@@ -8,14 +8,20 @@ import subprocess
 from typing import Final
 
 from vhostcomm import __version__
+from vhostcomm.cli.output import print_line
 from vhostcomm.environment import child_environment
 from vhostcomm.text import escape
 
 QEMU: Final = "qemu-system-x86_64"
-"""The one that `run` starts if it isn't told another."""
+"""The program that `run` starts by default."""
 
 TIMEOUT: Final = 5.0
 """Seconds: QEMU answers in a tenth of one, from a cold disk in one."""
+
+
+def version() -> None:
+    """Show the versions of vhostcomm, Python and QEMU."""
+    print_line(version_text())
 
 
 def version_text() -> str:

@@ -1,0 +1,54 @@
+"""Mistakes in the command line are reported in our words, with the help of the verb that was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.serving import run_vhostcomm
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "verb"),
+    [
+        ("serve nas=/tmp/x", "nas=/tmp/x: serve takes no such argument; did you mean --sock nas=/tmp/x?", "serve"),
+        ("serve vhostcomm.toml", "did you mean --config vhostcomm.toml?", "serve"),
+        ("info nas attic", "attic: info takes no such argument", "info"),
+        ("info --timeout soon", "--timeout soon: must be a number of seconds; for example: --timeout 10", "info"),
+        ("info --timeout 0", "--timeout 0: it takes seconds, more than 0 and at most 3600", "info"),
+        ("list --sokc x", "--sokc: guests has no such flag", "guests"),
+        ("serve --sokc x", "--sokc: serve has no such flag; did you mean --sock?", "serve"),
+        ("run --accel kvmm", "--accel kvmm: must be one of auto, kvm, tcg; did you mean kvm?", "run"),
+        ("run --vcpus two --boot x", "--vcpus is 'two'", None),
+        ("run --boot a --boot b", "--boot is given twice: give it once", "run"),
+        ("serve --sock", "--sock: its value is missing: --sock [NAME=]SOCK", "serve"),
+        ("disk init x.img", "--size is missing: give --size SIZE", "disk init"),
+        ("disk init x.img --format vmdk --size 1G", "--format vmdk: must be one of raw, qcow2", "disk init"),
+        ("capture show", "FILE is missing", "capture show"),
+        ("completion tcsh", "SHELL tcsh: must be one of bash, zsh, fish", "completion"),
+        ("gusts", "gusts: no such command; did you mean guests?", ""),
+        ("config frobnicate", "config frobnicate: no such command; known are show, init", "config"),
+        ("help gusts", "gusts: no such command; did you mean guests?", ""),
+        ("probe --sock connect:/x", "--sock connect:", "probe"),
+    ],
+)
+def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(line: str, what: str, verb: str | None) -> None:
+    done = run_vhostcomm(*line.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("vhostcomm: ")
+    assert what in done.stderr
+    if verb is not None:
+        help_of = f"vhostcomm {verb} --help" if verb else "vhostcomm --help"
+        assert done.stderr.endswith(f" (see {help_of})\n")
+    for framework in ("Unused", "Unknown", "Parameter", "unable to convert", "Root Input", "float", "defined in file"):
+        assert framework not in done.stderr
+
+
+@pytest.mark.parametrize("same", [("list", "guests"), ("stop", "shutdown")])
+def test_the_other_name_of_a_verb_is_the_verb(same: tuple[str, str]) -> None:
+    words = ["--control", "/no/such/control.sock"]
+    first, second = (run_vhostcomm(each, *words) for each in same)
+    assert (first.returncode, first.stderr) == (second.returncode, second.stderr)
+    assert "no daemon to ask" in first.stderr
+    helps = [run_vhostcomm(each, "--help").stdout.partition("\n") for each in same]
+    assert helps[0][2] == helps[1][2]
+    assert "Usage: vhostcomm" in helps[0][0]

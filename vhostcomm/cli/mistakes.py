@@ -1,0 +1,147 @@
+"""Mistakes in the command line, in our words. Imported when there is one."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from cyclopts.exceptions import (
+    ArgumentOrderError,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    MixedArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+    ValidationError,
+)
+
+from vhostcomm.cli.help import verbs_of
+from vhostcomm.config.values import uuid_of
+from vhostcomm.errors import UsageError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+    from cyclopts.argument import Argument
+
+
+def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError) -> UsageError:
+    """What is wrong with a command line, and which help to read.
+
+    Args:
+        app: the command line.
+        words: what was given.
+        error: how the parser, or the verb, rejected it.
+    """
+    verb = verb_of(app, words)
+    what = str(error) if isinstance(error, UsageError) else _what(app, verb, error)
+    return UsageError(f"{what} (see {shlex.join(['vhostcomm', *verb, '--help'])})")
+
+
+def verb_of(app: App, words: Sequence[str]) -> list[str]:
+    """The verb that a command line begins with, by its own name where an alias was given."""
+    found: list[str] = []
+    for word in words:
+        if word.startswith("-") or word not in app:
+            break
+        found.append(next(name for name, aliases in verbs_of(app).items() if word in (name, *aliases)))
+        app = app[word]
+    return found
+
+
+def _what(app: App, verb: Sequence[str], error: CycloptsError) -> str:
+    match error:
+        case UnknownCommandError():
+            return _unknown_verb(app, verb, (error.unused_tokens or [""])[0])
+        case UnknownOptionError():
+            return _unknown_flag(verb, error)
+        case UnusedCliTokensError():
+            return _unused(app, verb, (error.unused_tokens or [""])[0])
+        case MissingArgumentError(argument=argument) if argument is not None:
+            return _missing(argument, error.keyword)
+        case CoercionError(token=token, argument=argument) if token is not None:
+            return _unreadable(token.keyword or _label(argument), token.value, error.target_type, argument)
+        case ValidationError(argument=argument) if argument is not None:
+            token = argument.tokens[0]
+            return f"{token.keyword or _label(argument)} {token.value}: {error.exception_message}"
+        case RepeatArgumentError():
+            return f"{error.token.keyword} is given twice: give it once"
+        case ArgumentOrderError() | MixedArgumentError():
+            return f"{_label(error.argument)} is given twice, with its flag and without: give it once"
+        case _:
+            error.verbose = False
+            return str(error).strip().rstrip(".")
+
+
+def _unknown_verb(app: App, verb: Sequence[str], word: str) -> str:
+    for each in verb:
+        app = app[each]
+    verbs = verbs_of(app)
+    near = difflib.get_close_matches(word, [name for first, others in verbs.items() for name in (first, *others)], n=1)
+    meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(verbs)}"
+    return f"{' '.join([*verb, word])}: no such command; {meant}"
+
+
+def _unknown_flag(verb: Sequence[str], error: UnknownOptionError) -> str:
+    flag = (error.token.keyword or error.token.value).partition("=")[0]
+    near = difflib.get_close_matches(flag, [name for each in error.argument_collection for name in each.names], n=1)
+    whose = " ".join(verb) or "vhostcomm"
+    return f"{flag}: {whose} has no such flag" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _unused(app: App, verb: Sequence[str], word: str) -> str:
+    """A word that the verb doesn't take; a socket or a file may lack its flag."""
+    for each in verb:
+        app = app[each]
+    flags = {name for each in app.assemble_argument_collection(parse_docstring=False) for name in each.names}
+    is_file = word.endswith(".toml")
+    is_sock = "/" in word or "=" in word or word.startswith(("tcp:", "connect:")) or uuid_of(word)
+    flag = "--config" if is_file else "--sock" if is_sock else ""
+    meant = f"; did you mean {flag} {shlex.quote(word)}?" if flag in flags else ""
+    return f"{word}: {' '.join(verb) or 'vhostcomm'} takes no such argument" + meant
+
+
+def _missing(argument: Argument, keyword: str | None) -> str:
+    given = keyword or next((token.keyword for token in argument.tokens if token.keyword), None)
+    if given:
+        return f"{given}: its value is missing: {_usage(argument, given)}"
+    if argument.index is not None:
+        return f"{_label(argument)} is missing"
+    return f"{argument.name} is missing: give {_usage(argument, argument.name)}"
+
+
+def _usage(argument: Argument, flag: str) -> str:
+    return f"{flag} {argument.parameter.metavar or 'VALUE'}"
+
+
+def _label(argument: Argument | None) -> str:
+    """How a flag, or an argument without one, is called."""
+    if argument is None:
+        return "an argument"
+    return argument.name.lstrip("-").upper() if argument.index is not None else argument.name
+
+
+def _unreadable(flag: str, value: str, wanted: Any, argument: Argument | None) -> str:
+    choices = _choices(wanted)
+    if choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{flag} {value}: must be one of {', '.join(choices)}{meant}"
+    if wanted in (int, float):
+        seconds = " of seconds" if argument and argument.parameter.metavar == "SECONDS" else ""
+        example = f"; for example: {flag} {10 if seconds else 2}" if flag.startswith("-") else ""
+        return f"{flag} {value}: must be a {'whole ' if wanted is int else ''}number{seconds}{example}"
+    return f"{flag} {value}: invalid value"
+
+
+def _choices(wanted: Any) -> list[str]:
+    if get_origin(wanted) is Literal:
+        return [str(each) for each in get_args(wanted)]
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return [str(each.value) for each in wanted]
+    return [each for part in get_args(wanted) for each in _choices(part)]
