@@ -22,6 +22,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.guest.events import Gone
 
 INFO, FREEZE, THAW = 10, 14, 15
 
@@ -132,7 +133,7 @@ def test_nothing_waits_for_a_guest_that_is_gone(answers_from: int) -> None:
         tasks = trio.lowlevel.current_statistics().tasks_living
         await freezer.freeze(guest, 600, timeout=5, by="test")
         assert trio.lowlevel.current_statistics().tasks_living == tasks + 1
-        guest.gone("QEMU closed the connection")
+        guest.gone(Gone("QEMU closed the connection"))
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         guest.connected()

@@ -22,6 +22,7 @@ from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.config.models import Service
 from vhostcomm.guest import State
+from vhostcomm.guest.events import Gone
 
 SERIAL = Request.of(HostCommand.GUEST_SERIAL)
 
@@ -45,7 +46,7 @@ class Ends:
         self.throttle = Throttle(service.frame_rate, Lane() if lane is None else lane) if service.frame_rate else None
         self.session = Session(self.guest, ours, service, self.throttle)
         self.connection = Connection(Role.GUEST)
-        self.ended: str | None = None
+        self.ended: Gone | None = None
         self.end = trio.Event()
 
     def _log(self) -> Any:
@@ -228,7 +229,8 @@ def test_draining_answers_what_is_on_its_way() -> None:
                 await ends.answers(1)
             with trio.fail_after(1):
                 await ends.end.wait()
-            assert "stops" in str(ends.ended)
+            assert ends.ended
+            assert ends.ended.by_us
 
     run(main)
 
@@ -259,7 +261,7 @@ def test_the_end_of_the_stream() -> None:
             await ends.write(ends.ask()[:100])
             ends.sock.close()
             await ends.end.wait()
-            assert ends.ended == "QEMU closed the connection"
+            assert ends.ended == Gone("QEMU closed the connection")
             assert ends.guest.skipped_bytes == 100
             assert ends.guest.state is State.ABSENT
 

@@ -47,8 +47,10 @@ from vhostcomm.guest import (
     Stop,
     StopAsked,
     ThawAnswered,
+    events,
 )
 from vhostcomm.guest.answers import EMPTY, answers, prepare
+from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import LimitedLog, Log
 
 UNKNOWN_KEPT: Final = 64
@@ -86,13 +88,13 @@ class Guest:
     refused_frames: int = 0
     skipped_bytes: int = 0
     dropped_answers: int = 0
-    listeners: list[Callable[[Guest, str], None]] = field(factory=list, repr=False)
-    """Called with the guest and what happened: connected, ready, silent, paused, resumed, rebooted, gone, stopping, frozen, thawed."""
+    listeners: list[Callable[[Guest, GuestEvent], None]] = field(factory=list, repr=False)
     calls: Counter[tuple[str, str]] = field(factory=Counter)
     """Questions to it, by command and outcome."""
     information: Information | None = None
     """Its last answer about itself."""
-    gone_why: str = ""
+    last_end: events.Gone | None = None
+    """How its last connection ended; None before the first end."""
     unreachable: str = ""
     """Why QEMU's socket can't be connected to, and what to do, where it is we who connect."""
     throttled: int = 0
@@ -165,10 +167,10 @@ class Guest:
         if self.model.channel is not before:
             if self.model.channel is State.READY:
                 self.lines.info("guest ready", first="its answer to a question" if first is None else _name(first))
-                self.happened("ready")
+                self._emit(events.Ready())
             elif self.model.channel is State.SILENT:
                 self.lines.warning("guest silent", why=f"no answer within {PROBE_TIMEOUT:g} s")
-                self.happened("silent")
+                self._emit(events.Silent())
         self.wake()
 
     def wake(self) -> None:
@@ -183,15 +185,18 @@ class Guest:
         self._question, self._notice = Frame(self.connections, asks=True), Frame(self.connections, asks=False)
         self.take(Connected(self.connections))
         self.comings.info("guest connected", **facts)
-        self.happened("connected")
+        self._emit(events.Connected())
 
-    def gone(self, why: str) -> None:
-        self.gone_why = why
+    def gone(self, end: events.Gone) -> None:
+        """Its connection ended."""
+        self.last_end = end
         stop = self.model.stop
-        self.take(Disconnected(self.connections, why))
+        self.take(Disconnected(self.connections, end.why))
         by = {"stop_by": stop.by, "stop": stop.how} if stop else {}
-        self.comings.info("guest gone", why=why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers)
-        self.happened("gone")
+        self.comings.info(
+            "guest gone", why=end.why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers
+        )
+        self._emit(end)
 
     def heard_answer(self) -> None:
         """It answered a question on the live connection, in time or late."""
@@ -211,7 +216,7 @@ class Guest:
         self.take(Reset(by_guest))
         self._logged_answers.clear()
         if was in {State.READY, State.SILENT}:
-            self.happened("rebooted")
+            self._emit(events.Rebooted())
 
     def machine_paused(self, cause: str, remedy: str) -> None:
         """QMP told that its machine is paused: why, and what to do, such as a command."""
@@ -219,7 +224,7 @@ class Guest:
         self.take(Paused(cause, remedy))
         if known is None or (known.cause, known.remedy) != (cause, remedy):
             self.log.warning("guest paused", why=cause, remedy=remedy)
-            self.happened("paused")
+            self._emit(events.Paused())
 
     def machine_resumed(self) -> None:
         """QMP told that its machine runs again, or QMP ended, so nobody knows of a pause any more."""
@@ -227,27 +232,27 @@ class Guest:
             return
         self.take(Resumed())
         self.log.info("guest resumed")
-        self.happened("resumed")
+        self._emit(events.Resumed())
 
     def stopping(self, by: str, how: str) -> None:
         """Somebody asks it to stop or to start again."""
         self.take(StopAsked(by, how))
         self.log.info("stop asked for", by=by, how=how)
-        self.happened("stopping")
+        self._emit(events.Stopping())
 
     def freezing(self, by: str, until: Moment) -> None:
         """A freeze is being sent, to be undone then."""
         owed = self.model.debt
         self.take(FreezeSent(by, until))
         if owed is None:
-            self.happened("frozen")
+            self._emit(events.Frozen())
 
     def thawed(self, covers: int) -> None:
         """A thaw was answered, which was sent after so many freezes."""
         owed = self.model.debt
         self.take(ThawAnswered(covers))
         if owed and not self.model.debt:
-            self.happened("thawed")
+            self._emit(events.Thawed())
 
     def called(self, command: Command, outcome: str, data: bytes | None = None) -> None:
         """It was asked something; `data` is its answer, if there is one."""
@@ -256,10 +261,9 @@ class Guest:
         if command is GuestCommand.GET_INFORMATION and data is not None:
             self.information = Information(data, now())
 
-    def happened(self, what: str) -> None:
-        """Tell the listeners."""
+    def _emit(self, event: GuestEvent) -> None:
         for listener in self.listeners:
-            listener(self, what)
+            listener(self, event)
 
     def request(self, request: Request, at: float) -> PreparedAnswer | None:
         """Take note of a request that came at that time of trio's clock. Returns its answer; None if it wants none."""
@@ -305,7 +309,7 @@ class Guest:
             data=decode_text(request.data[:SHOWN]),
         )
         if again:
-            self.happened("rebooted")
+            self._emit(events.Rebooted())
 
     def _timestamp(self, request: Request) -> None:
         try:

@@ -22,6 +22,7 @@ from vhostcomm.channel.throttle import CONNECTION, Lane, Throttle
 from vhostcomm.config.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.config.models import Service
 from vhostcomm.errors import ServeError
+from vhostcomm.guest.events import Gone
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next try where there is no descriptor or memory for a connection."""
@@ -315,14 +316,14 @@ class Port:
         nursery.start_soon(self._serve, self._session)
 
     async def _serve(self, session: Session) -> None:
-        why = "the daemon stops"
+        end = Gone("the daemon stops", by_us=True)
         try:
-            why = await session.run()
+            end = await session.run()
         except Exception:  # noqa: BLE001
             # Whatever goes wrong in serving one guest ends with its connection, and QEMU makes a new one.
-            why = "an error of vhostcomm's own"
+            end = Gone("an error of vhostcomm's own", by_us=True)
             self._log.exception("internal error, the connection is closed; please report it")
         finally:
             self._session = self.asker.session = None
-            self.guest.gone(why)
+            self.guest.gone(end)
             self._session_ended.set()

@@ -28,6 +28,7 @@ from vhostcomm.channel.sockets import has_hung_up
 from vhostcomm.channel.tap import Recording, Tap
 from vhostcomm.channel.throttle import LANE_READ, READ, Throttle
 from vhostcomm.config.models import Service
+from vhostcomm.guest.events import Gone
 
 DRAIN_IDLE: Final = 0.05
 """Seconds without a byte after which QEMU is taken to have nothing left that it was kept from sending."""
@@ -88,20 +89,20 @@ class Session:
         self._scope = trio.CancelScope()
         self._draining = False
 
-    async def run(self) -> str:
+    async def run(self) -> Gone:
         """Serve until the connection ends or `drain` is called. Returns why it ended."""
         try:
             with self._scope:
                 await self._serve(None)
             if not self._draining:
-                return "QEMU closed the connection"
+                return Gone("QEMU closed the connection")
             with trio.move_on_after(self._service.drain_timeout):
                 await self._drain()
         except GoneError as error:
-            return str(error)
+            return Gone(str(error))
         finally:
             self._finish()
-        return "the daemon stops serving it"
+        return Gone("the daemon stops serving it", by_us=True)
 
     def drain(self) -> None:
         """Answer what has been asked, then end.

@@ -10,8 +10,9 @@ import trio
 from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import Config
+from vhostcomm.guest.events import GuestEvent
 
-Listener = Callable[[Guest, str], None]
+Listener = Callable[[Guest, GuestEvent], None]
 
 
 class LauncherApi(Protocol):

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import trio
 from attrs import define, field
@@ -16,6 +16,8 @@ from vhostcomm.control import serialize
 from vhostcomm.control.backlog import Backlog
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.problems import Problem
+from vhostcomm.guest import events
+from vhostcomm.guest.events import GuestEvent
 
 STREAM_LIMIT: Final = 32
 """Streams at once."""
@@ -35,11 +37,11 @@ class Events:
         """Server-sent events from now on."""
         backlog, added = Backlog(), trio.Event()
 
-        def tell(guest: Guest, what: str) -> None:
-            backlog.put(guest.name, what, _facts(guest, what))
+        def add(guest: Guest, event: GuestEvent) -> None:
+            backlog.put(guest.name, name_of(event), _facts(guest, event))
             added.set()
 
-        self.daemon.listeners.append(tell)
+        self.daemon.listeners.append(add)
         try:
             yield b": what happens to guests, from now on\n\n"
             while True:
@@ -51,7 +53,7 @@ class Events:
                 if silence.cancelled_caught:
                     yield b": nothing happened\n\n"
         finally:
-            self.daemon.listeners.remove(tell)
+            self.daemon.listeners.remove(add)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -69,15 +71,42 @@ class Events:
             self.following -= 1
 
 
-def _facts(guest: Guest, what: str) -> dict[str, Any]:
+def name_of(event: GuestEvent) -> str:
+    """An event's name in the stream."""
+    match event:
+        case events.Connected():
+            return "connected"
+        case events.Ready():
+            return "ready"
+        case events.Silent():
+            return "silent"
+        case events.Paused():
+            return "paused"
+        case events.Resumed():
+            return "resumed"
+        case events.Rebooted():
+            return "rebooted"
+        case events.Stopping():
+            return "stopping"
+        case events.Frozen():
+            return "frozen"
+        case events.Thawed():
+            return "thawed"
+        case events.Gone():
+            return "gone"
+        case _:
+            assert_never(event)
+
+
+def _facts(guest: Guest, event: GuestEvent) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "guest": guest.name, "event": what, "when": serialize.when(time.time()), "state": guest.state.value,
+        "guest": guest.name, "event": name_of(event), "when": serialize.when(time.time()), "state": guest.state.value,
     }  # fmt: skip
     if guest.stop:
         facts["stop"] = serialize.stop(guest)
-    if what == "gone":
-        facts["why"] = guest.gone_why
-    if what == "frozen":
+    if isinstance(event, events.Gone):
+        facts["why"] = event.why
+    if isinstance(event, events.Frozen):
         facts["until"] = serialize.when(guest.frozen_until)
     return facts
 
@@ -90,22 +119,22 @@ def _encode(name: str, value: dict[str, Any]) -> bytes:
 class Awaited:
     """The first of some things that happens to a guest."""
 
-    what: str = ""
+    event: GuestEvent | None = None
     done: trio.Event = field(factory=trio.Event)
 
 
 @contextmanager
-def awaiting(daemon: DaemonApi, name: str, *wanted: str) -> Iterator[Awaited]:
+def awaiting(daemon: DaemonApi, name: str, *wanted: type[GuestEvent]) -> Iterator[Awaited]:
     """Watch for what happens to a guest meanwhile."""
     awaited = Awaited()
 
-    def tell(guest: Guest, what: str) -> None:
-        if guest.name == name and what in wanted and not awaited.what:
-            awaited.what = what
+    def note(guest: Guest, event: GuestEvent) -> None:
+        if guest.name == name and isinstance(event, wanted) and not awaited.event:
+            awaited.event = event
             awaited.done.set()
 
-    daemon.listeners.append(tell)
+    daemon.listeners.append(note)
     try:
         yield awaited
     finally:
-        daemon.listeners.remove(tell)
+        daemon.listeners.remove(note)

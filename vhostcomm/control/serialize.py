@@ -70,7 +70,7 @@ def full(guest: Guest) -> dict[str, Any]:
         "connections": guest.connections,
         "starts_seen": guest.boots,
         "told_time": guest.told_time,
-        "gone_why": guest.gone_why,
+        "gone_why": guest.last_end.why if guest.last_end else "",
         "requests": {command_name(number): count for number, count in guest.counts.items()},
         "calls": [
             {"command": command, "outcome": outcome, "count": count}

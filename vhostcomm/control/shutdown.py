@@ -13,10 +13,7 @@ from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi, LauncherApi
 from vhostcomm.control.events import Awaited, awaiting
 from vhostcomm.control.problems import Problem
-from vhostcomm.guest import State
-
-OURSELVES: Final = ("the daemon stops", "an error of vhostcomm's own")
-"""How a guest's `gone_why` begins when it is us who go."""
+from vhostcomm.guest import State, events
 
 GONE_TIMEOUT: Final = 1.0
 """Seconds from the loss of a connection to the telling of why."""
@@ -38,22 +35,22 @@ async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, tim
     """
     began = trio.current_time()
     if wait is None:
-        with awaiting(daemon, guest.name, "gone") as ended:
+        with awaiting(daemon, guest.name, events.Gone) as ended:
             answered = await _power_off(daemon, guest, timeout, by, ended)
     else:
         answered = await _power_off_for_good(daemon, guest, began + wait, timeout, by)
-    gone = guest.state is State.ABSENT
-    if gone and guest.gone_why.startswith(OURSELVES):
-        why = f"{guest.name}: {_power_off_sent(answered=answered)}, and {guest.gone_why}"
+    end = guest.last_end if guest.state is State.ABSENT else None
+    if end and end.by_us:
+        why = f"{guest.name}: {_power_off_sent(answered=answered)}, and {end.why}"
         raise Problem(502, "connection lost", why, "look at its QEMU")
-    return _stopped(guest, began, answered=answered, how=guest.gone_why if gone else None)
+    return _stopped(guest, began, answered=answered, how=end.why if end else None)
 
 
 async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, timeout: float, by: str) -> bool:
     """Ask until its QEMU has let go; a guest that starts again meanwhile is asked again. Returns whether it answered last."""
     began, times = trio.current_time(), 0
     while True:
-        with awaiting(daemon, guest.name, "gone", "rebooted") as ended:
+        with awaiting(daemon, guest.name, events.Gone, events.Rebooted) as ended:
             left = min(timeout, until - trio.current_time())
             try:
                 answered = await _power_off(daemon, guest, left, by, ended)
@@ -66,7 +63,7 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
                     break
             with trio.move_on_at(until):
                 await ended.done.wait()
-        if ended.what != "rebooted":
+        if not isinstance(ended.event, events.Rebooted):
             break
         times += 1
     if guest.state is State.ABSENT:

@@ -30,6 +30,8 @@ from vhostcomm.daemon.ports import Ports, Served, in_batches
 from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.status import of_guests
 from vhostcomm.errors import ResumeError, ServeError
+from vhostcomm.guest import events
+from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.signals import handled_signals
@@ -301,11 +303,11 @@ class Daemon:
         self._freezer.adopt(guest)
         return guest
 
-    def _on_guest(self, guest: Guest, what: str) -> None:
-        if what == "connected":
+    def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
+        if isinstance(event, events.Connected):
             self._freezer.connected(guest)
         for listener in tuple(self.listeners):
-            listener(guest, what)
+            listener(guest, event)
 
 
 async def _cancel_on_next(signals: AsyncIterator[int], scope: trio.CancelScope, log: Log) -> None:

@@ -18,7 +18,8 @@ from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.daemon.status import of_launched
 from vhostcomm.errors import ResumeError
-from vhostcomm.guest import State
+from vhostcomm.guest import State, events
+from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.qemu import (
@@ -267,8 +268,8 @@ class Launcher:
 
     # -- what happens
 
-    def _on_guest(self, guest: Guest, what: str) -> None:
-        if what == "ready":
+    def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
+        if isinstance(event, events.Ready):
             self._ever_ready = True
             self._ready.set()
             self._hooks.happened("ready", serial=guest.identity.serial)
