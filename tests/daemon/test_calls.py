@@ -43,7 +43,7 @@ def test_asked_and_answered_in_any_order() -> None:
         answers: dict[GuestCommand, Response] = {}
 
         async def call(ends: Ends, command: GuestCommand) -> None:
-            answers[command] = await ends.session.call(command, b"", 5)
+            answers[command] = await ends.session.exchange(command, b"", 5)
 
         async with serving() as ends, trio.open_nursery() as nursery:
             commands = [GuestCommand.GET_IP, GuestCommand.GET_UPTIME, GuestCommand.GET_IP]
@@ -68,7 +68,7 @@ def test_no_answer_in_time_and_a_late_one() -> None:
         async with serving() as ends:
             begin = trio.current_time()
             with pytest.raises(CallError, match="no answer to get_information within 5 s") as caught:
-                await ends.session.call(GuestCommand.GET_INFORMATION, b"", 5)
+                await ends.session.exchange(GuestCommand.GET_INFORMATION, b"", 5)
             assert outcome(caught) is Outcome.TIMED_OUT
             assert trio.current_time() - begin == pytest.approx(5, abs=0.5)
             (question,) = await asked(ends)
@@ -76,7 +76,7 @@ def test_no_answer_in_time_and_a_late_one() -> None:
                 results: list[Response] = []
 
                 async def again() -> None:
-                    results.append(await ends.session.call(GuestCommand.GET_INFORMATION, b"", 5))
+                    results.append(await ends.session.exchange(GuestCommand.GET_INFORMATION, b"", 5))
 
                 nursery.start_soon(again)
                 (second,) = await asked(ends)
@@ -94,7 +94,7 @@ def test_the_connection_ends_meanwhile() -> None:
 
             async def call() -> None:
                 with pytest.raises(CallError) as caught:
-                    await ends.session.call(GuestCommand.POWEROFF, b"", 60)
+                    await ends.session.exchange(GuestCommand.POWEROFF, b"", 60)
                 assert outcome(caught) is Outcome.LOST
 
             nursery.start_soon(call)
@@ -111,7 +111,7 @@ def test_a_guest_that_never_reads_times_out_and_is_not_asked_without_end() -> No
 
             async def call() -> None:
                 with pytest.raises(CallError) as caught:
-                    await ends.session.call(GuestCommand.GET_IP, bytes(4000), 10)
+                    await ends.session.exchange(GuestCommand.GET_IP, bytes(4000), 10)
                 outcomes.append(outcome(caught))
 
             for _ in range(OUTSTANDING_LIMIT + 5):
@@ -128,7 +128,7 @@ def test_urgent_and_ordinary_calls_take_no_room_from_each_other(urgent_first: bo
             ordinary: list[Command] = [GuestCommand.GET_IP] * OUTSTANDING_LIMIT
             urgent = (sorted(URGENT) * OUTSTANDING_LIMIT)[:OUTSTANDING_LIMIT]
             for command in urgent + ordinary if urgent_first else ordinary + urgent:
-                nursery.start_soon(ends.session.call, command, b"", 600)
+                nursery.start_soon(ends.session.exchange, command, b"", 600)
             await trio.testing.wait_all_tasks_blocked()
             for command in GuestCommand.GET_IP, *URGENT:
                 with pytest.raises(CallError, match=f"{OUTSTANDING_LIMIT} calls wait") as caught:
@@ -146,7 +146,7 @@ def test_time_that_is_over_when_a_call_is_sent_counts() -> None:
         async with serving() as ends:
             start = trio.current_time()
             with pytest.raises(CallError, match="no answer to get_ip within 10 s"):
-                await ends.session.call(GuestCommand.GET_IP, b"", 10, begun=trio.current_time() - 4)
+                await ends.session.exchange(GuestCommand.GET_IP, b"", 10, begun=trio.current_time() - 4)
             assert trio.current_time() - start == pytest.approx(6, abs=0.5)
 
     run(main)
@@ -161,7 +161,7 @@ def test_the_connection_ends_while_calls_wait_to_be_sent() -> None:
 
             async def call() -> None:
                 with pytest.raises(CallError) as caught:
-                    await ends.session.call(GuestCommand.GET_IP, bytes(4000), 600)
+                    await ends.session.exchange(GuestCommand.GET_IP, bytes(4000), 600)
                 outcomes.append(outcome(caught))
 
             ends.fill()
@@ -217,7 +217,7 @@ def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path)
                 nursery.start_soon(port.run)
                 await trio.sleep(SETTLE)
                 with pytest.raises(CallError, match="QEMU is not connected") as caught:
-                    await port.asker.call(OFF, timeout=90)
+                    await port.asker.ask(OFF, timeout=90)
                 assert outcome(caught) is Outcome.NOT_CONNECTED
                 assert trio.current_time() - ends.guest.model.entered.at == pytest.approx(SETTLE, abs=0.5), "at once"
                 stream = await trio.open_unix_socket(tmp_path / "guest")
@@ -225,7 +225,7 @@ def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path)
                 for command, timeout in (GuestCommand.FS_FREEZE, 60.0), (77, 60.0), (IP, 60.0), (OFF, 20.0):
                     began = trio.current_time()
                     with pytest.raises(CallError, match="does not answer") as caught:
-                        await port.asker.call(command, timeout=timeout)
+                        await port.asker.ask(command, timeout=timeout)
                     assert outcome(caught) is Outcome.NOT_READY
                     assert trio.current_time() - began <= (PROBE_TIMEOUT if command is not OFF else 20.0) + 0.5
                 assert ends.guest.stop is None
@@ -252,8 +252,8 @@ def test_a_guest_that_was_up_before_us_is_found_whatever_the_age_of_its_qemu(tmp
                 await trio.testing.wait_all_tasks_blocked()
                 async with trio.open_nursery() as several:
                     for _ in range(3):
-                        several.start_soon(partial(port.asker.call, IP, timeout=5))
-                await port.asker.call(OFF, timeout=5)
+                        several.start_soon(partial(port.asker.ask, IP, timeout=5))
+                await port.asker.ask(OFF, timeout=5)
                 assert ends.guest.state is State.READY
                 nursery.cancel_scope.cancel()
             await stream.aclose()
@@ -272,13 +272,13 @@ def test_what_could_do_harm_goes_to_a_guest_that_was_heard_lately(tmp_path: Path
                 stream = await trio.open_unix_socket(tmp_path / "guest")
                 nursery.start_soon(answer_all, stream, asked_for)
                 await trio.testing.wait_all_tasks_blocked()
-                await port.asker.call(IP, timeout=5)
-                await port.asker.call(command, timeout=5)
+                await port.asker.ask(IP, timeout=5)
+                await port.asker.ask(command, timeout=5)
                 await trio.sleep(HEARD_RECENTLY + 1)
-                await port.asker.call(command, timeout=5)
+                await port.asker.ask(command, timeout=5)
                 # Its machine is reset: what was heard before counts no more.
                 ends.guest.machine_reset(by_guest=False)
-                await port.asker.call(command, timeout=5)
+                await port.asker.ask(command, timeout=5)
                 nursery.cancel_scope.cancel()
             await stream.aclose()
         assert asked_for == [INFORMATION, IP, command, INFORMATION, command, INFORMATION, command]
@@ -301,8 +301,8 @@ def test_a_stop_waits_for_a_guest_that_boots_within_its_own_time(tmp_path: Path)
 
                 nursery.start_soon(boot)
                 with pytest.raises(CallError, match="does not answer within 30 s"):
-                    await port.asker.call(OFF, timeout=30)
-                await port.asker.call(OFF, timeout=90)
+                    await port.asker.ask(OFF, timeout=30)
+                await port.asker.ask(OFF, timeout=90)
                 assert 40 <= trio.current_time() - ends.guest.model.entered.at + 40 < 45
                 nursery.cancel_scope.cancel()
             await stream.aclose()
@@ -326,7 +326,7 @@ def test_a_stop_waits_for_a_qemu_that_reconnects(tmp_path: Path) -> None:
                         await answer_all(stream, asked_for)
 
                 nursery.start_soon(reconnect)
-                await port.asker.call(OFF, timeout=10)
+                await port.asker.ask(OFF, timeout=10)
                 nursery.cancel_scope.cancel()
         assert asked_for == [INFORMATION, OFF]
 
@@ -343,7 +343,7 @@ def test_a_late_answer_proves_that_the_guest_is_up(tmp_path: Path) -> None:
                 nursery.start_soon(port.run)
                 stream = await trio.open_unix_socket(tmp_path / "guest")
                 nursery.start_soon(partial(answer_all, stream, asked_for, after=PROBE_TIMEOUT + 0.5))
-                await port.asker.call(OFF, timeout=60)
+                await port.asker.ask(OFF, timeout=60)
                 assert ends.guest.state is State.READY
                 nursery.cancel_scope.cancel()
             await stream.aclose()
@@ -363,11 +363,11 @@ def test_a_silent_guest_is_probed_less_and_less_and_for_ever(tmp_path: Path) -> 
                 await trio.testing.wait_all_tasks_blocked()
                 for _ in range(5):
                     with pytest.raises(CallError, match="does not answer"):
-                        await port.asker.call(OFF, timeout=0.01)
+                        await port.asker.ask(OFF, timeout=0.01)
                 sent: list[float] = []
                 nursery.start_soon(take_times, stream, sent)
                 with pytest.raises(CallError, match="does not answer"):
-                    await port.asker.call(OFF, timeout=600)
+                    await port.asker.ask(OFF, timeout=600)
                 nursery.cancel_scope.cancel()
             await stream.aclose()
         gaps = [later - earlier for earlier, later in pairwise(sent)]
@@ -393,18 +393,18 @@ def test_a_paused_machine_is_asked_nothing_but_a_thaw(tmp_path: Path) -> None:
                 stream = await trio.open_unix_socket(tmp_path / "guest")
                 nursery.start_soon(answer_all, stream, asked_for)
                 await trio.testing.wait_all_tasks_blocked()
-                await port.asker.call(IP, timeout=5)
+                await port.asker.ask(IP, timeout=5)
                 ends.guest.machine_paused("disk data: No space left on device", "vhostcomm resume nas")
                 assert ends.guest.state is State.PAUSED
                 for command in OFF, IP, INFORMATION:
                     with pytest.raises(
                         CallError, match=r"paused: disk data: No space left.*; vhostcomm resume"
                     ) as caught:
-                        await port.asker.call(command, timeout=30)
+                        await port.asker.ask(command, timeout=30)
                     assert outcome(caught) is Outcome.PAUSED
-                await port.asker.call(GuestCommand.FS_UNFREEZE, timeout=5)
+                await port.asker.ask(GuestCommand.FS_UNFREEZE, timeout=5)
                 ends.guest.machine_resumed()
-                await port.asker.call(OFF, timeout=5)
+                await port.asker.ask(OFF, timeout=5)
                 nursery.cancel_scope.cancel()
             await stream.aclose()
         thaw = GuestCommand.FS_UNFREEZE

@@ -39,7 +39,7 @@ class Asker:
         self.nursery: trio.Nursery | None = None
         """Where probes run: they go on without whoever waited for them."""
 
-    async def call(
+    async def ask(
         self,
         command: Command,
         data: bytes = b"",
@@ -61,14 +61,14 @@ class Asker:
             CallError: there is no answer; says why.
         """
         try:
-            response = await self._call(command, data, timeout, by, sending)
+            response = await self._ask(command, data, timeout, by, sending)
         except CallError as error:
             self._guest.called(command, error.outcome.value)
             raise
         self._guest.called(command, outcome_of(response), response.data)
         return response
 
-    async def tell(self, command: Command, *, timeout: float, by: str) -> None:
+    async def send(self, command: Command, *, timeout: float, by: str) -> None:
         """Send the guest a command that it is not to answer, as far as its model lets this through.
 
         Args:
@@ -83,7 +83,7 @@ class Asker:
         session = await self._reach(command, timeout, deadline)
         if how := STOPS.get(command):
             self._guest.stopping(by, how)
-        await session.tell(command, b"", max(0, deadline - trio.current_time()))
+        await session.send(command, b"", max(0, deadline - trio.current_time()))
 
     def probe(self, age: float) -> trio.Event | None:
         """Find out whether the guest is up, where its last sign of life is that many seconds old, or there was none.
@@ -94,7 +94,7 @@ class Asker:
             self._start_probe()
         return self._probing
 
-    async def _call(
+    async def _ask(
         self, command: Command, data: bytes, timeout: float, by: str, sending: Callable[[], None] | None
     ) -> Response:
         begun = trio.current_time()
@@ -105,11 +105,11 @@ class Asker:
         if sending:
             sending()
         if command is not HARMLESS:
-            return await session.call(command, data, timeout, begun=begun)
+            return await session.exchange(command, data, timeout, begun=begun)
         asked = trio.current_time()
         self._guest.probed()
         try:
-            return await session.call(command, data, timeout, begun=begun)
+            return await session.exchange(command, data, timeout, begun=begun)
         except CallError as error:
             self._note_silence(session, error, timeout - (asked - begun))
             if error.outcome is Outcome.TIMED_OUT and self._guest.model.channel is State.CONNECTED:
@@ -166,7 +166,7 @@ class Asker:
                 if session is self.session:
                     self._guest.unheard()
                 return
-            response = await session.call(HARMLESS, b"", PROBE_TIMEOUT)
+            response = await session.exchange(HARMLESS, b"", PROBE_TIMEOUT)
         except CallError as error:
             self._guest.called(HARMLESS, error.outcome.value)
             self._note_silence(session, error, PROBE_TIMEOUT)

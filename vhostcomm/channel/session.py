@@ -233,7 +233,7 @@ class Session:
 
     # -- questions of the host's own
 
-    async def call(self, command: Command, data: bytes, timeout: float, *, begun: float | None = None) -> Response:
+    async def exchange(self, command: Command, data: bytes, timeout: float, *, begun: float | None = None) -> Response:
         """Ask the guest, and wait for its answer.
 
         Args:
@@ -263,7 +263,7 @@ class Session:
             raise CallError(command, Outcome.LOST, "the connection ended before the answer")
         raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
 
-    async def tell(self, command: Command, data: bytes, timeout: float) -> None:
+    async def send(self, command: Command, data: bytes, timeout: float) -> None:
         """Send the guest a request that wants no answer.
 
         Args:

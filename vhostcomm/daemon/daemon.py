@@ -179,7 +179,7 @@ class Daemon:
             ServeError: there is no such guest.
         """
         guest = self._served(name).port.guest
-        return await self._freezer.call(guest, command, data, timeout=timeout, by=by)
+        return await self._freezer.ask(guest, command, data, timeout=timeout, by=by)
 
     async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response:
         """Freeze a guest for so many seconds at most; see `Freezer.freeze`.
@@ -206,7 +206,7 @@ class Daemon:
         sending: Callable[[], None] | None = None,
     ) -> Awaitable[Response]:
         if served := self._ports.get(name):
-            return served.port.asker.call(command, data, timeout=timeout, by=by, sending=sending)
+            return served.port.asker.ask(command, data, timeout=timeout, by=by, sending=sending)
         # A reload or the stop came between.
         raise CallError(command, Outcome.NOT_CONNECTED, f"{name}: it is not served any longer")
 
@@ -257,7 +257,7 @@ class Daemon:
 
     async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
         for served in self._ports.all:
-            return (await self._freezer.call(served.port.guest, command, b"", timeout=timeout, by=by)).data
+            return (await self._freezer.ask(served.port.guest, command, b"", timeout=timeout, by=by)).data
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def _tell_only_guest(self, command: Command, timeout: float, by: str) -> None:
@@ -267,7 +267,7 @@ class Daemon:
                 await self._ask_only_guest(command, timeout, by)
                 return
             await self._freezer.before_end(served.port.guest, command, timeout=timeout, by=by)
-            await served.port.asker.tell(command, timeout=timeout, by=by)
+            await served.port.asker.send(command, timeout=timeout, by=by)
             return
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 

@@ -31,7 +31,7 @@ FREEZE: Final = 30.0
 
 
 class Ask(Protocol):
-    """Asks a guest of that name; see `Asker.call`."""
+    """Asks a guest of that name; see `Asker.ask`."""
 
     def __call__(
         self,
@@ -107,7 +107,7 @@ class Freezer:
         if guest.debt:
             self._see_to(guest)
 
-    async def call(self, guest: Guest, command: Command, data: bytes, *, timeout: float, by: str) -> Response:
+    async def ask(self, guest: Guest, command: Command, data: bytes, *, timeout: float, by: str) -> Response:
         """Ask a guest anything. A frozen one is thawed before it is to end.
 
         Raises:
