@@ -1,113 +1,113 @@
-"""What man pages say that the program doesn't. Markdown."""
+"""Texts of the man pages that the program does not contain, in Markdown."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_MISTAKE: Final = ("2", "A mistake in the command line or the configuration, found before anything was touched.")
+_MISTAKE: Final = ("2", "An invalid command line or configuration; nothing was changed.")
 _PLACE: Final = (
     "78",
-    "A folder or group that isn't there, or isn't ours to use: another try changes nothing.",
+    "A directory or group is missing, or the daemon has no access to it; a retry alone changes nothing.",
 )
 
 EXIT_STATUS: Final = (
-    ("0", "Done."),
-    ("1", "A socket, a file, a guest or an answer that can't be had; a difference; a disk that isn't as it should be."),
+    ("0", "Success."),
+    ("1", "A socket, a file, a guest or an answer is unavailable; captures differ; a disk has the wrong layout."),
     _MISTAKE,
-    ("130", "Ended by Ctrl-C."),
+    ("130", "Interrupted by Ctrl-C."),
 )
 
 SERVE_EXIT_STATUS: Final = (
-    ("0", "Ended by SIGTERM or SIGINT, after answering what had been asked; its sockets are gone."),
-    ("1", "A socket, a file or a folder that can't be had now."),
+    ("0", "Ended by SIGTERM or SIGINT, after answering pending requests and removing its sockets."),
+    ("1", "A socket, a file or a directory is unavailable; a retry may succeed."),
     _MISTAKE,
     _PLACE,
 )
 
 RUN_EXIT_STATUS: Final = (
-    ("0", "The guest powered itself off, rebooted with `--no-reboot`, or was stopped by us."),
+    ("0", "The guest powered itself off, rebooted with `--no-reboot`, or was stopped by vhostcomm."),
     ("1", "An error."),
     _MISTAKE,
     ("3", "QEMU did not start."),
     ("4", "The guest's kernel panicked."),
-    ("5", "QEMU crashed; its last words and the command to paste are printed."),
-    ("6", "It was ended through QMP by somebody else."),
-    ("7", "It was ended by a signal of somebody else's."),
-    ("8", "It had to be killed: what QEMU had not written to its disks is lost."),
-    ("9", "It was stopped while it was paused, so the guest did not shut down."),
-    ("10", "Its guest was migrated or saved: it runs elsewhere, or can be restored."),
+    ("5", "QEMU crashed; its last output and its command are printed."),
+    ("6", "Another QMP client ended QEMU."),
+    ("7", "A signal from another process ended QEMU."),
+    ("8", "QEMU had to be killed; data that it had not written to its disks is lost."),
+    ("9", "QEMU was stopped while the machine was paused; the guest did not shut down."),
+    ("10", "The guest was migrated or saved; it runs elsewhere, or can be restored."),
     _PLACE,
 )
 
 _DIRECTORY: Final = (
     "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR",
-    "Where sockets without a path are: systemd's runtime directory, or the user's.",
+    "Directory of sockets without a path: systemd's runtime directory, or the user's.",
 )
 
 SERVING_ENVIRONMENT: Final = (
-    ("VHOSTCOMM_...", "Every setting of vhostcomm.toml(5) by its flag's name, such as `VHOSTCOMM_HOST_SERIAL`."),
+    ("VHOSTCOMM_...", "Every setting of vhostcomm.toml(5), named after its flag, such as `VHOSTCOMM_HOST_SERIAL`."),
     _DIRECTORY,
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM",
-        "systemd's: it is told how things are, and the log is made for its journal.",
+        "Set by systemd: vhostcomm reports its status, and formats the log for the journal.",
     ),
-    ("NO_COLOR", "No colours in a log on a terminal."),
+    ("NO_COLOR", "Disable colours in a log on a terminal."),
 )
 
 ACTIVATION: Final = (
-    ("LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES", "Sockets of systemd's socket activation, which are served too."),
+    ("LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES", "Sockets from systemd's socket activation; vhostcomm serves them too."),
 )
 
 ASKING_ENVIRONMENT: Final = (
-    ("VHOSTCOMM_CONTROL, VHOSTCOMM_CONTROL_TOKEN", "Where the daemon listens that is asked, and the token it wants."),
+    ("VHOSTCOMM_CONTROL, VHOSTCOMM_CONTROL_TOKEN", "Address of the daemon's control surface, and the token for it."),
     _DIRECTORY,
 )
 
 _CONTROL: Final = (
     "/run/vhostcomm/control.sock, /run/vhostcomm/control/",
-    "Where daemons are asked, HTTP and JSON: the first one, and each of several.",
+    "Control surface of the first daemon, and of each of several; HTTP and JSON.",
 )
 
 FILES: Final = (
     (
         "/run/vhostcomm/",
-        "The runtime directory of root: sockets without a path. Others have `$XDG_RUNTIME_DIR/vhostcomm/`.",
+        "Runtime directory of root, for sockets without a path. Users have `$XDG_RUNTIME_DIR/vhostcomm/`.",
     ),
     _CONTROL,
-    (".vhostcomm-UID.lock", "In a folder of sockets: keeps a second daemon from them."),
+    (".vhostcomm-UID.lock", "Lock in a directory of sockets; keeps a second daemon away."),
 )
 
 ASKING_FILES: Final = (_CONTROL,)
 
 SETTINGS: Final = """\
-Values come from a TOML file (`--config`), over it from the environment, over it from flags. `vhostcomm config init` writes
-a commented file with every key, `vhostcomm config show` prints what is in force and where each value came from. At SIGHUP
-`serve` reads the file again.
+Flags override environment variables, which override the TOML file (`--config`). `vhostcomm config init` writes a commented
+file with every key. `vhostcomm config show` prints the active values and the origin of each. On SIGHUP, `serve` reads the
+file again.
 """
 
 VDSM_RUN: Final = """\
-The same as `vhostcomm run`, with all its flags: starts a guest's QEMU with the machine that a genuine host builds, answers
-what the guest asks over its vchannel, and stays until the guest is done.
+The same as `vhostcomm run`, with all its flags: starts QEMU with the machine that a genuine host builds, answers the guest
+over its vchannel, and ends when the guest ends.
 """
 
 QEMU_HOST: Final = """\
-Answers what one guest asks its host, and asks it through HTTP: `/read?command=N` waits for the guest's answer,
-`/write?command=N` doesn't. `-x=v`, `-x v` and `--x=v` are the same. What is asked and answered is written to standard
-output, errors to standard error. An executable `print.sh` beside the program is started when the guest first asks who it
-is, and again after each of its starts. The API has no password: who gets there can switch the guest off.
+Answers one guest, and serves an HTTP API to ask the guest: `/read?command=N` waits for the guest's answer,
+`/write?command=N` does not. `-x=v`, `-x v` and `--x=v` are equivalent. Questions and answers are written to standard
+output, errors to standard error. An executable `print.sh` beside the program is started when the guest first asks for its
+identity, and again after each boot. The API has no password: any client that reaches it can power off the guest.
 """
 
 EXAMPLES: Final = {
     "vhostcomm": """\
-A guest's QEMU, started and answered:
+Start QEMU and answer its guest:
 
     vhostcomm run --boot synoboot.img --system system.img --guest-serial 1234ABC567890
 
-Guests that something else runs:
+Answer guests that another program runs:
 
     vhostcomm serve --config vhostcomm.toml
 
-How they are, and an end to one of them:
+List guests, and shut one down:
 
     vhostcomm guests
     vhostcomm shutdown nas --wait 90
@@ -121,15 +121,15 @@ How they are, and an end to one of them:
     vhostcomm serve --config vhostcomm.toml
 """,
     "vhostcomm-run": """\
-DSM at the host's port 5000:
+Make DSM available at the host's port 5000:
 
     vhostcomm run --boot synoboot.img --system system.img --data data.img --forward 5000:5000
 
-QEMU's command, to look at or to paste:
+Print QEMU's command:
 
     vhostcomm run --boot synoboot.img --system system.img --dry-run
 
-A flag of QEMU's own:
+Pass a flag to QEMU:
 
     vhostcomm run --boot synoboot.img --system system.img -- -vnc :1
 """,
