@@ -21,7 +21,7 @@ from vhostcomm.systemd import units
 ELSEWHERE: Final = {"docker", "git", "gh", "pvesm", "qm", "reboot", "tshark", "virsh", "wireshark"}
 """Programs of which nothing can be told here."""
 
-OPTIONS_OF_OTHERS: Final = {"--pids-limit", "--unix-socket", "--x"}
+OPTIONS_OF_OTHERS: Final = {"--format", "--pids-limit", "--read-only", "--unix-socket", "--x"}
 """Flags in prose that are another program's, or stand for any."""
 
 

@@ -59,7 +59,7 @@ _NO_NETWORK: Final = 'network_mode: "none" # the channel is a unix socket'
 
 _FILE: Final = """\
 # The guest {name}, served from a container; its QEMU runs in another. Checked against the schema of compose files,
-# not with an engine. The image is built with: docker build -f Containerfile -t vhostcomm .
+# and brought up with Docker. The image is built with: docker build -f Containerfile -t vhostcomm .
 services:
   vhostcomm:
     image: vhostcomm
