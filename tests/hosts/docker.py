@@ -69,8 +69,30 @@ class Docker:
 
 
 @contextmanager
+def _network_kept() -> Iterator[None]:
+    """Put back afterwards what the daemon changes of this machine's network: a bridge, and rules of the packet filter."""
+    if Path("/sys/class/net/docker0").exists():
+        pytest.skip("missing right: another Docker daemon has the bridge docker0, and the rules for it")
+    tables = [
+        subprocess.run(["iptables-save", "-t", table], capture_output=True, text=True, check=True).stdout
+        for table in ("filter", "nat")
+    ]
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
+        for rules in tables:
+            subprocess.run(["iptables-restore"], input=rules, text=True, check=True)
+
+
+@contextmanager
 def daemon(work: Path) -> Iterator[Docker]:
-    """Start a daemon with its data in a folder."""
+    """Start a daemon with its data in a folder; nothing of it is left afterwards."""
+    with _network_kept():
+        yield from _daemon(work)
+
+
+def _daemon(work: Path) -> Iterator[Docker]:
     settings = work / "daemon.json"
     settings.write_text(json.dumps(_SETTINGS))
     docker = Docker(work / "docker.sock")
@@ -87,6 +109,7 @@ def daemon(work: Path) -> Iterator[Docker]:
     finally:
         process.terminate()
         process.wait(PATIENCE)
+        subprocess.run(["umount", work / "exec/netns/default"], capture_output=True, check=False)
 
 
 def build(docker: Docker, work: Path) -> None:
