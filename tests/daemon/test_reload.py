@@ -318,10 +318,18 @@ def test_a_watched_guest_that_is_listed_and_is_not_again(tmp_path: Path) -> None
 
 
 def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None:
-    with Serving("--sock", tmp_path / "nas") as daemon, fake_guest(tmp_path / "nas") as guest:
+    with (
+        Serving("--sock", tmp_path / "nas", "--control", tmp_path / "control") as daemon,
+        client(tmp_path / "control") as http,
+        fake_guest(tmp_path / "nas") as guest,
+    ):
         daemon.send_signal(signal.SIGHUP)
         daemon.event("nothing to reload: there is no --config file")
         assert guest.serial()
+        status, refused = post(http, "/reload")
+        assert (status, refused["error"]["why"]) == (409, "there is no --config file")
+        # Nothing is wrong with what is served.
+        assert http.get("/healthz").json()["not_reloaded"] is None
 
 
 def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -337,7 +345,7 @@ def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
         daemon = Daemon(config, log, read)
         async with trio.open_nursery() as nursery:
             await nursery.start(daemon.run)
-            assert not await daemon.reload()
+            assert await daemon.reload()
             assert "could not be read within 30 s" in daemon.not_reloaded
             assert list(daemon.guests) == ["nas"]
             # Nor does one that still hangs hold up the end.

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from tests.qemu.running import SHORT, Run, supervise
-from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
-from vhostcomm.qemu.ending import EndKind, Stage
+from vhostcomm.qemu.ending import Ending, EndKind, Stage
 from vhostcomm.qemu.machine import Disk, Machine
 from vhostcomm.qemu.qmp import QmpError
 from vhostcomm.qemu.stopping import StageBegun
@@ -66,10 +67,19 @@ def test_no_program() -> None:
 
 
 def test_a_program_that_never_answers() -> None:
-    told = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=0.2)
-    ending = run_in_real_time(told.qemu.run)
+    told = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=3600)
+    clock = MockClock(rate=1)
+
+    async def main() -> Ending:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(told.qemu.run)
+            await told.tells(OutputLine)
+            clock.jump(3600)
+            return await told.qemu.wait()
+
+    ending = trio.run(main, clock=clock)
     assert ending.kind is EndKind.FAILED_TO_START
-    assert "(no QMP greeting within 0.2 s" in str(ending)
+    assert "(no QMP greeting within 3600 s" in str(ending)
     assert ending.last_lines == ("thinking",)
 
 

@@ -287,11 +287,6 @@ class _Handlers:
 
     async def reload(self, request: Request) -> Response:
         await request_parsing.body(request, ())
-        if not await self._daemon.reload():
-            raise Problem(
-                409,
-                "not reloaded",
-                self._daemon.not_reloaded,
-                "correct that and reload again; the old configuration stays active",
-            )
+        if why := await self._daemon.reload():
+            raise Problem(409, "not reloaded", why, "correct that and reload again; the old configuration stays active")
         return _json({"reloaded": True, "guests": list(self._daemon.guests)})

@@ -287,10 +287,10 @@ class Daemon:
         """Thaw the guests that are owed it; from now on none is frozen any more. Bounded in time."""
         await self._freezer.thaw_all(self.guests.values(), why)
 
-    async def reload(self) -> bool:
+    async def reload(self) -> str:
         """Read the configuration again and serve by it. Guests that stay the same aren't touched.
 
-        One that can't be served is rejected whole; `not_reloaded` says why. Returns whether the new one is in force.
+        A configuration that can't be served is rejected whole. Returns why; empty if the new one is active.
         """
         return await self._reload.wait()
 

@@ -11,14 +11,20 @@ from vhostcomm.qemu import DiskError, Paused, QmpLost, Rebooted, Resumed
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 
 
-def follow(path: str, guest: Callable[[], Guest]) -> tuple[Monitor, Callable[[trio.CancelScope], Awaitable[None]]]:
-    """Make a monitor for a guest at a QMP socket, and how to run it until a scope is cancelled."""
-    monitor = Monitor(path, lambda notice: _take(guest(), path, notice))
+def follow(
+    path: str, guest: Callable[[], Guest], scope: trio.CancelScope
+) -> tuple[Monitor, Callable[[], Awaitable[None]]]:
+    """Make a monitor for a guest at a QMP socket, and how to run it until the scope is cancelled."""
 
-    async def run(scope: trio.CancelScope) -> None:
+    def take(notice: MonitorNotice) -> None:
+        if not scope.cancel_called:  # a cancelled task may still have read one more
+            _take(guest(), path, notice)
+
+    monitor = Monitor(path, take)
+
+    async def run() -> None:
         with scope:
             await monitor.run()
-        guest().machine_resumed()  # the socket is configured no longer, so nothing is known of a pause
 
     return monitor, run
 

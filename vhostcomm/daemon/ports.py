@@ -251,6 +251,7 @@ class Ports:
         served.config = new
         if other_monitor:
             served.monitor_scope.cancel()
+            guest.machine_resumed()  # its former socket is not configured any longer: nothing is known of a pause
             self._watch(served)
         return changed
 
@@ -261,8 +262,8 @@ class Ports:
         if served.config.qmp:
             from vhostcomm.daemon.monitored import follow  # QEMU's side is only needed for this
 
-            served.monitor, run = follow(served.config.qmp, lambda: served.port.guest)
-            self.nursery.start_soon(run, served.monitor_scope)
+            served.monitor, run = follow(served.config.qmp, lambda: served.port.guest, served.monitor_scope)
+            self.nursery.start_soon(run)
 
     def keep(self, listener: HttpListener) -> None:
         """Bind this socket anew too, if its file is deleted. Call it before `keep_sockets`."""

@@ -42,7 +42,8 @@ class _Turn:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.taken = False
+        self.why_not = ""
+        """Why the configuration stays as it was; empty if the new one is active."""
 
 
 @frozen
@@ -103,15 +104,15 @@ class Reload:
         """Have it reloaded soon."""
         self._asked.set()
 
-    async def wait(self) -> bool:
-        """Have it reloaded. Returns whether the new configuration is in force; `why_not` says why it isn't.
+    async def wait(self) -> str:
+        """Have it reloaded. Returns why the old configuration stays active; empty if the new one is.
 
         Who doesn't wait any longer doesn't end the reload.
         """
         turn = self._turn
         self.ask()
         await turn.done.wait()
-        return turn.taken
+        return turn.why_not
 
     async def run(self) -> None:
         """Reload when asked to, and try again what could not be served, until cancelled."""
@@ -126,14 +127,14 @@ class Reload:
             self._asked, turn, self._turn = trio.Event(), self._turn, _Turn()
             pause = RETRY_FIRST
             with self._around(), without_collections():
-                turn.taken = await self._reload()
+                turn.why_not = await self._reload()
             turn.done.set()
 
-    async def _reload(self) -> bool:
+    async def _reload(self) -> str:
         self._again = None
         if self._read is None:
             self._log.warning("nothing to reload: there is no --config file")
-            return self._rejected(NO_FILE)
+            return NO_FILE  # nothing is wrong with what is served
         try:
             config = await _read_in_thread(self._read_checked)
         except VhostcommError as error:
@@ -149,7 +150,7 @@ class Reload:
             with without_collections():
                 await self._serve(self._again, again=True)
 
-    async def _serve(self, config: Config, *, again: bool = False) -> bool:
+    async def _serve(self, config: Config, *, again: bool = False) -> str:
         try:
             await self._change(config)
         except VhostcommError as error:
@@ -164,13 +165,12 @@ class Reload:
             self._log.exception("internal error in a reload; please report it")
             return self._rejected("an internal error; the log has it")
         self._again = None
-        self._rejected("")
-        return True
+        return self._rejected("")
 
-    def _rejected(self, why: str) -> bool:
+    def _rejected(self, why: str) -> str:
         self.why_not = why
         self._changed()
-        return False
+        return why
 
     async def _change(self, config: Config) -> None:
         raise_descriptor_limit(config, self._log)
