@@ -22,6 +22,7 @@ from vchannel import (
     decode_text,
     encode_integer,
 )
+from vhostcomm.starting import attempts
 
 CONNECT_TIMEOUT: Final = 2.0
 
@@ -86,11 +87,12 @@ class Answer:
 
 
 class UnreachableError(Exception):
-    """There is nobody to ask. `advice` says what to look at."""
+    """There is nobody to ask. `advice` says what to look at; `is_absent` whether nobody listens there, or not yet."""
 
-    def __init__(self, why: str, advice: str) -> None:
+    def __init__(self, why: str, advice: str, *, is_absent: bool = False) -> None:
         super().__init__(why)
         self.advice = advice
+        self.is_absent = is_absent
 
 
 def complaints(answer: Answer) -> tuple[str, ...]:
@@ -163,18 +165,31 @@ def _ended(why: str) -> UnreachableError:
 
 
 def connect(address: str) -> socket.socket:
-    """A connection to a daemon.
+    """A connection to a daemon; one that is just starting is waited for.
 
     Raises:
         UnreachableError: nobody listens there; with advice.
     """
+    for _ in attempts():
+        try:
+            return _connect(address)
+        except UnreachableError as error:
+            failed = error
+            if not error.is_absent:
+                break
+    raise failed
+
+
+def _connect(address: str) -> socket.socket:
     if address.startswith("tcp:"):
         host, _, port = address.removeprefix("tcp:").rpartition(":")
         try:
             return socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:
             raise UnreachableError(
-                f"{address}: {error}", f"Is the daemon running? Start it: vhostcomm serve --sock {address}"
+                f"{address}: {error}",
+                f"Is the daemon running? Start it: vhostcomm serve --sock {address}",
+                is_absent=isinstance(error, ConnectionRefusedError),
             ) from None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(CONNECT_TIMEOUT)
@@ -182,7 +197,11 @@ def connect(address: str) -> socket.socket:
         sock.connect(address)
     except OSError as error:
         sock.close()
-        raise UnreachableError(f"{address}: {error.strerror or error}", _advice(address, error)) from None
+        raise UnreachableError(
+            f"{address}: {error.strerror or error}",
+            _advice(address, error),
+            is_absent=isinstance(error, FileNotFoundError | ConnectionRefusedError),
+        ) from None
     return sock
 
 

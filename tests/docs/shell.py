@@ -19,14 +19,8 @@ from tests.serving import ENVIRONMENT, held_port, until
 PATIENCE: Final = 100.0
 """Seconds for one command; one of them waits for a guest in an emulator to power itself off."""
 
-SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
-"""A daemon in the background: the next command counts on it."""
-
 OURS: Final = re.compile(r"^(sudo |\w+=\S+ )*(vhostcomm|\./vdsm_run\.py|vdsm_run|qemu-host) .*&$", re.DOTALL)
 """A program of ours in the background: its log goes to a file, or it would come amid what the page shows next."""
-
-READY: Final = "serving"
-"""What it says then."""
 
 
 def _cache() -> Path:
@@ -124,7 +118,6 @@ class Shell:
         """Run a command; its status and what it prints must be as the page says."""
         number = len(list(self.folder.glob(".out.*")))
         output = self.folder / f".out.{number}"
-        serving = self.background().count(READY)
         if command.text.endswith("&"):
             self._before = {path: path.stat().st_size for path in self._logs()}
         found = self._do(self.ours(command.text), output)
@@ -136,9 +129,6 @@ class Shell:
             self._outputs.append(output)
         if OURS.match(command.text):
             self._quiet[command.text] = output
-        if SERVING.match(command.text):
-            until(lambda: self.background().count(READY) > serving or not self._ask("jobs -r"), f"{READY!r}")
-            assert self.background().count(READY) > serving, f"{where}: $ {command.text}\n{output.read_text()}"
         if command.output:
             assert matches(command.output, printed), (
                 f"{where}: $ {command.text}\nprinted\n{printed}\nand the page says\n{command.output}\n{self.background()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -24,6 +24,7 @@ from vhostcomm.config.address import (
     runtime_directories,
 )
 from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.starting import attempts, is_starting
 
 if TYPE_CHECKING:
     from vhostcomm.control.client import Client
@@ -84,12 +85,14 @@ class DaemonOptions:
             token = self.control_token and values.token(self.control_token)
         except ValueError as error:
             raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
-        yield Daemons([Client(where, token, verb, margin=timeout or MARGIN) for where in self._places()])
+        yield Daemons(lambda: [Client(where, token, verb, margin=timeout or MARGIN) for where in self._places()])
 
     def _places(self) -> list[Listen | ListenTcp]:
-        found = [] if self.control else control_places()
-        if live := [*filter(_lives, found)] if len(found) > 1 else found:
-            return [*live]
+        found: list[Listen] = []
+        for _ in attempts() if not self.control else ():
+            found = control_places()
+            if live := [*filter(_lives, found)] if len(found) > 1 else found:
+                return [*live]
         try:
             usual = found[0].path if found else runtime_directories()[0] / CONTROL_NAME
             where = control_address(self.control or str(usual))
@@ -100,12 +103,24 @@ class DaemonOptions:
         return [where]
 
 
+class _NoGuestError(UsageError):
+    """No daemon serves that guest, or not yet."""
+
+
 @define
 class Daemons:
-    """The daemons to ask, at least one."""
+    """The daemons to ask, at least one.
 
-    clients: list[Client]
+    Args:
+        find: looks for them.
+    """
+
+    find: Callable[[], list[Client]]
+    clients: list[Client] = field(init=False)
     _printed: set[str] = field(factory=set)
+
+    def __attrs_post_init__(self) -> None:
+        self.clients = self.find()
 
     def guests(self) -> tuple[list[dict[str, Any]], bool]:
         """Every guest of each, in a line; and whether that is all of them: a daemon that doesn't answer is told.
@@ -136,17 +151,18 @@ class Daemons:
             ControlError: a daemon that may be the guest's doesn't answer.
             UsageError: there is no such guest, or more than one.
         """
-        if name is not None and len(self.clients) == 1:
+        if name is not None and len(self.clients) == 1 and not is_starting():
             return self.clients[0], name
-        return self._choose(name, [], *self._listings())
+        client, found, _ = self._chosen(lambda _: name, [])
+        return client, found
 
     def with_first_word(self, words: list[str]) -> tuple[Client, str, list[str]]:
         """The daemon and the guest that the first word names, and the other words; without such a guest the only one."""
-        listings, failed = self._listings()
-        named = words and any(words[0] == each["name"] for _, found in listings for each in found)
-        rest = words[1:] if named else words
-        client, name = self._choose(words[0] if named else None, rest, listings, failed)
-        return client, name, rest
+
+        def first(there: set[str]) -> str | None:
+            return words[0] if words and words[0] in there else None
+
+        return self._chosen(first, words)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happens to the guests of each; see `Client.events`. It ends with an error when the last of them does."""
@@ -187,6 +203,19 @@ class Daemons:
                     failed.append(error)
         return listings, failed
 
+    def _chosen(self, name_of: Callable[[set[str]], str | None], words: list[str]) -> tuple[Client, str, list[str]]:
+        """The daemon, the guest and the words that aren't its name; a guest of a daemon that is starting is waited for."""
+        for _ in attempts():
+            listings, failed = self._listings()
+            name = name_of({str(each["name"]) for _, found in listings for each in found})
+            rest = words[1:] if words and name == words[0] else words
+            try:
+                return *self._choose(name, rest, listings, failed), rest
+            except _NoGuestError as error:
+                missing = error
+                self.clients = self.find()
+        raise missing
+
     def _choose(
         self,
         name: str | None,
@@ -210,13 +239,13 @@ class Daemons:
         if len(fitting) == 1 and len(rest) < 3:
             return fitting[0]
         if not there:
-            raise UsageError("no guest is served")
+            raise _NoGuestError("no guest is served")
         if name is None and rest:
-            raise UsageError(f"there is no guest {rest[0]!r}; name one of {names}")
+            raise _NoGuestError(f"there is no guest {rest[0]!r}; name one of {names}")
         if name is None:
             raise UsageError(f"name one of the guests: {names}")
         if not fitting:
-            raise UsageError(f"there is no guest {name!r}; served are: {names}")
+            raise _NoGuestError(f"there is no guest {name!r}; served are: {names}")
         where = " and ".join(f"--control {client.where}" for client, _ in fitting)
         raise UsageError(f"several daemons serve a guest {name!r}: say which with {where}")
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from vhostcomm import __version__
 from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.errors import VhostcommError
+from vhostcomm.starting import attempts
 
 MARGIN: Final = 10.0
 """Seconds beyond what a request itself may take."""
@@ -113,11 +114,7 @@ class Client:
     @contextmanager
     def _asked(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> Iterator[HTTPResponse]:
         """Ask, and read the answer inside; what goes wrong meanwhile is translated."""
-        with closing(self._connection(timeout)) as connection:
-            try:
-                connection.connect()
-            except OSError as error:
-                raise ControlError(f"no daemon to ask: {self.where}: {_why(error)}; {_remedy(error)}") from None
+        with closing(self._connected(timeout)) as connection:
             headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
             try:
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -131,6 +128,21 @@ class Client:
                 raise DaemonGoneError(
                     f"{self.where}: the daemon went away before it answered, so what became of it is not known; see its log"
                 ) from None
+
+    def _connected(self, timeout: float) -> HTTPConnection:
+        """A connection; to a daemon that is just starting when it listens."""
+        for _ in attempts():
+            connection = self._connection(timeout)
+            try:
+                connection.connect()
+            except OSError as error:
+                connection.close()
+                failed = error
+                if not isinstance(error, FileNotFoundError | ConnectionRefusedError):
+                    break
+            else:
+                return connection
+        raise ControlError(f"no daemon to ask: {self.where}: {_why(failed)}; {_remedy(failed)}") from None
 
     def _connection(self, timeout: float) -> HTTPConnection:
         if isinstance(self.where, Listen):
