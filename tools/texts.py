@@ -134,10 +134,11 @@ Pass a flag to QEMU:
     vhostcomm run --boot synoboot.img --system system.img -- -vnc :1
 """,
     "vhostcomm-probe": """\
-    vhostcomm probe --sock /run/vhostcomm/nas
+    vhostcomm probe /run/vhostcomm/nas
 """,
     "vhostcomm-config": """\
     vhostcomm config init vhostcomm.toml
+    vhostcomm config validate --config vhostcomm.toml
     vhostcomm config show --config vhostcomm.toml
 """,
     "vhostcomm-guests": """\
@@ -148,7 +149,7 @@ Pass a flag to QEMU:
     vhostcomm shutdown nas --wait 90
 """,
     "vhostcomm-freeze": """\
-    vhostcomm freeze nas --timeout 30 && lvcreate -s -n snap -L 1G vg/nas; vhostcomm thaw nas
+    vhostcomm freeze nas --thaw-after 30 && lvcreate -s -n snap -L 1G vg/nas; vhostcomm thaw nas
 """,
     "vhostcomm-call": """\
     vhostcomm call nas get_ip

@@ -51,7 +51,7 @@ def _daemons() -> Iterator[float]:
     """When each daemon was started, in seconds since the boot."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if is_daemon(_words(folder / "cmdline")) and _RUNTIME <= {*_words(folder / "environ")}:
+            if is_daemon(_words(folder / "cmdline")) and {*_words(folder / "environ")} >= _RUNTIME:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 yield int(fields[19]) / _TICK
         except OSError:  # it has ended

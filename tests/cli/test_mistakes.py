@@ -14,7 +14,7 @@ from tests.serving import run_vhostcomm
         ("serve vhostcomm.toml", "did you mean --config vhostcomm.toml?", "serve"),
         ("info nas attic", "attic: info takes no such argument", "info"),
         ("info --timeout soon", "--timeout soon: must be a number of seconds; for example: --timeout 10", "info"),
-        ("info --timeout 0", "--timeout 0: it takes seconds, more than 0 and at most 3600", "info"),
+        ("info --timeout 0", "--timeout 0: must be more than 0 and at most 3600 seconds", "info"),
         ("list --sokc x", "--sokc: guests has no such flag", "guests"),
         ("serve --sokc x", "--sokc: serve has no such flag; did you mean --sock?", "serve"),
         ("run --accel kvmm", "--accel kvmm: must be one of auto, kvm, tcg; did you mean kvm?", "run"),

@@ -101,9 +101,9 @@ def test_call(tmp_path: Path) -> None:
             (["call", "get_dsm_setting", "--timeout", "-1"], 2, "timeout"),
             (["call", "17", "--timeout", "0.1"], 1, "timed out"),
             (["info", "nobody"], 2, "no guest 'nobody'"),
-            (["info", "--timeout", "nan"], 2, "it takes seconds, more than 0"),
-            (["shutdown", "--wait", "inf"], 2, "it takes seconds, more than 0"),
-            (["freeze", "--timeout", "0"], 2, "it takes seconds, more than 0"),
+            (["info", "--timeout", "nan"], 2, "must be more than 0"),
+            (["shutdown", "--wait", "inf"], 2, "must be more than 0"),
+            (["freeze", "--thaw-after", "0"], 2, "must be more than 0"),
             (["guests", "--control-token", "é" * 20], 2, "a token is 16 to 256 printable characters"),
         ]:
             refused = ask(tmp_path, *words)
@@ -115,9 +115,9 @@ def test_stopping_and_freezing(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, _):
         answers: Answers = {POWEROFF: lambda: None, REBOOT: b"", FREEZE: b"", THAW: b""}
         with answering(tmp_path / "nas", answers):
-            frozen = ask(tmp_path, "freeze", "--timeout", "60")
+            frozen = ask(tmp_path, "freeze", "--thaw-after", "60")
             assert frozen.returncode == 0
-            assert "holds still, until" in frozen.stdout
+            assert "is frozen until" in frozen.stdout
             assert "frozen" in ask(tmp_path, "guests").stdout
             assert ask(tmp_path, "thaw").returncode == 0
             assert "reboots" in ask(tmp_path, "reboot", "nas").stdout

@@ -19,6 +19,12 @@ from tests.serving import ENVIRONMENT, held_port, until
 PATIENCE: Final = 100.0
 """Seconds for one command; one of them waits for a guest in an emulator to power itself off."""
 
+SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
+"""A daemon in the background. The commands behind it don't wait for it; only the page's end does."""
+
+READY: Final = "serving"
+"""What it has logged then: ended during its start, it would end by SIGTERM and not with status 0."""
+
 OURS: Final = re.compile(r"^(sudo |\w+=\S+ )*(vhostcomm|\./vdsm_run\.py|vdsm_run|qemu-host) .*&$", re.DOTALL)
 """A program of ours in the background: its log goes to a file, or it would come amid what the page shows next."""
 
@@ -42,6 +48,8 @@ class Shell:
         """Of what runs in the background."""
         self._quiet: dict[str, Path] = {}
         """Of which of these nothing may be on the terminal, by their commands."""
+        self._serving = 0
+        """How many of these are daemons."""
         self._before: dict[Path, int] = {}
         """How much of each was there when the last of these was started."""
         for name in "bin", "run", "etc/systemd/system", "var/lib/vz/snippets":
@@ -99,6 +107,8 @@ class Shell:
         assert self.bash.stdin
         bad: dict[str, str] = {}
         try:
+            if kind is None:
+                until(lambda: self.background().count(READY) >= self._serving or not self._ask("jobs -r"), f"{READY!r}")
             for pid in reversed(self._ask("jobs -p").split()) if kind is None else ():
                 status = self._ask(f"kill {pid} 2>/dev/null; wait {pid}; echo $?").strip()
                 if status != "0":
@@ -127,6 +137,7 @@ class Shell:
         assert found == status, f"{where}: $ {command.text}\nended with {found}:\n{printed}\n{self.background()}"
         if command.text.endswith("&"):
             self._outputs.append(output)
+        self._serving += bool(SERVING.match(command.text))
         if OURS.match(command.text):
             self._quiet[command.text] = output
         if command.output:

@@ -49,10 +49,10 @@ def test_full_disk_and_the_way_back(tmp_path: Path, images: Images) -> None:
 
         Path(f"/proc/{run.process.pid}/root{disks}/filler").unlink()
         back = ask(control, "resume")
-        assert (back.returncode, back.stdout) == (0, "vdsm: runs again\n"), back.stderr
+        assert (back.returncode, back.stdout) == (0, "vdsm: resumed\n"), back.stderr
         run.event("guest resumed")
         run.event("guest ready")
-        assert ask(control, "resume").stdout == "vdsm: runs already\n"
+        assert ask(control, "resume").stdout == "vdsm: already running\n"
 
 
 def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Images) -> None:
@@ -90,7 +90,7 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             _qmp(Path(f"{qmp}2"), "stop")
             assert daemon.event("guest paused")["remedy"] == "vhostcomm resume nas"
             back = run_vhostcomm("resume", "--control", control, "nas")
-            assert (back.returncode, back.stdout) == (0, "nas: runs again\n"), back.stderr
+            assert (back.returncode, back.stdout) == (0, "nas: resumed\n"), back.stderr
             daemon.event("guest resumed")
             _qmp(Path(f"{qmp}2"), "system_reset")
             assert daemon.event("machine reset")["by"] == "QMP"

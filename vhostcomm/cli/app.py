@@ -33,7 +33,7 @@ VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
         "completion": {"at": "completion:completion"},
     },
     "Find a fault": {
-        "probe": {"at": "probe:probe"},
+        "probe": {"at": "probe:probe", "usage": "vhostcomm probe [OPTIONS] SOCK"},
         "capture": {"at": "capture:app"},
     },
     "Help": {

@@ -1,4 +1,4 @@
-"""`vhostcomm config`: show, init."""
+"""`vhostcomm config`: validate, show, init."""
 
 from __future__ import annotations
 
@@ -10,12 +10,38 @@ from cyclopts import App, Parameter
 from vchannel import NEVER
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
-from vhostcomm.config.load import load
-from vhostcomm.config.models import effective
+from vhostcomm.config.load import check, load
+from vhostcomm.config.models import effective, several
 from vhostcomm.config.template import template
-from vhostcomm.errors import VhostcommError
+from vhostcomm.errors import UsageError, VhostcommError
 
-app = App(name="config", help="Show the effective configuration, or write a commented file to start from.")
+app = App(name="config", help="Validate or show the configuration, or write a commented file to start from.")
+
+
+@app.command
+def validate(
+    file: Annotated[Path | None, Parameter(help="The file; the same as --config.")] = None,
+    *,
+    sock: Socks = None,
+    config: ConfigFile = None,
+    watch: Watch = None,
+    host: HostFlags = None,
+    guest: GuestFlags = None,
+    service: ServeFlags = None,
+) -> None:
+    """Check a configuration as `serve` does, without serving it.
+
+    Exit status: 0 valid; 2 invalid, with the place, the reason and an example.
+    """
+    if file is not None and config is not None:
+        raise UsageError("the file is given twice: give FILE or --config")
+    loaded = load(file or config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
+    check(loaded)
+    for warning in loaded.warnings:
+        print_error(f"vhostcomm: {warning}")
+    names = [each.name for each in loaded.guests]
+    folders = f"; watched: {', '.join(map(str, loaded.watch))}" if loaded.watch else ""
+    print_line(f"{file or config or 'the configuration'}: valid; guests: {several(names) or 'none'}{folders}")
 
 
 @app.command
@@ -29,9 +55,9 @@ def show(
     service: ServeFlags = None,
     json: Annotated[bool, Parameter(negative=(), help="Print JSON.")] = False,
 ) -> None:
-    """Print every value that `serve` would use with the same flags, and where it came from.
+    """Show every value that `serve` would use with the same flags, and its source.
 
-    Below guest stands what goes for guests that aren't listed, such as those that appear in a watched folder.
+    The section guest has the values of guests that aren't listed, such as those that appear in a watched folder.
     """
     loaded = load(config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
     for warning in loaded.warnings:
@@ -51,17 +77,19 @@ def show(
 
 @app.command
 def init(
-    file: Annotated[Path, Parameter(help="The file to write; one that exists is left alone.")] = Path("vhostcomm.toml"),
+    file: Annotated[Path, Parameter(help="The file to write; an existing file is not overwritten.")] = Path(
+        "vhostcomm.toml"
+    ),
 ) -> None:
     """Write a commented configuration file with every setting and its default."""
     try:
         with file.open("x") as made:
             made.write(template())
     except FileExistsError:
-        raise VhostcommError(f"{file}: is there already; name another file") from None
+        raise VhostcommError(f"{file} exists already; name another file") from None
     except OSError as error:
         raise VhostcommError(f"{file}: {error.strerror}") from None
-    print_line(f"{file} is written; next: vhostcomm serve --config {file}")
+    print_line(f"{file} written; next: vhostcomm serve --config {file}")
 
 
 def _shown(key: str, value: object) -> str:

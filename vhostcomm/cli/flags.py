@@ -1,4 +1,4 @@
-"""Flags made from the configuration's models, so that the two can't differ."""
+"""Flags made from the configuration's models, which keeps the two alike."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vhostcomm.config import address, values
 from vhostcomm.config.formats import default_text, format_of
 from vhostcomm.config.load import variable
 from vhostcomm.config.models import SECTIONS, settings
+from vhostcomm.errors import UsageError
 
 GROUPS: Final = {
     "host": Group("The host's identity", sort_key=2),
@@ -39,7 +40,7 @@ def _flags(section: str) -> type:
 
 
 def _hint(each: attrs.Attribute[Any]) -> Any:
-    """Text, which the setting's parser reads; what else it is makes shells complete it."""
+    """Text, for the setting's parser; the other types are for shell completion."""
     match each.metadata["parse"]:
         case values.Choice(allowed=words):
             return Literal[words] | str | None
@@ -69,9 +70,8 @@ Socks = Annotated[
         metavar="[NAME=]SOCK",
         negative=(),
         group=Group("Guests", sort_key=1),
-        help="A guest's socket; may be repeated. NAME ends at the first =. SOCK is a path or a guest's UUID (a socket of that name in "
-        "the runtime directory, and the guest's UUID), which QEMU connects to; connect:PATH, where QEMU or libvirt "
-        "listens and we connect; or tcp:HOST:PORT.",
+        help="A guest's socket; may be repeated. NAME ends at the first =. SOCK is a path that QEMU connects to; a guest's UUID, "
+        "which names a socket in the runtime directory; connect:PATH, where QEMU or libvirt listens; or tcp:HOST:PORT.",
     ),
 ]
 ConfigFile = Annotated[
@@ -80,7 +80,7 @@ ConfigFile = Annotated[
         name=["--config", "-c"],
         metavar="FILE",
         group=Group("Guests", sort_key=1),
-        help="A TOML file; `vhostcomm config init` writes one.",
+        help="The TOML file with the configuration; `vhostcomm config init` writes one.",
     ),
 ]
 Watch = Annotated[
@@ -90,13 +90,35 @@ Watch = Annotated[
         metavar="FOLDER",
         negative=(),
         group=Group("Guests", sort_key=1),
-        help="A folder where every socket that appears is a guest's, with the file's name; may be repeated.",
+        help="A folder; each socket that appears in it is a guest with the file's name. May be repeated.",
     ),
 ]
 
 
-def given(*flags: Any) -> dict[str, object]:
-    """The values of all flags that were given, by the flag's name."""
+_LOG = Group("The log", sort_key=8)
+Verbose = Annotated[
+    bool, Parameter(name=["--verbose", "-v"], negative=(), group=_LOG, help="Log more: --log-level debug.")
+]
+Quiet = Annotated[
+    bool, Parameter(name=["--quiet", "-q"], negative=(), group=_LOG, help="Log less: --log-level warning.")
+]
+
+
+def given(*flags: Any, verbose: bool = False, quiet: bool = False) -> dict[str, object]:
+    """The values of all flags that were given, by the flag's name.
+
+    Raises:
+        UsageError: the log's level is given twice.
+    """
+    made = _given(*flags)
+    for is_set, flag, level in ((verbose, "--verbose", "debug"), (quiet, "--quiet", "warning")):
+        if is_set and made.setdefault("log-level", level) != level:
+            other = "--verbose" if quiet and verbose else "--log-level"
+            raise UsageError(f"{other} and {flag} set different levels of the log: give one of them")
+    return made
+
+
+def _given(*flags: Any) -> dict[str, object]:
     return {
         name.replace("_", "-"): value
         for each in flags

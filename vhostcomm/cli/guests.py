@@ -15,45 +15,51 @@ from vhostcomm.errors import UsageError
 from vhostcomm.text import escape
 
 _NOT_NOW: Final = 409
-"""The status of what a guest that isn't ready was to be asked."""
+"""HTTP status of a request to a guest that isn't ready."""
 
 SECONDS_MAX: Final = 3600.0
-"""As much as a daemon waits."""
+"""The longest that a daemon waits."""
 
 UPTIME_TIMEOUT: Final = 2.0
-"""Seconds at most for a guest to tell its uptime, which it may not know how to."""
+"""Seconds for a guest's uptime at most; a guest may not know the command."""
 
 RESUME_TIMEOUT: Final = 20.0
-"""Seconds: QEMU's answers, 5 s each at most, and a second to see whether it stops again."""
+"""Seconds: QEMU's answers take 5 s each at most; one more second shows whether the machine stops again."""
 
 RELOAD_TIMEOUT: Final = 120.0
-"""Seconds: 30 for reading the file, as many for sockets on a file system that hangs, and for guests that end."""
+"""Seconds: 30 to read the file, 30 for sockets on a file system that hangs, the rest for guests that end."""
 
 DATA_SHOWN: Final = 50_000
-"""Characters of an answer: all of it, escaped."""
+"""Characters of an answer that are printed: all of any answer, escaped."""
 
 
 def check_seconds(_: object, value: float | None) -> None:
-    """Refuse what is no number of seconds, such as nan."""
+    """Reject what is no number of seconds, such as nan."""
     if value is not None and not 0 < value <= SECONDS_MAX:
-        raise ValueError(f"it takes seconds, more than 0 and at most {SECONDS_MAX:g}")
+        raise ValueError(f"must be more than 0 and at most {SECONDS_MAX:g} seconds")
 
 
 Where: TypeAlias = Annotated[DaemonOptions | None, Parameter(name="*")]
 Name: TypeAlias = Annotated[
-    str | None, Parameter(help="Its name; may be left out where there is one guest.", completer=guest_names)
+    str | None, Parameter(help="The guest's name; optional if there is one guest.", completer=guest_names)
 ]
 Json: TypeAlias = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
-Seconds: TypeAlias = Annotated[float, Parameter(metavar="SECONDS", help="For its answer.", validator=check_seconds)]
+Seconds: TypeAlias = Annotated[
+    float, Parameter(metavar="SECONDS", help="Seconds to wait for the answer.", validator=check_seconds)
+]
 
 
 def guests(
     *,
     json: Json = False,
-    watch: Annotated[bool, Parameter(negative=(), help="Go on, and show what changes.")] = False,
+    watch: Annotated[bool, Parameter(negative=(), help="Keep running, and show changes.")] = False,
     daemon: Where = None,
 ) -> int:
-    """List the guests of the running daemons, and how far they are."""
+    """List guests and their state.
+
+    Guests of all running daemons are listed, unless --control names one. The address is the guest's own report, requested
+    once after each of its starts.
+    """
     with (daemon or DaemonOptions()).asked("guests") as daemons:
         if not watch:
             found, complete = daemons.guests()
@@ -92,7 +98,7 @@ def _state(guest: dict[str, Any]) -> str:
 
 
 def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daemon: Where = None) -> int:
-    """Ask a guest for its address, and show it with a link to DSM, its uptime and who it is told to be."""
+    """Show a guest's address, its link to DSM, its uptime and its identity."""
     from vhostcomm.control.client import ControlError
 
     with (daemon or DaemonOptions()).asked("info") as daemons:
@@ -142,15 +148,18 @@ def shutdown(
     guest: Name = None,
     *,
     wait: Annotated[
-        float | None, Parameter(metavar="SECONDS", help="Wait until it is gone.", validator=check_seconds)
+        float | None,
+        Parameter(
+            metavar="SECONDS", help="Wait until the guest is off, and report how it ended.", validator=check_seconds
+        ),
     ] = None,
     json: Json = False,
     daemon: Where = None,
 ) -> int:
-    """Have a guest power itself off, cleanly. With --wait, wait until it is gone, and say how it went.
+    """Shut a guest down cleanly.
 
-    A guest that vdsm_run.py or vhostcomm run has started is stopped as their Ctrl-C does it: also if it never was ready, and
-    by harder means, within their --grace, if it doesn't heed.
+    A guest of `vhostcomm run` (vdsm_run) is stopped as by Ctrl-C there, even if it was never ready. If it ignores the request,
+    stronger means follow within --grace.
     """
     with (daemon or DaemonOptions()).asked("shutdown") as daemons:
         client, name = daemons.with_guest(guest)
@@ -161,24 +170,24 @@ def shutdown(
     elif done["gone"]:
         print_line(f"{name}: gone after {done['seconds']:.1f} s: {escape(done['how'])}")
     elif done["answered"]:
-        print_line(f"{name}: it answers, and powers itself off")
+        print_line(f"{name}: shutting down")
     else:
-        print_line(f"{name}: it has not answered yet, and is being stopped")
+        print_line(f"{name}: no answer yet; being stopped")
     return 1 if done["exit_status"] else 0
 
 
 def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
-    """Have a guest start again."""
+    """Reboot a guest."""
     with (daemon or DaemonOptions()).asked("reboot") as daemons:
         client, name = daemons.with_guest(guest)
         _tell_done(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
 
 
 def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> None:
-    """Have a paused machine run again, such as after a full disk has space again.
+    """Resume a paused guest, such as after a full disk has space again.
 
-    For a guest of `vhostcomm run` (vdsm_run), or one with qmp = in the configuration file. Fails where the machine stops
-    again at once, and says why.
+    The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. If QEMU pauses the guest
+    again at once, the command fails and says why.
     """
     with (daemon or DaemonOptions()).asked("resume") as daemons:
         client, name = daemons.with_guest(guest)
@@ -186,30 +195,36 @@ def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> N
     if json:
         print_json(done)
     else:
-        print_line(f"{name}: {'runs again' if done['resumed'] else 'runs already'}")
+        print_line(f"{name}: {'resumed' if done['resumed'] else 'already running'}")
 
 
 def freeze(
     guest: Name = None,
     *,
-    timeout: Annotated[
-        float, Parameter(metavar="SECONDS", help="It is thawed after these, whatever happens.", validator=check_seconds)
+    thaw_after: Annotated[
+        float,
+        Parameter(
+            name=["--thaw-after", "--timeout"],
+            metavar="SECONDS",
+            help="Thaw automatically after SECONDS. --timeout is the same.",
+            validator=check_seconds,
+        ),
     ] = 30.0,
     json: Json = False,
     daemon: Where = None,
 ) -> None:
-    """Hold a guest's file systems still, such as for a snapshot of its disks; `thaw` lets them go on."""
+    """Freeze a guest's file systems, such as for a snapshot of its disks."""
     with (daemon or DaemonOptions()).asked("freeze") as daemons:
         client, name = daemons.with_guest(guest)
-        done = client.post(client.guest(name, "freeze"), {"timeout": timeout}, takes=timeout)
-        _tell_done(done, f"holds still, until {_local(done['frozen_until'])}", json=json)
+        done = client.post(client.guest(name, "freeze"), {"timeout": thaw_after}, takes=thaw_after)
+        _tell_done(done, f"is frozen until {_local(done['frozen_until'])}", json=json)
 
 
 def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
-    """Let a guest's file systems go on."""
+    """Thaw a guest's file systems."""
     with (daemon or DaemonOptions()).asked("thaw") as daemons:
         client, name = daemons.with_guest(guest)
-        _tell_done(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "goes on", json=json)
+        _tell_done(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "is thawed", json=json)
 
 
 def call(
@@ -217,7 +232,7 @@ def call(
         str,
         Parameter(
             name="words",
-            help="[GUEST] COMMAND [DATA]: a command's name or number, and text.",
+            help="[GUEST] COMMAND [DATA]: the command's name or number, and text for it.",
             completer=words_of_call,
         ),
     ],
@@ -225,11 +240,22 @@ def call(
     json: Json = False,
     i_know_this_is_dangerous: Annotated[
         bool,
-        Parameter(negative=(), help="For commands that can lose data, settings or a secret; the daemon must allow it."),
+        Parameter(negative=(), help="Allow a dangerous command; the daemon must allow it too (--allow-dangerous)."),
     ] = False,
     daemon: Where = None,
 ) -> int:
-    """Ask a guest anything: `vhostcomm call nas get_ip`. Where there is one guest its name may be left out."""
+    """Send a guest any command: `vhostcomm call nas get_ip`.
+
+    The guest's name is optional if there is one guest. Unknown numbers can be sent too. These commands are known; those with
+    a ! can lose data, settings or a secret, and need --i-know-this-is-dangerous:
+
+         0 test               8 reboot             13 delete_vdisk !
+         1 webapi !           9 resize_vdisk       14 fs_freeze
+         2 get_ip            10 get_information    15 fs_unfreeze
+         5 get_uptime        11 get_dsm_setting    16 get_firmware_version
+         6 poweroff          12 reset !            17 set_network
+        18 guest_notify      19 get_default_pw !
+    """
     with (daemon or DaemonOptions()).asked("call") as daemons:
         client, name, rest = daemons.with_first_word(list(words))
         if not 1 <= len(rest) <= 2:
@@ -256,7 +282,7 @@ def call(
 
 
 def events(*, json: Json = False, daemon: Where = None) -> None:
-    """Follow what happens to guests, until Ctrl-C."""
+    """Show events of guests as they happen, until Ctrl-C."""
     with (daemon or DaemonOptions()).asked("events") as daemons:
         for event in daemons.events():
             if not event:
@@ -276,9 +302,9 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
 
 
 def reload(*, json: Json = False, daemon: Where = None) -> None:
-    """Have a daemon read its configuration file again, and wait until the new configuration is active.
+    """Make a daemon read its configuration file again, and wait until the new configuration is active.
 
-    A configuration that can't be served is rejected whole: the old one stays active, the reasons are printed, and the exit
+    An invalid configuration is rejected as a whole: the previous one stays active, the reasons are printed, and the exit
     status is 1.
     """
     with (daemon or DaemonOptions()).asked("reload") as daemons:
@@ -293,8 +319,8 @@ def _tell_done(done: dict[str, Any], what: str, *, json: bool) -> None:
     if json:
         print_json(done)
         return
-    said = f" ({done['answer']['text']})" if done["answer"]["text"] else ""
-    print_line(f"{done['guest']}: it answers{escape(said)}, and {what}")
+    said = f" (its answer: {done['answer']['text']})" if done["answer"]["text"] else ""
+    print_line(f"{done['guest']}: {what}{escape(said)}")
     _tell_known(done)
 
 

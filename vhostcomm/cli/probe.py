@@ -9,23 +9,33 @@ from cyclopts import Parameter
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_json, print_table
 from vhostcomm.cli.target import daemons_socket
+from vhostcomm.errors import UsageError
 from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
 
 
 def probe(
+    path: Annotated[
+        Place | None,
+        Parameter(name="SOCK", help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT."),
+    ] = None,
+    /,
     *,
-    sock: Annotated[
-        Place, Parameter(metavar="SOCK", help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")
-    ],
-    timeout: Annotated[float, Parameter(metavar="SECONDS", help="To wait for each answer.")] = 2.0,
+    sock: Annotated[Place | None, Parameter(metavar="SOCK", help="The same, as a flag.")] = None,
+    timeout: Annotated[float, Parameter(metavar="SECONDS", help="Seconds to wait for each answer.")] = 2.0,
     json: Annotated[bool, Parameter(negative=(), help="Print JSON.")] = False,
 ) -> int:
-    """Ask a daemon everything a guest asks, and show its answers.
+    """Ask a daemon what a guest asks, and show the answers.
 
-    Where an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1.
-    The daemon serves one connection per guest: probe before QEMU is started, or a guest of another name.
+    If an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1. A daemon
+    serves one connection per guest: probe before QEMU starts, or use the socket of another guest. A daemon that was started
+    within the last 10 seconds is waited for.
     """
-    where = daemons_socket(sock, timeout)
+    if path is not None and sock is not None:
+        raise UsageError("the socket is given twice: give SOCK or --sock")
+    given = path or sock
+    if given is None:
+        raise UsageError("SOCK is missing; for example: vhostcomm probe /run/vhostcomm/nas")
+    where = daemons_socket(given, timeout)
     answers: list[Answer] = []
     try:
         answers.extend(ask(str(where), timeout))

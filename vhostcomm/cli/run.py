@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import attrs
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, ServeFlags, given
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
 from vhostcomm.config.address import parse_sock, runtime_directory
@@ -41,27 +41,25 @@ def run(
     system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
     data: Annotated[list[Place] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
     snapshot: Annotated[
-        bool, Parameter(negative=(), group=_MACHINE, help="Write nothing to the disks; all is lost at the end.")
+        bool, Parameter(negative=(), group=_MACHINE, help="Discard all writes to the disks at the end.")
     ] = False,
     name: Annotated[
         str | None,
         Parameter(
-            metavar="NAME", group=_MACHINE, help="The guest's name: of the one in --config, else vdsm by default."
+            metavar="NAME",
+            group=_MACHINE,
+            help="The guest's name; by default that of the only guest in --config, else vdsm.",
         ),
     ] = None,
-    uuid: Annotated[
-        str | None, Parameter(metavar="UUID", group=_MACHINE, help="The guest's UUID; the same as --guest-uuid.")
-    ] = None,
+    uuid: Annotated[str | None, Parameter(show=False, help="An older name of --guest-uuid.")] = None,
     memory: Annotated[str, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 1G.")] = "1G",
     cpus: Annotated[
         int | None,
-        Parameter(
-            metavar="N", group=_MACHINE, help="Virtual CPUs; also what the guest is told (--vcpus). 1 by default."
-        ),
+        Parameter(show=False, help="An older name of --vcpus, which the environment and files don't override."),
     ] = None,
     accel: Annotated[
         Literal["auto", "kvm", "tcg"],
-        Parameter(group=_MACHINE, help="auto tries KVM for real, and takes TCG where it fails."),
+        Parameter(group=_MACHINE, help="auto uses KVM if it works, else TCG."),
     ] = "auto",
     machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
     net: Annotated[
@@ -79,9 +77,7 @@ def run(
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
         Place,
-        Parameter(
-            metavar="CONSOLE", group=_MACHINE, help="terminal (this one), none, or a file that it is appended to."
-        ),
+        Parameter(metavar="CONSOLE", group=_MACHINE, help="terminal (this one), none, or a file to append to."),
     ] = "terminal",
     qemu: Annotated[
         Place, Parameter(metavar="PROGRAM", group=_MACHINE, help="The QEMU to run.")
@@ -89,12 +85,12 @@ def run(
     qemu_data: Annotated[
         list[Place] | None,
         Parameter(
-            negative=(), metavar="FOLDER", group=_MACHINE, help="Where it finds its firmware (-L); may be repeated."
+            negative=(), metavar="FOLDER", group=_MACHINE, help="A folder with QEMU's firmware (-L); may be repeated."
         ),
     ] = None,
     direct_kernel: Annotated[
         Place | None,
-        Parameter(metavar="FILE", group=_MACHINE, help="Start this kernel instead of the boot disk's loader."),
+        Parameter(metavar="FILE", group=_MACHINE, help="Boot this kernel instead of the boot disk's loader."),
     ] = None,
     initrd: Annotated[Place | None, Parameter(metavar="FILE", group=_MACHINE, help="With --direct-kernel.")] = None,
     append: Annotated[
@@ -107,7 +103,7 @@ def run(
         ),
     ] = "",
     hugepages: Annotated[
-        Place | None, Parameter(metavar="FOLDER", group=_MACHINE, help="A hugetlbfs folder to take memory from.")
+        Place | None, Parameter(metavar="FOLDER", group=_MACHINE, help="A hugetlbfs folder for the guest's memory.")
     ] = None,
     lock_memory: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Keep the guest's memory from being swapped.")
@@ -118,11 +114,11 @@ def run(
             metavar="SOCK",
             group=_MACHINE,
             help="The vchannel's socket: a path, a UUID (a socket of that name in the runtime directory), or connect:PATH, "
-            "where QEMU listens. By default one that is made and removed.",
+            "where QEMU listens. By default a temporary one.",
         ),
     ] = None,
     no_reboot: Annotated[
-        bool, Parameter(negative=(), group=_SUPERVISION, help="The guest's reboot ends QEMU.")
+        bool, Parameter(negative=(), group=_SUPERVISION, help="End QEMU when the guest reboots.")
     ] = False,
     grace: Annotated[
         float,
@@ -134,7 +130,7 @@ def run(
     ] = 90.0,
     restart: Annotated[
         Literal["no", "on-failure", "always"],
-        Parameter(group=_SUPERVISION, help="When QEMU is started again; never after the guest's own shutdown."),
+        Parameter(group=_SUPERVISION, help="When to start QEMU again; never after the guest's own shutdown."),
     ] = "no",
     on: Annotated[
         list[str] | None,
@@ -142,41 +138,40 @@ def run(
             negative=(),
             metavar="EVENT=PROGRAM",
             group=_SUPERVISION,
-            help="Run it at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",
+            help="Run PROGRAM at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, Parameter(negative=(), group=_SUPERVISION, help="Print QEMU's command, to paste, and end.")
-    ] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), group=_SUPERVISION, help="Print QEMU's command and exit.")] = False,
     config: ConfigFile = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
     service: ServeFlags = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> int:
-    """Run a guest: start its QEMU, answer what it asks, and stay until it is done.
+    """Run a guest: start its QEMU, answer its questions, and stay until QEMU ends.
 
-    SIGINT (Ctrl-C) and SIGTERM stop it: by the guest's own power-off where it was ever ready, then the power button, then
-    QEMU's quit, SIGTERM and SIGKILL, within --grace; a second Ctrl-C skips ahead. SIGHUP stops it too; SIGINT and SIGHUP that
-    were ignored when it started (nohup, a script's &) stay ignored. SIGUSR1 reopens the recording, if its file was renamed or
-    deleted. QEMU never outlives this process.
-    The log goes to standard error; `serve` has it on standard output.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the guest within --grace: by its own power-off if it was ever ready, then by the
+    power button, QEMU's quit, SIGTERM and SIGKILL. A second Ctrl-C skips to the next step. SIGINT and SIGHUP stay ignored if
+    they were ignored at the start (nohup, a script's &). SIGUSR1 reopens the recording if its file was renamed or deleted.
+    QEMU never outlives this process. The log goes to standard error; `serve` writes it to standard output.
 
-    Exit status: 0 the guest is done, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not start;
-    4 the guest panicked; 5 QEMU crashed; 6 it was ended through QMP by somebody else; 7 by a signal of somebody else's;
-    8 it had to be killed; 9 it was stopped while paused, so the guest did not shut down; 10 its guest was migrated or saved;
-    78 a folder or group isn't there, or isn't ours to use.
+    Exit status: 0 the guest powered itself off, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not
+    start; 4 the guest panicked; 5 QEMU crashed; 6 another program ended QEMU through QMP; 7 another program ended it by a
+    signal; 8 it had to be killed; 9 it was stopped while paused, and the guest did not shut down; 10 the guest was migrated
+    or saved; 78 a folder or group is missing or can't be used.
     """
     from vhostcomm.cli import machine_options
 
-    flags = given(host, guest, service)
+    flags = given(host, guest, service, verbose=verbose, quiet=quiet)
     if uuid is not None:
         if "guest-uuid" in flags:
-            raise UsageError("--uuid and --guest-uuid are the same: give one")
+            raise UsageError("--uuid is an older name of --guest-uuid: give one of them")
         flags["guest-uuid"] = uuid
     if cpus is not None:
         flags.setdefault("vcpus", str(cpus))
     if len(extra) != len(_after_dashes()):
-        raise UsageError(f"{extra[0]}: what is QEMU's own comes after --, as in: vhostcomm run … -- -s -S")
+        raise UsageError(f"{extra[0]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
     if name is not None:
         try:
             values.name(name)
@@ -198,12 +193,12 @@ def _after_dashes() -> list[str]:
 
 @contextmanager
 def _configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
-    """The configuration of the one guest: of the file's guest of that name, or its only one, else one that flags make."""
+    """The configuration of one guest: the file's guest of that name, or its only one, else a guest made from flags."""
     listed = [each.name for each in load(config).guests] if config else []
     if name is None and len(listed) == 1:
         name = listed[0]
     if listed and name not in listed:
-        raise ConfigError(f"{config}: it describes {', '.join(listed)}; choose one of them with --name")
+        raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --name")
     if listed:
         loaded = load(config, flags=flags, only=name)
         if sock is not None:
@@ -220,7 +215,7 @@ def _configured(config: Path | None, name: str | None, sock: str | None, flags: 
 
 @contextmanager
 def _socket(sock: str | None, name: str) -> Iterator[str]:
-    """The socket to serve: the one given, or one of the guest's name in the runtime directory or a folder of its own."""
+    """The socket to serve: the given one, or one named like the guest, in the runtime directory or a temporary folder."""
     if sock is not None:
         yield sock if "=" in sock else f"{name}={sock}"
         return
@@ -269,12 +264,12 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
         sink.close(FLUSH_TIMEOUT)
     tell_report(ending)
     if ending.kind is EndKind.FAILED_TO_START and (problem := port_problem(launch.machine.net)):
-        print_error(f"vhostcomm: {problem}")  # taken since it was looked at
+        print_error(f"vhostcomm: {problem}")  # the port was free before
     return int(ending.exit_code)
 
 
 async def _unless_stopped(work: Any, *args: Any) -> Any:
-    """Do something, unless a signal comes that asks for the end; None then."""
+    """Do something; None if a signal that stops us comes first."""
     import trio
 
     from vhostcomm.signals import handled_signals
@@ -283,12 +278,12 @@ async def _unless_stopped(work: Any, *args: Any) -> Any:
     with trio.open_signal_receiver(*handled_signals()) as signals:
         async with trio.open_nursery() as nursery:
 
-            async def heed() -> None:
+            async def cancel_on_signal() -> None:
                 async for number in signals:
-                    if number != signal.SIGUSR1:  # nothing is recorded yet
+                    if number != signal.SIGUSR1:  # no recording is open yet
                         nursery.cancel_scope.cancel()
 
-            nursery.start_soon(heed)
+            nursery.start_soon(cancel_on_signal)
             result = await work(*args)
             nursery.cancel_scope.cancel()
     return result

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
+from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Quiet, ServeFlags, Socks, Verbose, Watch, given
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Sock
 from vhostcomm.config.load import check, load
@@ -26,21 +26,23 @@ def serve(
     host: HostFlags = None,
     guest: GuestFlags = None,
     service: ServeFlags = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Serve guests: bind their sockets, answer what they ask, until SIGTERM or SIGINT.
+    """Serve guests: bind their sockets and answer their questions, until SIGTERM or SIGINT.
 
     QEMU connects with the arguments that `vhostcomm snippet qemu --unit none` prints for the same flags.
 
-    Values come from the file, over it the environment, over it the flags; `vhostcomm config show` tells which were taken.
-    SIGHUP reads the file again, SIGUSR1 reopens recordings whose file was renamed or deleted. SIGHUP and SIGINT stay ignored
-    where it was started so (nohup, a script's &). Sockets of systemd's socket activation are served too. The log goes to
-    standard output; `run` has it on standard error.
+    Flags override environment variables, which override the file; `vhostcomm config show` shows each value and its source.
+    SIGHUP reloads the file. SIGUSR1 reopens recordings whose file was renamed or deleted. SIGHUP and SIGINT stay ignored if
+    they were ignored at the start (nohup, a script's &). Sockets of systemd's socket activation are served too. The log goes
+    to standard output; `run` writes it to standard error.
 
-    Exit status: 0 ended by a signal; 1 a socket, a file or a folder that can't be had now; 2 a mistake in the command line
-    or the configuration; 78 a folder or group that isn't there, or isn't ours to use.
+    Exit status: 0 ended by a signal; 1 a socket, a file or a folder can't be used now; 2 a mistake in the command line or
+    the configuration; 78 a folder or group is missing or can't be used.
     """
     activated = _activated()
-    flags = given(host, guest, service)
+    flags = given(host, guest, service, verbose=verbose, quiet=quiet)
 
     def read() -> Config:
         loaded = load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated)
@@ -66,7 +68,7 @@ def run(config: Config, reload: Callable[[], Config] | None) -> None:
 
 
 def _activated() -> list[Sock]:
-    """The listening sockets that systemd has handed over (sd_listen_fds), named by it or by their paths."""
+    """The listening sockets that systemd passed (sd_listen_fds), named by systemd or by their paths."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     try:
@@ -75,7 +77,7 @@ def _activated() -> list[Sock]:
         count = -1
     if count < 0:
         raise ConfigError(
-            f"the environment's LISTEN_FDS is {os.environ['LISTEN_FDS']!r}: it is a number of sockets, set by systemd; "
+            f"LISTEN_FDS in the environment is {os.environ['LISTEN_FDS']!r}, and must be a number; systemd sets it: "
             "without systemd, unset LISTEN_PID"
         )
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
@@ -97,18 +99,18 @@ def _activated() -> list[Sock]:
 
 
 def _listens_at(fd: int) -> str:
-    """Where a listening socket that was handed over is bound."""
+    """Where a listening socket that systemd passed is bound."""
     refused = ConfigError(
-        f"file descriptor {fd} of systemd's is no listening stream socket: use ListenStream= and Accept=no"
+        f"file descriptor {fd} from systemd is no listening stream socket: use ListenStream= and Accept=no"
     )
     try:
         os.set_inheritable(fd, False)
-        # Of a stat, not of the socket: socket.socket() of what is none takes its descriptor along.
+        # socket.socket() closes the descriptor of a file that is no socket, so its kind is read from stat.
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             raise refused
     except OSError as error:
         raise ConfigError(
-            f"file descriptor {fd} of systemd's can't be used: {error.strerror}; LISTEN_FDS says that it is there"
+            f"file descriptor {fd} from systemd can't be used: {error.strerror}; LISTEN_FDS counts it"
         ) from None
     with socket.socket(fileno=os.dup(fd)) as duplicate:
         if duplicate.type != socket.SOCK_STREAM or not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

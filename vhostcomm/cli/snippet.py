@@ -68,7 +68,7 @@ def libvirt(
     memory: Annotated[str, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 1G.")] = "1G",
     cpus: Annotated[
         int | None,
-        Parameter(metavar="N", group=_MACHINE, help="Virtual CPUs; as many as the guest is told by default."),
+        Parameter(show=False, help="An older name of --vcpus."),
     ] = None,
     accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="What executes the guest.")] = "kvm",
     machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
