@@ -6,11 +6,12 @@ from itertools import count, pairwise
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.daemon.test_session import serving
 from tests.trio_help import run
 from vchannel import FRAME_SIZE
-from vhostcomm.channel.throttle import ALONE, CREDIT, LANE_READ, READ, REST, SHARE, Lane, Throttle
+from vhostcomm.channel.throttle import ALONE, CREDIT, LANE_READ, QUESTIONS, READ, REST, SHARE, Lane, Throttle
 
 WORK = CREDIT / 8
 """Seconds that a turn takes here."""
@@ -61,6 +62,34 @@ def test_a_flood_is_read_in_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
             assert bad.guest.throttled > 0
             assert len(bad.logged("guest causes too much work, it is read more slowly")) > 0
             assert good.guest.throttled == 0
+
+    run(main)
+
+
+def test_a_guest_that_asks_and_waits_is_never_braked() -> None:
+    """Two hundred questions a second, however much work each of them is; twice as many are too much."""
+    clock = MockClock()
+
+    async def main() -> None:
+        for often, is_braked in (QUESTIONS, False), (2 * QUESTIONS, True):
+            mine = Throttle(FAST, Lane())
+            braked = set()
+            for _ in range(60 * often):
+                braked.add(mine.ready())
+                mine.turned(WORK, FRAME_SIZE)
+                clock.jump(1 / often)
+            assert (True in braked) is is_braked
+
+    trio.run(main, clock=clock)
+
+
+def test_more_than_a_question_at_once_is_work() -> None:
+    async def main() -> None:
+        mine = Throttle(FAST, Lane())
+        for _ in range(2 * int(CREDIT / WORK)):
+            mine.ready()
+            mine.turned(WORK, FRAME_SIZE + 1)
+        assert mine.braked
 
     run(main)
 

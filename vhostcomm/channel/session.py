@@ -154,11 +154,12 @@ class Session:
                     continue
             braked = throttle is not None and throttle.ready()
             rested = braked and throttle is not None and await throttle.enter()
+            size = READ  # of one that fails
             try:
                 size, out, sent = self._turn(LANE_READ if braked else READ)
             finally:
                 if throttle is not None:
-                    throttle.turned()
+                    throttle.turned(size=size)
             if rested:
                 self._guest.throttled += 1
                 self._guest.lines.repeated("guest causes too much work, it is read more slowly")

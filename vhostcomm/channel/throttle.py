@@ -27,8 +27,14 @@ CREDIT: Final = 0.02
 SHARE: Final = 0.01
 """Seconds of work that a guest earns with each second without anything to read: 100 frames a second and more."""
 
-CONNECTION: Final = 0.0003
-"""Seconds of work for which a connection counts, from its acceptance to its end. QEMU connects once a second at most."""
+QUESTIONS: Final = 200
+"""Turns of one frame at most that cost a guest no credit, each second. They cap no rate; beyond them, work counts."""
+
+CONNECTION: Final = 0.0004
+"""Seconds of work for which a connection counts, from its acceptance to its end: 384 µs were measured on a busy processor.
+
+QEMU connects once a second at most.
+"""
 
 REST: Final = 9
 """Seconds that the lane rests for each second of work: all guests in it use a tenth of the daemon at most."""
@@ -90,13 +96,25 @@ class Throttle:
         lane: of the daemon, for a guest that causes too much work.
     """
 
-    __slots__ = ("_began", "_budget", "_counted", "_credit", "_in_lane", "_lane", "_rate", "_worked", "braked")
+    __slots__ = (
+        "_began",
+        "_budget",
+        "_counted",
+        "_credit",
+        "_in_lane",
+        "_lane",
+        "_questions",
+        "_rate",
+        "_worked",
+        "braked",
+    )
 
     def __init__(self, frame_rate: int, lane: Lane) -> None:
         self._lane = lane
         self._rate = frame_rate * FRAME_SIZE  # bytes a second
         self._budget = self._rate * BURST
         self._credit = CREDIT
+        self._questions = float(QUESTIONS)
         self._counted: float | None = None  # when the budget was counted, in the time of trio
         self._worked = float("inf")  # when the last turn, or a wait that we imposed, ended
         self._began = 0.0
@@ -110,7 +128,9 @@ class Throttle:
         if (idle := now - self._worked) > 0:
             self._credit = min(CREDIT, self._credit + idle * SHARE)
         if self._counted is not None:
-            self._budget = min(self._rate * BURST, self._budget + (now - self._counted) * self._rate)
+            since = now - self._counted
+            self._budget = min(self._rate * BURST, self._budget + since * self._rate)
+            self._questions = min(QUESTIONS, self._questions + since * QUESTIONS)
         self._counted = now
         if self.braked and self._credit > CREDIT / 2:
             self.braked = False
@@ -126,11 +146,20 @@ class Throttle:
         self._began = thread_time()
         return rested
 
-    def turned(self, work: float | None = None) -> None:
-        """End a turn, in the lane or not. It counts as `work` seconds, or as what it took."""
+    def turned(self, work: float | None = None, size: int = READ) -> None:
+        """End a turn, in the lane or not.
+
+        Args:
+            work: seconds for which it counts; None for what it took.
+            size: bytes that it read.
+        """
         if work is None:
             work = thread_time() - self._began
-        self._credit = max(-CREDIT, self._credit - work)
+        if size <= FRAME_SIZE and self._questions >= 1:
+            # By count, not by time: a guest that asks and waits isn't braked by a slow or busy processor.
+            self._questions -= 1
+        else:
+            self._credit = max(-CREDIT, self._credit - work)
         if self._in_lane:
             self._in_lane = False
             self._lane.leave(work)
