@@ -57,6 +57,15 @@ def tarred(content: bytes) -> bytes:
         return made.getvalue()
 
 
+def tarred_before_posix(content: bytes) -> bytes:
+    """Its sum tells a tar archive without a magic."""
+    made = bytearray(tarred(content))
+    made[257:512] = bytes(255)
+    made[148:156] = b" " * 8
+    made[148:156] = b"%06o\0 " % sum(made[:512])
+    return bytes(made)
+
+
 @pytest.mark.parametrize(
     ("packed", "pack"),
     [
@@ -65,16 +74,20 @@ def tarred(content: bytes) -> bytes:
         ("a bzip2 file", bz2.compress),
         ("a zip archive", zipped),
         ("a tar archive", tarred),
+        ("a tar archive", tarred_before_posix),
+        ("a cpio archive", lambda content: b"070701" + content),
+        ("a cpio archive", lambda content: b"070707" + content),
         ("a zstd file", lambda content: b"\x28\xb5\x2f\xfd" + content),
         ("a 7z archive", lambda content: b"7z\xbc\xaf\x27\x1c" + content),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+@pytest.mark.parametrize("size", [1, 1000])
 def test_an_archive_is_rejected_with_its_name_and_the_command(
-    packed: str, pack: Callable[[bytes], bytes], tmp_path: Path
+    packed: str, pack: Callable[[bytes], bytes], size: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "a disk.img"
-    path.write_bytes(pack(b"disk" * 1000))
+    path.write_bytes(pack(b"disk" * size))
     with pytest.raises(DiskError, match=f"{packed}, not a disk image; unpack it and give what is in it: .*'{path}'$"):
         image_format(path)
 
@@ -82,6 +95,14 @@ def test_an_archive_is_rejected_with_its_name_and_the_command(
 def test_a_boot_sector_makes_a_disk_of_what_begins_like_an_archive(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes((b"\x1f\x8b\x08".ljust(510, b"\0") + b"\x55\xaa").ljust(4096, b"\0"))
+    assert image_format(path) is ImageFormat.RAW
+
+
+def test_a_wrong_sum_makes_no_tar_archive(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    made = bytearray(tarred_before_posix(b"disk" * 1000))
+    made[0] ^= 1
+    path.write_bytes(made)
     assert image_format(path) is ImageFormat.RAW
 
 

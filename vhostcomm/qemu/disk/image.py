@@ -16,6 +16,7 @@ Formats that are neither raw nor qcow2, and archives, are recognised to be refus
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 import struct
@@ -133,7 +134,14 @@ _ARCHIVES: Final = (
     ("a zip archive", 0, b"PK\x03\x04", "unzip"),
     ("a 7z archive", 0, b"7z\xbc\xaf\x27\x1c", "7z x"),
     ("a tar archive", 257, b"ustar", "tar -xf"),
+    ("a cpio archive", 0, b"070701", "cpio -idF"),
+    ("a cpio archive", 0, b"070702", "cpio -idF"),
+    ("a cpio archive", 0, b"070707", "cpio -idF"),
 )
+
+_TAR_HEADER: Final = 512
+_TAR_SUM: Final = slice(148, 156)
+"""The sum of the header's bytes in octal, counted with spaces in its own place. Tar had no magic before POSIX."""
 
 _MBR_OFFSET: Final = 510
 _MBR_SIGNATURE: Final = b"\x55\xaa"
@@ -147,14 +155,30 @@ def _recognise(name: str, size: int, head: bytes) -> Image:
     if not head.startswith(_MBR_SIGNATURE, _MBR_OFFSET):
         for archive, offset, magic, unpack in _ARCHIVES:
             if head.startswith(magic, offset):
-                raise DiskError(
-                    name, f"{archive}, not a disk image; unpack it and give what is in it: {unpack} {shlex.quote(name)}"
-                )
+                raise _packed(name, archive, unpack)
+        if _is_old_tar(head):
+            raise _packed(name, "a tar archive", "tar -xf")
     if head.startswith(_QCOW_MAGIC):
         return Image(name, ImageFormat.QCOW2, _qcow2_size(name, head), head)
     if name.endswith(QCOW2_SUFFIX):
         raise DiskError(name, f"named {QCOW2_SUFFIX}, but it is no qcow2; rename it if it is a raw image")
     return Image(name, ImageFormat.RAW, size, head)
+
+
+def _is_old_tar(head: bytes) -> bool:
+    header = head[:_TAR_HEADER]
+    told = header[_TAR_SUM].rstrip(b" \0").lstrip(b" ")
+    if len(header) < _TAR_HEADER or not header[0] or not re.fullmatch(rb"[0-7]{1,7}", told):
+        return False
+    counted = bytearray(header)
+    counted[_TAR_SUM] = b" " * 8
+    return sum(counted) == int(told, 8)
+
+
+def _packed(name: str, archive: str, unpack: str) -> DiskError:
+    return DiskError(
+        name, f"{archive}, not a disk image; unpack it and give what is in it: {unpack} {shlex.quote(name)}"
+    )
 
 
 def _qcow2_size(name: str, head: bytes) -> int:
