@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.deny import CLONE3
 from tests.qemu.running import SHORT, Run, supervise
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
@@ -17,6 +19,7 @@ from vhostcomm.qemu.machine import Disk, Machine
 from vhostcomm.qemu.qmp import QmpError
 from vhostcomm.qemu.stopping import StageBegun
 from vhostcomm.qemu.supervise import OutputLine, Qemu
+from vhostcomm.system_errors import NO_THREAD
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -58,6 +61,15 @@ def test_a_disk_that_is_in_use(can: Capabilities, tmp_path: Path) -> None:
         await told.qemu.stop(grace=SHORT)
 
     assert supervise(argv, body)[0].kind is EndKind.STOPPED
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EAGAIN])
+def test_a_qemu_that_is_refused_a_thread(idle: list[str], error: int) -> None:
+    """By the filter of an old container engine, or at the limit of processes: its own word has no remedy."""
+    ending, _ = supervise([sys.executable, "-m", "tests.deny", CLONE3, str(error), *idle])
+    assert ending.kind is EndKind.FAILED_TO_START
+    assert "qemu_thread_create" in "\n".join(ending.last_lines)
+    assert f"\n  {NO_THREAD}\n" in ending.report()
 
 
 def test_no_program() -> None:

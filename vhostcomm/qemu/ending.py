@@ -13,9 +13,14 @@ from typing import Final
 from attrs import frozen
 
 from vhostcomm.qemu.pause import MIGRATED
+from vhostcomm.system_errors import NO_THREAD
 
 REBOOT_WINDOW: Final = 1.0
 """Seconds in which resets count as one reboot: Linux tries several ways, and QEMU tells each (three, measured)."""
+
+
+_NO_THREAD: Final = "qemu_thread_create"
+"""QEMU's last word before it aborts because it can't have a thread."""
 
 
 class Stage(IntEnum):
@@ -110,6 +115,8 @@ class Ending:
         if self.exit_code and self.last_lines:
             text += "\n  QEMU's last words:" + "".join(f"\n    {line}" for line in self.last_lines)
         if self.kind in {EndKind.CRASHED, EndKind.FAILED_TO_START}:
+            if any(_NO_THREAD in line for line in self.last_lines):
+                text += f"\n  {NO_THREAD}"
             text += f"\n  to try it by hand:\n{self.command}"
         return text
 
