@@ -17,10 +17,10 @@ from vhostcomm.config.models import SECTIONS, settings
 RELOAD, START = "at a reload, and at the start", "at the start"
 
 INTROS = {
-    "host": ("The host's identity", "The host, as all its guests are told."),
+    "host": ("The host's identity", "The host's identity, the same for all guests."),
     "guest": (
         "The guest's identity",
-        "What goes for every guest. The same keys in `[guests.NAME]` go for that guest alone, and stand over `[guest]`.",
+        "Values for every guest. The same keys in `[guests.NAME]` apply to that guest alone, and override `[guest]`.",
     ),
     "serve": ("Serving", "How guests are served."),
 }
@@ -97,11 +97,11 @@ HEAD = """\
 
 <!-- Made from the program by `make docs`; edits here are lost. -->
 
-A value comes from a TOML file (`--config FILE`), over it from the environment, over it from a flag. `vhostcomm config
-init` writes a commented file with every key; `vhostcomm config show` prints what is in force, and where each value came
-from. An unknown key, an unknown `VHOSTCOMM_…` variable and a value that can't be are refused: the message names the
-key, the variable or the flag (the line where the file isn't TOML), and shows which there are, or an example. Every
-default of an identity is a placeholder.
+Flags override environment variables, which override the TOML file (`--config FILE`). `vhostcomm config init` writes a
+commented file with every key. `vhostcomm config show` prints the active values, and the origin of each. Unknown keys,
+unknown `VHOSTCOMM_…` variables and invalid values are rejected. The message names the key, the variable or the flag, and
+shows the valid ones or an example. If the file isn't TOML, the message names the line. Every default of an identity is a
+placeholder.
 
 ```toml
 [host]
@@ -116,14 +116,14 @@ sock = "connect:/run/guests/attic"
 serial = "1234ABC567892"
 ```
 
-SIGHUP (`systemctl reload`, `vhostcomm reload`, `POST /reload`) reads the file again: guests come, go and change without a touch to the others,
-and identities go to the guests with the next answer. A file that has a mistake, serves nobody or can't be served is
-rejected whole: the previous configuration stays active, `/healthz` says why, and sockets that could not be made are tried
-again. Keys of `[serve]` wait for the next start, and that is logged. The
-environment and flags stay as they were at the start.
+SIGHUP (`systemctl reload`, `vhostcomm reload`, `POST /reload`) reads the file again. Guests are added, removed and
+changed; the others are not affected. New identities take effect with the next answer. A file that is invalid, names no
+guest or can't be served is rejected whole: the previous configuration stays active, and `/healthz` says why. vhostcomm
+retries sockets that could not be made. Changed keys of `[serve]` are logged, and take effect at the next start. The
+environment and the flags remain as they were at the start.
 
-Where there is no path, a socket is made in the runtime directory: `RUNTIME_DIRECTORY` (systemd sets it), else
-`/run/vhostcomm` for root, else `$XDG_RUNTIME_DIR/vhostcomm`.
+A socket without a path is made in the runtime directory: `RUNTIME_DIRECTORY` (systemd sets it), else `/run/vhostcomm` for
+root, else `$XDG_RUNTIME_DIR/vhostcomm`.
 """
 
 

@@ -31,7 +31,7 @@ def setting(
 
 @frozen
 class HostIdentity:
-    """The host, as its guests are told. An empty `cluster_uuid` is derived from the serial."""
+    """The host's identity. An empty `cluster_uuid` is derived from the serial."""
 
     serial: str = setting(ZERO_SERIAL, values.serial, "The host's serial number.", "1234ABC567890", "host-serial")
     mac: str = setting("00:00:00:00:00:00", values.mac, "The host's MAC address.", "02:11:32:00:00:01", "host-mac")
@@ -48,14 +48,14 @@ class HostIdentity:
     vmm_timestamp: int = setting(
         VmmVersion().timestamp,
         values.number(0, NEVER),
-        "The Virtual Machine Manager's build time. Tools send seconds or milliseconds; it is sent as given.",
+        "The Virtual Machine Manager's build time, in seconds or milliseconds; sent unchanged.",
         "1650802981",
         "vmm-timestamp",
     )
     cluster_uuid: str = setting(
         "",
         values.uuid_text,
-        "The cluster's UUID; derived from the host's serial number if not given.",
+        "The cluster's UUID; by default derived from the host's serial number.",
         "8b532c79-f207-3510-5067-79268f097d46",
         "cluster-uuid",
     )
@@ -63,12 +63,12 @@ class HostIdentity:
 
 @frozen
 class GuestIdentity:
-    """One guest, as it is told itself. An empty `uuid` is derived from the serial."""
+    """The identity of one guest. An empty `uuid` is derived from the serial."""
 
     uuid: str = setting(
         "",
         values.uuid_text,
-        "The guest's UUID; if not given, the socket's name if that is one, else derived from the serial number.",
+        "The guest's UUID; by default the socket's name if that is a UUID, else derived from the serial number.",
         "d990d22a-e971-ef5f-a7b3-e6374e496b34",
         "guest-uuid",
     )
@@ -80,7 +80,7 @@ class GuestIdentity:
     update_deadline: int = setting(
         NEVER,
         values.deadline,
-        "When the guest's right to updates ends: never, an ISO date, or seconds since 1970.",
+        "End of the guest's right to updates: never, an ISO date, or seconds since 1970.",
         "never",
         "update-deadline",
     )

@@ -49,12 +49,12 @@ class Service:
         1.0, values.seconds, "Seconds of silence after which half a frame is dropped.", "1", "partial-timeout"
     )
     drain_timeout: float = setting(
-        2.0, values.seconds, "Seconds at the end to answer what guests have asked already.", "2", "drain-timeout"
+        2.0, values.seconds, "Seconds at a stop to answer pending questions of guests.", "2", "drain-timeout"
     )
     record: str = setting(
         "",
         values.path,
-        "Record every frame into this file; {guest} in it is the guest's name, needed where there are several.",
+        "Record every frame into this file; {guest} stands for the guest's name, needed with several guests.",
         "/var/log/vhostcomm/{guest}.jsonl",
         "record",
         "FILE",
@@ -62,7 +62,7 @@ class Service:
     record_limit: int = setting(
         64 << 20,
         values.size,
-        "Bytes after which a recording stops; k, M and G are understood.",
+        "Bytes after which a recording ends, with an optional k, M or G.",
         "64M",
         "record-limit",
         "SIZE",
@@ -70,8 +70,8 @@ class Service:
     qemu_host_api: str = setting(
         "",
         api,
-        "Also serve the HTTP API of qemu-host, on HOST:PORT or the path of a unix socket; of one guest, and for "
-        "everybody who gets there: it can switch the guest off.",
+        "Also serve the HTTP API of qemu-host for one guest, on HOST:PORT or the path of a unix socket. It has no "
+        "password: any client that reaches it can power off the guest.",
         "/run/vhostcomm/qemu-host.sock",
         "qemu-host-api",
         "ADDRESS",
@@ -79,14 +79,14 @@ class Service:
     log_level: str = setting(
         "info",
         values.choice("debug", "info", "warning", "error"),
-        "What is logged: debug shows every frame.",
+        "Least severe messages to log; debug logs every frame.",
         "info",
         "log-level",
     )
     log_format: str = setting(
         "auto",
         values.choice("auto", "console", "json"),
-        "console for people, json for machines; auto is console on a terminal and in the journal.",
+        "Format of the log: console for people, json for machines; auto is console on a terminal and in the journal.",
         "auto",
         "log-format",
     )
@@ -102,7 +102,7 @@ class Service:
     control_token: str = setting(
         "",
         values.token,
-        "The token that clients over TCP must show; better in the environment than as a flag, which everybody sees.",
+        "Token for clients over TCP. Set it in the environment: other users can see a flag.",
         "a-long-random-secret",
         "control-token",
         "TOKEN",
@@ -110,7 +110,7 @@ class Service:
     allow_dangerous: bool = setting(
         False,
         values.boolean,
-        "Let clients that insist ask guests what can lose data, settings or a secret.",
+        "Allow commands that can lose data, settings or a secret, for clients that insist.",
         "yes",
         "allow-dangerous",
     )
@@ -132,7 +132,7 @@ SECRETS: Final = frozenset({"control_token"})
 
 @frozen
 class GuestConfig:
-    """One guest: its name, where its channel is, and who it is told to be."""
+    """One guest: its name, the address of its channel, and its identity."""
 
     name: str
     address: Address

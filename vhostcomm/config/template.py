@@ -12,29 +12,29 @@ import attrs
 from vhostcomm.config.models import SECTIONS, settings
 
 _HEAD = """\
-# vhostcomm: what guests are told, and how they are served.
+# vhostcomm: the identities of guests, and how they are served.
 #
-# Lines that begin with # show the defaults. Environment variables (VHOSTCOMM_HOST_SERIAL, ...) and flags
-# (--host-serial, ...) stand over this file. `vhostcomm config show --config THIS` tells what is in force and why;
-# `systemctl reload` or SIGHUP reads the file again.
+# Lines that begin with # show the defaults. Flags (--host-serial, ...) override environment variables
+# (VHOSTCOMM_HOST_SERIAL, ...), which override this file. `vhostcomm config show --config THIS` shows the active values
+# and their origin. `systemctl reload` or SIGHUP reads the file again.
 #
-# Every default is a placeholder. Serial numbers and UUIDs are yours to give, and whether you may run the guest is
-# between you and its licence.
+# Every default is a placeholder. You provide serial numbers and UUIDs. Whether you may run the guest is between you and
+# its licence.
 """
 
 _INTROS = {
-    "host": "The host, as all its guests are told.",
-    "guest": "What goes for every guest that doesn't say otherwise below.",
+    "host": "The host's identity, the same for all guests.",
+    "guest": "Values for every guest, unless its own section below overrides them.",
     "serve": "How guests are served. Changes here need a restart.",
 }
 
 _GUESTS = """\
-# One section for each guest. `sock` is a path that QEMU connects to, connect:PATH where QEMU or libvirt listens, or
-# tcp:HOST:PORT; without it, a socket of the guest's UUID or name in the runtime directory, as here. All that stands
-# under [guest] may stand here too, and goes for this guest alone.
+# One section per guest. `sock` is a path that QEMU connects to, connect:PATH if QEMU or libvirt listens, or
+# tcp:HOST:PORT. Without `sock`, the socket has the guest's UUID or name and is in the runtime directory, as here. Every
+# key of [guest] is valid here too, and applies to this guest alone.
 [guests.nas]
 # sock = "/run/vhostcomm/nas"
-# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU for vhostcomm alone: shows pauses with their cause, resumes
+# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU, for vhostcomm alone: shows and resumes a paused machine
 # serial = "0000000000000"
 # vcpus = 1
 """

@@ -38,20 +38,20 @@ def _timeout(text: str) -> int:
 FLAGS: Final = {
     "addr": Flag(
         api,
-        "where QEMU connects to: HOST:PORT, tcp:HOST:PORT, or unix:/PATH or /PATH, a unix socket. A socket that nobody "
-        "listens on any more is replaced, anything else is left alone and refused",
+        "where QEMU connects to: HOST:PORT, tcp:HOST:PORT, or unix:/PATH or /PATH, a unix socket. A stale "
+        "socket is replaced; any other file is rejected",
         "0.0.0.0:12345",
         _WHERE,
     ),
     "api": Flag(
         api,
-        "where the HTTP API listens, likewise; who gets there can switch the guest off, so a unix socket or "
-        "127.0.0.1:2210 is the better choice",
+        "where the HTTP API listens, in the same forms; any client that reaches it can power off the guest, so use a "
+        "unix socket or 127.0.0.1:2210",
         ":2210",
         _WHERE,
     ),
     "timeout": Flag(
-        _timeout, "seconds that a guest has to answer where a request doesn't say", f"{DEFAULT_TIMEOUT:g}", _WHERE
+        _timeout, "seconds that a guest has to answer, unless the request has a timeout", f"{DEFAULT_TIMEOUT:g}", _WHERE
     ),
     "script": Flag(
         str,
@@ -59,11 +59,11 @@ FLAGS: Final = {
         SCRIPT,
         _WHERE,
     ),
-    "guestsn": Flag(str, "the guest's serial number; it is told in upper case", ZERO_SERIAL, _GUEST),
+    "guestsn": Flag(str, "the guest's serial number; sent in upper case", ZERO_SERIAL, _GUEST),
     "cpu": Flag(integer, "the guest's number of CPUs", "1", _GUEST),
     "cpu_arch": Flag(str, 'the CPU\'s name, of three parts, as "NAME,,"', CpuInfo().name, _GUEST),
     "guestuuid": Flag(str, "the guest's UUID; by default derived from its serial number", "", _GUEST),
-    "hostsn": Flag(str, "the host's serial number; it is told in upper case", ZERO_SERIAL, _HOST),
+    "hostsn": Flag(str, "the host's serial number; sent in upper case", ZERO_SERIAL, _HOST),
     "mac": Flag(str, "the host's MAC address", HostIdentity().mac, _HOST),
     "model": Flag(str, "the host's model", HostIdentity().model, _HOST),
     "build": Flag(integer, "the build number of the host's DSM", str(HostVersion().build_number), _HOST),
