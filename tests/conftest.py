@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key as STDERR  # noqa: N812
 
+from tests.forked import end_forker
 from tests.leftovers import MARK, mounts_below, processes_marked
 from tests.needs import need, remedy
 
@@ -130,6 +131,7 @@ def pytest_unconfigure() -> None:
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After the last test neither a process nor a mount is left of them."""
     yield
+    end_forker()
     assert not processes_marked(os.environ[MARK]), "tests have left processes behind"
     assert not mounts_below(_HOME, tmp_path_factory.getbasetemp()), "tests have left mounts behind"
 

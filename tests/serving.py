@@ -16,11 +16,14 @@ import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
+from tests.forked import Forked, can_fork
 from vchannel import NEED_DATA, Command, Connection, HostCommand, Request, Response, Role
 
 PATIENCE: Final = 20.0
@@ -34,9 +37,20 @@ ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not n
 def run_vhostcomm(
     *words: str | Path, env: dict[str, str] = ENVIRONMENT, cwd: Path | None = None, patience: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
-    """A verb, run to its end."""
+    """A verb, run to its end, in a forked process where it may be one."""
     command = [*VHOSTCOMM, *map(str, words)]
-    return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
+    if not can_fork(env):
+        return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
+    process = Forked(command[len(VHOSTCOMM) :], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd)
+    assert process.stdout
+    assert process.stderr
+    with TextIOWrapper(process.stdout) as out, TextIOWrapper(process.stderr) as err, ThreadPoolExecutor(2) as pool:
+        printed = pool.submit(out.read), pool.submit(err.read)
+        try:
+            status = process.wait(patience)
+        finally:
+            end(process)
+        return subprocess.CompletedProcess(command, status, *(each.result() for each in printed))
 
 
 def descendants(pid: int) -> list[int]:
@@ -49,7 +63,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any] | Forked) -> None:
     """Kill a program and its descendants, unless it has ended."""
     if process.poll() is None:
         for pid in [*descendants(process.pid), process.pid]:
@@ -83,7 +97,7 @@ class LogReader:
 
     def __init__(self, command: list[str]) -> None:
         self.command = command
-        self.process: subprocess.Popen[bytes]
+        self.process: subprocess.Popen[bytes] | Forked
         self.log: list[dict[str, Any]] = []
         self.raw: list[str] = []
         self.other: list[str] = []
@@ -134,20 +148,26 @@ class LogReader:
 
 
 class Serving(LogReader):
-    """`vhostcomm serve` with its log at hand. Leaving the context stops it and checks that it ends well."""
+    """`vhostcomm serve` with its log at hand. Leaving the context stops it and checks that it ends well.
 
-    def __init__(self, *words: str | Path, shell: str = "", expect_exit: int | None = 0, **options: Any) -> None:
+    It is forked where that makes no difference, unless it is to be `fresh`: then it has imported nothing before.
+    """
+
+    def __init__(
+        self, *words: str | Path, shell: str = "", expect_exit: int | None = 0, fresh: bool = False, **options: Any
+    ) -> None:
         command = [*VHOSTCOMM, "serve", "--log-format", "json", *map(str, words)]
         if shell:  # such as "ulimit -n 64"
             command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *command]
         super().__init__(command)
         self._options: dict[str, Any] = {"env": ENVIRONMENT} | options
         self._expect_exit = expect_exit
+        self._fresh = fresh
         self._errors = ""
 
     def __enter__(self) -> Self:
         self._file = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self._file, **self._options)
+        self.process = self._start()
         assert self.process.stdout
         self.follow(self.process.stdout)
         try:
@@ -165,6 +185,12 @@ class Serving(LogReader):
         if kind is None and self._expect_exit is not None:
             assert code == self._expect_exit, (code, self.errors())
             assert not [line for line in self.log if "internal error" in line["event"]], self.log
+
+    def _start(self) -> subprocess.Popen[bytes] | Forked:
+        ours, words = self.command[: len(VHOSTCOMM)] == VHOSTCOMM, self.command[len(VHOSTCOMM) :]
+        if ours and not self._fresh and self._options.keys() <= {"env", "cwd"} and can_fork(self._options["env"]):
+            return Forked(words, stdout=subprocess.PIPE, stderr=self._file, **self._options)
+        return subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self._file, **self._options)
 
     def errors(self) -> str:
         """What it wrote to standard error."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import end_forker
 from tests.leftovers import MARK, processes_marked
 from tests.serving import ENVIRONMENT, PATIENCE
 
@@ -68,6 +69,7 @@ def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     assert failed == set(re.findall(r"def (test_\w+)", STUCK)) - {"test_well"}, ended.stdout
     # In the place of each test's process a new one was started; what the test had started has ended with the run.
     assert ended.stderr.count("Timeout (0:00:03)!") == 3  # the others were ended by the signal
+    end_forker()  # it is ours, and of other tests
     assert not processes_marked(os.environ[MARK])
 
 

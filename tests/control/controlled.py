@@ -19,11 +19,11 @@ INFORMATION = b'{"data":{"dsm_setting":{"data":{"http_port":5000}},"ip":{"data":
 
 
 @contextmanager
-def controlled(folder: Path, *words: str | Path, expect_exit: int | None = 0) -> Iterator[tuple[Serving, httpx.Client]]:
+def controlled(folder: Path, *words: str | Path, **options: Any) -> Iterator[tuple[Serving, httpx.Client]]:
     """A daemon of one guest, `nas`, and a client of its control surface."""
     control = folder / "control"
     with (
-        Serving("--sock", folder / "nas", "--control", control, *words, expect_exit=expect_exit) as daemon,
+        Serving("--sock", folder / "nas", "--control", control, *words, **options) as daemon,
         client(control) as http,
     ):
         yield daemon, http

@@ -320,7 +320,7 @@ def test_where_it_is_by_default_and_without(tmp_path: Path) -> None:
 
 
 def test_nothing_of_http_is_loaded_before_it_is_asked(tmp_path: Path) -> None:
-    with controlled(tmp_path) as (daemon, http):
+    with controlled(tmp_path, fresh=True) as (daemon, http):
         with fake_guest(tmp_path / "nas") as guest:
             guest.serial()
         before = _resident(daemon.process.pid)
