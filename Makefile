@@ -12,7 +12,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit stress coverage format docs bench soak fuzz wheel pyz hosts virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit quick stress coverage format docs bench soak fuzz wheel pyz hosts virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make venv    install vhostcomm into .venv: .venv/bin/vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make unit    the tests"
+	@echo "make quick   the tests without the slow ones"
 	@echo "make stress  the tests three times, or RUNS times, with every core kept busy; TESTS are some of them"
 	@echo "make coverage  the tests, and what they cover"
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
@@ -90,6 +91,9 @@ check: $(DEV)
 
 unit: $(DEV)
 	$(PYTEST) $(TESTS)
+
+quick: $(DEV)
+	$(PYTEST) -m "not hosts and not slow" $(TESTS)
 
 stress: $(DEV)
 	$(BIN)/python -m tests.stress $(RUNS) $(TESTS)

@@ -62,6 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*programs): skip unless these programs of tests/packages are installed")
     config.addinivalue_line("markers", "hosts: starts systemd or a container engine; given by tests/hosts/conftest.py")
     config.addinivalue_line("markers", "qemu: depends on which QEMU is run; given by tests/conftest.py")
+    config.addinivalue_line(
+        "markers", "any_qemu: is the same with any QEMU, which only has to be there or to be killed"
+    )
+    config.addinivalue_line("markers", "slow: takes more than 2 s; tests/conftest.py gives it to all that need a QEMU")
     _set_up_hypothesis()
 
 
@@ -76,10 +80,12 @@ def _set_up_hypothesis() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what depends on which QEMU is run: `make qemu10` runs nothing else again."""
+    """Mark what depends on which QEMU is run: `make qemu10` runs nothing else again. `make quick` runs none of it."""
     for item in items:
         if {"program", "images"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker("qemu")
+            item.add_marker("slow")
+            if not item.get_closest_marker("any_qemu"):
+                item.add_marker("qemu")
 
 
 @pytest.hookimpl(wrapper=True)

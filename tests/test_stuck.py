@@ -53,6 +53,7 @@ def test_well():
 """
 
 
+@pytest.mark.slow
 def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     (tmp_path / "test_it.py").write_text(STUCK)

@@ -145,6 +145,7 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
     assert b"what became of it is not known" in errors
 
 
+@pytest.mark.slow
 def test_a_guest_that_does_not_answer_a_shutdown(tmp_path: Path) -> None:
     with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest:
         guest.serial()
@@ -277,6 +278,7 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
         assert [each["name"] for each in json.loads(there("guests", "--json").stdout)] == ["two"]
 
 
+@pytest.mark.slow
 def test_a_daemon_among_several_that_hangs(tmp_path: Path) -> None:
     """No guest is taken for the only one, and none is said not to be there, where not everybody answers."""
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}

@@ -242,6 +242,7 @@ def test_signals_without_end(tmp_path: Path) -> None:
             assert daemon.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_guests(tmp_path: Path) -> None:
     """All in one process, started with a soft limit of open files that is far too low for them."""
     count = 1000
@@ -289,6 +290,7 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
     assert [line["event"] for line in daemon.log].count("can't take the connection, it waits") == 1
 
 
+@pytest.mark.slow
 def test_idle_means_idle(tmp_path: Path) -> None:
     """No thread of the daemon wakes up while nothing happens."""
     with Serving("--sock", tmp_path / "a", "--sock", tmp_path / "b") as daemon, fake_guest(tmp_path / "a") as guest:

@@ -66,6 +66,7 @@ def test_a_page_keeps_to_the_convention(page: str) -> None:
     assert len(list(blocks(PAGES[page], page))) == len(re.findall(r"^ *```", PAGES[page], re.MULTILINE)) // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_what_a_page_shows_is_true(page: str, folder: Path, request: pytest.FixtureRequest) -> None:
     with Shell(folder) as shell, ExitStack() as guests:

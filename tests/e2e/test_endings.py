@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.launched import Images, Launched, gone
 
 
@@ -37,6 +39,7 @@ def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
         assert run.ends() == 7
 
 
+@pytest.mark.any_qemu
 def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: Images) -> None:
     run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "20")
     run.command = ["nohup", *run.command]
@@ -49,6 +52,7 @@ def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: I
     assert not [line for line in run.log if line["event"] == "hurrying"]
 
 
+@pytest.mark.any_qemu
 def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, images: Images) -> None:
     """A non-interactive shell ignores SIGINT on behalf of what it starts with &."""
     run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "20")
@@ -78,6 +82,7 @@ def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
     assert [line["stage"] for line in run.log if line["event"] == "stopping by"][-1] == "SIGKILL"
 
 
+@pytest.mark.any_qemu
 def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(), expect_exit=None) as run:
         run.ready()
@@ -85,6 +90,7 @@ def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
             run.process.kill()
 
 
+@pytest.mark.any_qemu
 def test_qemu_lives_as_long_as_its_supervisor(tmp_path: Path, images: Images) -> None:
     """A quiet start, and 15 s: longer than an idle thread of trio's, which must not be QEMU's parent."""
     with Launched(tmp_path, *images.direct(mode="silent")) as run:

@@ -9,6 +9,8 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.captures.make_golden import FOLDER
 from tests.e2e.launched import Console, Images, Launched, command_of
 from tests.serving import Serving, run_vhostcomm, started
@@ -181,6 +183,7 @@ def test_no_reboot_ends_at_a_reboot(tmp_path: Path, images: Images) -> None:
     assert [line["kind"] for line in run.log if line["event"] == "QEMU ended"] == ["rebooted"]
 
 
+@pytest.mark.any_qemu
 def test_slow_and_failing_hooks_harm_nothing(tmp_path: Path, images: Images) -> None:
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 1000\n")
@@ -263,6 +266,7 @@ def test_what_cannot_start(tmp_path: Path, images: Images) -> None:
     assert "no-such-device" in "".join(run.other)
 
 
+@pytest.mark.any_qemu
 def test_a_wrong_layout_is_told_before_the_guest_does(tmp_path: Path, images: Images) -> None:
     disk = tmp_path / "system.img"
     with disk.open("wb") as made:
@@ -275,6 +279,7 @@ def test_a_wrong_layout_is_told_before_the_guest_does(tmp_path: Path, images: Im
     assert "Partition layout is not DiskStation style." in "".join(run.other)
 
 
+@pytest.mark.any_qemu
 def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
     config = tmp_path / "c.toml"
     config.write_text('[guests.one]\nsock = "/x/one"\nvcpus = 3\n[guests.two]\nsock = "/x/two"\n')
@@ -303,6 +308,7 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
     assert run_vhostcomm("run", *good, "--dry-run", "--", "-s", "-S").stdout.rstrip().endswith("-s \\\n    -S")
 
 
+@pytest.mark.any_qemu
 def test_two_launchers_with_one_socket(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(mode="silent")) as run:
         run.event("QEMU runs")

@@ -88,6 +88,7 @@ def public() -> Iterator[Path]:
         yield Path(made)
 
 
+@pytest.mark.any_qemu
 def test_a_libvirt_of_roots_gets_in_by_the_group(public: Path, images: Images) -> None:
     """As the remark in the snippet says: its QEMU is libvirt-qemu with the group kvm, and needs the daemon at its start."""
     if os.geteuid() != 0:

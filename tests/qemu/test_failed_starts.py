@@ -112,6 +112,7 @@ def test_stopping_before_it_answers() -> None:
     assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE]
 
 
+@pytest.mark.any_qemu
 def test_it_is_for_one_run(idle: list[str]) -> None:
     async def body(told: Run) -> None:
         with pytest.raises(RuntimeError, match="make another Qemu"):

@@ -194,6 +194,7 @@ def test_a_stop_that_was_cancelled_can_be_taken_up(idle: list[str]) -> None:
     assert supervise(idle, body)[0].kind is EndKind.STOPPED
 
 
+@pytest.mark.any_qemu
 def test_stopping_what_has_ended(can: Capabilities, tmp_path: Path) -> None:
     async def body(told: Run) -> None:
         await told.qemu.wait()
@@ -205,6 +206,7 @@ def test_stopping_what_has_ended(can: Capabilities, tmp_path: Path) -> None:
     supervise(guest(can, tmp_path, POWER_OFF), body)
 
 
+@pytest.mark.any_qemu
 def test_being_cancelled_kills(idle: list[str]) -> None:
     told = Run(idle)
 

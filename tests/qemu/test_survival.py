@@ -61,6 +61,7 @@ def ends_within(pidfd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+@pytest.mark.any_qemu
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 @pytest.mark.parametrize("state", ["running", "stopped"])
 def test_qemu_is_gone_when_its_supervisor_is(
@@ -76,6 +77,7 @@ def test_qemu_is_gone_when_its_supervisor_is(
             assert ends_within(qemu, PROMISED)
 
 
+@pytest.mark.any_qemu
 def test_qemu_lives_on_under_a_quiet_supervisor(can: Capabilities, tmp_path: Path) -> None:
     argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
     with supervisor("quiet", argv) as process, watched(int(line_from(process))) as qemu:
