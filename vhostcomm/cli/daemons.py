@@ -1,4 +1,4 @@
-"""Which daemon a verb asks: the one that is said, or all there are on this host."""
+"""Which daemon a verb asks: the one of --control, or all daemons on this host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from attrs import define, field, frozen
@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 _DAEMON = Group("The daemon", sort_key=9)
 
 CONNECT_TIMEOUT: Final = 1.0
-"""Seconds to find out whether somebody listens on a socket; it says so at once."""
+"""Seconds to find out whether a daemon listens on a socket; the answer comes at once."""
+
+ADDRESS_TIMEOUT: Final = 2.0
+"""Seconds for a guest's answer with its address; a guest that is up answers in milliseconds."""
+
+ASKED_AT_ONCE: Final = 16
+"""Guests that are asked for their address at the same time; the daemon has as many connections for several clients."""
 
 
 @frozen
@@ -40,8 +46,8 @@ class DaemonOptions:
     """Which daemon to ask.
 
     Args:
-        control: its control surface.
-        control_token: what it wants to be shown over TCP.
+        control: the address of its control surface.
+        control_token: the token for a control surface over TCP.
     """
 
     control: Annotated[
@@ -52,8 +58,7 @@ class DaemonOptions:
             env_var="VHOSTCOMM_CONTROL",
             group=_DAEMON,
             show_default=False,
-            help="Where it listens: a path (by default every daemon is found that has one in the runtime directory) or "
-            "tcp:HOST:PORT.",
+            help="The daemon's address: a path or tcp:HOST:PORT. By default every daemon in the runtime directory.",
         ),
     ] = ""
     control_token: Annotated[
@@ -64,20 +69,20 @@ class DaemonOptions:
             env_var="VHOSTCOMM_CONTROL_TOKEN",
             group=_DAEMON,
             show_default=False,
-            help="For one over TCP; better in the environment.",
+            help="The token of a daemon over TCP; safer in the environment.",
         ),
     ] = ""
 
     @contextmanager
     def asked(self, verb: str, timeout: float | None = None) -> Iterator[Daemons]:
-        """Somebody to ask: the daemon that is said, else each that has its socket in the runtime directory.
+        """The daemons to ask: the one of --control, else each that has its socket in the runtime directory.
 
         Args:
-            verb: what it is for, for their log.
-            timeout: seconds for answers; as long as a busy daemon may take when None.
+            verb: the verb that asks, for the daemons' logs.
+            timeout: seconds for answers; None for as long as a busy daemon may need.
 
         Raises:
-            UsageError: there can't be one there.
+            UsageError: the address or the token is invalid.
         """
         from vhostcomm.control.client import MARGIN, Client
 
@@ -99,7 +104,7 @@ class DaemonOptions:
         except ValueError as error:
             raise UsageError(f"--control: {error}") from None
         if where is None:
-            raise UsageError("--control none is for a daemon; say where the one to ask listens")
+            raise UsageError("--control none is for a daemon; give the address of the daemon to ask")
         return [where]
 
 
@@ -122,13 +127,26 @@ class Daemons:
     def __attrs_post_init__(self) -> None:
         self.clients = self.find()
 
-    def guests(self) -> tuple[list[dict[str, Any]], bool]:
-        """Every guest of each, in a line; and whether that is all of them: a daemon that doesn't answer is told.
+    def guests(self, *, addresses: bool = False) -> tuple[list[dict[str, Any]], bool]:
+        """The guests of all daemons, and whether those are all: a daemon that doesn't answer is reported.
+
+        Args:
+            addresses: ask guests that are ready for their address, if it isn't known yet.
 
         Raises:
             ControlError: the only daemon doesn't answer.
         """
         listings, failed = self._listings()
+        unknown = [
+            (client, str(each["name"]))
+            for client, found in listings
+            for each in found
+            if addresses and each["state"] == "ready" and not each["address"]
+        ]
+        if unknown:
+            with ThreadPoolExecutor(min(len(unknown), ASKED_AT_ONCE)) as pool:
+                [*pool.map(lambda each: _ask_address(*each), unknown)]
+            listings, failed = self._listings()
         for error in failed:
             self._print_once(error)
         return [guest for _, found in listings for guest in found], not failed
@@ -141,7 +159,7 @@ class Daemons:
         """
         if len(self.clients) > 1:
             which = " or ".join(f"--control {each.where}" for each in self.clients)
-            raise UsageError(f"several daemons run: say which with {which}")
+            raise UsageError(f"several daemons run: choose one with {which}")
         return self.clients[0]
 
     def with_guest(self, name: str | None) -> tuple[Client, str]:
@@ -185,13 +203,13 @@ class Daemons:
             self._print_once(event)
 
     def _print_once(self, error: VhostcommError) -> None:
-        """Say once what is wrong with one of several daemons."""
+        """Report once what is wrong with one of several daemons."""
         if str(error) not in self._printed:
             self._printed.add(str(error))
             print_error(f"vhostcomm: {error}")
 
     def _listings(self) -> tuple[list[tuple[Client, list[dict[str, Any]]]], list[VhostcommError]]:
-        """What each daemon serves, and of those that can't be asked why; all are asked at once."""
+        """The guests of each daemon, and the errors of the daemons that don't answer; all are asked at once."""
         if len(self.clients) == 1:
             return [(self.clients[0], self.clients[0].get("/guests")["guests"])], []
         listings, failed = [], []
@@ -229,7 +247,7 @@ class Daemons:
         fitting = [each for each in there if name in (None, each[1])]
         names = ", ".join(each for _, each in there)
         if failed and (name is None or not fitting):
-            # It may be a guest of those, and the one that is found another.
+            # The guest may be one of a failed daemon; the one that was found may be another.
             which = (
                 f"whether it serves {name!r} is not known"
                 if name
@@ -247,7 +265,14 @@ class Daemons:
         if not fitting:
             raise _NoGuestError(f"there is no guest {name!r}; served are: {names}")
         where = " and ".join(f"--control {client.where}" for client, _ in fitting)
-        raise UsageError(f"several daemons serve a guest {name!r}: say which with {where}")
+        raise UsageError(f"several daemons serve a guest {name!r}: choose one with {where}")
+
+
+def _ask_address(client: Client, guest: str) -> None:
+    """Ask a guest for its information, which the daemon keeps; without an answer the address stays unknown."""
+    body = {"command": "get_information", "timeout": ADDRESS_TIMEOUT}
+    with suppress(VhostcommError):
+        client.post(client.guest(guest, "call"), body, takes=ADDRESS_TIMEOUT)
 
 
 def _follow(client: Client, happened: queue.SimpleQueue[dict[str, Any] | VhostcommError]) -> None:
@@ -259,7 +284,7 @@ def _follow(client: Client, happened: queue.SimpleQueue[dict[str, Any] | Vhostco
 
 
 def _lives(place: Listen) -> bool:
-    """Whether somebody listens there; also one who has no time, or whom we may not ask: that is told, not passed over."""
+    """Whether a daemon listens there; True also for a busy or forbidden one, whose error is reported, not ignored."""
     with socket.socket(socket.AF_UNIX) as trial:
         trial.settimeout(CONNECT_TIMEOUT)
         try:

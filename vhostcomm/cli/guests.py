@@ -62,11 +62,11 @@ def guests(
     """
     with (daemon or DaemonOptions()).asked("guests") as daemons:
         if not watch:
-            found, complete = daemons.guests()
+            found, complete = daemons.guests(addresses=True)
             _show_guests(found, json=json)
             return 0 if complete else 1
         for _ in daemons.events():
-            found, _ = daemons.guests()
+            found, _ = daemons.guests(addresses=True)
             if json:
                 print_line(json_module.dumps(found), flush=True)
             else:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from vhostcomm.text import escape
-
-WIDTH = 10_000
-"""Columns: a line stays a line."""
 
 
 def print_json(value: Any) -> None:
@@ -23,27 +22,54 @@ def print_line(text: str = "", *, flush: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
-    """A line on standard error, behind all that was printed before: both may be the same file."""
+    """A line on standard error, after everything printed before: both streams may be one file."""
     sys.stdout.flush()
     print(text, file=sys.stderr)  # noqa: T201
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: bool = False) -> None:
-    """Columns under their heads; in colour on a terminal. What a guest or a host sent is escaped.
+    """Columns under their heads, which are bold on a terminal. What a guest or a host sent is escaped.
 
-    A cell is never folded, so that it can be copied: a terminal that is too narrow breaks the line. `clear` puts them alone
-    onto the screen, where there is one.
+    A cell is never folded, so that it can be copied. On a terminal that is too narrow for the table, each row becomes a list
+    of its cells, one a line.
+
+    Args:
+        heads: the columns' names; empty ones are not shown.
+        rows: their cells.
+        clear: clear the terminal first, if it is one.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    cells = [[escape(cell) for cell in row] for row in rows]
+    terminal = sys.stdout.isatty()
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    if terminal and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        lines = _as_lists(heads, cells)
+    else:
+        lines = [_line(row, widths) for row in cells]
+        if any(heads):
+            lines.insert(0, _bold(_line(heads, widths)) if terminal else _line(heads, widths))
+    if clear and terminal:
+        lines.insert(0, _CLEAR)
+    print("\n".join(lines), flush=clear)  # noqa: T201
 
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold", show_header=any(heads))
-    for row in rows:
-        table.add_row(*(Text(escape(cell), overflow="fold") for cell in row))
-    console = Console(width=WIDTH, highlight=False)
-    if clear:
-        console.clear()  # nothing where there is no terminal
-    console.print(table)
-    if clear:
-        sys.stdout.flush()
+
+_CLEAR: Final = "\x1b[H\x1b[2J"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _as_lists(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Each row as its first cell, and the others below it."""
+    width = max(map(len, heads))
+    lines = []
+    for first, *others in rows:
+        lines.append(_bold(first))
+        lines += [
+            f"  {head.ljust(width)}  {cell}".rstrip() for head, cell in zip(heads[1:], others, strict=True) if cell
+        ]
+    return lines
+
+
+def _bold(text: str) -> str:
+    return text if os.environ.get("NO_COLOR") else f"\x1b[1m{text}\x1b[0m"

@@ -1,0 +1,67 @@
+"""Tables: whole lines in a pipe, no folded cells on a terminal of 80 columns, and the address of a guest nobody asked about."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.control.controlled import INFORMATION, answering, controlled
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, run_vhostcomm
+from vchannel import GuestCommand
+from vhostcomm.cli.output import print_table
+
+
+def on_terminal(*words: str | Path) -> str:
+    """What a verb prints on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    try:
+        command = [*VHOSTCOMM, *map(str, words)]
+        environment = ENVIRONMENT | {"COLUMNS": "80", "TERM": "xterm-256color"}
+        subprocess.run(command, stdout=theirs, env=environment, timeout=PATIENCE, check=True)
+    finally:
+        os.close(theirs)
+    shown = b""
+    try:
+        while got := os.read(ours, 65536):
+            shown += got
+    except OSError:  # the terminal's other end is closed
+        pass
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_guests_shows_the_address_without_info(tmp_path: Path) -> None:
+    with controlled(tmp_path), answering(tmp_path / "nas", {GuestCommand.GET_INFORMATION: INFORMATION}):
+        done = run_vhostcomm("guests", "--control", tmp_path / "control")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "10.0.2.15" in done.stdout
+
+
+def test_a_narrow_terminal_gets_lists_and_no_folded_cells(tmp_path: Path) -> None:
+    with controlled(tmp_path), answering(tmp_path / "nas", {GuestCommand.GET_INFORMATION: INFORMATION}):
+        shown = on_terminal("guests", "--control", tmp_path / "control")
+    plain = re.sub(r"\x1b\[[01]m", "", shown)
+    assert "\x1b" not in plain  # bold alone: no colour
+    lines = plain.splitlines()
+    assert lines[0] == "nas"
+    assert "  address  10.0.2.15" in lines
+    assert f"  socket   {tmp_path / 'nas'}" in lines
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_table_has_no_padding_and_no_folded_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("name", "why"), [("a", "x" * 200), ("nas", "")])
+    assert capsys.readouterr().out == f"name  why\na     {'x' * 200}\nnas\n"
+
+
+def test_guests_leaves_a_guest_without_an_answer_as_it_is(tmp_path: Path) -> None:
+    with controlled(tmp_path), answering(tmp_path / "nas", {}):
+        first, second = (run_vhostcomm("guests", "--control", tmp_path / "control") for _ in range(2))
+    assert (first.returncode, second.returncode, first.stderr + second.stderr) == (0, 0, "")
+    assert re.search(r"^nas +ready ", first.stdout, re.MULTILINE)
+    assert re.search(r"^nas +ready ", second.stdout, re.MULTILINE)
