@@ -151,7 +151,7 @@ def test_what_the_service_needs(needs: Callable[..., list[str]], text: str, need
 
 def test_what_services_do_not_see(needs: Callable[..., list[str]]) -> None:
     (remark,) = needs("[guests.nas]", program="/root/venv/bin/vhostcomm")
-    assert remark.startswith("the program is in /root, which services don't see (ProtectHome=): have it elsewhere")
+    assert remark.startswith("the program is in /root, which services don't see (ProtectHome=): move it elsewhere")
     (remark,) = needs("[guests.nas]", file="/home/me/c.toml")
     assert remark.startswith("the configuration is in /home, which")
 
@@ -183,3 +183,17 @@ def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., li
 def test_what_has_no_unit() -> None:
     assert "give it with --config" in refused("systemd", "--sock", "nas=/run/nas", "--unit", "vhostcomm.service")
     assert "absolute path" in refused("systemd", "--sock", UUID, "--program", "vhostcomm")
+
+
+def test_the_unit_of_all_guests_needs_no_guest_and_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text("[guests.nas]\n[guests.office]\n")
+    words: list[str | Path] = ["snippet", "systemd", "--config", file, "--program", PLACE]
+    made = run_vhostcomm(*words)
+    assert (made.returncode, f"serve --config {file}" in made.stdout) == (0, True), made.stderr
+    assert made.stdout == run_vhostcomm(*words, "--guest", "nas").stdout
+    refusal = run_vhostcomm(*words, "--host-serial", "1234ABC567890")
+    assert (refusal.returncode, refusal.stdout) == (2, "")
+    assert "--host-serial: vhostcomm.service reads" in refusal.stderr
+    one = run_vhostcomm(*words, "--unit", units.SERVE_ONE)
+    assert (one.returncode, "name one of the guests with --guest: nas, office" in one.stderr) == (2, True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="snippet",
-    help="Print what to paste elsewhere for a guest, made from the effective configuration.",
+    help="Print configuration for QEMU, libvirt, Proxmox VE, systemd or containers, to paste.",
 )
 
 _MACHINE = Group("The machine", sort_key=0)
@@ -43,7 +43,7 @@ def qemu(
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's; pcie.0 with q35.")
     ] = "pci.0",
 ) -> None:
-    """QEMU's arguments of the vchannel, to paste behind its command."""
+    """Print QEMU's arguments for the vchannel, to append to its command."""
     from vhostcomm.snippet.qemu import arguments
 
     guest = (which or WhichUnit()).external().guest
@@ -55,7 +55,8 @@ def libvirt(
     *,
     which: OfUnit = None,
     domain: Annotated[
-        bool, Parameter(negative=(), group=_MACHINE, help="A whole domain, like the genuine host's; with --boot.")
+        bool,
+        Parameter(negative=(), group=_MACHINE, help="Print a whole domain, like the genuine host's; needs --boot."),
     ] = False,
     boot: Annotated[
         Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The boot disk, as for run: at PCI slot 0xa.")
@@ -70,7 +71,7 @@ def libvirt(
         int | None,
         Parameter(show=False, help="An older name of --vcpus."),
     ] = None,
-    accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="What executes the guest.")] = "kvm",
+    accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator.")] = "kvm",
     machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
     net: Annotated[
         str,
@@ -79,7 +80,7 @@ def libvirt(
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
         str,
-        Parameter(metavar="CONSOLE", group=_MACHINE, help="pty, for virsh console, or a file that it is appended to."),
+        Parameter(metavar="CONSOLE", group=_MACHINE, help="pty, for virsh console, or a file to append to."),
     ] = "pty",
     emulator: Annotated[
         str,
@@ -91,18 +92,21 @@ def libvirt(
         ),
     ] = "",
 ) -> None:
-    """The XML of libvirt's channel and its controller, to paste into a domain; with --domain a whole domain."""
+    """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
     found = (which or WhichUnit()).external()
     config, guest = found.config, found.guest
     if not domain:
         from vhostcomm.snippet.libvirt import devices
 
-        if boot or system or data:
-            raise UsageError("disks go into a whole domain: add --domain")
+        _refuse_without_domain(
+            boot=boot, system=system, data=data, memory=memory != "1G", cpus=cpus, accel=accel != "kvm",
+            machine=machine != "pc", net=net != "network=default", mac=mac, serial_console=serial_console != "pty",
+            emulator=emulator,
+        )  # fmt: skip
         _show(devices(guest, held=found.is_held))
         return
     if not boot:
-        raise UsageError("--domain describes a machine that boots: give --boot, and --system and --data as for run")
+        raise UsageError("--domain needs a boot disk: give --boot, and --system and --data as for run")
     from vhostcomm.cli.machine_options import Wanted, machine_of
     from vhostcomm.qemu import Accelerator
     from vhostcomm.snippet import channel_of
@@ -138,6 +142,12 @@ def libvirt(
     )
 
 
+def _refuse_without_domain(**machine: object) -> None:
+    """Reject flags of the machine that the channel alone can't honour."""
+    if flags := [f"--{name.replace('_', '-')}" for name, value in machine.items() if value]:
+        raise UsageError(f"{', '.join(flags)}: only a whole domain has a machine and disks: add --domain")
+
+
 @app.command
 def proxmox(
     *,
@@ -145,13 +155,11 @@ def proxmox(
     which: OfUnit = None,
     spelt_for: Qemu = None,
 ) -> None:
-    """Commands for a Proxmox VE host: the VM's args with a socket of its own, its disks' places, its hookscript."""
+    """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript."""
     from vhostcomm.snippet.proxmox import commands
 
     if vmid is None:
-        raise UsageError(
-            "for which VM? --vmid N is missing; qm list has their numbers, and a new one's is free to choose"
-        )
+        raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
     which = which or WhichUnit()
     guest = which.external().guest
     _show(commands(guest, vmid, (spelt_for or WhichQemu()).spelling(), which.words()))
@@ -176,7 +184,7 @@ def hookscript(
         ),
     ] = None,
 ) -> None:
-    """A hookscript of Proxmox VE: starts no VM that nobody serves, stops it by its own power-off."""
+    """Print a hookscript for Proxmox VE: it starts no VM without a daemon, and stops a VM by its own power-off."""
     from vhostcomm.snippet.hookscript import script
 
     found = (which or WhichUnit()).external()
@@ -193,13 +201,17 @@ def systemd(
         Parameter(metavar="PROGRAM", group=UNIT_FLAGS, help="vhostcomm's executable, for the unit; this one by default."),
     ] = None,
 ) -> None:  # fmt: skip
-    """A unit of systemd: all guests of a file, one guest, a launcher, or a socket."""
+    """Print a systemd unit: for all guests of a file, one guest, a launcher, or a socket."""
     from vhostcomm.snippet.systemd import unit as made
     from vhostcomm.systemd import units
 
     which = which or WhichUnit()
-    found = which.served(units.SERVE_ONE)
     executable = program or units.running_executable()
+    if which.is_of_all:
+        config = which.all_guests()
+        _show(made(config, None, units.SERVE, executable=executable, file=which.config))
+        return
+    found = which.served(units.SERVE_ONE)
     _show(made(found.config, found.guest, found.unit, executable=executable, file=which.config))
 
 
@@ -214,7 +226,7 @@ def compose(
         ),
     ] = None,
 ) -> None:
-    """A compose file: a container that serves the guest, beside the one with its QEMU."""
+    """Print a compose file: a container that serves the guest, beside the container with its QEMU."""
     from vhostcomm.snippet import Spelling
     from vhostcomm.snippet.compose import compose as file
 

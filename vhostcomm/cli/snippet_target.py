@@ -15,7 +15,7 @@ from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, S
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp, control_address, runtime_directory
-from vhostcomm.config.load import load
+from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import ConfigError, QemuError, UsageError
 from vhostcomm.systemd import units
@@ -46,7 +46,7 @@ class Which:
             metavar="NAME",
             name="--guest",
             group=Group("Guests", sort_key=1),
-            help="The guest's name in the configuration; may be left out where there is one guest.",
+            help="The guest's name in the configuration; optional if there is one guest.",
         ),
     ] = None
     sock: Socks = None
@@ -144,11 +144,33 @@ class WhichUnit(Which):
             metavar="UNIT",
             show_choices=False,
             group=UNIT_FLAGS,
-            help="vhostcomm.service for the guests of a file (so it is with one), vhostcomm@.service for the guest of a UUID "
-            "(so it is with --sock UUID), vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and "
-            "vhostcomm@.socket where systemd holds the socket; none for a daemon that you start yourself.",
+            help="vhostcomm.service for all guests of a file (default with --config), vhostcomm@.service for one guest by its UUID "
+            "(default with --sock UUID), vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and "
+            "vhostcomm@.socket if systemd holds the socket; none for a daemon that you start yourself.",
         ),
     ] = None
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it is the unit that serves all guests of a file, so that no guest need be named."""
+        return self.config is not None and self.name is None and self.unit in {None, units.SERVE}
+
+    def all_guests(self) -> Config:
+        """The effective configuration of the file's unit.
+
+        Raises:
+            ConfigError: the file is invalid.
+            UsageError: flags that the unit can't honour, since it reads the file alone.
+        """
+        flags = [*given(self.host, self.guest, self.service), *(["sock"] if self.sock else [])]
+        if flags:
+            shown = ", ".join(f"--{flag}" for flag in flags)
+            raise UsageError(f"{shown}: {units.SERVE} reads {self.config} alone: put it into that file")
+        config = load(self.config, environment=of_service())
+        check(config)
+        for warning in config.warnings:
+            print_error(f"vhostcomm: {warning}")
+        return config
 
     def served(self, default: str = units.SERVE) -> Served:
         """The guest, with its addresses as its service has them.
@@ -206,7 +228,7 @@ class WhichUnit(Which):
 
 
 def of_service() -> dict[str, str]:
-    """The environment, with the runtime directory of the service: snippets are for that, whoever prints them."""
+    """The environment with the service's runtime directory: snippets are for the service, not for the user who prints them."""
     return {"RUNTIME_DIRECTORY": str(units.RUNTIME)} | os.environ
 
 
@@ -224,13 +246,15 @@ class WhichQemu:
         Parameter(
             metavar="PROGRAM",
             group=QEMU_FLAGS,
-            help="The QEMU to spell for, asked itself; qemu-system-x86_64 if it is installed.",
+            help="The QEMU to print for; its version is asked. By default qemu-system-x86_64, if installed.",
         ),
     ] = None
     qemu_version: Annotated[
         str | None,
         Parameter(
-            metavar="VERSION", group=QEMU_FLAGS, help="Spell for a QEMU of this version, which isn't here; such as 7.2."
+            metavar="VERSION",
+            group=QEMU_FLAGS,
+            help="Print for a QEMU of this version that isn't on this host; such as 7.2.",
         ),
     ] = None
 

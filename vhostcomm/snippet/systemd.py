@@ -1,4 +1,4 @@
-"""systemd's unit that serves or launches a guest, with what is to be done with it."""
+"""The systemd unit that serves or launches a guest, with the commands that install it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vhostcomm.snippet.parts import Snippet
 from vhostcomm.systemd import units
 
 LOGS: Final = Path("/var/log/vhostcomm")
-"""Where the unit of all guests may record to."""
+"""Where the unit of all guests may write recordings."""
 
 _HIDDEN: Final = {
     "/home": "ProtectHome=",
@@ -24,15 +24,15 @@ _HIDDEN: Final = {
     "/tmp": "PrivateTmp=",  # noqa: S108 - nothing is made there
     "/var/tmp": "PrivateTmp=",  # noqa: S108 - as above
 }
-"""Folders that a unit's service doesn't see, and why."""
+"""Folders that a unit's service can't see, with the setting that hides them."""
 
 
-def unit(config: Config, guest: GuestConfig, name: str, *, executable: str, file: Path | None) -> Snippet:
+def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: str, file: Path | None) -> Snippet:
     """A unit, to save as a file.
 
     Args:
         config: for how guests are served.
-        guest: whose.
+        guest: the guest; None for the unit of all guests.
         name: the unit's, of `units.NAMES`.
         executable: the absolute path of the console script.
         file: the configuration file; needed by the unit of all guests.
@@ -41,10 +41,10 @@ def unit(config: Config, guest: GuestConfig, name: str, *, executable: str, file
         UsageError: the unit can't be for this guest.
     """
     if name in {units.SERVE, units.SOCKET} and file is None:
-        raise UsageError(f"{name} is of the guests of a file: give it with --config, or take --unit {units.SERVE_ONE}")
+        raise UsageError(f"{name} serves the guests of a file: give it with --config, or use --unit {units.SERVE_ONE}")
     path = (file or Path(units.CONFIG)).absolute()
     try:
-        place = units.place(name, guest.name, guest.identity.uuid)
+        place = units.place(name, guest.name if guest else "", guest.identity.uuid if guest else "")
         found = units.text(name, guest=place.name, executable=executable, config=str(path))
         saved = units.file(name, place.name)
         held = name in {units.SOCKET, units.SOCKET_ONE}
@@ -58,7 +58,7 @@ def unit(config: Config, guest: GuestConfig, name: str, *, executable: str, file
         if held
         else f"systemctl enable --now {place.service}"
     )
-    remarks = [save + start, *_own(guest, name, place)]
+    remarks = [save + start, *(_own(guest, name, place) if guest else ())]
     if not held:
         remarks += _unseen("the program", Path(executable))
     if name == units.SERVE:
@@ -73,7 +73,7 @@ def unit(config: Config, guest: GuestConfig, name: str, *, executable: str, file
 
 
 def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
-    """Where the unit has the guest's socket, if that is its own to say, and its settings."""
+    """Where the guest's socket and settings are, if the unit chooses them."""
     match name:
         case units.SERVE_ONE:
             yield (
@@ -96,7 +96,7 @@ def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
 
 
 def _address(guest: GuestConfig) -> list[str]:
-    """What it takes that a guest's socket is where the configuration has it."""
+    """What the service needs for a socket at the configured path."""
     match guest.address:
         case ListenTcp():
             return [_tcp(f"the socket of {guest.name}")]
@@ -110,7 +110,7 @@ def _address(guest: GuestConfig) -> list[str]:
 
 
 def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
-    """What it takes that guests are served as the configuration has it."""
+    """What the service needs for the settings of the configuration."""
     service = config.service
     if service.socket_group:
         yield (
@@ -138,7 +138,7 @@ def _unseen(what: str, path: Path) -> list[str]:
     for folder, why in _HIDDEN.items():
         if Path(folder) in (path, *path.parents):
             return [
-                f"{what} is in {folder}, which services don't see ({why}): have it elsewhere, such as in /opt or /srv"
+                f"{what} is in {folder}, which services don't see ({why}): move it elsewhere, such as to /opt or /srv"
             ]
     return []
 
