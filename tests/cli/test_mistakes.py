@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serving import run_vhostcomm
+from tests.serving import ENVIRONMENT, run_vhostcomm
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,12 @@ def test_the_other_name_of_a_verb_is_the_verb(same: tuple[str, str]) -> None:
     helps = [run_vhostcomm(each, "--help").stdout.partition("\n") for each in same]
     assert helps[0][2] == helps[1][2]
     assert "Usage: vhostcomm" in helps[0][0]
+
+
+@pytest.mark.parametrize("words", [["probe"], ["serve", "--sock", "a b=./x"]])
+def test_examples_have_the_users_own_runtime_directory(words: list[str]) -> None:
+    """A user can't make sockets in /run/vhostcomm."""
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "XDG_RUNTIME_DIR"}
+    done = run_vhostcomm(*words, env=environment | {"RUNTIME_DIRECTORY": "/run/user/1000/vhostcomm"})
+    assert done.returncode == 2
+    assert "/run/user/1000/vhostcomm/nas" in done.stderr

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_json, print_table
 from vhostcomm.cli.target import daemons_socket
+from vhostcomm.config.address import example_socket
 from vhostcomm.errors import UsageError
 from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
 
@@ -34,7 +35,7 @@ def probe(
         raise UsageError("the socket is given twice: give SOCK or --sock")
     given = path or sock
     if given is None:
-        raise UsageError("SOCK is missing; for example: vhostcomm probe /run/vhostcomm/nas")
+        raise UsageError(f"SOCK is missing; for example: vhostcomm probe {example_socket('nas')}")
     where = daemons_socket(given, timeout)
     answers: list[Answer] = []
     try:

@@ -103,6 +103,14 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
     )
 
 
+def example_socket(name: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """A guest's socket to show as an example: where this user's sockets without a path go."""
+    try:
+        return runtime_directory(environment) / name
+    except ValueError:
+        return SYSTEM_RUNTIME / name
+
+
 def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:
     """Read ``[NAME=]SOCK``. The name ends at the first "="; a path may have more of them.
 

@@ -17,7 +17,16 @@ from typing import Any, Final, cast
 import attrs
 
 from vhostcomm.config import values
-from vhostcomm.config.address import Activated, Address, Listen, Sock, check_path, parse_sock, runtime_directory
+from vhostcomm.config.address import (
+    Activated,
+    Address,
+    Listen,
+    Sock,
+    check_path,
+    example_socket,
+    parse_sock,
+    runtime_directory,
+)
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.models import (
     SECTIONS,
@@ -101,7 +110,7 @@ def load(
         sock, guest_layers[name] = _listed_guest(name, table, label, environment)
         found.add(sock, f"{label}: guests.{name}")
     for text in socks:
-        example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else "nas=/run/vhostcomm/nas"
+        example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else f"nas={example_socket('nas', environment)}"
         sock = _parse(parse_sock, text, "--sock", example, environment)
         found.add(sock, f"--sock {text}")
     configured = set(found.by_name)
@@ -323,7 +332,7 @@ def _listed_guest(
         except ValueError as error:
             raise ConfigError(f'{label}: {where}: {error}; for example: sock = "/run/vhostcomm/{name}"') from None
         return Sock(name, Listen(path), values.uuid_text(own.value) if own else ""), layer
-    example = "tcp:127.0.0.1:12345" if _is_tcp(given.value) else f"/run/vhostcomm/{name}"
+    example = "tcp:127.0.0.1:12345" if _is_tcp(given.value) else str(example_socket(name, environment))
     sock = _parse(parse_sock, given.value, given.source, f'sock = "{example}"', environment)
     return attrs.evolve(sock, name=name), layer
 
