@@ -146,7 +146,8 @@ class Daemons:
         if unknown:
             with ThreadPoolExecutor(min(len(unknown), ASKED_AT_ONCE)) as pool:
                 [*pool.map(lambda each: _ask_address(*each), unknown)]
-            listings, failed = self._listings()
+            asked = {id(client) for client, _ in unknown}
+            listings = [(client, _again(client, found) if id(client) in asked else found) for client, found in listings]
         for error in failed:
             self._print_once(error)
         return [guest for _, found in listings for guest in found], not failed
@@ -273,6 +274,13 @@ def _ask_address(client: Client, guest: str) -> None:
     body = {"command": "get_information", "timeout": ADDRESS_TIMEOUT}
     with suppress(VhostcommError):
         client.post(client.guest(guest, "call"), body, takes=ADDRESS_TIMEOUT)
+
+
+def _again(client: Client, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A daemon's guests as they are now; as they were if it doesn't answer any more."""
+    with suppress(VhostcommError):
+        return [*client.get("/guests")["guests"]]
+    return found
 
 
 def _follow(client: Client, happened: queue.SimpleQueue[dict[str, Any] | VhostcommError]) -> None:
