@@ -14,6 +14,7 @@ from tests.control.controlled import INFORMATION, answering, controlled
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, run_vhostcomm
 from vchannel import GuestCommand
 from vhostcomm.cli.output import print_table
+from vhostcomm.log.logs import _level_styles
 
 
 def on_terminal(*words: str | Path) -> str:
@@ -65,3 +66,9 @@ def test_guests_leaves_a_guest_without_an_answer_as_it_is(tmp_path: Path) -> Non
     assert (first.returncode, second.returncode, first.stderr + second.stderr) == (0, 0, "")
     assert re.search(r"^nas +ready ", first.stdout, re.MULTILINE)
     assert re.search(r"^nas +ready ", second.stdout, re.MULTILINE)
+
+
+def test_the_log_has_no_yellow_or_white() -> None:
+    styles = _level_styles(colors=True)
+    assert {"warning", "error", "info"} <= set(styles)
+    assert not re.search(r"\x1b\[(33|37|93|97)m", "".join(styles.values()))

@@ -162,6 +162,12 @@ def _with_priority(render: Any) -> Any:
     return rendered
 
 
+def _level_styles(*, colors: bool) -> dict[str, str]:
+    """Structlog's colours of levels, with magenta for its yellow, which can't be read on a light background."""
+    styles = dict(structlog.dev.ConsoleRenderer.get_default_level_styles(colors))
+    return {level: style.replace("\x1b[33m", "\x1b[35m") for level, style in styles.items()}
+
+
 def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log, Sink[str]]:
     """Make the log.
 
@@ -193,7 +199,11 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
         colors = terminal and not os.environ.get("NO_COLOR")
         processors.append(
             structlog.dev.ConsoleRenderer(
-                colors=colors, pad_event_to=28, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+                colors=colors,
+                pad_event_to=28,
+                sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,
+                level_styles=_level_styles(colors=colors),
             )
         )
     else:
