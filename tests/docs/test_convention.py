@@ -162,6 +162,17 @@ def test_tests_that_are_named_are_there() -> None:
     assert named <= names
 
 
+def test_only_contributing_names_tests() -> None:
+    """Pages for users promise behaviour; contributing says which test holds which promise."""
+    found = {
+        f"{page.relative_to(ROOT)}:{line}": code
+        for page in pages()
+        for line, code in inline_code(page.read_text())
+        if page.name != "contributing.md" and re.search(r"\btest_\w+", code)
+    }
+    assert not found
+
+
 def test_the_rooms_are_what_there_is() -> None:
     """In the page on contributing; a path is from the top, or beside the one before."""
     text = (ROOT / "docs/contributing.md").read_text().split("## The rooms")[1].split("## ")[0]
