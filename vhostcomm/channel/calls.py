@@ -21,7 +21,8 @@ class Outcome(Enum):
     NOT_CONNECTED = "not connected"
     """QEMU isn't there; nothing was sent, and nothing is kept for later."""
     NOT_READY = "not ready"
-    """The guest gave no sign of life since its boot, or none lately; nothing was sent: the next boot might carry it out."""
+    """The guest gave no sign of life since its boot, or none lately. At most the harmless question was sent, which QEMU may keep
+    for the next boot; what could do harm was not."""
     PAUSED = "paused"
     """The machine is paused; nothing was sent: it would be carried out when the machine runs again."""
     STOPPING = "stopping"

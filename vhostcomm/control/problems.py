@@ -45,7 +45,7 @@ _OF_OUTCOME: Final = {
     ),
     Outcome.NOT_READY: (
         409, "not ready",
-        "wait until it has booted; nothing was sent or kept for later. If it never asks, look at its virtio-serial port",
+        "wait until it has booted; at most a harmless question was sent. If it never asks, look at its virtio-serial port",
     ),
     Outcome.PAUSED: (409, "paused", "nothing was sent or kept for later"),
     Outcome.STOPPING: (503, "stopping", "ask the next daemon"),
