@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -152,3 +154,17 @@ def command_of(*words: str) -> list[str]:
     printed = run_vhostcomm("run", "--dry-run", *words)
     assert printed.returncode == 0, printed.stderr
     return ["bash", "-c", f"exec {printed.stdout}"]
+
+
+def qmp_command(path: Path, command: str) -> None:
+    """One QMP command, by a client of its own."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(BOOT_PATIENCE)
+        client.connect(str(path))
+        with client.makefile("rwb") as stream:
+            stream.readline()
+            for each in "qmp_capabilities", command:
+                stream.write(json.dumps({"execute": each}).encode() + b"\n")
+                stream.flush()
+                while "return" not in (answer := json.loads(stream.readline())):
+                    assert "error" not in answer, answer

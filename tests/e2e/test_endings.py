@@ -41,7 +41,7 @@ def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
 
 @pytest.mark.any_qemu
 def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: Images) -> None:
-    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "20")
+    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "6")
     run.command = ["nohup", *run.command]
     with run:
         run.event("QEMU runs")
@@ -55,7 +55,7 @@ def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: I
 @pytest.mark.any_qemu
 def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, images: Images) -> None:
     """A non-interactive shell ignores SIGINT on behalf of what it starts with &."""
-    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "20")
+    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "6")
     run.command = ["sh", "-c", '"$@" & wait $!', "sh", *run.command]
     with run:
         run.event("QEMU runs")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.launched import Console, Images, Launched, command_of
-from tests.serving import PATIENCE as ANSWER_PATIENCE
+from tests.e2e.launched import Console, Images, Launched, command_of, qmp_command
 from tests.serving import Serving, run_vhostcomm, started
 
 
@@ -61,7 +59,7 @@ def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Im
     extra = ["--", "-qmp", f"unix:{qmp},server=on,wait=off"]
     with Launched(tmp_path, *images.direct(), *extra, expect_exit=9) as run:
         run.ready()
-        _qmp(qmp, "stop")
+        qmp_command(qmp, "stop")
         run.event("guest paused")
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 9
@@ -87,25 +85,11 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             daemon.patience = 90
             daemon.event("QMP connected")
             daemon.event("guest ready")
-            _qmp(Path(f"{qmp}2"), "stop")
+            qmp_command(Path(f"{qmp}2"), "stop")
             assert daemon.event("guest paused")["remedy"] == "vhostcomm resume nas"
             back = run_vhostcomm("resume", "--control", control, "nas")
             assert (back.returncode, back.stdout) == (0, "nas: resumed\n"), back.stderr
             daemon.event("guest resumed")
-            _qmp(Path(f"{qmp}2"), "system_reset")
+            qmp_command(Path(f"{qmp}2"), "system_reset")
             assert daemon.event("machine reset")["by"] == "QMP"
         daemon.event("QMP not connected")
-
-
-def _qmp(path: Path, command: str) -> None:
-    """One QMP command, by a client of its own."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(ANSWER_PATIENCE)
-        client.connect(str(path))
-        with client.makefile("rwb") as stream:
-            stream.readline()
-            for each in "qmp_capabilities", command:
-                stream.write(json.dumps({"execute": each}).encode() + b"\n")
-                stream.flush()
-                while "return" not in (answer := json.loads(stream.readline())):
-                    assert "error" not in answer, answer

@@ -151,7 +151,7 @@ def run(
 ) -> int:
     """Run a guest: start its QEMU, answer its questions, and stay until QEMU ends.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the guest within --grace: by its own power-off if it was ever ready, then by the
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the guest within --grace: by its own power-off, also if it is still booting, then by the
     power button, QEMU's quit, SIGTERM and SIGKILL. A second Ctrl-C skips to the next step. SIGINT and SIGHUP stay ignored if
     they were ignored at the start (nohup, a script's &). SIGUSR1 reopens the recording if its file was renamed or deleted.
     QEMU never outlives this process. The log goes to standard error; `serve` writes it to standard output.

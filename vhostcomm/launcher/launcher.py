@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final, assert_never
 
 import trio
@@ -57,6 +58,14 @@ STAGE_MARGIN: Final = 20.0
 """Seconds that systemd is asked for beyond a stage's own: to the next stage, or to the end with hooks and draining."""
 
 
+BOOT_TIME: Final = 600.0
+"""Seconds after QEMU's start or a reset in which a guest without a sign of life may still boot. Seven minutes lie between QEMU's
+start and the first question in the only public trace of a genuine boot."""
+
+UNHEARD_TIMEOUT: Final = 6.0
+"""Seconds that a stop waits after these for such a guest, which may have been restored and be idle: for two harmless questions."""
+
+
 @frozen
 class Launch:
     """What to launch, and how.
@@ -90,9 +99,9 @@ class Launcher:
         self._qemu: Qemu | None = None
         self._stop_why = ""
         self._stop = trio.Event()
-        self._ever_ready = False  # in this run of QEMU
-        self._ready = trio.Event()
-        self._hurried = False
+        self._ready = trio.Event()  # in this run of QEMU
+        self._reset = trio.Event()
+        self._boot_began = 0.0
         self._ending: Ending | None = None
         self._stage = ""
         self.heeded = trio.Event()
@@ -142,7 +151,6 @@ class Launcher:
         """Ask for a stop; asked again, it is hurried."""
         if self._stop.is_set():
             self._log.warning("hurrying", why=why)
-            self._hurried = True
             if self._qemu:
                 self._qemu.hurry()
             return
@@ -211,8 +219,8 @@ class Launcher:
                 return ending
 
     async def _run_once(self) -> Ending:
-        self._ever_ready = False
         self._ready = trio.Event()
+        self._boot_began = trio.current_time()
         qemu = Qemu(
             self._launch.argv, self._on_notice, terminal=isinstance(self._launch.machine.serial, SerialTerminal)
         )
@@ -230,31 +238,54 @@ class Launcher:
     async def _stop_when_asked(self, qemu: Qemu) -> None:
         await self._stop.wait()
         self._hooks.happened("stopping", why=self._stop_why)
-        if not self._ever_ready and await self._stop_unready(qemu):
-            return
-        await qemu.stop(self._power_off, grace=Grace.split(self._launch.grace, ready=True))
+        grace = Grace.split(self._launch.grace, ready=self._ready.is_set())
+        await qemu.stop(lambda: self._power_off(qemu), grace=grace)
 
-    async def _stop_unready(self, qemu: Qemu) -> bool:
-        """Stop a guest that was never ready; False where it becomes ready meanwhile, and can be asked after all."""
-        async with trio.open_nursery() as nursery:
+    async def _power_off(self, qemu: Qemu) -> None:
+        """Have the guest power itself off, as soon as it can be asked, and again where its machine is reset before it is off.
 
-            async def watch() -> None:
-                await self._ready.wait()
-                if not self._hurried:
-                    self._log.info("the guest has become ready meanwhile, so it is asked to power itself off")
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            await qemu.stop(None, grace=Grace.split(self._launch.grace, ready=False))
-            nursery.cancel_scope.cancel()
-        return qemu.ended.is_set()
-
-    async def _power_off(self) -> None:
-        """The guest's own power-off. That the connection ends before the answer is as good as one."""
-        if self._guest.state is not State.READY:
-            self._log.info("the guest is not ready at the moment, it is waited for")
-            await self._ready.wait()
+        Raises:
+            CallError: it can't be asked, or is not up after the time that a boot takes.
+        """
         await self._daemon.thaw("the guest is to power itself off")
+        if not self._ready.is_set():
+            with suppress(QmpError):  # another operating system may have no agent, but a power button
+                await qemu.command("system_powerdown")
+        while True:
+            self._reset = trio.Event()
+            failed: CallError | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_after, self._reset, nursery.cancel_scope)
+                nursery.start_soon(self._cancel_unheard, nursery.cancel_scope)
+                try:
+                    await self._ask_to_power_off()
+                except CallError as error:
+                    failed = error
+                else:
+                    await self._reset.wait()
+                nursery.cancel_scope.cancel()
+            if failed is not None:
+                raise failed
+            if not self._reset.is_set():
+                why = f"{self._guest.name}: the guest was never ready, and gave no sign of life"
+                raise CallError(GuestCommand.POWEROFF, Outcome.NOT_READY, why)
+            self._log.info("the machine was reset before it was off, so the guest is asked again")
+
+    async def _cancel_unheard(self, scope: trio.CancelScope) -> None:
+        """Cancel the wait for a guest that was never ready, after the time that a boot takes."""
+        if self._ready.is_set():
+            return
+        seconds = max(UNHEARD_TIMEOUT, self._boot_began + BOOT_TIME - trio.current_time())
+        self._log.info("waiting for a guest that was never ready", seconds=round(seconds, 1))
+        with trio.move_on_after(seconds):
+            await self._ready.wait()
+            return
+        scope.cancel()
+
+    async def _ask_to_power_off(self) -> None:
+        """That the connection ends before the answer is as good as one."""
+        if self._ready.is_set() and self._guest.state is not State.READY:
+            self._log.info("the guest is not ready at the moment, it is waited for")
         try:
             await self._daemon.call(
                 self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace, by=self._stop_why
@@ -270,7 +301,6 @@ class Launcher:
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
         if isinstance(event, events.Ready):
-            self._ever_ready = True
             self._ready.set()
             self._hooks.happened("ready", serial=guest.identity.serial)
 
@@ -284,8 +314,8 @@ class Launcher:
             case Rebooted(by_guest, count):
                 self._qemu_lines.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
                 self._guest.machine_reset(by_guest=by_guest)
-                if self._ready.is_set():
-                    self._ready = trio.Event()
+                self._boot_began = trio.current_time()
+                self._reset.set()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():
                 self._log.error("the guest's kernel panicked")
@@ -316,6 +346,11 @@ class Launcher:
             self._log.error("QEMU ended", **facts)
         crashed = ending.kind in {EndKind.CRASHED, EndKind.PANICKED, EndKind.FAILED_TO_START}
         self._hooks.happened("crashed" if crashed else "stopped", **{key: str(value) for key, value in facts.items()})
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def tell_report(ending: Ending) -> None:

@@ -49,14 +49,13 @@ class Grace:
         """Share `total` seconds out.
 
         QEMU's own stages get a tenth at most, and 5 s and 3 s at most; of the rest the guest's own
-        power-off gets three quarters, and the power button one. A guest that was never ready isn't
-        asked to power itself off, and its button is given up after 6 s.
+        power-off gets three quarters, and the power button one. Of a guest that was never ready the
+        button is given up after 6 s.
         """
         quit_, terminate = min(QUIT_TIMEOUT, total / 10), min(TERMINATE_TIMEOUT, total / 10)
         rest = total - quit_ - terminate
-        if ready:
-            return cls(rest * 3 / 4, rest / 4, quit_, terminate)
-        return cls(0.0, min(rest / 4, UNREADY_POWERDOWN), quit_, terminate)
+        powerdown = rest / 4 if ready else min(rest / 4, UNREADY_POWERDOWN)
+        return cls(rest * 3 / 4, powerdown, quit_, terminate)
 
     def of(self, stage: Stage) -> float:
         match stage:
@@ -98,7 +97,7 @@ class Stopping:
 
     Args:
         target: what to stop.
-        poweroff: how the guest powers itself off; None when it was never ready.
+        poweroff: how the guest powers itself off; None where there is no way to ask it.
         grace: for each stage.
         tell: called as each stage begins.
     """
@@ -145,7 +144,7 @@ class Stopping:
             ):
                 continue
             if stage is Stage.POWEROFF and not self._poweroff:
-                why += "; the guest was never ready, so its own power-off is left out"
+                why += "; there is no way to ask the guest, so its own power-off is left out"
                 continue
             seconds = self._grace.of(stage)
             if self._requests > 1 and stage < Stage.KILL:

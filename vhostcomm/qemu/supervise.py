@@ -171,7 +171,7 @@ class Qemu:
         """Stop it, gently first; see `stopping`. Called again while it does so, it only waits: see `hurry`.
 
         Args:
-            poweroff: has the guest power itself off; None when it was never ready.
+            poweroff: has the guest power itself off; None where there is no way to ask it.
             grace: for each stage; `Grace.split()` of the default when None.
 
         Raises:
@@ -236,6 +236,10 @@ class Qemu:
             raise RuntimeError("it isn't running yet: await nursery.start(qemu.run)")
         return self._child
 
+    @property
+    def _runs_at_once(self) -> bool:
+        return not self._paused and not {"-incoming", "--incoming"} & set(self._argv)
+
     def _begin_stage(self, begun: StageBegun) -> None:
         self._stage = begun.stage
         self._tell(begun)
@@ -257,7 +261,7 @@ class Qemu:
                 self._started = True
                 self._decided.set()
                 self._tell(Started(self.pid, qmp.version))
-                watch = self._watch = PauseWatch(qmp.execute, self._tell_pause, running=not self._paused)
+                watch = self._watch = PauseWatch(qmp.execute, self._tell_pause, running=self._runs_at_once)
                 nursery.start_soon(watch.run)
                 async for event in qmp.events:
                     self._tell(event)
