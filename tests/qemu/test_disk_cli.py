@@ -10,7 +10,8 @@ import pytest
 
 from tests.qemu.disks import GIB, partitioned, sparse
 from vhostcomm import cli
-from vhostcomm.qemu.disk import VDSM, Partition
+from vhostcomm.qemu.disk import VDSM, Partition, warning
+from vhostcomm.qemu.disk.layouts import CONTAINER
 
 # Cyclopts takes sys.argv for a test's mistake.
 pytestmark = [
@@ -119,6 +120,7 @@ def test_inspect_as_json(shell: Shell) -> None:
         "partition_version": 8,
         "raid": False,
         "is_vdsm": True,
+        "is_container": False,
         "why": [],
         "guest_prints": ["Partition Version=8"],
         "expected": expected,
@@ -137,3 +139,15 @@ def test_exit_statuses(shell: Shell) -> None:
     assert not Path("sys.img").exists()
     Path("sys.img").touch()
     assert shell("disk", "init", "sys.img", "--size", "10G")[0] == 1
+
+
+def test_the_containers_layout_is_known_and_harmless(shell: Shell, tmp_path: Path) -> None:
+    partitioned(tmp_path / "sys.img", CONTAINER.first, CONTAINER.second)
+    status, printed, complained = shell("disk", "inspect", "sys.img")
+    assert (status, complained) == (0, "")
+    assert "Partition Version=0" in printed
+    assert printed.endswith(
+        "This is the layout of the container vdsm/virtual-dsm: genuine guests run on it, and version 0 is harmless.\n"
+    )
+    assert json.loads(shell("disk", "inspect", "sys.img", "--json")[1])["is_container"] is True
+    assert warning(tmp_path / "sys.img") == ()

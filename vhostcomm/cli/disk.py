@@ -15,7 +15,7 @@ from vhostcomm.qemu.disk.creation import init as init_disk
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.inspection import Inspection
 from vhostcomm.qemu.disk.inspection import inspect as inspect_disk
-from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM, Partition
+from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Partition
 
 app = App(name="disk", help="Look at a guest's system disk, or make one.")
 
@@ -28,14 +28,15 @@ def inspect(
 ) -> int:
     """Tell what a guest will make of a system disk's partition table.
 
-    Exit status 0: the layout is VDSM's (version 8). 1: it is not, or the disk can't be read.
+    Exit status 0: genuine guests are known to run on the layout (VDSM's version 8, or the container's). 1: they are not, or
+    the disk can't be read.
     """
     found = inspect_disk(image)
     if as_json:
         print_json(_as_json(found))
     else:
         print_line("\n".join(_as_text(found)))
-    return 0 if found.is_vdsm else 1
+    return 0 if found.is_vdsm or found.is_container else 1
 
 
 @app.command
@@ -90,7 +91,9 @@ def _as_text(found: Inspection) -> Iterator[str]:
     yield ""
     yield "The guest will print:"
     yield from (f"    {line}" for line in found.guest_prints)
-    if found.why:
+    if found.is_container:
+        yield f"This is {CONTAINER}: genuine guests run on it, and version 0 is harmless."
+    elif found.why:
         yield "It isn't VDSM's layout:"
         yield from (f"    {reason}" for reason in found.why)
         yield "A disk that has it: vhostcomm disk init IMAGE --size 10G"
@@ -118,6 +121,7 @@ def _as_json(found: Inspection) -> dict[str, Any]:
         "partition_version": found.layout.version if found.layout else 0,
         "raid": bool(found.layout and found.layout.raid),
         "is_vdsm": found.is_vdsm,
+        "is_container": found.is_container,
         "why": list(found.why),
         "guest_prints": list(found.guest_prints),
         "expected": {

@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk.image import HEAD_SIZE, AnyPath, Image, ImageFormat, probe
-from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM, Layout, Partition, find_layout, guest_prints
+from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Layout, Partition, find_layout, guest_prints
 from vhostcomm.qemu.disk.tools import checked, failed, run
 from vhostcomm.system_errors import temporary_folder
 
@@ -36,6 +36,7 @@ class Inspection:
         partitions: those of an MBR, by their numbers; empty for other tables.
         layout: the known layout that it has, or None, which the guest calls version 0.
         why: why it isn't VDSM's, a sentence each; empty if it is.
+        is_container: it has the layout of the container vdsm/virtual-dsm, which the guest calls version 0 too.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Inspection:
     partitions: Mapping[int, Partition] = field(hash=False)
     layout: Layout | None
     why: tuple[str, ...]
+    is_container: bool = False
 
     @property
     def sectors(self) -> int:
@@ -78,7 +80,8 @@ def inspect(path: AnyPath) -> Inspection:
     fits = all(each.end <= size_in_sectors for number, each in partitions.items() if number in (1, 2))
     layout = find_layout(partitions) if fits else None
     why = () if layout is VDSM else tuple(_why_not(table, partitions, layout, size_in_sectors))
-    return Inspection(image.path, image.format, image.size, table, partitions, layout, why)
+    is_container = fits and not any(CONTAINER.differences(partitions))
+    return Inspection(image.path, image.format, image.size, table, partitions, layout, why, is_container)
 
 
 def warning(path: AnyPath) -> tuple[str, ...]:
@@ -91,7 +94,7 @@ def warning(path: AnyPath) -> tuple[str, ...]:
         found = inspect(path)
     except DiskError as error:
         return (f"{error} (partition layout not checked)",)
-    if found.layout is not None:
+    if found.layout is not None or found.is_container:
         return ()
     return (*found.guest_prints, *(f"{found.path}: {reason}" for reason in found.why))
 

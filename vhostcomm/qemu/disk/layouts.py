@@ -70,6 +70,8 @@ class Layout:
         return self.second.end + self.gap
 
     def __str__(self) -> str:
+        if self is CONTAINER:
+            return "the layout of the container vdsm/virtual-dsm"
         return f"version {self.version}{' (RAID)' if self.raid else ''}"
 
     def differences(self, found: Mapping[int, Partition]) -> Iterator[str]:
@@ -105,6 +107,10 @@ LAYOUTS: Final = (
 
 VDSM: Final = next(layout for layout in LAYOUTS if layout.version == 8)
 """Virtual DSM's, as of 7.0. (The installer script of a later VDSM, public too, makes version 9 on a new disk.)"""
+
+
+CONTAINER: Final = Layout(0, Partition(2048, 16_777_216, LINUX), Partition(16_779_264, 4_194_304, SWAP), 0, LINUX)
+"""What the container vdsm/virtual-dsm makes: no row of the guest's table, and genuine guests run on it. It has no third."""
 
 
 def find_layout(found: Mapping[int, Partition]) -> Layout | None:
