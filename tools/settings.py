@@ -12,6 +12,7 @@ from attrs import frozen
 from tools.commands import cell
 from vhostcomm.config.formats import default_text, format_of
 from vhostcomm.config.load import variable
+from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, settings
 
 RELOAD, START = "at a reload, and at the start", "at the start"
@@ -62,6 +63,7 @@ def all_settings() -> Iterator[Setting]:
                 "resume` works. `run` has a QMP connection of its own and ignores this.",
                 "a path on which QEMU listens (`-qmp unix:PATH,server=on,wait=off`)", "none", RELOAD,
             )  # fmt: skip
+            yield from map(_machine_setting, settings(MachineSettings).values())
         yield from (_setting(section, each) for each in settings(model).values())
     yield Setting(
         "serve", "watch", '["/run/guests"]', "Folders where every socket that appears is a guest's, with the file's name.",
@@ -75,6 +77,16 @@ def _setting(section: str, each: attrs.Attribute[Any]) -> Setting:
         section, each.name, _toml(each, example), each.metadata["help"], shape.words, default_text(each),
         START if section == "serve" else RELOAD, f"{variable(each)}={_quoted(example)}",
         f"--{each.metadata['flag']} {shape.word}",
+    )  # fmt: skip
+
+
+def _machine_setting(each: attrs.Attribute[Any]) -> Setting:
+    example = str(each.metadata["example"])
+    toml = example if example.startswith("[") else json.dumps(example)
+    defaults = {"net": "user", "memory": "1G"}
+    return Setting(
+        "guests.NAME.machine", each.name, toml, each.metadata["help"], format_of(each).words,
+        defaults.get(each.name, "none"), "at the start of `vhostcomm run`", flag=f"--{each.metadata['flag']}",
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tools.verbs import Verb, command_line
 from vhostcomm.cli.app import app
 from vhostcomm.config.formats import default_text, format_of
 from vhostcomm.config.load import load
+from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.errors import VhostcommError
 from vhostcomm.qemu.ending import EXIT_CODES
@@ -73,6 +74,7 @@ def test_examples_of_settings_are_taken(each: Setting, tmp_path: Path) -> None:
 
 def test_every_key_of_the_models_is_documented_once() -> None:
     wanted = [f"{section}.{key}" for section, model in SECTIONS.items() for key in settings(model)]
+    wanted += [f"guests.NAME.machine.{key}" for key in settings(MachineSettings)]
     assert sorted([*wanted, "guests.NAME.sock", "guests.NAME.qmp", "serve.watch"]) == sorted(
         each.name for each in SETTINGS
     )

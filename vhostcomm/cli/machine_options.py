@@ -82,7 +82,7 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
         DiskError: a disk that isn't one.
     """
     if not (wanted.boot or wanted.direct_kernel):
-        raise UsageError("nothing to start: give --boot or --direct-kernel")
+        raise UsageError("nothing to start: give a folder of `vhostcomm install`, --boot or --direct-kernel")
     if (wanted.initrd or wanted.append) and not wanted.direct_kernel:
         raise UsageError("--initrd and --append go with --direct-kernel")
     hooks = tuple(_hook(each) for each in wanted.on)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
 from vhostcomm.config.address import parse_sock, runtime_directory
 from vhostcomm.config.load import load
+from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.config.models import Config
 from vhostcomm.errors import ConfigError, QemuError, UsageError
 from vhostcomm.system_errors import temporary_folder
@@ -36,7 +38,13 @@ def _disk(help: str) -> Any:
 
 
 def run(
-    *extra: Annotated[str, Parameter(name="qemu-argument", help="After `--`: QEMU arguments of your own.")],
+    *words: Annotated[
+        str,
+        Parameter(
+            name="folder",
+            help="A folder that `vhostcomm install` made; its vhostcomm.toml has the guest. After `--`: QEMU arguments.",
+        ),
+    ],
     boot: Annotated[Place | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
     system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
     data: Annotated[list[Place] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
@@ -52,7 +60,9 @@ def run(
         ),
     ] = None,
     uuid: Annotated[str | None, Parameter(show=False, help="An older name of --guest-uuid.")] = None,
-    memory: Annotated[str, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 1G.")] = "1G",
+    memory: Annotated[
+        str | None, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 2G; 1G by default.")
+    ] = None,
     cpus: Annotated[
         int | None,
         Parameter(show=False, help="An older name of --vcpus, which the environment and files don't override."),
@@ -63,8 +73,9 @@ def run(
     ] = "auto",
     machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
     net: Annotated[
-        str, Parameter(metavar="NET", group=_MACHINE, help="user, tap=INTERFACE, bridge=BRIDGE or none.")
-    ] = "user",
+        str | None,
+        Parameter(metavar="NET", group=_MACHINE, help="user (the default), tap=INTERFACE, bridge=BRIDGE or none."),
+    ] = None,
     forward: Annotated[
         list[str] | None,
         Parameter(
@@ -170,19 +181,23 @@ def run(
         flags["guest-uuid"] = uuid
     if cpus is not None:
         flags.setdefault("vcpus", str(cpus))
-    if len(extra) != len(_after_dashes()):
-        raise UsageError(f"{extra[0]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
+    extra = tuple(_after_dashes())
+    config = _file_of(words[: len(words) - len(extra)], config)
     if name is not None:
         try:
             values.name(name)
         except ValueError as error:
             raise UsageError(f"--name {name}: {error}") from None
     with _configured(config, name, sock, flags) as loaded:
-        guest_found = loaded.guests[0]
+        guest_found, said = loaded.guests[0], loaded.guests[0].machine
+        if forward is None:  # a network of one's own has no use for the file's
+            forward = list(said.forward) if net in {None, "user"} else []
         wanted = machine_options.Wanted(
-            boot, system, tuple(data or ()), snapshot, guest_found.name, memory, cpus or guest_found.identity.vcpus, accel,
-            machine, net, tuple(forward or ()), mac, serial_console, qemu, tuple(qemu_data or ()), direct_kernel, initrd,
-            append, hugepages, lock_memory, no_reboot, grace, restart, tuple(on or ()), extra,
+            boot or said.boot or None, system or said.system or None, tuple(data or said.data), snapshot, guest_found.name,
+            memory or (f"{said.memory >> 20}M" if said.memory else "1G"), cpus or guest_found.identity.vcpus, accel,
+            machine, net or said.net or "user", tuple(forward), mac or said.mac or None, serial_console, qemu,
+            tuple(qemu_data or ()), direct_kernel, initrd, append, hugepages, lock_memory, no_reboot, grace, restart,
+            tuple(on or ()), extra,
         )  # fmt: skip
         return _launch(wanted, loaded, dry_run=dry_run)
 
@@ -191,41 +206,67 @@ def _after_dashes() -> list[str]:
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
+def _file_of(words: Sequence[str], config: Path | None) -> Path | None:
+    """The configuration file: of the folder if one is given, else that of --config."""
+    if not words:
+        return config
+    if len(words) > 1:
+        raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
+    folder = Path(words[0])
+    if config:
+        raise UsageError(f"{folder} and --config: the folder has a file of its own; give one of them")
+    file = folder / CONFIGURATION
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder}: no folder with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one, and arguments of QEMU "
+            "come after --"
+        )
+    return file
+
+
 @contextmanager
 def _configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
     """The configuration of one guest: the file's guest of that name, or its only one, else a guest made from flags."""
-    listed = [each.name for each in load(config).guests] if config else []
+    with _runtime() as environment:
+        yield _found(config, name, sock, flags, environment)
+
+
+def _found(
+    config: Path | None, name: str | None, sock: str | None, flags: dict[str, object], environment: Mapping[str, str]
+) -> Config:
+    listed = [each.name for each in load(config, environment=environment).guests] if config else []
     if name is None and len(listed) == 1:
         name = listed[0]
     if listed and name not in listed:
         raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --name")
     if listed:
-        loaded = load(config, flags=flags, only=name)
+        loaded = load(config, flags=flags, only=name, environment=environment)
         if sock is not None:
             try:
                 where = parse_sock(sock if "=" in sock else f"{name}={sock}").address
             except ValueError as error:
                 raise UsageError(f"--sock {sock}: {error}") from None
             loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
-        yield attrs.evolve(loaded, watch=())
-        return
-    with _socket(sock, name or "vdsm") as where_text:
-        yield attrs.evolve(load(config, socks=[where_text], flags=flags), watch=())
+        return attrs.evolve(loaded, watch=())
+    name = name or "vdsm"
+    where_text = f"{name}={runtime_directory(environment)}/{name}" if sock is None else sock
+    where_text = where_text if "=" in where_text else f"{name}={where_text}"
+    return attrs.evolve(load(config, socks=[where_text], flags=flags, environment=environment), watch=())
 
 
 @contextmanager
-def _socket(sock: str | None, name: str) -> Iterator[str]:
-    """The socket to serve: the given one, or one named like the guest, in the runtime directory or a temporary folder."""
-    if sock is not None:
-        yield sock if "=" in sock else f"{name}={sock}"
-        return
+def _runtime() -> Iterator[Mapping[str, str]]:
+    """The environment, with a runtime directory; a temporary one for a user without a session."""
     try:
-        folder = runtime_directory()
+        runtime_directory()
+        found: Mapping[str, str] | None = os.environ
     except ValueError:
-        with tempfile.TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()) as made:
-            yield f"{name}={made}/{name}"
+        found = None
+    if found is not None:
+        yield found
         return
-    yield f"{name}={folder}/{name}"
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()) as made:
+        yield os.environ | {"RUNTIME_DIRECTORY": made}
 
 
 def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:

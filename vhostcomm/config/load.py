@@ -28,6 +28,7 @@ from vhostcomm.config.address import (
     runtime_directory,
 )
 from vhostcomm.config.identity import HostIdentity, derived_uuid
+from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import (
     SECTIONS,
     Config,
@@ -98,6 +99,7 @@ def load(
     guest_layers: dict[str, dict[str, Value]] = {"": layers["guest"]}
     found = _Socks()
     monitors: dict[str, Value | None] = {}
+    machines: dict[str, dict[str, Value]] = {}
     listed = _table(document.pop("guests", {}), "guests", label)
     if only is not None:
         listed = {name: table for name, table in listed.items() if name == only}
@@ -107,6 +109,7 @@ def load(
         )
     for name, table in listed.items():
         monitors[name] = _monitor(table, name, label)
+        machines[name] = _machine(table, name, label)
         sock, guest_layers[name] = _listed_guest(name, table, label, environment)
         found.add(sock, f"{label}: guests.{name}")
     for text in socks:
@@ -133,7 +136,10 @@ def load(
         guest_layers[name] = layer | {
             name: value for each in over for (section, name), value in each.items() if section == "guest"
         }
-    guests = tuple(_monitored(guest_config(sock, guest_layers), monitors) for sock in found.by_name.values())
+    guests = tuple(
+        _with_machine(_monitored(guest_config(sock, guest_layers), monitors), machines, file)
+        for sock in found.by_name.values()
+    )
     made = Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers, strangers)
     _check_together(made)
     return made
@@ -225,7 +231,7 @@ def _section(
 ) -> dict[str, Value]:
     where = where or section
     table = _table(value, where, label)
-    model = settings(SECTIONS[section])
+    model = settings(SECTIONS.get(section, MachineSettings))
     made = {}
     for key, raw in table.items():
         if key in extra:
@@ -242,7 +248,8 @@ def _section(
 def _value(attribute: attrs.Attribute[Any], raw: object, source: str, *, quoted: bool = False) -> object:
     example = attribute.metadata["example"]
     if quoted:
-        example = f"{attribute.name} = {example if str(example).isdigit() and attribute.type is int else repr(example)}"
+        bare = attribute.default == () or (str(example).isdigit() and attribute.type is int)
+        example = f"{attribute.name} = {example if bare else repr(example)}"
         example = example.replace("'", '"')
     return _parse(attribute.metadata["parse"], raw, source, example)
 
@@ -321,8 +328,9 @@ def _listed_guest(
 ) -> tuple[Sock, dict[str, Value]]:
     where = f"guests.{name}"
     _parse(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
-    layer = _section(table, "guest", label, ("sock", "qmp"), where=where)
+    layer = _section(table, "guest", label, ("sock", "qmp", "machine"), where=where)
     layer.pop("qmp", None)
+    layer.pop("machine", None)
     given = layer.pop("sock", None)
     if given is None:
         own = layer.get("uuid")
@@ -343,6 +351,21 @@ def _monitor(table: object, name: str, label: str) -> Value | None:
         return None
     source = f"{label}: guests.{name}.qmp"
     return Value(_parse(_socket_path, table["qmp"], source, f'qmp = "/run/qemu/{name}.qmp"'), source)
+
+
+def _machine(table: object, name: str, label: str) -> dict[str, Value]:
+    """What the file says of a listed guest's machine."""
+    if not isinstance(table, dict) or "machine" not in table:
+        return {}
+    return _section(table["machine"], "machine", label, where=f"guests.{name}.machine")
+
+
+def _with_machine(guest: GuestConfig, machines: Mapping[str, dict[str, Value]], file: Path | None) -> GuestConfig:
+    layer = machines.get(guest.name)
+    if not layer or file is None:
+        return guest
+    machine, sources = build(MachineSettings, layer)
+    return attrs.evolve(guest, machine=machine.beside(file.absolute().parent), machine_sources=sources)
 
 
 def _socket_path(raw: object) -> str:

@@ -16,6 +16,7 @@ from attrs import field, frozen
 from vhostcomm.config import values
 from vhostcomm.config.address import Address, Sock, api, control
 from vhostcomm.config.identity import GuestIdentity, HostIdentity, derived_uuid, setting
+from vhostcomm.config.machine import MachineSettings
 
 _BIG: Final = 2**31 - 1
 _NAMES_SHOWN: Final = 5
@@ -139,7 +140,10 @@ class GuestConfig:
     identity: GuestIdentity
     qmp: str = ""
     """A QMP socket of its QEMU, for us alone; empty for none."""
+    machine: MachineSettings = field(factory=MachineSettings, eq=False)
+    """What the launcher starts; it changes nothing for a daemon."""
     sources: Sources = field(factory=dict, eq=False, repr=False)
+    machine_sources: Sources = field(factory=dict, eq=False, repr=False)
 
 
 @frozen
@@ -240,6 +244,8 @@ def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
         if each.qmp:
             sock["qmp"] = {"value": each.qmp, "source": each.sources.get("qmp", "")}
         sections[f"guests.{each.name}"] = (each.identity, each.sources, sock)
+        if each.machine_sources:
+            sections[f"guests.{each.name}.machine"] = (each.machine, each.machine_sources, {})
     sections["serve"] = (config.service, config.service_sources, {})
     return {
         name: first
@@ -264,4 +270,6 @@ def plain(key: str, value: object) -> object:
     """A setting's value as it is shown."""
     if key in SECRETS:
         return "(hidden)" if value else ""
+    if isinstance(value, tuple):
+        return list(value)
     return f"{value:04o}" if key == "socket_mode" else value

@@ -37,6 +37,16 @@ _GUESTS = """\
 # qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU, for vhostcomm alone: shows and resumes a paused machine
 # serial = "0000000000000"
 # vcpus = 1
+#
+# What `vhostcomm run` starts; paths are relative to this file. `vhostcomm install` writes it.
+[guests.nas.machine]
+# boot = "synoboot.img"
+# system = "system.img"
+# data = ["data.img"]
+# mac = "02:11:32:00:00:01"
+# memory = "2G"
+# net = "user"
+# forward = ["5000:5000"]
 """
 
 

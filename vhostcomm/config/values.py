@@ -208,6 +208,18 @@ def path(value: object) -> str:
     return given
 
 
+def strings(value: object) -> tuple[str, ...]:
+    """A list of texts."""
+    if not isinstance(value, list):
+        raise ValueError("it must be a list of texts in quotes")  # noqa: TRY004 - a mistake in a value, not in a program
+    return tuple(map(_string, value))
+
+
+def paths(value: object) -> tuple[str, ...]:
+    """A list of paths."""
+    return tuple(map(path, strings(value)))
+
+
 def group(value: object) -> str:
     """A group: its name, or its number in decimal."""
     given = str(value) if type(value) is int else _string(value).strip()

@@ -1,0 +1,81 @@
+"""A guest's machine in the file, and what `run` makes of a folder with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ENVIRONMENT, run_vhostcomm
+from vhostcomm.config.load import load
+from vhostcomm.errors import ConfigError
+
+TEXT = """\
+[guests.nas.machine]
+boot = "boot.img"
+system = "/dev/system"
+data = ["one.img", "naa.5001405a"]
+mac = "02-11-32-AA-BB-CC"
+memory = "2G"
+forward = ["5000:5000"]
+"""
+
+
+def test_paths_are_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "vhostcomm.toml").write_text(TEXT)
+    found = load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"}).guests[0].machine
+    assert (found.boot, found.system) == (f"{tmp_path}/boot.img", "/dev/system")
+    assert found.data == (f"{tmp_path}/one.img", "naa.5001405a")
+    assert (found.mac, found.memory, found.forward) == ("02:11:32:aa:bb:cc", 2 << 30, ("5000:5000",))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('boots = "x"', "guests.nas.machine.boots: unknown; did you mean boot?"),
+        ('data = "x"', r'guests.nas.machine.data is .x.: it must be a list of texts.*data = \["data.img"\]'),
+        ('memory = "much"', "guests.nas.machine.memory is 'much': a size is a whole number"),
+    ],
+)
+def test_mistakes(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "vhostcomm.toml").write_text(f"[guests.nas.machine]\n{line}\n")
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_a_folder_is_run_and_flags_override_it(tmp_path: Path) -> None:
+    """Also for a user without a session, who has no runtime directory."""
+    folder = tmp_path / "a.nas"
+    folder.mkdir()
+    for name in ("boot", "system", "one", "two"):
+        (folder / f"{name}.img").write_bytes(bytes(4096))
+    text = (
+        TEXT.replace("guests.nas", 'guests."a.nas"')
+        .replace("/dev/system", "system.img")
+        .replace(', "naa.5001405a"', "")
+    )
+    (folder / "vhostcomm.toml").write_text(text)
+    without = {
+        name: value for name, value in ENVIRONMENT.items() if name not in {"XDG_RUNTIME_DIR", "RUNTIME_DIRECTORY"}
+    }
+    words = ["run", str(folder), "--dry-run", "--accel", "tcg"]
+    command = run_vhostcomm(*words, env=without).stdout
+    for piece in (
+        "-name guest=a.nas ",
+        "-m 2048 ",
+        "hostfwd=tcp:127.0.0.1:5000-:5000",
+        "mac=02:11:32:aa:bb:cc",
+        f"file={folder}/boot.img,",
+        f"file={folder}/system.img,",
+        f"file={folder}/one.img,",
+    ):
+        assert piece in command, piece
+    flags = ["--net", "none", "--memory", "1G", "--data", str(folder / "two.img"), "--", "-S"]
+    command = run_vhostcomm(*words, *flags, env=without).stdout
+    for piece in ("-m 1024 ", f"file={folder}/two.img,", "-S"):
+        assert piece in command
+    for piece in ("hostfwd", "one.img"):
+        assert piece not in command
+    assert "no folder with a vhostcomm.toml" in run_vhostcomm("run", tmp_path).stderr
+    assert "give one of them" in run_vhostcomm("run", folder, "--config", folder / "vhostcomm.toml").stderr

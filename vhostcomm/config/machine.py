@@ -1,0 +1,50 @@
+"""What the launcher's machine of a guest has, as far as the file says it. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+from attrs import frozen
+
+from vhostcomm.config import values
+from vhostcomm.config.identity import setting
+
+CONFIGURATION: Final = "vhostcomm.toml"
+"""The name of the file in a guest's folder."""
+
+_TARGET: Final = "naa."
+"""What a vhost-scsi target's name begins with; anything else is a path."""
+
+
+@frozen
+class MachineSettings:
+    """The machine that `vhostcomm run` starts for a guest; empty where its flags or defaults decide."""
+
+    boot: str = setting(
+        "", values.path, "The boot disk; a relative path is relative to the file.", "synoboot.img", "boot"
+    )
+    system: str = setting("", values.path, "The system disk; as `boot`.", "system.img", "system")
+    data: tuple[str, ...] = setting(
+        (), values.paths, "The data disks, in their order; as `boot`.", '["data.img"]', "data"
+    )
+    mac: str = setting("", values.mac, "The guest's MAC address.", "02:11:32:00:00:01", "mac")
+    memory: int = setting(0, values.size, "The guest's memory.", "2G", "memory")
+    net: str = setting("", values.string, "The network: user, tap=INTERFACE, bridge=BRIDGE or none.", "user", "net")
+    forward: tuple[str, ...] = setting(
+        (),
+        values.strings,
+        "Ports of this host that lead to the guest; with the network user.",
+        '["5000:5000"]',
+        "forward",
+    )
+
+    def beside(self, folder: Path) -> MachineSettings:
+        """The same, with its disks' relative paths in a folder."""
+
+        def placed(path: str) -> str:
+            return path if not path or path.startswith(_TARGET) else str(folder / path)
+
+        data = tuple(map(placed, self.data))
+        return attrs.evolve(self, boot=placed(self.boot), system=placed(self.system), data=data)
