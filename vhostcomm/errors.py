@@ -9,6 +9,7 @@ VhostcommError       exit status 1
 ├── ControlError     a running daemon that can't be reached, or doesn't do what is asked (vhostcomm.control.client)
 ├── CaptureError     a capture file that can't be read, with its line
 ├── DiskError        a disk image that can't be read or made, with its path
+├── InstallError     a .pat that can't be installed, or not there
 ├── ResumeError      a paused machine that can't be resumed
 └── QemuError        a QEMU that can't be run, or can't do what is asked of it
 """
@@ -64,6 +65,10 @@ class DiskError(VhostcommError):
         self.path = path
         self.what = what
         super().__init__(f"{path}: {what}")
+
+
+class InstallError(VhostcommError):
+    """A `.pat` that can't be installed, or a folder that it can't be installed into."""
 
 
 class ResumeError(VhostcommError):

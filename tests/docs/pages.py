@@ -10,6 +10,7 @@ prints, `…` stands for anything. What a reader doesn't need to see stands in a
     <!-- wait: TEXT -->         first a program in the background must have said that
     <!-- libvirt -->            `virsh` is there, with a libvirt of the page's own
     <!-- images -->             first there are the stand-in guest's disks: synoboot.img, system.img, data.img
+    <!-- pat -->                first there is a stand-in DSM_VirtualDSM_72806.pat
     <!-- stand-in -->           first the stand-in guest is built: the page takes its disks out of the cache
     <!-- given: NAME -->        for `python`: the names it uses are the test's
 """
@@ -28,7 +29,7 @@ from markdown_it import MarkdownIt
 
 ROOT: Final = Path(__file__).parents[2]
 
-MARKS: Final = ("not run", "status", "file", "guest", "wait", "libvirt", "images", "stand-in", "given")
+MARKS: Final = ("not run", "status", "file", "guest", "wait", "libvirt", "images", "pat", "stand-in", "given")
 
 SHOWN_ONLY: Final = {"text", "toml", "json", "ini", "xml", "yaml", "lua", "hexdump"}
 """Kinds of blocks that aren't run."""

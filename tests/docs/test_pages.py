@@ -19,6 +19,7 @@ from tests.docs.pages import ROOT, Block, PageError, blocks, inline_code, pages
 from tests.docs.shell import Shell
 from tests.docs.virsh import virsh
 from tests.e2e.launched import Images
+from tests.install import pats
 from tests.serving import until
 from vchannel import GuestCommand
 
@@ -95,6 +96,8 @@ def test_verbs_and_flags_in_prose_are_there(page: str) -> None:
 def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.FixtureRequest) -> None:
     if "images" in block.marks:
         _copy(request.getfixturevalue("images"), shell.folder)
+    if "pat" in block.marks:
+        pats.pat(shell.folder)
     if "stand-in" in block.marks:
         request.getfixturevalue("images")  # or the page's command would have to wait for it
     if "libvirt" in block.marks:

@@ -24,6 +24,7 @@ LEFT_OUT: Final = {
     "CaptureError": "it names the file and the line",
     "DiskError": "it names the image and what to do",
     "QemuError": "it names the QEMU and what to do",
+    "InstallError": "it names the .pat or the folder and what to do",
     "ResumeError": "it names the cause of the pause and what to do",
 }
 

@@ -21,6 +21,9 @@ install_modules() {
     for driver in "${BUTTON_DRIVERS[@]}"; do
         copy_module "$driver" "$root/lib/modules"
     done >/dev/null
+    for driver in "${SYSTEM_DRIVERS[@]}"; do
+        copy_module "$driver" "$root/lib/modules"
+    done >"$root/etc/modules.system"
 }
 
 # The same bytes for the same input: sorted, owned by root, one date, no name in the gzip header.
@@ -32,7 +35,7 @@ pack() {
 
 make_initramfs() {
     local out=$1 root=$2/root
-    mkdir -p "$root"/{bin,dev,etc,lib/modules,proc,sys}
+    mkdir -p "$root"/{bin,dev,etc,lib/modules,mnt,proc,sys}
     install_busybox "$root/bin"
     install_modules "$root"
     compile_agent "$root/bin/agent"

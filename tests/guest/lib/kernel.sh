@@ -9,6 +9,8 @@ readonly DRIVERS=(virtio_pci virtio_console virtio_scsi sd_mod virtio_net virtio
     pvpanic_pci qemu_fw_cfg)
 # Loaded when the guest is told to heed the power button.
 readonly BUTTON_DRIVERS=(button evdev)
+# Loaded when the guest is told to mount its system partition. ext4 asks for crc32c by name, without depending on it.
+readonly SYSTEM_DRIVERS=(crc32c_generic ext4)
 
 # Sets `kernel`, and `modules` to the folder of its modules or to nothing.
 find_kernel() {

@@ -9,7 +9,7 @@ from typing import Final
 
 from vhostcomm.errors import DiskError, UsageError
 from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, AnyPath, ImageFormat, refuse_target
-from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM
+from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Layout
 from vhostcomm.qemu.disk.tools import checked
 from vhostcomm.system_errors import explain
 
@@ -66,9 +66,7 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
 
 def _make(folder: Path, size: int, image_format: ImageFormat, name: str) -> Path:
     raw = folder / "raw"
-    raw.touch()
-    os.truncate(raw, size)
-    checked("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(raw), path=name, stdin=_script(size))
+    partition(raw, size, VDSM, path=name)
     if image_format is ImageFormat.RAW:
         return raw
     qcow2 = folder / "qcow2"
@@ -76,14 +74,34 @@ def _make(folder: Path, size: int, image_format: ImageFormat, name: str) -> Path
     return qcow2
 
 
+def partition(raw: Path, size: int, layout: Layout, *, path: AnyPath) -> None:
+    """Make a raw image, sparse, with a layout's partition table and nothing else.
+
+    Args:
+        raw: the file; replaced if it is there.
+        size: in bytes.
+        layout: of the partitions; a third takes the rest, except in the container's layout.
+        path: the image's name in errors.
+
+    Raises:
+        DiskError: sfdisk is missing, or fails.
+        OSError: the file can't be made.
+    """
+    raw.touch()
+    os.truncate(raw, size)
+    table = _script(size, layout)
+    checked("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(raw), path=os.fspath(path), stdin=table)
+
+
 def _occupied(name: str) -> DiskError:
     return DiskError(name, "is there already and stays as it is; remove it or choose another name")
 
 
-def _script(size: int) -> str:
-    """Tell sfdisk the three partitions of a disk of so many bytes."""
-    sizes = [(each.start, each.size, each.type) for each in (VDSM.first, VDSM.second)]
-    rest = min(size // SECTOR_SIZE, _MBR_SECTORS) - VDSM.third_start
-    sizes.append((VDSM.third_start, rest, VDSM.third_type))
+def _script(size: int, layout: Layout) -> str:
+    """Tell sfdisk the partitions of a disk of so many bytes."""
+    sizes = [(each.start, each.size, each.type) for each in (layout.first, layout.second)]
+    if layout is not CONTAINER:
+        rest = min(size // SECTOR_SIZE, _MBR_SECTORS) - layout.third_start
+        sizes.append((layout.third_start, rest, layout.third_type))
     lines = [f"start={start}, size={length}, type={kind:x}" for start, length, kind in sizes]
     return "\n".join(["label: dos", "unit: sectors", *lines])

@@ -1,4 +1,4 @@
-"""sfdisk and qemu-img, run on images."""
+"""sfdisk, qemu-img and the programs of e2fsprogs, run on images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from vhostcomm.environment import child_environment
 from vhostcomm.errors import DiskError
@@ -15,26 +15,56 @@ from vhostcomm.system_errors import explain
 _PACKAGES: Final = {
     "sfdisk": "fdisk (Debian, Ubuntu) or util-linux (elsewhere)",
     "qemu-img": "qemu-utils (Debian, Ubuntu) or qemu-img (elsewhere)",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
 }
 
 _SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 """sfdisk is there, and Debian leaves these out of a user's PATH."""
 
 _DEADLINE: Final = 60.0
-"""Seconds; both take milliseconds, but a qcow2 can name a backing file on a server that is gone."""
+"""Seconds; sfdisk and qemu-img take milliseconds, but a qcow2 can name a backing file on a server that is gone."""
 
 
-def run(
-    tool: str, *arguments: str, path: str, stdin: str = "", pass_fds: Iterable[int] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run a tool for an image, in English, and wait for it.
+def find(tool: str, *, path: str) -> str:
+    """The program of a tool, for an image.
 
     Raises:
-        DiskError: it isn't installed, or doesn't end. Its exit status is the caller's to judge.
+        DiskError: it isn't installed; names its package.
     """
     program = shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if program is None:
         raise DiskError(path, f"{tool} is needed for it and not installed; it is in the package {_PACKAGES[tool]}")
+    return program
+
+
+def run(
+    tool: str,
+    *arguments: str,
+    path: str,
+    stdin: str = "",
+    pass_fds: Iterable[int] = (),
+    folder: str | None = None,
+    seconds: float = _DEADLINE,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool for an image, in English, and wait for it.
+
+    Args:
+        tool: its name.
+        arguments: its arguments.
+        path: the image, for errors.
+        stdin: what it reads.
+        pass_fds: descriptors that it inherits.
+        folder: where it runs; here without one.
+        seconds: how long it may take.
+        variables: environment variables for it.
+
+    Raises:
+        DiskError: it isn't installed, or doesn't end. Its exit status is the caller's to judge.
+    """
+    program = find(tool, path=path)
     try:
         return subprocess.run(  # noqa: S603  # no shell; every path is absolute or a descriptor
             [program, *arguments],
@@ -42,22 +72,21 @@ def run(
             capture_output=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=child_environment(LC_ALL="C"),
-            timeout=_DEADLINE,
+            env=child_environment(LC_ALL="C", **variables),
+            timeout=seconds,
+            cwd=folder,
             check=False,
             pass_fds=tuple(pass_fds),
         )
     except subprocess.TimeoutExpired:
-        raise DiskError(path, f"{tool} took more than {_DEADLINE:.0f} seconds with it and was stopped") from None
+        raise DiskError(path, f"{tool} took more than {seconds:.0f} seconds with it and was stopped") from None
     except OSError as error:
         raise DiskError(path, f"{program} can't be run: {explain(error)}") from None
 
 
-def checked(
-    tool: str, *arguments: str, path: str, stdin: str = "", pass_fds: Iterable[int] = ()
-) -> subprocess.CompletedProcess[str]:
+def checked(tool: str, *arguments: str, path: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Like `run`; a tool that fails raises DiskError too, with what it said."""
-    done = run(tool, *arguments, path=path, stdin=stdin, pass_fds=pass_fds)
+    done = run(tool, *arguments, path=path, **more)
     if done.returncode != 0:
         raise failed(tool, path, done)
     return done

@@ -1,0 +1,56 @@
+"""From a stand-in `.pat` to a running guest, as an ordinary user."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.launched import Images, Launched
+from tests.install import pats
+from tests.install.test_install import as_user
+from tests.qemu.disks import run
+from tests.serving import ENVIRONMENT, VHOSTCOMM
+
+VERSION = b"7.2-72806"
+
+
+@pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk", "setpriv")
+def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, images: Images) -> None:
+    home, nas = tmp_path / "home", tmp_path / "home/nas"
+    home.mkdir()
+    user = as_user(home)
+    boot = pats.zipped(**{"synology_kvmx64_virtualdsm.bin": images.boot.read_bytes()})
+    pat = pats.pat(
+        tmp_path, boot=boot, hda=pats.xz([*pats.HDA, pats.file("./etc/VERSION", VERSION, mode=0o440, gid=9)])
+    )
+    subprocess.run([*user, *VHOSTCOMM, "install", pat, nas, "--data", "1G"], env=ENVIRONMENT, check=True)
+
+    words = [str(nas), *images.qemu, "--accel", "tcg", "--memory", "512M", "--net", "none"]
+    words += ["--guest-serial", "1234ABC567890", "--", "-fw_cfg", "name=opt/vchannel,string=vchannel.system=1"]
+    launched = Launched(home, *words)
+    launched.command = [*user, *launched.command]
+    with launched as guest:
+        guest.ready()
+    # Stopped by the context's SIGTERM: by the guest itself.
+    text = guest.console.text
+    for line in (
+        "SYSLINUX",
+        "[synoboot]",
+        "[sda]",
+        "[sdb]",
+        "Partition Version=0",
+        f"system: mounted, {VERSION.decode()}",
+        "system: unmounted",
+        "answer 5 guest_serial",
+        "vchannel: request 6 poweroff",
+        "reboot: Power down",
+    ):
+        assert line in text, line
+    guest.console.kept_to_the_protocol()
+    system = f"{nas}/system.img?offset={2048 * 512}"
+    # The guest saw the file with the owner and the mode of the archive.
+    assert run("debugfs", "-R", "cat /etc/seen", system).startswith("-r--r-----    1 0        9 ")
+    run("e2fsck", "-fn", system)
+    assert sorted(each.name for each in nas.iterdir()) == ["data.img", "synoboot.img", "system.img", "vhostcomm.toml"]

@@ -1,0 +1,211 @@
+"""What can't be installed: one clear error each, and nothing left behind."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import random
+import re
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.install import pats
+from tests.install.pats import BOOT, BOOT_NAME, NAME, Member, file, other, parts, xz, zipped
+from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm
+from vhostcomm.errors import DiskError, InstallError
+from vhostcomm.install import Options, install
+from vhostcomm.install.tree import Tree
+from vhostcomm.qemu.disk import tools
+
+pytestmark = pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
+
+ZEROS: Final = 128 << 20
+"""Bytes: more than may be unpacked from anything."""
+
+Make = Callable[[Path], object]
+
+
+def rejected(tmp_path: Path, *, pat: str = NAME, folder: str = "nas", options: Options = Options()) -> str:  # noqa: B008
+    """Install it; returns the error."""
+    before = sorted(each.name for each in tmp_path.iterdir())
+    with pytest.raises((InstallError, DiskError)) as found:
+        install(str(tmp_path / pat), str(tmp_path / folder), options, lambda _: None)
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+    return str(found.value)
+
+
+def hda(*members: Member) -> Make:
+    return lambda tmp_path: pats.pat(tmp_path, hda=xz(members))
+
+
+def beside(*members: Member) -> Make:
+    """In the `.pat` itself."""
+    return lambda tmp_path: pats.write(tmp_path / NAME, parts(), members)
+
+
+def raw(data: bytes) -> Make:
+    return lambda tmp_path: (tmp_path / NAME).write_bytes(data)
+
+
+def cut(tmp_path: Path) -> None:
+    whole = pats.pat(tmp_path)
+    os.truncate(whole, whole.stat().st_size // 3)
+
+
+def cut_behind_the_last(tmp_path: Path) -> None:
+    """What is missing is only the mark of the archive's end."""
+    whole = pats.pat(tmp_path)
+    with tarfile.open(whole) as archive:
+        last = archive.getmembers()[-1]
+    os.truncate(whole, last.offset_data + 512)
+
+
+def damaged(name: str) -> Make:
+    """The middle of an archive inside is overwritten."""
+
+    def make(tmp_path: Path) -> None:
+        made = parts(hda=xz([file(f"./{number}", random.Random(number).randbytes(5000)) for number in range(20)]))
+        middle = len(made[name]) // 2
+        made[name] = made[name][:middle] + b"damaged " * 8 + made[name][middle + 64 :]
+        pats.write(tmp_path / NAME, made)
+
+    return make
+
+
+def long_headers(tmp_path: Path) -> None:
+    """A gigabyte's little sister: headers that tarfile would read into memory."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        made = tarfile.TarInfo("./x")
+        made.pax_headers = {"comment": "x" * (8 << 20)}
+        archive.addfile(made)
+    pats.pat(tmp_path, hda=lzma.compress(written.getvalue(), preset=0))
+
+
+def many(count: int) -> Iterable[Member]:
+    return (file(f"./{number}") for number in range(count))
+
+
+BAD: Final[dict[str, tuple[Make, str]]] = {
+    "empty": (raw(b""), r"empty \(0 bytes\); download it again: https://"),
+    "encrypted": (raw(random.Random(1).randbytes(100_000)), "no tar archive: an encrypted .pat.*Nothing is decrypted"),
+    "another model": (
+        lambda tmp_path: pats.write(tmp_path / NAME, {"hda1.tgz": b"x", "zImage": b"x"}),
+        r"no \*\.bin\.zip, no synohdpack_img\.txz, .* VERSION, hda1\.tgz, zImage.*another model.*DSM_VirtualDSM",
+    ),
+    "no system": (lambda tmp_path: pats.pat(tmp_path, hda=None), r"no hda1\.tgz in it"),
+    "cut off in a member": (cut, "cut off or damaged"),
+    "cut off behind the last member": (cut_behind_the_last, "cut off or damaged"),
+    "hda1 damaged": (damaged("hda1.tgz"), "hda1.tgz: cut off or damaged"),
+    "hda1 cut off": (
+        lambda tmp_path: pats.pat(tmp_path, hda=xz(pats.HDA)[:-40]),
+        "hda1.tgz: cut off or damaged",
+    ),
+    "hda1 is no xz": (lambda tmp_path: pats.pat(tmp_path, hda=pats.tar(pats.HDA)), "hda1.tgz: not compressed with xz"),
+    "boot zip damaged": (damaged(BOOT_NAME), "bin.zip: cut off or damaged"),
+    "up in the .pat": (beside(file("../../x")), "absolute or leads out"),
+    "absolute in the .pat": (beside(file("/etc/x")), "absolute or leads out"),
+    "link in the .pat": (beside(other("packages/x", tarfile.SYMTYPE, "/etc")), "a link; a .pat holds"),
+    "device in the .pat": (beside(other("x", tarfile.BLKTYPE)), "a device, or a special file; a .pat holds"),
+    "up": (hda(file("./a/../../x")), "absolute or leads out"),
+    "absolute": (hda(file("/etc/x")), "absolute or leads out"),
+    "line end": (hda(file("./a\nsif / uid 5")), "line end"),
+    "hard link out": (hda(other("./x", tarfile.LNKTYPE, "../../../etc/passwd")), "absolute or leads out"),
+    "hard link to nothing": (
+        hda(other("./x", tarfile.LNKTYPE, "etc/passwd")),
+        "a hard link to 'etc/passwd', which is no",
+    ),
+    "symbolic link out": (hda(other("./a/x", tarfile.SYMTYPE, "../../etc/passwd")), "out of the system's tree"),
+    "below a link": (
+        hda(other("./a", tarfile.SYMTYPE, "/tmp"), file("./a/x")),
+        "lies beneath 'a', which is a symbolic link",
+    ),
+    "below a file": (hda(file("./a"), file("./a/x")), "lies beneath 'a', which is a file"),
+    "character device": (hda(other("./dev/null", tarfile.CHRTYPE)), "a device; files, folders and links"),
+    "block device": (hda(other("./dev/sda", tarfile.BLKTYPE)), "a device; files, folders and links"),
+    "FIFO": (hda(other("./x", tarfile.FIFOTYPE)), "a device; files, folders and links"),
+    "owner": (hda(file("./x", uid=-1)), "its owner or group is -1"),
+    "bomb of xz": (hda(file("./x", bytes(ZEROS))), r"\d+ bytes that unpack to \d+ or more"),
+    "bomb of zip": (
+        lambda tmp_path: pats.pat(tmp_path, boot=zipped(boot=bytes(ZEROS))),
+        r"bin.zip: \d+ bytes that unpack to \d+ or more",
+    ),
+    "bomb of headers": (long_headers, "a member with more than 1048576 bytes of headers"),
+    "bomb of members": (beside(*many(5000)), "more than 4096 members"),
+    "two images": (
+        lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=BOOT, two=BOOT)),
+        "2 files in it; it holds the boot disk and nothing else",
+    ),
+    "up in the zip": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(**{"../one": BOOT})), "absolute or leads out"),
+    "no boot sector": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=bytes(4096))), "no boot disk"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_rejected(tmp_path: Path, name: str) -> None:
+    make, words = BAD[name]
+    make(tmp_path)
+    assert re.search(words, rejected(tmp_path))
+
+
+def test_no_pat_and_no_place(tmp_path: Path) -> None:
+    assert "no such file; nothing is downloaded here: Synology publishes" in rejected(tmp_path)
+    pats.pat(tmp_path)
+    assert "there is no folder" in rejected(tmp_path, folder="a/b")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used/precious").write_text("x")
+    assert "has something else in it (precious)" in rejected(tmp_path, folder="used")
+    assert (tmp_path / "used/precious").read_text() == "x"
+    (tmp_path / "file").write_text("x")
+    assert "Not a directory; choose another folder" in rejected(tmp_path, folder="file")
+    assert "a data disk of 512 bytes" in rejected(tmp_path, options=Options(data_size=512))
+    assert "a folder; give the .pat itself" in rejected(tmp_path, pat="used")
+
+
+def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"")
+    done = run_vhostcomm("install", tmp_path / NAME, tmp_path / "nas")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    mistaken = run_vhostcomm("install", tmp_path / NAME, tmp_path / "nas", "--data", "much")
+    assert (mistaken.returncode, mistaken.stderr.count("\n")) == (2, 1)
+    assert "for example: --data 256G" in mistaken.stderr
+
+
+def test_no_space(tmp_path: Path) -> None:
+    """Found before anything is written, by the sizes inside."""
+    pat, small = pats.pat(tmp_path), tmp_path / "small"
+    small.mkdir()
+    mounting = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    script = 'mount -t tmpfs -o size=300m none "$0" || exit 99; "$@"; status=$?; ls -A "$0"; exit $status'
+    done = subprocess.run(
+        [*mounting, script, small, *VHOSTCOMM, "install", pat, small / "nas"],
+        env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 99:
+        pytest.skip(f"a user may not mount here: {done.stderr}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(r"small: 300 MiB are free, and installing needs \d+ MiB; make room there", done.stderr)
+
+
+def test_tools_that_are_missing_are_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pats.pat(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tools, "_SBIN", "")
+    assert "mke2fs is needed for it and not installed; it is in the package e2fsprogs" in rejected(tmp_path)
+
+
+def test_a_tree_that_does_not_fit(tmp_path: Path) -> None:
+    """More files than the partition has inodes for: told in place of mke2fs's words."""
+    tree = Tree(tmp_path, 10, lambda _: None)
+    for member, data in many(9):
+        tree.add("hda1.tgz", member, io.BytesIO(data))
+    with pytest.raises(InstallError, match="more than 10 files and folders"):
+        tree.add("hda1.tgz", pats.folder("./a")[0], None)

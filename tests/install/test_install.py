@@ -1,0 +1,199 @@
+"""A stand-in `.pat` becomes disks: by an ordinary user, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.install import pats
+from tests.install.pats import BOOT, MTIME, NAME
+from tests.qemu.disks import run
+from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm, started
+from vhostcomm.install import Options, install
+from vhostcomm.install.installation import is_sparse
+from vhostcomm.qemu.disk import inspect
+from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
+
+pytestmark = pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
+
+USER: Final = 54321
+KEPT: Final = "-all,+dac_read_search"
+"""To read this checkout and its Python, wherever they are; nothing else is kept."""
+
+Facts = dict[str, tuple[str, int, int, int]]
+
+
+def as_user(folder: Path) -> list[str]:
+    """A command in front: run it as an ordinary user, who has that folder."""
+    if os.geteuid() != 0:
+        return []
+    os.chown(folder, USER, USER)
+    words = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--bounding-set", KEPT]
+    return [*words, "--inh-caps", KEPT, "--ambient-caps", KEPT]
+
+
+def files_of(image: Path, *folders: str, layout: Layout = CONTAINER) -> Facts:
+    """Octal mode, owner, group and size of the files in folders of the system partition, by debugfs."""
+    found = {}
+    for folder in folders:
+        listing = run("debugfs", "-R", f"ls -l {folder}", f"{image}?offset={layout.first.start * 512}")
+        for mode, uid, gid, size, name in re.findall(
+            r"^ *\d+ +(\d+) \(\d\) +(\d+) +(\d+) +(\d+) +\S+ \S+ (.*?) *$", listing, re.MULTILINE
+        ):
+            found[f"{folder.rstrip('/')}/{name}"] = (mode, int(uid), int(gid), int(size))
+    return found
+
+
+@pytest.mark.needs("setpriv")
+def test_an_ordinary_user_installs(tmp_path: Path) -> None:
+    pat = pats.pat(tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    nas = home / "nas"
+    done = subprocess.run(
+        [*as_user(home), *VHOSTCOMM, "install", pat, nas, "--data", "256G"],
+        env=ENVIRONMENT | {"HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "finish"), done.stderr
+    assert f"Start it: vhostcomm run {nas}" in done.stdout
+    assert [each.name for each in home.iterdir()] == ["nas"]
+    assert sorted(each.name for each in nas.iterdir()) == ["data.img", "synoboot.img", "system.img", "vhostcomm.toml"]
+    assert {stat.S_IMODE(each.stat().st_mode) for each in nas.iterdir()} == {0o600}
+    assert (nas / "synoboot.img").read_bytes() == BOOT
+    assert (nas / "data.img").stat().st_size == 256 << 30
+    assert all(is_sparse(nas / f"{name}.img") for name in ("synoboot", "system", "data"))
+    found = inspect(nas / "system.img")
+    assert found.size == 10_738_466_816
+    assert found.partitions == {1: CONTAINER.first, 2: CONTAINER.second}
+    check_system(nas / "system.img")
+
+
+def check_system(image: Path, layout: Layout = CONTAINER) -> None:
+    """Check the files of `pats`, their owners and modes, and the file system."""
+    place = f"{image}?offset={layout.first.start * 512}"
+    assert files_of(image, "/etc", "/bin", "/usr/syno/synoman/indexdb", "/.SynoUpgradePackages", layout=layout) == {
+        "/etc/.": ("40750", 3, 4, 4096),
+        "/etc/..": ("40755", 0, 0, 4096),
+        "/etc/both": ("100644", 2, 0, 6),  # of the archive that comes first
+        "/etc/shadow": ("100400", 0, 42, 8),
+        '/etc/na"me with space': ("100644", 70_000, 80_000, 0),
+        "/bin/.": ("40755", 0, 0, 4096),
+        "/bin/..": ("40755", 0, 0, 4096),
+        "/bin/su": ("104755", 0, 0, 4),
+        "/bin/su-again": ("104755", 0, 0, 4),
+        "/bin/sh": ("120777", 5, 0, 13),
+        "/usr/syno/synoman/indexdb/.": ("40755", 0, 0, 4096),
+        "/usr/syno/synoman/indexdb/..": ("40755", 0, 0, 4096),
+        "/usr/syno/synoman/indexdb/index.db": ("100640", 0, 105, 5),
+        "/.SynoUpgradePackages/.": ("40755", 0, 0, 4096),
+        "/.SynoUpgradePackages/..": ("40755", 0, 0, 4096),
+        "/.SynoUpgradePackages/FileStation-1.spk": ("100644", 6, 7, 7),
+    }
+    top = files_of(image, "/", layout=layout)
+    assert top["/tmp"] == ("41777", 0, 0, 4096)
+    assert top["/no-rights"] == ("100000", 0, 0, 6)
+    assert top["/."] == ("40755", 0, 0, 4096)
+    assert top["/gr\\xc3\\xbcn-\\xff"] == ("100644", 0, 0, 24)
+    assert run("debugfs", "-R", "cat /etc/both", place) == "of hdp"
+    assert 'Fast link dest: "/usr/bin/bash"' in run("debugfs", "-R", "stat /bin/sh", place)
+    assert f"0x{MTIME:x}" in run("debugfs", "-R", "stat /etc", place)
+    features = run("dumpe2fs", "-h", place)
+    assert "Filesystem volume name:   1.44.1-42218\n" in features
+    assert f"Block count:              {layout.first.size // 8}\n" in features
+    assert not re.search("orphan_file|metadata_csum_seed", features)
+    run("e2fsck", "-fn", place)
+
+
+@pytest.mark.parametrize("version", [8, 9])
+def test_the_layouts_of_the_guests_own_table(tmp_path: Path, version: int) -> None:
+    expected = next(each for each in LAYOUTS if each.version == version)
+    install(str(pats.pat(tmp_path)), str(tmp_path / "nas"), Options(layout=expected), lambda _: None)
+    assert inspect(tmp_path / "nas/system.img").layout is expected
+    check_system(tmp_path / "nas/system.img", expected)
+
+
+@pytest.mark.needs("qemu-img")
+def test_qcow2_and_events_for_programs(tmp_path: Path) -> None:
+    done = run_vhostcomm("install", pats.pat(tmp_path), tmp_path / "nas", "--format", "qcow2", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"event": "progress", "step": "unpack the boot disk", "done": len(BOOT), "total": len(BOOT)} in events
+    files = ["data.qcow2", "synoboot.qcow2", "system.qcow2", "vhostcomm.toml"]
+    assert events[-1]["event"] == "installed"
+    assert events[-1]["files"] == files == sorted(each.name for each in (tmp_path / "nas").iterdir())
+    assert inspect(tmp_path / "nas/system.qcow2").partitions == {1: CONTAINER.first, 2: CONTAINER.second}
+    written = tomllib.loads((tmp_path / "nas/vhostcomm.toml").read_text())["guests"]["nas"]["machine"]
+    assert (written["boot"], written["system"], written["data"]) == ("synoboot.qcow2", "system.qcow2", ["data.qcow2"])
+    assert written["mac"] == events[-1]["mac"]
+    assert re.fullmatch("02:11:32(:[0-9a-f]{2}){3}", written["mac"])
+
+
+def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    install(str(pats.pat(tmp_path)), str(nas), Options(), lambda _: None)
+    before = {each: each.stat().st_mtime_ns for each in (nas, *nas.iterdir())}
+    again = run_vhostcomm("install", tmp_path / "gone.pat", nas)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "has a guest already, and nothing was changed: data.img, synoboot.img, system.img" in again.stdout
+    assert {each: each.stat().st_mtime_ns for each in (nas, *nas.iterdir())} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_it_leaves_nothing_or_what_the_next_run_removes(tmp_path: Path, number: int) -> None:
+    nas = tmp_path / "nas"
+    pat = pats.pat(tmp_path)
+    command = [*VHOSTCOMM, "install", pat, nas, "--json"]
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if json.loads(line)["step"] == "make the file system":
+                break
+        process.send_signal(number)
+        assert process.wait(20) != 0
+    left = {each.name for each in tmp_path.iterdir()} - {NAME}
+    assert left == ({".nas.installing"} if number == signal.SIGKILL else set())
+    if number == signal.SIGKILL:
+        assert run_vhostcomm("install", pat, nas).returncode == 0
+        assert {each.name for each in tmp_path.iterdir()} == {NAME, "nas"}
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """The second is rejected while the first still works."""
+    pat = pats.pat(tmp_path)
+    with started([*VHOSTCOMM, "install", pat, tmp_path / "nas", "--json"], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        first.stdout.readline()
+        first.send_signal(signal.SIGSTOP)
+        second = run_vhostcomm("install", pat, tmp_path / "nas")
+        assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+        assert "another vhostcomm install is making it" in second.stderr
+        first.send_signal(signal.SIGCONT)
+        first.stdout.read()
+        assert first.wait(20) == 0
+    assert (tmp_path / "nas/vhostcomm.toml").exists()
+
+
+def test_an_old_python_has_no_extraction_filters(tmp_path: Path) -> None:
+    """3.11.0 to 3.11.3: our own checks are the same."""
+    without = "import sys, tarfile; del tarfile.data_filter, tarfile.tar_filter; from vhostcomm.cli import main; main()"
+    bad = pats.pat(tmp_path, hda=pats.xz([pats.other("./x", tarfile.LNKTYPE, "../../outside")]))
+    for folder in ("bad", "good"):
+        done = subprocess.run(
+            [sys.executable, "-c", without, "install", bad, tmp_path / folder],
+            env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, "out of the archive's tree" in done.stderr) == (
+            (1, True) if folder == "bad" else (0, False)
+        )
+        pats.pat(tmp_path)
+    check_system(tmp_path / "good/system.img")

@@ -1,0 +1,155 @@
+"""`vhostcomm install`: from a `.pat` to a folder that `vhostcomm run` starts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final, Literal, NoReturn
+
+from cyclopts import Parameter
+
+from vhostcomm.cli.flags import Place
+from vhostcomm.cli.output import print_error, print_line
+from vhostcomm.config import values
+from vhostcomm.errors import UsageError
+from vhostcomm.install.installation import Installed, Options, Progress
+from vhostcomm.install.installation import install as install_pat
+from vhostcomm.install.pat import PUBLISHED
+from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
+
+_LAYOUTS: Final[dict[str, Layout]] = {
+    "container": CONTAINER,
+    **{str(each.version): each for each in LAYOUTS if each.version in {8, 9} and not each.raid},
+}
+
+_LICENCE: Final = "Whether you may run this system, and where, is between you and its licence."
+
+
+def install(
+    pat: Annotated[Place, Parameter(help=f"DSM_VirtualDSM_….pat, of {PUBLISHED}. Nothing is downloaded.")],
+    folder: Annotated[Place, Parameter(help="The guest's folder; it may not exist yet, or is empty.")],
+    *,
+    data: Annotated[
+        str, Parameter(metavar="SIZE", help="What the guest sees of its data disk (units K M G T, of 1024).")
+    ] = "16G",
+    image_format: Annotated[
+        ImageFormat, Parameter(name="--format", help="raw (sparse files) or qcow2.")
+    ] = ImageFormat.RAW,
+    layout: Annotated[
+        Literal["container", "8", "9"],
+        Parameter(
+            help="The system disk's partitions: container as vdsm/virtual-dsm makes them, or a version of the guest's own "
+            "table: 8 as in VDSM 7.0, 9 larger."
+        ),
+    ] = "container",
+    as_json: Annotated[
+        bool,
+        Parameter(name="--json", negative="", help="Print the progress and the result as JSON, one object a line."),
+    ] = False,
+) -> int:
+    """Install a .pat into a folder: the boot, system and data disks, and vhostcomm.toml for vhostcomm run.
+
+    Works as an ordinary user, without Docker, root or loop devices; needs e2fsprogs and sfdisk. Everything is made in a
+    temporary folder beside FOLDER, which is renamed at the end: FOLDER is whole or not there. A folder that has a guest
+    already is listed, and not changed.
+    """
+    try:
+        size = values.size(data)
+    except ValueError as error:
+        raise UsageError(f"--data {data}: {error}; for example: --data 256G") from None
+    with _ended_by_signals(), _shown(as_json=as_json) as tell:
+        done = install_pat(str(pat), str(folder), Options(size, image_format, _LAYOUTS[layout]), tell)
+    if as_json:
+        print_line(json.dumps(_as_json(done)))
+    else:
+        print_line("\n".join(_as_text(done, str(folder), Path(pat).name)))
+    return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end it as Ctrl-C does, so that it cleans up."""
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup
+            signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _shown(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
+    """Show the progress: as JSON, as bars on a terminal, else a line for each step."""
+    if not as_json and sys.stderr.isatty():
+        with _bars() as tell:
+            yield tell
+        return
+    step = ""
+    percent = -1
+
+    def tell_line(progress: Progress) -> None:
+        nonlocal step, percent
+        now = progress.done * 100 // progress.total if progress.total else 0
+        if as_json and (progress.step, now) != (step, percent):
+            event = {"event": "progress", "step": progress.step, "done": progress.done, "total": progress.total}
+            print_line(json.dumps(event), flush=True)
+        elif progress.step != step and not as_json:
+            size = f" ({progress.total / (1 << 20):.1f} MiB)" if progress.total else ""
+            print_error(f"{progress.step}{size}")
+        step, percent = progress.step, now
+
+    yield tell_line
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(progress: Progress) -> None:
+            if progress.step not in tasks:
+                for task in bars.tasks:
+                    bars.update(task.id, total=task.total or 1, completed=task.total or 1)
+                tasks[progress.step] = bars.add_task(progress.step, total=progress.total or None)
+            bars.update(tasks[progress.step], completed=progress.done)
+
+        yield tell
+        for task in bars.tasks:
+            bars.update(task.id, total=task.total or 1, completed=task.total or 1)
+
+
+def _as_text(done: Installed, folder: str, pat: str) -> Iterator[str]:
+    if not done.is_new:
+        yield f"{folder}: has a guest already, and nothing was changed: {', '.join(done.files)}"
+    else:
+        yield f"{folder}: {', '.join(done.files)}, from {pat}; the guest's MAC address is {done.mac}"
+        yield _LICENCE
+    yield f"Start it: vhostcomm run {folder}"
+
+
+def _as_json(done: Installed) -> dict[str, object]:
+    return {
+        "event": "installed" if done.is_new else "unchanged",
+        "folder": str(done.folder),
+        "files": list(done.files),
+        "mac": done.mac or None,
+    }

@@ -1,0 +1,204 @@
+"""What a `.pat` holds: a plain tar archive with the boot disk, the system's archives and its packages. It is untrusted."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from attrs import field, frozen
+
+from vhostcomm.errors import InstallError
+from vhostcomm.install.stream import RATIO_MAX, SMALL, bomb, cut_off, unpacked_size
+from vhostcomm.install.tree import filtered, inside
+from vhostcomm.system_errors import explain
+
+PUBLISHED: Final = "https://archive.synology.com/download/Os/DSM"
+"""Where Synology publishes them. Nothing here fetches anything."""
+
+SYSTEM: Final = {"synohdpack_img.txz": "", "indexdb.txz": "usr/syno/synoman/indexdb", "hda1.tgz": ""}
+"""The system's archives in the order of the container's installer, and the folder that each belongs into."""
+
+PACKAGES: Final = "packages"
+PACKAGES_TARGET: Final = ".SynoUpgradePackages"
+PACKAGES_LEFT_OUT: Final = "ActiveInsight-*"
+
+_BOOT: Final = "*.bin.zip"
+_BLOCK: Final = 512
+_MEMBERS_MAX: Final = 4096
+"""Members of the `.pat` itself; a genuine one has some dozens."""
+_BOOT_MAX: Final = 1 << 30
+"""Bytes; the genuine boot disk is smaller than 256 MiB."""
+_SHOWN: Final = 8
+_ENCRYPTED: Final = 0x1
+"""The bit of a zip member's flags."""
+
+
+@frozen
+class Pat:
+    """An opened `.pat` whose members have been checked by name, kind and size.
+
+    Args:
+        path: where it is.
+        archive: the tar archive.
+        members: its files by their paths.
+        boot_name: the member with the boot disk.
+        boot_size: bytes of the boot disk.
+        sizes: unpacked bytes of each of the system's archives.
+    """
+
+    path: str
+    archive: tarfile.TarFile = field(repr=False)
+    members: dict[str, tarfile.TarInfo] = field(repr=False)
+    boot_name: str
+    boot_size: int
+    sizes: dict[str, int]
+
+    @property
+    def packages(self) -> list[str]:
+        """The members that become the guest's packages."""
+        return [
+            path
+            for path in self.members
+            if path.startswith(f"{PACKAGES}/") and not fnmatch.fnmatchcase(path.split("/")[1], PACKAGES_LEFT_OUT)
+        ]
+
+    @property
+    def system_size(self) -> int:
+        """Bytes of all that goes into the system partition."""
+        return sum(self.sizes.values()) + sum(self.members[path].size for path in self.packages)
+
+    def open(self, path: str) -> IO[bytes]:
+        """A member's contents."""
+        found = self.archive.extractfile(self.members[path])
+        assert found is not None
+        return found
+
+    def boot(self) -> Iterator[bytes]:
+        """The boot disk, in pieces.
+
+        Raises:
+            InstallError: its archive is damaged.
+        """
+        try:
+            with (
+                zipfile.ZipFile(self.open(self.boot_name)) as archive,
+                archive.open(_image(archive, self.boot_name)) as data,
+            ):
+                while piece := data.read(1 << 20):
+                    yield piece
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+            raise _damaged(self.boot_name, error) from None
+
+
+@contextmanager
+def open_pat(path: str) -> Iterator[Pat]:
+    """Open a `.pat` and check what can be checked without unpacking it.
+
+    Raises:
+        InstallError: it isn't there, or is no `.pat` of Virtual DSM that can be installed.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            if size == 0:
+                raise InstallError(f"{path}: empty (0 bytes); download it again: {PUBLISHED}")
+            with _tar(file, path) as archive:
+                yield _checked(archive, path, size)
+    except FileNotFoundError:
+        raise InstallError(
+            f"{path}: no such file; nothing is downloaded here: Synology publishes DSM_VirtualDSM_….pat at {PUBLISHED}"
+        ) from None
+    except IsADirectoryError:
+        raise InstallError(f"{path}: a folder; give the .pat itself") from None
+    except PermissionError as error:
+        raise InstallError(f"{path}: {explain(error)}") from None
+
+
+def _tar(file: IO[bytes], path: str) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=file, mode="r:")
+    except tarfile.TarError:
+        raise InstallError(
+            f"{path}: no tar archive: an encrypted .pat, as those of DSM 7.0 to 7.1 are, or no .pat. Nothing is decrypted "
+            f"here; newer releases are plain archives: {PUBLISHED}"
+        ) from None
+    except (EOFError, ValueError, OverflowError) as error:
+        raise _damaged(path, error) from None
+
+
+def _checked(archive: tarfile.TarFile, path: str, size: int) -> Pat:
+    members: dict[str, tarfile.TarInfo] = {}
+    end = count = 0
+    try:
+        for member in archive:
+            count += 1
+            if count > _MEMBERS_MAX:
+                raise InstallError(f"{path}: more than {_MEMBERS_MAX} members; a .pat has some dozens")
+            where = f"{path}: {member.name!a}"
+            name = inside(member.name, where)
+            if not (member.isreg() or member.isdir()) or member.issparse():
+                what = "a link" if member.issym() or member.islnk() else "a device, or a special file"
+                raise InstallError(f"{where}: {what}; a .pat holds files and folders, so it is rejected")
+            filtered(member, Path("/nonexistent"), where, whole_system=False)
+            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+            if end > size:
+                raise cut_off(path)
+            if member.isreg():
+                members[name] = member
+        archive.fileobj.seek(end)
+        if archive.fileobj.read(_BLOCK) != bytes(_BLOCK):
+            raise cut_off(path)
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        raise _damaged(path, error) from None
+    return _virtual_dsm(archive, path, members)
+
+
+def _virtual_dsm(archive: tarfile.TarFile, path: str, members: dict[str, tarfile.TarInfo]) -> Pat:
+    boots = [name for name in members if fnmatch.fnmatchcase(name, _BOOT) and "/" not in name]
+    missing = ([_BOOT] if len(boots) != 1 else []) + [name for name in SYSTEM if name not in members]
+    if missing:
+        there = ", ".join(list(members)[:_SHOWN]) + (", …" if len(members) > _SHOWN else "")
+        what = f"{len(boots)} boot disks ({_BOOT})" if len(boots) > 1 else f"no {', no '.join(missing)}"
+        raise InstallError(
+            f"{path}: {what} in it, but {there or 'nothing'}: a .pat of another model, or no .pat; "
+            f"choose DSM_VirtualDSM_….pat: {PUBLISHED}"
+        )
+    pat = Pat(path, archive, members, boots[0], 0, {})
+    sizes = {name: unpacked_size(pat.open(name), name) for name in SYSTEM}
+    return Pat(path, archive, members, boots[0], _boot_size(pat), sizes)
+
+
+def _boot_size(pat: Pat) -> int:
+    packed = pat.members[pat.boot_name].size
+    try:
+        with zipfile.ZipFile(pat.open(pat.boot_name)) as archive:
+            for each in archive.infolist():
+                inside(each.filename, f"{pat.boot_name}: {each.filename!a}")
+            image = _image(archive, pat.boot_name)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError) as error:
+        raise _damaged(pat.boot_name, error) from None
+    if image.flag_bits & _ENCRYPTED:
+        raise InstallError(f"{pat.boot_name}: encrypted; nothing is decrypted here")
+    if image.file_size > min(_BOOT_MAX, max(SMALL, packed * RATIO_MAX)):
+        raise bomb(pat.boot_name, image.file_size, packed)
+    return image.file_size
+
+
+def _image(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    images = [each for each in archive.infolist() if not each.is_dir()]
+    if len(images) != 1:
+        raise InstallError(
+            f"{name}: {len(images)} files in it; it holds the boot disk and nothing else, so it is rejected"
+        )
+    return images[0]
+
+
+def _damaged(name: str, error: Exception) -> InstallError:
+    return InstallError(f"{cut_off(name)} ({error})")

@@ -1,0 +1,151 @@
+"""An xz-compressed tar archive, read as a stream within limits. Its contents are untrusted."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+from collections.abc import Callable
+from typing import IO, Final
+
+from vhostcomm.errors import InstallError
+
+XZ_MAGIC: Final = b"\xfd7zXZ\0"
+CHUNK: Final = 1 << 20
+
+RATIO_MAX: Final = 100
+"""Unpacked bytes for each packed one. A system is below 10; xz reaches 7000 with zeros."""
+
+SMALL: Final = 64 << 20
+"""Bytes that may be unpacked from anything, however well it was compressed."""
+
+_DECODER_MEMORY: Final = 256 << 20
+"""Bytes for xz's dictionary; `xz -9` needs 65 MiB, a header may ask for 4 GiB."""
+
+_HEADERS_MAX: Final = 1 << 20
+"""Bytes of one member's headers, which tarfile holds in memory. Long names and attributes take a few KiB."""
+
+_FOOTER_SIZE: Final = 12
+_INDEX_MAX: Final = 16 << 20
+
+Take = Callable[[tarfile.TarInfo, IO[bytes] | None], None]
+"""What is done with a member and, if it is a file, its contents."""
+
+
+def bomb(name: str, unpacked: int, packed: int) -> InstallError:
+    """The error for contents that were compressed too well."""
+    return InstallError(
+        f"{name}: {packed} bytes that unpack to {unpacked} or more: not what a genuine .pat holds, so it is rejected"
+    )
+
+
+def cut_off(name: str) -> InstallError:
+    """The error for an archive that ends too early."""
+    return InstallError(f"{name}: cut off or damaged; download the .pat again and compare its checksum")
+
+
+def unpacked_size(packed: IO[bytes], name: str) -> int:
+    """Bytes that an xz file unpacks to, by its index; nothing is unpacked.
+
+    Raises:
+        InstallError: it isn't an xz file, it is cut off, or it is a bomb.
+    """
+    size = packed.seek(0, os.SEEK_END)
+    packed.seek(0)
+    if packed.read(len(XZ_MAGIC)) != XZ_MAGIC:
+        raise InstallError(
+            f"{name}: not compressed with xz, as it is in the releases that can be installed (7.0 and later)"
+        )
+    packed.seek(max(0, size - _FOOTER_SIZE))
+    footer = packed.read(_FOOTER_SIZE)
+    index_size = (int.from_bytes(footer[4:8], "little") + 1) * 4
+    if footer[10:] != b"YZ" or index_size > min(size, _INDEX_MAX):
+        raise cut_off(name)
+    packed.seek(size - _FOOTER_SIZE - index_size)
+    index = packed.read(index_size)
+    try:
+        numbers = _Numbers(index[1:])
+        total = 0
+        for _ in range(numbers.next()):
+            numbers.next()
+            total += numbers.next()
+    except IndexError:
+        raise cut_off(name) from None
+    if total > max(SMALL, size * RATIO_MAX):
+        raise bomb(name, total, size)
+    return total
+
+
+class _Numbers:
+    """The variable-length integers of an xz index."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._place = 0
+
+    def next(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._data[self._place]
+            self._place += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return value
+
+
+class _Unpacked:
+    """What an xz file holds, for tarfile to read; never more than is allowed."""
+
+    def __init__(self, packed: IO[bytes], name: str, most: int) -> None:
+        self._packed = packed
+        self._name = name
+        self._most = most
+        self._allowed = _HEADERS_MAX  # tarfile reads the first member's when it opens
+        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DECODER_MEMORY)
+        self._count = 0
+
+    def allow(self, size: int) -> None:
+        """Let so many more bytes be read, until the next call."""
+        self._allowed = self._count + size
+
+    def read(self, size: int) -> bytes:
+        while not self._decoder.eof:
+            fresh = self._packed.read(CHUNK) if self._decoder.needs_input else b""
+            if self._decoder.needs_input and not fresh:
+                raise cut_off(self._name)
+            if data := self._decoder.decompress(fresh, size):
+                self._count += len(data)
+                if self._count > self._most:
+                    raise bomb(self._name, self._count, self._packed.tell())
+                if self._count > self._allowed:
+                    raise InstallError(f"{self._name}: a member with more than {_HEADERS_MAX} bytes of headers")
+                return data
+        return b""
+
+
+def unpack(packed: IO[bytes], name: str, take: Take) -> None:
+    """Go through the members of an xz-compressed tar archive, in its order.
+
+    Args:
+        packed: the archive; can seek.
+        name: of it, for errors.
+        take: called with each member.
+
+    Raises:
+        InstallError: it is damaged, cut off, or over a limit; and what `take` raises.
+    """
+    most = unpacked_size(packed, name)
+    packed.seek(0)
+    reader = _Unpacked(packed, name, most)
+    try:
+        with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
+            while member := archive.next():
+                archive.members.clear()  # tarfile would keep them all
+                reader.allow(member.size + _HEADERS_MAX)
+                take(member, archive.extractfile(member) if member.isreg() else None)
+        reader.allow(most)
+        while reader.read(CHUNK):  # to the end, where xz has its checksum
+            pass
+    except (tarfile.TarError, lzma.LZMAError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+        raise InstallError(f"{cut_off(name)} ({error})") from None
