@@ -1,8 +1,9 @@
-"""`vhostcomm disk`: inspect, init."""
+"""`vhostcomm disk`: inspect, init, add, grow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
@@ -17,7 +18,7 @@ from vhostcomm.qemu.disk.inspection import Inspection
 from vhostcomm.qemu.disk.inspection import inspect as inspect_disk
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Partition
 
-app = App(name="disk", help="Look at a guest's system disk, or make one.")
+app = App(name="disk", help="Inspect a guest's system disk, and make or grow disks.")
 
 
 @app.command
@@ -51,15 +52,54 @@ def init(
     ] = ImageFormat.RAW,
 ) -> None:
     """Make an empty system disk with VDSM's partition layout and no file systems."""
-    try:
-        in_bytes = values.size(size)
-    except ValueError as error:
-        raise UsageError(f"--size {size}: {error}; for example: --size 10G") from None
+    in_bytes = _bytes(size)
     init_disk(image, in_bytes, image_format)
     print_line(f"{image}: {image_format.value}, {_readable(in_bytes)}, VDSM's layout ({VDSM}), no file systems")
 
 
+@app.command
+def add(
+    folder: Annotated[Place, Parameter(help="A folder that vhostcomm install made.")],
+    *,
+    size: Annotated[str, Parameter(metavar="SIZE", help="What the guest will see, such as 1T.")],
+    image_format: Annotated[
+        ImageFormat, Parameter(name="--format", help="raw (a sparse file) or qcow2.")
+    ] = ImageFormat.RAW,
+) -> None:
+    """Add an empty data disk to a guest's folder and its vhostcomm.toml; the guest has it at its next start."""
+    from vhostcomm.install.adding import add as add_disk
+
+    in_bytes = _bytes(size)
+    name = add_disk(Path(folder), in_bytes, image_format)
+    print_line(
+        f"{Path(folder) / name}: {image_format.value}, {_readable(in_bytes)}, empty; the guest has it at its next start"
+    )
+
+
+@app.command
+def grow(
+    image: Annotated[Place, Parameter(help="A raw or qcow2 image of a guest that doesn't run.")],
+    *,
+    size: Annotated[str, Parameter(metavar="SIZE", help="What the guest will see, such as 2T; more than now.")],
+) -> None:
+    """Make a disk larger, never smaller. Its partitions and file systems are the guest's to enlarge."""
+    from vhostcomm.qemu.disk.growing import grow as grow_disk
+
+    in_bytes = _bytes(size)
+    before = grow_disk(image, in_bytes)
+    print_line(f"{image}: {_readable(in_bytes)}, was {_readable(before)}")
+
+
+def _bytes(size: str) -> int:
+    try:
+        return values.size(size)
+    except ValueError as error:
+        raise UsageError(f"--size {size}: {error}; for example: --size 10G") from None
+
+
 def _readable(size: int) -> str:
+    if size >= 1 << 40:
+        return f"{size / (1 << 40):.1f} TiB"
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"
 
 

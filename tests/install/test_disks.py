@@ -1,0 +1,99 @@
+"""Disks of a guest that was installed: one more, and a larger one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.disks import GIB, run, sparse
+from tests.serving import run_vhostcomm, started
+from vhostcomm.config.load import load
+from vhostcomm.errors import DiskError, InstallError, UsageError
+from vhostcomm.install.adding import add
+from vhostcomm.install.configuration import configuration
+from vhostcomm.qemu.disk.growing import grow
+from vhostcomm.qemu.disk.image import ImageFormat, probe
+
+pytestmark = pytest.mark.needs("qemu-img")
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    folder = tmp_path / "nas"
+    folder.mkdir()
+    disks = {name: f"{name}.img" for name in ("synoboot", "system", "data")}
+    (folder / "vhostcomm.toml").write_text(configuration("nas", "x.pat", disks, "02:11:32:00:00:01"))
+    (folder / "vhostcomm.toml").chmod(0o640)
+    return folder
+
+
+def data_of(nas: Path) -> tuple[str, ...]:
+    return load(nas / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"}).guests[0].machine.data
+
+
+def test_a_disk_is_added_to_the_folder_and_its_file(nas: Path) -> None:
+    before = (nas / "vhostcomm.toml").read_text()
+    added = run_vhostcomm("disk", "add", nas, "--size", "1T")
+    assert (added.returncode, added.stderr) == (0, "")
+    assert added.stdout == f"{nas}/data2.img: raw, 1.0 TiB, empty; the guest has it at its next start\n"
+    assert add(nas, GIB, ImageFormat.QCOW2) == "data2.qcow2"
+    assert data_of(nas) == tuple(str(nas / name) for name in ("data.img", "data2.img", "data2.qcow2"))
+    assert (probe(nas / "data2.img").size, probe(nas / "data2.qcow2").size) == (1 << 40, GIB)
+    changed = (nas / "vhostcomm.toml").read_text()
+    assert changed.replace(json.dumps(["data.img", "data2.img", "data2.qcow2"]), '["data.img"]') == before
+    assert (nas / "vhostcomm.toml").stat().st_mode & 0o777 == 0o640
+    assert sorted(each.name for each in nas.iterdir()) == ["data2.img", "data2.qcow2", "vhostcomm.toml"]
+
+
+def test_what_cannot_be_added(nas: Path) -> None:
+    with pytest.raises(InstallError, match="give a folder that `vhostcomm install` made"):
+        add(nas.parent, GIB, ImageFormat.RAW)
+    file = nas / "vhostcomm.toml"
+    text = file.read_text()
+    file.write_text(text.replace('["data.img"]', '[\n"data.img"]'))
+    with pytest.raises(InstallError, match=r'isn\'t one line.*data = \["data.img", "data2.img"\]'):
+        add(nas, GIB, ImageFormat.RAW)
+    file.write_text(text.replace('"data.img"', ", ".join(['"x"'] * 16)))
+    with pytest.raises(InstallError, match="16 data disks"):
+        add(nas, GIB, ImageFormat.RAW)
+    file.write_text("[guests.nas]\n")
+    with pytest.raises(InstallError, match=r"no single guest with machine\.data"):
+        add(nas, GIB, ImageFormat.RAW)
+    assert [each.name for each in nas.iterdir()] == ["vhostcomm.toml"]
+
+
+def test_a_disk_grows_and_never_shrinks(tmp_path: Path) -> None:
+    image = sparse(tmp_path / "data.img", GIB)
+    with image.open("r+b") as file:
+        file.write(b"kept")
+    grown = run_vhostcomm("disk", "grow", image, "--size", "2G")
+    assert (grown.returncode, grown.stdout) == (0, f"{image}: 2.0 GiB, was 1.0 GiB\n")
+    for size in (GIB, 2 * GIB, 3 * GIB + 1):
+        with pytest.raises(UsageError, match="never shrinks"):
+            grow(image, size)
+    assert image.stat().st_size == 2 * GIB
+    with image.open("rb") as file:
+        assert file.read(4) == b"kept"
+    run("qemu-img", "create", "-f", "qcow2", tmp_path / "data.qcow2", "1G")
+    assert grow(tmp_path / "data.qcow2", 2 * GIB) == GIB
+    assert probe(tmp_path / "data.qcow2").size == 2 * GIB
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_a_disk_in_use_does_not_grow(tmp_path: Path) -> None:
+    image = sparse(tmp_path / "data.img", GIB)
+    words = ["-machine", "pc", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"]
+    words += ["-drive", f"file={image},format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d"]
+    with started(["qemu-system-x86_64", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b'{"execute": "qmp_capabilities"}\n')
+        process.stdin.flush()
+        assert b"QMP" in process.stdout.readline()
+        assert b"return" in process.stdout.readline()  # it answers once it has its disks
+        with pytest.raises(DiskError, match="a QEMU has it open; shut the guest down first"):
+            grow(image, 2 * GIB)
+    assert image.stat().st_size == GIB

@@ -1,0 +1,99 @@
+"""A further data disk in the folder of a guest that was installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import tomllib
+from pathlib import Path
+
+from vhostcomm.config.machine import CONFIGURATION
+from vhostcomm.errors import DiskError, InstallError
+from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
+from vhostcomm.qemu.disk.tools import checked
+from vhostcomm.qemu.machine import DATA_SLOTS
+from vhostcomm.system_errors import explain
+
+_DATA_LINE = re.compile(r"^data = \[[^\]\n]*\]$", re.MULTILINE)
+
+
+def add(folder: Path, size: int, image_format: ImageFormat) -> str:
+    """Make an empty data disk in a guest's folder, and add it to the folder's file. The next start has it.
+
+    Args:
+        folder: that `install` made.
+        size: of the disk, in bytes.
+        image_format: of the disk.
+
+    Returns:
+        The file's name in the folder.
+
+    Raises:
+        InstallError: it is no such folder, it has no free place, or its file can't be changed by a program.
+        DiskError: the disk can't be made.
+    """
+    file = folder / CONFIGURATION
+    try:
+        text = file.read_text()
+        tables = list(tomllib.loads(text)["guests"].values())
+        (machine,) = [table["machine"] for table in tables]
+        disks = list(machine["data"])
+    except OSError as error:
+        raise InstallError(f"{file}: {explain(error)}; give a folder that `vhostcomm install` made") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise InstallError(f"{file}: has no single guest with machine.data; add the disk there by hand") from None
+    if len(disks) >= DATA_SLOTS:
+        raise InstallError(f"{folder}: has {len(disks)} data disks; a guest has places for {DATA_SLOTS}")
+    if size % SECTOR_SIZE:
+        raise InstallError(f"a data disk of {size} bytes: it has sectors of {SECTOR_SIZE}")
+    name = _free_name(folder, {ImageFormat.RAW: "img", ImageFormat.QCOW2: "qcow2"}[image_format])
+    line = f"data = {json.dumps([*disks, name])}"
+    changed = _DATA_LINE.sub(lambda _: line, text)
+    if len(_DATA_LINE.findall(text)) != 1 or tomllib.loads(changed) == tomllib.loads(text):
+        raise InstallError(f"{file}: its machine.data isn't one line; add the disk there by hand, as in: {line}")
+    _make(folder, name, size, image_format)
+    try:
+        _replace(file, changed)
+    except OSError as error:
+        (folder / name).unlink()
+        raise InstallError(f"{file}: {explain(error)}; no disk was added") from None
+    return name
+
+
+def _free_name(folder: Path, suffix: str) -> str:
+    number = 2
+    while (folder / f"data{number}.{suffix}").exists():
+        number += 1
+    return f"data{number}.{suffix}"
+
+
+def _make(folder: Path, name: str, size: int, image_format: ImageFormat) -> None:
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".disk.") as work:
+            made = Path(work, name)
+            if image_format is ImageFormat.RAW:
+                made.touch()
+                os.truncate(made, size)
+            else:
+                checked(
+                    "qemu-img", "create", "-q", "-f", "qcow2", name, str(size), path=str(folder / name), folder=work
+                )
+            made.chmod(0o600)
+            os.link(made, folder / name)
+    except OSError as error:
+        raise DiskError(str(folder / name), f"can't be made: {explain(error)}") from None
+
+
+def _replace(file: Path, text: str) -> None:
+    """Change a file as a whole, with its mode."""
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.write_text(text)
+        new.chmod(file.stat().st_mode & 0o777)
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

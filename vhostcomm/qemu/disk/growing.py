@@ -1,0 +1,43 @@
+"""Making an image larger."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from vhostcomm.errors import DiskError, UsageError
+from vhostcomm.qemu.disk.image import AnyPath, probe
+from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
+from vhostcomm.qemu.disk.tools import failed, run
+
+
+def grow(path: AnyPath, size: int) -> int:
+    """Make an image larger, never smaller. Partitions and file systems in it are the guest's to enlarge.
+
+    Args:
+        path: a raw or qcow2 image, of no running guest.
+        size: what the guest will see, in bytes.
+
+    Returns:
+        The size before, in bytes.
+
+    Raises:
+        UsageError: the size isn't larger, or no whole number of sectors.
+        DiskError: it can't be read, is no file, or a QEMU has it open; qemu-img is missing, or fails.
+    """
+    image = probe(path)
+    if not stat.S_ISREG(Path(image.path).stat().st_mode):
+        raise DiskError(image.path, "a block device; grow it with the tools of its storage")
+    if size <= image.size or size % SECTOR_SIZE:
+        raise UsageError(
+            f"{image.path} has {image.size} bytes, and {size} were asked for: a disk grows by sectors of {SECTOR_SIZE} bytes, "
+            "and never shrinks"
+        )
+    name = os.path.abspath(image.path)  # noqa: PTH100  # a relative a:b would be a protocol; links stay as they are
+    done = run("qemu-img", "resize", "-f", image.format.value, name, str(size), path=image.path)
+    if "lock" in done.stderr and done.returncode != 0:
+        raise DiskError(image.path, "a QEMU has it open; shut the guest down first: vhostcomm shutdown --wait 90")
+    if done.returncode != 0:
+        raise failed("qemu-img", image.path, done)
+    return image.size
