@@ -44,10 +44,10 @@ def test_two_activated_sockets_of_one_name() -> None:
 @pytest.mark.parametrize(
     ("facts", "what"),
     [
-        ({"LISTEN_FDS": "x"}, "LISTEN_FDS is 'x': it is a number"),
-        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS is '-1': it is a number"),
-        ({"LISTEN_FDS": "1"}, "file descriptor 3 of systemd's is no listening stream socket"),
-        ({"LISTEN_FDS": "2"}, "file descriptor 4 of systemd's can't be used: Bad file descriptor"),
+        ({"LISTEN_FDS": "x"}, "LISTEN_FDS in the environment is 'x', and must be a number"),
+        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS in the environment is '-1', and must be a number"),
+        ({"LISTEN_FDS": "1"}, "file descriptor 3 from systemd is no listening stream socket"),
+        ({"LISTEN_FDS": "2"}, "file descriptor 4 from systemd can't be used: Bad file descriptor"),
     ],
 )
 def test_what_is_handed_over_and_no_socket(tmp_path: Path, facts: dict[str, str], what: str) -> None:
