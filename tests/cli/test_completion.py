@@ -139,7 +139,7 @@ def test_candidates_are_told_with_their_meaning(env: dict[str, str]) -> None:
     done = subprocess.run(
         ["fish", "--no-config", "-c", script], env=env, timeout=PATIENCE, check=True, capture_output=True, text=True
     )
-    assert done.stdout == "thaw\tLet a guest's file systems go on.\n"
+    assert done.stdout == "thaw\tThaw a guest's file systems.\n"
 
 
 def test_without_a_daemon_no_guest_is_offered_and_nothing_is_said(tmp_path: Path) -> None:

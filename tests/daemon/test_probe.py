@@ -201,7 +201,7 @@ def test_a_replay_with_a_time_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        ([], "--sock"),
+        ([], "SOCK is missing"),
         (["--sock", "connect:/x"], "the guest's place"),
         (["--sock", "/x", "--timeout", "0"], "more than 0"),
     ],

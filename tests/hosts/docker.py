@@ -15,7 +15,7 @@ import pytest
 from attrs import frozen
 
 from tests.hosts.folders import ROOT, copy_of, debian
-from tests.serving import until
+from tests.serving import started, until
 
 BUILD_PATIENCE: Final = 900.0
 PATIENCE: Final = 120.0
@@ -124,7 +124,7 @@ def build(docker: Docker, work: Path) -> None:
         (root / "etc/apt/apt.conf.d/99network").write_text("\n".join(kept) + "\n")
         if Path("/etc/pip.conf").exists():
             shutil.copy("/etc/pip.conf", root / "etc")
-        with subprocess.Popen(["tar", "-C", root, "--exclude=./dev/*", "-c", "."], stdout=subprocess.PIPE) as tar:
+        with started(["tar", "-C", root, "--exclude=./dev/*", "-c", "."], stdout=subprocess.PIPE) as tar:
             command = ["docker", "import", "-", "debian:12-slim"]
             subprocess.run(command, stdin=tar.stdout, env=docker.environment, capture_output=True, check=True)
     given = [name for name in ("PIP_CERT", "PIP_INDEX_URL", "http_proxy", "https_proxy") if name in os.environ]

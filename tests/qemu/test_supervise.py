@@ -157,7 +157,7 @@ def test_stopping_a_stopped_process(idle: list[str], monkeypatch: pytest.MonkeyP
     async def body(told: Run) -> None:
         await told.qemu.wait_started()
         assert told.qemu._qmp
-        monkeypatch.setattr(told.qemu._qmp, "_patience", 0.2)
+        monkeypatch.setattr(told.qemu._qmp, "_timeout", 0.2)
         os.kill(told.qemu.pid, signal.SIGSTOP)
         await told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 1000, terminate=0.2))
 

@@ -103,7 +103,7 @@ def test_without_any_guest() -> None:
         (["qemu", "--qemu-version", "seven"], "--qemu-version seven: it is MAJOR.MINOR"),
         (["qemu", "--qemu-version", "6.2"], "from 7.0 on"),
         (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give one"),
-        (["proxmox"], "--vmid N is missing; qm list"),
+        (["proxmox"], "--vmid N is missing: the VM's number; qm list"),
         (["proxmox", "--vmid", "99"], "--vmid 99: it is 100 to 999999999"),
         (["libvirt", "--boot", "boot.img"], "add --domain"),
         (["libvirt", "--domain"], "give --boot"),

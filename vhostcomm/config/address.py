@@ -104,11 +104,12 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def example_socket(name: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """A guest's socket to show as an example: where this user's sockets without a path go."""
+    """A guest's socket to show as an example: where this user's sockets without a path go, unless that is too long."""
     try:
-        return runtime_directory(environment) / name
+        path = runtime_directory(environment) / name
     except ValueError:
         return SYSTEM_RUNTIME / name
+    return path if len(os.fsencode(path)) <= PATH_LIMIT else SYSTEM_RUNTIME / name
 
 
 def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:

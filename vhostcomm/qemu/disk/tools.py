@@ -46,7 +46,7 @@ def run(
     stdin: str = "",
     pass_fds: Iterable[int] = (),
     folder: str | None = None,
-    seconds: float = _DEADLINE,
+    seconds: float | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a tool for an image, in English, and wait for it.
@@ -58,13 +58,14 @@ def run(
         stdin: what it reads.
         pass_fds: descriptors that it inherits.
         folder: where it runs; here without one.
-        seconds: how long it may take.
+        seconds: how long it may take; a minute when None.
         variables: environment variables for it.
 
     Raises:
         DiskError: it isn't installed, or doesn't end. Its exit status is the caller's to judge.
     """
     program = find(tool, path=path)
+    limit = _DEADLINE if seconds is None else seconds
     try:
         return subprocess.run(  # noqa: S603  # no shell; every path is absolute or a descriptor
             [program, *arguments],
@@ -73,13 +74,13 @@ def run(
             encoding="utf-8",
             errors="backslashreplace",
             env=child_environment(LC_ALL="C", **variables),
-            timeout=seconds,
+            timeout=limit,
             cwd=folder,
             check=False,
             pass_fds=tuple(pass_fds),
         )
     except subprocess.TimeoutExpired:
-        raise DiskError(path, f"{tool} took more than {seconds:.0f} seconds with it and was stopped") from None
+        raise DiskError(path, f"{tool} took more than {limit:.0f} seconds with it and was stopped") from None
     except OSError as error:
         raise DiskError(path, f"{program} can't be run: {explain(error)}") from None
 
