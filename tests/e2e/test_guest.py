@@ -304,7 +304,7 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
         ([*good, "--on", "dawn=/bin/true"], "an event is one of"),
         ([*good, "--grace", "0"], "--grace"),
         ([*good, "--sock", "tcp:127.0.0.1:1"], "a launched guest has a unix socket"),
-        ([*good, "--config", str(config)], "it describes one, two; choose one of them with --name"),
+        ([*good, "--config", str(config)], "describes one, two: choose one with --name"),
     ):
         ended = run_vhostcomm("run", *words, "--dry-run")
         assert ended.returncode == 2, (words, ended)
