@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,17 @@ from tests.serving import ENVIRONMENT, VHOSTCOMM
 VERSION = b"7.2-72806"
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's aren't."""
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk", "setpriv")
-def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, images: Images) -> None:
+def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, open_folder: Path, images: Images) -> None:
     home, nas = tmp_path / "home", tmp_path / "home/nas"
     home.mkdir()
     user = as_user(home)
@@ -29,8 +40,8 @@ def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, images: 
     subprocess.run([*user, *VHOSTCOMM, "install", pat, nas, "--data", "1G"], env=ENVIRONMENT, check=True)
 
     qemu = list(images.qemu)
-    if len(qemu) > 2:  # one with folders of its own is in the cache, where that user may execute nothing
-        qemu[1] = shutil.copy(qemu[1], str(home / "qemu"))
+    if len(qemu) > 2:  # one in the cache: that user may read there, but execute nothing, nor below tmp_path
+        qemu[1] = shutil.copy(qemu[1], str(open_folder / "qemu"))
     words = [str(nas), *qemu, "--accel", "tcg", "--memory", "512M", "--net", "none"]
     words += ["--guest-serial", "1234ABC567890", "--", "-fw_cfg", "name=opt/vchannel,string=vchannel.system=1"]
     launched = Launched(home, *words)
