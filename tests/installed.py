@@ -19,7 +19,7 @@ import pytest
 
 import vchannel
 import vhostcomm
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, started, until
+from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, is_listening, started, until
 
 BIN = Path(sys.prefix) / "bin"
 SHARE = Path(sys.prefix) / "share"
@@ -86,7 +86,7 @@ def test_qemu_host(tmp_path: Path) -> None:
     guest, api = tmp_path / "guest", tmp_path / "api"
     command = [BIN / "qemu-host", f"-addr=unix:{guest}", f"-api=unix:{api}", "-guestsn=1234abc567890"]
     with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        until(lambda: guest.exists() and api.exists())
+        until(lambda: is_listening(guest) and is_listening(api))
         with fake_guest(guest) as asking:
             assert asking.serial() == "1234ABC567890"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(api))) as http:

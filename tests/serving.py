@@ -294,6 +294,12 @@ def held_port(address: str = "127.0.0.1") -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+def is_listening(path: Path) -> bool:
+    """Whether a program listens at a unix socket. Its file is there a moment before that."""
+    sockets = [line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(fields[3] == "00010000" and fields[7:] == [str(path)] for fields in sockets)
+
+
 def until(condition: Any, what: str = "it", patience: float = PATIENCE) -> None:
     """Wait for something that no event tells of, in a process or file that isn't ours."""
     end = time.monotonic() + patience

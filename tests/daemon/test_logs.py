@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, started, until
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, is_listening, started, until
 from vchannel import HostCommand, Request
 from vhostcomm.log.logs import start_log
 from vhostcomm.text import escape
@@ -93,7 +93,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
         command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas")]
         command += [] if colour else ["--log-format", "console"]
         with started(command, stdout=output or subprocess.PIPE, env=ENVIRONMENT | {"TERM": "xterm"}) as process:
-            until((tmp_path / "nas").exists, "the socket")
+            until(lambda: is_listening(tmp_path / "nas"), "the socket")
             with fake_guest(tmp_path / "nas") as guest:
                 assert guest.serial()
             process.send_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_a_log_that_nobody_reads_stalls_nobody(tmp_path: Path) -> None:
     """The pipe is full after 64 KiB; service goes on, and at the end the process ends."""
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
     with started(command, stdout=subprocess.PIPE) as process:
-        until((tmp_path / "nas").exists, "the socket")
+        until(lambda: is_listening(tmp_path / "nas"), "the socket")
         with fake_guest(tmp_path / "nas") as guest:
             for _ in range(8000):
                 assert guest.serial()
@@ -124,7 +124,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
     with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
-        until((tmp_path / "nas").exists, "the socket")
+        until(lambda: is_listening(tmp_path / "nas"), "the socket")
         with fake_guest(tmp_path / "nas") as guest:
             for _ in range(8000):
                 assert guest.serial()
@@ -205,7 +205,7 @@ def test_a_log_that_was_closed_at_the_start(tmp_path: Path, closed: str) -> None
     """The lines go nowhere, and above all into no guest's socket."""
     words = f'exec "{sys.executable}" -m vhostcomm serve --sock "{tmp_path}/nas" {closed}'
     with started(["sh", "-c", words], stderr=subprocess.PIPE) as process:
-        until((tmp_path / "nas").exists, "the socket")
+        until(lambda: is_listening(tmp_path / "nas"), "the socket")
         with fake_guest(tmp_path / "nas") as guest:
             assert guest.serial()
             opened = [str(Path(f"/proc/{process.pid}/fd/{fd}").readlink()) for fd in range(3)]
@@ -229,7 +229,7 @@ def test_a_closed_log_stalls_nobody(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas")]
     with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
-        until((tmp_path / "nas").exists, "the socket")
+        until(lambda: is_listening(tmp_path / "nas"), "the socket")
         process.stdout.close()
         for _ in range(5):
             with fake_guest(tmp_path / "nas") as guest:

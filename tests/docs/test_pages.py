@@ -20,7 +20,7 @@ from tests.docs.shell import Shell
 from tests.docs.virsh import virsh
 from tests.e2e.launched import Images
 from tests.install import pats
-from tests.serving import until
+from tests.serving import is_listening, until
 from vchannel import GuestCommand
 
 ANSWERS: Final[Answers] = {
@@ -106,7 +106,7 @@ def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.Fixt
         shell.wait(block.marks["wait"])
     if "guest" in block.marks:
         where = Path(shell.ours(block.marks["guest"]))
-        until(where.exists, str(where))
+        until(lambda: is_listening(where), str(where))
         guests.enter_context(answering(where, ANSWERS))
     if "file" in block.marks:
         (shell.folder / shell.ours(block.marks["file"])).write_text(shell.ours(block.content))

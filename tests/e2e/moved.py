@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
-from tests.serving import started, until
+from tests.serving import is_listening, started, until
 
 
 class Monitor:
@@ -106,7 +106,7 @@ def machine(
     )
     more = " ".join(["-qmp", f"unix:{qmp},server=on,wait=off", *extra])
     with started([*shell, f"{command.strip()} {more}"], stdin=subprocess.DEVNULL) as process:
-        until(lambda: qmp.exists() or process.poll() is not None, "QEMU's monitor", BOOT_PATIENCE)
+        until(lambda: is_listening(qmp) or process.poll() is not None, "QEMU's monitor", BOOT_PATIENCE)
         monitor = Monitor(qmp)
         with closing(monitor):
             yield Machine(process, monitor, console)
