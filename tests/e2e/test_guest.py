@@ -23,7 +23,7 @@ SERIAL = "1234ABC567890"
 
 def test_from_its_boot_disk_to_all_its_answers(tmp_path: Path, images: Images) -> None:
     words = ["--boot", str(images.boot), "--system", str(images.system), "--data", str(images.data), "--snapshot"]
-    words += [*images.qemu, "--accel", "tcg", "--memory", "512M", "--cpus", "2", "--mac", "02:11:32:00:00:01"]
+    words += [*images.qemu, "--accel", "tcg", "--memory", "512M", "--mac", "02:11:32:00:00:01"]
     words += ["--guest-serial", SERIAL, "--host-serial", "HOST567890123", "--host-mac", "02-11-32-AA-BB-CC"]
     with Launched(tmp_path, *words) as run:
         run.ready()
@@ -46,7 +46,7 @@ def test_from_its_boot_disk_to_all_its_answers(tmp_path: Path, images: Images) -
         "cluster_uuid": derived_uuid("h", "HOST567890123"),
         "host_serial": "HOST567890123",
         "host_version": '{"buildnumber":69057,"smallfixnumber":0}',
-        "guest_cpu": '{"cpuinfo":"QEMU, Virtual CPU, X86_64, 2","vcpu_num":2}',
+        "guest_cpu": '{"cpuinfo":"QEMU, Virtual CPU, X86_64, 1","vcpu_num":1}',
         "vmm_version": '{"id":"Virtualization","name":"Virtual Machine Manager","timestamp":1650802981,"version":"2.6.5-12202"}',
         "host_mac": "02:11:32:aa:bb:cc",
         "host_model": "Virtualhost",
