@@ -1,8 +1,8 @@
-"""Captures: what went over one channel, as a text file that can be read, compared and played again.
+"""Captures: the frames of one channel in a text file that people can read and programs can compare and replay.
 
-Everything here is pure: text and events in, records and text out. `format` defines what a capture holds
-and how it is written, `reading` parses one, `record` makes records of a connection's events,
-`redact_capture` removes identities, `compare` finds the difference between two captures.
+The package is pure: text and events in, records and text out. `format` defines and writes captures, `reading`
+parses them, `record` turns a connection's events into records, `redact_capture` removes identities, and
+`compare` lists the differences of two captures.
 """
 
 from vhostcomm.capture.compare import Difference, compare

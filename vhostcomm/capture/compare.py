@@ -1,4 +1,4 @@
-"""Two captures told apart."""
+"""Compare two captures."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord
 _FIRST_RECORD_LINE: Final = 2
 _COMPARED: Final = (*HEADER_FIELDS, "data", "padding")
 _SHOWN: Final = 24
-"""Bytes of a difference shown from where it begins, if it begins too late to be seen otherwise."""
+"""Bytes to show from the first difference on, if the two shortened values look the same."""
 
 _MATCHED_WHOLE: Final = 1 << 20
-"""Pairs of records that are matched at once: records have few distinct keys, so time grows with the pairs."""
+"""Largest product of the two numbers of records to match at once: with few distinct keys, the time grows with it."""
 _WINDOW: Final = 1024
-"""Records matched at a time where there are more: enough to find back after a burst that only one capture has."""
+"""Records to match at a time above that. A window this long bridges a burst that only one capture has."""
 
 _Key = tuple[object, ...]
 _Run = tuple[int, int, int, int, bool]
-"""From and to in the first, from and to in the second; whether the records in it pair off."""
+"""Start and end in the first capture, start and end in the second, and whether these records pair off."""
 
 
 @frozen
 class Difference:
-    """One difference. Lines are the captures' own, from 1; None where that capture has no such record."""
+    """One difference. Lines count from 1, each in its own capture; None if that capture has no such record."""
 
     line_a: int | None
     line_b: int | None
@@ -42,11 +42,16 @@ class Difference:
 
 
 def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Difference]:
-    """What differs between two captures: records that only one has, and what differs in those both have.
+    """Compare two captures: records that only one of them has, and the differences within pairs of records.
 
-    Compared are direction, header fields, data, padding, refusals and skipped bytes; not times, nor
-    what a reconstruction assumed. Request ids are random: unless `request_ids`, only which records
-    share one is compared.
+    Compares direction, header fields, data, padding, refusals and skipped bytes, but neither times nor the assumed
+    fields of a reconstruction. Request ids are random, so by default only their pattern counts: which records
+    share an id.
+
+    Args:
+        a: the first.
+        b: the second.
+        request_ids: compare the values of the request ids too.
     """
     keys_a, keys_b = ([_key(record) for record in capture.records] for capture in (a, b))
     ids = None if request_ids else _Ids()
@@ -69,7 +74,7 @@ def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Differ
 
 
 def describe(record: Record) -> str:
-    """A record in a few words."""
+    """Describe a record on one line."""
     if isinstance(record, SkippedRecord):
         return f"{record.direction.value} {len(record.raw)} bytes skipped ({record.why.value}) {shorten(record.raw)}"
     kind = "request" if record.frame.is_request else "response"
@@ -80,7 +85,7 @@ def _name(record: FrameRecord) -> str:
     return command_name(record) or f"command {record.frame.command}"
 
 
-# -- which records are each other's
+# -- pairing the records
 
 
 def _key(record: Record) -> _Key:
@@ -92,7 +97,7 @@ def _key(record: Record) -> _Key:
 def _aligned(
     a: Sequence[_Key], b: Sequence[_Key], at_once: int = _MATCHED_WHOLE, window: int = _WINDOW
 ) -> Iterator[_Run]:
-    """Runs that cover both captures in order. Mostly both begin and end alike, which is found in one pass."""
+    """Cover both captures with runs, in order. A pass from each end finds what they have in common there."""
     shorter = min(len(a), len(b))
     head = next((place for place in range(shorter) if a[place] != b[place]), shorter)
     shorter -= head
@@ -114,26 +119,26 @@ def _matched(a: Sequence[_Key], b: Sequence[_Key], window: int) -> Iterator[_Run
         runs = SequenceMatcher(None, part_a, part_b, autojunk=False).get_opcodes()
         is_last = at_a + len(part_a) == len(a) and at_b + len(part_b) == len(b)
         if not is_last and len(runs) > 1 and runs[-1][0] != "equal":
-            runs.pop()  # it may yet find its match in the next window
+            runs.pop()  # its records may match in the next window
         for tag, a1, a2, b1, b2 in runs:
-            # Where a run was replaced by another, the records still pair off as far as they go.
+            # In a replaced run, pair the records one by one; `compare` lists the excess.
             yield at_a + a1, at_a + a2, at_b + b1, at_b + b2, tag in {"equal", "replace"}
         at_a, at_b = at_a + runs[-1][2], at_b + runs[-1][4]
 
 
-# -- what differs in them
+# -- comparing a pair
 
 
 @frozen
 class _Ids:
-    """The ids of each capture, and in which pair of records each was first seen."""
+    """The request ids of both captures, each with the number of the pair where it first occurred."""
 
     a: dict[int, int] = field(factory=dict)
     b: dict[int, int] = field(factory=dict)
     pairs: Iterator[int] = field(factory=count)
 
     def same(self, id_a: int, id_b: int) -> bool:
-        """Whether both are new, or both were first seen in records that paired."""
+        """Return whether both ids are new, or both first occurred in the same pair."""
         pair = next(self.pairs)
         return self.a.setdefault(id_a, pair) == self.b.setdefault(id_b, pair)
 
@@ -161,7 +166,7 @@ def _differ_skipped(a: Record, b: Record) -> Iterator[str]:
 
 
 def _apart(a: object, b: object) -> str:
-    """Two values, shortened so that their difference is seen."""
+    """Show two values, shortened, from a place where they differ."""
     shown_a, shown_b = shorten(a), shorten(b)
     if shown_a != shown_b or not (isinstance(a, bytes) and isinstance(b, bytes)):
         return f"{shown_a} | {shown_b}"

@@ -1,13 +1,13 @@
-"""A capture as pcapng, for Wireshark: each record becomes a packet.
+"""Export a capture as pcapng for Wireshark, one packet for each record.
 
-The link type is Wireshark's own for "upper PDUs": before its bytes a packet has the name of the
-dissector it is meant for, so that nothing needs to be set where ``protocol/wireshark/vchannel.lua`` is
-installed. Behind that name, and before the record's bytes, stands what they don't say themselves:
+The link type is "upper PDU". Such a packet starts with the name of its dissector, so Wireshark needs no settings
+once ``protocol/wireshark/vchannel.lua`` is installed. Between that name and the record's bytes is a list of texts
+with the facts that the bytes lack:
 
     tag, length (16 bits each, big-endian), text      any number of them, see `_TAGS`
-    0, 0                                              their end
+    0, 0                                              end of the list
 
-Not imported by the package: only here is `pcapng` needed.
+The package does not import this module, because no other part of it needs `pcapng`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from vhostcomm.errors import CaptureError
 
 LINKTYPE_UPPER_PDU: Final = 252
 DISSECTOR: Final = b"vchannel_record\0"
-"""Padded to a multiple of four bytes."""
+"""The dissector's name, padded to a multiple of four bytes."""
 
 COMMENT_LIMIT: Final = 65_000
-"""Bytes of one comment; an option's length has 16 bits."""
+"""Maximum bytes of one comment: an option's length has 16 bits."""
 
 _TIMES: Final = range(1 << 64)
-"""Microseconds since 1970 that a packet can have: pcapng's usual unit, and the last digit that captures have."""
+"""Times that a packet can have, in microseconds since 1970: pcapng's default unit, and a capture's resolution."""
 _FLAGS: Final = {Direction.TO_HOST: 1, Direction.TO_GUEST: 2}
-"""Inbound and outbound, as the host sees it, where captures are made."""
+"""Inbound and outbound, as seen by the host, which makes the captures."""
 
 _DISSECTOR_TAG: Final = 12
 _END: Final = bytes(4)
@@ -46,14 +46,13 @@ def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> N
     """Write a capture as one section with one interface.
 
     Args:
-        capture: its provenance becomes the section's comment, what a record says besides its bytes
-            (refused, assumed, in no frame) the packet's.
-        stream: where to; is not closed.
-        path: where the capture comes from: for errors, and its stem for the interface, which tells
-            guests apart where files are merged.
+        capture: the section's comment has its provenance. A packet's comment has its record's remarks:
+            refused, assumed, in no frame.
+        stream: the output; stays open.
+        path: the capture's file, for errors. Its stem names the interface, which distinguishes guests in merged files.
 
     Raises:
-        CaptureError: a time that pcapng can't express; before anything is written.
+        CaptureError: a time is out of pcapng's range; nothing was written.
         OSError: from the stream.
     """
     times = list(times_of(capture, path))
@@ -90,10 +89,10 @@ def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> N
 
 
 def times_of(capture: Capture, path: str) -> Iterator[int]:
-    """Microseconds since 1970 of each record.
+    """Yield the time of each record in microseconds since 1970.
 
     Raises:
-        CaptureError: a time that pcapng can't express.
+        CaptureError: a time is out of pcapng's range.
     """
     start = (capture.header.when - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
     for number, record in enumerate(capture.records, 2):

@@ -1,4 +1,4 @@
-"""What a capture holds, and how it is written: records → lines of JSON, described in ``captures/README.md``."""
+"""The contents of a capture, and the writer: records → lines of JSON, described in ``captures/README.md``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT_VERSION: Final = 1
 FORMAT_KEY: Final = "vchannel_capture"
 
 ASSUMABLE: Final = frozenset({*HEADER_FIELDS, "data"})
-"""What `FrameRecord.assumed` may name."""
+"""The names that `FrameRecord.assumed` may have."""
 
 
 class Direction(Enum):
@@ -28,7 +28,7 @@ class Direction(Enum):
 
 
 class Origin(Enum):
-    """Whether somebody's bytes were recorded, or a capture was made from what is known otherwise."""
+    """Whether a capture was recorded on a channel, or reconstructed from other evidence."""
 
     RECORDED = "recorded"
     RECONSTRUCTED = "reconstructed"
@@ -36,14 +36,14 @@ class Origin(Enum):
 
 @frozen
 class CaptureHeader:
-    """A capture's first line.
+    """The first line of a capture.
 
     Args:
         when: the time of second 0, with its offset from UTC.
-        producer: the program, with its version.
+        producer: the program and its version.
         origin: recorded or reconstructed.
-        provenance: a sentence: recorded from what, or reconstructed from what.
-        redacted: whether identities were replaced by placeholders.
+        provenance: one sentence: the recorded system, or the evidence of a reconstruction.
+        redacted: whether placeholders replace the identities.
     """
 
     when: datetime
@@ -55,14 +55,14 @@ class CaptureHeader:
 
 @frozen
 class FrameRecord:
-    """A frame that went over the channel.
+    """A frame on the channel.
 
     Args:
-        time: seconds since the capture's start.
-        direction: which way.
+        time: seconds since the start of the capture.
+        direction: to the host or to the guest.
         frame: its fields.
-        refused: why its header was not believed; empty for a good frame.
-        assumed: names of fields nobody saw, in a reconstructed capture.
+        refused: why the codec refused its header; empty for a valid frame.
+        assumed: in a reconstruction, the fields without evidence.
     """
 
     time: float
@@ -78,7 +78,7 @@ class FrameRecord:
 
 @frozen
 class SkippedRecord:
-    """Bytes that went over the channel in no frame, and why they are taken for that."""
+    """Bytes on the channel outside any frame, with the reason for skipping them."""
 
     time: float
     direction: Direction
@@ -91,7 +91,7 @@ Record = FrameRecord | SkippedRecord
 
 @frozen
 class Capture:
-    """A whole capture. `cut_off` is the text of a last line that a crash left unfinished."""
+    """A whole capture. `cut_off` is the text of an incomplete last line, such as a crash leaves."""
 
     header: CaptureHeader
     records: tuple[Record, ...]
@@ -99,12 +99,12 @@ class Capture:
 
 
 def command_name(record: FrameRecord) -> str:
-    """The name of a frame's command in the namespace of whoever asked, or ""."""
+    """Return the name of a frame's command, or "". The namespace depends on which side asks."""
     return (_HOST_NAMES if asked_by_guest(record) else _GUEST_NAMES).get(record.frame.command, "")
 
 
 def asked_by_guest(record: FrameRecord) -> bool:
-    """Whether a frame's command is the guest's, which the frame asks or answers."""
+    """Return whether the guest asked: the frame is a guest's request, or the host's answer to one."""
     return (record.direction is Direction.TO_HOST) == (record.frame.is_request == 1)
 
 
@@ -140,7 +140,7 @@ def format_record(record: Record) -> str:
         line["name"] = name
     for field in HEADER_FIELDS:
         line[field] = getattr(frame, field)
-    line["request_id"] = f"{frame.request_id:#018x}"  # a number this large loses digits in jq and JavaScript
+    line["request_id"] = f"{frame.request_id:#018x}"  # as text, since jq and JavaScript round numbers this large
     line["guest_uuid"] = str(uuid.UUID(bytes=frame.guest_uuid))
     line |= _format_data(frame.data)
     if frame.padding:
@@ -159,7 +159,7 @@ def format_capture(capture: Capture) -> Iterator[str]:
 
 
 def _format_data(data: bytes) -> dict[str, str]:
-    """Data as text where it is text: `text` ends in a NUL that isn't shown, `text_without_nul` doesn't."""
+    """Format data as text if it is text: `text` omits the closing NUL, `text_without_nul` has none."""
     if not data:
         return {}
     text = text_of(data)
@@ -169,7 +169,7 @@ def _format_data(data: bytes) -> dict[str, str]:
 
 
 def text_of(data: bytes) -> str | None:
-    """Data without its closing NUL, where it is text that can be printed; else None."""
+    """Return data without its closing NUL if it is printable text, else None."""
     try:
         text = data.removesuffix(b"\0").decode()
     except UnicodeDecodeError:
@@ -178,5 +178,5 @@ def text_of(data: bytes) -> str | None:
 
 
 def _line(value: dict[str, Any]) -> str:
-    # ASCII only: a guest's text can't play tricks in a terminal, and nothing is lost.
+    # ASCII only: a guest's text must not control a terminal. The escapes lose nothing.
     return json.dumps(value, ensure_ascii=True) + "\n"

@@ -1,4 +1,4 @@
-"""What stays of a guest's text: integers, the shape of JSON, and the members of it that the protocol knows."""
+"""Mask a guest's text, except integers, the shape of JSON and the members of JSON that the protocol defines."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vhostcomm.capture.redact_text import Redactor, compact, mask
 
 
 def guest_data(data: bytes, is_integer: bool, redactor: Redactor, room: int = DATA_SIZE) -> bytes:
-    """Data of a guest's frame, masked but for what the protocol needs.
+    """Mask the data of a guest's frame, except what the protocol needs.
 
-    A JSON object or array keeps its shape: unknown names of members and all strings become `x` in their length (a name
-    that is there already gets longer), numbers 0. Members that the protocol knows keep their redacted values. Other
-    text becomes `x` for each byte.
+    A JSON object or array keeps its shape. Strings and unknown member names become `x` of the same length, numbers
+    become 0. A masked name is lengthened if another one has its length. Members that the protocol defines keep
+    their redacted values. Other text becomes `x` for each byte.
 
     Args:
-        data: of a frame.
-        is_integer: whether the protocol has an integer there; one that is spelt as such stays.
+        data: of the frame.
+        is_integer: whether the protocol has an integer there; a valid one stays.
         redactor: for the values that stay.
-        room: bytes that the result may have; what would be longer is masked whole.
+        room: maximum bytes of the result; a longer one is masked completely.
     """
     text = text_of(data)
     if text is None or (is_integer and _is_integer(data)):
@@ -59,12 +59,12 @@ def _is_port(value: str) -> bool:
 
 
 def _is_interface(value: str) -> bool:
-    """Whether it is a name that the kernel gives: others may name their owner."""
+    """Accept only names that the kernel assigns; a name of the user's choice may identify its owner."""
     return re.fullmatch("eth[0-9]{1,2}", value) is not None
 
 
 _Known = Mapping[str, Any] | Callable[[str], bool] | None
-"""What is known of a value: its members (of an array, those of each element), or which values may stay."""
+"""The known members of an object or of an array's elements, or a test of which values may stay."""
 
 _INFORMATION: Final[_Known] = {
     "data": {
@@ -72,14 +72,14 @@ _INFORMATION: Final[_Known] = {
         "ip": {"data": {"name": _is_interface, "ip": _is_address}},
     }
 }
-"""As `vchannel.GuestInformation` reads it, and nothing else is known of any guest's JSON."""
+"""The members that `vchannel.GuestInformation` reads. No other JSON of a guest is known."""
 
 
 def _shape(value: Any, known: _Known, redactor: Redactor) -> Any:
     match value:
         case dict():
             members = known if isinstance(known, Mapping) else {}
-            kept: dict[str, Any] = {name: None for name in value if name in members}  # no mask takes their names
+            kept: dict[str, Any] = {name: None for name in value if name in members}  # none is all x
             lengths: set[int] = set()
             shaped: dict[str, Any] = {}
             for name, each in value.items():

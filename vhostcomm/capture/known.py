@@ -1,8 +1,8 @@
-"""Identity values that are known, found in a text however they are written there.
+"""Find known identity values in a text, in any spelling.
 
-A value is found in any case, with any separators (``1780-PDN-123456``), in JSON's and URLs' escapes,
-as numbers (``[192,168,178,23]``), in hexadecimal and in base64. The work grows with the length of the
-text alone, however many values are known: each place is looked up by the value's first characters.
+A spelling may have any case, any separators (``1780-PDN-123456``) and the escapes of JSON or URLs. It may be numbers
+(``[192,168,178,23]``), hexadecimal or base64. The time depends on the length of the text, not on the number of
+known values: an index finds candidates by their first characters.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Final, Generic, TypeVar
 from attrs import frozen
 
 GAP: Final = 4
-"""Characters that may separate two of a value: `": "` and the like; more of them separate two values."""
+"""Maximum characters between two of a value, such as `": "`. Longer gaps separate two values."""
 
 SHORTEST: Final = 6
-"""Letters and digits of a serial number: a shorter word would be found inside others that are no secret."""
+"""Minimum letters and digits of a serial number: a shorter one would be found inside harmless words."""
 
 _LONG: Final = 8
-"""Letters and digits of a value that is found across separators; a shorter one would be found in times of day."""
+"""Minimum letters and digits of a value to find across separators: a shorter one would be found in times of day."""
 
 _LONGEST: Final = 64
-"""Letters and digits of a serial number looked up at once: of each longer one, as a hostile guest makes, the pieces."""
+"""Letters and digits that are matched at once. A longer serial number, from a hostile guest, is matched in pieces."""
 
 _DEPTH: Final = 2
-"""Encodings around a value, such as hexadecimal of base64."""
+"""Maximum nested encodings of a value, such as hexadecimal of base64."""
 
 _ESCAPE: Final = re.compile(
     r"%([0-9a-fA-F]{2})|\\x([0-9a-fA-F]{2})|\\u00([0-9a-fA-F]{2})|&#x([0-9a-fA-F]{2});|\\(?=[\"\\/])"
@@ -38,11 +38,11 @@ _ESCAPE: Final = re.compile(
 _DECIMAL: Final = re.compile(r"[0-9]+")
 _PAIR: Final = re.compile(r"(?<![0-9A-Za-z])(?:0[xX])?([0-9a-fA-F]{1,2})(?![0-9A-Za-z])")
 _HEX_RUN: Final = re.compile(r"[0-9a-fA-F]{4,}(?:[ .:_-][0-9a-fA-F]{2,})*")
-"""Hexadecimal digits, in groups as a dump has them too."""
+"""Hexadecimal digits, also in groups as in a hex dump."""
 
 _BASE64_RUN: Final = re.compile(r"[0-9A-Za-z+/_-]{6,}={0,2}")
 _TEXT_RUN: Final = re.compile(rb"[\0\t\n\r -~]{6,}")
-"""Text within decoded bytes, NULs of UTF-16 included; other bytes, nearly all that were no encoding, are passed over."""
+"""Text in decoded bytes, including the NULs of UTF-16. Most decoded runs were no encoding and have little text."""
 
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _LITERAL_IPV6: Final = re.compile(r"(?<![0-9a-zA-Z-])[0-9a-fA-F-]{3,39}(?![0-9a-zA-Z-])")
@@ -50,7 +50,7 @@ _LITERAL_IPV6: Final = re.compile(r"(?<![0-9a-zA-Z-])[0-9a-fA-F-]{3,39}(?![0-9a-
 
 @frozen
 class Value:
-    """An identity value: its kind as in `finding.Found`, and its one spelling."""
+    """An identity value: its kind as in `secret_patterns.Found`, and its normalized spelling."""
 
     kind: str
     secret: str
@@ -58,13 +58,13 @@ class Value:
 
 @frozen
 class Spelling:
-    """A known value in a text.
+    """An occurrence of a known value in a text.
 
     Args:
-        value: which.
-        parts: where its characters or numbers stand, each from its start to its end.
-        base: of the numbers that `parts` are, 10 or 16; 0 where they are the characters of `value.secret`, and None
-            where they are an encoding of it.
+        value: the known value.
+        parts: start and end of each of its characters or numbers.
+        base: 10 or 16 if `parts` are numbers of that base, 0 if they are the characters of `value.secret`, None if
+            they encode it.
     """
 
     value: Value
@@ -73,7 +73,7 @@ class Spelling:
 
 
 def alnum(text: str) -> str:
-    """The letters and digits of a text, those of ASCII in upper case."""
+    """Return the letters and digits of a text, with ASCII letters in upper case."""
     return "".join(filter(str.isalnum, text.translate(_UPPER)))
 
 
@@ -83,7 +83,7 @@ T = TypeVar("T", str, bytes)
 
 
 class _Index(Generic[T]):
-    """Sequences to look for, by their first few elements and their length."""
+    """An index of sequences, by their first few elements and their length."""
 
     def __init__(self, head: int) -> None:
         self._head = head
@@ -95,14 +95,14 @@ class _Index(Generic[T]):
         self._sizes[sequence[: self._head]].add(len(sequence))
 
     def find(self, sequence: T) -> Iterator[tuple[int, int, Value]]:
-        """Where the longest of them start and end, from left to right."""
+        """Yield start, end and value of each match from left to right, preferring the longest."""
         if not self._values:
             return
         at = 0
         while at <= len(sequence) - self._head:
             for size in sorted(self._sizes.get(sequence[at : at + self._head], ()), reverse=True):
                 value = self._values.get(sequence[at : at + size])
-                if value and at + size <= len(sequence):  # at the end a longer one's slice may be a shorter one
+                if value and at + size <= len(sequence):  # a slice at the end may be shorter than `size`
                     yield at, at + size, value
                     at += size - 1
                     break
@@ -110,7 +110,7 @@ class _Index(Generic[T]):
 
 
 class Known:
-    """The values that are known."""
+    """A set of known values to search for."""
 
     def __init__(self) -> None:
         self._words = _Index[str](SHORTEST)
@@ -119,7 +119,7 @@ class Known:
         self._all: set[Value] = set()
 
     def add(self, kind: str, secret: str) -> None:
-        """Make a value known; what isn't spelt as its kind is, such as a chain of five numbers, is left out."""
+        """Add a value. A value that is malformed for its kind, such as an address of five numbers, is ignored."""
         value = Value(kind, secret)
         if value in self._all:
             return
@@ -137,10 +137,10 @@ class Known:
             self._ipv6[secret] = value
 
     def find(self, text: str) -> list[Spelling]:
-        """Where known values stand in a text, in order; they don't overlap."""
+        """Return the known values in a text, in order and without overlaps."""
         if not self._all:
             return []
-        # What is spelt out is found before what would be an encoding of more: MAC021132… begins with hexadecimal digits.
+        # Plain spellings first: they may begin an apparent encoding, as MAC021132… begins with hexadecimal digits.
         found = sorted(
             self._find(text, _DEPTH), key=lambda each: (each.base is None, each.parts[0][0], -each.parts[-1][1])
         )
@@ -154,7 +154,7 @@ class Known:
         return sorted(kept, key=lambda each: each.parts[0][0])
 
     def value_of(self, raw: bytes) -> Value | None:
-        """The value that these bytes are or hold: those of an address, or the text of a serial number."""
+        """Return the value that these bytes are or contain: a binary address, or the text of a serial number."""
         return self._within(raw, _DEPTH)
 
     def _find(self, text: str, depth: int) -> Iterator[Spelling]:
@@ -203,7 +203,7 @@ class Known:
         numbers = bytearray()
         for match in token.finditer(letters):
             start, end = match.span(match.lastindex or 0)
-            if base == 10:  # what a number is glued to may end in digits: eth0192.168…
+            if base == 10:  # a prefix may end in digits: eth0192.168…
                 start = max(start, end - 3) if int(letters[max(start, end - 3) : end]) <= 255 else max(start, end - 2)
             separator = letters[run[-1][1] : match.start()] if run else ""
             if run and (not 0 < len(separator) <= GAP or any(map(str.isalnum, separator))):
@@ -226,7 +226,7 @@ class Known:
 
 
 def _spellings(kind: str, secret: str) -> tuple[list[str], list[bytes]]:
-    """What stands for a value: its words, in upper case without separators; its bytes."""
+    """Return the spellings of a value: words in upper case without separators, and binary forms."""
     match kind:
         case "serial":
             word = alnum(secret)
@@ -247,7 +247,7 @@ def _spellings(kind: str, secret: str) -> tuple[list[str], list[bytes]]:
 
 
 def _decoded(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """A text without escapes, and where each of its characters stood."""
+    """Resolve the escapes of a text; also return the original span of each character."""
     places = [(place, place + 1) for place in range(len(text))]
     for _ in range(_DEPTH):
         letters: list[str] = []
@@ -256,7 +256,7 @@ def _decoded(text: str) -> tuple[str, list[tuple[int, int]]]:
         for match in _ESCAPE.finditer(text):
             letters.append(text[at : match.start()])
             spans += places[at : match.start()]
-            if match.lastindex:  # else a backslash, which JSON has before a quote
+            if match.lastindex:  # else a backslash before a quote or a slash
                 letters.append(chr(int(match[match.lastindex], 16)))
                 spans.append(_span(places, *match.span()))
             at = match.end()
@@ -267,7 +267,7 @@ def _decoded(text: str) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _decodings(run: str, *, hexadecimal: bool) -> Iterator[bytes]:
-    """The bytes that a run of digits may stand for: what it is glued to may belong to its alphabet."""
+    """Decode a run of digits from several offsets: its first characters may be a prefix, not part of the encoding."""
     if hexadecimal:
         run = "".join(filter(str.isalnum, run))
         for skipped in (0, 1):

@@ -1,4 +1,4 @@
-"""How a capture is read: lines of JSON → records. Whatever a line holds, it is a record or an error with its place."""
+"""Read captures: lines of JSON → records. Each line gives a record, or an error with its line number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vhostcomm.capture.format import (
 from vhostcomm.errors import CaptureError
 
 _SKIPPED_LIMIT: Final = FRAME_SIZE
-"""Bytes in one skipped record: a connection holds no more of what it hasn't understood."""
+"""Maximum bytes of one skipped record: a connection reports no more at once."""
 
 _REMEDY: Final = (
     f'a capture begins with a line {{"{FORMAT_KEY}": {FORMAT_VERSION}, …}}: give a file that serve --record wrote'
@@ -42,12 +42,12 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
     """Read a capture from its lines.
 
     Args:
-        lines: with their newlines. Only a last line that lacks its own can be one that was cut off;
-            a byte order mark before the first is passed over.
-        path: where they come from, for errors.
+        lines: with their newlines. A last line without its newline may be cut off. A byte order mark before the
+            first line is ignored.
+        path: the capture's file, for errors.
 
     Raises:
-        CaptureError: a line is not what it should be; with its number.
+        CaptureError: a line is invalid; with its number.
     """
     header: CaptureHeader | None = None
     records: list[Record] = []
@@ -72,7 +72,7 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
                 what = f"{error}; it is the last line: if the rest of it is lost, delete it, and the others can be read"
                 raise CaptureError(path, number, what) from None
             return Capture(header, tuple(records), row)
-        except (ValueError, KeyError, RecursionError) as error:  # the last from showing what was nested too deep
+        except (ValueError, KeyError, RecursionError) as error:  # RecursionError: from showing a deeply nested value
             raise CaptureError(path, number, _explain(error)) from None
         row = following
     if header is None:
@@ -81,7 +81,7 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
 
 
 class _CutOffError(ValueError):
-    """A line that is not a whole JSON document."""
+    """The line is not a complete JSON document."""
 
 
 def _read_line(row: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _read_skipped(value: dict[str, Any], time: float, direction: Direction) -> S
 
 def _read_frame(value: dict[str, Any], time: float, direction: Direction) -> FrameRecord:
     if "name" in value:
-        _take(value, "name", str)  # for the reader's eye: the command counts
+        _take(value, "name", str)  # for people; the number of the command counts
     header: dict[str, Any] = {
         "request_id": int(_take_like(value, "request_id", _REQUEST_ID, "0x and up to 16 hexadecimal digits"), 16),
         "guest_uuid": uuid.UUID(_take_like(value, "guest_uuid", _UUID, "a UUID with its dashes")).bytes,

@@ -1,4 +1,4 @@
-"""Events of a connection and the frames it sends → records."""
+"""Record a connection: its events and the frames that it sends → records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vhostcomm.capture.format import Direction, FrameRecord, Record, SkippedReco
 
 @define
 class _Refused:
-    """A refused header and the skipped bytes that have followed it so far."""
+    """A refused header and the skipped bytes since then."""
 
     time: float
     why: str
@@ -35,13 +35,13 @@ class _Refused:
 class Recorder:
     """Makes the records of one connection, in order.
 
-    Bytes skipped behind a refused header become one record: a frame with the reason where they
-    turn out to be a whole frame's 4096 (whose fields can then be read by name), else skipped
-    bytes. So they come when that is known, or as skipped bytes when a frame is sent meanwhile: the
-    order of the records is that in which things happened. `close` hands out what is left.
+    The bytes skipped after a refused header become one record. If they are 4096 bytes, a whole frame, the record is
+    that frame with the reason of the refusal, and its fields can be read by name. Otherwise it is skipped bytes. The
+    record is delayed until its end is known, or until a frame is sent: records are in the order of events. `close`
+    returns a delayed record.
 
     Args:
-        role: which end the connection is.
+        role: the end of the channel that the connection is.
     """
 
     def __init__(self, role: Role) -> None:
@@ -51,7 +51,7 @@ class Recorder:
         self._refused: _Refused | None = None
 
     def received(self, time: float, event: Event) -> Iterator[Record]:
-        """The records that an event completes; `time` is in seconds since the start."""
+        """Yield the records that an event completes; `time` is in seconds since the start."""
         match event:
             case Request() | Response() | UnsolicitedResponse():
                 yield from self.close()
@@ -74,13 +74,13 @@ class Recorder:
                 assert_never(event)
 
     def sent(self, time: float, raw: bytes) -> Iterator[Record]:
-        """The records up to a frame that was sent."""
+        """Yield the record of a sent frame, after any delayed record."""
         if self._refused and self._refused.raw:
             yield from self.close()
         yield FrameRecord(time, self._outgoing, Frame.decode(raw))
 
     def close(self) -> Iterator[Record]:
-        """What is still held back: at most one record."""
+        """Yield the delayed record, if any."""
         refused, self._refused = self._refused, None
         if refused and refused.raw:
             yield SkippedRecord(refused.time, self._incoming, refused.raw, SkipReason.OUT_OF_STEP)

@@ -1,8 +1,8 @@
-"""Identities taken out of captures, so that they can be shown to others.
+"""Redact captures, so that they can be published.
 
-Serial numbers, MAC addresses, UUIDs and IP addresses in text become placeholders, the same secret
-always the same one; `Redactor` says more. A guest's other text becomes `x`, as `guest_data` says. Of bytes that
-aren't text nothing is left but the places of NULs. Times stay: read a capture before you publish it.
+Placeholders replace serial numbers, MAC addresses, UUIDs and IP addresses in text: see `Redactor`. Other text of a
+guest becomes `x`: see `guest_data`. In binary data only the positions of NULs stay. Times stay. Users read a redacted
+capture before they publish it, because no search for secrets is complete.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _DANGEROUS: Final = frozenset(command for command in GuestCommand if command.dan
 _BLANK: Final = b"REDACTED\0"
 
 _PUBLIC_GUEST_IDS: Final = frozenset({0, 3_000_000, USUAL_GUEST_ID})
-"""Those of every guest."""
+"""The guest ids that all guests use."""
 
 _FLAGS: Final = ("is_request", "is_response", "needs_response")
 _LENGTHS: Final = ("request_length", "response_length")
 
 
 def redact(capture: Capture, redactor: Redactor | None = None, *, keep_text: bool = False) -> Capture:
-    """A capture without its identities. Lengths in the headers follow the data.
+    """Return a copy of a capture without identities. The lengths in the headers match the new data.
 
-    Beside the text of the data, this is changed: request ids and unusual guest ids become small numbers, binary
-    UUIDs placeholders; what goes with a dangerous command of the host is blanked; padding, skipped
-    bytes, headers that weren't believed and fields that no known frame has are masked.
+    Besides the text of the data, these change: request ids and unusual guest ids become small numbers, binary UUIDs
+    become placeholders, and the data of a dangerous command is blanked. Padding, skipped bytes, refused headers and
+    fields outside their known ranges are masked.
 
     Args:
-        capture: which; not changed.
-        redactor: one to share among several captures of the same guest.
-        keep_text: whether a guest's text stays where it holds no known secret.
+        capture: the original; not changed.
+        redactor: shared by several captures of the same guest.
+        keep_text: keep a guest's text, except its secrets.
     """
     redactor = redactor or Redactor()
-    told = (capture.header.producer, capture.header.provenance)
-    for text in told:
+    header_texts = (capture.header.producer, capture.header.provenance)
+    for text in header_texts:
         redactor.learn(text)
     for record in capture.records:
         if isinstance(record, FrameRecord) and _is_believed(record):
             _learn(record, redactor)
-    producer, provenance = map(redactor.text, told)
+    producer, provenance = map(redactor.text, header_texts)
     header = attrs.evolve(capture.header, redacted=True, producer=producer, provenance=provenance)
     return Capture(header, tuple(_redact_record(record, redactor, keep_text) for record in capture.records))
 
@@ -74,13 +74,13 @@ def _learn(record: FrameRecord, redactor: Redactor) -> None:
 
 
 def _is_serial(record: FrameRecord) -> bool:
-    """Whether the data is a serial number: an answer of the host's. The guest's command 5 asks for something else."""
+    """Return whether the data is a serial number in a host's answer. A guest's command 5 has another meaning."""
     answers = record.direction is Direction.TO_GUEST and record.frame.is_response == 1
     return answers and record.frame.command in _SERIAL_ANSWERS
 
 
 def _is_integer(record: FrameRecord) -> bool:
-    """Whether the protocol has an integer where the guest's data is."""
+    """Return whether the protocol defines the guest's data as an integer."""
     namespace = HostCommand if asked_by_guest(record) else GuestCommand
     command = next((member for member in namespace if member == record.frame.command), None)
     return command is not None and (command.asks if record.frame.is_request else command.answers) is Kind.INTEGER
@@ -117,9 +117,9 @@ def _redact_data(record: FrameRecord, redactor: Redactor, room: int, keep_text: 
 
 
 def _redact_refused(record: FrameRecord) -> FrameRecord:
-    """A header that makes no sense may be pieces of anything: only what is usual in each field is left.
+    """Mask a refused header, whose fields may be pieces of any text. Only the usual values of each field stay.
 
-    The first field for which it was refused is so for the new header too, by another value.
+    An invalid field stays invalid, so the new header is refused for the same field.
     """
     frame = record.frame
     changes: dict[str, int] = {

@@ -1,4 +1,4 @@
-"""Secrets in text, data and single values → placeholders."""
+"""Replace the secrets in text, data and single values by placeholders."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from vhostcomm.capture.placeholders import Numbers, Placeholders, is_placeholder
 from vhostcomm.capture.secret_patterns import COVER, Found, find_secrets
 
 _ROUNDS: Final = 8
-"""Where secrets stand side by side, what is left of one and the placeholder of another can look like a third."""
+"""Maximum passes: the rest of one secret can look like another one next to a placeholder."""
 
 _SERIAL_KEY: Final = re.compile(r"(?i)serial|(?<![a-z])sn(?![a-z])")
 _ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])|[%](2[dDeE]|3[0-9aA]|[46][1-9a-fA-F]|5[0-9aAfF]|7[0-9aA])")
-"""JSON's of ASCII; a URL's of what a secret may consist of."""
+"""JSON's escapes of ASCII, and a URL's escapes of the characters that a secret may have."""
 
 _MASK: Final = bytes([0]) + b"x" * 255
 
 
 def mask(data: bytes) -> bytes:
-    """Bytes of which nothing but their number and the place of NULs may be shown: x for each other one."""
+    """Replace each byte except NUL by x: only the length and the positions of NULs stay."""
     return data.translate(_MASK)
 
 
 class Redactor:
-    """Replaces secrets, and remembers which placeholder each got.
+    """Replaces secrets, and remembers the placeholder of each.
 
-    Placeholders are of the secret's own kind: serials keep their length if it is 9 or more, addresses
-    are from the ranges set aside for documentation. What is all zeros, loopback addresses, netmasks
-    and what looks like a placeholder stay. So redacting twice changes nothing.
+    A placeholder is of the secret's own kind. Serial numbers of 9 characters or more keep their length; addresses are
+    from the ranges for documentation. Zeros, loopback addresses, netmasks and existing placeholders stay, so redacting
+    twice changes nothing.
 
-    Which secrets are found by their look, `find_secrets` says. Each that was learned is found in all that is
-    redacted later in any spelling, as `Known` does; so is a serial number that stood under its key or label, or
-    that the host gave as its answer, whatever it looks like. `learn` all there is before the first text is redacted.
+    `find_secrets` recognises secrets by their form. `Known` then finds each learned secret in any spelling. A serial
+    number is learned in any form if it has a key or label, or was the host's answer. Call `learn` with all texts before
+    redacting the first.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Redactor:
         self._known = Known()
 
     def add_serial(self, serial: str) -> None:
-        """Take a word of six letters and digits or more for a serial number wherever it stands."""
+        """Redact a serial number of at least six letters and digits wherever it occurs."""
         self._add("serial", alnum(serial))
 
     def _add(self, kind: str, secret: str) -> None:
@@ -59,7 +59,7 @@ class Redactor:
             self._known.add(kind, secret)
 
     def learn(self, text: str, *, serial: bool = False) -> None:
-        """See which serial numbers and placeholders a text has; with `serial`, all of it is one."""
+        """Learn the secrets and placeholders of a text; with `serial`, the whole text is a serial number."""
         try:
             for word, is_serial in _words(text, serial):
                 if is_serial:
@@ -75,16 +75,15 @@ class Redactor:
 
     def _learn_serial(self, word: str) -> None:
         self._placeholders.reserve("serial", word)
-        if any(letter.isdigit() for letter in word):  # a word under such a key may be any: "unknown"
+        if any(letter.isdigit() for letter in word):  # without a digit it may be any word: "unknown"
             self._add("serial", word)
 
     def text(self, text: str, *, serial: bool = False) -> str:
-        """Text with placeholders for its secrets; with `serial`, all of it is a serial number.
+        """Redact a text; with `serial`, the whole text is a serial number.
 
-        A JSON document is redacted value by value and written without spaces; keys under which a
-        serial number stands are those with "serial" in them, or "sn". In other text, JSON's escapes
-        of ASCII characters are resolved. What never comes to an end is masked, as is JSON too deep to
-        be any guest's.
+        A JSON document is redacted value by value and written without spaces. A key with "serial" or "sn" in its name
+        has a serial number as its value. In other text, JSON's escapes of ASCII characters are resolved. The text is
+        masked if it still changes after several passes, or is JSON that is nested too deeply.
         """
         self.learn(text, serial=serial)
         for _ in range(_ROUNDS):
@@ -104,14 +103,14 @@ class Redactor:
         return self._serial(text) if serial else self._replace(_unescaped(text))
 
     def uuid(self, raw: bytes) -> bytes:
-        """A binary UUID: it gets the placeholder that its text gets."""
+        """Redact a binary UUID. It gets the same placeholder as its text."""
         return uuid.UUID(self._placeholders.of("uuid", str(uuid.UUID(bytes=raw)))).bytes
 
     def learn_uuid(self, raw: bytes) -> None:
         self._add("uuid", str(uuid.UUID(bytes=raw)))
 
     def data(self, data: bytes, *, room: int = DATA_SIZE, serial: bool = False) -> bytes:
-        """Data of a frame: as `text` where it is text that still has room; else as `mask` has it."""
+        """Redact the data of a frame as text. Mask it if it is no text, or if the result exceeds `room` bytes."""
         text = text_of(data)
         if text is None:
             return mask(data)
@@ -137,7 +136,7 @@ class Redactor:
                 return value if redacted == shown else redacted
 
     def _numbers(self, value: list[Any]) -> list[Any] | None:
-        """A list of numbers that is an address, or known bytes, as that of its placeholder; None for any other list."""
+        """Redact a list of numbers that is an address or known bytes; return None for any other list."""
         if not value or not all(type(each) is int and 0 <= each <= 255 for each in value):
             return None
         raw = bytes(value)
@@ -175,13 +174,13 @@ class Redactor:
             word = text[found.start : found.end]
             places.append((found.start, found.end, partial(self._written, found, word)))
         pieces, at = [], 0
-        for start, end, written in sorted(places, key=lambda each: each[0]):  # placeholders are numbered in that order
+        for start, end, written in sorted(places, key=lambda each: each[0]):  # `written` numbers placeholders
             pieces += [text[at:start], written()]
             at = end
         return "".join([*pieces, text[at:]])
 
     def _respelt(self, spelling: Spelling, text: str) -> str:
-        """A known value's placeholder between the same separators; x for each letter where it has another length."""
+        """Write a known value's placeholder with the original separators, or x for each letter of an encoding."""
         value, parts = spelling.value, spelling.parts
         if value.kind == "ipv6" and ":" in text[parts[0][0] : parts[-1][1]]:
             return self._placeholders.of(value.kind, value.secret)
@@ -206,7 +205,7 @@ class Redactor:
         return "".join(written)
 
     def _written(self, found: Found, word: str) -> str:
-        """A secret's placeholder, written as the secret is."""
+        """Write the placeholder of a secret in the secret's own spelling."""
         placeholder = self._placeholders.of(found.kind, found.secret)
         if placeholder == found.secret:
             return word
@@ -221,12 +220,12 @@ class Redactor:
 
 
 def is_serial_key(key: str) -> bool:
-    """Whether a serial number stands under a key of a JSON object."""
+    """Return whether the value of a JSON object's key is a serial number."""
     return _SERIAL_KEY.search(key) is not None
 
 
 def _document(text: str) -> tuple[Any] | None:
-    """The value of a JSON document; numbers alone are text."""
+    """Return the value of a JSON document as a tuple; None for other text, including a bare number."""
     if text.lstrip()[:1] not in {"{", "[", '"'}:
         return None
     try:
@@ -236,7 +235,7 @@ def _document(text: str) -> tuple[Any] | None:
 
 
 def _words(text: str, serial: bool) -> Iterator[tuple[str, bool]]:
-    """Each text within a text, and whether it stands where a serial number does."""
+    """Yield each text within a text, and whether it is a serial number."""
     document = _document(text)
     if document is None:
         yield text if serial else _unescaped(text), serial
@@ -268,6 +267,6 @@ def _unescaped(text: str) -> str:
 
 
 def compact(value: object) -> str:
-    """A value as JSON without spaces, in letters that stay text in a capture."""
+    """Format a value as JSON without spaces, and with escapes where a capture would not show it as text."""
     written = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return written if written.isprintable() else json.dumps(value, separators=(",", ":"))

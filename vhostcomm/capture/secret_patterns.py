@@ -1,8 +1,8 @@
-"""Where the secrets stand in a text: serial numbers, UUIDs, MAC and IP addresses, by how they look.
+"""Find secrets in a text by their form: serial numbers, UUIDs, MAC and IP addresses.
 
-Text can hold them with anything before and behind: a label, an escape, a unit. So most forms are
-taken wherever they stand, and what is doubtful is taken for a secret: a hash, a version of four
-numbers. Versions of three (``7.2.1-69057``), times of day and plain numbers are none.
+A label, an escape or a unit may touch a secret, so most forms match anywhere, not only as whole words. Doubtful
+matches count as secrets: a hash, a version of four numbers. Versions of three numbers (``7.2.1-69057``), times of day
+and plain numbers do not.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from attrs import frozen
 from vhostcomm.capture.known import alnum
 
 SERIAL_SIZE: Final = 13
-"""Characters of every serial number seen."""
+"""Characters of all known serial numbers."""
 
 COVER: Final = "\0"
-"""Stands for what was found already while the next form is looked for."""
+"""Replaces a match, so that later patterns ignore it."""
 
 
 @frozen
@@ -30,10 +30,10 @@ class Found:
     """A secret in a text.
 
     Args:
-        start: where it begins.
-        end: where the text goes on behind it.
+        start: index of its first character.
+        end: index after its last character.
         kind: ``serial``, ``uuid``, ``mac``, ``ipv4`` or ``ipv6``.
-        secret: the same for all ways to write this one.
+        secret: its normalized spelling.
     """
 
     start: int
@@ -43,7 +43,7 @@ class Found:
 
 
 def find_secrets(text: str) -> list[Found]:
-    """The secrets in a text, in order; they don't overlap."""
+    """Return the secrets of a text, in order and without overlaps."""
     found: list[Found] = []
 
     def cover(judge: _Judge, match: re.Match[str]) -> str:
@@ -76,7 +76,7 @@ def _serial(match: re.Match[str]) -> Iterator[Found]:
 
 
 def _undashed_uuid(word: str) -> str:
-    """A longer run of digits is a hash, or has a UUID in it: it is taken as a whole."""
+    """Spell 32 digits as a UUID. A longer run is a hash or contains a UUID, and counts as a whole."""
     return str(uuid.UUID(hex=word)) if len(word) == 32 else word.lower()
 
 
@@ -87,9 +87,9 @@ def _mac(word: str) -> str:
 
 
 def _ipv4(match: re.Match[str]) -> Iterator[Found]:
-    """Numbers and dots: four are an address, a fifth that is too large is its port; of more, any four may be one."""
+    """Find an address in numbers and dots. A fifth number above 255 is a port; longer runs count as a whole."""
     parts = match[0].split(".")
-    # What the address is glued to may end in digits: eth0192.168.1.5.
+    # A prefix may end in digits: eth0192.168.1.5.
     glued = next((len(parts[0]) - size for size in (3, 2) if len(parts[0]) > 3 and int(parts[0][-size:]) <= 255), 0)
     parts[0] = parts[0][glued:]
     octets = [_is_octet(part) for part in parts]
@@ -102,7 +102,7 @@ def _ipv4(match: re.Match[str]) -> Iterator[Found]:
 
 
 def _octets(match: re.Match[str]) -> Iterator[Found]:
-    """Four numbers between other separators than dots."""
+    """Find four numbers with separators other than dots."""
     numbers = re.findall("[0-9]+", match[0])
     if all(map(_is_octet, numbers)):
         place = next(re.finditer("[0-9]", match[0])).start()
@@ -115,7 +115,7 @@ def _is_octet(part: str) -> bool:
 
 
 def _ipv6(match: re.Match[str]) -> Iterator[Found]:
-    """The longest address within a run of groups and colons: a colon before or behind may be a label's."""
+    """Find the longest address in a run of groups and colons. The first or last colon may belong to other text."""
     groups = match[0].split(":")
     starts = [match.start()]
     for group in groups[:-1]:
@@ -132,11 +132,11 @@ def _ipv6(match: re.Match[str]) -> Iterator[Found]:
 
 
 _MOST_GROUPS: Final = 9
-"""Of an IPv6 address, between colons: eight, and one more that is empty."""
+"""Maximum groups of an IPv6 address between colons: eight, and an empty one."""
 
 
 def _ipv6_address(word: str) -> str:
-    """An address, spelt as all are; "" for what is none, or has but one number as ``std::`` has."""
+    """Return the normalized address, or "" for an invalid one or one with a single number, such as ``std::``."""
     if sum(map(bool, word.split(":"))) < 2:
         return ""
     try:
@@ -157,14 +157,14 @@ _ALL_SERIAL = rf"{_WORD}{{{SERIAL_SIZE}}}"
 _FORMS: Final[tuple[tuple[re.Pattern[str], _Judge], ...]] = tuple(
     (re.compile(pattern), judge)
     for pattern, judge in (
-        # A placeholder of ours: no part of it is a secret.
+        # Our own placeholder: no part of it is a secret.
         ("REDACTED[0-9]+", _serial),
         (
             rf"{_X}{{8}}(?:[-_]{_X}{{4}}){{3}}[-_]{_X}{{12}}",
             _whole("uuid", lambda word: word.lower().replace("_", "-")),
         ),
         (rf"{_X}{{32,}}", _whole("uuid", _undashed_uuid)),
-        # More pairs than an IPv6 address has; then such addresses, which six pairs can be the end of; then MACs.
+        # More pairs than an IPv6 address has; then IPv6 addresses, which may end with six pairs; then MAC addresses.
         (rf"{_COLONS}{{8,}}", _whole("mac", _mac)),
         (rf"(?:{_X}{{0,4}}:){{2,}}(?:{_OCTETS}|{_X}{{0,4}})", _ipv6),
         (_ALONE % _PAIRS, _whole("mac", _mac)),
@@ -176,12 +176,12 @@ _FORMS: Final[tuple[tuple[re.Pattern[str], _Judge], ...]] = tuple(
             rf"(?i:{_LABEL})(?:[\"']?\s*[:=#]\s*[\"']?|\s+)(?=[a-zA-Z_-]{{0,64}}[0-9])(?=[\w-]{{6}})({_WORD}[\w-]*{_WORD})",
             _serial,
         ),
-        # As nearly all serial numbers are made, wherever it stands: a year, …, three letters, six digits.
+        # The form of nearly all serial numbers, anywhere: a year, …, three letters, six digits.
         (rf"[0-9]{_WORD}{{3}}[a-zA-Z]{{3}}[0-9]{{6}}", _serial),
         (rf"(?<!{_WORD})(?i:sn)?((?=[0-9]*[A-Z])(?=[A-Z]*[0-9])[0-9A-Z]{{{SERIAL_SIZE}}})(?!{_WORD})", _serial),
-        # In lower case it may be any word: one with four digits is taken for a serial number.
+        # In lower case it may be any word: require four digits.
         (rf"(?<!{_WORD})(?i:sn)?((?=[0-9]*[a-zA-Z])(?=(?:[a-zA-Z]*[0-9]){{4}}){_ALL_SERIAL})(?!{_WORD})", _serial),
-        # Twelve or sixteen digits without a letter are a number, unless they begin with 0 as many makers' do.
+        # Twelve or sixteen digits without a letter are a number, unless they begin with 0, as many vendors' MACs do.
         (rf"(?:(?<!{_X})|(?<=mac)|(?<=MAC))(?=0|[0-9]*[a-fA-F]){_X}{{12}}(?:{_X}{{4}})?(?!{_X})", _whole("mac", _mac)),
         (r"(?<![0-9])[0-9]+(?:\.[0-9]+){3,}", _ipv4),
         (r"(?<![0-9-])[0-9]{1,3}(?:-[0-9]{1,3}){3}(?![0-9-])", _octets),

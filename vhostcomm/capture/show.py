@@ -1,4 +1,4 @@
-"""A capture as a transcript for people."""
+"""Show a capture as a transcript for people."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
 
 
 def transcript(capture: Capture) -> Iterator[str]:
-    """The lines: what the capture is, then one for each record, with everything unusual about it.
+    """Yield the lines: the capture's header, then one line for each record with everything unusual about it.
 
-    They are safe for a terminal, whoever wrote the capture: what can't be printed is escaped.
+    The lines are safe for a terminal: unprintable characters are escaped, because anybody may have written the capture.
     """
     header = capture.header
     redacted = ", redacted" if header.redacted else ""
@@ -26,7 +26,7 @@ def transcript(capture: Capture) -> Iterator[str]:
 
 
 def tell(raw: bytes, direction: Direction) -> str:
-    """A frame in one line, safe for a terminal."""
+    """Describe a frame on one line, safe for a terminal."""
     return _describe(FrameRecord(0, direction, Frame.decode(raw)))
 
 
@@ -57,5 +57,5 @@ def _describe(record: Record) -> str:
 
 
 def printable(text: str) -> str:
-    """Text on one line: newlines, control characters, marks that turn text round and lone surrogates are escaped."""
+    """Escape newlines, control characters, marks that reverse text and lone surrogates. The result is one line."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
