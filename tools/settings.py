@@ -1,41 +1,40 @@
-"""docs/configuration.md, made from the configuration's models."""
+"""The generated part of docs/configuration.md: every setting, from the configuration's models."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from attrs import frozen
 
-from tools.commands import cell
-from vhostcomm.config.formats import default_text, format_of
+from vhostcomm.config.identity import default_text, example_toml
 from vhostcomm.config.load import variable
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, settings
 
-RELOAD, START = "at a reload, and at the start", "at the start"
+_RELOAD: Final = "at a reload, and at the start"
+_START: Final = "at the start"
+_RUN: Final = "at the start of `vhostcomm run`"
 
-INTROS = {
-    "host": ("The host's identity", "The host's identity, the same for all guests."),
-    "guest": (
-        "The guest's identity",
-        "Values for every guest. The same keys in `[guests.NAME]` apply to that guest alone, and override `[guest]`.",
-    ),
-    "serve": ("Serving", "How guests are served."),
+_INTROS: Final = {
+    "host": "[host]: the host's identity\n\nThe host's identity, the same for all guests.",
+    "guest": "[guest]: the guest's identity\n\nValues for every guest. The same keys in `[guests.NAME]` apply to that guest "
+    "alone, and override `[guest]`.",
+    "guests.NAME": "[guests.NAME]: one guest\n\nOne section for each guest; all keys of `[guest]`, and",
+    "serve": "[serve]: serving\n\nHow guests are served.",
 }
 
 
 @frozen
 class Setting:
-    """A setting as it is documented; `help` and `format` in Markdown."""
+    """A setting as it is documented; `help`, `value` and `default` in Markdown."""
 
     section: str
     key: str
     toml: str
     help: str
-    format: str
+    value: str
     default: str
     takes_effect: str
     environment: str = ""
@@ -52,136 +51,78 @@ def all_settings() -> Iterator[Setting]:
         if section == "serve":
             yield Setting(
                 "guests.NAME", "sock", '"/run/vhostcomm/nas"',
-                "Where the guest's channel is. NAME is what the guest is called here: 1 to 64 letters, digits, dots, dashes "
-                "and underscores, no dot in front.",
+                "The address of the guest's channel. NAME is the guest's name: 1 to 64 letters, digits, dots, dashes and "
+                "underscores, no dot in front.",
                 "a path that QEMU connects to; `connect:PATH`, where QEMU or libvirt listens and we connect; `tcp:HOST:PORT`",
-                "a socket of the guest's UUID or name in the runtime directory", RELOAD, flag="--sock NAME=SOCK",
+                "a socket of the guest's UUID or name in the runtime directory", _RELOAD, flag="--sock NAME=SOCK",
             )  # fmt: skip
             yield Setting(
                 "guests.NAME", "qmp", '"/run/qemu/nas.qmp"',
                 "A QMP socket of the guest's QEMU, for vhostcomm alone: a pause is shown with its cause, and `vhostcomm "
                 "resume` works. `run` has a QMP connection of its own and ignores this.",
-                "a path on which QEMU listens (`-qmp unix:PATH,server=on,wait=off`)", "none", RELOAD,
+                "a path on which QEMU listens (`-qmp unix:PATH,server=on,wait=off`)", "", _RELOAD,
             )  # fmt: skip
-            yield from map(_machine_setting, settings(MachineSettings).values())
-        yield from (_setting(section, each) for each in settings(model).values())
+            for each in settings(MachineSettings).values():
+                yield _setting(
+                    "guests.NAME.machine", each, {"net": "`user`", "memory": "`1G`"}.get(each.name, ""), _RUN
+                )
+        for each in settings(model).values():
+            default = f"`{default_text(each)}`" if default_text(each) else ""
+            effect = _START if section == "serve" else _RELOAD
+            environment = f"{variable(each)}={_quoted(str(each.metadata['example']))}"
+            yield _setting(section, each, default, effect, environment)
     yield Setting(
         "serve", "watch", '["/run/guests"]', "Folders where every socket that appears is a guest's, with the file's name.",
-        "a list of paths", "", START, flag="--watch FOLDER",
+        "a list of paths", "", _START, flag="--watch FOLDER",
     )  # fmt: skip
 
 
-def _setting(section: str, each: attrs.Attribute[Any]) -> Setting:
-    shape, example = format_of(each), str(each.metadata["example"])
+def _setting(
+    section: str, each: attrs.Attribute[Any], default: str, takes_effect: str, environment: str = ""
+) -> Setting:
+    told, flag = each.metadata, f"--{each.metadata['flag']} {each.metadata['word']}"
+    words = told["kind"].words
     return Setting(
-        section, each.name, _toml(each, example), each.metadata["help"], shape.words, default_text(each),
-        START if section == "serve" else RELOAD, f"{variable(each)}={_quoted(example)}",
-        f"--{each.metadata['flag']} {shape.word}",
-    )  # fmt: skip
-
-
-def _machine_setting(each: attrs.Attribute[Any]) -> Setting:
-    example = str(each.metadata["example"])
-    toml = example if example.startswith("[") else json.dumps(example)
-    defaults = {"net": "user", "memory": "1G"}
-    return Setting(
-        "guests.NAME.machine", each.name, toml, each.metadata["help"], format_of(each).words,
-        defaults.get(each.name, "none"), "at the start of `vhostcomm run`", flag=f"--{each.metadata['flag']}",
-    )  # fmt: skip
-
-
-def _toml(each: attrs.Attribute[Any], example: str) -> str:
-    match each.default:
-        case bool():
-            return str(example == "yes").lower()
-        case int() | float() if example.isdigit() and each.name != "socket_mode":
-            return example
-        case _:
-            return json.dumps(example)
+        section, each.name, example_toml(each), told["help"], words, default, takes_effect, environment, flag
+    )
 
 
 def _quoted(example: str) -> str:
     return f"'{example}'" if " " in example or "{" in example else example
 
 
-HEAD = """\
-# Configuration
-
-<!-- Made from the program by `make docs`; edits here are lost. -->
-
-Flags override environment variables, which override the TOML file (`--config FILE`). `vhostcomm config init` writes a
-commented file with every key. `vhostcomm config show` prints the active values, and the origin of each. Unknown keys,
-unknown `VHOSTCOMM_…` variables and invalid values are rejected. The message names the key, the variable or the flag, and
-shows the valid ones or an example. If the file isn't TOML, the message names the line. Every default of an identity is a
-placeholder.
-
-```toml
-[host]
-serial = "1234ABC567890"
-
-[guests.nas]
-sock = "/run/vhostcomm/nas"
-serial = "1234ABC567891"
-
-[guests.attic]
-sock = "connect:/run/guests/attic"
-serial = "1234ABC567892"
-```
-
-SIGHUP (`systemctl reload`, `vhostcomm reload`, `POST /reload`) reads the file again. Guests are added, removed and
-changed; the others are not affected. New identities take effect with the next answer. A file that is invalid, names no
-guest or can't be served is rejected whole: the previous configuration stays active, and `/healthz` says why. vhostcomm
-retries sockets that could not be made. Changed keys of `[serve]` are logged, and take effect at the next start. The
-environment and the flags remain as they were at the start.
-
-A socket without a path is made in the runtime directory: `RUNTIME_DIRECTORY` (systemd sets it), else `/run/vhostcomm` for
-root, else `$XDG_RUNTIME_DIR/vhostcomm`.
-"""
-
-
 def configuration() -> str:
-    parts = [HEAD, "\n".join(_overview()), ""]
+    parts = ["| key | environment | flag | default |\n| --- | --- | --- | --- |"]
+    parts += [_row(each) for each in all_settings()]
     headed = ""
     for each in all_settings():
-        if each.section != headed and each.section in INTROS:
-            title, words = INTROS[each.section]
-            parts += [f"## [{each.section}]: {title[0].lower()}{title[1:]}\n", f"{words}\n"]
-        elif each.section != headed:
-            parts += ["## [guests.NAME]: one guest\n", "One section for each guest; all keys of `[guest]`, and\n"]
+        if each.section != headed and each.section in _INTROS:
+            parts.append(f"\n## {_INTROS[each.section]}")
         headed = each.section
-        parts += ["\n".join(_details(each)), ""]
-    return "\n".join(parts).rstrip() + "\n"
+        parts.append(_details(each))
+    return "\n".join(parts)
 
 
-def _overview() -> Iterator[str]:
-    yield "| key | environment | flag | default |\n| --- | --- | --- | --- |"
-    for each in all_settings():
-        name, _, _ = each.environment.partition("=")
-        environment = f"`{name}`" if name else ""
-        yield (
-            f"| [`{each.name}`](#{_anchor(each)}) | {environment} | `{each.flag.partition(' ')[0]}` "
-            f"| {cell(_default(each))} |"
-        )
+def _row(each: Setting) -> str:
+    anchor = each.name.replace(".", "").lower()  # GitHub's
+    columns = (
+        f"[`{each.name}`](#{anchor})",
+        *map(_code, (each.environment.partition("=")[0], each.flag.split(" ")[0])),
+    )
+    return f"| {' | '.join((*columns, each.default))} |"
 
 
-def _anchor(each: Setting) -> str:
-    """GitHub's, of a heading."""
-    return each.name.replace(".", "").lower()
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
 
 
-def _default(each: Setting) -> str:
-    return each.default if " " in each.default and not each.environment else f"`{each.default}`" if each.default else ""
-
-
-def _details(each: Setting) -> Iterator[str]:
-    section = each.section.replace("NAME", "nas")
-    yield f"### {each.name}\n"
-    yield f"{each.help}\n"
-    yield "| | |\n| --- | --- |"
-    yield f"| value | {cell(each.format)} |"
-    yield f"| default | {cell(_default(each)) or 'none'} |"
-    yield f"| in the file | `[{section}]` `{cell(f'{each.key} = {each.toml}')}` |"
-    if each.environment:
-        yield f"| in the environment | `{cell(each.environment)}` |"
-    yield f"| as a flag | `{cell(each.flag)}` |"
-    yield f"| takes effect | {each.takes_effect} |"
+def _details(each: Setting) -> str:
+    lines = [
+        f"Value: {each.value}." + (f" Default: {each.default}." if each.default else ""),
+        f"File: `[{each.section.replace('NAME', 'nas')}]` `{each.key} = {each.toml}`",
+        "; ".join(
+            f"{what}: `{text}`" for what, text in (("Flag", each.flag), ("environment", each.environment)) if text
+        ),
+        f"Takes effect {each.takes_effect}.",
+    ]
+    return f"\n### {each.name}\n\n{each.help}\n\n" + "\n".join(f"* {line}" for line in lines if line)

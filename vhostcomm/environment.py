@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 SECRET_VARIABLES: Final = frozenset({"VHOSTCOMM_CONTROL_TOKEN"})
-"""Variables of ours with secret values; `vhostcomm.config.models.SECRETS` has the settings."""
+"""Variables of ours with secret values; settings of the kind `vhostcomm.config.values.TOKEN`."""
 
 
 def child_environment(**added: str) -> dict[str, str]:

@@ -16,15 +16,18 @@ import vhostcomm
 from tests.qemu_host.running import QEMU_HOST, QemuHost, listens
 from tests.qemu_host.test_print_script import beside
 from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
+from vhostcomm.config import values
 from vhostcomm.config.load import variable
-from vhostcomm.config.models import SECRETS, Service
+from vhostcomm.config.models import Service
 from vhostcomm.environment import SECRET_VARIABLES
 
 SPAWNS = {"Popen", "run", "call", "check_call", "check_output", "open_process", "run_process", "posix_spawn", "system"}
 
 
 def test_secret_variables_are_those_of_secret_settings() -> None:
-    assert {variable(each) for each in attrs.fields(Service) if each.name in SECRETS} == SECRET_VARIABLES
+    assert {
+        variable(each) for each in attrs.fields(Service) if each.metadata["kind"] is values.TOKEN
+    } == SECRET_VARIABLES
 
 
 def test_every_program_is_started_with_the_environment_for_children() -> None:

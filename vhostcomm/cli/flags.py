@@ -9,7 +9,7 @@ import attrs
 from cyclopts import Group, Parameter
 
 from vhostcomm.config import address, values
-from vhostcomm.config.formats import default_text, format_of
+from vhostcomm.config.identity import default_text
 from vhostcomm.config.load import variable
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.errors import UsageError
@@ -31,7 +31,7 @@ def _flags(section: str) -> type:
             name=f"--{flag}",
             help=f"{each.metadata['help']} [{shown}{variable(each)}]",
             group=GROUPS[section],
-            metavar=format_of(each).word,
+            metavar=each.metadata["word"],
             show_default=False,
             show_choices=False,
         )
@@ -41,15 +41,10 @@ def _flags(section: str) -> type:
 
 def _hint(each: attrs.Attribute[Any]) -> Any:
     """Text, for the setting's parser; the other types are for shell completion."""
-    match each.metadata["parse"]:
-        case values.Choice(allowed=words):
-            return Literal[words] | str | None
-        case values.boolean:
-            return Literal["yes", "no"] | str | None  # noqa: PYI051 - the words are for the shells
-        case values.path | address.api | address.control:
-            return str | Path | None
-        case _:
-            return str | None
+    kind = each.metadata["kind"]
+    if kind.choices:
+        return Literal[kind.choices] | str | None
+    return str | Path | None if kind in {values.PATH, address.API, address.CONTROL} else str | None
 
 
 if TYPE_CHECKING:

@@ -259,6 +259,10 @@ def api(text: object) -> str:
     return str(text)
 
 
+API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
+CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT` or `none`", control)
+
+
 def check_path(path: Path) -> None:
     """Refuse a path that no unix socket can have."""
     values.path(str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -18,24 +17,35 @@ ZERO_SERIAL: Final = "0" * values.SERIAL_SIZE
 
 def setting(
     default: Any,
-    parse: Callable[[object], Any],
+    kind: values.Kind,
     help: str,  # noqa: A002 - the word a command line has for it
     example: str,
     flag: str,
     metavar: str = "",
 ) -> Any:
     """An attrs field that an operator can set: in the file by its name, by `--flag`, by VHOSTCOMM_FLAG."""
-    metadata = {"parse": parse, "help": help, "example": example, "flag": flag, "metavar": metavar}
+    metadata = {"kind": kind, "help": help, "example": example, "flag": flag, "word": metavar or kind.word}
     return attrs.field(default=default, metadata=metadata)
+
+
+def default_text(setting: attrs.Attribute[Any]) -> str:
+    """A setting's default as an operator would write it; "" where there is none."""
+    return "" if setting.default in {"", ()} else str(setting.metadata["kind"].show(setting.default))
+
+
+def example_toml(setting: attrs.Attribute[Any]) -> str:
+    """A setting's example as the file has it."""
+    kind, example = setting.metadata["kind"], str(setting.metadata["example"])
+    return example if example.startswith("[") else str(kind.toml(kind.parse(example)))
 
 
 @frozen
 class HostIdentity:
     """The host's identity. An empty `cluster_uuid` is derived from the serial."""
 
-    serial: str = setting(ZERO_SERIAL, values.serial, "The host's serial number.", "1234ABC567890", "host-serial")
-    mac: str = setting("00:00:00:00:00:00", values.mac, "The host's MAC address.", "02:11:32:00:00:01", "host-mac")
-    model: str = setting("Virtualhost", values.text, "The host's model.", "Virtualhost", "host-model")
+    serial: str = setting(ZERO_SERIAL, values.SERIAL, "The host's serial number.", "1234ABC567890", "host-serial")
+    mac: str = setting("00:00:00:00:00:00", values.MAC, "The host's MAC address.", "02:11:32:00:00:01", "host-mac")
+    model: str = setting("Virtualhost", values.TEXT, "The host's model.", "Virtualhost", "host-model")
     build: int = setting(
         HostVersion().build_number, values.number(0, 2**31 - 1), "The host's DSM build number.", "69057", "host-build"
     )
@@ -43,7 +53,7 @@ class HostIdentity:
         HostVersion().small_fix_number, values.number(0, 2**31 - 1), "The host's DSM small fix number.", "0", "host-fix"
     )
     vmm_version: str = setting(
-        VmmVersion().version, values.text, "The Virtual Machine Manager's version.", "2.6.5-12202", "vmm-version"
+        VmmVersion().version, values.TEXT, "The Virtual Machine Manager's version.", "2.6.5-12202", "vmm-version"
     )
     vmm_timestamp: int = setting(
         VmmVersion().timestamp,
@@ -54,7 +64,7 @@ class HostIdentity:
     )
     cluster_uuid: str = setting(
         "",
-        values.uuid_text,
+        values.UUID,
         "The cluster's UUID; by default derived from the host's serial number.",
         "8b532c79-f207-3510-5067-79268f097d46",
         "cluster-uuid",
@@ -67,19 +77,19 @@ class GuestIdentity:
 
     uuid: str = setting(
         "",
-        values.uuid_text,
+        values.UUID,
         "The guest's UUID; by default the socket's name if that is a UUID, else derived from the serial number.",
         "d990d22a-e971-ef5f-a7b3-e6374e496b34",
         "guest-uuid",
     )
-    serial: str = setting(ZERO_SERIAL, values.serial, "The guest's serial number.", "1234ABC567890", "guest-serial")
+    serial: str = setting(ZERO_SERIAL, values.SERIAL, "The guest's serial number.", "1234ABC567890", "guest-serial")
     cpu: str = setting(
-        CpuInfo().name, values.text, "The guest's CPU: three parts with commas.", "QEMU, Virtual CPU, X86_64", "cpu"
+        CpuInfo().name, values.TEXT, "The guest's CPU: three parts with commas.", "QEMU, Virtual CPU, X86_64", "cpu"
     )
     vcpus: int = setting(1, values.number(1, 4096), "The guest's number of virtual CPUs.", "2", "vcpus")
     update_deadline: int = setting(
         NEVER,
-        values.deadline,
+        values.DEADLINE,
         "End of the guest's right to updates: never, an ISO date, or seconds since 1970.",
         "never",
         "update-deadline",

@@ -27,7 +27,7 @@ from vhostcomm.config.address import (
     parse_sock,
     runtime_directory,
 )
-from vhostcomm.config.identity import HostIdentity, derived_uuid
+from vhostcomm.config.identity import HostIdentity, derived_uuid, example_toml
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import (
     SECTIONS,
@@ -246,12 +246,8 @@ def _section(
 
 
 def _value(attribute: attrs.Attribute[Any], raw: object, source: str, *, quoted: bool = False) -> object:
-    example = attribute.metadata["example"]
-    if quoted:
-        bare = attribute.default == () or (str(example).isdigit() and attribute.type is int)
-        example = f"{attribute.name} = {example if bare else repr(example)}"
-        example = example.replace("'", '"')
-    return _parse(attribute.metadata["parse"], raw, source, example)
+    example = f"{attribute.name} = {example_toml(attribute)}" if quoted else attribute.metadata["example"]
+    return _parse(attribute.metadata["kind"].parse, raw, source, example)
 
 
 def _parse(parse: Any, raw: object, source: str, example: str, *more: object) -> Any:

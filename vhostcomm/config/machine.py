@@ -23,18 +23,18 @@ class MachineSettings:
     """The machine that `vhostcomm run` starts for a guest; empty where its flags or defaults decide."""
 
     boot: str = setting(
-        "", values.path, "The boot disk; a relative path is relative to the file.", "synoboot.img", "boot"
+        "", values.PATH, "The boot disk; a relative path is relative to the file.", "synoboot.img", "boot"
     )
-    system: str = setting("", values.path, "The system disk; as `boot`.", "system.img", "system")
+    system: str = setting("", values.PATH, "The system disk; as `boot`.", "system.img", "system")
     data: tuple[str, ...] = setting(
-        (), values.paths, "The data disks, in their order; as `boot`.", '["data.img"]', "data"
+        (), values.PATHS, "The data disks, in their order; as `boot`.", '["data.img"]', "data"
     )
-    mac: str = setting("", values.mac, "The guest's MAC address.", "02:11:32:00:00:01", "mac")
-    memory: int = setting(0, values.size, "The guest's memory.", "2G", "memory")
-    net: str = setting("", values.string, "The network: user, tap=INTERFACE, bridge=BRIDGE or none.", "user", "net")
+    mac: str = setting("", values.MAC, "The guest's MAC address.", "02:11:32:00:00:01", "mac")
+    memory: int = setting(0, values.SIZE, "The guest's memory.", "2G", "memory")
+    net: str = setting("", values.STRING, "The network: user, tap=INTERFACE, bridge=BRIDGE or none.", "user", "net")
     forward: tuple[str, ...] = setting(
         (),
-        values.strings,
+        values.STRINGS,
         "Ports of this host that lead to the guest; with the network user.",
         '["5000:5000"]',
         "forward",

@@ -14,7 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from vhostcomm.config import values
-from vhostcomm.config.address import Address, Sock, api, control
+from vhostcomm.config.address import API, CONTROL, Address, Sock
 from vhostcomm.config.identity import GuestIdentity, HostIdentity, derived_uuid, setting
 from vhostcomm.config.machine import MachineSettings
 
@@ -28,9 +28,9 @@ T = TypeVar("T")
 class Service:
     """How the daemon serves."""
 
-    socket_mode: int = setting(0o600, values.mode, "Mode of the sockets, in octal.", "0660", "socket-mode", "MODE")
+    socket_mode: int = setting(0o600, values.MODE, "Mode of the sockets, in octal.", "0660", "socket-mode", "MODE")
     socket_group: str = setting(
-        "", values.group, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
+        "", values.GROUP, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
     )
     frame_rate: int = setting(
         2000,
@@ -41,20 +41,20 @@ class Service:
     )
     send_timeout: float = setting(
         10.0,
-        values.seconds,
+        values.SECONDS,
         "Seconds a guest may leave an answer unread before answers are dropped.",
         "10",
         "send-timeout",
     )
     partial_timeout: float = setting(
-        1.0, values.seconds, "Seconds of silence after which half a frame is dropped.", "1", "partial-timeout"
+        1.0, values.SECONDS, "Seconds of silence after which half a frame is dropped.", "1", "partial-timeout"
     )
     drain_timeout: float = setting(
-        2.0, values.seconds, "Seconds at a stop to answer pending questions of guests.", "2", "drain-timeout"
+        2.0, values.SECONDS, "Seconds at a stop to answer pending questions of guests.", "2", "drain-timeout"
     )
     record: str = setting(
         "",
-        values.path,
+        values.PATH,
         "Record every frame into this file; {guest} stands for the guest's name, needed with several guests.",
         "/var/log/vhostcomm/{guest}.jsonl",
         "record",
@@ -62,7 +62,7 @@ class Service:
     )
     record_limit: int = setting(
         64 << 20,
-        values.size,
+        values.SIZE,
         "Bytes after which a recording ends, with an optional k, M or G.",
         "64M",
         "record-limit",
@@ -70,7 +70,7 @@ class Service:
     )
     qemu_host_api: str = setting(
         "",
-        api,
+        API,
         "Also serve the HTTP API of qemu-host for one guest, on HOST:PORT or the path of a unix socket. It has no "
         "password: any client that reaches it can power off the guest.",
         "/run/vhostcomm/qemu-host.sock",
@@ -93,7 +93,7 @@ class Service:
     )
     control: str = setting(
         "",
-        control,
+        CONTROL,
         "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
         "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (needs a token), or none.",
         "/run/vhostcomm/control.sock",
@@ -102,7 +102,7 @@ class Service:
     )
     control_token: str = setting(
         "",
-        values.token,
+        values.TOKEN,
         "Token for clients over TCP. Set it in the environment: other users can see a flag.",
         "a-long-random-secret",
         "control-token",
@@ -110,7 +110,7 @@ class Service:
     )
     allow_dangerous: bool = setting(
         False,
-        values.boolean,
+        values.BOOLEAN,
         "Allow commands that can lose data, settings or a secret, for clients that insist.",
         "yes",
         "allow-dangerous",
@@ -126,9 +126,6 @@ class Value:
 
 
 Sources = Mapping[str, str]
-
-SECRETS: Final = frozenset({"control_token"})
-"""Settings whose value is never shown."""
 
 
 @frozen
@@ -230,8 +227,8 @@ def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> Guest
     return GuestConfig(sock.name, sock.address, identity, sources=sources)
 
 
-def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
-    """Every value in force with where it came from, by section; secrets hidden. Fit for JSON."""
+def effective(config: Config, *, as_text: bool = False) -> dict[str, dict[str, dict[str, object]]]:
+    """Every active value with its source, by section, for JSON; secrets are hidden. With `as_text`, for people."""
     sections: dict[str, tuple[Any, Sources, dict[str, dict[str, object]]]] = {
         "host": (config.host, config.host_sources, {})
     }
@@ -250,8 +247,8 @@ def effective(config: Config) -> dict[str, dict[str, dict[str, object]]]:
     return {
         name: first
         | {
-            key: {"value": plain(key, value), "source": sources.get(key, "default")}
-            for key, value in attrs.asdict(model).items()
+            key: {"value": _shown(each, getattr(model, key), as_text), "source": sources.get(key, "default")}
+            for key, each in settings(type(model)).items()
         }
         for name, (model, sources, first) in sections.items()
     }
@@ -266,10 +263,10 @@ def _others(config: Config) -> tuple[GuestIdentity, dict[str, str]]:
     return identity, sources
 
 
-def plain(key: str, value: object) -> object:
-    """A setting's value as it is shown."""
-    if key in SECRETS:
+def _shown(setting: attrs.Attribute[Any], value: Any, as_text: bool) -> object:
+    kind = setting.metadata["kind"]
+    if kind is values.TOKEN:
         return "(hidden)" if value else ""
-    if isinstance(value, tuple):
-        return list(value)
-    return f"{value:04o}" if key == "socket_mode" else value
+    if as_text or kind is values.MODE:  # JSON has no octal numbers
+        return str(kind.show(value))
+    return list(value) if isinstance(value, tuple) else value

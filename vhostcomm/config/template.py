@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator
-from typing import Any
 
-import attrs
-
+from vhostcomm.config.identity import example_toml
 from vhostcomm.config.models import SECTIONS, settings
 
 _HEAD = """\
@@ -67,17 +64,5 @@ def _section(section: str) -> Iterator[str]:
     yield f"[{section}]"
     for each in settings(SECTIONS[section]).values():
         yield from textwrap.wrap(each.metadata["help"], 110, initial_indent="# ", subsequent_indent="# ")
-        yield f"# {each.name} = {toml_value(each)}"
-
-
-def toml_value(each: attrs.Attribute[Any]) -> str:
-    """A setting's default as TOML; an example where there is none."""
-    match each.name:
-        case "socket_mode":
-            return f'"{each.default:04o}"'
-        case "update_deadline":
-            return '"never"'
-        case "record_limit":
-            return '"64M"'
-        case _:
-            return json.dumps(each.default if each.default != "" else each.metadata["example"])
+        default = example_toml(each) if each.default == "" else each.metadata["kind"].toml(each.default)
+        yield f"# {each.name} = {default}"

@@ -1,15 +1,18 @@
 """Configured values: from what an operator writes to what is served, or why not.
 
 Each parser takes a string (of a flag or the environment) or what TOML makes of a value, and raises
-`ValueError` with the reason. Who calls it adds where the value stood and an example.
+`ValueError` with the reason. The caller adds the value's place and an example. A `Kind` has the parser of a setting, and
+writes the setting's values.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -77,29 +80,18 @@ def text(value: object) -> str:
     return given
 
 
-@frozen
-class Number:
-    """A parser of whole numbers within bounds."""
-
-    least: int
-    most: int
-
-    def __call__(self, value: object) -> int:
-        if type(value) is int:
-            made = value
-        else:
-            given = _string(value).strip()
-            if not re.fullmatch(r"-?[0-9]{1,20}", given):
-                raise ValueError("not a whole number")
-            made = int(given)
-        if not self.least <= made <= self.most:
-            raise ValueError(f"it must be {self.least} to {self.most}")
-        return made
-
-
-def number(least: int, most: int) -> Number:
-    """A parser of whole numbers within bounds."""
-    return Number(least, most)
+def whole_number(value: object, least: int, most: int) -> int:
+    """A whole number within bounds."""
+    if type(value) is int:
+        made = value
+    else:
+        given = _string(value).strip()
+        if not re.fullmatch(r"-?[0-9]{1,20}", given):
+            raise ValueError("not a whole number")
+        made = int(given)
+    if not least <= made <= most:
+        raise ValueError(f"it must be {least} to {most}")
+    return made
 
 
 def seconds(value: object) -> float:
@@ -129,7 +121,7 @@ def deadline(value: object) -> int:
             except ValueError:
                 raise ValueError("neither never, nor an ISO date, nor seconds since 1970") from None
         value = int(given)
-    return number(-NEVER - 1, NEVER)(value)
+    return whole_number(value, -NEVER - 1, NEVER)
 
 
 def mode(value: object) -> int:
@@ -153,24 +145,6 @@ def size(value: object) -> int:
     if not match or int(match[1]) == 0:
         raise ValueError("a size is a whole number with k, M, G or T behind it")
     return int(match[1]) * _UNITS[match[2].lower()]
-
-
-@frozen
-class Choice:
-    """A parser of one word out of several."""
-
-    allowed: tuple[str, ...]
-
-    def __call__(self, value: object) -> str:
-        given = _string(value).strip().lower()
-        if given not in self.allowed:
-            raise ValueError(f"it must be one of {', '.join(self.allowed)}")
-        return given
-
-
-def choice(*allowed: str) -> Choice:
-    """A parser of one word out of several."""
-    return Choice(allowed)
 
 
 def boolean(value: object) -> bool:
@@ -238,3 +212,74 @@ def _string(value: object) -> str:
     if not value:
         raise ValueError("it is empty")
     return value
+
+
+@frozen
+class Kind:
+    """A kind of values: the word for one in help (`--flag WORD`), what it is (Markdown), and how it is read and written."""
+
+    word: str
+    words: str
+    parse: Callable[[object], Any]
+    show: Callable[[Any], str] = str
+    """The text that an operator would write in a flag or the environment."""
+    choices: tuple[str, ...] = ()
+
+    def toml(self, value: Any) -> str:
+        """The value in a TOML file."""
+        if isinstance(value, str | bool | tuple):
+            return json.dumps(value)
+        shown = self.show(value)
+        return shown if shown in {str(value), f"{value:g}"} else json.dumps(shown)
+
+
+def number(least: int, most: int) -> Kind:
+    """Whole numbers within bounds."""
+    return Kind("N", f"a whole number, {least} to {most}", lambda value: whole_number(value, least, most))
+
+
+def choice(*allowed: str) -> Kind:
+    """One word out of several."""
+
+    def parse(value: object) -> str:
+        given = _string(value).strip().lower()
+        if given not in allowed:
+            raise ValueError(f"it must be one of {', '.join(allowed)}")
+        return given
+
+    *others, last = (f"`{each}`" for each in allowed)
+    return Kind("|".join(allowed), f"{', '.join(others)} or {last}", parse, choices=allowed)
+
+
+def _size_text(value: int) -> str:
+    unit = next((unit for unit in "TGMk" if value and value % _UNITS[unit.lower()] == 0), "")
+    return f"{value // _UNITS[unit.lower()]}{unit}"
+
+
+SERIAL: Final = Kind("SERIAL", f"{SERIAL_SIZE} letters and digits; sent in upper case", serial)
+MAC: Final = Kind("MAC", "six pairs of hexadecimal digits; sent in lower case with colons", mac)
+UUID: Final = Kind("UUID", "32 hexadecimal digits, with or without dashes; sent in lower case with dashes", uuid_text)
+TEXT: Final = Kind("TEXT", f"printable text, up to {TEXT_LIMIT} bytes", text)
+SECONDS: Final = Kind("SECONDS", "seconds, more than 0; fractions are allowed", seconds, lambda value: f"{value:g}")
+DEADLINE: Final = Kind(
+    "WHEN",
+    "`never`, an ISO date or time (UTC unless it says otherwise), or seconds since 1970",
+    deadline,
+    lambda value: "never" if value == NEVER else str(value),
+)
+MODE: Final = Kind("MODE", "three octal digits; the owner needs to read and write", mode, lambda value: f"{value:04o}")
+GROUP: Final = Kind("GROUP", "a group's name or its number", group)
+PATH: Final = Kind("PATH", "a path", path)
+STRING: Final = Kind("TEXT", "text", string)
+STRINGS: Final = Kind("TEXTS", "a list of texts", strings, ", ".join)
+PATHS: Final = Kind("PATHS", "a list of paths", paths, ", ".join)
+SIZE: Final = Kind("SIZE", "bytes; k, M, G and T are powers of 1024", size, _size_text)
+BOOLEAN: Final = Kind(
+    "YES|NO",
+    "yes or no (true, on, 1; false, off, 0)",
+    boolean,
+    lambda value: "yes" if value else "no",
+    choices=("yes", "no"),
+)
+TOKEN: Final = Kind("TOKEN", "16 to 256 printable characters without spaces", token)
+"""A secret: its value is never shown."""

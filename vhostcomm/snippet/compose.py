@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from vhostcomm.config.identity import derived_uuid
-from vhostcomm.config.load import ENVIRONMENT_PREFIX
-from vhostcomm.config.models import SECTIONS, Config, GuestConfig, plain, settings
+from vhostcomm.config.load import variable
+from vhostcomm.config.models import SECTIONS, Config, GuestConfig, settings
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
@@ -118,8 +118,7 @@ def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, obje
         for each in settings(model).values():
             value = getattr(models[section], each.name)
             if value not in (each.default, derived.get(each.name)) and each.name not in OF_THIS_HOST:
-                shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(plain(each.name, value))
-                yield ENVIRONMENT_PREFIX + each.metadata["flag"].upper().replace("-", "_"), shown
+                yield variable(each), each.metadata["kind"].show(value)
 
 
 def _yaml(value: object) -> str:
