@@ -31,7 +31,7 @@ help:
 	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
 	@echo "make fuzz    make inputs for the codec and the reader of captures, 60 seconds each, or FUZZ_SECONDS"
 	@echo "make format  rewrite the sources as ruff wants them"
-	@echo "make docs    rewrite what is made from the program: docs/commands.md, docs/configuration.md, docs/man"
+	@echo "make docs    rewrite what is made from the program: docs/commands.md and docs/configuration.md"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try the wheel elsewhere"
 	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
 	@echo "make virtual-dsm  the container's own scripts, from the checkout in VIRTUAL_DSM, with our qemu-host"

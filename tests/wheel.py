@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tools.man import pages
 from tools.onefile import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,6 @@ TESTED = [
 
 CODE = {"vhostcomm": "vhostcomm", "protocol/vchannel": "vchannel", "vdsm_run.py": "vdsm_run.py"}
 SHARED = {
-    "docs/man": "man",
     "completions/vhostcomm": "bash-completion/completions/vhostcomm",
     "completions/_vhostcomm": "zsh/site-functions/_vhostcomm",
     "completions/vhostcomm.fish": "fish/vendor_completions.d/vhostcomm.fish",
@@ -80,12 +80,16 @@ def check_wheel(wheel: Path) -> None:
         SystemExit: tells what differs.
     """
     found = contents(wheel)
+    version = wheel.name.split("-")[1]
     data = f"{wheel.name.rsplit('-', 3)[0]}.data/data/share"
     places = CODE | {source: f"{data}/{target}" for source, target in SHARED.items() if (ROOT / source).exists()}
     wanted = {
         str(Path(target) / path.relative_to(ROOT / source)): path.read_bytes()
         for source, target in places.items()
         for path in files(ROOT / source)
+    }
+    wanted |= {
+        f"{data}/man/man{name[-1]}/{name}": text.encode() for name, text in pages(ROOT / "docs", version).items()
     }
     found = {name: content for name, content in found.items() if ".dist-info/" not in name}
     tell(wanted, found, "wheel")

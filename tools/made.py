@@ -1,22 +1,24 @@
-"""Everything that is made from the program, by its file."""
+"""Pages with a part that is generated from the program; what is around it is written by hand."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
 from tools.commands import commands
-from tools.man import pages
 from tools.settings import configuration
 
 ROOT: Final = Path(__file__).parents[1]
-MAN: Final = ROOT / "docs" / "man"
-"""As it goes below share/, in man1 and man5."""
+_PART: Final = re.compile(
+    r"(<!-- `make docs` generates this page from here … -->\n).*(<!-- … to here. -->\n)", re.DOTALL
+)
 
 
 def made() -> dict[Path, str]:
+    """Each page's text, by its path."""
+    parts = {ROOT / "docs" / "commands.md": commands(), ROOT / "docs" / "configuration.md": configuration()}
     return {
-        ROOT / "docs" / "commands.md": commands(),
-        ROOT / "docs" / "configuration.md": configuration(),
-        **{MAN / f"man{name[-1]}" / name: text for name, text in pages().items()},
+        path: _PART.sub(lambda found, part=part: f"{found[1]}\n{part.strip()}\n\n{found[2]}", path.read_text())  # type: ignore[misc]
+        for path, part in parts.items()
     }

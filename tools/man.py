@@ -1,207 +1,148 @@
-"""The man pages, made from the command line and the configuration's models."""
+"""Man pages, made from docs/commands.md and docs/configuration.md when a wheel is built (a hook of hatchling).
+
+Of Markdown, this knows what these pages use, and rejects anything else. An item of a list that begins with code is a
+flag, a file or the like with its meaning. What writes is ours, since what does the whole (pandoc, go-md2man, scdoc) is
+no Python package, which pip could install for a build.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
-from tools import roff
-from tools.settings import Setting, all_settings
-from tools.texts import (
-    ACTIVATION,
-    ASKING_ENVIRONMENT,
-    ASKING_FILES,
-    EXAMPLES,
-    EXIT_STATUS,
-    FILES,
-    QEMU_HOST,
-    RUN_EXIT_STATUS,
-    SERVE_EXIT_STATUS,
-    SERVING_ENVIRONMENT,
-    SETTINGS,
-    VDSM_RUN,
-)
-from tools.verbs import Flag, Verb, command_line
-from vhostcomm import __version__
-from vhostcomm.qemu_host.flags import FLAGS
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
-_Terms: TypeAlias = tuple[tuple[str, str], ...]
+_ESCAPES: Final = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
+_SEE_ALSO: Final = ("vhostcomm(1)", "vhostcomm-serve(1)", "vhostcomm-run(1)", "qemu-host(1)", "vhostcomm.toml(5)")
+_LISTS_OF_LINKS: Final = re.compile(r"^(\||- \[| +- \[).*\n", re.MULTILINE)
+"""Rows of tables and of a table of contents, which only say what there is below."""
 
 
-def pages() -> dict[str, str]:
+class ManPages(BuildHookInterface[Any]):
+    """Puts the pages into a wheel's share/man."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface's
+        self._made = Path(tempfile.mkdtemp(prefix="vhostcomm-man-"))
+        for name, text in pages(Path(self.root) / "docs", self.metadata.version).items():
+            (self._made / name).write_text(text)
+            build_data["shared_data"][str(self._made / name)] = f"share/man/man{name[-1]}/{name}"
+
+    def finalize(self, *_: object) -> None:
+        shutil.rmtree(self._made)
+
+
+def pages(docs: Path, version: str) -> dict[str, str]:
     """Every page by its file's name."""
-    line = command_line()
-    made = {"vhostcomm.1": _overview(line)}
-    for verb in line.verbs:
-        made[f"{'-'.join(verb.words)}.1"] = _verb(verb)
-    made["vdsm_run.1"] = _vdsm_run()
-    made["qemu-host.1"] = _qemu_host()
-    made["vhostcomm.toml.5"] = _settings()
+    head, *sections = re.split(r"^## ", _LISTS_OF_LINKS.sub("", (docs / "commands.md").read_text()), flags=re.MULTILINE)
+    text = {title: body for title, _, body in (section.partition("\n") for section in sections)}
+    verbs = {title: body for title, body in text.items() if title.startswith("vhostcomm ")}
+    shared = "".join(f"## {title.upper()}\n{text[title]}" for title in ("Exit status", "Environment", "Files"))
+    made = {f"{title.replace(' ', '-')}.1": page(title, 1, body, version) for title, body in verbs.items()}
+    overview = "The host side of Virtual DSM's vchannel.\n\n" + head.partition("\n")[2] + shared
+    made["vhostcomm.1"] = page("vhostcomm", 1, overview, version)
+    made["qemu-host.1"] = page("qemu-host", 1, text["qemu-host"], version)
+    made["vdsm_run.1"] = page("vdsm_run", 1, text["vhostcomm run"].replace("vhostcomm run", "vdsm_run"), version)
+    _, _, settings = _LISTS_OF_LINKS.sub("", (docs / "configuration.md").read_text()).partition("\n")
+    made["vhostcomm.toml.5"] = page("vhostcomm.toml", 5, "The configuration of vhostcomm.\n\n" + settings, version)
     return made
 
 
-def _page(name: str, number: int, summary: str, *sections: str) -> str:
-    return (
-        roff.heading(name, number, __version__)
-        + roff.section("Name", f"{roff.escape(name)} \\- {roff.inline(summary[0].lower() + summary[1:].rstrip('.'))}\n")
-        + "".join(sections)
-    )
+def page(name: str, number: int, text: str, version: str) -> str:
+    """A page out of a section of Markdown: its first paragraph says what it is about, a usage may stand before."""
+    tokens = [token for token in MarkdownIt("commonmark").parse(text) if token.type != "html_block"]
+    usage = [token.content for token in tokens[:1] if token.type == "fence"]
+    body = tokens[len(usage) :]
+    summary = "".join(_inline(body[1].children or []))
+    title = name.replace(" ", "-")
+    # There is no date: one that nobody keeps is wrong before long.
+    parts = [f'.TH {_argument(title.upper())} {number} "" {_argument(f"vhostcomm {version}")}\n.nh\n.ad l\n']
+    parts.append(f".SH NAME\n{escape(title)} \\- {summary[0].lower()}{summary[1:].rstrip('.')}\n")
+    parts += [f".SH SYNOPSIS\n{_bold(escape(each.strip()))}\n" for each in usage]
+    parts.append(".SH DESCRIPTION\n" + "".join(_blocks(body, h3=".SH" if number == 1 else ".SS")))
+    others = [each for each in _SEE_ALSO if each.partition("(")[0] != title]
+    parts.append(".SH SEE ALSO\n" + ",\n".join(_bold(escape(n)) + f"({rest}" for n, _, rest in map(_parted, others)))
+    # Nothing is above the first paragraph of a section; words with an underscore are names, which stay whole.
+    return re.sub(r"^(\.S[HS] .*\n)\.PP\n", r"\1", "".join(parts) + "\n", flags=re.MULTILINE)
 
 
-def _overview(line: Verb) -> str:
-    return _page(
-        "vhostcomm", 1, "the host side of Virtual DSM's vchannel",
-        roff.section("Synopsis", *(roff.bare(each.usage) for verb in line.verbs for each in verb.all() if not each.verbs)),
-        roff.section("Description", roff.markdown(line.summary + "\n\n" + SETTINGS)),
-        roff.section("Commands", *(roff.term(f"{'-'.join(verb.words)}(1)", verb.summary + _also(verb)) for verb in line.verbs)),
-        roff.section(
-            "Options",
-            roff.term("--help, -h", "Show help. `vhostcomm help serve` is the same as `vhostcomm serve --help`."),
-            roff.term("--version, -V", "Show the versions of vhostcomm, Python and QEMU; also `vhostcomm version`."),
-        ),
-        *_lists(EXIT_STATUS, (*SERVING_ENVIRONMENT, *ASKING_ENVIRONMENT[:1]), FILES),
-        _examples("vhostcomm"),
-        _see_also("vhostcomm.toml(5)", "qemu-host(1)", "vdsm_run(1)"),
-    )  # fmt: skip
+def _parted(reference: str) -> tuple[str, str, str]:
+    return reference.partition("(")
 
 
-def _also(verb: Verb) -> str:
-    return f" `vhostcomm {verb.alias}` is the same." if verb.alias else ""
+def escape(text: str) -> str:
+    made = re.sub(r"(?<!\S)(?=\S*_)", r"\\%", text.translate(_ESCAPES))
+    return "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in made)
 
 
-def _verb(verb: Verb) -> str:
-    name = "-".join(verb.words)
-    verbs = [each for each in verb.all() if not each.verbs]
-    body: list[str] = []
-    if verb.verbs:
-        body.append(roff.section("Description", roff.markdown(verb.summary)))
-        body.append(roff.section("Commands", *(_one_of(each) for each in verbs)))
-    else:
-        body.append(roff.section("Description", roff.markdown(f"{verb.summary}{_also(verb)}\n\n{verb.text}")))
-        body.append(roff.section("Options", *_flags(verb)))
-    others = (
-        "vhostcomm(1)", "vhostcomm.toml(5)" if any(each.words[-1] in {"serve", "run", "show"} for each in verbs) else "",
-        "vhostcomm-serve(1)" if verb.words[-1] != "serve" else "vhostcomm-run(1)",
-    )  # fmt: skip
-    return _page(
-        name, 1, verb.summary.partition(":")[0] if verb.words[-1] == "call" else verb.summary,
-        roff.section("Synopsis", *(roff.bare(each.usage) for each in verbs)),
-        *body,
-        *_about(verb),
-        _examples(name),
-        _see_also(*others),
-    )  # fmt: skip
+def _argument(text: str) -> str:
+    return f'"{escape(text)}"'
 
 
-def _one_of(verb: Verb) -> str:
-    return roff.subsection(
-        verb.words[-1], roff.markdown(f"{verb.summary}\n\n{verb.text}"), *_flags(verb, grouped=False)
-    )
+def _bold(text: str) -> str:
+    return f"\\fB{text}\\fR"
 
 
-def _flags(verb: Verb, *, grouped: bool = True) -> Iterator[str]:
-    for group in verb.groups:
-        if grouped and len(verb.groups) > 1:
-            yield roff.subsection(group.title)
-        yield from map(_flag, group.flags)
+def _guarded(text: str) -> str:
+    """Lines that no macro is taken for."""
+    return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in text.split("\n"))
 
 
-def _flag(flag: Flag) -> str:
-    meaning = [flag.meaning]
-    if flag.default:
-        meaning.append(f"By default `{flag.default}`.")
-    elif flag.required and not flag.is_argument:
-        meaning.append("Required.")
-    return roff.term(flag.written, " ".join(meaning))
+def _blocks(tokens: Sequence[Token], h3: str) -> Iterator[str]:
+    paragraph = ".PP\n"
+    heading = ""
+    for token in tokens:
+        match token.type:
+            case "heading_open" if token.tag in {"h2", "h3"}:
+                heading = h3 if token.tag == "h3" else ".SH"
+            case "inline" if heading:
+                yield f"{heading} {_argument(_plain(token))}\n"
+                heading = ""
+            case "inline" if title := re.fullmatch(r"\*\*([^*]+)\*\*:", token.content):
+                yield f".SS {_argument(title[1])}\n"
+            case "inline":
+                words = "".join(_inline(token.children or []))
+                tag, colon, meaning = words.partition("\\fR: ")
+                if paragraph != ".PP\n" and colon and tag.startswith("\\fB") and "\\fR" not in tag:
+                    yield f".TP\n{_guarded(tag)}\\fR\n{_guarded(meaning[:1].upper() + meaning[1:])}\n"
+                else:
+                    yield paragraph + _guarded(words) + "\n"
+                paragraph = ".PP\n"
+            case "code_block" | "fence":
+                yield f".PP\n.RS 4\n.EX\n{_guarded(escape(token.content.rstrip(chr(10))))}\n.EE\n.RE\n"
+            case "list_item_open":
+                paragraph = ".IP \\(bu 2\n"
+            case "heading_close" | "paragraph_open" | "paragraph_close" | "list_item_close":
+                pass
+            case "bullet_list_open" | "bullet_list_close":
+                pass
+            case other:
+                raise ValueError(f"Markdown that no man page here has had so far: {other}: {token.content}")
 
 
-def _vdsm_run() -> str:
-    return _page(
-        "vdsm_run", 1, "start a guest's QEMU and answer what it asks",
-        roff.section("Synopsis", roff.bare("vdsm_run [OPTIONS] [-- QEMU-ARGUMENT...]")),
-        roff.section("Description", roff.markdown(VDSM_RUN)),
-        *_lists(RUN_EXIT_STATUS, SERVING_ENVIRONMENT, FILES),
-        _examples("vhostcomm-run", "vdsm_run"),
-        _see_also("vhostcomm-run(1)", "vhostcomm.toml(5)"),
-    )  # fmt: skip
+def _plain(token: Token) -> str:
+    return "".join(child.content for child in token.children or [])
 
 
-def _qemu_host() -> str:
-    def flags() -> Iterator[str]:
-        group = ""
-        for name, flag in FLAGS.items():
-            if flag.group and flag.group != group:
-                group = flag.group
-                yield roff.subsection(group)
-            if flag.group:
-                default = f" By default `{flag.default}`." if flag.default else ""
-                yield roff.term(f"-{name}", f"{flag.help[0].upper()}{flag.help[1:]}.{default}")
-
-    return _page(
-        "qemu-host", 1, "answer what one Virtual DSM guest asks its host, with the flags of the tool of that name",
-        roff.section("Synopsis", roff.bare("qemu-host [-FLAG=VALUE | -FLAG VALUE ...]")),
-        roff.section("Description", roff.markdown(QEMU_HOST)),
-        roff.section("Options", *flags()),
-        *_lists(SERVE_EXIT_STATUS, (), ()),
-        _examples("qemu-host"),
-        _see_also("vhostcomm(1)", "vhostcomm-serve(1)"),
-    )  # fmt: skip
-
-
-def _settings() -> str:
-    sections = []
-    headed = ""
-    for each in all_settings():
-        if each.section != headed:
-            headed = each.section
-            sections.append(roff.section(f"[{headed}]"))
-        sections.append(_setting(each))
-    return _page(
-        "vhostcomm.toml", 5, "the configuration of vhostcomm",
-        roff.section("Description", roff.markdown(SETTINGS)),
-        *sections,
-        *_lists((), (), FILES),
-        _examples("vhostcomm.toml"),
-        _see_also("vhostcomm(1)", "vhostcomm-config(1)", "vhostcomm-serve(1)"),
-    )  # fmt: skip
-
-
-def _setting(each: Setting) -> str:
-    default = f" Default: {each.default}." if each.default else ""
-    elsewhere = f"Also `{each.flag}`" + (f", `{each.environment.partition('=')[0]}`." if each.environment else ".")
-    words = f"{each.help} Value: {each.format}.{default} {elsewhere} Takes effect {each.takes_effect}."
-    return roff.term(f"{each.key} = {each.toml}", words)
-
-
-def _about(verb: Verb) -> Iterator[str]:
-    match verb.words[-1]:
-        case "serve":
-            return _lists(SERVE_EXIT_STATUS, (*SERVING_ENVIRONMENT, *ACTIVATION), FILES)
-        case "run":
-            return _lists(RUN_EXIT_STATUS, SERVING_ENVIRONMENT, FILES)
-        case "config":
-            return _lists(EXIT_STATUS, SERVING_ENVIRONMENT, ())
-        case _:
-            pass
-    asks = any(flag.variables for group in verb.groups for flag in group.flags)
-    return _lists(EXIT_STATUS, ASKING_ENVIRONMENT if asks else (), ASKING_FILES if asks else ())
-
-
-def _lists(statuses: _Terms, environment: _Terms, files: _Terms) -> Iterator[str]:
-    for title, terms in (("Exit status", statuses), ("Environment", environment), ("Files", files)):
-        if terms:
-            yield roff.section(title, *(roff.term(*each) for each in terms))
-
-
-def _examples(name: str, called: str = "") -> str:
-    if name not in EXAMPLES:
-        return ""
-    text = EXAMPLES[name].replace("vhostcomm run", called) if called else EXAMPLES[name]
-    return roff.section("Examples", roff.markdown(text))
-
-
-def _see_also(*others: str) -> str:
-    named = (
-        f"\\fB{roff.escape(page)}\\fR({rest}" for page, _, rest in (each.partition("(") for each in others if each)
-    )
-    return roff.section("See also", ",\n".join(named) + "\n")
+def _inline(tokens: Sequence[Token]) -> Iterator[str]:
+    for token in tokens:
+        match token.type:
+            case "text":
+                yield escape(token.content)
+            case "softbreak":
+                yield "\n"
+            case "code_inline":
+                yield _bold(escape(token.content))
+            case "em_open" | "strong_open":
+                yield "\\fI"
+            case "em_close" | "strong_close":
+                yield "\\fR"
+            case "link_open" | "link_close":
+                pass
+            case other:
+                raise ValueError(f"Markdown that no man page here has had so far: {other}: {token.content}")

@@ -8,12 +8,12 @@ import re
 import pytest
 from rich.console import Console
 
+from tests.cli.verbs import all_verbs
 from tests.serving import ENVIRONMENT, run_vhostcomm
-from tools.verbs import Verb, command_line
 from vhostcomm.cli.app import VERBS as VERBS_BY_TITLE
 from vhostcomm.cli.app import app
 
-VERBS = list(command_line().all())
+VERBS = list(all_verbs())
 SGR = re.compile(r"\x1b\[([0-9;]*)m")
 NARROW = ENVIRONMENT | {"COLUMNS": "80"}
 
@@ -28,21 +28,21 @@ def test_commands_to_paste_stay_whole_and_stand_together() -> None:
 """ in re.sub(r" +$", "", shown, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_help_says_what_a_value_is_and_no_more_than_that(verb: Verb) -> None:
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_help_says_what_a_value_is_and_no_more_than_that(words: tuple[str, ...]) -> None:
     written = io.StringIO()
-    app.help_print([*verb.words[1:]], console=Console(file=written, width=80))
+    app.help_print([*words], console=Console(file=written, width=80))
     shown = re.sub(r" +$", "", written.getvalue(), flags=re.MULTILINE)
     assert max(map(len, shown.splitlines())) <= 80
-    assert verb.summary.split()[0] in shown
+    assert shown.startswith(" ".join(["Usage: vhostcomm", *words]))
     for noise in ("STR", "FLOAT", "default: None", "default: False", 'default: ""', "ImageFormat", "\n\n\n"):
         assert noise not in shown
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_help_is_readable_on_any_background_and_has_no_padding(verb: Verb) -> None:
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_help_is_readable_on_any_background_and_has_no_padding(words: tuple[str, ...]) -> None:
     written = io.StringIO()
-    app.help_print([*verb.words[1:]], console=Console(file=written, width=80, force_terminal=True, no_color=False))
+    app.help_print([*words], console=Console(file=written, width=80, force_terminal=True, no_color=False))
     assert set(SGR.findall(written.getvalue())) <= {"0", "1"}  # bold, and its end: no colour
     lines = SGR.sub("", written.getvalue()).split("\n")
     assert [line for line in lines if line.endswith(" ")] == []

@@ -23,7 +23,7 @@ def test_what_is_copied_is_enough_to_build_from(tmp_path: Path) -> None:
     copied = [(name, target) for *names, target in copies if not names[0].startswith("--") for name in names]
     assert len(copied) > 5
     for name, target in copied:
-        source, there = ROOT / name, tmp_path / "src" / (name if target == "./" else target)
+        source, there = ROOT / name, tmp_path / "src" / (target + Path(name).name if target.endswith("/") else target)
         there.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, there, ignore=shutil.ignore_patterns("__pycache__"))

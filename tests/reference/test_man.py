@@ -1,4 +1,4 @@
-"""The man pages, through mandoc and groff, and the Markdown that they come from."""
+"""The man pages that a build makes of the references, through mandoc and groff."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import subprocess
 
 import pytest
 
-from tools import roff
-from tools.man import pages
+from tests.cli.verbs import all_verbs
+from tools.made import ROOT
+from tools.man import page, pages
 
-PAGES = pages()
+PAGES = pages(ROOT / "docs", "1.0")
+
+
+def test_every_verb_and_program_and_the_file_has_a_page() -> None:
+    verbs = {f"vhostcomm-{words[0]}.1" for words in all_verbs() if words}
+    assert PAGES.keys() == verbs | {"vhostcomm.1", "vdsm_run.1", "qemu-host.1", "vhostcomm.toml.5"}
 
 
 @pytest.mark.needs("mandoc")
@@ -38,24 +44,37 @@ def test_groff_warns_of_nothing() -> None:
 def shown(text: str) -> str:
     """A page as it is read, without bold."""
     command = ["mandoc", "-T", "ascii", "-O", "width=200"]
-    page = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
-    return re.sub(".\b", "", page)
+    made = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    return re.sub(".\b", "", made)
 
 
 @pytest.mark.needs("mandoc")
 def test_what_is_pasted_from_a_page_is_what_a_shell_wants() -> None:
     assert "vhostcomm completion fish | source          # in ~/.config/" in shown(PAGES["vhostcomm-completion.1"])
-    page = shown(PAGES["vhostcomm-serve.1"])
-    assert "vhostcomm serve --sock d990d22a-e971-ef5f-a7b3-e6374e496b34\n" in page
+    serve = shown(PAGES["vhostcomm-serve.1"])
+    assert "vhostcomm serve --sock d990d22a-e971-ef5f-a7b3-e6374e496b34\n" in serve
 
 
+@pytest.mark.needs("mandoc")
+def test_flags_have_their_meanings_and_sections_their_places() -> None:
+    serve, run, settings = (shown(PAGES[f"{name}"]) for name in ("vhostcomm-serve.1", "vdsm_run.1", "vhostcomm.toml.5"))
+    assert re.search(r"^       --guest-serial SERIAL\n {14}The guest's serial number\.", serve, re.MULTILINE)
+    assert "SYNOPSIS\n       vhostcomm serve [OPTIONS]\n" in serve
+    assert "SYNOPSIS\n       vdsm_run [OPTIONS] [FOLDER] [-- QEMU-ARGUMENT...]\n" in run
+    assert "vhostcomm run" not in run.partition("SEE ALSO")[0]
+    assert re.search(r"^   serve\.socket_mode\n       Mode of the sockets", settings, re.MULTILINE)
+    titles = re.findall(r"^([A-Z]\S.*)$", shown(PAGES["vhostcomm.1"]), re.MULTILINE)[1:]
+    assert titles == ["NAME", "DESCRIPTION", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"]
+
+
+@pytest.mark.needs("mandoc")
 @pytest.mark.parametrize("text", [".TH is no macro here", "'tis", "a \\fB backslash", "`--flag`", "it's - ^ ~ `x`"])
 def test_text_stays_text(text: str) -> None:
-    made = roff.heading("x", 1, "1") + roff.section("Name", "x \\- y\n") + roff.section("Text", roff.markdown(text))
+    made = page("x", 1, f"Some text.\n\n{text}\n", "1")
     assert text.replace("`--", "--").replace("g`", "g").replace("`x`", "x") in shown(made)
 
 
-@pytest.mark.parametrize("text", ["# a heading", "1. a list", "**bold**", "[a](link)", "> said", "a <b>tag</b>"])
+@pytest.mark.parametrize("text", ["# a heading", "1. a list", "![a](picture)", "> said", "a <b>tag</b>"])
 def test_markdown_that_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no man page here"):
-        roff.markdown(text)
+        page("x", 1, f"Some text.\n\n{text}\n", "1")

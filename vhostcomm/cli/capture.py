@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from vhostcomm.capture import Capture, compare, format_capture, read_capture, redact
 from vhostcomm.capture.show import transcript
 from vhostcomm.cli.flags import Place
+from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.target import daemons_socket
 from vhostcomm.errors import UsageError, VhostcommError
 
-app = App(name="capture", help="Show, replay, compare, redact and export captures of a channel.")
+app = group_of_verbs("capture", "Show, replay, compare, redact and export captures of a channel.")
 
 CaptureFile = Annotated[Path, Parameter(help="A capture (.jsonl).")]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from vchannel import NEVER
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
+from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import effective, several
 from vhostcomm.config.template import template
 from vhostcomm.errors import UsageError, VhostcommError
 
-app = App(name="config", help="Validate or show the configuration, or write a commented file to start from.")
+app = group_of_verbs("config", "Validate or show the configuration, or write a commented file to start from.")
 
 
 @app.command
@@ -62,13 +62,13 @@ def show(
     loaded = load(config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
     for warning in loaded.warnings:
         print_error(f"vhostcomm: {warning}")
-    sections = effective(loaded)
+    sections = effective(loaded, as_text=not json)
     if json:
         print_json(sections | {"watch": [str(path) for path in loaded.watch]})
         return
     for name, section in sections.items():
         print_line(f"[{name}]")
-        rows = [(key, _shown(key, each["value"]), str(each["source"])) for key, each in section.items()]
+        rows = [(key, str(each["value"]), str(each["source"])) for key, each in section.items()]
         print_table(("", "", ""), rows)
         print_line()
     for path in loaded.watch:
@@ -90,9 +90,3 @@ def init(
     except OSError as error:
         raise VhostcommError(f"{file}: {error.strerror}") from None
     print_line(f"{file} written; next: vhostcomm serve --config {file}")
-
-
-def _shown(key: str, value: object) -> str:
-    if key == "update_deadline" and value == NEVER:
-        return f"never ({value})"
-    return "" if value is None else str(value)

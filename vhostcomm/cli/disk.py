@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from vhostcomm.cli.flags import Place
+from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_json, print_line
 from vhostcomm.config import values
 from vhostcomm.errors import UsageError
@@ -18,7 +19,7 @@ from vhostcomm.qemu.disk.inspection import Inspection
 from vhostcomm.qemu.disk.inspection import inspect as inspect_disk
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Partition
 
-app = App(name="disk", help="Inspect a guest's system disk, and make or grow disks.")
+app = group_of_verbs("disk", "Inspect a guest's system disk, and make or grow disks.")
 
 
 @app.command

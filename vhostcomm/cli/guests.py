@@ -58,7 +58,12 @@ def guests(
     """List guests and their state.
 
     Guests of all running daemons are listed, unless --control names one. The address is the guest's own report, requested
-    once after each of its starts.
+    once after each of its starts. `vhostcomm list` is the same.
+
+    For example:
+
+        vhostcomm guests --watch
+        vhostcomm guests --json | jq '.[].state'
     """
     with (daemon or DaemonOptions()).asked("guests") as daemons:
         if not watch:
@@ -159,7 +164,11 @@ def shutdown(
     """Shut a guest down cleanly.
 
     A guest of `vhostcomm run` (vdsm_run) is stopped as by Ctrl-C there, even if it was never ready. If it ignores the request,
-    stronger means follow within --grace.
+    stronger means follow within --grace. `vhostcomm stop` is the same.
+
+    For example:
+
+        vhostcomm shutdown nas --wait 90
     """
     with (daemon or DaemonOptions()).asked("shutdown") as daemons:
         client, name = daemons.with_guest(guest)
@@ -213,7 +222,13 @@ def freeze(
     json: Json = False,
     daemon: Where = None,
 ) -> None:
-    """Freeze a guest's file systems, such as for a snapshot of its disks."""
+    """Freeze a guest's file systems, such as for a snapshot of its disks.
+
+    For example:
+
+        vhostcomm freeze nas --thaw-after 30 && lvcreate -s -n snap -L 1G vg/nas
+        vhostcomm thaw nas
+    """
     with (daemon or DaemonOptions()).asked("freeze") as daemons:
         client, name = daemons.with_guest(guest)
         done = client.post(client.guest(name, "freeze"), {"timeout": thaw_after}, takes=thaw_after)

@@ -120,6 +120,13 @@ def verbs_of(app: App) -> dict[str, list[str]]:
     return {first: aliases for first, *aliases in names.values()}
 
 
+def group_of_verbs(name: str, help: str) -> App:
+    """A verb that has verbs of its own; in generated documentation, it inherits nothing from the command line above it."""
+    from cyclopts import App
+
+    return App(name=name, help=help, help_format="plaintext", default_parameter=Parameter(show_default=shown_default))
+
+
 def show_help(*verb: Annotated[str, Parameter(name="command", help="A command, such as serve.")]) -> None:
     """Show help on a command."""
     from vhostcomm.cli.app import app

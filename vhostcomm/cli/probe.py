@@ -30,6 +30,11 @@ def probe(
     If an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1. A daemon
     serves one connection per guest: probe before QEMU starts, or use the socket of another guest. A daemon that was started
     within the last 10 seconds is waited for.
+
+    For example:
+
+        vhostcomm probe /run/vhostcomm/nas               # as root
+        vhostcomm probe $XDG_RUNTIME_DIR/vhostcomm/nas   # as a user
     """
     if path is not None and sock is not None:
         raise UsageError("the socket is given twice: give SOCK or --sock")

@@ -171,6 +171,13 @@ def run(
     start; 4 the guest panicked; 5 QEMU crashed; 6 another program ended QEMU through QMP; 7 another program ended it by a
     signal; 8 it had to be killed; 9 it was stopped while paused, and the guest did not shut down; 10 the guest was migrated
     or saved; 78 a folder or group is missing or can't be used.
+
+    For example: a guest that `vhostcomm install` made; DSM at the host's port 5000; QEMU's command; a flag of QEMU.
+
+        vhostcomm run nas/
+        vhostcomm run --boot boot.img --system system.img --forward 5000:5000
+        vhostcomm run --boot boot.img --system system.img --dry-run
+        vhostcomm run --boot boot.img --system system.img -- -vnc :1
     """
     from vhostcomm.cli import machine_options
 

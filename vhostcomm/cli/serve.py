@@ -40,6 +40,16 @@ def serve(
 
     Exit status: 0 ended by a signal; 1 a socket, a file or a folder can't be used now; 2 a mistake in the command line or
     the configuration; 78 a folder or group is missing or can't be used.
+
+    For example:
+
+        vhostcomm serve --config vhostcomm.toml
+        vhostcomm serve --sock d990d22a-e971-ef5f-a7b3-e6374e496b34
+        vhostcomm serve --sock nas=/run/vhostcomm/nas               # as root
+        vhostcomm serve --sock nas=$XDG_RUNTIME_DIR/vhostcomm/nas   # as a user
+        vhostcomm serve --sock connect:/run/guests/nas
+        vhostcomm serve --sock tcp:127.0.0.1:12345
+        vhostcomm serve --watch /run/guests
     """
     activated = _activated()
     flags = given(host, guest, service, verbose=verbose, quiet=quiet)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import attrs
-from cyclopts import App, Group, Parameter
+from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import Place
+from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
 from vhostcomm.config.models import Config
@@ -20,10 +21,7 @@ from vhostcomm.errors import QemuError, UsageError
 if TYPE_CHECKING:
     from vhostcomm.snippet import Snippet
 
-app = App(
-    name="snippet",
-    help="Print configuration for QEMU, libvirt, Proxmox VE, systemd or containers, to paste.",
-)
+app = group_of_verbs("snippet", "Print configuration for QEMU, libvirt, Proxmox VE, systemd or containers, to paste.")
 
 _MACHINE = Group("The machine", sort_key=0)
 _HOOKSCRIPT = Group("The hookscript", sort_key=0)
