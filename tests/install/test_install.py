@@ -108,7 +108,7 @@ def check_system(image: Path, layout: Layout = CONTAINER) -> None:
     assert run("debugfs", "-R", "cat /etc/both", place) == "of hdp"
     assert 'Fast link dest: "/usr/bin/bash"' in run("debugfs", "-R", "stat /bin/sh", place)
     assert f"0x{MTIME:x}" in run("debugfs", "-R", "stat /etc", place)
-    features = run("dumpe2fs", "-h", place)
+    features = run("tune2fs", "-l", place)
     assert "Filesystem volume name:   1.44.1-42218\n" in features
     assert f"Block count:              {layout.first.size // 8}\n" in features
     assert not re.search("orphan_file|metadata_csum_seed", features)
