@@ -49,7 +49,7 @@ mkdir "$root"
 tar -C "$root" -xf "$bootstrapped"
 
 # The network's own configuration: names, certificates, apt's and pip's settings.
-cp --remove-destination -L /etc/resolv.conf "$root/etc/resolv.conf"
+cp --remove-destination -L /etc/resolv.conf /etc/hosts "$root/etc/"
 [[ ! -e /etc/ssl/certs/ca-certificates.crt ]] || cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 apt-config dump | grep '^Acquire::' >"$root/etc/apt/apt.conf.d/99network" || true
 cp -r /etc/apt/auth.conf.d "$root/etc/apt/" 2>/dev/null || true
