@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Final, Self
 from tests.docs.pages import ROOT, Command, matches
 from tests.e2e.launched import BOOT_PATIENCE
 from tests.serving import ENVIRONMENT, held_port, until
+from tests.wireshark.looking import UNPRIVILEGED
 
 PATIENCE: Final = 100.0
 """Seconds for one command; one of them waits for a guest in an emulator to power itself off."""
@@ -56,6 +59,9 @@ class Shell:
             (folder / name).mkdir(parents=True)
         for name in "captures", "protocol", "tests", "vdsm_run.py":
             (folder / name).symlink_to(ROOT / name)
+        if UNPRIVILEGED and (tshark := shutil.which("tshark")):
+            (folder / "bin/tshark").write_text(f'#!/bin/sh\nexec {shlex.join([*UNPRIVILEGED, tshark])} "$@"\n')
+            (folder / "bin/tshark").chmod(0o755)
         (folder / ".cache").mkdir()
         (folder / ".cache/vhostcomm").symlink_to(_cache())
         self._held = ExitStack()
