@@ -23,7 +23,8 @@ FAST = 1_000_000
 def braked(lane: Lane) -> Throttle:
     """A guest that has used its credit up."""
     mine = Throttle(FAST, lane)
-    while not mine.ready():
+    while not mine.braked:
+        mine.ready()
         mine.turned(WORK)
     return mine
 
@@ -75,8 +76,9 @@ def test_a_guest_that_asks_and_waits_is_never_braked() -> None:
             mine = Throttle(FAST, Lane())
             braked = set()
             for _ in range(60 * often):
-                braked.add(mine.ready())
+                mine.ready()
                 mine.turned(WORK, FRAME_SIZE)
+                braked.add(mine.braked)
                 clock.jump(1 / often)
             assert (True in braked) is is_braked
 
@@ -118,6 +120,31 @@ def test_turns_in_the_lane_are_one_at_a_time_and_in_order() -> None:
     run(main)
 
 
+def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
+    """The loop need not go round for each: nobody else waits."""
+
+    async def main() -> None:
+        lane = Lane()
+        good, bad = Throttle(FAST, lane), braked(lane)
+        await turn(bad)
+        for _ in range(100):
+            assert not bad.ready()
+            bad.turned(WORK)
+        assert bad.braked
+        good.ready()
+        assert bad.ready()  # the lane rests for another guest
+        await bad.enter()
+        bad.turned(WORK)
+        await trio.sleep(ALONE)
+        worse = braked(lane)
+        await turn(worse)
+        assert bad.ready()  # the last turn was another's
+        await bad.enter()
+        bad.turned(WORK)
+
+    run(main)
+
+
 def test_the_lane_does_not_rest_while_nobody_else_is_served() -> None:
     async def main() -> None:
         lane = Lane()
@@ -145,11 +172,11 @@ def test_a_guest_earns_by_having_nothing_to_read() -> None:
         assert bad.braked
         await trio.sleep(100 * CREDIT / SHARE)
         bad.waited()
-        assert bad.ready()
-        await bad.enter()
-        bad.turned(WORK)
+        await turn(bad)
+        assert bad.braked
         await trio.sleep(3 * CREDIT / SHARE)
         assert not bad.ready()
+        assert not bad.braked
 
     run(main)
 

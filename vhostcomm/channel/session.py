@@ -152,11 +152,10 @@ class Session:
                     connection.discard_partial()
                     self._events()
                     continue
-            braked = throttle is not None and throttle.ready()
-            rested = braked and throttle is not None and await throttle.enter()
+            rested = throttle is not None and throttle.ready() and await throttle.enter()
             size = READ  # of one that fails
             try:
-                size, out, sent = self._turn(LANE_READ if braked else READ)
+                size, out, sent = self._turn(LANE_READ if throttle is not None and throttle.braked else READ)
             finally:
                 if throttle is not None:
                     throttle.turned(size=size)

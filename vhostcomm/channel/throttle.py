@@ -49,10 +49,11 @@ ALONE: Final = 1.0
 class Lane:
     """Where guests that have used their credit of work get their turns: one at a time, first come, first served."""
 
-    __slots__ = ("_before_at", "_free_at", "_lock", "_other", "_other_at")
+    __slots__ = ("_before_at", "_free_at", "_last", "_lock", "_other", "_other_at")
 
     def __init__(self) -> None:
         self._lock = trio.StrictFIFOLock()
+        self._last: Throttle | None = None  # who had the last turn in it
         self._free_at = 0.0
         self._other: Throttle | None = None  # who had the last turn outside the lane, and when
         self._other_at = float("-inf")
@@ -69,12 +70,17 @@ class Lane:
         if self._other is throttle:
             self._other_at = self._before_at
 
-    async def enter(self) -> bool:
+    def is_free_for(self, throttle: Throttle, now: float) -> bool:
+        """Whether a guest may have its turn at once, without `enter`."""
+        # It had the last turn, and has waited for something to read since: all others that were ready had a turn meanwhile.
+        return self._last is throttle and self._is_rested(now) and not self._lock.locked()
+
+    async def enter(self, throttle: Throttle) -> bool:
         """Wait for a turn; `leave` ends it. Returns whether the lane had to rest before."""
         await self._lock.acquire()
+        self._last = throttle
         try:
-            now = trio.current_time()
-            if now >= self._free_at or now - self._other_at >= ALONE:
+            if self._is_rested(trio.current_time()):
                 return False
             await trio.sleep_until(self._free_at)
         except BaseException:
@@ -82,10 +88,14 @@ class Lane:
             raise
         return True
 
-    def leave(self, work: float) -> None:
+    def leave(self, work: float, now: float) -> None:
         """End a turn that took so many seconds."""
-        self._free_at = trio.current_time() + min(REST * work, REST_MAX)
-        self._lock.release()
+        self._free_at = now + min(REST * work, REST_MAX)
+        if self._lock.locked():  # not for a turn without `enter`
+            self._lock.release()
+
+    def _is_rested(self, now: float) -> bool:
+        return now >= self._free_at or now - self._other_at >= ALONE
 
 
 class Throttle:
@@ -123,7 +133,10 @@ class Throttle:
         """Whether its turns are in the lane."""
 
     def ready(self) -> bool:
-        """Take note that there is something to read, until when there was nothing. Returns whether to `enter` the lane."""
+        """Take note that there is something to read, until when there was nothing, and begin a turn.
+
+        Returns whether to `enter` the lane before. If not, nothing may await until `turned`.
+        """
         now = trio.current_time()
         if (idle := now - self._worked) > 0:
             self._credit = min(CREDIT, self._credit + idle * SHARE)
@@ -136,12 +149,16 @@ class Throttle:
             self.braked = False
         if not self.braked:
             self._lane.outside(self, now)
-            self._began = thread_time()
-        return self.braked
+        elif self._lane.is_free_for(self, now):
+            self._in_lane = True
+        else:
+            return True
+        self._began = thread_time()
+        return False
 
     async def enter(self) -> bool:
-        """Wait for a turn in the lane, which nothing may await until `turned`. Returns whether the lane rested for it."""
-        rested = await self._lane.enter()
+        """Wait for a turn in the lane; nothing may await from then until `turned`. Returns whether the lane rested for it."""
+        rested = await self._lane.enter(self)
         self._in_lane = True
         self._began = thread_time()
         return rested
@@ -160,13 +177,13 @@ class Throttle:
             self._questions -= 1
         else:
             self._credit = max(-CREDIT, self._credit - work)
+        now = self._worked = trio.current_time()
         if self._in_lane:
             self._in_lane = False
-            self._lane.leave(work)
+            self._lane.leave(work, now)
         elif self._credit < 0 and not self.braked:
             self.braked = True
             self._lane.comes(self)
-        self._worked = trio.current_time()
 
     def read(self, size: int) -> float:
         """Count bytes against the frame rate. Returns seconds for which to read nothing, 0 within the rate."""
