@@ -137,10 +137,10 @@ def test_a_binary_uuid_has_its_placeholder_too() -> None:
 
 def test_a_known_serial_number_is_found_whatever_it_looks_like() -> None:
     redactor = Redactor()
-    for serial in "kelvin", "\u017ftrange", "short", "000000000000", "REDACTED7":
-        redactor.add_serial(serial)
-    assert redactor.text("aKELVINb \u212aelvin \u017fTRANGE strange short 000000000000 REDACTED7") == (
-        "aREDACTED1b \u212aelvin REDACTED2 strange short 000000000000 REDACTED7"
+    for serial in "kelvin1", "\u017ftrange2", "shor3", "000000000000", "REDACTED7":
+        redactor.learn(serial, serial=True)
+    assert redactor.text("aKELVIN1b \u212aelvin1 \u017fTRANGE2 strange2 shor3 000000000000 REDACTED7") == (
+        "aREDACTED1b \u212aelvin1 REDACTED2 strange2 shor3 000000000000 REDACTED7"
     )
 
 

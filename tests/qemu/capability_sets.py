@@ -11,7 +11,6 @@ QEMU_7_2 = Capabilities(
     version="7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
     reconnect=True,
     reconnect_ms=False,
-    exit_with_parent=False,
     hpet_property=True,
     memory_lock=MemoryLock.OVERCOMMIT,
     sandbox=True,
@@ -25,7 +24,7 @@ QEMU_7_2 = Capabilities(
 
 QEMU_10_0 = evolve(QEMU_7_2, version="10.0.2", reconnect_ms=True)
 
-QEMU_11_1 = evolve(QEMU_10_0, version="11.1.3", reconnect=False, exit_with_parent=True)
+QEMU_11_1 = evolve(QEMU_10_0, version="11.1.3", reconnect=False)
 
 GENUINE_HOST = evolve(
     QEMU_7_2,

@@ -13,19 +13,22 @@ import termios
 
 import trio
 
-from vhostcomm.qemu.supervise import Qemu
+from vhostcomm.qemu.supervise import Qemu, Started
 
 
 async def main(*words: str) -> None:
     mode, *argv = words
     if mode == "terminal":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    qemu = Qemu(argv, lambda _: None, terminal=mode == "terminal")
+    has_begun = trio.Event()
+    qemu = Qemu(
+        argv, lambda notice: has_begun.set() if isinstance(notice, Started) else None, terminal=mode == "terminal"
+    )
     with trio.open_signal_receiver(signal.SIGINT) as interrupts:
         async with trio.open_nursery() as nursery:
             await trio.to_thread.run_sync(lambda: None)  # leaves a worker thread that ends after 10 s
             await nursery.start(qemu.run)
-            assert await qemu.wait_started()
+            await has_begun.wait()
             say(str(qemu.pid))
             if mode == "quiet":
                 await trio.sleep_forever()

@@ -41,7 +41,6 @@ def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Pa
     chardev = f"socket,id=c,path={tmp_path / 's'}"
     assert starts("-chardev", f"{chardev},reconnect=1") is can.reconnect
     assert starts("-chardev", f"{chardev},reconnect-ms=1000") is can.reconnect_ms
-    assert starts("-run-with", "exit-with-parent=on") is can.exit_with_parent
     assert starts("-overcommit", "mem-lock=on") is (can.memory_lock is MemoryLock.OVERCOMMIT)
     assert starts("-realtime", "mlock=on") is (can.memory_lock is MemoryLock.REALTIME)
     assert starts("-sandbox", "on") is can.sandbox

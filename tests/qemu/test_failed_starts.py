@@ -18,7 +18,7 @@ from vhostcomm.qemu.ending import Ending, EndKind, Stage
 from vhostcomm.qemu.machine import Disk, Machine
 from vhostcomm.qemu.qmp import QmpError
 from vhostcomm.qemu.stopping import StageBegun
-from vhostcomm.qemu.supervise import OutputLine, Qemu
+from vhostcomm.qemu.supervise import OutputLine, Qemu, Started
 from vhostcomm.system_errors import NO_THREAD
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -34,7 +34,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 )
 def test_a_bad_option(idle: list[str], arguments: list[str], said: str) -> None:
     async def body(told: Run) -> None:
-        assert not await told.qemu.wait_started()
+        await told.qemu.wait()
+        assert told.all(Started) == []
 
     ending, told = supervise([*idle, *arguments], body)
     assert (ending.kind, ending.code, ending.exit_code) == (EndKind.FAILED_TO_START, 1, 3)
@@ -55,7 +56,7 @@ def test_a_disk_that_is_in_use(can: Capabilities, tmp_path: Path) -> None:
     argv = build(Machine(memory=32, boot=Disk(str(disk))), can)
 
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         second = Qemu(argv, lambda _: None)
         assert 'Failed to get "write" lock' in (await second.run()).report()
         await told.qemu.stop(grace=SHORT)
@@ -117,7 +118,7 @@ def test_it_is_for_one_run(idle: list[str]) -> None:
     async def body(told: Run) -> None:
         with pytest.raises(RuntimeError, match="make another Qemu"):
             await told.qemu.run()
-        await told.qemu.wait_started()
+        await told.tells(Started)
         await told.qemu.stop(grace=SHORT)
 
     assert supervise(idle, body)[0].kind is EndKind.STOPPED

@@ -16,7 +16,7 @@ from tests.qemu.running import SHORT, Run, guest, supervise
 from tests.trio_help import run as in_no_time
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import ResumeError
-from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun
+from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun, Started
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 from vhostcomm.qemu.pause import describe, failures_of
 from vhostcomm.qemu.pausing import LOOK_PAUSE, PauseNotice, PauseWatch
@@ -26,7 +26,7 @@ from vhostcomm.qemu.pausing import LOOK_PAUSE, PauseNotice, PauseWatch
 
 def test_stop_and_cont_by_qmp(idle: list[str]) -> None:
     async def body(run: Run) -> None:
-        await run.qemu.wait_started()
+        await run.tells(Started)
         assert await run.qemu.resume() is False, "it runs already"
         await run.qemu.command("stop")
         told = await run.tells(Paused)
@@ -45,7 +45,7 @@ def test_stop_of_a_paused_machine_is_no_success(idle: list[str]) -> None:
         raise AssertionError("a paused guest is not asked")
 
     async def body(run: Run) -> None:
-        await run.qemu.wait_started()
+        await run.tells(Started)
         await run.qemu.command("stop")
         await run.qemu.stop(ask, grace=SHORT)
 
@@ -61,7 +61,7 @@ def test_machine_paused_during_its_stop(idle: list[str]) -> None:
     """The rest of the guest's time is not waited for."""
 
     async def body(run: Run) -> None:
-        await run.qemu.wait_started()
+        await run.tells(Started)
 
         async def ask() -> None:
             await run.qemu.command("stop")
@@ -77,7 +77,7 @@ def test_machine_paused_during_its_stop(idle: list[str]) -> None:
 @pytest.mark.parametrize("by_us", [True, False])
 def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) -> None:
     async def body(run: Run) -> None:
-        await run.qemu.wait_started()
+        await run.tells(Started)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "saved"))
         listener.listen()

@@ -127,7 +127,6 @@ def test_events_that_nobody_reads_do_not_hold_replies_up() -> None:
 
     async def body(qmp: Qmp) -> None:
         assert await qmp.execute("x") == "there"
-        assert qmp.events_dropped == 10
         assert [event.data["n"] async for event in qmp.events] == list(range(EVENT_BUFFER))
 
     play(script, body)
@@ -143,6 +142,5 @@ def test_no_event_is_lost_to_whoever_reads() -> None:
 
     async def body(qmp: Qmp) -> None:
         assert [event.data["n"] async for event in qmp.events] == list(range(many))
-        assert qmp.events_dropped == 0
 
     play(script, body)

@@ -16,7 +16,7 @@ from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.ending import EndKind
 from vhostcomm.qemu.machine import DirectKernel, Disk, Forward, Machine, PanicDevice, SerialFile, UserNet, Vchannel
-from vhostcomm.qemu.supervise import OutputLine
+from vhostcomm.qemu.supervise import OutputLine, Started
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -88,7 +88,7 @@ def test_a_machine_starts_without_a_complaint(can: Capabilities, tmp_path: Path,
     machine = full(tmp_path, port) if name == "full" else MACHINES[name](tmp_path)
 
     async def body(told: Run) -> None:
-        assert await told.qemu.wait_started()
+        await told.tells(Started)
         await told.qemu.stop()
 
     ending, told = supervise(build(machine, can), body, paused=True)
@@ -102,7 +102,7 @@ def test_devices_are_where_the_guest_looks(can: Capabilities, tmp_path: Path, po
     found: dict[int, str] = {}
 
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         (bus,) = await told.qemu.command("query-pci")
         found.update({device["slot"]: device["qdev_id"] for device in bus["devices"] if device["qdev_id"]})
         await told.qemu.stop()

@@ -51,7 +51,7 @@ def test_the_guest_reboots_once_by_three_resets(can: Capabilities, tmp_path: Pat
 
 def test_a_reboot_from_outside(idle: list[str]) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         await told.qemu.command("system_reset")
         await told.tells(Rebooted)
         told.qemu.send_signal(signal.SIGTERM)
@@ -90,7 +90,7 @@ def test_the_guest_panics(can: Capabilities, tmp_path: Path, extra: list[str]) -
 )
 def test_a_signal_from_outside(idle: list[str], number: signal.Signals, kind: EndKind, code: int) -> None:
     async def body(told: Run) -> None:
-        assert await told.qemu.wait_started()
+        await told.tells(Started)
         os.kill(told.qemu.pid, number)
 
     ending, _ = supervise(idle, body)
@@ -103,7 +103,7 @@ def test_a_signal_from_outside(idle: list[str], number: signal.Signals, kind: En
 
 def test_quit_from_outside(idle: list[str]) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         await told.qemu.command("quit")
 
     ending, _ = supervise(idle, body)
@@ -118,7 +118,7 @@ def test_stopping_a_guest_that_heeds_nothing(idle: list[str]) -> None:
         await trio.lowlevel.checkpoint()
 
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         assert (await told.qemu.stop(poweroff, grace=SHORT)).kind is EndKind.STOPPED
 
     ending, told = supervise(idle, body)
@@ -130,7 +130,7 @@ def test_stopping_a_guest_that_heeds_nothing(idle: list[str]) -> None:
 
 def test_stopping_by_the_guests_own_power_off(can: Capabilities, tmp_path: Path) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         await told.qemu.stop(lambda: told.qemu.command("send-key", keys=[{"type": "qcode", "data": "q"}]))
 
     ending, told = supervise(guest(can, tmp_path, POWER_OFF_AT_A_KEY), body)
@@ -141,7 +141,7 @@ def test_stopping_by_the_guests_own_power_off(can: Capabilities, tmp_path: Path)
 
 def test_stopping_a_paused_guest_does_not_wait_for_it(idle: list[str]) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         await told.qemu.stop(trio.sleep_forever)
 
     ending, told = supervise(idle, body, paused=True)
@@ -155,7 +155,7 @@ def test_stopping_a_stopped_process(idle: list[str], monkeypatch: pytest.MonkeyP
     """QMP hangs and SIGTERM waits: it ends all the same, soon."""
 
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         assert told.qemu._qmp
         monkeypatch.setattr(told.qemu._qmp, "_timeout", 0.2)
         os.kill(told.qemu.pid, signal.SIGSTOP)
@@ -168,7 +168,7 @@ def test_stopping_a_stopped_process(idle: list[str], monkeypatch: pytest.MonkeyP
 
 def test_a_second_request_hurries(idle: list[str]) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         told.qemu.hurry()  # nothing to hurry yet
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 5, 5)))
@@ -185,7 +185,7 @@ def test_a_second_request_hurries(idle: list[str]) -> None:
 
 def test_a_stop_that_was_cancelled_can_be_taken_up(idle: list[str]) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         with trio.move_on_after(0.1):
             await told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 5, 5))
         assert told.qemu.ending is None
@@ -213,7 +213,7 @@ def test_being_cancelled_kills(idle: list[str]) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(told.qemu.run)
-            await told.qemu.wait_started()
+            await told.tells(Started)
             nursery.cancel_scope.cancel()
 
     run_in_real_time(main)
@@ -226,7 +226,7 @@ def test_being_cancelled_kills(idle: list[str]) -> None:
 
 def test_a_refused_command_harms_nothing(idle: list[str]) -> None:
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         with pytest.raises(QmpCommandError):
             await told.qemu.command("fly")
         await told.qemu.stop(grace=SHORT)
@@ -238,7 +238,7 @@ def test_losing_qmp_is_told_and_signals_still_stop(idle: list[str], monkeypatch:
     monkeypatch.setattr("vhostcomm.qemu.supervise.LAST_WORDS", 0.1)
 
     async def body(told: Run) -> None:
-        await told.qemu.wait_started()
+        await told.tells(Started)
         qmp = told.qemu._qmp
         assert qmp
         qmp._buffer += b"junk\n"  # as if QEMU had said so

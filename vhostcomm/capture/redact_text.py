@@ -49,10 +49,6 @@ class Redactor:
         self._placeholders = Placeholders()
         self._known = Known()
 
-    def add_serial(self, serial: str) -> None:
-        """Redact a serial number of at least six letters and digits wherever it occurs."""
-        self._add("serial", alnum(serial))
-
     def _add(self, kind: str, secret: str) -> None:
         self._placeholders.reserve(kind, secret)
         if not is_placeholder(kind, secret) and (kind != "serial" or len(secret) >= SHORTEST):

@@ -71,8 +71,6 @@ class Capabilities:
         version: as it says itself, for people.
         reconnect: a socket chardev takes ``reconnect`` (seconds; deprecated in 9.2, gone in 10.2).
         reconnect_ms: it takes ``reconnect-ms`` (since 9.2).
-        exit_with_parent: ``-run-with exit-with-parent=on`` (since 10.2); told, but not used: see
-            `vhostcomm.qemu.die_with_parent`.
         hpet_property: ``-machine hpet=off`` instead of ``-no-hpet``.
         memory_lock: how memory is locked; None when it can't be.
         sandbox: ``-sandbox``: built with seccomp, on a kernel that has it.
@@ -86,7 +84,6 @@ class Capabilities:
     version: str
     reconnect: bool
     reconnect_ms: bool
-    exit_with_parent: bool
     hpet_property: bool
     memory_lock: MemoryLock | None
     sandbox: bool

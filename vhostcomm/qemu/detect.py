@@ -108,8 +108,8 @@ async def _names(qmp: Qmp, command: str, typename: str) -> frozenset[str]:
 
 
 def _conclude(program: Program, answers: _Answers, kvm_problem: str) -> Capabilities:
-    chardev, overcommit, run_with, realtime = (
-        answers.options.get(option, frozenset()) for option in ("chardev", "overcommit", "run-with", "realtime")
+    chardev, overcommit, realtime = (
+        answers.options.get(option, frozenset()) for option in ("chardev", "overcommit", "realtime")
     )
     memory_lock = (
         MemoryLock.OVERCOMMIT if "mem-lock" in overcommit
@@ -121,7 +121,6 @@ def _conclude(program: Program, answers: _Answers, kvm_problem: str) -> Capabili
         version=answers.version,
         reconnect="reconnect" in chardev,
         reconnect_ms="reconnect-ms" in chardev,
-        exit_with_parent="exit-with-parent" in run_with,
         hpet_property="hpet" in answers.machine_properties,
         memory_lock=memory_lock,
         sandbox="sandbox" in answers.options,

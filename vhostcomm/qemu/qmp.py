@@ -101,7 +101,6 @@ class Qmp:
         """Why commands can't be sent; "" while they can."""
         self._events_in, self.events = trio.open_memory_channel[QmpEvent](EVENT_BUFFER)
         """Where events come out; it ends with the connection."""
-        self.events_dropped = 0
         self.version = ""
         """QEMU's version as it gives it, with the distribution's in parentheses."""
 
@@ -217,10 +216,8 @@ class Qmp:
         if isinstance(name, str):
             data, when = message.get("data"), message.get("timestamp")
             event = QmpEvent(name, data if isinstance(data, dict) else {}, _seconds(when))
-            try:
+            with suppress(trio.WouldBlock, trio.BrokenResourceError):
                 self._events_in.send_nowait(event)
-            except (trio.WouldBlock, trio.BrokenResourceError):
-                self.events_dropped += 1
             return
         number = message.get("id")
         # A bool is an int too, and True equals 1.

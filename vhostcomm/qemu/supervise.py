@@ -100,7 +100,6 @@ class Qemu:
         self._panicked = False
         self._why = ""
         self._watch: PauseWatch | None = None
-        self._decided = trio.Event()
         self._ending: Ending | None = None
         self.ended = trio.Event()
         """Set when QEMU is gone and `ending` known."""
@@ -116,7 +115,7 @@ class Qemu:
         return self._ending
 
     async def run(self, *, task_status: trio.TaskStatus[Qemu] = trio.TASK_STATUS_IGNORED) -> Ending:
-        """Run QEMU until it ends. Started as soon as there is a process: `wait_started` tells when there is a guest.
+        """Run QEMU until it ends. `task_status` reports a process; the notice `Started` reports a guest.
 
         Raises:
             QemuError: the process can't be made at all. That QEMU doesn't start is an `Ending`.
@@ -149,14 +148,8 @@ class Qemu:
             stream.socket.close()
             if self._child is not None:
                 self._ending = self._conclude(self._child, given_up=given_up)
-            self._decided.set()
             self.ended.set()
         return self._known_ending()
-
-    async def wait_started(self) -> bool:
-        """Wait until the guest begins. Returns False when QEMU ended before."""
-        await self._decided.wait()
-        return self._started
 
     async def wait(self) -> Ending:
         """Wait for the end.
@@ -259,7 +252,6 @@ class Qemu:
             else:
                 self._qmp = qmp
                 self._started = True
-                self._decided.set()
                 self._tell(Started(self.pid, qmp.version))
                 watch = self._watch = PauseWatch(qmp.execute, self._tell_pause, running=self._runs_at_once)
                 nursery.start_soon(watch.run)
