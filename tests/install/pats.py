@@ -76,8 +76,9 @@ HDA: Final = [
 
 
 def parts(**changes: bytes | None) -> dict[str, bytes]:
-    """The members of the `.pat` by their names; `changes` has `boot`, `hdp`, `index`, `hda` in place of them."""
+    """The members of the `.pat` by their names; `changes` has `version`, `boot`, `hdp`, … in place of them."""
     found = {
+        "version": ("VERSION", b'buildnumber="72806"\n'),
         "boot": (BOOT_NAME, zipped(**{"synology_kvmx64_virtualdsm.bin": BOOT})),
         "hdp": ("synohdpack_img.txz", xz(HDP)),
         "index": ("indexdb.txz", xz(INDEX)),
@@ -93,7 +94,7 @@ def write(path: Path, members: Mapping[str, bytes], more: Iterable[Member] = ())
         file("packages/ActiveInsight-1.spk", b"left out"),
     ]
     path.write_bytes(
-        tar([file("VERSION", b'buildnumber="72806"\n'), *(file(*each) for each in members.items()), *packages, *more])
+        tar([*(file(*each) for each in members.items()), *packages, *more])
     )
     return path
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import lzma
 import os
 import random
 import re
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +22,8 @@ from tests.install.pats import BOOT, BOOT_NAME, NAME, Member, file, other, parts
 from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm
 from vhostcomm.errors import DiskError, InstallError
 from vhostcomm.install import Options, install
+from vhostcomm.install.pat import Pat
+from vhostcomm.install.stream import unpack
 from vhostcomm.install.tree import Tree
 from vhostcomm.qemu.disk import tools
 
@@ -27,6 +31,10 @@ pytestmark = pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
 
 ZEROS: Final = 128 << 20
 """Bytes: more than may be unpacked from anything."""
+
+MOUNTING: Final = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+MOUNT: Final = 'mount -t tmpfs -o size={size} none "$0" || exit 99; "$@"; status=$?; ls -A "$0"; exit $status'
+"""A small file system in a folder, a command that runs with it, and what that leaves there on standard output."""
 
 Make = Callable[[Path], object]
 
@@ -97,7 +105,18 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "encrypted": (raw(random.Random(1).randbytes(100_000)), "no tar archive: an encrypted .pat.*Nothing is decrypted"),
     "another model": (
         lambda tmp_path: pats.write(tmp_path / NAME, {"hda1.tgz": b"x", "zImage": b"x"}),
-        r"no \*\.bin\.zip, no synohdpack_img\.txz, .* VERSION, hda1\.tgz, zImage.*another model.*DSM_VirtualDSM",
+        r"no \*\.bin\.zip, no synohdpack_img\.txz, .* hda1\.tgz, zImage.*another model.*DSM_VirtualDSM",
+    ),
+    "another model with the same parts, by its VERSION": (
+        lambda tmp_path: pats.pat(tmp_path, version=b'unique="synology_apollolake_918+"\n'),
+        r"another model, 918\+ \(synology_apollolake_918\+\); choose DSM_VirtualDSM",
+    ),
+    "another model with the same parts, by its boot disk": (
+        lambda tmp_path: pats.write(
+            tmp_path / NAME,
+            {name.replace("kvmx64_virtualdsm", "apollolake_918+"): data for name, data in parts().items()},
+        ),
+        r"another model, 918\+ \(synology_apollolake_918\+\)",
     ),
     "no system": (lambda tmp_path: pats.pat(tmp_path, hda=None), r"no hda1\.tgz in it"),
     "cut off in a member": (cut, "cut off or damaged"),
@@ -181,16 +200,63 @@ def test_no_space(tmp_path: Path) -> None:
     """Found before anything is written, by the sizes inside."""
     pat, small = pats.pat(tmp_path), tmp_path / "small"
     small.mkdir()
-    mounting = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    script = 'mount -t tmpfs -o size=300m none "$0" || exit 99; "$@"; status=$?; ls -A "$0"; exit $status'
     done = subprocess.run(
-        [*mounting, script, small, *VHOSTCOMM, "install", pat, small / "nas"],
+        [*MOUNTING, MOUNT.format(size="300m"), small, *VHOSTCOMM, "install", pat, small / "nas"],
         env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode == 99:
         pytest.skip(f"a user may not mount here: {done.stderr}")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.search(r"small: 300 MiB are free, and installing needs \d+ MiB; make room there", done.stderr)
+
+
+def test_another_model_by_the_name_of_its_file(tmp_path: Path) -> None:
+    members = {name.replace(BOOT_NAME, "boot.bin.zip"): data for name, data in parts().items()}
+    pats.write(tmp_path / "DSM_DS920+_72806.pat", members)
+    assert "another model, DS920+ (DSM_DS920+_7)" in rejected(tmp_path, pat="DSM_DS920+_72806.pat")
+
+
+@pytest.mark.parametrize(("size", "where"), [("2m", "small/nas: "), ("8m", "mke2fs")])
+def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, size: str, where: str) -> None:
+    """As when another program takes the room that was free at the check."""
+    big = file("./big", random.Random(1).randbytes(5 << 20))
+    pat, small = pats.pat(tmp_path, hda=xz([*pats.HDA, big])), tmp_path / "small"
+    small.mkdir()
+    roomy = "import shutil; shutil.disk_usage = lambda _: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40); "
+    done = subprocess.run(
+        [*MOUNTING, MOUNT.format(size=size), small, sys.executable, "-c",
+         f"{roomy}from vhostcomm.cli import main; main()", "install", pat, small / "nas"],
+        env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 99:
+        pytest.skip(f"a user may not mount here: {done.stderr}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(f"{where}.*No space left on device", done.stderr)
+    assert "damaged" not in done.stderr
+
+
+class FailingFile(io.FileIO):
+    """A file on a device with a bad block, in the middle of a member."""
+
+    bad = 1 << 60
+
+    def readinto(self, buffer: object, /) -> int:
+        if self.tell() <= self.bad < self.tell() + memoryview(buffer).nbytes:  # type: ignore[arg-type]
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(buffer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [BOOT_NAME, "hda1.tgz"])
+def test_a_device_that_fails_is_not_taken_for_a_damaged_file(tmp_path: Path, name: str) -> None:
+    with FailingFile(pats.pat(tmp_path)) as raw, tarfile.open(fileobj=io.BufferedReader(raw, 512)) as archive:
+        members = {each.name: each for each in archive if each.isreg()}
+        opened = Pat(NAME, archive, members, BOOT_NAME, len(BOOT), {})
+        raw.bad = members[name].offset_data + members[name].size // 2
+        with pytest.raises(OSError, match="Input/output error"):
+            if name == BOOT_NAME:
+                list(opened.boot())
+            else:
+                unpack(opened.open(name), name, lambda _, data: data and data.read() and None)
 
 
 def test_tools_that_are_missing_are_named_before_anything_is_made(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
+import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +38,14 @@ _MEMBERS_MAX: Final = 4096
 _BOOT_MAX: Final = 1 << 30
 """Bytes; the genuine boot disk is smaller than 256 MiB."""
 _SHOWN: Final = 8
+_VERSION: Final = "VERSION"
+_VERSION_MAX: Final = 64 << 10
+"""Bytes read of it; a genuine one has some hundred."""
+_MODEL: Final = "virtualdsm"
+_MODELS: Final = (
+    re.compile(r"synology_[a-z0-9]+_(?P<model>[a-z0-9+-]+)", re.IGNORECASE),  # unique= of VERSION, the boot disk's name
+    re.compile(r"DSM_(?P<model>[A-Za-z0-9+-]+)_[0-9]", re.IGNORECASE),  # the name of the file
+)
 _ENCRYPTED: Final = 0x1
 """The bit of a zip member's flags."""
 
@@ -92,8 +103,10 @@ class Pat:
             ):
                 while piece := data.read(1 << 20):
                     yield piece
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise _damaged(self.boot_name, error) from None
+        except OSError as error:
+            raise _unread(self.boot_name, error) from None
 
 
 @contextmanager
@@ -171,8 +184,23 @@ def _virtual_dsm(archive: tarfile.TarFile, path: str, members: dict[str, tarfile
             f"choose DSM_VirtualDSM_….pat: {PUBLISHED}"
         )
     pat = Pat(path, archive, members, boots[0], 0, {})
+    _check_model(pat)
     sizes = {name: unpacked_size(pat.open(name), name) for name in SYSTEM}
     return Pat(path, archive, members, boots[0], _boot_size(pat), sizes)
+
+
+def _check_model(pat: Pat) -> None:
+    """Check that what names a model names this one; the contents are believed before the file's name."""
+    version = pat.open(_VERSION).read(_VERSION_MAX).decode(errors="replace") if _VERSION in pat.members else ""
+    for text in (version, pat.boot_name, Path(pat.path).name):
+        for pattern in _MODELS:
+            if not (found := pattern.search(text)):
+                continue
+            if (model := found["model"]).lower() == _MODEL:
+                return
+            raise InstallError(
+                f"{pat.path}: a .pat of another model, {model} ({found[0]}); choose DSM_VirtualDSM_….pat: {PUBLISHED}"
+            )
 
 
 def _boot_size(pat: Pat) -> int:
@@ -182,8 +210,10 @@ def _boot_size(pat: Pat) -> int:
             for each in archive.infolist():
                 inside(each.filename, f"{pat.boot_name}: {each.filename!a}")
             image = _image(archive, pat.boot_name)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise _damaged(pat.boot_name, error) from None
+    except OSError as error:
+        raise _unread(pat.boot_name, error) from None
     if image.flag_bits & _ENCRYPTED:
         raise InstallError(f"{pat.boot_name}: encrypted; nothing is decrypted here")
     if image.file_size > min(_BOOT_MAX, max(SMALL, packed * RATIO_MAX)):
@@ -198,6 +228,11 @@ def _image(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
             f"{name}: {len(images)} files in it; it holds the boot disk and nothing else, so it is rejected"
         )
     return images[0]
+
+
+def _unread(name: str, error: OSError) -> Exception:
+    """What went wrong: zipfile seeks to impossible places in a damaged archive; the rest is this host's."""
+    return _damaged(name, error) if error.errno in {None, errno.EINVAL} else error
 
 
 def _damaged(name: str, error: Exception) -> InstallError:

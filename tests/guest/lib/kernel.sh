@@ -7,9 +7,9 @@ readonly META_PACKAGES=(linux-image-cloud-amd64 linux-image-virtual)
 # Loaded at boot, dependencies apart.
 readonly DRIVERS=(virtio_pci virtio_console virtio_scsi sd_mod virtio_net virtio_balloon virtio_rng
     pvpanic_pci qemu_fw_cfg)
-# Loaded when the guest is told to heed the power button.
+# Loaded with vchannel.acpi.
 readonly BUTTON_DRIVERS=(button evdev)
-# Loaded when the guest is told to mount its system partition. ext4 asks for crc32c by name, without depending on it.
+# Loaded with vchannel.system=1. ext4 asks for crc32c by name, without depending on it.
 readonly SYSTEM_DRIVERS=(crc32c_generic ext4)
 
 # Sets `kernel`, and `modules` to the folder of its modules or to nothing.
