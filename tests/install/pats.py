@@ -93,9 +93,7 @@ def write(path: Path, members: Mapping[str, bytes], more: Iterable[Member] = ())
         file("packages/FileStation-1.spk", b"package", uid=6, gid=7),
         file("packages/ActiveInsight-1.spk", b"left out"),
     ]
-    path.write_bytes(
-        tar([*(file(*each) for each in members.items()), *packages, *more])
-    )
+    path.write_bytes(tar([*(file(*each) for each in members.items()), *packages, *more]))
     return path
 
 

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import pytest
 
@@ -246,17 +247,22 @@ class FailingFile(io.FileIO):
         return super().readinto(buffer)  # type: ignore[arg-type]
 
 
+def read(_: tarfile.TarInfo, data: IO[bytes] | None) -> None:
+    if data:
+        data.read()
+
+
 @pytest.mark.parametrize("name", [BOOT_NAME, "hda1.tgz"])
 def test_a_device_that_fails_is_not_taken_for_a_damaged_file(tmp_path: Path, name: str) -> None:
     with FailingFile(pats.pat(tmp_path)) as raw, tarfile.open(fileobj=io.BufferedReader(raw, 512)) as archive:
         members = {each.name: each for each in archive if each.isreg()}
         opened = Pat(NAME, archive, members, BOOT_NAME, len(BOOT), {})
         raw.bad = members[name].offset_data + members[name].size // 2
+        use: Callable[[], object] = partial(unpack, opened.open(name), name, read)
+        if name == BOOT_NAME:
+            use = partial(list, opened.boot())
         with pytest.raises(OSError, match="Input/output error"):
-            if name == BOOT_NAME:
-                list(opened.boot())
-            else:
-                unpack(opened.open(name), name, lambda _, data: data and data.read() and None)
+            use()
 
 
 def test_tools_that_are_missing_are_named_before_anything_is_made(

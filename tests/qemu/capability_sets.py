@@ -19,6 +19,8 @@ QEMU_7_2 = Capabilities(
     vhost_scsi=frozenset(
         {"wwpn", "addr", "bootindex", "boot_tpgt", "cmd_per_lun", "max_sectors", "num_queues", "virtqueue_size"}
     ),
+    free_page_reporting=True,
+    io_uring=True,
     kvm_problem="it was not tried",
 )
 
@@ -33,6 +35,8 @@ GENUINE_HOST = evolve(
     hpet_property=False,
     memory_lock=MemoryLock.REALTIME,
     sandbox=False,
+    free_page_reporting=False,
+    io_uring=False,
     machines=frozenset({"pc", "pc-i440fx-2.2"}),
     vhost_scsi=QEMU_7_2.vhost_scsi | {"set_driverok"},
 )

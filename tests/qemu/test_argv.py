@@ -12,6 +12,7 @@ from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argv import build, format_command
 from vhostcomm.qemu.capabilities import Capabilities, Program
 from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.options import parse
 from vhostcomm.qemu.machine import (
     Accelerator,
     BridgeNet,
@@ -65,24 +66,28 @@ USUAL_IN_7_2 = r"""qemu-system-x86_64 \
     -device virtio-serial-pci,id=virtio-serial0,bus=pci.0,addr=0x3 \
     -chardev socket,id=charchannel0,path=/run/vhostcomm/dsm,reconnect=1 \
     -device virtserialport,bus=virtio-serial0.0,nr=1,chardev=charchannel0,id=channel0,name=vchannel \
-    -device virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x4 \
+    -device virtio-balloon-pci,id=balloon0,free-page-reporting=on,bus=pci.0,addr=0x4 \
     -object rng-random,id=objrng0,filename=/dev/urandom \
     -device virtio-rng-pci,id=rng0,rng=objrng0,bus=pci.0,addr=0x1c \
     -device pvpanic-pci,id=panic0,bus=pci.0,addr=0x1e \
     -chardev stdio,id=charserial0,signal=on \
     -device isa-serial,chardev=charserial0,id=serial0 \
-    -device virtio-scsi-pci,id=hw-synoboot,bus=pci.0,addr=0xa \
-    -drive file=/vm/boot.img,if=none,id=drive-synoboot,format=raw \
-    -device scsi-hd,bus=hw-synoboot.0,channel=0,scsi-id=0,lun=0,drive=drive-synoboot,id=synoboot,bootindex=1 \
-    -device virtio-scsi-pci,id=hw-synosys,bus=pci.0,addr=0xb \
-    -drive file=/vm/system.qcow2,if=none,id=drive-synosys,format=qcow2 \
-    -device scsi-hd,bus=hw-synosys.0,channel=0,scsi-id=0,lun=0,drive=drive-synosys,id=synosys,bootindex=2 \
-    -device virtio-scsi-pci,id=hw-userdata0,bus=pci.0,addr=0xc \
-    -drive 'file=/vm/data 1.img,if=none,id=drive-userdata0,format=raw' \
-    -device scsi-hd,bus=hw-userdata0.0,channel=0,scsi-id=0,lun=0,drive=drive-userdata0,id=userdata0,bootindex=3 \
-    -device virtio-scsi-pci,id=hw-userdata1,bus=pci.0,addr=0xd \
-    -drive file=/vm/data2.img,if=none,id=drive-userdata1,format=raw,snapshot=on \
-    -device scsi-hd,bus=hw-userdata1.0,channel=0,scsi-id=0,lun=0,drive=drive-userdata1,id=userdata1,bootindex=4"""
+    -object iothread,id=io-synoboot \
+    -device virtio-scsi-pci,id=hw-synoboot,iothread=io-synoboot,bus=pci.0,addr=0xa \
+    -drive file=/vm/boot.img,if=none,id=drive-synoboot,format=raw,cache=none,aio=native,discard=unmap,detect-zeroes=on \
+    -device scsi-hd,bus=hw-synoboot.0,channel=0,scsi-id=0,lun=0,drive=drive-synoboot,id=synoboot,bootindex=1,rotation_rate=1 \
+    -object iothread,id=io-synosys \
+    -device virtio-scsi-pci,id=hw-synosys,iothread=io-synosys,bus=pci.0,addr=0xb \
+    -drive file=/vm/system.qcow2,if=none,id=drive-synosys,format=qcow2,cache=none,aio=native,discard=unmap,detect-zeroes=on \
+    -device scsi-hd,bus=hw-synosys.0,channel=0,scsi-id=0,lun=0,drive=drive-synosys,id=synosys,bootindex=2,rotation_rate=1 \
+    -object iothread,id=io-userdata0 \
+    -device virtio-scsi-pci,id=hw-userdata0,iothread=io-userdata0,bus=pci.0,addr=0xc \
+    -drive 'file=/vm/data 1.img,if=none,id=drive-userdata0,format=raw,cache=none,aio=native,discard=unmap,detect-zeroes=on' \
+    -device scsi-hd,bus=hw-userdata0.0,channel=0,scsi-id=0,lun=0,drive=drive-userdata0,id=userdata0,bootindex=3,rotation_rate=1 \
+    -object iothread,id=io-userdata1 \
+    -device virtio-scsi-pci,id=hw-userdata1,iothread=io-userdata1,bus=pci.0,addr=0xd \
+    -drive file=/vm/data2.img,if=none,id=drive-userdata1,format=raw,cache=none,aio=native,discard=unmap,detect-zeroes=on,snapshot=on \
+    -device scsi-hd,bus=hw-userdata1.0,channel=0,scsi-id=0,lun=0,drive=drive-userdata1,id=userdata1,bootindex=4,rotation_rate=1"""
 
 GENUINE = Machine(
     name=str(UUID),
@@ -149,6 +154,7 @@ def changes(machine: Machine, can: Capabilities) -> set[str]:
     return (made - usual) | {f"-{line}" for line in usual - made}
 
 
+BALLOON = "-device virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x4"
 SOCKET = "-chardev socket,id=charchannel0,path=/run/vhostcomm/dsm"
 
 
@@ -175,12 +181,19 @@ def test_a_machine_in_the_spelling_of_others() -> None:
         ({"vchannel": Vchannel("/s", reconnect=2.5)}, {"-chardev socket,id=charchannel0,path=/s,reconnect=3"}),
         ({"panic_device": PanicDevice.ISA}, {"-device pvpanic,id=panic0"}),
         ({"no_reboot": True}, {"-no-reboot"}),
-        ({"lock_memory": True}, {"-overcommit mem-lock=on"}),
-        ({"hugepages": "/dev/huge,x"}, {"-mem-path /dev/huge,x", "-mem-prealloc"}),
+        ({"lock_memory": True}, {"-overcommit mem-lock=on", BALLOON}),
+        ({"hugepages": "/dev/huge,x"}, {"-mem-path /dev/huge,x", "-mem-prealloc", BALLOON}),
         ({"name": "a,b=c"}, {"-name guest=a,,b=c"}),
         ({"qmp": "/run/q,mp"}, {"-chardev socket,id=charmonitor,path=/run/q,,mp,server=on,wait=off",
                                 "-qmp chardev:charmonitor"}),
         ({"net": TapNet("tap0")}, {"-netdev tap,id=hostnet0,ifname=tap0,script=no,downscript=no"}),
+        ({"net": TapNet("tap0", vhost=True, queues=4)},
+         {"-netdev tap,id=hostnet0,ifname=tap0,script=no,downscript=no,vhost=on,queues=4",
+          "-device virtio-net-pci,id=net0,netdev=hostnet0,mq=on,vectors=10,mac=02:11:32:2b:0f:e6,romfile=,bus=pci.0,addr=0x2"}),
+        ({"boot": Disk("/vm/boot.img", options=parse("cache=unsafe,discard=off,detect-zeroes=off,rotation-rate=0,serial=A1,iothread=off"))},
+         {"-device virtio-scsi-pci,id=hw-synoboot,bus=pci.0,addr=0xa",
+          "-drive file=/vm/boot.img,if=none,id=drive-synoboot,format=raw,cache=unsafe,aio=threads,discard=ignore,detect-zeroes=off",
+          "-device scsi-hd,bus=hw-synoboot.0,channel=0,scsi-id=0,lun=0,drive=drive-synoboot,id=synoboot,bootindex=1,serial=A1"}),
         ({"extra": ("-device", "x y")}, {"-device 'x y'"}),
         ({"direct": DirectKernel("/k,1", "/i", "console=ttyS0 a,b")},
          {"-kernel /k,1", "-initrd /i", "-append 'console=ttyS0 a,b'"}),
@@ -216,13 +229,13 @@ def test_without_a_network_card() -> None:
 
 def test_disks_keep_their_slots_when_one_is_missing() -> None:
     argv = build(evolve(USUAL, boot=None, system=None), QEMU_7_2)
-    assert "virtio-scsi-pci,id=hw-userdata0,bus=pci.0,addr=0xc" in argv
-    assert any(word.endswith("id=userdata0,bootindex=3") for word in argv)
+    assert "virtio-scsi-pci,id=hw-userdata0,iothread=io-userdata0,bus=pci.0,addr=0xc" in argv
+    assert any(word.endswith("id=userdata0,bootindex=3,rotation_rate=1") for word in argv)
 
 
 def test_as_many_data_disks_as_there_are_slots() -> None:
     argv = build(evolve(USUAL, data=tuple(Disk(f"/d{n}") for n in range(16))), QEMU_7_2)
-    assert "virtio-scsi-pci,id=hw-userdata15,bus=pci.0,addr=0x1b" in argv
+    assert "virtio-scsi-pci,id=hw-userdata15,iothread=io-userdata15,bus=pci.0,addr=0x1b" in argv
     with pytest.raises(QemuError, match="17 data disks"):
         evolve(USUAL, data=(Disk("/d"),) * 17)
 
@@ -273,7 +286,8 @@ def test_usb_is_optional() -> None:
 )
 def test_a_path_stays_a_path(path: str, written: str) -> None:
     argv = build(evolve(USUAL, boot=Disk(path)), QEMU_7_2)
-    assert f"file={written},if=none,id=drive-synoboot,format=raw" in argv
+    (drive,) = (word for word in argv if "id=drive-synoboot,f" in word)
+    assert drive.startswith(f"file={written},if=none,id=drive-synoboot,format=raw,")
 
 
 def test_where_qemu_finds_its_data() -> None:

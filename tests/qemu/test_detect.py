@@ -11,6 +11,7 @@ from vhostcomm.errors import QemuError
 from vhostcomm.qemu import detect, kvm
 from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
 from vhostcomm.qemu.detect import find_capabilities
+from vhostcomm.qemu.disk.fitting import io_uring_problem
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -24,6 +25,7 @@ def test_what_every_qemu_from_7_2_on_can_do(can: Capabilities) -> None:
     assert can.devices == set(DEVICES)
     assert can.vhost_scsi >= {"wwpn", "boot_tpgt", "num_queues", "max_sectors", "virtqueue_size", "cmd_per_lun"}
     assert "set_driverok" not in can.vhost_scsi, "that is of the genuine host's own QEMU"
+    assert can.free_page_reporting
     assert can.kvm_problem == "it was not tried"
 
 
@@ -45,6 +47,13 @@ def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Pa
     assert starts("-realtime", "mlock=on") is (can.memory_lock is MemoryLock.REALTIME)
     assert starts("-sandbox", "on") is can.sandbox
     assert starts("-machine", "pc,hpet=off") is can.hpet_property
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(4096))
+    drive = f"file={disk},format=raw,if=none,cache.direct=on"
+    assert starts("-drive", f"{drive},aio=io_uring") is (can.io_uring and not io_uring_problem())
+    assert starts("-device", "virtio-balloon-pci,free-page-reporting=on", "-machine", "pc,accel=tcg") is (
+        can.free_page_reporting
+    )
     for device in ("pvpanic-pci", "no-such-device"):
         assert starts("-machine", "pc,accel=tcg", "-device", device) is (device in can.devices)
 
@@ -134,6 +143,6 @@ def test_kvm_is_not_tried_in_vain(
 ) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: there)
     monkeypatch.setattr(os, "access", lambda *_: allowed)
-    answers = detect._Answers("", {}, frozenset(), has_kvm, frozenset(), {})
+    answers = detect._Answers("", {}, frozenset(), has_kvm, frozenset(), {}, io_uring=False)
     assert detect._kvm_hindrance(answers).startswith(what)
     assert bool(detect._kvm_hindrance(answers)) is bool(what)

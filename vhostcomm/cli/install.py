@@ -16,12 +16,13 @@ from cyclopts import Parameter
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
-from vhostcomm.errors import UsageError
+from vhostcomm.errors import QemuError, UsageError
 from vhostcomm.install.installation import Installed, Options, Progress
 from vhostcomm.install.installation import install as install_pat
 from vhostcomm.install.pat import PUBLISHED
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
+from vhostcomm.qemu.disk.options import parse as parse_options
 
 _LAYOUTS: Final[dict[str, Layout]] = {
     "container": CONTAINER,
@@ -48,6 +49,22 @@ def install(
             "table: 8 as in VDSM 7.0, 9 larger."
         ),
     ] = "container",
+    disk_options: Annotated[
+        str,
+        Parameter(
+            metavar="OPTIONS",
+            show_default=False,
+            help="Options of all disks for vhostcomm.toml, as for run, such as aio=io_uring.",
+        ),
+    ] = "",
+    mac: Annotated[
+        str,
+        Parameter(
+            metavar="MAC",
+            show_default=False,
+            help="The guest's MAC address; by default one under 02:11:32 that follows from FOLDER's name.",
+        ),
+    ] = "",
     as_json: Annotated[
         bool,
         Parameter(name="--json", negative="", help="Print the progress and the result as JSON, one object a line."),
@@ -63,8 +80,17 @@ def install(
         size = values.size(data)
     except ValueError as error:
         raise UsageError(f"--data {data}: {error}; for example: --data 256G") from None
+    try:
+        parse_options(disk_options)
+    except QemuError as error:
+        raise UsageError(f"--disk-options: {error}") from None
+    try:
+        address = values.mac(mac) if mac else ""
+    except ValueError as error:
+        raise UsageError(f"--mac {mac}: {error}; for example: --mac 02:11:32:00:00:01") from None
+    options = Options(size, image_format, _LAYOUTS[layout], disk_options, address)
     with _ended_by_signals(), _shown(as_json=as_json) as tell:
-        done = install_pat(str(pat), str(folder), Options(size, image_format, _LAYOUTS[layout]), tell)
+        done = install_pat(str(pat), str(folder), options, tell)
     if as_json:
         print_line(json.dumps(_as_json(done)))
     else:

@@ -6,7 +6,9 @@ import os
 import re
 import uuid as uuids
 from collections.abc import Iterator
+from typing import Final
 
+import attrs
 from attrs import frozen
 
 from vhostcomm.config import values
@@ -38,8 +40,14 @@ from vhostcomm.qemu import (
     VhostDisk,
     build,
     find_capabilities,
+    hugepages,
+    tap,
 )
 from vhostcomm.qemu import disk as disks
+from vhostcomm.qemu.disk import fitting
+from vhostcomm.qemu.disk.options import parse, split
+
+HUGEPAGES_AUTO: Final = "auto"
 
 
 @frozen
@@ -71,6 +79,8 @@ class Wanted:
     restart: str
     on: tuple[str, ...]
     extra: tuple[str, ...]
+    disk_options: str = ""
+    cpu_model: str | None = None
 
 
 async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
@@ -98,7 +108,7 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     except QemuError as error:
         raise UsageError(str(error)) from None
     can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
-    machine = machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel)
+    machine = fitted(machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel), can, log)
     if machine.serial is None and wanted.serial_console == "terminal":
         log.warning("no console: this runs in the background of its terminal; --serial-console FILE keeps what it says")
     return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
@@ -107,8 +117,31 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
 def disk_warnings(wanted: Wanted) -> Iterator[str]:
     """What the guest will say of its system disk's partitions, where it will complain."""
     if wanted.system:
-        for line in disks.warning(wanted.system):
-            yield f"vhostcomm: {line}" if line.startswith(wanted.system) else f"vhostcomm: {wanted.system}: {line}"
+        path, _ = split(wanted.system)
+        for line in disks.warning(path):
+            yield f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}"
+
+
+def fitted(machine: Machine, can: Capabilities, log: Log) -> Machine:
+    """The same machine with what this host and its QEMU can do; what had to give way is logged."""
+    if isinstance(machine.net, TapNet):
+        machine = attrs.evolve(machine, net=tap.fitted(machine.net, machine.cpus))
+    if machine.hugepages == HUGEPAGES_AUTO:
+        folder, why = hugepages.find(machine.memory)
+        if why:
+            log.warning("no huge pages", why=why, instead="ordinary pages")
+        machine = attrs.evolve(machine, hugepages=folder or None)
+
+    def each(disk: AnyDisk | None) -> AnyDisk | None:
+        if not isinstance(disk, Disk):
+            return disk
+        options, said = fitting.fitted(disk.path, disk.options, io_uring=can.io_uring)
+        for line in said:
+            log.warning("disk options changed", disk=disk.path, why=line)
+        return attrs.evolve(disk, options=options)
+
+    data = tuple(found for disk in machine.data if (found := each(disk)))
+    return attrs.evolve(machine, boot=each(machine.boot), system=each(machine.system), data=data)
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
@@ -140,6 +173,7 @@ def machine_of(wanted: Wanted, config: Config, accelerator: Accelerator, channel
         uuid=uuids.UUID(guest.identity.uuid),
         memory=memory,
         cpus=wanted.cpus,
+        cpu=wanted.cpu_model,
         accelerator=accelerator,
         machine_type=wanted.machine,
         boot=_disk(wanted.boot, wanted),
@@ -162,25 +196,44 @@ def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
         return None
     if text.startswith("naa."):
         return VhostDisk(text)
-    return Disk(text, disks.image_format(text), wanted.snapshot)
+    path, options = split(text)
+    how = parse(options, parse(wanted.disk_options))
+    return Disk(path, disks.image_format(path), wanted.snapshot, how)
 
 
 def _net(wanted: Wanted) -> Net | None:
-    kind, _, name = wanted.net.partition("=")
+    kind, _, rest = wanted.net.partition("=")
+    name, *settings = rest.split(",")
+    if settings and kind != "tap":
+        raise UsageError(f"--net {wanted.net}: settings behind a comma are of tap alone")
     if wanted.forward and kind != "user":
         raise UsageError("--forward goes with --net user; the others have the guest in a network of its own")
     match kind, name:
         case "user", "":
             return UserNet(tuple(map(_forward, wanted.forward)))
         case "tap", str(interface) if interface:
-            return TapNet(interface)
+            return _tap(wanted.net, interface, settings)
         case "bridge", str(bridge) if bridge:
             return BridgeNet(bridge)
         case "none", "":
             return None
         case _:
             pass
-    raise UsageError(f"--net {wanted.net}: it is user, tap=INTERFACE, bridge=BRIDGE or none")
+    raise UsageError(f"--net {wanted.net}: it is user, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none")
+
+
+def _tap(net: str, interface: str, settings: list[str]) -> TapNet:
+    vhost: bool | None = None
+    queues: int | None = None
+    for setting in settings:
+        match setting.partition("="):
+            case "vhost", "=", ("on" | "off") as word:
+                vhost = word == "on"
+            case "queues", "=", number if number.isascii() and number.isdigit():
+                queues = int(number)
+            case _:
+                raise UsageError(f"--net {net}: {setting!a}; a tap has vhost=on, vhost=off and queues=N")
+    return TapNet(interface, vhost, queues)
 
 
 def _forward(text: str) -> Forward:

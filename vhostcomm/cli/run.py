@@ -33,7 +33,7 @@ def _disk(help: str) -> Any:
         negative=(),
         group=_MACHINE,
         metavar="DISK",
-        help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi.",
+        help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi; options of it follow a comma.",
     )
 
 
@@ -48,6 +48,15 @@ def run(
     boot: Annotated[Place | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
     system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
     data: Annotated[list[Place] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
+    disk_options: Annotated[
+        str | None,
+        Parameter(
+            metavar="OPTIONS",
+            group=_MACHINE,
+            help="Options of all disks, NAME=VALUE,…: cache, aio (native, io_uring, threads), discard, detect-zeroes, "
+            "rotation-rate, serial, iothread.",
+        ),
+    ] = None,
     snapshot: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Discard all writes to the disks at the end.")
     ] = False,
@@ -71,10 +80,20 @@ def run(
         Literal["auto", "kvm", "tcg"],
         Parameter(group=_MACHINE, help="auto uses KVM if it works, else TCG."),
     ] = "auto",
+    cpu_model: Annotated[
+        str | None,
+        Parameter(
+            metavar="MODEL", group=_MACHINE, help="QEMU's processor model; by default the host's with KVM, else max."
+        ),
+    ] = None,
     machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
     net: Annotated[
         str | None,
-        Parameter(metavar="NET", group=_MACHINE, help="user (the default), tap=INTERFACE, bridge=BRIDGE or none."),
+        Parameter(
+            metavar="NET",
+            group=_MACHINE,
+            help="user (the default), tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
+        ),
     ] = None,
     forward: Annotated[
         list[str] | None,
@@ -114,7 +133,12 @@ def run(
         ),
     ] = "",
     hugepages: Annotated[
-        Place | None, Parameter(metavar="FOLDER", group=_MACHINE, help="A hugetlbfs folder for the guest's memory.")
+        Place | None,
+        Parameter(
+            metavar="FOLDER",
+            group=_MACHINE,
+            help="A hugetlbfs folder for the guest's memory; auto finds one with room, or goes without.",
+        ),
     ] = None,
     lock_memory: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Keep the guest's memory from being swapped.")
@@ -203,8 +227,9 @@ def run(
             boot or said.boot or None, system or said.system or None, tuple(data or said.data), snapshot, guest_found.name,
             memory or (f"{said.memory >> 20}M" if said.memory else "1G"), cpus or guest_found.identity.vcpus, accel,
             machine, net or said.net or "user", tuple(forward), mac or said.mac or None, serial_console, qemu,
-            tuple(qemu_data or ()), direct_kernel, initrd, append, hugepages, lock_memory, no_reboot, grace, restart,
-            tuple(on or ()), extra,
+            tuple(qemu_data or ()), direct_kernel, initrd, append, hugepages or said.hugepages or None, lock_memory,
+            no_reboot, grace, restart, tuple(on or ()), extra, disk_options or said.disk_options,
+            cpu_model or said.cpu_model or None,
         )  # fmt: skip
         return _launch(wanted, loaded, dry_run=dry_run)
 

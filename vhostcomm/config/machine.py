@@ -23,15 +23,37 @@ class MachineSettings:
     """The machine that `vhostcomm run` starts for a guest; empty where its flags or defaults decide."""
 
     boot: str = setting(
-        "", values.PATH, "The boot disk; a relative path is relative to the file.", "synoboot.img", "boot"
+        "",
+        values.PATH,
+        "The boot disk; a relative path is relative to the file. Options of the disk follow a comma, as in `disk_options`.",
+        "synoboot.img",
+        "boot",
     )
     system: str = setting("", values.PATH, "The system disk; as `boot`.", "system.img", "system")
     data: tuple[str, ...] = setting(
         (), values.PATHS, "The data disks, in their order; as `boot`.", '["data.img"]', "data"
     )
+    disk_options: str = setting(
+        "",
+        values.STRING,
+        "Options of all disks: cache, aio, discard, detect-zeroes, rotation-rate, serial, iothread.",
+        "cache=none,aio=io_uring",
+        "disk-options",
+        "OPTIONS",
+    )
     mac: str = setting("", values.MAC, "The guest's MAC address.", "02:11:32:00:00:01", "mac")
     memory: int = setting(0, values.SIZE, "The guest's memory.", "2G", "memory")
-    net: str = setting("", values.STRING, "The network: user, tap=INTERFACE, bridge=BRIDGE or none.", "user", "net")
+    cpu_model: str = setting("", values.STRING, "QEMU's processor model.", "Skylake-Client", "cpu-model", "MODEL")
+    hugepages: str = setting(
+        "", values.PATH, "A hugetlbfs folder for the guest's memory, or auto.", "auto", "hugepages", "FOLDER"
+    )
+    net: str = setting(
+        "",
+        values.STRING,
+        "The network: user, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
+        "user",
+        "net",
+    )
     forward: tuple[str, ...] = setting(
         (),
         values.STRINGS,

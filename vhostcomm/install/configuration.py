@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -22,12 +22,16 @@ def guest_name(folder: Path) -> str:
         return _DEFAULT_NAME
 
 
-def new_mac() -> str:
-    """A MAC address under 02:11:32, as the container gives its guests: locally administered, three random bytes."""
-    return f"02:11:32:{secrets.token_bytes(3).hex(':')}"
+def derived_mac(name: str) -> str:
+    """A MAC address under 02:11:32, which is locally administered, out of the guest's name.
+
+    The container vdsm/virtual-dsm derives the same one from its host name, where it has no address in its folder yet.
+    """
+    digest = hashlib.md5(f"{name}\n".encode(), usedforsecurity=False).digest()
+    return f"02:11:32:{digest[2:5].hex(':')}"
 
 
-def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str) -> str:
+def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_options: str = "") -> str:
     """The whole file.
 
     Args:
@@ -35,7 +39,9 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str) -> st
         pat: the file that was installed.
         disks: the files of the disks synoboot, system and data; relative to the file itself.
         mac: the guest's MAC address.
+        disk_options: of all disks; empty for the defaults.
     """
+    options = f"disk_options = {json.dumps(disk_options)}\n" if disk_options else ""
     key = name if "." not in name else json.dumps(name)
     return f"""\
 # A guest of vhostcomm, installed from {pat}.
@@ -56,7 +62,7 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str) -> st
 boot = {json.dumps(disks["synoboot"])}
 system = {json.dumps(disks["system"])}
 data = [{json.dumps(disks["data"])}]
-mac = "{mac}"
+{options}mac = "{mac}"
 memory = "2G"
 net = "user"
 forward = ["5000:5000"]

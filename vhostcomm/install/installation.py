@@ -17,7 +17,7 @@ from attrs import frozen
 from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.errors import InstallError
 from vhostcomm.install import filesystem
-from vhostcomm.install.configuration import configuration, guest_name, new_mac
+from vhostcomm.install.configuration import configuration, derived_mac, guest_name
 from vhostcomm.install.pat import PACKAGES, PACKAGES_TARGET, SYSTEM, Pat, open_pat
 from vhostcomm.install.stream import unpack
 from vhostcomm.install.tree import Tree
@@ -47,11 +47,15 @@ class Options:
         data_size: of the data disk, in bytes.
         image_format: of all disks.
         layout: of the system disk's partitions.
+        disk_options: for the configuration; checked by who gives them. Empty for the defaults.
+        mac: the guest's MAC address; empty for one that follows from its name.
     """
 
     data_size: int = 16 << 30
     image_format: ImageFormat = ImageFormat.RAW
     layout: Layout = CONTAINER
+    disk_options: str = ""
+    mac: str = ""
 
 
 @frozen
@@ -206,9 +210,11 @@ def _make(pat: Pat, work: Path, target: Path, options: Options, tell: Tell) -> s
             words = ("convert", "-f", "raw", "-O", "qcow2", image.name, f"{image.stem}.qcow2")
             checked("qemu-img", *words, path=str(target), folder=str(work), seconds=3600.0)
             image.unlink()
-    mac = new_mac()
-    disks = {name: f"{name}.{suffix}" for name in ("synoboot", "system", "data")}
-    (work / CONFIGURATION).write_text(configuration(guest_name(target), Path(pat.path).name, disks, mac))
+    name = guest_name(target)
+    mac = options.mac or derived_mac(name)
+    disks = {disk: f"{disk}.{suffix}" for disk in ("synoboot", "system", "data")}
+    text = configuration(name, Path(pat.path).name, disks, mac, options.disk_options)
+    (work / CONFIGURATION).write_text(text)
     for each in work.iterdir():
         each.chmod(0o600)
     return mac

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Reconnect
+from vhostcomm.qemu.disk_argv import DISK_DRIVERS, file_disk, vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
     Accelerator,
@@ -20,12 +21,11 @@ from vhostcomm.qemu.machine import (
     PanicDevice,
     SerialFile,
     SerialTerminal,
-    TapNet,
     TcpVchannel,
-    UserNet,
     Vchannel,
-    VhostDisk,
 )
+from vhostcomm.qemu.net_argv import NETDEV, netdev, queues
+from vhostcomm.qemu.words import chardev, options
 
 NET_SLOT: Final = 0x2
 SERIAL_SLOT: Final = 0x3
@@ -38,16 +38,6 @@ PANIC_SLOT: Final = 0x1E
 
 CHANNEL_DRIVERS: Final = ("virtio-serial-pci", "virtserialport")
 """What the vchannel's port is made of."""
-
-VHOST_SETTINGS: Final = {
-    "virtqueue_size": "256",
-    "cmd_per_lun": "250",
-    "set_driverok": "off",
-    "num_queues": "1",
-    "max_sectors": "16384",
-    "boot_tpgt": "1",
-}
-"""The genuine host's. set_driverok is of its own QEMU, so each is given only to one that knows it."""
 
 _SANDBOX: Final = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
 
@@ -86,7 +76,7 @@ def vchannel(
         bus: the PCI bus that the controller is on.
         slot: its slot there.
     """
-    yield from ("-device", _options("virtio-serial-pci", {"id": "virtio-serial0", "bus": bus, "addr": f"{slot:#x}"}))
+    yield from ("-device", options("virtio-serial-pci", {"id": "virtio-serial0", "bus": bus, "addr": f"{slot:#x}"}))
     match channel:
         case Vchannel(path=path, server=True):
             socket = {"path": path, "server": "on", "wait": "off"}
@@ -96,26 +86,16 @@ def vchannel(
             socket = {"host": host, "port": str(port)} | _reconnect(channel.reconnect, reconnects)
         case _ as never:
             assert_never(never)
-    yield from _chardev("socket", "charchannel0", socket)
+    yield from chardev("socket", "charchannel0", socket)
     # The id is what QMP's VSERPORT_CHANGE names.
     port_properties = {"bus": "virtio-serial0.0", "nr": "1", "chardev": "charchannel0", "id": "channel0"}
-    yield from ("-device", _options("virtserialport", port_properties | {"name": "vchannel"}))
+    yield from ("-device", options("virtserialport", port_properties | {"name": "vchannel"}))
 
 
 def qmp_socket(path: str, name: str) -> Iterator[str]:
     """The arguments of a QMP socket that QEMU listens on. `name` is its chardev's id."""
-    yield from _chardev("socket", name, {"path": path, "server": "on", "wait": "off"})
+    yield from chardev("socket", name, {"path": path, "server": "on", "wait": "off"})
     yield from ("-qmp", f"chardev:{name}")  # -mon is deprecated since 11.1, its successor is not in 10
-
-
-def vhost_disk(
-    disk: VhostDisk, slot: int, bootindex: int, known: Collection[str], *, bus: str = "pci.0"
-) -> Iterator[str]:
-    """The arguments of a disk of the kernel's SCSI target, with those of the genuine settings that are known to QEMU."""
-    settings = {key: value for key, value in VHOST_SETTINGS.items() if key in known}
-    properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | settings
-    properties |= {"bootindex": str(bootindex), "bus": bus, "addr": f"{slot:#x}"}
-    yield from ("-device", _options("vhost-scsi-pci", properties))
 
 
 def _reconnect(seconds: float, reconnects: Reconnect) -> dict[str, str]:
@@ -136,7 +116,7 @@ class _Builder:
 
     def arguments(self) -> Iterator[str]:
         machine = self._machine
-        yield from ("-name", _options("", {"guest": machine.name}))
+        yield from ("-name", options("", {"guest": machine.name}))
         if machine.uuid:
             yield from ("-uuid", str(machine.uuid))
         yield from ("-nodefaults", "-no-user-config", "-display", "none")
@@ -169,7 +149,7 @@ class _Builder:
         properties = {"accel": machine.accelerator.value, "usb": "off"}
         if self._can.hpet_property:
             properties["hpet"] = "off"
-        yield from ("-machine", _options(machine.machine_type, properties))
+        yield from ("-machine", options(machine.machine_type, properties))
         yield from ("-cpu", machine.cpu or ("host" if machine.accelerator is Accelerator.KVM else "max"))
         yield from ("-smp", f"{machine.cpus},sockets=1,cores={machine.cpus},threads=1")
         yield from ("-m", str(machine.memory))
@@ -199,7 +179,7 @@ class _Builder:
         denied = dict(_SANDBOX)
         if isinstance(self._machine.net, BridgeNet):
             del denied["spawn"]  # QEMU has to start its bridge helper, after the sandbox is closed
-        yield from ("-sandbox", _options("on", denied))
+        yield from ("-sandbox", options("on", denied))
 
     def _direct_kernel(self) -> Iterator[str]:
         if direct := self._machine.direct:
@@ -214,7 +194,7 @@ class _Builder:
             yield from self._device("piix3-usb-uhci", {"id": "usb", "bus": self._bus, "addr": "0x1.0x2"})
         yield from self._network()
         yield from self._vchannel()
-        yield from self._pci("virtio-balloon-pci", BALLOON_SLOT, {"id": "balloon0"})
+        yield from self._pci("virtio-balloon-pci", BALLOON_SLOT, {"id": "balloon0"} | self._free_pages())
         yield from ("-object", "rng-random,id=objrng0,filename=/dev/urandom")
         yield from self._pci("virtio-rng-pci", RNG_SLOT, {"id": "rng0", "rng": "objrng0"})
         match self._machine.panic_device:
@@ -234,22 +214,17 @@ class _Builder:
             if disk:
                 yield from self._disk(disk, slot, name, bootindex)
 
+    def _free_pages(self) -> dict[str, str]:
+        # Pages of a hugetlbfs, and locked ones, are to stay.
+        pinned = self._machine.hugepages or self._machine.lock_memory
+        return {"free-page-reporting": "on"} if self._can.free_page_reporting and not pinned else {}
+
     def _network(self) -> Iterator[str]:
-        match self._machine.net:
-            case None:
-                return
-            case UserNet(forwards=forwards):
-                rules = [("hostfwd", f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}") for f in forwards]
-                yield from ("-netdev", _options("user", [("id", "hostnet0"), *rules]))
-            case TapNet(interface=interface, vhost=vhost):
-                # The scripts would be started as root, with the host's network in their hands.
-                options = {"id": "hostnet0", "ifname": interface, "script": "no", "downscript": "no"}
-                yield from ("-netdev", _options("tap", options | ({"vhost": "on"} if vhost else {})))
-            case BridgeNet(bridge=bridge):
-                yield from ("-netdev", _options("bridge", {"id": "hostnet0", "br": bridge}))
-            case _ as never:
-                assert_never(never)
-        properties = {"id": "net0", "netdev": "hostnet0"}
+        net = self._machine.net
+        if net is None:
+            return
+        yield from netdev(net)
+        properties = {"id": "net0", "netdev": NETDEV} | queues(net)
         if self._machine.mac:
             properties["mac"] = self._machine.mac
         # Strict boot never boots from the network, and without its ROM no ipxe package is needed.
@@ -270,11 +245,11 @@ class _Builder:
     def _console(self) -> Iterator[str]:
         match self._machine.serial:
             case None:  # still a port, for a kernel with console=ttyS0
-                yield from _chardev("null", "charserial0", {})
+                yield from chardev("null", "charserial0", {})
             case SerialTerminal():
-                yield from _chardev("stdio", "charserial0", {"signal": "on"})
+                yield from chardev("stdio", "charserial0", {"signal": "on"})
             case SerialFile(path=path):
-                yield from _chardev("file", "charserial0", {"path": path, "append": "on"})
+                yield from chardev("file", "charserial0", {"path": path, "append": "on"})
             case _ as never:
                 assert_never(never)
         yield from self._device("isa-serial", {"chardev": "charserial0", "id": "serial0"})
@@ -284,34 +259,17 @@ class _Builder:
             self._check("vhost-scsi-pci")
             yield from vhost_disk(disk, slot, bootindex, self._can.vhost_scsi, bus=self._bus)
             return
-        yield from self._pci("virtio-scsi-pci", slot, {"id": f"hw-{name}"})
-        # An absolute path, or one with ./, is never taken for a protocol such as nbd:.
-        path = disk.path if disk.path.startswith("/") else f"./{disk.path}"
-        drive = {"file": path, "if": "none", "id": f"drive-{name}", "format": disk.format.value}
-        yield from ("-drive", _options("", drive | ({"snapshot": "on"} if disk.snapshot else {})))
-        address = {"bus": f"hw-{name}.0", "channel": "0", "scsi-id": "0", "lun": "0"}
-        yield from self._device(
-            "scsi-hd", address | {"drive": f"drive-{name}", "id": name, "bootindex": str(bootindex)}
-        )
+        for driver in DISK_DRIVERS:
+            self._check(driver)
+        yield from file_disk(disk, slot, name, bootindex, bus=self._bus)
 
     def _pci(self, driver: str, slot: int, properties: Mapping[str, str]) -> Iterator[str]:
         yield from self._device(driver, dict(properties) | {"bus": self._bus, "addr": f"{slot:#x}"})
 
     def _device(self, driver: str, properties: Mapping[str, str]) -> Iterator[str]:
         self._check(driver)
-        yield from ("-device", _options(driver, properties))
+        yield from ("-device", options(driver, properties))
 
     def _check(self, driver: str) -> None:
         if driver not in self._can.devices:
             raise QemuError(f"{self._can.program.path} has no device {driver}; take a QEMU built for x86_64 with it")
-
-
-def _chardev(backend: str, name: str, options: Mapping[str, str]) -> tuple[str, str]:
-    return "-chardev", _options(backend, {"id": name} | dict(options))
-
-
-def _options(first: str, rest: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
-    """``first,key=value,…``; a comma in a value is doubled, which is all that QEMU wants escaped."""
-    pairs = rest.items() if isinstance(rest, Mapping) else rest
-    words = [f"{key}={value.replace(',', ',,')}" for key, value in pairs]
-    return ",".join([first, *words] if first else words)

@@ -77,6 +77,8 @@ class Capabilities:
         machines: machine types, aliases too.
         devices: those of `DEVICES` that it has.
         vhost_scsi: the properties of vhost-scsi-pci; empty without the device.
+        free_page_reporting: its balloon can give back what the guest doesn't use.
+        io_uring: it is built with io_uring for disks.
         kvm_problem: why KVM can't be used; "" when it was tried and works.
     """
 
@@ -90,6 +92,8 @@ class Capabilities:
     machines: frozenset[str]
     devices: frozenset[str]
     vhost_scsi: frozenset[str]
+    free_page_reporting: bool
+    io_uring: bool
     kvm_problem: str
 
     @property

@@ -59,6 +59,7 @@ class _Answers:
     has_kvm: bool
     machine_properties: frozenset[str]
     devices: dict[str, frozenset[str]]
+    io_uring: bool
 
 
 async def _ask(program: Program, child: Child, qmp: Qmp) -> _Answers:
@@ -96,7 +97,17 @@ async def _question(qmp: Qmp) -> _Answers:
         has_kvm=(await qmp.execute("query-kvm"))["present"],
         machine_properties=await _names(qmp, "qom-list-properties", f"{pc}-machine"),
         devices={device: await _names(qmp, "device-list-properties", device) for device in DEVICES},
+        io_uring=await _io_uring(qmp),
     )
+
+
+async def _io_uring(qmp: Qmp) -> bool:
+    """Whether it knows the word. The file can't be a disk, so nothing is opened."""
+    try:
+        await qmp.execute("blockdev-add", driver="file", **{"node-name": "probe", "filename": "/", "aio": "io_uring"})
+    except QmpCommandError as error:
+        return "io_uring" not in str(error)
+    return True
 
 
 async def _names(qmp: Qmp, command: str, typename: str) -> frozenset[str]:
@@ -127,6 +138,8 @@ def _conclude(program: Program, answers: _Answers, kvm_problem: str) -> Capabili
         machines=answers.machines,
         devices=frozenset(device for device, properties in answers.devices.items() if properties),
         vhost_scsi=answers.devices["vhost-scsi-pci"],
+        free_page_reporting="free-page-reporting" in answers.devices["virtio-balloon-pci"],
+        io_uring=answers.io_uring,
         kvm_problem=kvm_problem,
     )
 

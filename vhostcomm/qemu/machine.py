@@ -16,6 +16,7 @@ from attrs import Attribute, field, frozen
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.options import DiskOptions
 
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes in a unix socket's path: the kernel's field has 108, with its NUL."""
@@ -88,11 +89,13 @@ class Disk:
         path: of the image.
         format: of the image: found once, by `disk.image_format`, and never guessed by QEMU.
         snapshot: what the guest writes goes to a temporary file and is lost at the end.
+        options: how it is opened, and shown to the guest.
     """
 
     path: str = field(validator=_path)
     format: ImageFormat = ImageFormat.RAW
     snapshot: bool = False
+    options: DiskOptions = field(factory=DiskOptions)
 
 
 @frozen
@@ -131,10 +134,17 @@ class UserNet:
 
 @frozen
 class TapNet:
-    """A tap interface that exists. `vhost` has the kernel move the packets; it needs /dev/vhost-net."""
+    """A tap interface that exists.
+
+    Args:
+        interface: its name.
+        vhost: have the kernel move the packets; needs /dev/vhost-net. None where `vhostcomm.qemu.tap` decides.
+        queues: of the card, and of the interface, which has to be made with several (``multi_queue``). None as above.
+    """
 
     interface: str = field(validator=_interface)
-    vhost: bool = False
+    vhost: bool | None = None
+    queues: int | None = field(default=None, validator=_optional(_within(1, 16)))
 
 
 @frozen

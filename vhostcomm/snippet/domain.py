@@ -1,6 +1,6 @@
 """A whole libvirt domain, as the genuine host has it: the machine that the launcher builds, in libvirt's words.
 
-What the genuine domain has and this one hasn't: huge pages and locked memory, which need a host made for them.
+What the genuine domain has and this one hasn't: locked memory. Huge pages need a host made for them, and are there if asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Final, assert_never
 from xml.etree import ElementTree as ET
 
 from vhostcomm.config.models import GuestConfig
-from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT, VHOST_SETTINGS, vhost_disk
+from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT
+from vhostcomm.qemu.disk_argv import VHOST_SETTINGS, vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
     Accelerator,
@@ -56,12 +57,17 @@ def domain(
         _leaf(root, "uuid", str(machine.uuid))
     _leaf(root, "title", f"Virtual DSM: {guest.name}")
     _leaf(root, "memory", str(machine.memory), unit="MiB")
+    if machine.hugepages:
+        ET.SubElement(ET.SubElement(root, "memoryBacking"), "hugepages")
     _leaf(root, "vcpu", str(machine.cpus), placement="static")
+    threads = [disk for disk, _, _ in _places(machine) if isinstance(disk, Disk) and disk.options.iothread]
+    if threads:
+        _leaf(root, "iothreads", str(len(threads)))
     _leaf(ET.SubElement(root, "os"), "type", "hvm", arch="x86_64", machine=machine.machine_type)
     features = ET.SubElement(root, "features")
     for each in ("acpi", "apic", "pae"):
         ET.SubElement(features, each)
-    cpu = ET.SubElement(root, "cpu", mode="host-passthrough" if machine.accelerator is Accelerator.KVM else "maximum")
+    cpu = _cpu(root, machine)
     ET.SubElement(cpu, "topology", sockets="1", cores=str(machine.cpus), threads="1")
     clock = ET.SubElement(root, "clock", offset="utc")
     ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup", track="guest")
@@ -96,21 +102,34 @@ def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.
     else:
         yield ET.Element("controller", type="usb", index="0", model="none")
     yield libvirt.controller()
+    threads = 0
     for index, (disk, slot, order) in enumerate(_places(machine)):
         if isinstance(disk, Disk):
-            yield _controller("scsi", index, slot, model="virtio-scsi")
+            controller = _controller("scsi", index, slot, model="virtio-scsi")
+            if disk.options.iothread:
+                threads += 1
+                controller.insert(0, ET.Element("driver", iothread=str(threads)))
+            yield controller
             yield _disk(disk, index, order)
     if (card := _card(machine, network)) is not None:
         yield card
     yield from _console(machine)
     yield libvirt.port(channel_of(guest))
-    balloon = ET.Element("memballoon", model="virtio")
+    balloon = ET.Element("memballoon", model="virtio", freePageReporting="off" if machine.hugepages else "on")
     balloon.append(libvirt.pci(BALLOON_SLOT))
     yield balloon
     rng = ET.Element("rng", model="virtio")
     _leaf(rng, "backend", "/dev/urandom", model="random")
     rng.append(libvirt.pci(RNG_SLOT))
     yield rng
+
+
+def _cpu(root: ET.Element, machine: Machine) -> ET.Element:
+    if machine.cpu:
+        cpu = ET.SubElement(root, "cpu", mode="custom", match="exact")
+        _leaf(cpu, "model", machine.cpu)
+        return cpu
+    return ET.SubElement(root, "cpu", mode="host-passthrough" if machine.accelerator is Accelerator.KVM else "maximum")
 
 
 def _is_i440fx(machine: Machine) -> bool:
@@ -135,10 +154,17 @@ def _controller(kind: str, index: int, slot: int, *, model: str, function: int =
 def _disk(disk: Disk, index: int, order: int) -> ET.Element:
     block = disk.path.startswith("/dev/")
     made = ET.Element("disk", type="block" if block else "file", device="disk")
-    ET.SubElement(made, "driver", name="qemu", type=disk.format.value)
+    how = disk.options
+    ET.SubElement(
+        made, "driver", name="qemu", type=disk.format.value, cache=how.cache.value, io=how.effective_aio.value,
+        discard="unmap" if how.discard else "ignore", detect_zeroes=how.detect_zeroes.value,
+    )  # fmt: skip
     path = os.path.abspath(disk.path)  # noqa: PTH100 - a path that libvirt takes, not one that is opened here
     ET.SubElement(made, "source", {"dev" if block else "file": path})
-    ET.SubElement(made, "target", dev=f"sd{_letters(index)}", bus="scsi")
+    rotation = {"rotation_rate": str(how.rotation_rate)} if how.rotation_rate else {}
+    ET.SubElement(made, "target", {"dev": f"sd{_letters(index)}", "bus": "scsi"} | rotation)
+    if how.serial:
+        _leaf(made, "serial", how.serial)
     ET.SubElement(made, "boot", order=str(order))
     ET.SubElement(made, "address", type="drive", controller=str(index), bus="0", target="0", unit="0")
     return made
@@ -169,6 +195,8 @@ def _card(machine: Machine, network: str) -> ET.Element | None:
     if machine.mac:
         card.insert(0, ET.Element("mac", address=machine.mac))
     ET.SubElement(card, "model", type="virtio")
+    if isinstance(machine.net, TapNet) and not network and machine.net.queues and machine.net.queues > 1:
+        ET.SubElement(card, "driver", queues=str(machine.net.queues))
     ET.SubElement(card, "rom", enabled="no")
     card.append(libvirt.pci(NET_SLOT))
     return card

@@ -1,0 +1,150 @@
+"""How QEMU opens a disk and shows it to the guest, as values. Pure.
+
+The defaults are those of the genuine host (no host cache, native AIO, detection of zeros) with those of the container
+vdsm/virtual-dsm (discard, the rotation rate of an SSD, an I/O thread).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+import attrs
+from attrs import field, frozen
+
+from vhostcomm.errors import QemuError
+
+
+class Cache(Enum):
+    """What the host's page cache does with the disk's data; the value is QEMU's word."""
+
+    NONE = "none"
+    DIRECTSYNC = "directsync"
+    WRITEBACK = "writeback"
+    WRITETHROUGH = "writethrough"
+    UNSAFE = "unsafe"
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it needs O_DIRECT."""
+        return self in {Cache.NONE, Cache.DIRECTSYNC}
+
+    @property
+    def through_pages(self) -> Cache:
+        """The mode of the same safety that works without O_DIRECT."""
+        return {Cache.NONE: Cache.WRITEBACK, Cache.DIRECTSYNC: Cache.WRITETHROUGH}.get(self, self)
+
+
+class Aio(Enum):
+    """How QEMU waits for the disk; the value is QEMU's word. `NATIVE` needs a direct cache mode."""
+
+    NATIVE = "native"
+    IO_URING = "io_uring"
+    THREADS = "threads"
+
+
+class DetectZeroes(Enum):
+    """What becomes of writes of zeros: `ON` has the file system store no data, `UNMAP` frees the space."""
+
+    ON = "on"
+    OFF = "off"
+    UNMAP = "unmap"
+
+
+_SSD: Final = 1
+_ROTATION_MAX: Final = 0xFFFE
+_SERIAL: Final = re.compile(r"[A-Za-z0-9_.-]{1,36}")
+"""What QEMU, libvirt and Proxmox VE accept alike; SCSI shows the guest 36 characters."""
+
+
+@frozen
+class DiskOptions:
+    """How a disk is opened and shown.
+
+    Args:
+        cache: the mode of the host's page cache.
+        aio: None for `Aio.NATIVE` with a direct cache mode, else `Aio.THREADS`.
+        discard: the guest's discards free space in the image.
+        detect_zeroes: what becomes of writes of zeros.
+        rotation_rate: per minute; 1 for an SSD, 0 for unknown.
+        serial: that the guest sees; empty for QEMU's own.
+        iothread: the disk's controller has a thread of its own in QEMU.
+    """
+
+    cache: Cache = Cache.NONE
+    aio: Aio | None = None
+    discard: bool = True
+    detect_zeroes: DetectZeroes = DetectZeroes.ON
+    rotation_rate: int = field(default=_SSD)
+    serial: str = field(default="")
+    iothread: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if self.aio is Aio.NATIVE and not self.cache.is_direct:
+            raise QemuError(
+                f"aio=native and cache={self.cache.value}: native AIO needs cache=none or directsync; take aio=threads"
+            )
+        if self.detect_zeroes is DetectZeroes.UNMAP and not self.discard:
+            raise QemuError("detect-zeroes=unmap and discard=ignore: freeing space needs discard=unmap")
+
+    @property
+    def effective_aio(self) -> Aio:
+        """The one that QEMU is started with."""
+        return self.aio or (Aio.NATIVE if self.cache.is_direct else Aio.THREADS)
+
+    def without_direct(self) -> DiskOptions:
+        """The next best where O_DIRECT can't be had."""
+        aio = None if self.aio is Aio.NATIVE else self.aio
+        return attrs.evolve(self, cache=self.cache.through_pages, aio=aio)
+
+    @rotation_rate.validator
+    def _check_rotation_rate(self, _: object, value: int) -> None:
+        if value not in {0, _SSD} and not 0x401 <= value <= _ROTATION_MAX:
+            raise QemuError(f"rotation-rate={value}: it is 0 (unknown), 1 (an SSD), or {0x401} to {_ROTATION_MAX}")
+
+    @serial.validator
+    def _check_serial(self, _: object, value: str) -> None:
+        if value and not _SERIAL.fullmatch(value):
+            raise QemuError(f"serial={value!a}: it has 1 to 36 of A-Za-z0-9_.-")
+
+
+_ON_OFF: Final = {"on": True, "off": False}
+_WORDS: Final[dict[str, dict[str, object]]] = {
+    "cache": {each.value: each for each in Cache},
+    "aio": {each.value: each for each in Aio},
+    "discard": {"unmap": True, "on": True, "ignore": False, "off": False},
+    "detect-zeroes": {each.value: each for each in DetectZeroes},
+    "iothread": dict(_ON_OFF),
+}
+NAMES: Final = ("cache", "aio", "discard", "detect-zeroes", "rotation-rate", "serial", "iothread")
+_WITH_OPTIONS: Final = re.compile(rf"(?P<path>.+?)(?P<options>(?:,(?:{'|'.join(NAMES)})=[^,/]*)+)", re.DOTALL)
+
+
+def split(disk: str) -> tuple[str, str]:
+    """A disk's path and its options, of ``PATH,NAME=VALUE,…``. A comma of another kind belongs to the path."""
+    match = _WITH_OPTIONS.fullmatch(disk)
+    return (match["path"], match["options"][1:]) if match else (disk, "")
+
+
+def parse(text: str, base: DiskOptions | None = None) -> DiskOptions:
+    """Options out of ``NAME=VALUE,…``; what isn't named is as in `base`.
+
+    Raises:
+        QemuError: a name or a value that isn't known, or values that don't go together.
+    """
+    found: dict[str, object] = {}
+    for word in filter(None, text.split(",")):
+        name, equals, value = word.partition("=")
+        known = _WORDS.get(name)
+        if not equals or name not in NAMES:
+            raise QemuError(f"disk option {word!a}: it is NAME=VALUE, and a name is one of {', '.join(NAMES)}")
+        if known is not None and value not in known:
+            raise QemuError(f"disk option {name}={value}: it is {', '.join(known)}")
+        if name == "rotation-rate" and not (value.isascii() and value.isdigit()):
+            raise QemuError(f"disk option {word}: a number of rotations per minute; 1 for an SSD")
+        made = int(value) if name == "rotation-rate" else value
+        found[name.replace("-", "_")] = known[value] if known is not None else made
+    if "cache" in found and base is not None and base.aio is Aio.NATIVE:
+        found.setdefault("aio", None)
+    return attrs.evolve(base or DiskOptions(), **found)  # type: ignore[arg-type]

@@ -1,0 +1,59 @@
+"""A disk of the machine in QEMU's spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from vhostcomm.qemu.machine import Disk, VhostDisk
+from vhostcomm.qemu.words import options
+
+VHOST_SETTINGS: Final = {
+    "virtqueue_size": "256",
+    "cmd_per_lun": "250",
+    "set_driverok": "off",
+    "num_queues": "1",
+    "max_sectors": "16384",
+    "boot_tpgt": "1",
+}
+"""The genuine host's. set_driverok is of its own QEMU, so each is given only to one that knows it."""
+
+DISK_DRIVERS: Final = ("virtio-scsi-pci", "scsi-hd")
+"""What a disk in a file is made of."""
+
+
+def file_disk(disk: Disk, slot: int, name: str, bootindex: int, *, bus: str = "pci.0") -> Iterator[str]:
+    """The arguments of a disk in a file or a block device, behind a controller of its own.
+
+    Args:
+        disk: the disk.
+        slot: the controller's PCI slot.
+        name: the disk's id.
+        bootindex: its place in the order of the boot.
+        bus: that the controller is on.
+    """
+    how = disk.options
+    controller = {"id": f"hw-{name}"}
+    if how.iothread:
+        yield from ("-object", f"iothread,id=io-{name}")
+        controller["iothread"] = f"io-{name}"
+    yield from ("-device", options("virtio-scsi-pci", controller | {"bus": bus, "addr": f"{slot:#x}"}))
+    # An absolute path, or one with ./, is never taken for a protocol such as nbd:.
+    path = disk.path if disk.path.startswith("/") else f"./{disk.path}"
+    drive = {"file": path, "if": "none", "id": f"drive-{name}", "format": disk.format.value}
+    drive |= {"cache": how.cache.value, "aio": how.effective_aio.value}
+    drive |= {"discard": "unmap" if how.discard else "ignore", "detect-zeroes": how.detect_zeroes.value}
+    yield from ("-drive", options("", drive | ({"snapshot": "on"} if disk.snapshot else {})))
+    seen = {"bus": f"hw-{name}.0", "channel": "0", "scsi-id": "0", "lun": "0", "drive": f"drive-{name}", "id": name}
+    seen |= {"bootindex": str(bootindex)} | ({"rotation_rate": str(how.rotation_rate)} if how.rotation_rate else {})
+    yield from ("-device", options("scsi-hd", seen | ({"serial": how.serial} if how.serial else {})))
+
+
+def vhost_disk(
+    disk: VhostDisk, slot: int, bootindex: int, known: Collection[str], *, bus: str = "pci.0"
+) -> Iterator[str]:
+    """The arguments of a disk of the kernel's SCSI target, with those of the genuine settings that are known to QEMU."""
+    settings = {key: value for key, value in VHOST_SETTINGS.items() if key in known}
+    properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | settings
+    properties |= {"bootindex": str(bootindex), "bus": bus, "addr": f"{slot:#x}"}
+    yield from ("-device", options("vhost-scsi-pci", properties))

@@ -1,0 +1,37 @@
+"""What this host can do for a tap interface: vhost, and several queues."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vhostcomm.qemu.machine import TapNet
+
+_VHOST: Final = "/dev/vhost-net"
+_FLAGS: Final = "/sys/class/net/{interface}/tun_flags"
+_MULTI_QUEUE: Final = 0x100
+"""Of the flags of a tap interface, in <linux/if_tun.h>."""
+_QUEUES_MAX: Final = 8
+"""Taken without being asked for: each has a kernel thread with vhost, and more has not been measured to help."""
+
+
+def fitted(net: TapNet, cpus: int) -> TapNet:
+    """The same interface, with what wasn't said: vhost where it can be opened, and a queue for each virtual CPU.
+
+    An interface that was made for several queues can't be opened for one alone, and the other way round.
+    """
+    vhost = os.access(_VHOST, os.R_OK | os.W_OK) if net.vhost is None else net.vhost
+    queues = net.queues or (max(2, min(cpus, _QUEUES_MAX)) if has_several_queues(net.interface) else 1)
+    return attrs.evolve(net, vhost=vhost, queues=queues)
+
+
+def has_several_queues(interface: str) -> bool:
+    """Whether a tap interface was made with ``multi_queue``."""
+    try:
+        flags = int(Path(_FLAGS.format(interface=interface)).read_text(), 16)
+    except (OSError, ValueError):  # there is no such interface: QEMU says so
+        return False
+    return bool(flags & _MULTI_QUEUE)
