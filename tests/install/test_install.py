@@ -134,8 +134,32 @@ def test_qcow2_and_events_for_programs(tmp_path: Path) -> None:
     assert inspect(tmp_path / "nas/system.qcow2").partitions == {1: CONTAINER.first, 2: CONTAINER.second}
     written = tomllib.loads((tmp_path / "nas/vhostcomm.toml").read_text())["guests"]["nas"]["machine"]
     assert (written["boot"], written["system"], written["data"]) == ("synoboot.qcow2", "system.qcow2", ["data.qcow2"])
-    assert written["mac"] == events[-1]["mac"]
-    assert re.fullmatch("02:11:32(:[0-9a-f]{2}){3}", written["mac"])
+    assert written["mac"] == events[-1]["mac"] == mac_of_the_container("nas")
+    assert "disk_options" not in written
+
+
+def mac_of_the_container(hostname: str) -> str:
+    """As its script has it."""
+    script = r"""echo "$0" | md5sum | sed 's/^\(..\)\(..\)\(..\)\(..\)\(..\).*$/02:11:32:\3:\4:\5/'"""
+    return subprocess.run(["sh", "-c", script, hostname], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_the_options_of_disks_and_the_mac_that_are_asked_for(tmp_path: Path) -> None:
+    words = ["--disk-options", "aio=io_uring,rotation-rate=7200", "--mac", "02-11-32-AB-CD-EF"]
+    done = run_vhostcomm("install", pats.pat(tmp_path), tmp_path / "nas", *words)
+    assert done.returncode == 0, done.stderr
+    written = tomllib.loads((tmp_path / "nas/vhostcomm.toml").read_text())["guests"]["nas"]["machine"]
+    assert (written["disk_options"], written["mac"]) == ("aio=io_uring,rotation-rate=7200", "02:11:32:ab:cd:ef")
+    shown = run_vhostcomm("run", tmp_path / "nas", "--accel", "tcg", "--dry-run")
+    assert shown.stdout.count(",aio=io_uring,") == shown.stdout.count(",rotation_rate=7200") == 3, shown.stderr
+
+
+@pytest.mark.parametrize("words", [["--disk-options", "aio=slow"], ["--disk-options", "serial=A1"], ["--mac", "02:11"]])
+def test_options_are_checked_before_anything_is_made(tmp_path: Path, words: list[str]) -> None:
+    done = run_vhostcomm("install", pats.pat(tmp_path), tmp_path / "nas", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:

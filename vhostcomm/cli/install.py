@@ -22,7 +22,7 @@ from vhostcomm.install.installation import install as install_pat
 from vhostcomm.install.pat import PUBLISHED
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
-from vhostcomm.qemu.disk.options import parse as parse_options
+from vhostcomm.qemu.disk.options import parse_shared
 
 _LAYOUTS: Final[dict[str, Layout]] = {
     "container": CONTAINER,
@@ -81,7 +81,7 @@ def install(
     except ValueError as error:
         raise UsageError(f"--data {data}: {error}; for example: --data 256G") from None
     try:
-        parse_options(disk_options)
+        parse_shared(disk_options)
     except QemuError as error:
         raise UsageError(f"--disk-options: {error}") from None
     try:

@@ -45,7 +45,7 @@ from vhostcomm.qemu import (
 )
 from vhostcomm.qemu import disk as disks
 from vhostcomm.qemu.disk import fitting
-from vhostcomm.qemu.disk.options import parse, split
+from vhostcomm.qemu.disk.options import parse, parse_shared, split
 
 HUGEPAGES_AUTO: Final = "auto"
 
@@ -197,7 +197,7 @@ def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
     if text.startswith("naa."):
         return VhostDisk(text)
     path, options = split(text)
-    how = parse(options, parse(wanted.disk_options))
+    how = parse(options, parse_shared(wanted.disk_options))
     return Disk(path, disks.image_format(path), wanted.snapshot, how)
 
 

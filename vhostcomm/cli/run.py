@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import attrs
 from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
+from vhostcomm.cli.guest_folder import configured, file_of
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
-from vhostcomm.config.address import parse_sock, runtime_directory
-from vhostcomm.config.load import load
-from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.config.models import Config
-from vhostcomm.errors import ConfigError, QemuError, UsageError
-from vhostcomm.system_errors import temporary_folder
+from vhostcomm.errors import QemuError, UsageError
 
 _MACHINE = Group("The machine", sort_key=1)
 _SUPERVISION = Group("Supervision", sort_key=5)
@@ -54,7 +45,7 @@ def run(
             metavar="OPTIONS",
             group=_MACHINE,
             help="Options of all disks, NAME=VALUE,…: cache, aio (native, io_uring, threads), discard, detect-zeroes, "
-            "rotation-rate, serial, iothread.",
+            "rotation-rate, iothread; and serial of one disk.",
         ),
     ] = None,
     snapshot: Annotated[
@@ -213,13 +204,16 @@ def run(
     if cpus is not None:
         flags.setdefault("vcpus", str(cpus))
     extra = tuple(_after_dashes())
-    config = _file_of(words[: len(words) - len(extra)], config)
+    if len(words) - len(extra) > 1:
+        raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
+    folder = words[0] if len(words) > len(extra) else None
+    config = file_of(folder, config, remark=", and arguments of QEMU come after --")
     if name is not None:
         try:
             values.name(name)
         except ValueError as error:
             raise UsageError(f"--name {name}: {error}") from None
-    with _configured(config, name, sock, flags) as loaded:
+    with configured(config, name, sock, flags) as loaded:
         guest_found, said = loaded.guests[0], loaded.guests[0].machine
         if forward is None:  # a network of one's own has no use for the file's
             forward = list(said.forward) if net in {None, "user"} else []
@@ -236,69 +230,6 @@ def run(
 
 def _after_dashes() -> list[str]:
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-
-
-def _file_of(words: Sequence[str], config: Path | None) -> Path | None:
-    """The configuration file: of the folder if one is given, else that of --config."""
-    if not words:
-        return config
-    if len(words) > 1:
-        raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
-    folder = Path(words[0])
-    if config:
-        raise UsageError(f"{folder} and --config: the folder has a file of its own; give one of them")
-    file = folder / CONFIGURATION
-    if not file.is_file():
-        raise ConfigError(
-            f"{folder}: no folder with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one, and arguments of QEMU "
-            "come after --"
-        )
-    return file
-
-
-@contextmanager
-def _configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
-    """The configuration of one guest: the file's guest of that name, or its only one, else a guest made from flags."""
-    with _runtime() as environment:
-        yield _found(config, name, sock, flags, environment)
-
-
-def _found(
-    config: Path | None, name: str | None, sock: str | None, flags: dict[str, object], environment: Mapping[str, str]
-) -> Config:
-    listed = [each.name for each in load(config, environment=environment).guests] if config else []
-    if name is None and len(listed) == 1:
-        name = listed[0]
-    if listed and name not in listed:
-        raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --name")
-    if listed:
-        loaded = load(config, flags=flags, only=name, environment=environment)
-        if sock is not None:
-            try:
-                where = parse_sock(sock if "=" in sock else f"{name}={sock}").address
-            except ValueError as error:
-                raise UsageError(f"--sock {sock}: {error}") from None
-            loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
-        return attrs.evolve(loaded, watch=())
-    name = name or "vdsm"
-    where_text = f"{name}={runtime_directory(environment)}/{name}" if sock is None else sock
-    where_text = where_text if "=" in where_text else f"{name}={where_text}"
-    return attrs.evolve(load(config, socks=[where_text], flags=flags, environment=environment), watch=())
-
-
-@contextmanager
-def _runtime() -> Iterator[Mapping[str, str]]:
-    """The environment, with a runtime directory; a temporary one for a user without a session."""
-    try:
-        runtime_directory()
-        found: Mapping[str, str] | None = os.environ
-    except ValueError:
-        found = None
-    if found is not None:
-        yield found
-        return
-    with tempfile.TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()) as made:
-        yield os.environ | {"RUNTIME_DIRECTORY": made}
 
 
 def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:

@@ -36,7 +36,7 @@ class MachineSettings:
     disk_options: str = setting(
         "",
         values.STRING,
-        "Options of all disks: cache, aio, discard, detect-zeroes, rotation-rate, serial, iothread.",
+        "Options of all disks: cache, aio, discard, detect-zeroes, rotation-rate, iothread. A serial is of one disk.",
         "cache=none,aio=io_uring",
         "disk-options",
         "OPTIONS",

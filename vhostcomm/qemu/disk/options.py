@@ -148,3 +148,17 @@ def parse(text: str, base: DiskOptions | None = None) -> DiskOptions:
     if "cache" in found and base is not None and base.aio is Aio.NATIVE:
         found.setdefault("aio", None)
     return attrs.evolve(base or DiskOptions(), **found)  # type: ignore[arg-type]
+
+
+def parse_shared(text: str) -> DiskOptions:
+    """Options of several disks, as `parse`.
+
+    Raises:
+        QemuError: as `parse`, or a serial is among them.
+    """
+    found = parse(text)
+    if found.serial:
+        raise QemuError(
+            f"serial={found.serial}: a serial is of one disk; give it behind the disk's path, after a comma"
+        )
+    return found

@@ -1,0 +1,87 @@
+"""Where a command has its guest from: a folder that `install` made, a file, or flags alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from vhostcomm.config.address import parse_sock, runtime_directory
+from vhostcomm.config.load import load
+from vhostcomm.config.machine import CONFIGURATION
+from vhostcomm.config.models import Config
+from vhostcomm.errors import ConfigError, UsageError
+from vhostcomm.system_errors import temporary_folder
+
+
+def file_of(folder: str | None, config: Path | None, *, remark: str = "") -> Path | None:
+    """The configuration file: of the folder if one is given, else that of --config.
+
+    Args:
+        folder: that `install` made.
+        config: of --config.
+        remark: what else the word may have been meant for, for the error.
+
+    Raises:
+        UsageError: both are given.
+        ConfigError: the folder has none.
+    """
+    if folder is None:
+        return config
+    if config:
+        raise UsageError(f"{folder} and --config: the folder has a file of its own; give one of them")
+    file = Path(folder, CONFIGURATION)
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder}: no folder with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one{remark}"
+        )
+    return file
+
+
+@contextmanager
+def configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
+    """The configuration of one guest: the file's guest of that name, or its only one, else a guest made from flags."""
+    with _runtime() as environment:
+        yield _found(config, name, sock, flags, environment)
+
+
+def _found(
+    config: Path | None, name: str | None, sock: str | None, flags: dict[str, object], environment: Mapping[str, str]
+) -> Config:
+    listed = [each.name for each in load(config, environment=environment).guests] if config else []
+    if name is None and len(listed) == 1:
+        name = listed[0]
+    if listed and name not in listed:
+        raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --name")
+    if listed:
+        loaded = load(config, flags=flags, only=name, environment=environment)
+        if sock is not None:
+            try:
+                where = parse_sock(sock if "=" in sock else f"{name}={sock}").address
+            except ValueError as error:
+                raise UsageError(f"--sock {sock}: {error}") from None
+            loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
+        return attrs.evolve(loaded, watch=())
+    name = name or "vdsm"
+    where_text = f"{name}={runtime_directory(environment)}/{name}" if sock is None else sock
+    where_text = where_text if "=" in where_text else f"{name}={where_text}"
+    return attrs.evolve(load(config, socks=[where_text], flags=flags, environment=environment), watch=())
+
+
+@contextmanager
+def _runtime() -> Iterator[Mapping[str, str]]:
+    """The environment, with a runtime directory; a temporary one for a user without a session."""
+    try:
+        runtime_directory()
+        found: Mapping[str, str] | None = os.environ
+    except ValueError:
+        found = None
+    if found is not None:
+        yield found
+        return
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()) as made:
+        yield os.environ | {"RUNTIME_DIRECTORY": made}
