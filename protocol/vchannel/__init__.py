@@ -11,7 +11,7 @@ The layout, both namespaces, the evidence for each claim and the unknowns are in
 """
 
 from vchannel.commands import Command, GuestCommand, HostCommand, Kind, Known
-from vchannel.connection import Connection, Role, Statistics
+from vchannel.connection import Connection, Role
 from vchannel.errors import MisuseError, PayloadError, VchannelError
 from vchannel.events import (
     NEED_DATA,
@@ -92,7 +92,6 @@ __all__ = [
     "Response",
     "Role",
     "SkipReason",
-    "Statistics",
     "UnsolicitedResponse",
     "VchannelError",
     "VmmVersion",

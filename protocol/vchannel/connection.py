@@ -10,8 +10,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, Literal
 
-from attrs import frozen
-
 from vchannel.commands import Command, GuestCommand, HostCommand
 from vchannel.errors import MisuseError, PayloadError, shorten
 from vchannel.events import (
@@ -57,21 +55,6 @@ class Role(Enum):
     GUEST = "guest"
 
 
-@frozen
-class Statistics:
-    """What a connection has seen and sent so far. Counts of events, except where bytes are named."""
-
-    bytes_received: int
-    requests: int
-    responses: int
-    unsolicited: int
-    refused: int
-    skipped_bytes: int
-    data_problems: int
-    sent_requests: int
-    sent_responses: int
-
-
 class Connection:
     """The protocol's state for one stream.
 
@@ -82,9 +65,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_asked", "_asking", "_buffer", "_bytes_received", "_chunks", "_data_problems", "_dropped", "_in_step",
-        "_incoming", "_offset", "_outgoing", "_outstanding", "_refused", "_requests", "_responses", "_scanned",
-        "_sent_requests", "_sent_responses", "_skipped_bytes", "_unsolicited", "_until_due", "role",
+        "_asked", "_asking", "_buffer", "_bytes_received", "_chunks", "_dropped", "_in_step", "_incoming", "_offset",
+        "_outgoing", "_outstanding", "_scanned", "_until_due", "role",
     )  # fmt: skip
 
     def __init__(self, role: Role) -> None:
@@ -106,21 +88,6 @@ class Connection:
         self._outstanding = Outstanding()
 
         self._bytes_received = 0
-        self._requests = 0
-        self._responses = 0
-        self._unsolicited = 0
-        self._refused = 0
-        self._skipped_bytes = 0
-        self._data_problems = 0
-        self._sent_requests = 0
-        self._sent_responses = 0
-
-    @property
-    def statistics(self) -> Statistics:
-        return Statistics(
-            self._bytes_received, self._requests, self._responses, self._unsolicited, self._refused,
-            self._skipped_bytes, self._data_problems, self._sent_requests, self._sent_responses,
-        )  # fmt: skip
 
     @property
     def held(self) -> int:
@@ -201,7 +168,6 @@ class Connection:
             self._in_step = True
         self._offset = end
         if is_request:
-            self._requests += 1
             command = self._asked(number, number)
             if not request_length:
                 return Request(command, b"", buffer[start:end], needs == 1)
@@ -226,7 +192,6 @@ class Connection:
             return
         data = b"".join((self._buffer[self._offset :], *self._chunks))
         self._dropped = BytesSkipped(data, reason, self._bytes_received - len(data))
-        self._skipped_bytes += len(data)
         self._buffer, self._offset = b"", 0
         self._chunks.clear()
         self._in_step = False
@@ -251,7 +216,6 @@ class Connection:
         header = self._buffer[self._offset : self._offset + HEADER_SIZE]
         why = refusal(header, convincing=True)
         assert why is not None, "the check in next_event and refusal() disagree"
-        self._refused += 1
         self._in_step = False
         self._until_due = FRAME_SIZE
         self._scanned = 1
@@ -281,24 +245,18 @@ class Connection:
         offset = self._bytes_received - self.held
         data = self._buffer[self._offset : self._offset + count]
         self._offset += count
-        self._skipped_bytes += count
         self._until_due -= toward_due
         self._scanned = 0
         return BytesSkipped(data, SkipReason.OUT_OF_STEP, offset) if data else self.next_event()
 
     def _examine(self, command: Command, data: bytes, direction: Literal["asks", "answers"]) -> PayloadError | None:
-        problem = None if type(command) is int else data_problem(getattr(command, direction), data)
-        if problem is not None:
-            self._data_problems += 1
-        return problem
+        return None if type(command) is int else data_problem(getattr(command, direction), data)
 
     # -- responses to requests of ours
 
     def _match(self, response: Response) -> Response | UnsolicitedResponse:
         if isinstance(found := self._outstanding.take(response), str):
-            self._unsolicited += 1
             return UnsolicitedResponse(response, found)
-        self._responses += 1
         response.request = found
         # Not before: parsing costs most, and a guest may send any number of answers to nothing.
         response.problem = self._examine(response.command, response.data, "answers")
@@ -326,12 +284,10 @@ class Connection:
         if isinstance(event, Response):
             if isinstance(event.command, self._outgoing):
                 raise self._wrong_namespace(event.command, "answers", self._incoming)
-            self._sent_responses += 1
             return event.raw
         if isinstance(event.command, self._incoming):
             raise self._wrong_namespace(event.command, "asks", self._outgoing)
         self._outstanding.add(event)
-        self._sent_requests += 1
         return event.raw
 
     def answer(self, request: Request, prepared: PreparedAnswer) -> bytes:
@@ -347,7 +303,6 @@ class Connection:
             if request.command != prepared.command:
                 raise MisuseError(f"an answer to command {prepared.command} for a request of {request.command}")
             return self.send(request.reply(prepared.data))
-        self._sent_responses += 1
         return raw[:FLAGS_OFFSET] + prepared.tail
 
     def _wrong_namespace(self, command: Command, verb: str, right: type[HostCommand | GuestCommand]) -> MisuseError:

@@ -22,7 +22,6 @@ def test_prepared_is_the_same_as_made_each_time() -> None:
         Request.of(HostCommand.GUEST_SERIAL, b"data"),
     ):
         assert end.answer(request, prepared) == end.send(request.reply(SERIAL))
-    assert end.statistics.sent_responses == 4
 
 
 def test_prepared_repeats_odd_fields_too() -> None:

@@ -69,7 +69,7 @@ def test_junk_before_frames(feed: Feed, kind: str, size: int) -> None:
     assert answered(events) == [GOOD_ID, OTHER_ID, GOOD_ID]
     assert isinstance(events[0], FrameRefused)
     assert accounted(events) == junk + GOOD + OTHER + GOOD
-    assert end.statistics.skipped_bytes == size
+    assert sum(len(event.data) for event in events if isinstance(event, BytesSkipped)) == size
 
 
 @pytest.mark.parametrize("kind", JUNK)
@@ -132,7 +132,6 @@ def test_a_header_out_of_range(feed: Feed, before: bytes, field: str, offset: in
     assert f"{field} is {expected}" in str(refused[0])
     assert answered(events)[-1] == GOOD_ID
     assert accounted(events) == before + bad + bad + GOOD
-    assert end.statistics.refused == 2
 
 
 def test_bytes_lost_between_frames() -> None:
@@ -240,7 +239,6 @@ def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> N
     one, other = host(), host()
     events = whole(one, stream)
     assert facts(in_pieces(other, chunks)) == facts(events)
-    assert other.statistics == one.statistics
     assert one.held == other.held == len(stream) - len(accounted(events))
     assert accounted(events) == stream[: len(stream) - one.held]
 
