@@ -10,7 +10,11 @@ TEXT_LIMIT: Final = 200
 
 def escape(text: str, limit: int = TEXT_LIMIT) -> str:
     """Escape text for a log or a terminal: no control characters, no marks that reverse text, at most `limit` characters."""
-    short = text if len(text) <= limit else text[: limit - 1] + "…"
-    if short.isprintable():
-        return short
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
+    return printable(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def printable(text: str) -> str:
+    """Escape newlines, control characters, marks that reverse text and lone surrogates. The result is one line."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

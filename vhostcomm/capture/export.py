@@ -22,8 +22,8 @@ from pcapng import FileWriter, blocks
 
 from vhostcomm import __version__
 from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Record
-from vhostcomm.capture.show import printable
 from vhostcomm.errors import CaptureError
+from vhostcomm.text import printable
 
 LINKTYPE_UPPER_PDU: Final = 252
 DISSECTOR: Final = b"vchannel_record\0"

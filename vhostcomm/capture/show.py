@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vchannel import Frame, decode_text
 from vchannel.errors import shorten
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.text import printable
 
 _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
 
@@ -54,8 +55,3 @@ def _describe(record: Record) -> str:
     if record.refused:
         remarks.append(f"REFUSED: {printable(record.refused)}")
     return f"{_ARROWS[record.direction]} {' '.join(words)}  [{', '.join(remarks)}]"
-
-
-def printable(text: str) -> str:
-    """Escape newlines, control characters, marks that reverse text and lone surrogates. The result is one line."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

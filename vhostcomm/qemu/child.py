@@ -20,6 +20,7 @@ from vhostcomm.environment import child_environment
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.terminal import lent_terminal
 from vhostcomm.system_errors import explain
+from vhostcomm.text import printable
 
 TAIL_LINES: Final = 20
 """Lines of output that are kept: QEMU's complaint is one to three, a failed assertion's trace some more."""
@@ -103,8 +104,7 @@ class Child:
         os.close(self._pidfd)
 
     def _take_line(self, line: bytes, tell: Callable[[str], None]) -> None:
-        text = line[:LINE_LIMIT].rstrip(b"\r").decode(errors="backslashreplace")
-        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        text = printable(line[:LINE_LIMIT].rstrip(b"\r").decode(errors="backslashreplace"))
         self._tail.append(text)
         tell(text)
 
