@@ -1,7 +1,7 @@
-"""What to paste elsewhere so that a guest is served, made from its configuration. Pure.
+"""Text to paste into other tools so that they run a guest with vhostcomm, made from its configuration. Pure.
 
-One module a kind: `qemu`, `libvirt`, `domain` (libvirt's whole domain), `proxmox`, `hookscript`, `compose` and `systemd`. Each
-takes a guest's configuration and gives a `Snippet`.
+One module for each kind: `qemu`, `libvirt`, `domain` (a whole libvirt domain), `proxmox`, `hookscript`, `compose` and
+`systemd`. Each makes a `Snippet` of a guest's configuration.
 """
 
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of

@@ -1,4 +1,4 @@
-"""A compose file for a container that serves a guest whose QEMU is in another."""
+"""A compose file for a container that serves a guest; the guest's QEMU runs in another container."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
 
 FOLDER: Final = "/run/vhostcomm"
-"""Where the sockets are, in both containers."""
+"""The directory of the sockets, in both containers."""
 
 OF_THIS_HOST: Final = frozenset({"control", "control_token", "qemu_host_api", "record", "socket_group"})
-"""Settings that name something of the host that they are configured on, or a secret: not for a container."""
+"""Settings that refer to the machine that they are configured on, or contain a secret: not for a container."""
 
 
 def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
-    """The file.
+    """Make the compose file.
 
     Args:
-        config: for the host's identity and how the guest is served.
-        guest: whose.
-        spelling: for which QEMU, in the other container.
+        config: the host's identity and the daemon's settings.
+        guest: the guest to serve.
+        spelling: for the QEMU in the other container.
 
     Raises:
-        UsageError: QEMU can't get at the guest's address.
+        UsageError: QEMU can't connect to the guest's address.
     """
     sock, channel = _inside(guest)
     words = ["…", *vchannel(channel, spelling.reconnects)]
@@ -95,7 +95,7 @@ volumes:
 
 
 def _inside(guest: GuestConfig) -> tuple[str, AnyVchannel]:
-    """The guest's address in both containers: for vhostcomm, and for QEMU."""
+    """Return the guest's address inside the containers: for vhostcomm, and for QEMU."""
     channel = channel_of(guest)
     match channel:
         case Vchannel(path=path, server=server):
@@ -106,8 +106,8 @@ def _inside(guest: GuestConfig) -> tuple[str, AnyVchannel]:
 
 
 def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, object]]:
-    """Every setting that isn't the default, as the daemon reads it."""
-    # Without it, a user other than root would have no place for the control surface.
+    """Yield the variable of every setting that differs from its default."""
+    # Without a runtime directory, a user other than root would have no path for the control surface.
     yield "RUNTIME_DIRECTORY", FOLDER
     models: dict[str, Any] = {"host": config.host, "guest": guest.identity, "serve": config.service}
     derived = {
@@ -122,7 +122,7 @@ def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, obje
 
 
 def _yaml(value: object) -> str:
-    """A value in YAML: JSON is that, and compose wants a dollar doubled."""
+    """Format a value as YAML, of which JSON is a subset. Compose needs dollars doubled."""
     return json.dumps(value, ensure_ascii=False).replace("$", "$$")
 
 

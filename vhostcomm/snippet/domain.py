@@ -1,6 +1,6 @@
-"""A whole libvirt domain, as the genuine host has it: the machine that the launcher builds, in libvirt's words.
+"""A whole libvirt domain like that of a genuine host: the machine that the launcher builds, as libvirt describes it.
 
-What the genuine domain has and this one hasn't: locked memory. Huge pages need a host made for them, and are there if asked for.
+It omits the genuine domain's locked memory. Huge pages are included on request, because they need a configured host.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 def domain(
     guest: GuestConfig, machine: Machine, *, emulator: str = "", network: str = "", held: bool = False
 ) -> Snippet:
-    """The domain.
+    """Make the domain.
 
     Args:
-        guest: whose.
-        machine: what it consists of; its vchannel is taken from the guest's address.
-        emulator: QEMU's executable; libvirt's own choice without it.
-        network: a libvirt network that the card is in, instead of the machine's.
-        held: whether a socket unit of systemd has the socket.
+        guest: the guest to run.
+        machine: its hardware, except the vchannel, which has the guest's address.
+        emulator: path of QEMU's executable; by default, libvirt chooses one.
+        network: the libvirt network of the card, instead of the machine's.
+        held: whether a systemd socket unit owns the socket.
 
     Raises:
-        UsageError: QEMU can't get at the guest's address.
+        UsageError: QEMU can't connect to the guest's address.
     """
     ET.register_namespace("qemu", _QEMU)
     root = ET.Element("domain", type="kvm" if machine.accelerator is Accelerator.KVM else "qemu")
@@ -71,7 +71,7 @@ def domain(
     ET.SubElement(cpu, "topology", sockets="1", cores=str(machine.cpus), threads="1")
     clock = ET.SubElement(root, "clock", offset="utc")
     ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup", track="guest")
-    # The genuine domain has delay, which its libvirt made QEMU's discard; today's keeps the two apart.
+    # The genuine domain has "delay", for which its libvirt passed "discard" to QEMU. Today's libvirt distinguishes.
     ET.SubElement(clock, "timer", name="pit", tickpolicy="discard")
     ET.SubElement(clock, "timer", name="hpet", present="no")
     for event, what in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
@@ -81,7 +81,7 @@ def domain(
         _leaf(devices, "emulator", emulator)
     devices.extend(_devices(guest, machine, network))
     bus = "pci.0" if _is_i440fx(machine) else "pcie.0"
-    # libvirt's own element takes 16 digits behind naa., where the genuine host has a UUID.
+    # libvirt's own element accepts only 16 digits after naa., and the genuine host has a UUID there.
     arguments = [
         word
         for disk, slot, order in _places(machine)
@@ -137,7 +137,7 @@ def _is_i440fx(machine: Machine) -> bool:
 
 
 def _places(machine: Machine) -> Iterator[tuple[AnyDisk, int, int]]:
-    """The disks with their PCI slots and their order at the boot."""
+    """Yield the disks with their PCI slots and their positions in the boot order."""
     disks = [(machine.boot, BOOT_SLOT), (machine.system, SYSTEM_SLOT)]
     disks += [(disk, FIRST_DATA_SLOT + number) for number, disk in enumerate(machine.data)]
     for order, (disk, slot) in enumerate(disks, start=1):
@@ -159,7 +159,7 @@ def _disk(disk: Disk, index: int, order: int) -> ET.Element:
         made, "driver", name="qemu", type=disk.format.value, cache=how.cache.value, io=how.effective_aio.value,
         discard="unmap" if how.discard else "ignore", detect_zeroes=how.detect_zeroes.value,
     )  # fmt: skip
-    path = os.path.abspath(disk.path)  # noqa: PTH100 - a path that libvirt takes, not one that is opened here
+    path = os.path.abspath(disk.path)  # noqa: PTH100 - libvirt opens this path
     ET.SubElement(made, "source", {"dev" if block else "file": path})
     rotation = {"rotation_rate": str(how.rotation_rate)} if how.rotation_rate else {}
     ET.SubElement(made, "target", {"dev": f"sd{_letters(index)}", "bus": "scsi"} | rotation)
@@ -171,7 +171,7 @@ def _disk(disk: Disk, index: int, order: int) -> ET.Element:
 
 
 def _letters(index: int) -> str:
-    return chr(ord("a") + index)  # there are eighteen slots
+    return chr(ord("a") + index)  # there are only eighteen slots
 
 
 def _card(machine: Machine, network: str) -> ET.Element | None:

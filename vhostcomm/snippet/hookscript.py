@@ -1,4 +1,4 @@
-"""The hookscript of a Proxmox VE guest: it is started when its daemon is there, and stopped by its own power-off."""
+"""A Proxmox VE hookscript: starts the VM only if a daemon serves its guest, and stops it by the guest's power-off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vhostcomm.errors import UsageError
 from vhostcomm.snippet.parts import Snippet
 
 WAIT: Final = 50
-"""Seconds for the guest's own power-off: Proxmox VE gives a shutdown 60, and a daemon that hangs costs 5 more."""
+"""Seconds for the guest's own power-off: Proxmox VE allows 60 for a shutdown, and a hanging daemon costs 5 more."""
 
 WAIT_MAX: Final = 3600
 
@@ -104,17 +104,17 @@ def script(
     unit: str = "vhostcomm.service",
     wait: int = WAIT,
 ) -> Snippet:
-    """The whole script.
+    """Make the script.
 
     Args:
-        guest: whose.
-        control: where its daemon's control surface is.
+        guest: the guest to start and stop.
+        control: the address of its daemon's control surface.
         program: vhostcomm's executable.
-        unit: its service; "" for none.
+        unit: the daemon's service; "" for none.
         wait: seconds for the guest's own power-off.
 
     Raises:
-        UsageError: the daemon can't be asked from a script.
+        UsageError: a script can't ask the daemon.
     """
     if not isinstance(control, Listen):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""libvirt's XML of the vchannel: a ``<channel>`` and its controller, to paste into a domain's ``<devices>``."""
+"""libvirt's XML for the vchannel: a ``<channel>`` and its controller, to paste into a domain's ``<devices>``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vhostcomm.snippet.parts import PORT, Snippet, channel_of, qmp_of
 
 
 def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
-    """The channel and its controller.
+    """Make the channel and its controller.
 
     Args:
-        guest: whose.
-        held: whether a socket unit of systemd has the socket.
+        guest: the guest to connect.
+        held: whether a systemd socket unit owns the socket.
 
     Raises:
-        UsageError: QEMU can't get at the guest's address.
+        UsageError: QEMU can't connect to the guest's address.
     """
     channel = channel_of(guest)
     parts: list[ET.Element[Any]] = [
@@ -50,14 +50,14 @@ def _qmp(guest: GuestConfig) -> list[ET.Element[Any]]:
 
 
 def controller() -> ET.Element:
-    """The virtio-serial controller, where the genuine host has it."""
+    """Make the virtio-serial controller, in the PCI slot of a genuine host."""
     made = ET.Element("controller", type="virtio-serial", index="0")
     made.append(pci(SERIAL_SLOT))
     return made
 
 
 def port(channel: AnyVchannel) -> ET.Element:
-    """The channel. Its ``mode`` is libvirt's side: connect where we listen, bind where we connect."""
+    """Make the channel. Its ``mode`` is libvirt's side: connect if vhostcomm listens, bind if vhostcomm connects."""
     match channel:
         case Vchannel(path=path, server=server):
             made = ET.Element("channel", type="unix")
@@ -76,13 +76,13 @@ def port(channel: AnyVchannel) -> ET.Element:
 
 
 def pci(slot: int, function: int = 0) -> ET.Element:
-    """A place on the root bus."""
+    """Make an address on the root bus."""
     place = {"domain": "0x0000", "bus": "0x00", "slot": f"{slot:#04x}", "function": f"{function:#x}"}
     return ET.Element("address", {"type": "pci"} | place)
 
 
 def remarks(guest: GuestConfig, channel: AnyVchannel, *, held: bool = False) -> list[ET.Element[Any]]:
-    """What to know, as comments."""
+    """Make comments with what the reader has to know."""
     match channel:
         case TcpVchannel():
             lines = ["The daemon listens on a TCP port, which everybody on this machine can connect to: a unix socket",
@@ -132,13 +132,13 @@ SELinux (Fedora, RHEL; untried): where QEMU is denied the socket,
 
 
 def text(element: ET.Element[Any]) -> str:
-    """Indented XML."""
+    """Format an element as indented XML."""
     ET.indent(element)
     return ET.tostring(element, encoding="unicode")
 
 
 def comment(*lines: str) -> ET.Element[Any]:
-    # XML has no two dashes in a comment, which a path may have.
+    # XML comments can't contain two dashes, but a path can.
     words = "\n".join(lines).replace("--", "- -")
     return ET.Comment(f" {words} " if "\n" not in words else "\n" + _indented(words) + "\n")
 

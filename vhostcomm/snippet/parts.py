@@ -1,4 +1,4 @@
-"""What the kinds have in common."""
+"""The values that all kinds of snippets share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vhostcomm.qemu.argv import qmp_socket
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on is not what is connected to
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
 
 PORT: Final = (
@@ -22,14 +22,14 @@ PORT: Final = (
     "the controller, such as a network card at 0x2; without one it is /dev/vport0p1. A genuine guest finds it by its "
     "name or as /dev/vport1p1: nobody knows which"
 )
-"""What the port's number depends on."""
+"""What the name of the port depends on."""
 
 
 def qmp_of(guest: GuestConfig) -> tuple[str, ...]:
-    """QEMU's arguments of the QMP socket that the guest's `qmp` names; none without it.
+    """Return QEMU's arguments for the guest's QMP socket; none if its `qmp` is empty.
 
     Raises:
-        UsageError: nobody could paste its path.
+        UsageError: the path has unprintable characters, so it can't be pasted.
     """
     if not guest.qmp:
         return ()
@@ -39,7 +39,7 @@ def qmp_of(guest: GuestConfig) -> tuple[str, ...]:
 
 
 def qmp_remark(guest: GuestConfig) -> str:
-    """What the configuration needs for a paused machine to be shown, or what the arguments have for it."""
+    """Explain the QMP socket in the arguments, or how to configure one."""
     if guest.qmp:
         return f"the QMP socket {guest.qmp} is for vhostcomm alone (qmp = of the guest): paused machines are shown, and resumed"
     return (
@@ -50,11 +50,11 @@ def qmp_remark(guest: GuestConfig) -> str:
 
 @frozen
 class Snippet:
-    """What to paste.
+    """Text to paste.
 
     Args:
-        text: all of it, without a newline at its end.
-        remarks: what to know beside it, where it can't hold comments itself.
+        text: the text, without a final newline.
+        remarks: what the user has to know, if the text has no comments.
     """
 
     text: str
@@ -63,11 +63,11 @@ class Snippet:
 
 @frozen
 class Spelling:
-    """Which QEMU arguments are for.
+    """Which QEMU the arguments are for.
 
     Args:
-        reconnects: how it spells that a socket is connected to again.
-        why: which QEMU that is, and how it was chosen; a sentence for people.
+        reconnects: how that QEMU spells the reconnect delay of a socket.
+        why: which QEMU it is and how it was chosen, for the user.
     """
 
     reconnects: Reconnect
@@ -75,10 +75,10 @@ class Spelling:
 
     @classmethod
     def of_version(cls, text: str) -> Spelling:
-        """Of a QEMU by its version.
+        """Choose the spelling for a version of QEMU.
 
         Raises:
-            UsageError: it is none.
+            UsageError: the version is malformed, or below 7.0.
         """
         match = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9.]+)?", text, re.ASCII)
         if not match or int(match[1]) < 7:
@@ -89,7 +89,7 @@ class Spelling:
 
     @classmethod
     def unasked(cls) -> Spelling:
-        """Of a QEMU that nobody named or could ask."""
+        """Choose the spelling where the QEMU is unknown."""
         return cls(
             Reconnect.MILLISECONDS,
             f"spelt for QEMU 9.2 and later ({Reconnect.MILLISECONDS.value}); for an older one: --qemu-version 7.2",
@@ -97,10 +97,10 @@ class Spelling:
 
 
 def channel_of(guest: GuestConfig) -> AnyVchannel:
-    """The QEMU's end of a guest's channel.
+    """Return QEMU's end of a guest's channel.
 
     Raises:
-        UsageError: QEMU can't get there, or nobody could paste it.
+        UsageError: QEMU can't connect to it, or the path can't be pasted.
     """
     address: Address = guest.address
     match address:

@@ -1,8 +1,8 @@
-"""What Proxmox VE needs: the VM's ``args``, its hookscript and its disks' places.
+"""The settings of a Proxmox VE VM: its ``args``, its hookscript and the slots of its disks.
 
-Slots and ids are those that Proxmox VE leaves free once its own guest agent is off: the agent's controller would be
-at 0x8. A disk at scsiN is behind a controller of its own at slot N + 1 with the controller type virtio-scsi-single,
-so scsi9, 10 and 11 are at the guest's 0xa, 0xb and 0xc.
+They use slots and ids that are free in Proxmox VE if its own guest agent is off; the agent would use 0x8.
+With the controller type virtio-scsi-single, a disk at scsiN has its own controller at slot N + 1. So scsi9, scsi10 and
+scsi11 are at 0xa, 0xb and 0xc in the guest.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ AGENT_SLOT: Final = 0x8
 
 VMID_MIN: Final = 100
 VMID_MAX: Final = 999_999_999
-"""Proxmox VE's own bounds."""
+"""Proxmox VE's own limits."""
 
 
 def args(guest: GuestConfig, spelling: Spelling) -> str:
-    """The value of the VM's ``args``.
+    """Return the value of the VM's ``args``.
 
     Raises:
-        UsageError: QEMU can't get at the guest's address.
+        UsageError: QEMU can't connect to the guest's address.
     """
     return shlex.join([*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)])
 
 
 def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[str] = ()) -> Snippet:
-    """Commands to paste on the Proxmox host, with what to know as comments.
+    """Make the commands to paste on the Proxmox host, with explanations as comments.
 
     Args:
-        guest: whose.
-        vmid: the VM.
-        spelling: for which QEMU.
-        words: the flags that say to snippet which guest it is.
+        guest: the guest to run.
+        vmid: the id of the VM.
+        spelling: for its QEMU.
+        words: the flags that select the guest for `vhostcomm snippet`.
 
     Raises:
-        UsageError: no such VM is possible, or QEMU can't get at the guest's address.
+        UsageError: the id is out of range, or QEMU can't connect to the guest's address.
     """
     if not VMID_MIN <= vmid <= VMID_MAX:
         raise UsageError(f"--vmid {vmid}: it is {VMID_MIN} to {VMID_MAX}")

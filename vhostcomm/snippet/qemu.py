@@ -1,4 +1,4 @@
-"""QEMU's arguments of the vchannel port."""
+"""QEMU's arguments for the vchannel port."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of, qmp_of,
 
 
 def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> Snippet:
-    """The arguments, to paste behind a QEMU's command: each option on a line of its own.
+    """Make the arguments, to append to a QEMU command, with each option on its own line.
 
     Args:
-        guest: whose.
-        spelling: for which QEMU.
-        bus: the machine's PCI bus; ``pcie.0`` with q35.
+        guest: the guest to connect.
+        spelling: for its QEMU.
+        bus: the machine's PCI bus; ``pcie.0`` for q35.
 
     Raises:
-        UsageError: QEMU can't get at the guest's address.
+        UsageError: QEMU can't connect to the guest's address.
     """
     found = [*vchannel(channel_of(guest), spelling.reconnects, bus=bus), *qmp_of(guest)]
     return Snippet(

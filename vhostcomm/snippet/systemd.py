@@ -15,30 +15,30 @@ from vhostcomm.snippet.parts import Snippet
 from vhostcomm.systemd import units
 
 LOGS: Final = Path("/var/log/vhostcomm")
-"""Where the unit of all guests may write recordings."""
+"""The directory where the unit of all guests may write recordings."""
 
 _HIDDEN: Final = {
     "/home": "ProtectHome=",
     "/root": "ProtectHome=",
     "/run/user": "ProtectHome=",
-    "/tmp": "PrivateTmp=",  # noqa: S108 - nothing is made there
+    "/tmp": "PrivateTmp=",  # noqa: S108 - nothing is created there
     "/var/tmp": "PrivateTmp=",  # noqa: S108 - as above
 }
-"""Folders that a unit's service can't see, with the setting that hides them."""
+"""Directories that a unit hides from its service, with the setting that hides them."""
 
 
 def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: str, file: Path | None) -> Snippet:
-    """A unit, to save as a file.
+    """Make a unit file.
 
     Args:
-        config: for how guests are served.
+        config: the daemon's settings.
         guest: the guest; None for the unit of all guests.
-        name: the unit's, of `units.NAMES`.
+        name: the unit's name, of `units.NAMES`.
         executable: the absolute path of the console script.
-        file: the configuration file; needed by the unit of all guests.
+        file: the configuration file; required for the unit of all guests.
 
     Raises:
-        UsageError: the unit can't be for this guest.
+        UsageError: the unit can't serve this guest.
     """
     if name in {units.SERVE, units.SOCKET} and file is None:
         raise UsageError(f"{name} serves the guests of a file: give it with --config, or use --unit {units.SERVE_ONE}")
@@ -73,7 +73,7 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
 
 
 def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
-    """Where the guest's socket and settings are, if the unit chooses them."""
+    """Explain the paths of the guest's socket and settings, if the unit chooses them."""
     match name:
         case units.SERVE_ONE:
             yield (
@@ -96,7 +96,7 @@ def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
 
 
 def _address(guest: GuestConfig) -> list[str]:
-    """What the service needs for a socket at the configured path."""
+    """Explain what the service needs for a socket at the configured path."""
     match guest.address:
         case ListenTcp():
             return [_tcp(f"the socket of {guest.name}")]
@@ -110,7 +110,7 @@ def _address(guest: GuestConfig) -> list[str]:
 
 
 def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
-    """What the service needs for the settings of the configuration."""
+    """Explain what the service needs for the settings of the configuration."""
     service = config.service
     if service.socket_group:
         yield (
@@ -155,7 +155,7 @@ def _let_in(what: str) -> str:
 
 
 def _writable(what: str, folder: Path) -> str:
-    """How a folder becomes the service's: a user that is there only while it runs could own none made beforehand."""
+    """Explain how to make a directory writable. A dynamic user could not own it beforehand."""
     shown = "-" + str(folder).replace("%", "%%")
     if re.search(r"[\s\"'\\]", shown):
         shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
