@@ -89,8 +89,8 @@ def install(
     except ValueError as error:
         raise UsageError(f"--mac {mac}: {error}; for example: --mac 02:11:32:00:00:01") from None
     options = Options(size, image_format, _LAYOUTS[layout], disk_options, address)
-    with _ended_by_signals(), _shown(as_json=as_json) as tell:
-        done = install_pat(str(pat), str(folder), options, tell)
+    with _ended_by_signals(), _shown(as_json=as_json) as report:
+        done = install_pat(str(pat), str(folder), options, report)
     if as_json:
         print_line(json.dumps(_as_json(done)))
     else:
@@ -121,13 +121,13 @@ def _ended_by_signals() -> Iterator[None]:
 def _shown(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
     """Show the progress: as JSON, as bars on a terminal, else a line for each step."""
     if not as_json and sys.stderr.isatty():
-        with _bars() as tell:
-            yield tell
+        with _bars() as report:
+            yield report
         return
     step = ""
     percent = -1
 
-    def tell_line(progress: Progress) -> None:
+    def report_line(progress: Progress) -> None:
         nonlocal step, percent
         now = progress.done * 100 // progress.total if progress.total else 0
         if as_json and (progress.step, now) != (step, percent):
@@ -138,7 +138,7 @@ def _shown(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
             print_error(f"{progress.step}{size}")
         step, percent = progress.step, now
 
-    yield tell_line
+    yield report_line
 
 
 @contextmanager
@@ -151,14 +151,14 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def tell(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             if progress.step not in tasks:
                 for task in bars.tasks:
                     bars.update(task.id, total=task.total or 1, completed=task.total or 1)
                 tasks[progress.step] = bars.add_task(progress.step, total=progress.total or None)
             bars.update(tasks[progress.step], completed=progress.done)
 
-        yield tell
+        yield report
         for task in bars.tasks:
             bars.update(task.id, total=task.total or 1, completed=task.total or 1)
 

@@ -1,7 +1,7 @@
-"""From a `.pat` to a folder with a guest's disks and its configuration, as an ordinary user.
+"""Install a `.pat` into a folder with a guest's disks and configuration, as an ordinary user.
 
-`pat` knows what a `.pat` holds, `stream` unpacks a compressed archive within limits, `tree` is the system's files with their
-owners, `filesystem` makes a partition of them, `installation` puts it all into a folder.
+`pat` reads and checks a `.pat`, `stream` unpacks a compressed archive within limits, `tree` collects the system's files
+and their owners, `filesystem` makes a partition of them, and `installation` does the whole.
 """
 
 from vhostcomm.install.installation import Installed, Options, Progress, install

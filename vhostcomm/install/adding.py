@@ -1,4 +1,4 @@
-"""A further data disk in the folder of a guest that was installed."""
+"""Add a data disk to the folder of an installed guest."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _DATA_LINE = re.compile(r"^data = \[[^\]\n]*\]$", re.MULTILINE)
 
 
 def add(folder: Path, size: int, image_format: ImageFormat) -> str:
-    """Make an empty data disk in a guest's folder, and add it to the folder's file. The next start has it.
+    """Create an empty data disk in a guest's folder and add it to its file. The guest's next start has it.
 
     Args:
-        folder: that `install` made.
+        folder: a folder that `install` made.
         size: of the disk, in bytes.
         image_format: of the disk.
 
     Returns:
-        The file's name in the folder.
+        The disk's file name in the folder.
 
     Raises:
-        InstallError: it is no such folder, it has no free place, or its file can't be changed by a program.
-        DiskError: the disk can't be made.
+        InstallError: the folder is not an installed guest, has no free slot, or has a file with an unusual layout.
+        DiskError: the disk can't be created.
     """
     file = folder / CONFIGURATION
     try:
@@ -88,7 +88,7 @@ def _make(folder: Path, name: str, size: int, image_format: ImageFormat) -> None
 
 
 def _replace(file: Path, text: str) -> None:
-    """Change a file as a whole, with its mode."""
+    """Replace a file atomically, keeping its mode."""
     new = file.with_name(f".{file.name}.new")
     try:
         new.write_text(text)

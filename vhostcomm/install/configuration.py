@@ -1,4 +1,4 @@
-"""The configuration file of a guest that was installed."""
+"""The configuration file of an installed guest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT_NAME: Final = "vdsm"
 
 
 def guest_name(folder: Path) -> str:
-    """The guest's name: its folder's, if that can be a name."""
+    """Return the folder's name if it is a valid name for a guest, else a default."""
     try:
         return values.name(folder.name)
     except ValueError:
@@ -23,21 +23,21 @@ def guest_name(folder: Path) -> str:
 
 
 def derived_mac(name: str) -> str:
-    """A MAC address under 02:11:32, which is locally administered, out of the guest's name.
+    """Derive a locally administered MAC address, under 02:11:32, from the guest's name.
 
-    The container vdsm/virtual-dsm derives the same one from its host name, where it has no address in its folder yet.
+    The container vdsm/virtual-dsm derives the same one from its host name, unless its folder has an address.
     """
     digest = hashlib.md5(f"{name}\n".encode(), usedforsecurity=False).digest()
     return f"02:11:32:{digest[2:5].hex(':')}"
 
 
 def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_options: str = "") -> str:
-    """The whole file.
+    """Return the text of the file.
 
     Args:
-        name: the guest's.
-        pat: the file that was installed.
-        disks: the files of the disks synoboot, system and data; relative to the file itself.
+        name: of the guest.
+        pat: the installed file.
+        disks: the files of the disks synoboot, system and data; relative to the configuration file.
         mac: the guest's MAC address.
         disk_options: of all disks; empty for the defaults.
     """

@@ -1,7 +1,7 @@
-"""The system partition: an ext4 made of a tree, with the owners and modes of its archives, without root.
+"""Make the system partition: an ext4 with the owners and modes of its archives, without root.
 
-`mke2fs -d` writes the files, and debugfs then sets owners and modes in the file system itself. That needs neither a user
-namespace, which many systems deny to users, nor fakeroot, and every system with mke2fs has debugfs.
+`mke2fs -d` writes the files, then debugfs sets owners and modes inside the file system. This needs neither a user
+namespace, which many systems deny to users, nor fakeroot. Every system with mke2fs has debugfs too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vhostcomm.qemu.disk.tools import checked, failed, run
 
 BLOCK_SIZE: Final = 4096
 LABEL: Final = "1.44.1-42218"
-"""As in the genuine system, whose installer was made with that version of e2fsprogs."""
+"""As in the genuine system, whose installer used that version of e2fsprogs."""
 
 INODE_RATIO: Final = 16384
-"""Bytes of the partition for each file that it can hold; mke2fs's own default."""
+"""Bytes of the partition for each inode; mke2fs's own default."""
 
 _CONFIG: Final = f"""\
 [defaults]
@@ -36,10 +36,10 @@ ext4 = {{
 features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
 }}
 """
-"""The defaults of e2fsprogs 1.44, whichever is installed: newer ones have features that the guest's kernel (4.4) has not."""
+"""The defaults of e2fsprogs 1.44. Newer versions enable features that the guest's kernel (4.4) lacks."""
 
 _TIMEOUT: Final = 3600.0
-"""Seconds for one of the tools; they write a GiB or two."""
+"""Seconds for one tool, which writes a GiB or two."""
 
 TOOLS: Final = ("mke2fs", "debugfs", "e2fsck")
 
@@ -47,15 +47,15 @@ _WHAT: Final = "the system partition"
 
 
 def inodes(partition: Partition) -> int:
-    """How many files and folders a partition can hold."""
-    return partition.size * SECTOR_SIZE // INODE_RATIO - 16  # those that ext4 needs itself
+    """Return how many files and folders a partition can hold."""
+    return partition.size * SECTOR_SIZE // INODE_RATIO - 16  # ext4 needs these itself
 
 
 def make(image: Path, partition: Partition, tree: Path) -> None:
-    """Make the file system in a partition of a raw image, with a tree's files.
+    """Create the file system in a partition of a raw image, with the files of a tree.
 
     Raises:
-        DiskError: mke2fs fails, or is missing.
+        DiskError: mke2fs is missing or fails.
     """
     config = image.with_name("mke2fs.conf")
     config.write_text(_CONFIG)
@@ -69,11 +69,11 @@ def make(image: Path, partition: Partition, tree: Path) -> None:
 
 
 def set_owners(image: Path, partition: Partition, nodes: Mapping[str, Node]) -> None:
-    """Give every file its owner and mode.
+    """Set the owner and mode of every file.
 
     Raises:
-        DiskError: debugfs fails, or is missing.
-        InstallError: it says that it couldn't do one of it.
+        DiskError: debugfs is missing or fails.
+        InstallError: debugfs reports that a command failed.
     """
     script = image.with_name("owners")
     with script.open("wb") as file:
@@ -90,7 +90,7 @@ def set_owners(image: Path, partition: Partition, nodes: Mapping[str, Node]) -> 
     )
     if done.returncode != 0:
         raise failed("debugfs", _WHAT, done)
-    # It ends with 0 whatever a command does, and says on standard error what went wrong, below its version.
+    # debugfs exits with 0 even if a command fails. It reports failures on standard error, below its version.
     said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("debugfs 1.")]
     if said:
         raise InstallError(f"debugfs could not set the owners of {len(said)} files; the first: {said[0]}")
@@ -98,10 +98,10 @@ def set_owners(image: Path, partition: Partition, nodes: Mapping[str, Node]) -> 
 
 
 def check(image: Path, partition: Partition) -> None:
-    """Check the file system, and change nothing.
+    """Check the file system without changing it.
 
     Raises:
-        DiskError: e2fsck finds something, or is missing.
+        DiskError: e2fsck is missing, or finds an error.
     """
     checked("e2fsck", "-f", "-n", _opened(image, partition), folder=str(image.parent), path=_WHAT, seconds=_TIMEOUT)
 

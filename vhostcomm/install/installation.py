@@ -1,4 +1,4 @@
-"""The installation: everything into a folder beside the one that is wanted, which is renamed at the end."""
+"""The installation: everything goes into a temporary folder beside the target, which is renamed at the end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from vhostcomm.qemu.disk.tools import checked, find
 from vhostcomm.system_errors import explain
 
 SYSTEM_SIZE: Final = 10_738_466_816
-"""Bytes of the system disk, as the container makes it: its two partitions and no more."""
+"""Bytes of the system disk, as in the container: its two partitions only."""
 
 DATA_SIZE_MIN: Final = 1 << 20
 
 _OVERHEAD: Final = 512 << 20
-"""Bytes for the file system's journal and tables, and for margin."""
+"""Bytes for the file system's journal and tables, with a margin."""
 
 _MBR_SIGNATURE: Final = b"\x55\xaa"
 _PROBE_SIZE: Final = 16 << 20
@@ -60,7 +60,7 @@ class Options:
 
 @frozen
 class Progress:
-    """How far a step is: bytes done, of all there are; 0 of 0 for a step that can't be measured."""
+    """The progress of a step: bytes done and in total; both 0 if the step can't be measured."""
 
     step: str
     done: int = 0
@@ -69,13 +69,13 @@ class Progress:
 
 @frozen
 class Installed:
-    """What is in the folder.
+    """The installed folder.
 
     Args:
         folder: its path.
         files: the names in it.
-        is_new: it was installed now; otherwise it was there, and nothing was changed.
-        mac: of the guest; empty if it was there.
+        is_new: whether this run installed it; False if it existed and was left unchanged.
+        mac: of the guest; empty if the folder existed.
     """
 
     folder: Path
@@ -84,44 +84,44 @@ class Installed:
     mac: str = ""
 
 
-Tell = Callable[[Progress], None]
+ReportProgress = Callable[[Progress], None]
 
 
-def install(pat: str, folder: str, options: Options, tell: Tell) -> Installed:
-    """Install a `.pat` into a folder, or say what is there.
+def install(pat: str, folder: str, options: Options, report: ReportProgress) -> Installed:
+    """Install a `.pat` into a folder, or return the guest that is already installed there.
 
-    It waits for child processes. However it ends, the folder is whole or not there; what a killed run left in the
-    temporary folder beside it, the next one removes.
+    Blocks while child processes run. The folder appears only when it is complete. A killed run leaves a temporary
+    folder beside the target, which the next run removes.
 
     Args:
-        pat: the file.
-        folder: for the guest; it may not exist yet, or is empty.
-        options: how.
-        tell: called with the progress.
+        pat: path of the file.
+        folder: path of the guest's folder, which is new or empty.
+        options: sizes and formats.
+        report: called with the progress.
 
     Raises:
-        InstallError: the `.pat` or the folder won't do.
-        DiskError: a tool is missing, or fails.
+        InstallError: the `.pat` or the folder is unsuitable.
+        DiskError: a tool is missing or fails.
     """
     target = Path(folder).resolve()
-    if there := _there(target):
-        return there
+    if existing := _existing(target):
+        return existing
     if target.parent == target or not target.parent.is_dir():
         raise InstallError(f"{folder}: there is no folder {target.parent}; make it first: mkdir -p {target.parent}")
     try:
         with open_pat(pat) as opened:
             _check(opened, target, options)
             with _workspace(target) as work:
-                mac = _make(opened, work, target, options, tell)
-                tell(Progress("finish"))
-                _write_out(work)
+                mac = _make(opened, work, target, options, report)
+                report(Progress("finish"))
+                _sync(work)
                 work.rename(target)
     except OSError as error:
         raise InstallError(f"{error.filename or target}: {explain(error)}; nothing was installed") from None
     return Installed(target, _names(target), is_new=True, mac=mac)
 
 
-def _there(target: Path) -> Installed | None:
+def _existing(target: Path) -> Installed | None:
     try:
         names = _names(target)
     except FileNotFoundError:
@@ -169,7 +169,7 @@ def _mib(size: int) -> str:
 
 @contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """A temporary folder beside the target, of this process alone; gone afterwards unless it was renamed."""
+    """Lock a temporary folder beside the target for this process, and remove it at the end unless it was renamed."""
     work = target.with_name(f".{target.name}.installing")
     work.mkdir(0o700, exist_ok=True)
     fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -178,7 +178,7 @@ def _workspace(target: Path) -> Iterator[Path]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InstallError(f"{target}: another vhostcomm install is making it; wait for that one") from None
-        _empty(work)  # what a killed run has left
+        _empty(work)  # a killed run's files
         try:
             yield work
         except BaseException:
@@ -196,17 +196,17 @@ def _empty(work: Path) -> None:
             each.unlink()
 
 
-def _make(pat: Pat, work: Path, target: Path, options: Options, tell: Tell) -> str:
+def _make(pat: Pat, work: Path, target: Path, options: Options, report: ReportProgress) -> str:
     _check_sparse(work, target)
     suffix = {ImageFormat.RAW: "img", ImageFormat.QCOW2: "qcow2"}[options.image_format]
     boot, system, data = (work / f"{name}.img" for name in ("synoboot", "system", "data"))
-    _boot(pat, boot, tell)
-    _system(pat, work, system, options.layout, tell)
+    _boot(pat, boot, report)
+    _system(pat, work, system, options.layout, report)
     data.touch()
     os.truncate(data, options.data_size)
     if options.image_format is ImageFormat.QCOW2:
         for image in (boot, system, data):
-            tell(Progress(f"convert {image.stem} to qcow2"))
+            report(Progress(f"convert {image.stem} to qcow2"))
             words = ("convert", "-f", "raw", "-O", "qcow2", image.name, f"{image.stem}.qcow2")
             checked("qemu-img", *words, path=str(target), folder=str(work), seconds=3600.0)
             image.unlink()
@@ -220,9 +220,9 @@ def _make(pat: Pat, work: Path, target: Path, options: Options, tell: Tell) -> s
     return mac
 
 
-def _boot(pat: Pat, image: Path, tell: Tell) -> None:
+def _boot(pat: Pat, image: Path, report: ReportProgress) -> None:
     step = "unpack the boot disk"
-    tell(Progress(step, 0, pat.boot_size))
+    report(Progress(step, 0, pat.boot_size))
     with image.open("xb") as file:
         for number, piece in enumerate(pat.boot()):
             if number == 0 and piece[510:512] != _MBR_SIGNATURE:
@@ -231,31 +231,31 @@ def _boot(pat: Pat, image: Path, tell: Tell) -> None:
                 file.seek(len(piece), os.SEEK_CUR)
             else:
                 file.write(piece)
-            tell(Progress(step, file.tell(), pat.boot_size))
+            report(Progress(step, file.tell(), pat.boot_size))
         file.truncate()
         if file.tell() != pat.boot_size or not pat.boot_size:
             raise InstallError(f"{pat.boot_name}: {file.tell()} bytes in it instead of {pat.boot_size}")
 
 
-def _system(pat: Pat, work: Path, image: Path, layout: Layout, tell: Tell) -> None:
+def _system(pat: Pat, work: Path, image: Path, layout: Layout, report: ReportProgress) -> None:
     step = "unpack the system"
     done, total = 0, pat.system_size
-    tell(Progress(step, 0, total))
+    report(Progress(step, 0, total))
 
     def wrote(size: int) -> None:
         nonlocal done
         done += size
-        tell(Progress(step, done, total))
+        report(Progress(step, done, total))
 
     files = work / "tree"
     files.mkdir(0o700)
     tree = Tree(files, filesystem.inodes(layout.first), wrote)
     for name, below in SYSTEM.items():
 
-        def take(member: tarfile.TarInfo, data: IO[bytes] | None, name: str = name, below: str = below) -> None:
+        def add(member: tarfile.TarInfo, data: IO[bytes] | None, name: str = name, below: str = below) -> None:
             tree.add(name, member, data, below=below)
 
-        unpack(pat.open(name), name, take)
+        unpack(pat.open(name), name, add)
     for path in pat.packages:
         member = copy.copy(pat.members[path])
         member.name = PACKAGES_TARGET + path.removeprefix(PACKAGES)
@@ -263,11 +263,11 @@ def _system(pat: Pat, work: Path, image: Path, layout: Layout, tell: Tell) -> No
     tree.finish()
     size = SYSTEM_SIZE if layout is CONTAINER else layout.third_start * SECTOR_SIZE + (1 << 20)
     partition(image, size, layout, path=image)
-    tell(Progress("make the file system"))
+    report(Progress("make the file system"))
     filesystem.make(image, layout.first, files)
-    tell(Progress("set owners and modes"))
+    report(Progress("set owners and modes"))
     filesystem.set_owners(image, layout.first, tree.nodes)
-    tell(Progress("check the file system"))
+    report(Progress("check the file system"))
     filesystem.check(image, layout.first)
     shutil.rmtree(files)
 
@@ -285,13 +285,13 @@ def _check_sparse(work: Path, target: Path) -> None:
 
 
 def is_sparse(path: Path) -> bool:
-    """Whether a file takes less than half of its size."""
+    """Return whether a file occupies less than half of its size."""
     found = path.stat()
     return found.st_blocks * 512 < found.st_size // 2
 
 
-def _write_out(work: Path) -> None:
-    """Have the disk hold all of it before it gets its name."""
+def _sync(work: Path) -> None:
+    """Write everything to the disk before the folder gets its final name."""
     for each in (*work.iterdir(), work):
         fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""What a `.pat` holds: a plain tar archive with the boot disk, the system's archives and its packages. It is untrusted."""
+"""Read a `.pat`: a plain tar archive with the boot disk, the system's archives and its packages. It is untrusted."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vhostcomm.install.tree import filtered, inside
 from vhostcomm.system_errors import explain
 
 PUBLISHED: Final = "https://archive.synology.com/download/Os/DSM"
-"""Where Synology publishes them. Nothing here fetches anything."""
+"""Where Synology publishes `.pat` files. vhostcomm downloads nothing."""
 
 SYSTEM: Final = {"synohdpack_img.txz": "", "indexdb.txz": "usr/syno/synoman/indexdb", "hda1.tgz": ""}
-"""The system's archives in the order of the container's installer, and the folder that each belongs into."""
+"""The system's archives in the order of the container's installer, each with its target directory."""
 
 PACKAGES: Final = "packages"
 PACKAGES_TARGET: Final = ".SynoUpgradePackages"
@@ -34,9 +34,9 @@ PACKAGES_LEFT_OUT: Final = "ActiveInsight-*"
 _BOOT: Final = "*.bin.zip"
 _BLOCK: Final = 512
 _MEMBERS_MAX: Final = 4096
-"""Members of the `.pat` itself; a genuine one has some dozens."""
+"""Maximum members of the `.pat` itself; a genuine one has some dozens."""
 _BOOT_MAX: Final = 1 << 30
-"""Bytes; the genuine boot disk is smaller than 256 MiB."""
+"""Maximum bytes; the genuine boot disk is smaller than 256 MiB."""
 _SHOWN: Final = 8
 _VERSION: Final = "VERSION"
 _VERSION_MAX: Final = 64 << 10
@@ -47,20 +47,20 @@ _MODELS: Final = (
     re.compile(r"DSM_(?P<model>[A-Za-z0-9+-]+)_[0-9]", re.IGNORECASE),  # the name of the file
 )
 _ENCRYPTED: Final = 0x1
-"""The bit of a zip member's flags."""
+"""A bit in the flags of a zip member."""
 
 
 @frozen
 class Pat:
-    """An opened `.pat` whose members have been checked by name, kind and size.
+    """An opened `.pat`. The names, kinds and sizes of its members have been checked.
 
     Args:
-        path: where it is.
+        path: of the file.
         archive: the tar archive.
-        members: its files by their paths.
+        members: its regular files by path.
         boot_name: the member with the boot disk.
         boot_size: bytes of the boot disk.
-        sizes: unpacked bytes of each of the system's archives.
+        sizes: unpacked bytes of each archive of the system.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Pat:
 
     @property
     def packages(self) -> list[str]:
-        """The members that become the guest's packages."""
+        """The paths of the members to install as packages."""
         return [
             path
             for path in self.members
@@ -81,17 +81,17 @@ class Pat:
 
     @property
     def system_size(self) -> int:
-        """Bytes of all that goes into the system partition."""
+        """Bytes of all files for the system partition."""
         return sum(self.sizes.values()) + sum(self.members[path].size for path in self.packages)
 
     def open(self, path: str) -> IO[bytes]:
-        """A member's contents."""
+        """Open a member."""
         found = self.archive.extractfile(self.members[path])
         assert found is not None
         return found
 
     def boot(self) -> Iterator[bytes]:
-        """The boot disk, in pieces.
+        """Yield the boot disk in pieces.
 
         Raises:
             InstallError: its archive is damaged.
@@ -111,10 +111,10 @@ class Pat:
 
 @contextmanager
 def open_pat(path: str) -> Iterator[Pat]:
-    """Open a `.pat` and check what can be checked without unpacking it.
+    """Open a `.pat` and check it as far as possible without unpacking it.
 
     Raises:
-        InstallError: it isn't there, or is no `.pat` of Virtual DSM that can be installed.
+        InstallError: the file is missing, or is no `.pat` of Virtual DSM that can be installed.
     """
     try:
         with Path(path).open("rb") as file:

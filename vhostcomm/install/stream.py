@@ -1,4 +1,4 @@
-"""An xz-compressed tar archive, read as a stream within limits. Its contents are untrusted."""
+"""Unpack an xz-compressed tar archive as a stream, within limits. The archive is untrusted."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ XZ_MAGIC: Final = b"\xfd7zXZ\0"
 CHUNK: Final = 1 << 20
 
 RATIO_MAX: Final = 100
-"""Unpacked bytes for each packed one. A system is below 10; xz reaches 7000 with zeros."""
+"""Maximum ratio of unpacked to packed bytes. A system is below 10; xz reaches 7000 with zeros."""
 
 SMALL: Final = 64 << 20
-"""Bytes that may be unpacked from anything, however well it was compressed."""
+"""Bytes that an archive may always unpack to, whatever the ratio."""
 
 _DECODER_MEMORY: Final = 256 << 20
-"""Bytes for xz's dictionary; `xz -9` needs 65 MiB, a header may ask for 4 GiB."""
+"""Maximum bytes of xz's dictionary: `xz -9` needs 65 MiB, but a header can ask for 4 GiB."""
 
 _HEADERS_MAX: Final = 1 << 20
-"""Bytes of one member's headers, which tarfile holds in memory. Long names and attributes take a few KiB."""
+"""Maximum bytes of one member's headers, which tarfile keeps in memory. Long names and attributes need a few KiB."""
 
 _FOOTER_SIZE: Final = 12
 _INDEX_MAX: Final = 16 << 20
 
-Take = Callable[[tarfile.TarInfo, IO[bytes] | None], None]
-"""What is done with a member and, if it is a file, its contents."""
+Handle = Callable[[tarfile.TarInfo, IO[bytes] | None], None]
+"""A function that handles a member; the second argument has its contents if it is a file."""
 
 
 def bomb(name: str, unpacked: int, packed: int) -> InstallError:
-    """The error for contents that were compressed too well."""
+    """Return the error for an implausible compression ratio."""
     return InstallError(
         f"{name}: {packed} bytes that unpack to {unpacked} or more: not what a genuine .pat holds, so it is rejected"
     )
 
 
 def cut_off(name: str) -> InstallError:
-    """The error for an archive that ends too early."""
+    """Return the error for an incomplete archive."""
     return InstallError(f"{name}: cut off or damaged; download the .pat again and compare its checksum")
 
 
 def unpacked_size(packed: IO[bytes], name: str) -> int:
-    """Bytes that an xz file unpacks to, by its index; nothing is unpacked.
+    """Return the unpacked size of an xz file, from its index and without unpacking it.
 
     Raises:
-        InstallError: it isn't an xz file, it is cut off, or it is a bomb.
+        InstallError: the file is no xz file, is cut off, or has an implausible compression ratio.
     """
     size = packed.seek(0, os.SEEK_END)
     packed.seek(0)
@@ -95,18 +95,18 @@ class _Numbers:
 
 
 class _Unpacked:
-    """What an xz file holds, for tarfile to read; never more than is allowed."""
+    """A file object for tarfile that unpacks an xz file, with a limit on the bytes."""
 
     def __init__(self, packed: IO[bytes], name: str, most: int) -> None:
         self._packed = packed
         self._name = name
         self._most = most
-        self._allowed = _HEADERS_MAX  # tarfile reads the first member's when it opens
+        self._allowed = _HEADERS_MAX  # tarfile reads the first header when it opens
         self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DECODER_MEMORY)
         self._count = 0
 
     def allow(self, size: int) -> None:
-        """Let so many more bytes be read, until the next call."""
+        """Allow this many more bytes to be read until the next call."""
         self._allowed = self._count + size
 
     def read(self, size: int) -> bytes:
@@ -124,16 +124,16 @@ class _Unpacked:
         return b""
 
 
-def unpack(packed: IO[bytes], name: str, take: Take) -> None:
-    """Go through the members of an xz-compressed tar archive, in its order.
+def unpack(packed: IO[bytes], name: str, handle: Handle) -> None:
+    """Handle the members of an xz-compressed tar archive in order.
 
     Args:
-        packed: the archive; can seek.
-        name: of it, for errors.
-        take: called with each member.
+        packed: the archive; seekable.
+        name: of the archive, for errors.
+        handle: called with each member.
 
     Raises:
-        InstallError: it is damaged, cut off, or over a limit; and what `take` raises.
+        InstallError: the archive is damaged, cut off, or exceeds a limit; also what `handle` raises.
     """
     most = unpacked_size(packed, name)
     packed.seek(0)
@@ -141,11 +141,11 @@ def unpack(packed: IO[bytes], name: str, take: Take) -> None:
     try:
         with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
             while member := archive.next():
-                archive.members.clear()  # tarfile would keep them all
+                archive.members.clear()  # tarfile would keep them all in memory
                 reader.allow(member.size + _HEADERS_MAX)
-                take(member, archive.extractfile(member) if member.isreg() else None)
+                handle(member, archive.extractfile(member) if member.isreg() else None)
         reader.allow(most)
-        while reader.read(CHUNK):  # to the end, where xz has its checksum
+        while reader.read(CHUNK):  # to the checksum at the end
             pass
     except (tarfile.TarError, lzma.LZMAError, EOFError, UnicodeError, ValueError, OverflowError) as error:
         raise InstallError(f"{cut_off(name)} ({error})") from None

@@ -1,7 +1,8 @@
-"""The system's files, put together from untrusted archives in a folder of this host, with their owners beside it.
+"""Collect the system's files from untrusted archives in a folder of this host, and their owners in memory.
 
-In the folder every file is its user's, mode 0600, and every folder 0700: a file system is made of it later, and owners and
-modes are set there. What may be created follows from the paths known so far, never from what a link on this host leads to.
+In the folder, every file has the user's own uid and mode 0600, and every directory 0700: the real owners and modes are
+set later in the file system made from it. A check of each path uses the paths added before, and never follows a link on
+this host.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from vhostcomm.errors import InstallError
 from vhostcomm.install.stream import CHUNK, cut_off
 
 _PATH_MAX: Final = 2048
-"""Bytes of a path inside: debugfs reads lines of 8192, and quotes are doubled there."""
+"""Maximum bytes of a path: debugfs reads lines of 8192 bytes, and doubles quotes."""
 
 _ID_MAX: Final = 2**32 - 2
 _TIME_MAX: Final = 2**32 - 1
-"""Seconds since 1970; ext4 has two bits more."""
+"""Maximum seconds since 1970; ext4 has two bits more."""
 
 
 @frozen
 class Node:
-    """What the system has at a path: `mode` with its type, the numbers of its owner and its group, when it was changed."""
+    """An entry of the system: `mode` with its file type, the ids of its owner and group, and its modification time."""
 
     mode: int
     uid: int = 0
@@ -37,18 +38,18 @@ class Node:
 
 
 _IMPLIED: Final = Node(stat.S_IFDIR | 0o755)
-"""A folder that no archive says anything of."""
+"""A directory that no archive lists."""
 
 
 @frozen
 class Tree:
-    """The files so far.
+    """The files added so far.
 
     Args:
-        folder: where they are on this host; it is there and empty.
-        most: how many files and folders there may be.
-        wrote: called with the bytes of each piece of a file.
-        nodes: what there is by its path, which has no slash in front; the top folder is "".
+        folder: an empty directory on this host for them.
+        most: maximum number of files and directories.
+        wrote: called with the number of bytes after each write.
+        nodes: the entries by path, without a leading slash; the root is "".
     """
 
     folder: Path
@@ -57,17 +58,17 @@ class Tree:
     nodes: dict[str, Node] = field(factory=lambda: {"": _IMPLIED})
 
     def add(self, archive: str, member: tarfile.TarInfo, data: IO[bytes] | None, *, below: str = "") -> None:
-        """Add a member of an archive, unless there is something at its path.
+        """Add a member of an archive, unless its path exists.
 
         Args:
             archive: its name, for errors.
             member: the member.
             data: its contents, if it is a file.
-            below: the folder that the archive belongs into.
+            below: the target directory of the archive.
 
         Raises:
-            InstallError: it is none of what a system's archive may have.
-            OSError: this host can't hold it.
+            InstallError: the member is invalid or dangerous.
+            OSError: this host can't create it.
         """
         where = f"{archive}: {member.name!a}"
         path = "/".join(filter(None, (below, inside(member.name, where))))
@@ -108,7 +109,7 @@ class Tree:
             os.utime(place, (mtime, mtime), follow_symlinks=False)
 
     def finish(self) -> None:
-        """Give the folders their times, once nothing comes into them any more."""
+        """Set the times of the directories, after their last entry was added."""
         for path, node in self.nodes.items():
             if stat.S_ISDIR(node.mode) and node is not _IMPLIED:
                 os.utime(self.folder / path, (node.mtime, node.mtime))
@@ -138,10 +139,10 @@ class Tree:
 
 
 def inside(name: str, where: str) -> str:
-    """A member's path, relative to the top: without `.` and without a slash at its end.
+    """Return a member's path relative to the root, without `.` and without a trailing slash.
 
     Raises:
-        InstallError: it leads out of the top, or can't be a path.
+        InstallError: the path leaves the root, or is invalid.
     """
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if name.startswith("/") or ".." in parts:
@@ -153,16 +154,16 @@ def inside(name: str, where: str) -> str:
 
 
 def filtered(member: tarfile.TarInfo, folder: Path, where: str, *, whole_system: bool) -> None:
-    """Ask Python's own extraction filter too, where this Python has it (3.11.4 and later, and Debian's of 3.11.2 not).
+    """Apply Python's own extraction filter too, if this Python has it (3.11.4 and later; Debian's 3.11.2 lacks it).
 
     Args:
         member: of the archive.
-        folder: where it would be extracted to.
+        folder: the target directory.
         where: for errors.
-        whole_system: it is of a system, which has absolute links; not of a plain collection of files.
+        whole_system: whether the archive is a system, with absolute links, and not a plain collection of files.
 
     Raises:
-        InstallError: the filter rejects it.
+        InstallError: the filter rejects the member.
     """
     check = getattr(tarfile, "tar_filter" if whole_system else "data_filter", None)
     if check is None:
@@ -185,7 +186,7 @@ def _kind(member: tarfile.TarInfo, where: str) -> int:
 
 
 def _check_target(path: str, target: str, where: str) -> None:
-    """Check a symbolic link. An absolute target is a path of the guest, and nothing on this host follows it."""
+    """Check a symbolic link. An absolute target is a path in the guest; nothing on this host follows it."""
     if not target or any(each in target for each in "\0\n\r"):
         raise InstallError(f"{where}: a symbolic link to {target!a}")
     if target.startswith("/"):
