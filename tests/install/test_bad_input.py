@@ -103,7 +103,10 @@ def many(count: int) -> Iterable[Member]:
 
 BAD: Final[dict[str, tuple[Make, str]]] = {
     "empty": (raw(b""), r"empty \(0 bytes\); download it again: https://"),
-    "encrypted": (raw(random.Random(1).randbytes(100_000)), "no tar archive: an encrypted .pat.*Nothing is decrypted"),
+    "encrypted": (
+        raw(random.Random(1).randbytes(100_000)),
+        "no tar archive: no .pat, or an encrypted one.*decrypts nothing",
+    ),
     "another model": (
         lambda tmp_path: pats.write(tmp_path / NAME, {"hda1.tgz": b"x", "zImage": b"x"}),
         r"no \*\.bin\.zip, no synohdpack_img\.txz, .* hda1\.tgz, zImage.*another model.*DSM_VirtualDSM",
@@ -131,8 +134,8 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "boot zip damaged": (damaged(BOOT_NAME), "bin.zip: cut off or damaged"),
     "up in the .pat": (beside(file("../../x")), "absolute or leads out"),
     "absolute in the .pat": (beside(file("/etc/x")), "absolute or leads out"),
-    "link in the .pat": (beside(other("packages/x", tarfile.SYMTYPE, "/etc")), "a link; a .pat holds"),
-    "device in the .pat": (beside(other("x", tarfile.BLKTYPE)), "a device, or a special file; a .pat holds"),
+    "link in the .pat": (beside(other("packages/x", tarfile.SYMTYPE, "/etc")), "a link; a .pat has only"),
+    "device in the .pat": (beside(other("x", tarfile.BLKTYPE)), "a device, or a special file; a .pat has only"),
     "up": (hda(file("./a/../../x")), "absolute or leads out"),
     "absolute": (hda(file("/etc/x")), "absolute or leads out"),
     "line end": (hda(file("./a\nsif / uid 5")), "line end"),
@@ -141,15 +144,21 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
         hda(other("./x", tarfile.LNKTYPE, "etc/passwd")),
         "a hard link to 'etc/passwd', which is no",
     ),
-    "symbolic link out": (hda(other("./a/x", tarfile.SYMTYPE, "../../etc/passwd")), "out of the system's tree"),
+    "symbolic link out": (hda(other("./a/x", tarfile.SYMTYPE, "../../etc/passwd")), "outside the system's tree"),
     "below a link": (
         hda(other("./a", tarfile.SYMTYPE, "/tmp"), file("./a/x")),
-        "lies beneath 'a', which is a symbolic link",
+        "is below 'a', which is a symbolic link",
     ),
-    "below a file": (hda(file("./a"), file("./a/x")), "lies beneath 'a', which is a file"),
-    "character device": (hda(other("./dev/null", tarfile.CHRTYPE)), "a device; files, folders and links"),
-    "block device": (hda(other("./dev/sda", tarfile.BLKTYPE)), "a device; files, folders and links"),
-    "FIFO": (hda(other("./x", tarfile.FIFOTYPE)), "a device; files, folders and links"),
+    "below a file": (hda(file("./a"), file("./a/x")), "is below 'a', which is a file"),
+    "character device": (
+        hda(other("./dev/null", tarfile.CHRTYPE)),
+        "a device; a .pat may contain only files, folders and links",
+    ),
+    "block device": (
+        hda(other("./dev/sda", tarfile.BLKTYPE)),
+        "a device; a .pat may contain only files, folders and links",
+    ),
+    "FIFO": (hda(other("./x", tarfile.FIFOTYPE)), "a device; a .pat may contain only files, folders and links"),
     "owner": (hda(file("./x", uid=-1)), "its owner or group is -1"),
     "bomb of xz": (hda(file("./x", bytes(ZEROS))), r"\d+ bytes that unpack to \d+ or more"),
     "bomb of zip": (
@@ -160,7 +169,7 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "bomb of members": (beside(*many(5000)), "more than 4096 members"),
     "two images": (
         lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=BOOT, two=BOOT)),
-        "2 files in it; it holds the boot disk and nothing else",
+        "contains 2 files instead of the boot disk alone",
     ),
     "up in the zip": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(**{"../one": BOOT})), "absolute or leads out"),
     "no boot sector": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=bytes(4096))), "no boot disk"),
@@ -175,12 +184,12 @@ def test_what_is_rejected(tmp_path: Path, name: str) -> None:
 
 
 def test_no_pat_and_no_place(tmp_path: Path) -> None:
-    assert "no such file; nothing is downloaded here: Synology publishes" in rejected(tmp_path)
+    assert "no such file; download DSM_VirtualDSM_….pat from Synology" in rejected(tmp_path)
     pats.pat(tmp_path)
-    assert "there is no folder" in rejected(tmp_path, folder="a/b")
+    assert "no folder " in rejected(tmp_path, folder="a/b")
     (tmp_path / "used").mkdir()
     (tmp_path / "used/precious").write_text("x")
-    assert "has something else in it (precious)" in rejected(tmp_path, folder="used")
+    assert "contains other files (precious)" in rejected(tmp_path, folder="used")
     assert (tmp_path / "used/precious").read_text() == "x"
     (tmp_path / "file").write_text("x")
     assert "Not a directory; choose another folder" in rejected(tmp_path, folder="file")
@@ -208,7 +217,7 @@ def test_no_space(tmp_path: Path) -> None:
     if done.returncode == 99:
         pytest.skip(f"a user may not mount here: {done.stderr}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.search(r"small: 300 MiB are free, and installing needs \d+ MiB; make room there", done.stderr)
+    assert re.search(r"small: 300 MiB are free, but the installation needs \d+ MiB; free some space", done.stderr)
 
 
 def test_another_model_by_the_name_of_its_file(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_what_cannot_be_added(nas: Path) -> None:
     with pytest.raises(InstallError, match="16 data disks"):
         add(nas, GIB, ImageFormat.RAW)
     file.write_text("[guests.nas]\n")
-    with pytest.raises(InstallError, match=r"no single guest with machine\.data"):
+    with pytest.raises(InstallError, match=r"does not have exactly one guest with machine\.data"):
         add(nas, GIB, ImageFormat.RAW)
     assert [each.name for each in nas.iterdir()] == ["vhostcomm.toml"]
 

@@ -200,7 +200,7 @@ def test_two_at_once(tmp_path: Path) -> None:
         first.send_signal(signal.SIGSTOP)
         second = run_vhostcomm("install", pat, tmp_path / "nas")
         assert (second.returncode, second.stderr.count("\n")) == (1, 1)
-        assert "another vhostcomm install is making it" in second.stderr
+        assert "another vhostcomm install is creating it" in second.stderr
         first.send_signal(signal.SIGCONT)
         first.stdout.read()
         assert first.wait(20) == 0

@@ -51,7 +51,7 @@ def given_up(stopped: subprocess.CompletedProcess[str], why: str) -> None:
     """Told, and no failure: Proxmox VE has its own stop."""
     assert stopped.returncode == 0
     assert why in stopped.stderr
-    assert "Proxmox VE goes on with its own stop" in stopped.stderr
+    assert "Proxmox VE continues with its own stop" in stopped.stderr
 
 
 def test_its_phases(tmp_path: Path, program: Path) -> None:
@@ -185,9 +185,9 @@ def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tup
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--control", "none"], "switched off"),
-        (["--control", "tcp:127.0.0.1:1", "--control-token", "0123456789abcdef"], "over TCP"),
-        (["--wait", "0"], "--wait 0: it takes seconds"),
+        (["--control", "none"], "now it is disabled"),
+        (["--control", "tcp:127.0.0.1:1", "--control-token", "0123456789abcdef"], "now it is TCP"),
+        (["--wait", "0"], "--wait 0: expected seconds"),
     ],
 )
 def test_a_hookscript_that_could_not_work(tmp_path: Path, words: list[str], why: str) -> None:

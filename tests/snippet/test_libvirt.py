@@ -175,15 +175,15 @@ def test_what_apparmor_will_let_qemu_have(tmp_path: Path, whole: bool) -> None:
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert '  "/run/vhostcomm/nas" rw,\n' in told.stderr
-    assert "libvirt's own profile of the domain lets QEMU at this path" in " ".join(text.split())
+    assert "libvirt's profile of the domain allows this path" in " ".join(text.split())
     assert '"/run/vhostcomm/nas" rw,' in text
 
 
-def test_the_daemons_side_of_it_is_told() -> None:
+def test_libvirt_snippet_explains_access_to_the_socket() -> None:
     printed = run_vhostcomm("snippet", "libvirt", "--sock", "nas=/run/vhostcomm/nas")
     assert (printed.returncode, printed.stderr) == (0, "")
     for words in ('socket_group = "kvm"', "AppArmor", "SELinux", "semanage fcontext", "untried"):
         assert words in printed.stdout
     bound = run_vhostcomm("snippet", "libvirt", "--sock", "nas=connect:/run/guests/nas").stdout
-    assert "libvirt makes the socket" in bound
+    assert "libvirt creates the socket" in bound
     assert "socket_group" not in bound

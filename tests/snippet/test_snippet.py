@@ -100,11 +100,11 @@ def test_without_any_guest() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["qemu", "--qemu-version", "seven"], "--qemu-version seven: it is MAJOR.MINOR"),
-        (["qemu", "--qemu-version", "6.2"], "from 7.0 on"),
+        (["qemu", "--qemu-version", "seven"], "--qemu-version seven: expected MAJOR.MINOR"),
+        (["qemu", "--qemu-version", "6.2"], "7.0 or later"),
         (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give one"),
         (["proxmox"], "--vmid N is missing: the VM's number; qm list"),
-        (["proxmox", "--vmid", "99"], "--vmid 99: it is 100 to 999999999"),
+        (["proxmox", "--vmid", "99"], "--vmid 99: expected 100 to 999999999"),
         (["libvirt", "--boot", "boot.img"], "add --domain"),
         (["libvirt", "--domain"], "give --boot"),
         (["libvirt", "--domain", "--boot", "{boot}", "--net", "network="], "virsh net-list"),
@@ -166,7 +166,7 @@ def test_by_address(sock: str, socket: str) -> None:
 
 @pytest.mark.parametrize(
     ("sock", "why"),
-    [("/run/a\nb", "can't be pasted"), ("tcp:127.0.0.1:0", "another port at each start; choose one")],
+    [("/run/a\nb", "can't be pasted"), ("tcp:127.0.0.1:0", "a different port at each start; choose a port")],
 )
 def test_an_address_that_nobody_can_paste(sock: str, why: str) -> None:
     assert why in refused("qemu", "--sock", f"nas={sock}", "--qemu-version", "7.2")
@@ -197,20 +197,20 @@ def test_the_hookscript_of_proxmox_is_that_guests(file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["qemu", "proxmox", "libvirt"])
-def test_what_the_ports_number_depends_on_is_said(file: Path, kind: str) -> None:
-    told = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "nas")
-    words = " ".join((told.stdout + told.stderr).replace("#", " ").split())
+def test_snippets_explain_the_name_of_the_port(file: Path, kind: str) -> None:
+    done = run_vhostcomm("snippet", *words_of(kind), "--config", file, "--guest", "nas")
+    words = " ".join((done.stdout + done.stderr).replace("#", " ").split())
     assert "/dev/vport1p1, as on a genuine host" in words
-    assert "it is /dev/vport0p1" in words
+    assert "name is /dev/vport0p1" in words
 
 
-def test_a_domain_without_a_card_has_another_number(tmp_path: Path) -> None:
+def test_a_domain_without_a_card_mentions_the_other_name(tmp_path: Path) -> None:
     boot = tmp_path / "boot.img"
     boot.touch()
     os.truncate(boot, 1 << 20)
     words = ("libvirt", "--domain", "--boot", boot, "--sock", "nas=/run/nas")
-    assert "There is no card at 0x2" in printed(*words, "--net", "none")
-    assert "There is no card" not in printed(*words)
+    assert "No network card is at 0x2" in printed(*words, "--net", "none")
+    assert "No network card is" not in printed(*words)
 
 
 SECONDS = Spelling(Reconnect.SECONDS, "spelt for a test")

@@ -48,7 +48,7 @@ def test_what_is_printed_is_a_unit(printed: dict[str, Path], name: str) -> None:
 PLACE = "/opt/vhostcomm/bin/vhostcomm"
 
 
-def told(*words: str | Path) -> list[str]:
+def remarks(*words: str | Path) -> list[str]:
     """The remarks."""
     made = run_vhostcomm("snippet", "systemd", *words, "--program", PLACE)
     assert made.returncode == 0, made.stderr
@@ -75,10 +75,12 @@ def test_which_unit(tmp_path: Path) -> None:
     of_file = run_vhostcomm("snippet", "systemd", "-c", file, "--guest", "nas")
     assert f"serve --config {file}\n" in of_file.stdout
     assert "enable --now vhostcomm.service\n" in of_file.stderr
-    one = told("--sock", UUID, "--guest-serial", "1234ABC567890")
+    one = remarks("--sock", UUID, "--guest-serial", "1234ABC567890")
     assert one[0].startswith(f"save it as /etc/systemd/system/vhostcomm@{UUID}.service, then: ")
     assert one[0].endswith(f"enable --now vhostcomm@{UUID}.service")
-    assert one[1].startswith(f"QEMU connects to /run/vhostcomm-{UUID}/{UUID}; /etc/vhostcomm/{UUID}.env")
+    assert one[1].startswith(
+        f"QEMU connects to /run/vhostcomm-{UUID}/{UUID}; put settings into /etc/vhostcomm/{UUID}.env"
+    )
     assert "VHOSTCOMM_GUEST_SERIAL=1234ABC567890" in one[1]
     assert not one[2:]
 
@@ -86,13 +88,13 @@ def test_which_unit(tmp_path: Path) -> None:
 def test_a_socket_is_started_while_its_service_is_not(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text(FILE)
-    first, second = told("-c", file, "--guest", "nas", "--unit", "vhostcomm-guest@.socket")
+    first, second = remarks("-c", file, "--guest", "nas", "--unit", "vhostcomm-guest@.socket")
     assert first.endswith(
         "systemctl stop vhostcomm.service && systemctl enable --now vhostcomm-guest@nas.socket && "
         "systemctl start vhostcomm.service"
     )
     assert second.startswith("QEMU connects to /run/vhostcomm-sockets/nas, ")
-    one, _ = told("--sock", UUID, "--unit", "vhostcomm@.socket")
+    one, _ = remarks("--sock", UUID, "--unit", "vhostcomm@.socket")
     assert f"stop vhostcomm@{UUID}.service && systemctl enable --now vhostcomm@{UUID}.socket && " in one
 
 
@@ -109,7 +111,7 @@ SERVE = "[guests.nas]\n[serve]\n"
     [
         (
             "[guests.nas]\nsock = 'tcp:127.0.0.1:1'",
-            "the socket of nas is TCP, which the unit takes away: PrivateNetwork=no",
+            "the socket of nas uses TCP, which the unit denies: PrivateNetwork=no",
         ),
         (
             "[guests.nas]\nsock = '/srv/guests/nas'",
@@ -123,24 +125,27 @@ SERVE = "[guests.nas]\n[serve]\n"
         (
             "[guests.nas]\nsock = 'connect:/run/guests/nas'",
             (
-                "QEMU's socket of nas, /run/guests/nas must let the service's user in, which systemd makes at the start: "
-                "by its group, with mode 0660 and Group= in a drop-in"
+                "QEMU's socket of nas, /run/guests/nas must be accessible to the service's user, which systemd creates at the start: "
+                "use mode 0660, and its group as Group= in a drop-in"
             ),
         ),
-        ("[guests.nas]\nsock = '/tmp/ours/nas'", "/tmp/ours/nas, is in /tmp, which services don't see (PrivateTmp=)"),
-        ("[guests.nas]\nsock = 'connect:/home/a/nas'", "is in /home, which services don't see (ProtectHome=)"),
+        (
+            "[guests.nas]\nsock = '/tmp/ours/nas'",
+            "/tmp/ours/nas, is in /tmp, which the service can't see (PrivateTmp=)",
+        ),
+        ("[guests.nas]\nsock = 'connect:/home/a/nas'", "is in /home, which the service can't see (ProtectHome=)"),
         (
             SERVE + "socket_group = 'kvm'",
-            "socket_group = kvm: the service's user may not give files away; Group=kvm in",
+            "socket_group = kvm: the service's user can't change a file's group; set Group=kvm in",
         ),
         (SERVE + "record = '/srv/rec/{guest}'", "recordings are not in /var/log/vhostcomm: useradd "),
-        (SERVE + "record = '/root/{guest}'", "the recording is in /root, which services don't see"),
+        (SERVE + "record = '/root/{guest}'", "the recording is in /root, which the service can't see"),
         (
             SERVE + "control = 'tcp:127.0.0.1:1'\ncontrol_token = '0123456789abcdef'",
-            "the control surface is TCP, which",
+            "the control surface uses TCP, which",
         ),
-        (SERVE + "qemu_host_api = '127.0.0.1:2210'", "qemu_host_api is TCP, which the unit takes away"),
-        (SERVE + "watch = ['/run/guests']", "the sockets in /run/guests must let the service's user in"),
+        (SERVE + "qemu_host_api = '127.0.0.1:2210'", "qemu_host_api uses TCP, which the unit denies"),
+        (SERVE + "watch = ['/run/guests']", "the sockets in /run/guests must be accessible to the service's user"),
         (SERVE + "watch = ['/home/guests']", "the watched folder is in /home"),
     ],
 )
@@ -151,15 +156,15 @@ def test_what_the_service_needs(needs: Callable[..., list[str]], text: str, need
 
 def test_what_services_do_not_see(needs: Callable[..., list[str]]) -> None:
     (remark,) = needs("[guests.nas]", program="/root/venv/bin/vhostcomm")
-    assert remark.startswith("the program is in /root, which services don't see (ProtectHome=): move it elsewhere")
+    assert remark.startswith("the program is in /root, which the service can't see (ProtectHome=): move it elsewhere")
     (remark,) = needs("[guests.nas]", file="/home/me/c.toml")
     assert remark.startswith("the configuration is in /home, which")
 
 
 def test_one_guest_has_no_place_for_recordings() -> None:
-    *_, remark = told("--sock", UUID, "--record", "/var/log/vhostcomm/a.jsonl")
-    assert f"LogsDirectory=vhostcomm/{UUID} in a drop-in makes /var/log/vhostcomm/{UUID}, which" in remark
-    assert len(told("--sock", UUID, "--record", f"/var/log/vhostcomm/{UUID}/a.jsonl")) == 2
+    *_, remark = remarks("--sock", UUID, "--record", "/var/log/vhostcomm/a.jsonl")
+    assert f"LogsDirectory=vhostcomm/{UUID} in a drop-in creates /var/log/vhostcomm/{UUID} for them" in remark
+    assert len(remarks("--sock", UUID, "--record", f"/var/log/vhostcomm/{UUID}/a.jsonl")) == 2
 
 
 @pytest.mark.needs("systemd-analyze")

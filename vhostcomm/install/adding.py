@@ -44,16 +44,16 @@ def add(folder: Path, size: int, image_format: ImageFormat) -> str:
     except OSError as error:
         raise InstallError(f"{file}: {explain(error)}; give a folder that `vhostcomm install` made") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise InstallError(f"{file}: has no single guest with machine.data; add the disk there by hand") from None
+        raise InstallError(f"{file}: does not have exactly one guest with machine.data; add the disk by hand") from None
     if len(disks) >= DATA_SLOTS:
-        raise InstallError(f"{folder}: has {len(disks)} data disks; a guest has places for {DATA_SLOTS}")
+        raise InstallError(f"{folder}: already has {len(disks)} data disks; a guest can have {DATA_SLOTS}")
     if size % SECTOR_SIZE:
-        raise InstallError(f"a data disk of {size} bytes: it has sectors of {SECTOR_SIZE}")
+        raise InstallError(f"a data disk of {size} bytes: give a multiple of {SECTOR_SIZE} bytes")
     name = _free_name(folder, {ImageFormat.RAW: "img", ImageFormat.QCOW2: "qcow2"}[image_format])
     line = f"data = {json.dumps([*disks, name])}"
     changed = _DATA_LINE.sub(lambda _: line, text)
     if len(_DATA_LINE.findall(text)) != 1 or tomllib.loads(changed) == tomllib.loads(text):
-        raise InstallError(f"{file}: its machine.data isn't one line; add the disk there by hand, as in: {line}")
+        raise InstallError(f"{file}: its machine.data isn't one line; add the disk by hand, as in: {line}")
     _make(folder, name, size, image_format)
     try:
         _replace(file, changed)
@@ -84,7 +84,7 @@ def _make(folder: Path, name: str, size: int, image_format: ImageFormat) -> None
             made.chmod(0o600)
             os.link(made, folder / name)
     except OSError as error:
-        raise DiskError(str(folder / name), f"can't be made: {explain(error)}") from None
+        raise DiskError(str(folder / name), f"can't be created: {explain(error)}") from None
 
 
 def _replace(file: Path, text: str) -> None:

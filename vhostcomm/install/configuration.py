@@ -46,8 +46,8 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_
     return f"""\
 # A guest of vhostcomm, installed from {pat}.
 #
-# Start it: vhostcomm run FOLDER, with the folder that this file is in. Flags override this file.
-# Lines that begin with # show placeholders; `vhostcomm config init` writes a file with every key.
+# Start it: vhostcomm run FOLDER, with the folder of this file. Flags override this file.
+# Commented-out keys show placeholders; `vhostcomm config init` writes a file with every key.
 
 [host]
 # serial = "{ZERO_SERIAL}"
@@ -57,7 +57,7 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_
 # serial = "{ZERO_SERIAL}"
 # vcpus = 1
 
-# Its disks (relative to this file), its network, its memory. Keep the MAC address: the guest is known by it.
+# Its disks (relative to this file), network and memory. Keep the MAC address: DHCP servers identify the guest by it.
 [guests.{key}.machine]
 boot = {json.dumps(disks["synoboot"])}
 system = {json.dumps(disks["system"])}

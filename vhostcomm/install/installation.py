@@ -107,7 +107,7 @@ def install(pat: str, folder: str, options: Options, report: ReportProgress) -> 
     if existing := _existing(target):
         return existing
     if target.parent == target or not target.parent.is_dir():
-        raise InstallError(f"{folder}: there is no folder {target.parent}; make it first: mkdir -p {target.parent}")
+        raise InstallError(f"{folder}: no folder {target.parent}; create it first: mkdir -p {target.parent}")
     try:
         with open_pat(pat) as opened:
             _check(opened, target, options)
@@ -131,7 +131,7 @@ def _existing(target: Path) -> Installed | None:
     if CONFIGURATION in names:
         return Installed(target, names, is_new=False)
     if names:
-        raise InstallError(f"{target}: has something else in it ({', '.join(names[:3])}); choose a new folder")
+        raise InstallError(f"{target}: contains other files ({', '.join(names[:3])}); choose a new folder")
     if target.is_mount():
         raise InstallError(f"{target}: a mount point, which can't be replaced; choose a folder in it: {target}/nas")
     return None
@@ -146,7 +146,9 @@ def _check(pat: Pat, target: Path, options: Options) -> None:
     for tool in tools:
         find(tool, path=str(target))
     if options.data_size < DATA_SIZE_MIN or options.data_size % SECTOR_SIZE:
-        raise InstallError(f"a data disk of {options.data_size} bytes: it has {DATA_SIZE_MIN >> 20}M or more")
+        raise InstallError(
+            f"a data disk of {options.data_size} bytes: give {DATA_SIZE_MIN >> 20}M or more, in whole sectors"
+        )
     room = options.layout.first.size * SECTOR_SIZE
     if pat.system_size + _OVERHEAD > room:
         raise InstallError(
@@ -158,8 +160,8 @@ def _check(pat: Pat, target: Path, options: Options) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise InstallError(
-            f"{target.parent}: {_mib(free)} are free, and installing needs {_mib(needed)}; make room there, or choose "
-            "another place"
+            f"{target.parent}: {_mib(free)} are free, but the installation needs {_mib(needed)}; free some space, or "
+            "choose another place"
         )
 
 
@@ -177,7 +179,7 @@ def _workspace(target: Path) -> Iterator[Path]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InstallError(f"{target}: another vhostcomm install is making it; wait for that one") from None
+            raise InstallError(f"{target}: another vhostcomm install is creating it; wait until it ends") from None
         _empty(work)  # a killed run's files
         try:
             yield work
@@ -226,7 +228,7 @@ def _boot(pat: Pat, image: Path, report: ReportProgress) -> None:
     with image.open("xb") as file:
         for number, piece in enumerate(pat.boot()):
             if number == 0 and piece[510:512] != _MBR_SIGNATURE:
-                raise InstallError(f"{pat.boot_name}: what is in it is no boot disk (it has no boot sector)")
+                raise InstallError(f"{pat.boot_name}: its file is no boot disk (no boot sector)")
             if piece.count(0) == len(piece):
                 file.seek(len(piece), os.SEEK_CUR)
             else:
@@ -234,7 +236,7 @@ def _boot(pat: Pat, image: Path, report: ReportProgress) -> None:
             report(Progress(step, file.tell(), pat.boot_size))
         file.truncate()
         if file.tell() != pat.boot_size or not pat.boot_size:
-            raise InstallError(f"{pat.boot_name}: {file.tell()} bytes in it instead of {pat.boot_size}")
+            raise InstallError(f"{pat.boot_name}: has {file.tell()} bytes instead of {pat.boot_size}")
 
 
 def _system(pat: Pat, work: Path, image: Path, layout: Layout, report: ReportProgress) -> None:
@@ -278,7 +280,7 @@ def _check_sparse(work: Path, target: Path) -> None:
     os.truncate(probe, _PROBE_SIZE)
     if not is_sparse(probe):
         raise InstallError(
-            f"{target.parent}: its file system has no sparse files, so the disks would take their whole size; choose "
+            f"{target.parent}: its file system has no sparse files, so the disks would occupy their full size; choose "
             "another place"
         )
     probe.unlink()

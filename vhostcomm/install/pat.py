@@ -125,9 +125,7 @@ def open_pat(path: str) -> Iterator[Pat]:
             with _tar(file, path) as archive:
                 yield _checked(archive, path, size)
     except FileNotFoundError:
-        raise InstallError(
-            f"{path}: no such file; nothing is downloaded here: Synology publishes DSM_VirtualDSM_….pat at {PUBLISHED}"
-        ) from None
+        raise InstallError(f"{path}: no such file; download DSM_VirtualDSM_….pat from Synology: {PUBLISHED}") from None
     except IsADirectoryError:
         raise InstallError(f"{path}: a folder; give the .pat itself") from None
     except PermissionError as error:
@@ -139,8 +137,8 @@ def _tar(file: IO[bytes], path: str) -> tarfile.TarFile:
         return tarfile.open(fileobj=file, mode="r:")
     except tarfile.TarError:
         raise InstallError(
-            f"{path}: no tar archive: an encrypted .pat, as those of DSM 7.0 to 7.1 are, or no .pat. Nothing is decrypted "
-            f"here; newer releases are plain archives: {PUBLISHED}"
+            f"{path}: no tar archive: no .pat, or an encrypted one, as those of DSM 7.0 to 7.1 are. vhostcomm decrypts "
+            f"nothing; newer releases are plain archives: {PUBLISHED}"
         ) from None
     except (EOFError, ValueError, OverflowError) as error:
         raise _damaged(path, error) from None
@@ -158,7 +156,7 @@ def _checked(archive: tarfile.TarFile, path: str, size: int) -> Pat:
             name = inside(member.name, where)
             if not (member.isreg() or member.isdir()) or member.issparse():
                 what = "a link" if member.issym() or member.islnk() else "a device, or a special file"
-                raise InstallError(f"{where}: {what}; a .pat holds files and folders, so it is rejected")
+                raise InstallError(f"{where}: {what}; a .pat has only files and folders, so it is rejected")
             filtered(member, Path("/nonexistent"), where, whole_system=False)
             end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
             if end > size:
@@ -180,7 +178,7 @@ def _virtual_dsm(archive: tarfile.TarFile, path: str, members: dict[str, tarfile
         there = ", ".join(list(members)[:_SHOWN]) + (", …" if len(members) > _SHOWN else "")
         what = f"{len(boots)} boot disks ({_BOOT})" if len(boots) > 1 else f"no {', no '.join(missing)}"
         raise InstallError(
-            f"{path}: {what} in it, but {there or 'nothing'}: a .pat of another model, or no .pat; "
+            f"{path}: {what} in it, but {there or 'nothing'}: no .pat, or one of another model; "
             f"choose DSM_VirtualDSM_….pat: {PUBLISHED}"
         )
     pat = Pat(path, archive, members, boots[0], 0, {})
@@ -215,7 +213,7 @@ def _boot_size(pat: Pat) -> int:
     except OSError as error:
         raise _unread(pat.boot_name, error) from None
     if image.flag_bits & _ENCRYPTED:
-        raise InstallError(f"{pat.boot_name}: encrypted; nothing is decrypted here")
+        raise InstallError(f"{pat.boot_name}: encrypted; vhostcomm decrypts nothing")
     if image.file_size > min(_BOOT_MAX, max(SMALL, packed * RATIO_MAX)):
         raise bomb(pat.boot_name, image.file_size, packed)
     return image.file_size
@@ -224,9 +222,7 @@ def _boot_size(pat: Pat) -> int:
 def _image(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     images = [each for each in archive.infolist() if not each.is_dir()]
     if len(images) != 1:
-        raise InstallError(
-            f"{name}: {len(images)} files in it; it holds the boot disk and nothing else, so it is rejected"
-        )
+        raise InstallError(f"{name}: contains {len(images)} files instead of the boot disk alone, so it is rejected")
     return images[0]
 
 

@@ -35,7 +35,7 @@ Handle = Callable[[tarfile.TarInfo, IO[bytes] | None], None]
 def bomb(name: str, unpacked: int, packed: int) -> InstallError:
     """Return the error for an implausible compression ratio."""
     return InstallError(
-        f"{name}: {packed} bytes that unpack to {unpacked} or more: not what a genuine .pat holds, so it is rejected"
+        f"{name}: {packed} bytes that unpack to {unpacked} or more, unlike a genuine .pat, so it is rejected"
     )
 
 
@@ -53,9 +53,7 @@ def unpacked_size(packed: IO[bytes], name: str) -> int:
     size = packed.seek(0, os.SEEK_END)
     packed.seek(0)
     if packed.read(len(XZ_MAGIC)) != XZ_MAGIC:
-        raise InstallError(
-            f"{name}: not compressed with xz, as it is in the releases that can be installed (7.0 and later)"
-        )
+        raise InstallError(f"{name}: not compressed with xz, as in the releases that can be installed (7.0 and later)")
     packed.seek(max(0, size - _FOOTER_SIZE))
     footer = packed.read(_FOOTER_SIZE)
     index_size = (int.from_bytes(footer[4:8], "little") + 1) * 4

@@ -78,7 +78,7 @@ class Tree:
             return
         if len(self.nodes) >= self.most:
             raise InstallError(
-                f"{archive}: more than {self.most} files and folders: they don't fit into the system partition"
+                f"{archive}: more than {self.most} files and folders, which don't fit into the system partition"
             )
         self._parents(path, where)
         filtered(member, self.folder, where, whole_system=True)
@@ -91,7 +91,7 @@ class Tree:
             found = self.nodes.get(target)
             if not found or stat.S_ISDIR(found.mode):
                 raise InstallError(
-                    f"{where}: a hard link to {member.linkname!a}, which is no file of the archive so far"
+                    f"{where}: a hard link to {member.linkname!a}, which is no earlier file of the archive"
                 )
             os.link(self.folder / target, place, follow_symlinks=False)
             self.nodes[path] = found
@@ -124,7 +124,7 @@ class Tree:
                 self.nodes[parent] = _IMPLIED
             elif not stat.S_ISDIR(node.mode):
                 what = "a symbolic link" if stat.S_ISLNK(node.mode) else "a file"
-                raise InstallError(f"{where}: lies beneath {parent!a}, which is {what}")
+                raise InstallError(f"{where}: is below {parent!a}, which is {what}")
 
     def _write(self, place: Path, member: tarfile.TarInfo, data: IO[bytes], where: str) -> None:
         left = member.size
@@ -149,7 +149,7 @@ def inside(name: str, where: str) -> str:
         raise InstallError(f"{where}: its path is absolute or leads out of the archive's tree, so the .pat is rejected")
     path = "/".join(parts)
     if len(os.fsencode(path)) > _PATH_MAX or any(each in path for each in "\0\n\r"):
-        raise InstallError(f"{where}: its path is longer than {_PATH_MAX} bytes, or has a line end in it")
+        raise InstallError(f"{where}: its path is longer than {_PATH_MAX} bytes, or contains a line end")
     return path
 
 
@@ -182,7 +182,7 @@ def _kind(member: tarfile.TarInfo, where: str) -> int:
     if member.issym():
         return stat.S_IFLNK
     what = "a device" if member.isdev() else f"of type {member.type!a}"
-    raise InstallError(f"{where}: {what}; files, folders and links are what a .pat may hold, so it is rejected")
+    raise InstallError(f"{where}: {what}; a .pat may contain only files, folders and links, so it is rejected")
 
 
 def _check_target(path: str, target: str, where: str) -> None:
@@ -195,10 +195,10 @@ def _check_target(path: str, target: str, where: str) -> None:
     for part in target.split("/"):
         depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
         if depth < 0:
-            raise InstallError(f"{where}: a link to {target!a}, out of the system's tree, so the .pat is rejected")
+            raise InstallError(f"{where}: a link to {target!a}, outside the system's tree, so the .pat is rejected")
 
 
 def _id(number: int, where: str) -> int:
     if not 0 <= number <= _ID_MAX:
-        raise InstallError(f"{where}: its owner or group is {number}, which can't be")
+        raise InstallError(f"{where}: its owner or group is {number}, which is out of range")
     return number

@@ -49,17 +49,17 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
         why=spelling.why,
         arguments=_lines((f"- {_yaml(word)}" for word in words), "  #     "),
     )
-    remarks = (f"not in the file, for it is of this host or a secret: {', '.join(left_out)}",) if left_out else ()
+    remarks = (f"left out, since they belong to this host or are secret: {', '.join(left_out)}",) if left_out else ()
     return Snippet(text, remarks)
 
 
-_AS_ITSELF: Final = 'user: "900:900" # of the image; root\'s QEMU gets to its socket'
-_AS_QEMU: Final = 'user: "0:0" # QEMU makes the socket: be whom its container runs it as'
+_AS_ITSELF: Final = 'user: "900:900" # the image\'s user; QEMU as root can use its socket'
+_AS_QEMU: Final = 'user: "0:0" # QEMU creates the socket: use the user of its container'
 _NO_NETWORK: Final = 'network_mode: "none" # the channel is a unix socket'
 
 _FILE: Final = """\
-# The guest {name}, served from a container; its QEMU runs in another. Checked against the schema of compose files,
-# and brought up with Docker. The image is built with: docker build -f Containerfile -t vhostcomm .
+# The guest {name}, served from a container; its QEMU runs in another one. Checked against the schema of compose files,
+# and started with Docker. Build the image with: docker build -f Containerfile -t vhostcomm .
 services:
   vhostcomm:
     image: vhostcomm
@@ -72,8 +72,8 @@ services:
       - vhostcomm:{folder}
     {network}
     healthcheck:
-      # Unhealthy is what GET /healthz tells too: QEMU not connected, nothing asked yet, no address yet. docker inspect
-      # shows which.
+      # Unhealthy as in GET /healthz: QEMU isn't connected, the guest has asked nothing yet, or has no address yet.
+      # docker inspect shows which.
       test: {check}
       interval: 30s
       timeout: 25s
@@ -81,7 +81,7 @@ services:
     restart: unless-stopped
 
   # The container with the guest's QEMU, {why}.
-  # It isn't to wait until vhostcomm is healthy: that takes this very QEMU.
+  # Do not let it wait until vhostcomm is healthy: vhostcomm is healthy only while this QEMU runs.
   # qemu:
   #   image: YOURS
   #   depends_on: [vhostcomm]

@@ -51,7 +51,7 @@ def domain(
     root = ET.Element("domain", type="kvm" if machine.accelerator is Accelerator.KVM else "qemu")
     root.extend(libvirt.remarks(guest, channel_of(guest), held=held))
     if not network and machine.net is None:
-        root.append(libvirt.comment(*textwrap.wrap(f"There is no card at 0x2: {PORT}.", 118)))
+        root.append(libvirt.comment(*textwrap.wrap(f"No network card is at 0x2: {PORT}.", 118)))
     _leaf(root, "name", machine.name)
     if machine.uuid:
         _leaf(root, "uuid", str(machine.uuid))

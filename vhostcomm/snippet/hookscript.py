@@ -18,17 +18,17 @@ WAIT_MAX: Final = 3600
 _SCRIPT: Final = r"""#!/bin/sh
 # Proxmox VE runs this for the guest {name} as: SCRIPT VMID PHASE
 #
-# pre-start   looks whether the daemon serves the guest, and starts its service if there is one; fails if not,
-#             so that the VM isn't started with nobody to answer
-# pre-stop    has the guest power itself off and waits {wait} s at most, also for a guest that still boots. It never
-#             fails: what Proxmox VE does then ends the VM in any case. That is so for Stop too, not only for Shutdown
-# post-stop   tells how it went
+# pre-start   checks that the daemon serves the guest, and starts its service if there is one. It fails otherwise,
+#             so that the VM does not start without a daemon
+# pre-stop    asks the guest to power itself off and waits {wait} s at most, also for a guest that still boots. It never
+#             fails: Proxmox VE then ends the VM in any case. Proxmox VE runs it for Stop too, not only for Shutdown
+# post-stop   reports how the guest ended
 set -u
 
 vhostcomm={program}
 guest={guest}
 control={control}
-sock={sock} # nothing here where QEMU listens
+sock={sock} # empty if QEMU listens
 unit={unit}
 wait={wait}
 
@@ -40,7 +40,7 @@ ask() {{
     timeout 20 "$vhostcomm" "$@" --control "$control"
 }}
 
-# 0 served, 1 no daemon, 2 a daemon that serves others
+# 0 served, 1 no daemon, 2 a daemon without this guest
 served() {{
     guests=$(ask guests --json 2>&1) || return 1
     case $guests in *"\"name\": \"$guest\""*) ;; *) return 2 ;; esac
@@ -75,7 +75,7 @@ pre-start)
         ;;
     *)
         say "the daemon at $control does not serve $guest${{sock:+ at $sock}}, so the VM is not started:" \
-            "add it to the daemon's configuration, and have that read again${{unit:+: systemctl reload $unit}}"
+            "add it to the daemon's configuration, and reload the daemon${{unit:+: systemctl reload $unit}}"
         exit 1
         ;;
     esac
@@ -83,7 +83,7 @@ pre-start)
 post-start) ;;
 pre-stop)
     timeout "$((wait + 5))" "$vhostcomm" shutdown "$guest" --wait "$wait" --control "$control" ||
-        say "$guest did not power itself off; Proxmox VE goes on with its own stop"
+        say "$guest did not power itself off; Proxmox VE continues with its own stop"
     ;;
 post-stop)
     say "$(ask info "$guest" 2>&1)"
@@ -118,11 +118,11 @@ def script(
     """
     if not isinstance(control, Listen):
         raise UsageError(
-            "a hookscript asks the daemon over its control surface, a unix socket: give the daemon one, --control PATH, "
-            f"which is {'over TCP and wants a token' if control else 'switched off'} now"
+            "a hookscript asks the daemon over its control surface, a unix socket: configure one with --control PATH; "
+            f"now it is {'TCP, which needs a token' if control else 'disabled'}"
         )
     if not 1 <= wait <= WAIT_MAX:
-        raise UsageError(f"--wait {wait}: it takes seconds, 1 to {WAIT_MAX}")
+        raise UsageError(f"--wait {wait}: expected seconds, 1 to {WAIT_MAX}")
     text = _SCRIPT.format(
         name=guest.name,
         guest=shlex.quote(guest.name),

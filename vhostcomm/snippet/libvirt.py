@@ -28,7 +28,7 @@ def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
     parts: list[ET.Element[Any]] = [
         *remarks(guest, channel, held=held),
         *_qmp(guest),
-        comment("Leave the controller out where the domain has one of this type and index already."),
+        comment("Omit the controller if the domain already has one of this type and index."),
         comment(*textwrap.wrap(f"{PORT[0].upper()}{PORT[1:]}.", 118)),
         controller(),
         port(channel),
@@ -42,7 +42,7 @@ def _qmp(guest: GuestConfig) -> list[ET.Element[Any]]:
     lines = [f"    <qemu:arg value={quoteattr(word)}/>" for word in words]
     return [
         comment(
-            "The QMP socket, for vhostcomm alone, belongs behind </devices>, and needs the namespace in <domain>:",
+            "The QMP socket, for vhostcomm only. Paste it after </devices>. It needs the namespace in <domain>:",
             "  <domain … xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
             "  <qemu:commandline>", *lines, "  </qemu:commandline>",
         )
@@ -85,8 +85,8 @@ def remarks(guest: GuestConfig, channel: AnyVchannel, *, held: bool = False) -> 
     """Make comments with what the reader has to know."""
     match channel:
         case TcpVchannel():
-            lines = ["The daemon listens on a TCP port, which everybody on this machine can connect to: a unix socket",
-                     "with a mode of its own keeps others out."]  # fmt: skip
+            lines = ["The daemon listens on a TCP port, which every user of this machine can connect to. A unix",
+                     "socket has a mode that keeps other users out."]  # fmt: skip
         case Vchannel(server=True, path=path):
             lines = [_BIND, *_SELINUX.format(quoted=shlex.quote(path)).splitlines()]
         case Vchannel(path=path):
@@ -101,33 +101,33 @@ def remarks(guest: GuestConfig, channel: AnyVchannel, *, held: bool = False) -> 
 
 
 _CONNECT: Final = """\
-QEMU connects to the daemon's socket, as the user that libvirt runs it as: on Debian and Ubuntu libvirt-qemu, who is in
-the group kvm; on others qemu. A daemon of root's lets it in with, in its [serve] section,
+QEMU connects to the daemon's socket. libvirt runs QEMU as the user libvirt-qemu, in the group kvm, on Debian and
+Ubuntu, and as qemu elsewhere. If the daemon runs as root, give that group access in the [serve] section:
     socket_mode = "0660"
     socket_group = "kvm"
-and one that systemd runs as another user with that mode and Group=kvm in its unit. The group has to get through
-{folder} too; a runtime directory that the daemon makes lets it.
-The daemon has to be there when the domain starts: libvirt of root's looks for the socket. It may be started again later."""
+If systemd runs the daemon as another user, set that mode, and Group=kvm in its unit. The group needs access to
+{folder} too; vhostcomm gives it access to a runtime directory that it creates.
+Start the daemon before the domain: libvirt as root checks that the socket exists. The daemon may be restarted later."""
 
 _HELD: Final = """\
-QEMU connects to a socket that systemd has, as the user that libvirt runs it as: on Debian and Ubuntu libvirt-qemu, who
-is in the group kvm; on others qemu. A drop-in of the socket unit lets it in:
+systemd owns the socket that QEMU connects to. libvirt runs QEMU as the user libvirt-qemu, in the group kvm, on
+Debian and Ubuntu, and as qemu elsewhere. Give that group access in a drop-in of the socket unit:
     [Socket]
     SocketMode=0660
     SocketGroup=kvm"""
 
 _BIND: Final = """\
-libvirt makes the socket, in a folder that has to exist, and the daemon connects to it, as root or as a user that the
-socket lets in."""
+libvirt creates the socket, in an existing directory. The daemon connects to it, as root or as a user with access to the
+socket."""
 
 _APPARMOR: Final = """\
-AppArmor (Debian, Ubuntu): libvirt's own profile of the domain lets QEMU at this path (seen in what libvirt 9.0 generates;
-AppArmor itself is untried). Where the kernel's log shows it denied all the same, this line belongs into
+AppArmor (Debian, Ubuntu): libvirt's profile of the domain allows this path (seen in what libvirt 9.0 generates;
+AppArmor itself is untried). If the kernel log still shows a denial, add this line to
 /etc/apparmor.d/local/abstractions/libvirt-qemu:
     "{path}" rw,"""
 
 _SELINUX: Final = """\
-SELinux (Fedora, RHEL; untried): where QEMU is denied the socket,
+SELinux (Fedora, RHEL; untried): if QEMU is denied the socket,
     semanage fcontext -a -t svirt_image_t {quoted} && restorecon -v {quoted}"""
 
 

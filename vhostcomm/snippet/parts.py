@@ -18,9 +18,9 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing
 
 
 PORT: Final = (
-    "the guest's Linux calls the port /dev/vport1p1, as on a genuine host, where exactly one virtio device comes before "
-    "the controller, such as a network card at 0x2; without one it is /dev/vport0p1. A genuine guest finds it by its "
-    "name or as /dev/vport1p1: nobody knows which"
+    "the guest's Linux names the port /dev/vport1p1, as on a genuine host, if exactly one virtio device precedes the "
+    "controller, such as a network card at 0x2; without one the name is /dev/vport0p1. It is unknown whether a genuine "
+    "guest finds the port by its virtio name or as /dev/vport1p1"
 )
 """What the name of the port depends on."""
 
@@ -34,17 +34,19 @@ def qmp_of(guest: GuestConfig) -> tuple[str, ...]:
     if not guest.qmp:
         return ()
     if not guest.qmp.isprintable():
-        raise UsageError(f"guest {guest.name}: qmp {guest.qmp!a} can't be pasted; choose a path of printable letters")
+        raise UsageError(
+            f"guest {guest.name}: qmp {guest.qmp!a} can't be pasted; choose a path of printable characters"
+        )
     return tuple(qmp_socket(guest.qmp, "vhostcomm-qmp"))
 
 
 def qmp_remark(guest: GuestConfig) -> str:
     """Explain the QMP socket in the arguments, or how to configure one."""
     if guest.qmp:
-        return f"the QMP socket {guest.qmp} is for vhostcomm alone (qmp = of the guest): paused machines are shown, and resumed"
+        return f"the QMP socket {guest.qmp} (qmp of the guest) is for vhostcomm only: paused machines are shown and resumed"
     return (
-        f'for paused machines to be shown and resumed: qmp = "/run/qemu/{guest.name}.qmp" under [guests.{guest.name}]; '
-        "then this prints the QMP socket too"
+        f'to show and resume a paused machine: set qmp = "/run/qemu/{guest.name}.qmp" under [guests.{guest.name}]; '
+        "this then prints the QMP socket too"
     )
 
 
@@ -83,7 +85,7 @@ class Spelling:
         match = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9.]+)?", text, re.ASCII)
         if not match or int(match[1]) < 7:
             raise UsageError(
-                f"--qemu-version {text}: it is MAJOR.MINOR, from 7.0 on; qemu-system-x86_64 --version tells"
+                f"--qemu-version {text}: expected MAJOR.MINOR, 7.0 or later; `qemu-system-x86_64 --version` prints it"
             )
         return cls(Reconnect.of_version(int(match[1]), int(match[2])), f"spelt for QEMU {text}, as --qemu-version says")
 
@@ -107,16 +109,14 @@ def channel_of(guest: GuestConfig) -> AnyVchannel:
         case Listen(path) | Connect(path):
             if not str(path).isprintable():
                 raise UsageError(
-                    f"guest {guest.name}: {str(path)!a} can't be pasted; choose a path of printable letters"
+                    f"guest {guest.name}: {str(path)!a} can't be pasted; choose a path of printable characters"
                 )
             return Vchannel(str(path), server=isinstance(address, Connect))
         case ListenTcp(host, port):
             if not port:
-                raise UsageError(f"guest {guest.name}: {address} is another port at each start; choose one")
+                raise UsageError(f"guest {guest.name}: {address} is a different port at each start; choose a port")
             return TcpVchannel(_LOOPBACK.get(host, host), port)
         case Activated():
-            raise UsageError(
-                f"guest {guest.name}: {address} is known only to the daemon that was handed it; give its path"
-            )
+            raise UsageError(f"guest {guest.name}: only the daemon knows the path of {address}; give the path")
         case _ as never:
             assert_never(never)

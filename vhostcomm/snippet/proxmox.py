@@ -46,43 +46,45 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[
         UsageError: the id is out of range, or QEMU can't connect to the guest's address.
     """
     if not VMID_MIN <= vmid <= VMID_MAX:
-        raise UsageError(f"--vmid {vmid}: it is {VMID_MIN} to {VMID_MAX}")
+        raise UsageError(f"--vmid {vmid}: expected {VMID_MIN} to {VMID_MAX}")
     value = args(guest, spelling)
     script = f"vhostcomm-{guest.name}"
     hookscript = shlex.join(["vhostcomm", "snippet", "hookscript", *words])
     one = (
-        "# A TCP port is of one guest: give each guest its own, or better a unix socket."
+        "# A TCP port serves one guest only: give each guest its own port, or better a unix socket."
         if isinstance(channel_of(guest), TcpVchannel)
-        else "# The socket is this guest's alone, so any number of guests are served on this host."
+        else "# The socket is for this guest only, so this host can serve any number of guests."
     )
     return Snippet(
         f"""\
 # The guest {guest.name} as VM {vmid} of Proxmox VE; paste this as root on the Proxmox host.
-# Tried with QEMU itself, not on a Proxmox VE: nobody here has one. The arguments are
+# Tried with QEMU itself, but not on a Proxmox VE. The arguments are
 # {spelling.why}.
 
-# The vchannel. Proxmox VE's own guest agent would take slot {AGENT_SLOT:#x} and is not what the guest speaks, so it is off.
+# The vchannel. Proxmox VE's own guest agent would use slot {AGENT_SLOT:#x}, and the guest doesn't speak its
+# protocol: turn it off.
 {one}
-# The guest's Linux calls the port /dev/vport1p1, as on a genuine host, because Proxmox VE's balloon device comes before
-# it; without that (balloon: 0) it is /dev/vport0p1. A genuine guest finds it by its name or as /dev/vport1p1: nobody
-# knows which, so leave the balloon device there.
+# The guest's Linux names the port /dev/vport1p1, as on a genuine host, because Proxmox VE's balloon device precedes it.
+# Without that (balloon: 0), the name is /dev/vport0p1. It is unknown whether a genuine guest finds the port by its
+# virtio name or as /dev/vport1p1, so keep the balloon device.
 # QMP: {qmp_remark(guest)}.
 qm set {vmid} --agent 0 --scsihw virtio-scsi-single
 qm set {vmid} --args {shlex.quote(value)}
 
-# The guest knows its disks by their places: scsi9 is the boot disk, scsi10 the system disk, scsi11 and on are data disks.
+# The guest identifies its disks by their slots: scsi9 is the boot disk, scsi10 the system disk, and
+# scsi11 the first data disk.
 #   qm set {vmid} --scsi9 STORAGE:vm-{vmid}-disk-0 --scsi10 STORAGE:vm-{vmid}-disk-1 --scsi11 STORAGE:vm-{vmid}-disk-2
 #   qm set {vmid} --boot order=scsi9
 
-# Its hookscript: it is not started with nobody to answer, and stopped by its own power-off. The storage local has to
-# allow snippets (Datacenter, Storage).
+# Its hookscript: the VM starts only if a daemon serves the guest, and stops by the guest's own power-off. The storage
+# local has to allow snippets (Datacenter, Storage).
 #   {hookscript} >/var/lib/vz/snippets/{script}
 #   chmod 755 /var/lib/vz/snippets/{script}
 #   qm set {vmid} --hookscript local:snippets/{script}
 
-# The daemon has to be there before Proxmox VE starts its guests: its unit has Before=pve-guests.service.
+# The daemon has to start before Proxmox VE starts its guests: its unit has Before=pve-guests.service.
 
-# /etc/pve/qemu-server/{vmid}.conf has then:
+# /etc/pve/qemu-server/{vmid}.conf then has:
 #   agent: 0
 #   args: {value}
 #   boot: order=scsi9

@@ -23,7 +23,7 @@ def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> 
         format_command(found),
         (
             spelling.why,
-            "where the machine has a virtio-serial controller already: leave ours out, and put its id for virtio-serial0",
+            "if the machine already has a virtio-serial controller: omit ours, and replace virtio-serial0 by its id",
             PORT,
             qmp_remark(guest),
         ),

@@ -77,18 +77,19 @@ def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
     match name:
         case units.SERVE_ONE:
             yield (
-                f"QEMU connects to {place.sock}; "
-                f"/etc/vhostcomm/{place.name}.env has the rest, such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}"
+                f"QEMU connects to {place.sock}; put settings into /etc/vhostcomm/{place.name}.env, "
+                f"such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}"
             )
         case units.RUN:
             yield (
                 f"/etc/vhostcomm/run-{guest.name}.env has the machine, such as "
-                f'RUN="--boot synoboot.img --system system.img"; disks are in /var/lib/vhostcomm-run-{guest.name}, and '
-                f"have its owner: chown --reference=/var/lib/vhostcomm-run-{guest.name}/ DISK"
+                f'RUN="--boot synoboot.img --system system.img"; put the disks into '
+                f"/var/lib/vhostcomm-run-{guest.name}, with its owner: "
+                f"chown --reference=/var/lib/vhostcomm-run-{guest.name}/ DISK"
             )
         case units.SOCKET | units.SOCKET_ONE:
             yield (
-                f"QEMU connects to {place.sock}, also while no daemon runs; a QEMU of libvirt's gets in with "
+                f"QEMU connects to {place.sock}, also while no daemon runs; to give libvirt's QEMU access, set "
                 "SocketGroup=kvm and SocketMode=0660 in a drop-in of the socket"
             )
         case _:
@@ -114,8 +115,8 @@ def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
     service = config.service
     if service.socket_group:
         yield (
-            f"socket_group = {service.socket_group}: the service's user may not give files away; "
-            f"Group={service.socket_group} in a drop-in lets that group in instead"
+            f"socket_group = {service.socket_group}: the service's user can't change a file's group; "
+            f"set Group={service.socket_group} in a drop-in instead"
         )
     if service.control.startswith("tcp:"):
         yield _tcp("the control surface")
@@ -127,8 +128,8 @@ def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
     if name == units.SERVE_ONE:
         if folder != LOGS / place.name:
             yield (
-                f"recordings in {folder}: the unit has no place for them; LogsDirectory=vhostcomm/{place.name} in a drop-in "
-                f"makes {LOGS}/{place.name}, which they can go to"
+                f"recordings in {folder}: no access for the unit; LogsDirectory=vhostcomm/{place.name} in a drop-in "
+                f"creates {LOGS}/{place.name} for them"
             )
     elif folder != LOGS and LOGS not in folder.parents:
         yield from _unseen("the recording", folder) or [_writable(f"recordings are not in {LOGS}", folder)]
@@ -138,19 +139,19 @@ def _unseen(what: str, path: Path) -> list[str]:
     for folder, why in _HIDDEN.items():
         if Path(folder) in (path, *path.parents):
             return [
-                f"{what} is in {folder}, which services don't see ({why}): move it elsewhere, such as to /opt or /srv"
+                f"{what} is in {folder}, which the service can't see ({why}): move it elsewhere, such as /opt or /srv"
             ]
     return []
 
 
 def _tcp(what: str) -> str:
-    return f"{what} is TCP, which the unit takes away: PrivateNetwork=no and more in a drop-in; docs/systemd.md"
+    return f"{what} uses TCP, which the unit denies: PrivateNetwork=no and more in a drop-in; docs/systemd.md"
 
 
 def _let_in(what: str) -> str:
     return (
-        f"{what} must let the service's user in, which systemd makes at the start: by its group, with mode 0660 and "
-        "Group= in a drop-in"
+        f"{what} must be accessible to the service's user, which systemd creates at the start: use mode 0660, and its "
+        "group as Group= in a drop-in"
     )
 
 
