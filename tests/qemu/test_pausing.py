@@ -171,7 +171,7 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
         watch = PauseWatch(execute, told.append, running=True)
         async with trio.open_nursery() as nursery:
             for name, data in events:
-                watch.heed(QmpEvent(name, data, 0))
+                watch.handle(QmpEvent(name, data, 0))
             nursery.start_soon(watch.run)
             await trio.sleep(2 * LOOK_PAUSE)
             await trio.testing.wait_all_tasks_blocked()
@@ -212,7 +212,7 @@ def test_resume_that_does_not_help_says_so() -> None:
 
             async def follow() -> None:
                 async for event in qmp.events:
-                    watch.heed(event)
+                    watch.handle(event)
 
             nursery.start_soon(follow)
             with pytest.raises(ResumeError) as caught:

@@ -1,8 +1,8 @@
-"""QEMU: which one, the machine as a command, and running it from its start to the reason of its end.
+"""QEMU: detect its capabilities, build its command, and run it until the reason of its end is known.
 
-`probe` asks a QEMU what it can do, `argv` makes a `machine` its command, `supervise` runs that:
-a `child` that dies with us, `qmp` to talk with it, `stopping` in stages, an `ending` that is known,
-and `restart` to decide what comes then.
+`detect` asks a QEMU for its capabilities and `argv` turns a `machine` into a command, which `supervise` runs as a
+`child` that dies with this process. `qmp` talks to QEMU, `stopping` stops it in stages, `ending` classifies its end,
+and `restart` decides whether to start it again.
 """
 
 from vhostcomm.qemu.argv import build, format_command

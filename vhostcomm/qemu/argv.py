@@ -1,4 +1,4 @@
-"""The machine in QEMU's spelling: the genuine host's (QEMU 2.x, 2022) in that of QEMU 7.2 and later."""
+"""Build QEMU's command line: the machine of the genuine host (QEMU 2.x, 2022), spelt for QEMU 7.2 and later."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ BOOT_SLOT: Final = 0xA
 SYSTEM_SLOT: Final = 0xB
 RNG_SLOT: Final = 0x1C
 PANIC_SLOT: Final = 0x1E
-"""The genuine machine has no such device; nothing else is here, and on q35 neither (0x1f is the chipset's)."""
+"""The genuine machine has no such device. This slot is free, also on q35, whose chipset has 0x1f."""
 
 CHANNEL_DRIVERS: Final = ("virtio-serial-pci", "virtserialport")
-"""What the vchannel's port is made of."""
+"""The devices of the vchannel's port."""
 
 _SANDBOX: Final = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
 
 
 def build(machine: Machine, can: Capabilities) -> list[str]:
-    """The command that runs a machine.
+    """Build the command that runs a machine.
 
     Args:
-        machine: to be run.
-        can: what this QEMU can do.
+        machine: the machine.
+        can: the capabilities of the QEMU to use.
 
     Raises:
-        QemuError: this QEMU can't; says what is missing.
+        QemuError: this QEMU lacks something that the machine needs.
     """
     return [*can.program.command, *_Builder(machine, can).arguments()]
 
 
 def format_command(argv: Sequence[str]) -> str:
-    """A command to paste into a shell: each option with its value on a line of its own."""
+    """Format a command for a shell, with each option and its value on its own line."""
     lines: list[list[str]] = [[]]
     for word in argv:
         if word.startswith("-") and lines[-1]:
@@ -68,13 +68,13 @@ def format_command(argv: Sequence[str]) -> str:
 def vchannel(
     channel: AnyVchannel, reconnects: Reconnect, *, bus: str = "pci.0", slot: int = SERIAL_SLOT
 ) -> Iterator[str]:
-    """The arguments of the guest's vchannel port, the one spelling of them: controller, socket, port.
+    """Build the arguments for the guest's vchannel: controller, socket, port. Their only definition.
 
     Args:
         channel: the port's socket.
-        reconnects: how this QEMU spells that it connects again.
-        bus: the PCI bus that the controller is on.
-        slot: its slot there.
+        reconnects: how this QEMU spells the reconnect delay.
+        bus: the PCI bus of the controller.
+        slot: the controller's slot on that bus.
     """
     yield from ("-device", options("virtio-serial-pci", {"id": "virtio-serial0", "bus": bus, "addr": f"{slot:#x}"}))
     match channel:
@@ -167,7 +167,7 @@ class _Builder:
                     assert_never(never)
 
     def _clocks(self) -> Iterator[str]:
-        # The genuine host's settings; each does nothing, without complaint, where TCG has no use for it.
+        # The genuine host's settings. QEMU silently ignores those that TCG has no use for.
         if not self._can.hpet_property:
             yield "-no-hpet"
         yield from ("-rtc", "base=utc,clock=vm,driftfix=slew")
@@ -227,7 +227,7 @@ class _Builder:
         properties = {"id": "net0", "netdev": NETDEV} | queues(net)
         if self._machine.mac:
             properties["mac"] = self._machine.mac
-        # Strict boot never boots from the network, and without its ROM no ipxe package is needed.
+        # Strict boot excludes the network. Without a ROM for it, QEMU needs no ipxe package.
         yield from self._pci("virtio-net-pci", NET_SLOT, properties | {"romfile": ""})
 
     def _vchannel(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a QEMU can do, as a value; `vhostcomm.qemu.detect` finds it out."""
+"""The capabilities of a QEMU as a value; `vhostcomm.qemu.detect` finds them."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ DEVICES: Final = (
     "virtio-serial-pci",
     "virtserialport",
 )
-"""What is asked for, one by one: listing all of them loads every module, and one left from another QEMU
-package ends QEMU 10 with a failed assertion."""
+"""Devices to query one by one. Listing all devices loads every module, and a module of another QEMU package
+makes QEMU 10 fail an assertion."""
 
 
 class Reconnect(Enum):
-    """How a QEMU spells that a socket is connected to again; the value is the option."""
+    """How a QEMU spells the reconnect delay of a socket; the value is the option."""
 
     SECONDS = "reconnect"
     MILLISECONDS = "reconnect-ms"
 
     @classmethod
     def of_version(cls, major: int, minor: int) -> Reconnect:
-        """Of a QEMU that can't be asked: the new option is there since 9.2, the old one until 10.1."""
+        """Choose by version, for a QEMU that can't be queried: 9.2 introduced the new option, 10.2 removed the old."""
         return cls.MILLISECONDS if (major, minor) >= (9, 2) else cls.SECONDS
 
 
 class MemoryLock(Enum):
-    """How a QEMU spells that memory is locked."""
+    """How a QEMU spells that memory is locked; the value is the option."""
 
     OVERCOMMIT = "-overcommit mem-lock=on"
     REALTIME = "-realtime mlock=on"
@@ -49,8 +49,8 @@ class Program:
     """A QEMU to run.
 
     Args:
-        path: of the executable, or its name to be found in PATH.
-        data_dirs: where it finds its BIOS and option ROMs (``-L``), when not where it was built for.
+        path: of the executable, or a name to find in PATH.
+        data_dirs: directories of its BIOS and option ROMs (``-L``), if not the default ones.
     """
 
     path: str = "qemu-system-x86_64"
@@ -58,23 +58,23 @@ class Program:
 
     @property
     def command(self) -> list[str]:
-        """The beginning of its argument list."""
+        """The first words of the command."""
         return [self.path, *(word for folder in self.data_dirs for word in ("-L", folder))]
 
 
 @frozen
 class Capabilities:
-    """What a QEMU can do.
+    """The capabilities of a QEMU.
 
     Args:
-        program: which.
-        version: as it says itself, for people.
-        reconnect: a socket chardev takes ``reconnect`` (seconds; deprecated in 9.2, gone in 10.2).
-        reconnect_ms: it takes ``reconnect-ms`` (since 9.2).
+        program: the QEMU.
+        version: its own description of its version, for people.
+        reconnect: a socket chardev has ``reconnect`` (seconds; deprecated in 9.2, removed in 10.2).
+        reconnect_ms: a socket chardev has ``reconnect-ms`` (since 9.2).
         hpet_property: ``-machine hpet=off`` instead of ``-no-hpet``.
-        memory_lock: how memory is locked; None when it can't be.
-        sandbox: ``-sandbox``: built with seccomp, on a kernel that has it.
-        machines: machine types, aliases too.
+        memory_lock: how to lock memory; None if it can't.
+        sandbox: ``-sandbox``: QEMU and the kernel support seccomp.
+        machines: machine types, including aliases.
         devices: those of `DEVICES` that it has.
         vhost_scsi: the properties of vhost-scsi-pci; empty without the device.
         free_page_reporting: its balloon can give back what the guest doesn't use.
@@ -102,7 +102,7 @@ class Capabilities:
 
     @property
     def reconnects(self) -> Reconnect | None:
-        """How it spells that a socket is connected to again; None when it can't."""
+        """How it spells the reconnect delay of a socket; None if it can't reconnect."""
         if self.reconnect_ms:
             return Reconnect.MILLISECONDS
         return Reconnect.SECONDS if self.reconnect else None

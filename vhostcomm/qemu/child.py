@@ -1,4 +1,4 @@
-"""A child process that dies with this one, and whose end is awaited without polling."""
+"""A child process that dies with this process; waiting for its end needs no polling."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from vhostcomm.system_errors import explain
 from vhostcomm.text import printable
 
 TAIL_LINES: Final = 20
-"""Lines of output that are kept: QEMU's complaint is one to three, a failed assertion's trace some more."""
+"""Lines of output to keep: QEMU's own errors have one to three, the trace of a failed assertion some more."""
 
 LINE_LIMIT: Final = 4096
-"""Bytes of output that may come without a newline before they count as a line."""
+"""Maximum bytes of a line; more bytes without a newline are split."""
 
 LAST_WORDS: Final = 1.0
-"""Seconds to wait for the rest of the output: a helper of the program's may still hold its pipe open."""
+"""Seconds to wait for the rest of the output: a helper of the program may keep the pipe open."""
 
 _STEP: Final = files(__package__).joinpath("die_with_parent.py").read_text(encoding="utf-8")
 
 
 class Child:
-    """A running program. Made by `spawn`."""
+    """A running program, made by `spawn`."""
 
     def __init__(self, process: subprocess.Popen[bytes], pidfd: int, output: trio.lowlevel.FdStream) -> None:
         self._process = process
@@ -43,7 +43,7 @@ class Child:
         self._output = output
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.code: int | None = None
-        """The exit code, or minus the signal's number; None while it runs."""
+        """The exit code, or minus a signal's number; None while the process runs."""
         self._output_ended = trio.Event()
 
     @property
@@ -52,28 +52,28 @@ class Child:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines of its output that were read."""
+        """The last lines of output that were read."""
         return tuple(self._tail)
 
     async def wait(self) -> int:
-        """Wait for the end and return `code`. One task at a time."""
+        """Wait for the end and return `code`. Only one task at a time may wait."""
         if self.code is None:
-            # By its descriptor: a pid may be somebody else's by the time it is looked at.
+            # By descriptor, since the kernel may reuse the pid.
             await trio.lowlevel.wait_readable(self._pidfd)
             self._reap()
         assert self.code is not None
         return self.code
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens when the process has ended."""
+        """Send a signal; a process that has ended is ignored."""
         if self.code is None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    async def read_output(self, tell: Callable[[str], None]) -> None:
-        """Read what it writes until it ends, a line at a time, each escaped and without its newline.
+    async def read_output(self, report: Callable[[str], None]) -> None:
+        """Read the output until it ends. Each line is reported, escaped and without its newline.
 
-        Has to run as long as the process does: it stops when nobody reads its pipe.
+        This has to run as long as the process: the process blocks when its pipe is full.
         """
         rest = b""
         async for piece in self._output:
@@ -82,19 +82,19 @@ class Child:
                 lines.append(rest)
                 rest = b""
             for line in lines:
-                self._take_line(line, tell)
+                self._report_line(line, report)
         if rest:
-            self._take_line(rest, tell)
+            self._report_line(rest, report)
         self._output_ended.set()
 
     async def last_words(self) -> None:
-        """Wait until it has ended and `read_output` has read everything, for at most `LAST_WORDS` seconds."""
+        """Wait until the process has ended and its output was read, for at most `LAST_WORDS` seconds."""
         with trio.move_on_after(LAST_WORDS):
             await self.wait()
             await self._output_ended.wait()
 
     async def kill(self) -> None:
-        """Send SIGKILL and wait for the end, for at most `DEATH_TIMEOUT` seconds, cancelled or not."""
+        """Send SIGKILL and wait for the end, for at most `DEATH_TIMEOUT` seconds, even if cancelled."""
         self.send_signal(signal.SIGKILL)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + DEATH_TIMEOUT):
             await self.wait()
@@ -103,41 +103,41 @@ class Child:
         self._output.close()
         os.close(self._pidfd)
 
-    def _take_line(self, line: bytes, tell: Callable[[str], None]) -> None:
+    def _report_line(self, line: bytes, report: Callable[[str], None]) -> None:
         text = printable(line[:LINE_LIMIT].rstrip(b"\r").decode(errors="backslashreplace"))
         self._tail.append(text)
-        tell(text)
+        report(text)
 
     def _reap(self) -> None:
         found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         assert found is not None
         self.code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-        self._process.returncode = self.code  # else Popen would look for the pid later, which may be another's
+        self._process.returncode = self.code  # else Popen would later wait for the pid, which may be reused
 
 
 @asynccontextmanager
 async def spawn(argv: Sequence[str], *, pass_fds: Collection[int] = (), terminal: bool = False) -> AsyncIterator[Child]:
-    """Start a program; at the end of the block it is killed if it still runs, and reaped.
+    """Start a program. At the end of the block it is killed if it still runs, and reaped.
 
-    It is killed by the kernel when this process dies, even of SIGKILL. It is in a session of its
-    own: a Ctrl-C in the terminal reaches this process alone. It inherits no secret of ours. Standard error is read by
-    `Child.read_output`; so is standard output, unless the program has the terminal.
+    The kernel kills it when this process dies, even of SIGKILL. It has its own session, so a Ctrl-C in the terminal
+    reaches only this process. It inherits no secrets in its environment. `Child.read_output` reads its standard error,
+    and its standard output unless the program has the terminal.
 
     Args:
         argv: the program and its arguments.
         pass_fds: descriptors that it inherits, under the same numbers.
-        terminal: whether it has this process's standard input and output. The terminal's settings
-            are put back at the end, since a killed program doesn't.
+        terminal: whether it inherits this process's standard input and output. The terminal's settings are restored
+            at the end, because a killed program can't do that.
 
     Raises:
         QemuError: this system has no pidfd (Linux before 5.3, or a container that forbids it).
         RuntimeError: called outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
-        # The death signal comes when the *thread* that forked ends: a trio worker's does after 10 s of idling.
+        # The kernel sends the death signal when the *thread* that forked ends. An idle trio worker ends after 10 s.
         raise RuntimeError("spawn() outside the main thread: the child would be killed when this thread ends")
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited; the kernel would throw exit codes away
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if inherited, the kernel would discard exit codes
     with ExitStack() as stack:
         stdin, stdout = stack.enter_context(lent_terminal()) if terminal else (None, None)
         child = _start(argv, pass_fds, stdin, stdout)

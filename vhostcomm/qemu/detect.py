@@ -1,4 +1,4 @@
-"""What a QEMU can do, asked of itself. Its version number is for people to read."""
+"""Detect the capabilities of a QEMU by querying it. Its version number is only for people."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vhostcomm.qemu.child import Child, spawn
 from vhostcomm.qemu.qmp import Qmp, QmpCommandError, QmpError
 
 PROBE_TIMEOUT: Final = 10.0
-"""Seconds for all questions. They take 0.03 on an idle machine; a cold disk or many guests cost more."""
+"""Seconds for all queries. They take 0.03 on an idle machine, longer with a cold disk or many guests."""
 
 
 async def find_capabilities(program: Program, *, try_kvm: bool = True) -> Capabilities:
-    """Start a QEMU without a machine and ask it; then, where it could have KVM, try that with a second start.
+    """Start a QEMU without a machine and query it. If it may have KVM, start it again to try that.
 
-    Takes some 60 ms, 2 s more where KVM only seems to work.
+    Takes about 60 ms, and 2 s more if KVM only seems to work.
 
     Args:
-        program: which QEMU.
-        try_kvm: False spares the second start; `Capabilities.kvm_problem` says then that it wasn't tried.
+        program: the QEMU.
+        try_kvm: False skips the second start; `Capabilities.kvm_problem` then says so.
 
     Raises:
-        QemuError: there is no such program, or it doesn't behave like a QEMU.
+        QemuError: there is no such program, or it does not behave like a QEMU.
     """
     command = [_found(program.path), *program.command[1:]]
     ours, theirs = socket.socketpair()
@@ -113,7 +113,7 @@ async def _io_uring(qmp: Qmp) -> bool:
 async def _names(qmp: Qmp, command: str, typename: str) -> frozenset[str]:
     try:
         found = await qmp.execute(command, typename=typename)
-    except QmpCommandError:  # there is no such type
+    except QmpCommandError:  # no such type
         return frozenset()
     return frozenset(each["name"] for each in found)
 
@@ -145,7 +145,7 @@ def _conclude(program: Program, answers: _Answers, kvm_problem: str) -> Capabili
 
 
 def _kvm_hindrance(answers: _Answers) -> str:
-    """What speaks against KVM without trying."""
+    """Return what prevents KVM, as far as it is known without a trial."""
     if not answers.has_kvm:
         return "this QEMU is built without KVM"
     if not Path("/dev/kvm").exists():

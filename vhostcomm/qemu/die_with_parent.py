@@ -1,11 +1,12 @@
-"""Becomes another program, one that is killed when its parent dies: PARENT-PID PROGRAM ARGUMENT…
+"""Execute another program that is killed when its parent dies: PARENT-PID PROGRAM ARGUMENT…
 
-A step between the supervisor and QEMU. A `preexec_fn` would do the same inside the forked copy of a
-process with threads, where any lock may be held for ever; here it is a process of its own.
-QEMU's `-run-with exit-with-parent=on` (since 10.2) asks for SIGTERM, which a stopped or hanging
-QEMU doesn't heed, and doesn't look whether the parent is gone already: it would only weaken this.
+This is a step between the supervisor and QEMU. A `preexec_fn` would do the same in the forked copy of a process with
+threads, where a lock may be held for ever; this step has its own process. QEMU's `-run-with exit-with-parent=on` (since
+10.2) is weaker: it requests SIGTERM, which a stopped or hanging QEMU ignores, and does not check whether the parent has
+already died.
 
-Its text is run, with `python -I -S -c`, since vhostcomm may be in an archive: it may import nothing but the standard library.
+`child` passes this text to `python -I -S -c`, because vhostcomm may be inside an archive. So it imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ CANNOT_EXECUTE = 126
 
 
 def main(parent: str, program: str, *arguments: str) -> NoReturn:
-    """Execute a program. The exit status is 126 when that can't be done, with a line that says why."""
+    """Execute a program. If that fails, print the reason and exit with status 126."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         _fail(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
-    # Only now: a parent that died before the prctl sends no signal any more.
+    # Check only now: a parent that died before the prctl sends no signal.
     if os.getppid() != int(parent):
         _fail("the supervisor is gone")
-    # Python ignores these, and what is ignored stays so across exec.
+    # Python ignores these signals, and ignored signals stay ignored across exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
-        os.execvp(program, [program, *arguments])  # noqa: S606 - no shell is what is wanted
+        os.execvp(program, [program, *arguments])  # noqa: S606 - no shell on purpose
     except OSError as error:
         _fail(f"{program}: {error.strerror}")
 

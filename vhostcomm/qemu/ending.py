@@ -1,7 +1,7 @@
-"""Why a QEMU ended, told from what it said, how it ended and what was asked of it.
+"""Classify why a QEMU ended, from its QMP events, its exit code and what was requested of it.
 
-Its exit code says little: 0 is a guest's own power-off, a reboot with `-no-reboot`, a panic, `quit`
-and every signal that it catches.
+The exit code alone says little: it is 0 after a guest's power-off, a reboot with `-no-reboot`, a panic, `quit` and
+every signal that QEMU handles.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vhostcomm.qemu.pause import MIGRATED
 from vhostcomm.system_errors import NO_THREAD
 
 REBOOT_WINDOW: Final = 1.0
-"""Seconds in which resets count as one reboot: Linux tries several ways, and QEMU tells each (three, measured)."""
+"""Seconds in which resets count as one reboot: Linux tries several methods, and QEMU reports each (three, measured)."""
 
 
 _NO_THREAD: Final = "qemu_thread_create"
-"""QEMU's last word before it aborts because it can't have a thread."""
+"""Part of QEMU's last output before it aborts because it can't create a thread."""
 
 
 class Stage(IntEnum):
-    """What is done to stop a guest, the gentlest first."""
+    """The ways to stop a guest, gentlest first."""
 
     POWEROFF = 1
     POWERDOWN = 2
@@ -47,7 +47,7 @@ _MEANS: Final = {
 
 
 class EndKind(Enum):
-    """How it ended."""
+    """How QEMU ended."""
 
     POWERED_OFF = "powered-off"
     REBOOTED = "rebooted"
@@ -64,32 +64,32 @@ class EndKind(Enum):
 
 EXIT_CODES: Final = {
     EndKind.POWERED_OFF: 0,  # the guest shut itself down
-    EndKind.REBOOTED: 0,  # it rebooted, where that was to end QEMU
-    EndKind.STOPPED: 0,  # by us, with anything up to SIGTERM
+    EndKind.REBOOTED: 0,  # with -no-reboot, where a reboot ends QEMU
+    EndKind.STOPPED: 0,  # by vhostcomm, with any stage up to SIGTERM
     EndKind.FAILED_TO_START: 3,
     EndKind.PANICKED: 4,
-    EndKind.CRASHED: 5,  # a signal, SIGKILL from elsewhere too; an exit code; 0 without a reason
-    EndKind.QUIT_FROM_OUTSIDE: 6,  # somebody else's QMP
-    EndKind.SIGNALLED: 7,  # somebody else's SIGTERM, SIGINT or SIGHUP
-    EndKind.STOPPED_PAUSED: 9,  # by us, while it was paused: the guest could not shut down
-    EndKind.MIGRATED: 10,  # its guest runs in another QEMU, or was saved to a file
-    EndKind.KILLED: 8,  # by us, SIGKILL: what QEMU hadn't written to its disks is lost
+    EndKind.CRASHED: 5,  # a signal, including SIGKILL of another process; an exit code; or 0 without a reason
+    EndKind.QUIT_FROM_OUTSIDE: 6,  # by another QMP client
+    EndKind.SIGNALLED: 7,  # by SIGTERM, SIGINT or SIGHUP of another process
+    EndKind.STOPPED_PAUSED: 9,  # by vhostcomm while paused: the guest could not shut down
+    EndKind.MIGRATED: 10,  # the guest runs in another QEMU, or was saved to a file
+    EndKind.KILLED: 8,  # by vhostcomm with SIGKILL: data that QEMU had not yet written is lost
 }
 """A launcher's exit code for each ending. 1 and 2 are other errors: see `vhostcomm.errors`."""
 
 
 @frozen
 class Ending:
-    """One run of QEMU, over.
+    """The end of one run of QEMU.
 
     Args:
-        kind: how.
+        kind: how it ended.
         code: QEMU's exit code, or minus a signal's number.
-        reason: of QMP's last SHUTDOWN event; "" when there was none.
-        stage: how far we went in stopping it; None when we didn't.
-        why: what else is known, such as the greeting that never came; "" mostly.
+        reason: of QMP's last SHUTDOWN event; "" without one.
+        stage: the last stage of stopping it; None if it was not being stopped.
+        why: further details, such as a missing greeting; usually "".
         last_lines: of its output.
-        command: to paste into a shell.
+        command: for a shell.
     """
 
     kind: EndKind
@@ -105,12 +105,12 @@ class Ending:
         return EXIT_CODES[self.kind]
 
     def __str__(self) -> str:
-        """One sentence."""
+        """Describe the end in one sentence."""
         text = self._text()
         return f"{text} ({self.why})" if self.why else text
 
     def report(self) -> str:
-        """The sentence and, where something went wrong, QEMU's last words and the command, over several lines."""
+        """Describe the end; after a failure, add QEMU's last output and the command on further lines."""
         text = str(self)
         if self.exit_code and self.last_lines:
             text += "\n  QEMU's last words:" + "".join(f"\n    {line}" for line in self.last_lines)
@@ -151,7 +151,7 @@ class Ending:
 
 
 def code_name(code: int) -> str:
-    """An exit code, or minus a signal's number, in words."""
+    """Describe an exit code, or minus a signal's number."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -163,20 +163,20 @@ def code_name(code: int) -> str:
 def classify(
     *, started: bool, code: int, reason: str, panicked: bool, stage: Stage | None, paused: str = ""
 ) -> EndKind:
-    """Tell how a QEMU ended.
+    """Classify how a QEMU ended.
 
     Args:
         started: whether QMP had answered.
         code: its exit code, or minus a signal's number.
         reason: of the last SHUTDOWN event; "" without one.
-        panicked: whether GUEST_PANICKED was seen.
-        stage: how far we had gone in stopping it; None when we didn't.
-        paused: QMP's RunState of a machine that was paused at the end; "" when it ran.
+        panicked: whether GUEST_PANICKED occurred.
+        stage: the last stage of stopping it; None if it was not being stopped.
+        paused: QMP's RunState of a machine that was paused at the end; "" if it was running.
     """
     kind = _classify(started=started, code=code, reason=reason, panicked=panicked, stage=stage)
     if paused == MIGRATED and kind in {EndKind.STOPPED, EndKind.QUIT_FROM_OUTSIDE, EndKind.SIGNALLED}:
         return EndKind.MIGRATED
-    # A guest that powered itself off is paused too, under -no-shutdown.
+    # With -no-shutdown, a guest that powered itself off is paused too.
     if paused and paused != "shutdown" and kind is EndKind.STOPPED and reason != "guest-shutdown":
         return EndKind.STOPPED_PAUSED
     return kind
@@ -186,12 +186,12 @@ def _classify(*, started: bool, code: int, reason: str, panicked: bool, stage: S
     if code == -signal.SIGKILL and stage is Stage.KILL:
         return EndKind.KILLED
     if not started:
-        # Before its handlers are in place, SIGTERM simply kills.
+        # Until QEMU has installed its handlers, SIGTERM kills it.
         return EndKind.STOPPED if stage and code in {0, -signal.SIGTERM} else EndKind.FAILED_TO_START
     if code < 0:
         return EndKind.CRASHED
     if reason == "guest-panic" or (panicked and not reason):
-        return EndKind.PANICKED  # whatever the code: -action panic=exit-failure makes it 1
+        return EndKind.PANICKED  # with any code: it is 1 with -action panic=exit-failure
     if code > 0:
         return EndKind.CRASHED
     match reason:
@@ -210,15 +210,15 @@ def _classify(*, started: bool, code: int, reason: str, panicked: bool, stage: S
 
 
 class RebootCounter:
-    """Makes reboots of resets."""
+    """Counts reboots: combines the resets that belong to one reboot."""
 
     def __init__(self) -> None:
         self.count = 0
         self._last = float("-inf")
 
     def reset(self, now: float) -> bool:
-        """Take a reset at `now` seconds; whether it begins a reboot, or belongs to the last one."""
-        # Measured from a reboot's first reset: a guest that resets for ever shows as one a second.
+        """Note a reset at `now` seconds. Return True if it begins a reboot, False if it belongs to the last one."""
+        # Measured from the first reset of a reboot: a guest that resets for ever counts as one reboot a second.
         if now - self._last < REBOOT_WINDOW:
             return False
         self._last = now

@@ -1,8 +1,8 @@
-"""Whether KVM really works, found out by running something under it.
+"""Check whether KVM really works by running code with it.
 
-That /dev/kvm opens and makes a machine says little. Under kvm_pvm (a kernel module that lends KVM to
-guests without nested virtualisation) QEMU starts, SeaBIOS runs through, and then a 64-bit kernel
-is interpreted an instruction at a time, hundreds of times slower than by TCG.
+/dev/kvm can be opened and can create a machine, and yet be useless. With kvm_pvm (a kernel module that offers KVM
+without nested virtualisation) QEMU starts and SeaBIOS completes. But the module interprets a 64-bit kernel one
+instruction at a time, hundreds of times slower than TCG.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import trio
 from vhostcomm.qemu.child import spawn
 
 TRIAL_TIMEOUT: Final = 2.0
-"""Seconds for the trial: it takes 0.06 with TCG, where KVM only interprets 24."""
+"""Seconds for the trial: it takes 0.06 with TCG, and 24 with a KVM that interprets."""
 
 _TRIAL_EXIT: Final = 33
-"""isa-debug-exit ends QEMU with ``(value << 1) | 1``."""
+"""isa-debug-exit ends QEMU with the status ``(value << 1) | 1``."""
 
 _ROM_SIZE: Final = 1 << 16
 _RESET_VECTOR: Final = 0xFFF0
 _JUMP_TO_START: Final = bytes.fromhex("ea000000f0")
-"""ljmpw $0xf000, $0: from the reset vector to the ROM's start, in its copy below 1 MiB, as every BIOS does."""
+"""ljmpw $0xf000, $0: from the reset vector to the start of the ROM's copy below 1 MiB, as every BIOS does."""
 
 _CODE: Final = bytes.fromhex(
     # 16 bits, at f000:0000
@@ -35,7 +35,7 @@ _CODE: Final = bytes.fromhex(
     "0c01"  # or $1, %al: protected mode
     "0f22c0"  # mov %eax, %cr0
     "66ea1e000f000800"  # ljmpl $8, $0xf001e
-    # 32 bits; page tables at 0x1000, the first 2 MiB as they are
+    # 32 bits; page tables at 0x1000, identity mapping of the first 2 MiB
     "b810000000"  # mov $16, %eax
     "8ed8"  # mov %eax, %ds
     "8ec0"  # mov %eax, %es
@@ -63,25 +63,25 @@ _CODE: Final = bytes.fromhex(
     "f4"  # 2: hlt
     "ebfd"  # jmp 2b
     "0f1f440000"  # nop, up to 0x88
-    # the descriptors: null, 32-bit code, data, 64-bit code; marked as used, which can't be written to a ROM
+    # the descriptors: null, 32-bit code, data, 64-bit code; marked as accessed, because the CPU can't write to a ROM
     "0000000000000000"
     "ffff0000009bcf00"
     "ffff00000093cf00"
     "ffff0000009baf00"
-    # gdt_pointer: their size and place
+    # gdt_pointer: their size and address
     "1f0088000f00"
 )
 
 
 async def trial(command: Sequence[str], accelerator: str) -> str:
-    """Run 40 million instructions of 64-bit code in a machine without anything.
+    """Run 40 million instructions of 64-bit code in an otherwise empty machine.
 
     Args:
-        command: QEMU with its data folders.
+        command: QEMU with its data directories.
         accelerator: such as ``kvm``.
 
     Returns:
-        "" when it worked, else why not, in a sentence.
+        "" if it worked, else the reason in a sentence.
     """
     rom = os.memfd_create("vhostcomm-trial")
     try:

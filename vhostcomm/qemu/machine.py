@@ -1,6 +1,6 @@
-"""The machine to run, as values: what it consists of, not how QEMU spells it.
+"""The machine to run, as values: its parts, independent of QEMU's syntax.
 
-A value that could turn into options of its own is refused where it is made.
+Constructors reject values that QEMU could parse as further options.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.options import DiskOptions
 
 SOCKET_PATH_LIMIT: Final = 107
-"""Bytes in a unix socket's path: the kernel's field has 108, with its NUL."""
+"""Maximum bytes of a unix socket's path: the kernel's field has 108, including a NUL."""
 
 FIRST_DATA_SLOT: Final = 0xC
 DATA_SLOTS: Final = 0x1C - FIRST_DATA_SLOT
-"""Data disks have the PCI slots from 0xc up to the random generator's at 0x1c."""
+"""Data disks have the PCI slots from 0xc up to the random number generator's slot 0x1c."""
 
 
 def _fits(pattern: str, what: str) -> Callable[[Any, Attribute[str], str], None]:
@@ -75,7 +75,7 @@ class Accelerator(Enum):
 
 
 class PanicDevice(Enum):
-    """What the guest's kernel can tell of its panic through. Linux before 5.14 knows only the ISA one."""
+    """The device through which the guest's kernel reports a panic. Linux before 5.14 knows only the ISA one."""
 
     PCI = "pvpanic-pci"
     ISA = "pvpanic"
@@ -83,7 +83,7 @@ class PanicDevice(Enum):
 
 @frozen
 class Disk:
-    """A disk in a file or a block device, behind a virtio-scsi controller of its own.
+    """A disk in a file or a block device, with its own virtio-scsi controller.
 
     Args:
         path: of the image.
@@ -100,7 +100,7 @@ class Disk:
 
 @frozen
 class VhostDisk:
-    """A disk of the kernel's SCSI target, as on the genuine host, by its name ``naa.…``."""
+    """A disk of the kernel's SCSI target, as on the genuine host, identified by a name ``naa.…``."""
 
     wwpn: str = field(validator=_fits(r"naa\.[0-9A-Fa-f-]{1,64}", "naa. and hexadecimal digits or a UUID"))
 
@@ -117,7 +117,7 @@ def _host_address(_: Any, attribute: Attribute[str], value: str) -> None:
 
 @frozen
 class Forward:
-    """A port of this host that leads to one of the guest."""
+    """A port of this host that is forwarded to a port of the guest."""
 
     host_port: int = field(validator=_within(1, 65535))
     guest_port: int = field(validator=_within(1, 65535))
@@ -127,7 +127,7 @@ class Forward:
 
 @frozen
 class UserNet:
-    """QEMU's own network behind NAT; the guest is reached through forwarded ports only."""
+    """QEMU's own network with NAT; only forwarded ports reach the guest."""
 
     forwards: tuple[Forward, ...] = ()
 
@@ -149,7 +149,7 @@ class TapNet:
 
 @frozen
 class BridgeNet:
-    """A tap interface on a bridge, made by QEMU's helper; /etc/qemu/bridge.conf has to allow the bridge."""
+    """A tap interface on a bridge, created by QEMU's helper; /etc/qemu/bridge.conf has to allow the bridge."""
 
     bridge: str = field(validator=_interface)
 
@@ -159,12 +159,12 @@ Net = UserNet | TapNet | BridgeNet
 
 @frozen
 class SerialTerminal:
-    """The serial console is on QEMU's standard input and output. A Ctrl-C stays a signal."""
+    """The serial console on QEMU's standard input and output. Ctrl-C still sends a signal."""
 
 
 @frozen
 class SerialFile:
-    """What the guest prints on its console is appended to a file."""
+    """The serial console in a file, to which the guest's output is appended."""
 
     path: str = field(validator=_path)
 
@@ -175,8 +175,8 @@ class Vchannel:
 
     Args:
         path: of the unix socket.
-        server: QEMU listens there, as on the genuine host. Otherwise it connects, again and again.
-        reconnect: seconds between its attempts; rounded up to whole ones for an old QEMU.
+        server: QEMU listens, as on the genuine host. Otherwise QEMU connects and reconnects.
+        reconnect: seconds between attempts; an old QEMU needs whole seconds, so this is rounded up.
     """
 
     path: str = field(validator=_socket_path)
@@ -186,7 +186,7 @@ class Vchannel:
 
 @frozen
 class TcpVchannel:
-    """A TCP address that QEMU connects the guest's vchannel port to, again and again."""
+    """A TCP address to which QEMU connects and reconnects the guest's vchannel port."""
 
     host: str = field(validator=_line)
     port: int = field(validator=_within(1, 65535))
@@ -198,7 +198,7 @@ AnyVchannel = Vchannel | TcpVchannel
 
 @frozen
 class DirectKernel:
-    """A kernel that starts without the boot disk's loader."""
+    """A kernel to start directly, without the boot disk's loader."""
 
     kernel: str = field(validator=_path)
     initrd: str | None = field(default=None, validator=_optional(_path))
@@ -207,32 +207,32 @@ class DirectKernel:
 
 @frozen
 class Machine:
-    """Everything about one virtual machine.
+    """The description of one virtual machine.
 
     Args:
-        name: for people; in the process list, for instance.
-        uuid: the machine's, in its SMBIOS.
+        name: for people, for example in the process list.
+        uuid: in the machine's SMBIOS.
         memory: MiB.
         cpus: virtual processors.
-        accelerator: which.
+        accelerator: KVM or TCG.
         machine_type: ``pc``, ``q35`` or a version of them.
-        cpu: processor model with its flags; the host's with KVM, everything emulated with TCG when None.
+        cpu: processor model with its flags; None for the host's with KVM, and for all emulated features with TCG.
         boot: ``synoboot``, at PCI slot 0xa.
         system: ``sda``, at 0xb.
         data: ``sdb`` and on, from 0xc.
-        net: what the network card is connected to; None for no card.
+        net: the network of the card; None for no card.
         mac: the card's address.
-        serial: the console; None where nobody listens.
+        serial: the console; None to discard its output.
         vchannel: the port's socket; None for no port.
         direct: a kernel to start.
-        hugepages: a hugetlbfs folder that memory is taken from, at once.
+        hugepages: a hugetlbfs directory from which all memory is allocated at the start.
         lock_memory: keep all memory from being swapped out. Needs a high RLIMIT_MEMLOCK.
-        panic_device: what tells QEMU of a guest's panic.
-        usb: the genuine machine's USB controller, where the machine type and QEMU have it.
-        no_reboot: a guest's reboot ends QEMU.
-        sandbox: forbid QEMU system calls that it doesn't need, where it can.
-        qmp: a socket for other QMP clients than the supervisor.
-        extra: arguments of one's own, last.
+        panic_device: the device that reports a guest's panic.
+        usb: include the genuine machine's USB controller, if the machine type and QEMU have it.
+        no_reboot: a reboot of the guest ends QEMU.
+        sandbox: forbid system calls that QEMU doesn't need, if it can.
+        qmp: a socket for QMP clients other than the supervisor.
+        extra: the user's own arguments, at the end.
     """
 
     memory: int = field(default=1024, validator=_within(16, 1 << 24))

@@ -1,4 +1,4 @@
-"""A QMP connection to a QEMU that something else runs: what it tells of the machine, for as long as it is served."""
+"""A QMP connection to a QEMU that vhostcomm did not start: it reports the machine's state while the guest is served."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vhostcomm.qemu.supervise import QmpLost, Rebooted
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
-"""Seconds before the next try to connect: the first, doubled up to the longest."""
+"""Seconds before the next attempt to connect: doubled from the first up to the longest."""
 
 GREETING_TIMEOUT: Final = 10.0
-"""Seconds for the greeting. QEMU greets a second client of one socket only when the first has left."""
+"""Seconds for the greeting. QEMU greets a second client of a socket only after the first has left."""
 
 
 @frozen
 class Connected:
-    """QMP is connected to a QEMU of that version."""
+    """QMP is connected to a QEMU of this version."""
 
     version: str
 
@@ -33,22 +33,22 @@ MonitorNotice = Connected | Rebooted | QmpLost | PauseNotice
 
 
 class Monitor:
-    """Keeps a connection to a QMP socket, and tells what happens to the machine.
+    """Keeps a connection to a QMP socket, and reports changes of the machine.
 
     Args:
-        path: the socket, on which QEMU listens, for nobody else.
-        tell: is called with every notice. It must neither block nor raise. `QmpLost` comes once for each time that the
-            socket can't be used.
+        path: the socket on which QEMU listens. No other client may use it.
+        report: called with every notice. It must neither block nor raise. `QmpLost` is reported once for each period in
+            which the socket can't be used.
     """
 
-    def __init__(self, path: str, tell: Callable[[MonitorNotice], None]) -> None:
+    def __init__(self, path: str, report: Callable[[MonitorNotice], None]) -> None:
         self.path = path
-        self._tell = tell
+        self._report = report
         self._watch: PauseWatch | None = None
         self._lost = ""
 
     async def run(self) -> None:
-        """Connect, listen, and connect again, until cancelled."""
+        """Connect, report events, and reconnect, until cancelled."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -60,15 +60,15 @@ class Monitor:
                     why += ": give vhostcomm a QMP socket of its own"
                 if why != self._lost:
                     self._lost = why
-                    self._tell(QmpLost(why))
+                    self._report(QmpLost(why))
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def resume(self, by: str) -> bool:
-        """Have the machine run again. Returns False if it runs already.
+        """Resume the machine. Return False if it already runs.
 
         Raises:
-            ResumeError: it can't be resumed, or stopped again at once, or QMP is not connected.
+            ResumeError: the machine can't be resumed, it stopped again at once, or QMP is not connected.
         """
         del by  # logged by the daemon
         if self._watch is None:
@@ -96,19 +96,19 @@ class Monitor:
 
     async def _follow(self, qmp: Qmp, nursery: trio.Nursery) -> None:
         self._lost = ""
-        self._tell(Connected(qmp.version))
+        self._report(Connected(qmp.version))
         reboots = RebootCounter()
-        watch = self._watch = PauseWatch(qmp.execute, self._tell)
+        watch = self._watch = PauseWatch(qmp.execute, self._report)
         nursery.start_soon(watch.run)
         try:
             async for event in qmp.events:
-                watch.heed(event)
-                self._reset(event, reboots)
+                watch.handle(event)
+                self._handle_reset(event, reboots)
         finally:
             self._watch = None
         self._lost = qmp.closed_because
-        self._tell(QmpLost(qmp.closed_because))
+        self._report(QmpLost(qmp.closed_because))
 
-    def _reset(self, event: QmpEvent, reboots: RebootCounter) -> None:
+    def _handle_reset(self, event: QmpEvent, reboots: RebootCounter) -> None:
         if event.name == "RESET" and reboots.reset(trio.current_time()):
-            self._tell(Rebooted(event.data.get("guest") is True, reboots.count))
+            self._report(Rebooted(event.data.get("guest") is True, reboots.count))

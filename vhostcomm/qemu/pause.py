@@ -1,4 +1,4 @@
-"""Why a machine is paused and what to do, from what QEMU says. Pure. What QEMU says is untrusted here."""
+"""Explain why a machine is paused and what to do, from QEMU's answers. Pure. QEMU's answers are untrusted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Final
 from attrs import frozen
 
 SHOWN: Final = 200
-"""Characters of a text from QEMU."""
+"""Maximum characters of a text from QEMU."""
 
 DISKS_SHOWN: Final = 8
 
 RESUMABLE: Final = frozenset({"paused", "io-error", "watchdog", "prelaunch", "suspended"})
-"""What QMP's `cont` ends, or for a suspended machine `system_wakeup`."""
+"""States that QMP's `cont` ends, or `system_wakeup` for a suspended machine."""
 
 TRANSIENT: Final = frozenset({"finish-migrate", "save-vm", "restore-vm"})
-"""What ends by itself, within seconds, and without an event."""
+"""States that end by themselves, within seconds and without an event."""
 
 MIGRATED: Final = "postmigrate"
 
@@ -42,7 +42,7 @@ _MEANS: Final = {
 
 @frozen
 class DiskFailure:
-    """A disk's request failed. `name` is its file, or QEMU's name for it; `reason` is the host's error."""
+    """A failed request of a disk. `name` is its file, or QEMU's name for it; `reason` is the host's error."""
 
     name: str
     reason: str
@@ -51,7 +51,7 @@ class DiskFailure:
 
 @frozen
 class Pause:
-    """A machine doesn't run: QEMU's word for its state, the cause in words, and what to do, with {guest} in it."""
+    """A paused machine: QEMU's name of the state, the cause, and the remedy, with {guest} for the guest's name."""
 
     status: str
     cause: str
@@ -62,15 +62,15 @@ class Pause:
         return self.status in RESUMABLE
 
     def remedy_for(self, guest: str) -> str:
-        """What to do, such as a command, for a guest of that name."""
+        """Return the remedy, such as a command, for a guest of this name."""
         return self.remedy.replace("{guest}", guest)
 
 
 def describe(status: str, failures: tuple[DiskFailure, ...] = ()) -> Pause:
-    """Say why a machine in that state (QMP's RunState, not running) is paused.
+    """Explain why a machine in this state is paused.
 
     Args:
-        status: QMP's RunState.
+        status: QMP's RunState, not running.
         failures: of its disks, for the state io-error.
     """
     if status == "io-error":
@@ -95,7 +95,7 @@ def failures_of(blocks: Any, reasons: dict[str, str]) -> tuple[DiskFailure, ...]
     """Find the failed disks in the answer to query-block.
 
     Args:
-        blocks: the answer; anything at all.
+        blocks: the answer; untrusted.
         reasons: the host's errors by QEMU's name of the disk, from BLOCK_IO_ERROR.
     """
     found = []
@@ -117,6 +117,6 @@ def _texts(*values: object) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """A text from QEMU, short and printable, without what `Pause.remedy_for` would replace."""
+    """Make a text from QEMU short and printable, and remove the braces that `Pause.remedy_for` would replace."""
     text = "".join(each if each.isprintable() else "?" for each in text[:SHOWN])
     return text.replace("{", "(").replace("}", ")")

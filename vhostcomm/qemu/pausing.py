@@ -1,4 +1,4 @@
-"""Whether a machine runs, from QMP: paused with its cause, resumed, and resuming it."""
+"""Watch over QMP whether a machine runs, with the cause of a pause, and resume it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from vhostcomm.qemu.pause import TRANSIENT, Pause, clean, describe, failures_of
 from vhostcomm.qemu.qmp import QmpError, QmpEvent
 
 LOOK_PAUSE: Final = 0.1
-"""Seconds from a stop to the question for its cause, in which the machine may run again or QEMU may end.
+"""Seconds between a stop and the query for its cause. Meanwhile the machine may resume or QEMU may end.
 
-QEMU 7.2 never exits if a command comes as it ends: 12 of 40 times (measured). So it is asked as seldom as possible, and a
-guest that sleeps and wakes all the time costs ten questions a second at most.
+QEMU 7.2 hangs at its end if a command arrives then: 12 of 40 times (measured). So there are as few queries as possible,
+and a guest that keeps sleeping and waking costs at most ten a second.
 """
 
 TRANSIENT_PAUSE: Final = 0.5
-"""Seconds to the next look while QEMU is in a state that ends without an event, such as a migration's last part."""
+"""Seconds between queries while QEMU is in a state that ends without an event, such as the end of a migration."""
 
 SETTLING: Final = 1.0
-"""Seconds after a resume in which a new stop counts as the same trouble: QEMU repeats the failed request at once."""
+"""Seconds after a resume in which a new stop has the same cause: QEMU repeats the failed request immediately."""
 
 REASONS_KEPT: Final = 16
 
 
 @frozen
 class Paused:
-    """The machine is paused, or still is for another cause."""
+    """The machine is paused, or the cause of its pause changed."""
 
     pause: Pause
 
@@ -43,7 +43,7 @@ class Resumed:
 
 @frozen
 class DiskError:
-    """A disk's request failed, and the guest was told the error: it runs on. `name` is QEMU's for the disk."""
+    """A disk's request failed, and QEMU reported it to the guest, which continues. `name` is QEMU's disk name."""
 
     name: str
     reason: str
@@ -53,19 +53,19 @@ PauseNotice = Paused | Resumed | DiskError
 
 
 class PauseWatch:
-    """What QMP says of a machine that runs or doesn't. Every event goes to `heed`; `run` asks for the cause.
+    """Tracks whether a machine runs. `handle` needs every QMP event; `run` queries the causes of pauses.
 
     Args:
-        execute: a QMP command by its name; raises `QmpError`.
-        tell: is called with what changes. It must neither block nor raise.
-        running: whether it is known to run at first.
+        execute: executes a QMP command by name; raises `QmpError`.
+        report: called with every change. It must neither block nor raise.
+        running: whether the machine is known to run initially.
     """
 
     def __init__(
-        self, execute: Callable[[str], Awaitable[Any]], tell: Callable[[PauseNotice], None], *, running: bool = False
+        self, execute: Callable[[str], Awaitable[Any]], report: Callable[[PauseNotice], None], *, running: bool = False
     ) -> None:
         self._execute = execute
-        self._tell = tell
+        self._report = report
         self._wake = trio.Event()
         self._to_ask = False
         if not running:
@@ -76,10 +76,10 @@ class PauseWatch:
         self._reasons: dict[str, str] = {}
         self._reported: set[str] = set()
         self.pause: Pause | None = None
-        """Why it is paused; None while it runs, as far as is known."""
+        """Why the machine is paused; None if it runs as far as is known."""
 
-    def heed(self, event: QmpEvent) -> None:
-        """Take note of an event."""
+    def handle(self, event: QmpEvent) -> None:
+        """Handle an event."""
         match event.name:
             case "STOP" | "SUSPEND":
                 self._stopped.set()
@@ -91,14 +91,14 @@ class PauseWatch:
                 self._runs()
             case "SHUTDOWN":
                 self._to_ask = False
-                self._ending = True  # unless a STOP behind it shows that QEMU stays
+                self._ending = True  # unless a STOP follows: then QEMU stays
             case "BLOCK_IO_ERROR":
                 self._failed(event.data)
             case _:
                 pass
 
     async def run(self) -> None:
-        """Ask QEMU for its state when something may have changed it, until cancelled or QMP ends."""
+        """Query QEMU's state after events that may have changed it, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -106,7 +106,7 @@ class PauseWatch:
             if not self._to_ask:
                 continue
             self._to_ask = False
-            with suppress(QmpError):  # it hangs, or is gone: whoever has the connection finds out
+            with suppress(QmpError):  # the connection's owner handles a QEMU that hangs or ended
                 await self._look()
             while self.pause is not None and self.pause.status in TRANSIENT and not self._ending:
                 await trio.sleep(TRANSIENT_PAUSE)
@@ -119,7 +119,7 @@ class PauseWatch:
         self._wake.set()
 
     async def resume(self) -> bool:
-        """Have the machine run again. Returns False if it does already.
+        """Resume the machine. Return False if it already runs.
 
         Raises:
             ResumeError: it can't be resumed, or stopped again at once.
@@ -151,18 +151,18 @@ class PauseWatch:
         name = str(status.get("status", "?"))
         failures = failures_of(await self._execute("query-block"), self._reasons) if name == "io-error" else ()
         if resumes != self._resumes:
-            return  # what was asked is of before
+            return  # the answers are older than a resume
         pause = describe(name, failures)
         if pause != self.pause:
             self.pause = pause
-            self._tell(Paused(pause))
+            self._report(Paused(pause))
 
     def _runs(self) -> None:
         self._reasons.clear()
         self._reported.clear()
         if self.pause is not None:
             self.pause = None
-            self._tell(Resumed())
+            self._report(Resumed())
 
     def _failed(self, data: dict[str, Any]) -> None:
         names = [each for each in (data.get("device"), data.get("node-name")) if isinstance(each, str) and each]
@@ -171,7 +171,7 @@ class PauseWatch:
             if len(self._reasons) < REASONS_KEPT:
                 self._reasons[name] = reason
         name = clean(names[0]) if names else "?"
-        # The guest can have as many as it likes: each disk is told once until the machine stops and runs again.
+        # A guest can cause any number of errors: report each disk once until the machine stops and runs again.
         if data.get("action") == "report" and name not in self._reported and len(self._reported) < REASONS_KEPT:
             self._reported.add(name)
-            self._tell(DiskError(name, reason))
+            self._report(DiskError(name, reason))

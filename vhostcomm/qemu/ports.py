@@ -1,4 +1,4 @@
-"""Host ports that QEMU is to forward: whether it can have them, asked before it starts."""
+"""Check before QEMU starts whether it can bind the host ports that it has to forward."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vhostcomm.qemu.machine import Forward, Net, UserNet
 
 
 def port_problem(net: Net | None) -> str:
-    """Why QEMU can't have a port that it is to forward, and what to do; "" where it can have all.
+    """Return why QEMU can't bind a port that it has to forward, and what to do; "" if it can bind all.
 
-    Each port is bound and given back at once, as QEMU binds it: a connection that was closed a moment ago is no hindrance.
+    Each port is bound as QEMU binds it, so recently closed connections don't matter, and released again.
     """
     if not isinstance(net, UserNet):
         return ""

@@ -1,10 +1,10 @@
 """QMP, QEMU's machine protocol: lines of JSON over a stream.
 
 QemuError
-└── QmpError             the peer doesn't speak QMP
+└── QmpError             the peer violates QMP
     ├── QmpCommandError  QEMU refused a command: its class and description
-    ├── QmpTimeoutError  no answer in time: QEMU hangs, or is stopped
-    └── QmpClosedError   the connection is gone, mostly with QEMU
+    ├── QmpTimeoutError  no answer in time: QEMU hangs or is stopped
+    └── QmpClosedError   the connection is closed, usually because QEMU ended
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from attrs import define, field, frozen
 from vhostcomm.errors import QemuError
 
 LINE_LIMIT: Final = 1 << 20
-"""Bytes in one message. The largest answer asked for here (every option of QEMU 11) has 20 KiB."""
+"""Maximum bytes of one message. The largest answer used here (all options of QEMU 11) has 20 KiB."""
 
 EVENT_BUFFER: Final = 256
-"""Events that wait for their reader; more are dropped and counted, so that replies go on."""
+"""Events that wait for their reader. Further events are dropped, so that replies keep arriving."""
 
 ANSWER_TIMEOUT: Final = 5.0
-"""Seconds to wait for a reply. QEMU answers within milliseconds, unless its main loop hangs."""
+"""Seconds to wait for a reply. QEMU replies within milliseconds, unless its main loop hangs."""
 
 _CHUNK: Final = 1 << 16
 
 
 class QmpError(QemuError):
-    """The peer doesn't do what QMP says."""
+    """The peer violates QMP."""
 
 
 class QmpCommandError(QmpError):
-    """QEMU refused a command. `kind` is QEMU's class, such as GenericError; `description` is for people."""
+    """QEMU rejected a command. `kind` is QEMU's error class, such as GenericError; `description` is for people."""
 
     def __init__(self, command: str, kind: str, description: str) -> None:
         self.command = command
@@ -46,7 +46,7 @@ class QmpCommandError(QmpError):
 
 
 class QmpTimeoutError(QmpError):
-    """Nothing came in time."""
+    """QEMU did not answer in time."""
 
 
 class QmpClosedError(QmpError):
@@ -55,11 +55,11 @@ class QmpClosedError(QmpError):
 
 @frozen
 class QmpEvent:
-    """Something that happened in QEMU.
+    """A QMP event.
 
     Args:
         name: such as ``SHUTDOWN``.
-        data: what belongs to it, as QEMU's documentation says.
+        data: as documented by QEMU.
         time: seconds since 1970, by QEMU's clock; 0 without a usable timestamp.
     """
 
@@ -70,7 +70,7 @@ class QmpEvent:
 
 @define(eq=False)
 class _Call:
-    """A command that waits for its reply; without one when the connection closed first."""
+    """A command that waits for its reply; `reply` stays None if the connection closes first."""
 
     done: trio.Event = field(factory=trio.Event)
     reply: dict[str, Any] | None = None
@@ -80,10 +80,10 @@ class Qmp:
     """One connection to QEMU; ``await nursery.start(qmp.run)`` makes it usable.
 
     Args:
-        stream: connected. It is closed when `run` ends.
-        greeting_timeout: seconds for the greeting and the negotiation. QEMU answers once the
-            machine is built, which takes a while with much preallocated memory; and a second
-            client of one socket gets no greeting until the first has left.
+        stream: connected. `run` closes it.
+        greeting_timeout: seconds for the greeting and the negotiation. QEMU answers once it has built the machine,
+            which takes long with much preallocated memory. A second client of a socket gets no greeting until the
+            first leaves.
         timeout: seconds for each reply.
     """
 
@@ -98,18 +98,17 @@ class Qmp:
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
         self.closed_because = "it isn't running yet: await nursery.start(qmp.run)"
-        """Why commands can't be sent; "" while they can."""
+        """Why commands can't be sent; "" if they can."""
         self._events_in, self.events = trio.open_memory_channel[QmpEvent](EVENT_BUFFER)
-        """Where events come out; it ends with the connection."""
+        """The events, until the connection ends."""
         self.version = ""
-        """QEMU's version as it gives it, with the distribution's in parentheses."""
+        """QEMU's own version, with the distribution's in parentheses."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Greet and negotiate, then read until the stream ends. Started when commands can be sent.
+        """Negotiate, then read until the stream ends. Started once commands can be sent.
 
         Raises:
-            QmpError: only before it is started: no greeting in time, or none at all. Afterwards
-                the reason is in the errors of `execute`.
+            QmpError: the greeting is missing, late or invalid. Once started, `run` does not raise it; `execute` does.
         """
         try:
             await self._negotiate()
@@ -118,7 +117,7 @@ class Qmp:
             with suppress(QmpError):
                 while True:
                     message = await self._receive()
-                    # Hundreds of events can come in one piece. Their reader gets its turn, in two rounds for certain.
+                    # Hundreds of events can arrive in one read. Two checkpoints certainly give their reader a turn.
                     for _ in range(2):
                         if self._events_in.statistics().current_buffer_used == EVENT_BUFFER:
                             await trio.lowlevel.checkpoint()
@@ -131,13 +130,13 @@ class Qmp:
             await trio.aclose_forcefully(self._stream)
 
     async def execute(self, command: str, /, **arguments: Any) -> Any:
-        """Have QEMU execute a command.
+        """Execute a QMP command.
 
         Returns:
-            What stands under ``return`` in the reply, mostly a dict or a list.
+            The value of ``return`` in the reply, usually a dict or a list.
 
         Raises:
-            QmpCommandError: QEMU refused.
+            QmpCommandError: QEMU rejected the command.
             QmpTimeoutError: no reply within the timeout; a late one is ignored.
             QmpClosedError: the connection is closed, or closed meanwhile.
         """
@@ -179,7 +178,7 @@ class Qmp:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise QmpClosedError(self.closed_because or "QEMU closed the QMP connection") from None
             except trio.Cancelled:
-                # Half of it may be on its way, and anything behind would be taken for the rest.
+                # Part of the command may have been sent; QEMU would parse the next one as its rest.
                 self.closed_because = "a command was given up while it was being sent"
                 await trio.aclose_forcefully(self._stream)
                 raise
@@ -231,7 +230,7 @@ async def connect(path: str) -> trio.SocketStream:
     """Connect to QEMU's QMP socket.
 
     Raises:
-        QmpError: nobody listens there.
+        QmpError: no QEMU listens there.
     """
     try:
         return await trio.open_unix_socket(path)
@@ -260,6 +259,6 @@ def _version(greeting: dict[str, Any]) -> str:
 def _seconds(timestamp: Any) -> float:
     try:
         seconds = float(timestamp["seconds"] + timestamp["microseconds"] / 1e6)
-    except (KeyError, TypeError, OverflowError):  # JSON's numbers have any number of digits
+    except (KeyError, TypeError, OverflowError):  # numbers in JSON have no size limit
         return 0.0
     return seconds if math.isfinite(seconds) else 0.0

@@ -1,4 +1,4 @@
-"""Whether QEMU is started again after it ended, and when."""
+"""Decide whether and when to start QEMU again after it ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vhostcomm.qemu.ending import Ending, EndKind
 
 
 class RestartWhen(Enum):
-    """After which endings. Never after the guest's own shutdown, nor after ours."""
+    """After which endings to restart. Never after the guest's own shutdown or a requested stop."""
 
     NO = "no"
     ON_FAILURE = "on-failure"
@@ -29,14 +29,14 @@ _NEVER: Final = frozenset(
 
 @frozen
 class RestartPolicy:
-    """When to start again.
+    """When to restart.
 
     Args:
         when: after which endings.
-        budget: restarts within the window; after that many it stays down.
-        window: seconds. A restart that long ago counts neither for the budget nor for the delay.
-        first_delay: seconds before the first restart; each further one within the window waits twice as long.
-        longest_delay: seconds, at most.
+        budget: maximum restarts within the window; then QEMU stays down.
+        window: seconds. Older restarts count neither for the budget nor for the delay.
+        first_delay: seconds before the first restart; doubled for each further one within the window.
+        longest_delay: maximum seconds.
     """
 
     when: RestartWhen = RestartWhen.NO
@@ -53,7 +53,7 @@ class RestartPolicy:
 
 @frozen
 class Restart:
-    """Start again after `delay` seconds; the `number`-th time within the window."""
+    """Restart after `delay` seconds; `number` counts the restarts within the window."""
 
     delay: float
     number: int
@@ -61,20 +61,20 @@ class Restart:
 
 @frozen
 class StayDown:
-    """Don't, and why."""
+    """Do not restart; `why` is the reason."""
 
     why: str
 
 
 class Restarts:
-    """Decides after each ending, remembering what it decided."""
+    """Decides after each ending, and remembers its restarts."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
         self._times: deque[float] = deque()
 
     def after(self, ending: Ending, now: float) -> Restart | StayDown:
-        """What to do after an ending at `now` seconds, by any steady clock."""
+        """Decide after an ending at `now` seconds of any steady clock."""
         policy = self._policy
         if ending.kind in _NEVER:
             return StayDown("it was meant to end")

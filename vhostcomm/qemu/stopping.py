@@ -1,4 +1,4 @@
-"""Stopping a guest: one stage after the other, each with its deadline, until QEMU is gone."""
+"""Stop a guest in stages, each with a deadline, until QEMU has ended."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from vhostcomm.qemu.pause import describe
 from vhostcomm.qemu.qmp import QmpClosedError, QmpError
 
 DEFAULT_GRACE: Final = 90.0
-"""Seconds in all. A DSM with many packages takes over half a minute to shut down."""
+"""Seconds in total. A DSM with many packages needs more than half a minute to shut down."""
 
 QUIT_TIMEOUT: Final = 5.0
 TERMINATE_TIMEOUT: Final = 3.0
-"""Seconds at most for QEMU itself, which has only its disks' caches to write; less of a small grace."""
+"""Maximum seconds for QEMU itself, which only writes its disks' caches; less if the total is small."""
 
 UNREADY_POWERDOWN: Final = 6.0
-"""Seconds at most for the power button of a guest that was never ready: the genuine one doesn't heed
-it at all, and a firmware or a boot loader neither."""
+"""Maximum seconds for the power button of a guest that was never ready: genuine guests, firmware and boot loaders
+ignore it."""
 
 HURRIED: Final = 1.0
-"""Seconds at most for each stage after a second request."""
+"""Maximum seconds for each stage after a second request."""
 
 KILL_TIMEOUT: Final = 10.0
-"""Seconds for a killed QEMU to go, before it is given up as hanging in the kernel."""
+"""Seconds for a killed QEMU to end. After that, it hangs in the kernel."""
 
 PowerOff = Callable[[], Awaitable[object]]
-"""Asks the guest to power itself off, through the vchannel. It may raise, and may take for ever."""
+"""Asks the guest through the vchannel to power itself off. It may raise, and may never return."""
 
 
 @frozen
 class Grace:
-    """Seconds for each stage before the last. With up to 5 s for a QEMU that doesn't answer, that is all it takes."""
+    """Seconds for each stage before SIGKILL. A QEMU that doesn't answer adds up to 5 s to their sum."""
 
     poweroff: float
     powerdown: float
@@ -46,11 +46,10 @@ class Grace:
 
     @classmethod
     def split(cls, total: float = DEFAULT_GRACE, *, ready: bool) -> Grace:
-        """Share `total` seconds out.
+        """Divide `total` seconds among the stages.
 
-        QEMU's own stages get a tenth at most, and 5 s and 3 s at most; of the rest the guest's own
-        power-off gets three quarters, and the power button one. Of a guest that was never ready the
-        button is given up after 6 s.
+        QEMU's own stages get at most a tenth each, and at most 5 s and 3 s. The guest's own power-off gets three
+        quarters of the rest, and the power button one quarter, but at most 6 s for a guest that was never ready.
         """
         quit_, terminate = min(QUIT_TIMEOUT, total / 10), min(TERMINATE_TIMEOUT, total / 10)
         rest = total - quit_ - terminate
@@ -73,7 +72,7 @@ class Grace:
 
 @frozen
 class StageBegun:
-    """A stage begins, for at most `seconds`; `why` says what led to it: why the one before didn't do."""
+    """A stage begins and may take `seconds`; `why` is the reason, such as the failure of the stage before."""
 
     stage: Stage
     seconds: float
@@ -81,12 +80,12 @@ class StageBegun:
 
 
 class Target(Protocol):
-    """What is stopped."""
+    """The QEMU to stop."""
 
     ended: trio.Event
 
     async def command(self, name: str, /) -> object:
-        """Have QMP execute a command; raises `QmpError`, soon."""
+        """Execute a QMP command; raises `QmpError`, soon."""
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send QEMU a signal."""
@@ -96,29 +95,29 @@ class Stopping:
     """One stop, from the first request to the end.
 
     Args:
-        target: what to stop.
-        poweroff: how the guest powers itself off; None where there is no way to ask it.
+        target: the QEMU to stop.
+        poweroff: asks the guest to power itself off; None if it can't be asked.
         grace: for each stage.
-        tell: called as each stage begins.
+        report: called as each stage begins.
     """
 
     def __init__(
-        self, target: Target, poweroff: PowerOff | None, grace: Grace, tell: Callable[[StageBegun], None]
+        self, target: Target, poweroff: PowerOff | None, grace: Grace, report: Callable[[StageBegun], None]
     ) -> None:
         self._target = target
         self._poweroff = poweroff
         self._grace = grace
-        self._tell = tell
+        self._report = report
         self._requests = 1
         self._stage: Stage | None = None
         self._paused_why = ""
         self._waiting: trio.CancelScope | None = None
         self._killing = False
         self.paused = ""
-        """QMP's RunState where the machine is paused, so that the guest can't be asked; "" while it runs."""
+        """QMP's RunState of a paused machine, whose guest can't be asked; "" while it runs."""
 
     def found_paused(self, status: str, cause: str) -> None:
-        """The machine is paused: leave the guest out."""
+        """Note that the machine is paused, and skip the stages that need the guest."""
         self._paused_why = cause
         waiting_for_guest = not self.paused and self._stage is not None and self._stage < Stage.QUIT
         self.paused = status
@@ -126,13 +125,13 @@ class Stopping:
             self._waiting.cancel()
 
     def hurry(self) -> None:
-        """A second request: leave the guest out, and give QEMU a second each. A third one kills."""
+        """Note a second request: skip the stages that need the guest, and give QEMU a second each. A third kills."""
         self._requests += 1
         if self._waiting and not self._killing:
             self._waiting.cancel()
 
     async def run(self) -> bool:
-        """Stop it. Returns whether it has ended; a process that hangs in the kernel outlives even SIGKILL."""
+        """Stop QEMU. Return whether it has ended; a process that hangs in the kernel survives even SIGKILL."""
         first, why = await self._first_stage()
         for stage in Stage:
             if self._target.ended.is_set():
@@ -151,7 +150,7 @@ class Stopping:
                 seconds = min(seconds, HURRIED)
             self._killing = stage is Stage.KILL
             self._stage = stage
-            self._tell(StageBegun(stage, seconds, why))
+            self._report(StageBegun(stage, seconds, why))
             why = await self._try(stage, seconds)
         return self._target.ended.is_set()
 
@@ -161,7 +160,7 @@ class Stopping:
             try:
                 status = await self._target.command("query-status")
             except QmpError as error:
-                # It hangs, is stopped, or isn't up yet: nothing that goes through it can do.
+                # QEMU hangs, is stopped, or hasn't answered yet: the stages before SIGTERM need QMP.
                 return Stage.TERMINATE, f"{why}; {error}"
             if isinstance(status, dict) and not status.get("running", True):
                 return await self._first_of_paused(str(status.get("status")), why)
@@ -170,7 +169,7 @@ class Stopping:
 
     async def _first_of_paused(self, status: str, why: str) -> tuple[Stage, str]:
         if status == "suspended":
-            # Awake, it can shut down.
+            # An awake guest can shut down.
             with suppress(QmpError):
                 await self._target.command("system_wakeup")
                 return Stage.POWEROFF, f"{why}; the guest slept, and is woken up first"
@@ -179,13 +178,13 @@ class Stopping:
         return Stage.QUIT, f"{why}; the machine is paused, so the guest can't shut down: {self._paused_why} ({status})"
 
     async def _try(self, stage: Stage, seconds: float) -> str:
-        """Do a stage; returns why QEMU is still there, if it is."""
+        """Perform a stage. Return why QEMU still runs, if it does."""
         match stage:
             case Stage.POWEROFF:
                 assert self._poweroff
                 return await self._while_asking(self._poweroff, seconds)
             case Stage.POWERDOWN:
-                # Twice: some guests take the first for a wish to wake up.
+                # Twice: some guests treat the first as a wake-up.
                 for _ in range(2):
                     why = await self._while_asking(self._press, seconds / 2)
                     if self._requests > 1 or self._target.ended.is_set():
@@ -204,7 +203,7 @@ class Stopping:
         await self._target.command("system_powerdown")
 
     async def _quit(self) -> None:
-        with suppress(QmpClosedError):  # it may be gone before its reply is read
+        with suppress(QmpClosedError):  # it may end before its reply is read
             await self._target.command("quit")
 
     async def _while_asking(self, ask: PowerOff | None, seconds: float) -> str:
@@ -215,7 +214,7 @@ class Stopping:
             try:
                 if ask:
                     await ask()
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next stage is tried
+            except Exception as error:  # noqa: BLE001 - after any failure, the next stage follows
                 problem = str(error) or type(error).__name__
                 scope.cancel()
 

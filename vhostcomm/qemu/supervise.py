@@ -1,4 +1,4 @@
-"""QEMU, run by us: from its start to the reason of its end."""
+"""Run QEMU from its start to the reason of its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START_TIMEOUT: Final = 120.0
 
 @frozen
 class Started:
-    """QMP has answered: the machine is built, and the guest begins."""
+    """QMP has answered: the machine is built, and the guest starts."""
 
     pid: int
     version: str
@@ -39,7 +39,7 @@ class OutputLine:
 
 @frozen
 class Rebooted:
-    """A reboot: by the guest, or by ``system_reset`` through QMP. `count` is of this run, from 1."""
+    """A reboot by the guest, or by ``system_reset`` through QMP. `count` counts from 1 in this run."""
 
     by_guest: bool
     count: int
@@ -47,46 +47,46 @@ class Rebooted:
 
 @frozen
 class Panicked:
-    """The guest's kernel panicked. `data` is what QEMU says of it."""
+    """The guest's kernel panicked. `data` is QEMU's description."""
 
     data: dict[str, Any]
 
 
 @frozen
 class QmpLost:
-    """QMP ended before QEMU did; it can be stopped by signals only."""
+    """QMP ended before QEMU did. Now only signals can stop QEMU."""
 
     why: str
 
 
 Notice = Started | OutputLine | Rebooted | Panicked | PauseNotice | QmpLost | StageBegun | QmpEvent
-"""What is told while it runs. Of the QMP events each comes as it is, before what is made of it."""
+"""Reported while QEMU runs. Each QMP event is reported as it is, before any notice derived from it."""
 
 
 class Qemu:
     """One run of QEMU: ``await nursery.start(qemu.run)``, once.
 
-    Cancelling `run` kills QEMU. It dies with this process, too.
+    Cancelling `run` kills QEMU. QEMU also dies with this process.
 
     Args:
-        argv: the command, as made by `argv.build`. QMP is added, on a socket that nobody else can reach.
-        tell: is called with every `Notice`. It must neither block nor raise.
+        argv: the command, as made by `argv.build`. QMP is added, on a socket that no other process can reach.
+        report: called with every `Notice`. It must neither block nor raise.
         terminal: whether QEMU has standard input and output, for a console on the terminal.
-        paused: don't let the guest begin.
+        paused: don't start the guest.
         start_timeout: seconds until QMP answers.
     """
 
     def __init__(
         self,
         argv: Sequence[str],
-        tell: Callable[[Notice], None],
+        report: Callable[[Notice], None],
         *,
         terminal: bool = False,
         paused: bool = False,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         self._argv = list(argv)
-        self._tell = tell
+        self._report = report
         self._terminal = terminal
         self._paused = paused
         self._start_timeout = start_timeout
@@ -102,30 +102,30 @@ class Qemu:
         self._watch: PauseWatch | None = None
         self._ending: Ending | None = None
         self.ended = trio.Event()
-        """Set when QEMU is gone and `ending` known."""
+        """Set when QEMU has ended and `ending` is known."""
 
     @property
     def pid(self) -> int:
-        """QEMU's process id, once `run` is started."""
+        """QEMU's process id, once `run` has started."""
         return self._running.pid
 
     @property
     def ending(self) -> Ending | None:
-        """How it ended; None while it runs."""
+        """How QEMU ended; None while it runs."""
         return self._ending
 
     async def run(self, *, task_status: trio.TaskStatus[Qemu] = trio.TASK_STATUS_IGNORED) -> Ending:
         """Run QEMU until it ends. `task_status` reports a process; the notice `Started` reports a guest.
 
         Raises:
-            QemuError: the process can't be made at all. That QEMU doesn't start is an `Ending`.
+            QemuError: the process can't be created. If QEMU itself fails to start, that is an `Ending`.
         """
         if self._child is not None:
             raise RuntimeError("run() is for one run: make another Qemu")
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         name = "vhostcomm-qmp"
-        # Paused, so that no event is lost before we listen.
+        # Paused, so that no event is lost before QMP is connected.
         added = ["-S", "-chardev", f"socket,id={name},fd={theirs.fileno()}", "-qmp", f"chardev:{name}"]
         given_up = True
         try:
@@ -134,13 +134,13 @@ class Qemu:
                     theirs.close()
                     self._child = child
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(child.read_output, lambda line: self._tell(OutputLine(line)))
+                        nursery.start_soon(child.read_output, lambda line: self._report(OutputLine(line)))
                         talk_ended = trio.Event()
                         nursery.start_soon(self._talk, stream, talk_ended)
                         task_status.started(self)
                         await child.wait()
                         await child.last_words()
-                        with trio.move_on_after(LAST_WORDS):  # what QMP said last is there already
+                        with trio.move_on_after(LAST_WORDS):  # QMP's last messages have already arrived
                             await talk_ended.wait()
                         given_up = False
                         nursery.cancel_scope.cancel()
@@ -155,20 +155,20 @@ class Qemu:
         """Wait for the end.
 
         Raises:
-            QemuError: the process couldn't be made.
+            QemuError: the process couldn't be created.
         """
         await self.ended.wait()
         return self._known_ending()
 
     async def stop(self, poweroff: PowerOff | None = None, *, grace: Grace | None = None) -> Ending:
-        """Stop it, gently first; see `stopping`. Called again while it does so, it only waits: see `hurry`.
+        """Stop QEMU in stages; see `stopping`. A second call only waits; to stop faster, call `hurry`.
 
         Args:
-            poweroff: has the guest power itself off; None where there is no way to ask it.
-            grace: for each stage; `Grace.split()` of the default when None.
+            poweroff: asks the guest to power itself off; None if it can't be asked.
+            grace: for each stage; None for `Grace.split()` of the default.
 
         Raises:
-            QemuError: it hangs in the kernel, and outlives even SIGKILL.
+            QemuError: QEMU hangs in the kernel, and survives even SIGKILL.
         """
         if self._stopping:
             return await self.wait()
@@ -186,25 +186,25 @@ class Qemu:
         return await self.wait()
 
     def hurry(self) -> None:
-        """Stop faster: the first call leaves out the guest, the second everything but SIGKILL.
+        """Stop faster: the first call skips the stages that need the guest, the second everything but SIGKILL.
 
-        Nothing happens when it isn't being stopped.
+        Without a stop in progress, this does nothing.
         """
         if self._stopping:
             self._stopping.hurry()
 
     async def command(self, name: str, /, **arguments: Any) -> Any:
-        """Have QEMU execute a QMP command.
+        """Execute a QMP command.
 
         Raises:
-            QmpError: it was refused, not answered, or QMP isn't there.
+            QmpError: QEMU rejected the command or did not answer, or QMP is not connected.
         """
         if self._qmp is None:
             raise QmpClosedError(f"QMP {name}: QEMU has not answered yet")
         return await self._qmp.execute(name, **arguments)
 
     async def resume(self) -> bool:
-        """Have a paused machine run again. Returns False if it runs already.
+        """Resume a paused machine. Return False if it already runs.
 
         Raises:
             ResumeError: it can't be resumed, or stopped again at once.
@@ -215,7 +215,7 @@ class Qemu:
         return await self._watch.resume()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send QEMU a signal; nothing happens when it is gone."""
+        """Send QEMU a signal; a QEMU that has ended is ignored."""
         self._running.send_signal(number)
 
     def _known_ending(self) -> Ending:
@@ -235,7 +235,7 @@ class Qemu:
 
     def _begin_stage(self, begun: StageBegun) -> None:
         self._stage = begun.stage
-        self._tell(begun)
+        self._report(begun)
 
     async def _talk(self, stream: trio.SocketStream, ended: trio.Event) -> None:
         qmp = Qmp(stream, greeting_timeout=self._start_timeout)
@@ -245,51 +245,51 @@ class Qemu:
                 if not self._paused:
                     await qmp.execute("cont")
             except QmpClosedError as error:
-                why = str(error)  # mostly because it has ended, and then its exit code says more
+                why = str(error)  # usually because QEMU ended; then its exit code says more
             except QmpError as error:
                 self._give_up(str(error))
                 return
             else:
                 self._qmp = qmp
                 self._started = True
-                self._tell(Started(self.pid, qmp.version))
-                watch = self._watch = PauseWatch(qmp.execute, self._tell_pause, running=self._runs_at_once)
+                self._report(Started(self.pid, qmp.version))
+                watch = self._watch = PauseWatch(qmp.execute, self._report_pause, running=self._runs_at_once)
                 nursery.start_soon(watch.run)
                 async for event in qmp.events:
-                    self._tell(event)
-                    self._heed(event)
-                    watch.heed(event)
+                    self._report(event)
+                    self._handle(event)
+                    watch.handle(event)
                 why = qmp.closed_because
             ended.set()
-            # QEMU closes it by ending, and then this task is cancelled.
+            # If QEMU closed the connection because it ends, this task is cancelled meanwhile.
             await trio.sleep(LAST_WORDS)
             if not self._started:
                 self._give_up(why)
             elif not self._reason:
-                self._tell(QmpLost(why))
+                self._report(QmpLost(why))
 
     def _give_up(self, why: str) -> None:
         self._why = why
         self._running.send_signal(signal.SIGKILL)
 
-    def _heed(self, event: QmpEvent) -> None:
+    def _handle(self, event: QmpEvent) -> None:
         match event.name:
             case "SHUTDOWN":
                 self._reason = str(event.data.get("reason", ""))
             case "GUEST_PANICKED":
                 self._panicked = True
-                self._tell(Panicked(event.data))
+                self._report(Panicked(event.data))
             case "RESET" if self._reboots.reset(trio.current_time()):
-                self._tell(Rebooted(event.data.get("guest") is True, self._reboots.count))
+                self._report(Rebooted(event.data.get("guest") is True, self._reboots.count))
 
-    def _tell_pause(self, notice: PauseNotice) -> None:
-        self._tell(notice)
-        # A stop wakes a guest that sleeps.
+    def _report_pause(self, notice: PauseNotice) -> None:
+        self._report(notice)
+        # `Stopping` wakes a suspended guest itself.
         if self._stopping and isinstance(notice, Paused) and notice.pause.status != "suspended":
             self._stopping.found_paused(notice.pause.status, notice.pause.cause)
 
     def _conclude(self, child: Child, *, given_up: bool) -> Ending:
-        """Make the ending; `given_up` when `run` was cancelled, and QEMU killed."""
+        """Make the ending; `given_up` if `run` was cancelled and QEMU killed."""
         stage = Stage.KILL if given_up else self._stage
         code = -signal.SIGKILL if child.code is None else child.code
         paused = self._stopping.paused if self._stopping else ""

@@ -1,7 +1,7 @@
-"""A guest's disks: what format an image has, what the guest will make of its partition table.
+"""A guest's disks: the format of an image, and how the guest reads its partition table.
 
-`layouts` is the table of known partition layouts, `image` finds an image's format, `inspection`
-compares the two, `creation` makes a new system disk, `tools` runs sfdisk and qemu-img.
+`layouts` is the table of known partition layouts, `image` determines an image's format, `inspection` compares an image
+with the layouts, `creation` makes a new system disk, and `tools` runs sfdisk and qemu-img.
 """
 
 from vhostcomm.qemu.disk.creation import MAX_SIZE, MIN_SIZE, init

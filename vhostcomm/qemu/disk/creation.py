@@ -1,4 +1,4 @@
-"""Making an empty system disk with VDSM's partition layout."""
+"""Create an empty system disk with VDSM's partition layout."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from vhostcomm.qemu.disk.tools import checked
 from vhostcomm.system_errors import explain
 
 MIN_SIZE: Final = VDSM.third_start * SECTOR_SIZE + (1 << 20)
-"""Bytes (4609 MiB): a MiB is left for the third partition."""
+"""Bytes (4609 MiB): leaves one MiB for the third partition."""
 
 MAX_SIZE: Final = SECTOR_SIZE << 32
 """Bytes (2 TiB): an MBR counts sectors in 32 bits."""
 
 _MBR_SECTORS: Final = (1 << 32) - 1
-"""Sectors that sfdisk 2.41 lets an MBR's partitions reach; 2.38 reaches one more. The same disk is made with both."""
+"""Last sector that sfdisk 2.41 allows in an MBR; 2.38 allows one more. Both make the same disk with this limit."""
 
 
 def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) -> None:
-    """Make an empty system disk: VDSM's partition table, no file systems.
+    """Create an empty system disk: VDSM's partition table, no file systems.
 
-    The file takes as much space as is written to it, is its owner's alone (mode 0600), and appears whole
-    or not at all. Like `inspect`, this waits for child processes.
+    The file is sparse, has mode 0600, and appears complete or not at all. Like `inspect`, this blocks while child
+    processes run.
 
     Args:
-        path: where; nothing may be there yet.
-        size: what the guest will see, in bytes.
+        path: of the new file, which may not exist.
+        size: of the disk that the guest sees, in bytes.
         image_format: raw or qcow2.
 
     Raises:
-        UsageError: a size that can't be, or a raw image with a name in ``.qcow2``.
-        DiskError: something is there already, it can't be written, or a tool is missing.
+        UsageError: an impossible size, or a raw image with a name in ``.qcow2``.
+        DiskError: the path exists or can't be written, or a tool is missing.
     """
     name = os.fspath(path)
     refuse_target(name)
@@ -54,7 +54,7 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             made = _make(Path(folder), size, image_format, name)
             made.chmod(0o600)
-            # Not a rename: that would overwrite what somebody put there meanwhile.
+            # Not a rename, which would overwrite a file that another process created meanwhile.
             os.link(made, target)
     except FileExistsError:
         raise _occupied(name) from None
@@ -75,17 +75,17 @@ def _make(folder: Path, size: int, image_format: ImageFormat, name: str) -> Path
 
 
 def partition(raw: Path, size: int, layout: Layout, *, path: AnyPath) -> None:
-    """Make a raw image, sparse, with a layout's partition table and nothing else.
+    """Create a sparse raw image with the partition table of a layout, and nothing else.
 
     Args:
-        raw: the file; replaced if it is there.
+        raw: the file; replaced if it exists.
         size: in bytes.
-        layout: of the partitions; a third takes the rest, except in the container's layout.
+        layout: of the partitions; a third one has the rest, except in the container's layout.
         path: the image's name in errors.
 
     Raises:
-        DiskError: sfdisk is missing, or fails.
-        OSError: the file can't be made.
+        DiskError: sfdisk is missing or fails.
+        OSError: the file can't be created.
     """
     raw.touch()
     os.truncate(raw, size)
@@ -98,7 +98,7 @@ def _occupied(name: str) -> DiskError:
 
 
 def _script(size: int, layout: Layout) -> str:
-    """Tell sfdisk the partitions of a disk of so many bytes."""
+    """Write the sfdisk script for the partitions of a disk of this size."""
     sizes = [(each.start, each.size, each.type) for each in (layout.first, layout.second)]
     if layout is not CONTAINER:
         rest = min(size // SECTOR_SIZE, _MBR_SECTORS) - layout.third_start

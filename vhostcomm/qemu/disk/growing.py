@@ -1,4 +1,4 @@
-"""Making an image larger."""
+"""Enlarge an image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vhostcomm.qemu.disk.tools import failed, run
 
 
 def grow(path: AnyPath, size: int) -> int:
-    """Make an image larger, never smaller. Partitions and file systems in it are the guest's to enlarge.
+    """Enlarge an image. The guest has to enlarge its partitions and file systems itself.
 
     Args:
-        path: a raw or qcow2 image, of no running guest.
-        size: what the guest will see, in bytes.
+        path: a raw or qcow2 image of a guest that does not run.
+        size: of the disk that the guest sees, in bytes.
 
     Returns:
         The size before, in bytes.
 
     Raises:
         UsageError: the size isn't larger, or no whole number of sectors.
-        DiskError: it can't be read, is no file, or a QEMU has it open; qemu-img is missing, or fails.
+        DiskError: the image can't be read, is no regular file, or is open in a QEMU; or qemu-img is missing or fails.
     """
     image = probe(path)
     if not stat.S_ISREG(Path(image.path).stat().st_mode):
@@ -34,7 +34,7 @@ def grow(path: AnyPath, size: int) -> int:
             f"{image.path} has {image.size} bytes, and {size} were asked for: a disk grows by sectors of {SECTOR_SIZE} bytes, "
             "and never shrinks"
         )
-    name = os.path.abspath(image.path)  # noqa: PTH100  # a relative a:b would be a protocol; links stay as they are
+    name = os.path.abspath(image.path)  # noqa: PTH100  # a relative a:b would be a protocol; keeps links
     done = run("qemu-img", "resize", "-f", image.format.value, name, str(size), path=image.path)
     if "lock" in done.stderr and done.returncode != 0:
         raise DiskError(image.path, "a QEMU has it open; shut the guest down first: vhostcomm shutdown --wait 90")

@@ -1,16 +1,16 @@
-"""What kind of image a disk is, decided from its first bytes.
+"""Determine the format of a disk image from its first bytes.
 
-The trap in that: a guest with a *raw* disk writes what it likes to sector 0, a qcow2 header too, naming
-any file of the host as its backing file. Whoever asks the content again at the next start opens that
-file and hands it to the guest. QEMU, when not told a format, warns and refuses such writes to sector 0;
-told ``format=raw`` it believes us and allows them. So:
+A guest with a *raw* disk can write anything to sector 0, including a qcow2 header with any file of the host as its
+backing file. A program that determines the format from the content at the next start would open that file and give it
+to the guest. Without a format, QEMU warns and rejects such writes to sector 0. With ``format=raw``, QEMU allows them.
+So:
 
-- The format is found once per start, before QEMU runs, and passed to QEMU as ``format=``.
-- A qcow2 that reads from other files is believed only when its *name* ends in ``.qcow2``: a guest writes
-  content, never the name. The rest of the trap (a qcow2 without other files) hurts only the guest itself.
-- A raw image is refused under such a name.
+- vhostcomm determines the format once per start, before QEMU runs, and passes it to QEMU as ``format=``.
+- A qcow2 that reads from other files is accepted only if its *name* ends in ``.qcow2``: a guest can change the content,
+  but never the name. A qcow2 without other files can harm only the guest itself.
+- A raw image with such a name is rejected.
 
-Formats that are neither raw nor qcow2, and archives, are recognised to be refused; as raw they would boot to nonsense.
+Other formats and archives are recognised, to reject them: as raw images they would not boot.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from attrs import field, frozen
 from vhostcomm.errors import DiskError
 
 HEAD_SIZE: Final = 1 << 20
-"""Bytes read from the start: the header of any format, an MBR, a GPT with its entries."""
+"""Bytes read from the start: they contain the header of any format, an MBR, and a GPT with its entries."""
 
 QCOW2_SUFFIX: Final = ".qcow2"
 
@@ -36,7 +36,7 @@ AnyPath = str | os.PathLike[str]
 
 
 class ImageFormat(Enum):
-    """A format we start guests from; the value is its name in QEMU's ``format=``."""
+    """A format that vhostcomm accepts; the value is its name in QEMU's ``format=``."""
 
     RAW = "raw"
     QCOW2 = "qcow2"
@@ -44,7 +44,7 @@ class ImageFormat(Enum):
 
 @frozen
 class Image:
-    """A disk image. `size` is what the guest sees, in bytes; `head` the file's first bytes."""
+    """A disk image. `size` is the size that the guest sees, in bytes; `head` the first bytes of the file."""
 
     path: str
     format: ImageFormat
@@ -53,20 +53,20 @@ class Image:
 
 
 def image_format(path: AnyPath) -> ImageFormat:
-    """The format of an image file or block device.
+    """Determine the format of an image file or block device.
 
     Raises:
-        DiskError: it can't be read, is of a format we don't start from, or is not believed.
+        DiskError: it can't be read, has an unsupported format, or may be a trap.
     """
     return probe(path).format
 
 
 def probe(path: AnyPath) -> Image:
-    """An image's format and size; raises as `image_format` does."""
+    """Determine an image's format and size; raises as `image_format` does."""
     name = os.fspath(path)
     refuse_target(name)
     try:
-        kind = os.stat(name).st_mode  # noqa: PTH116  # before open(): opening a FIFO waits for its other end
+        kind = os.stat(name).st_mode  # noqa: PTH116  # before open(), which would block on a FIFO
         if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
             raise DiskError(name, f"{_KINDS.get(stat.S_IFMT(kind), 'something else')}, not an image or a block device")
         with open(name, "rb") as file:  # noqa: PTH123
@@ -88,7 +88,7 @@ def probe(path: AnyPath) -> Image:
 
 
 def refuse_target(name: str) -> None:
-    """Raise DiskError for a vhost-scsi target's name."""
+    """Reject the name of a vhost-scsi target."""
     if name.startswith("naa."):
         raise DiskError(
             name,
@@ -107,9 +107,9 @@ _KINDS: Final = {
 _QCOW_MAGIC: Final = b"QFI\xfb"
 _QCOW2_VERSIONS: Final = (2, 3)
 _QCOW2_HEADER: Final = struct.Struct(">4xIQ8xQ40xQ")
-"""Version, the backing file's name's offset, the disk's size in bytes, incompatible features (version 3)."""
+"""Version, offset of the backing file's name, the disk's size in bytes, incompatible features (version 3)."""
 _EXTERNAL_DATA: Final = 1 << 2
-"""Of the incompatible features: the data is in another file."""
+"""The incompatible feature for data in another file."""
 
 _OTHERS: Final = (
     # QEMU's name, offset, magic
@@ -125,7 +125,7 @@ _OTHERS: Final = (
 )
 
 _ARCHIVES: Final = (
-    # what it is, offset, magic, the command that unpacks it
+    # description, offset, magic, the command that unpacks it
     ("a gzip file", 0, b"\x1f\x8b\x08", "gunzip --keep"),
     ("an xz file", 0, b"\xfd7zXZ\0", "unxz --keep"),
     ("a bzip2 file", 0, b"BZh", "bunzip2 --keep"),
@@ -141,11 +141,11 @@ _ARCHIVES: Final = (
 
 _TAR_HEADER: Final = 512
 _TAR_SUM: Final = slice(148, 156)
-"""The sum of the header's bytes in octal, counted with spaces in its own place. Tar had no magic before POSIX."""
+"""The octal sum of the header's bytes, with its own field counted as spaces. Tar had no magic before POSIX."""
 
 _MBR_OFFSET: Final = 510
 _MBR_SIGNATURE: Final = b"\x55\xaa"
-"""A boot sector ends with it. A disk that a guest boots from, or has partitioned, is no archive, whatever it begins with."""
+"""The end of a boot sector. A disk with it is bootable or partitioned, so it is no archive whatever it begins with."""
 
 
 def _recognise(name: str, size: int, head: bytes) -> Image:
@@ -167,12 +167,12 @@ def _recognise(name: str, size: int, head: bytes) -> Image:
 
 def _is_old_tar(head: bytes) -> bool:
     header = head[:_TAR_HEADER]
-    told = header[_TAR_SUM].rstrip(b" \0").lstrip(b" ")
-    if len(header) < _TAR_HEADER or not header[0] or not re.fullmatch(rb"[0-7]{1,7}", told):
+    stored = header[_TAR_SUM].rstrip(b" \0").lstrip(b" ")
+    if len(header) < _TAR_HEADER or not header[0] or not re.fullmatch(rb"[0-7]{1,7}", stored):
         return False
     counted = bytearray(header)
     counted[_TAR_SUM] = b" " * 8
-    return sum(counted) == int(told, 8)
+    return sum(counted) == int(stored, 8)
 
 
 def _packed(name: str, archive: str, unpack: str) -> DiskError:

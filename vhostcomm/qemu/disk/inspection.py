@@ -1,4 +1,4 @@
-"""What a guest will make of a disk's partition table."""
+"""Inspect how a guest reads a disk's partition table."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from vhostcomm.system_errors import temporary_folder
 MBR: Final = "dos"
 GPT: Final = "gpt"
 _GPT_PROTECTIVE: Final = 0xEE
-"""The type of the one MBR partition that keeps old programs off a GPT."""
+"""The type of the MBR partition that protects a GPT from old programs."""
 
 
 @frozen
 class Inspection:
-    """A system disk and what its guest will make of it.
+    """A system disk, as its guest reads it.
 
     Args:
         path: the image.
         format: raw or qcow2.
-        size: what the guest sees, in bytes.
-        table: the kind of partition table in sfdisk's words (``dos``, ``gpt`` …), or "" for none.
-        partitions: those of an MBR, by their numbers; empty for other tables.
-        layout: the known layout that it has, or None, which the guest calls version 0.
-        why: why it isn't VDSM's, a sentence each; empty if it is.
-        is_container: it has the layout of the container vdsm/virtual-dsm, which the guest calls version 0 too.
+        size: of the disk that the guest sees, in bytes.
+        table: the kind of partition table as sfdisk names it (``dos``, ``gpt`` …), or "" for none.
+        partitions: those of an MBR by number; empty for other tables.
+        layout: the known layout; None for another one, which the guest calls version 0.
+        why: why the layout isn't VDSM's, one sentence each; empty if it is.
+        is_container: whether it is the layout of the container vdsm/virtual-dsm, which the guest calls version 0 too.
     """
 
     path: str
@@ -62,21 +62,20 @@ class Inspection:
 
 
 def inspect(path: AnyPath) -> Inspection:
-    """Read a disk's partition table as its guest will.
+    """Read a disk's partition table as its guest does.
 
-    Works on raw and qcow2 images and on block devices, without root where they can be read, also while
-    a guest runs from them. Nothing is written. It waits for child processes: call it from a thread
-    where that matters.
+    Works with raw and qcow2 images and block devices, without root if they are readable, and while a guest uses them.
+    It writes nothing. It blocks while child processes run, so async code calls it in a thread.
 
     Raises:
-        DiskError: it isn't an image that can be read, or a tool for that is missing.
+        DiskError: the image can't be read, or a tool is missing.
     """
     image = probe(path)
     if image.size < SECTOR_SIZE:
         raise DiskError(image.path, f"{image.size} bytes; a partition table alone takes {SECTOR_SIZE}")
     table, partitions = _read_table(image)
     size_in_sectors = image.size // SECTOR_SIZE
-    # The guest's kernel cuts off what a table claims behind the disk's end.
+    # The guest's kernel truncates partitions that extend past the disk's end.
     fits = all(each.end <= size_in_sectors for number, each in partitions.items() if number in (1, 2))
     layout = find_layout(partitions) if fits else None
     why = () if layout is VDSM else tuple(_why_not(table, partitions, layout, size_in_sectors))
@@ -85,10 +84,10 @@ def inspect(path: AnyPath) -> Inspection:
 
 
 def warning(path: AnyPath) -> tuple[str, ...]:
-    """What to warn of before a guest starts from this system disk, a line each: what it would print, and why.
+    """Return warnings to show before a guest starts from this system disk: what the guest would print, and why.
 
-    Nothing where the guest wouldn't complain. A disk that can't be inspected gives the reason for that;
-    this never raises, since the guest goes on too.
+    Empty if the guest would not complain. For a disk that can't be inspected, the reason. This never raises, since the
+    guest starts anyway.
     """
     try:
         found = inspect(path)
@@ -116,10 +115,10 @@ def _why_not(
 
 
 def _read_table(image: Image) -> tuple[str, dict[int, Partition]]:
-    """The table's kind and an MBR's partitions, by sfdisk.
+    """Read the kind of the table and the partitions of an MBR, with sfdisk.
 
-    It reads a copy of the disk's start, in memory and as long as the disk. So it never touches the image or
-    device itself, and counts in sectors of 512 bytes, as QEMU's disks do.
+    sfdisk reads a copy of the disk's start, in memory and of the disk's size. So it never touches the image or device,
+    and counts sectors of 512 bytes, as QEMU's disks do.
     """
     try:
         with open(os.memfd_create("partition-table"), "wb", buffering=0) as copy:  # noqa: PTH123
@@ -140,17 +139,17 @@ def _read_table(image: Image) -> tuple[str, dict[int, Partition]]:
         for entry in table.get("partitions", ())
     }
     if any(partition.type == _GPT_PROTECTIVE for partition in partitions.values()):
-        return GPT, {}  # one that sfdisk finds damaged
+        return GPT, {}  # sfdisk considers the GPT damaged
     return MBR, partitions
 
 
 def _start(image: Image) -> bytes:
-    """The first bytes of the disk inside an image."""
+    """Return the first bytes of the disk inside an image."""
     if image.format is ImageFormat.RAW:
         return image.head
     with tempfile.TemporaryDirectory(prefix="vhostcomm-disk-", dir=temporary_folder()) as folder:
         copy = Path(folder, "start")
-        # Absolute, since qemu-img takes `a:b` for a protocol; -U, since a running guest has the image locked.
+        # Absolute, since qemu-img parses `a:b` as a protocol. -U, since a running guest locks the image.
         checked(
             "qemu-img", "dd", "-U", "-f", "qcow2", "-O", "raw", f"bs={HEAD_SIZE}", "count=1",
             f"if={Path(image.path).absolute()}", f"of={copy}",

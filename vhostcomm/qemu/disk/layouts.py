@@ -1,22 +1,20 @@
-"""The partition layouts that a guest knows, as its `synocheckpartition` has them.
+"""The partition layouts that a guest knows: the table of its `synocheckpartition`.
 
-Where this is from: the public reverse-engineering notes of 2022-04-16 print the program's table (VDSM
-7.0-42218) as ten rows of quadwords, and say that VDSM's layout is version 8. A row reads: sizes of
-partitions 1 and 2, the gap behind them, then start, size and type of each of three partitions, where
-the third's start and size are -1, and a 0. Each row's version stands at the end of the row *before* it:
+Source: the public reverse-engineering notes of 2022-04-16 print the program's table (VDSM 7.0-42218) as ten rows of
+quadwords, and say that VDSM's layout is version 8. A row has the sizes of partitions 1 and 2 and the gap after them,
+then start, size and type of each of three partitions, where the third's start and size are -1, and a 0. Each row's
+version is at the end of the row *before* it:
 
-- The first row's version isn't printed. It is 1: DSM's public storage headers describe this layout by
-  that number, down to the gap, which they call a mistake (273042 instead of 273105).
-- The last two are numbered 0x1_0000_0001 and 0x1_0000_0002. In those headers a row begins with two
-  32-bit fields, the version and a RAID flag; so these are versions 1 and 2 for disks in a RAID. Inferred,
-  but their sizes agree.
+- The first row's version isn't printed. It is 1: DSM's public storage headers give this layout that number, including
+  the gap, which they call a mistake (273042 instead of 273105).
+- The last two are numbered 0x1_0000_0001 and 0x1_0000_0002. In those headers, a row begins with two 32-bit fields: the
+  version and a RAID flag. So these are versions 1 and 2 for disks in a RAID. Inferred, but their sizes agree.
 - There is no version 4: the headers say that it was never a formal one.
 
-What isn't known: how `synocheckpartition` compares. Here partitions 1 and 2 must have the start, size
-and type of the row. The third isn't compared: the notes' own listing of the disk to make has none, and a
-public boot log (github.com/vdsm/virtual-dsm, issue 872) prints `Partition Version=8` for a disk with two
-partitions. Where a third begins is inferred: behind the gap, for version 8 at 4.5 GiB exactly; the
-headers add up the same sizes to what a system takes of a disk.
+It is unknown how `synocheckpartition` compares. This module requires the row's start, size and type of partitions 1 and
+2. It ignores the third: the disk that the notes create has none, and a public boot log (github.com/vdsm/virtual-dsm,
+issue 872) prints `Partition Version=8` for a disk with two partitions. The start of a third is inferred: after the gap,
+for version 8 at exactly 4.5 GiB. The headers add the same sizes to get the space that a system uses.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ from typing import Final
 from attrs import frozen
 
 SECTOR_SIZE: Final = 512
-"""Bytes; every start, size and gap here counts sectors."""
+"""Bytes. All starts, sizes and gaps count sectors."""
 
 
 @frozen
 class Partition:
-    """A primary partition in an MBR: `start` and `size` in sectors, `type` the table's byte."""
+    """A primary partition in an MBR: `start` and `size` in sectors, `type` as in the table."""
 
     start: int
     size: int
@@ -40,7 +38,7 @@ class Partition:
 
     @property
     def end(self) -> int:
-        """The first sector behind it."""
+        """The first sector after it."""
         return self.start + self.size
 
 
@@ -49,11 +47,11 @@ class Layout:
     """One row of the table.
 
     Args:
-        version: what the guest calls it.
+        version: the guest's number for it.
         first: partition 1, the system.
         second: partition 2, swap.
-        gap: sectors kept free behind the second.
-        third_type: the type of partition 3, which takes the rest of the disk.
+        gap: free sectors after the second.
+        third_type: the type of partition 3, which has the rest of the disk.
         raid: whether the disk belongs to a RAID.
     """
 
@@ -75,7 +73,7 @@ class Layout:
         return f"version {self.version}{' (RAID)' if self.raid else ''}"
 
     def differences(self, found: Mapping[int, Partition]) -> Iterator[str]:
-        """What the guest would find different in a table, one sentence each."""
+        """Yield how a table differs from this layout, one sentence each."""
         for number, expected in ((1, self.first), (2, self.second)):
             if (partition := found.get(number)) is None:
                 yield f"partition {number} is missing"
@@ -106,23 +104,23 @@ LAYOUTS: Final = (
 )
 
 VDSM: Final = next(layout for layout in LAYOUTS if layout.version == 8)
-"""Virtual DSM's, as of 7.0. (The installer script of a later VDSM, public too, makes version 9 on a new disk.)"""
+"""Virtual DSM's layout, as of 7.0. (A later VDSM's installer script, also public, makes version 9 on a new disk.)"""
 
 
 CONTAINER: Final = Layout(0, Partition(2048, 16_777_216, LINUX), Partition(16_779_264, 4_194_304, SWAP), 0, LINUX)
-"""What the container vdsm/virtual-dsm makes: no row of the guest's table, and genuine guests run on it. It has no third."""
+"""The layout of the container vdsm/virtual-dsm: not in the guest's table, but used by genuine guests. No third."""
 
 
 def find_layout(found: Mapping[int, Partition]) -> Layout | None:
-    """The layout that a table has, by its partitions' numbers."""
+    """Return the known layout of a table, given as partitions by number."""
     return next((layout for layout in LAYOUTS if not any(layout.differences(found))), None)
 
 
 def guest_prints(layout: Layout | None) -> tuple[str, ...]:
-    """The lines of a guest's boot about its system disk, worded as in VDSM 7.0.
+    """Return the lines about the system disk that a guest prints at boot, as VDSM 7.0 words them.
 
-    The number is the exit status of `synocheckpartition`. Later versions say "Skip checking rootfs." in
-    place of the last line.
+    The number is the exit status of `synocheckpartition`. Later versions print "Skip checking rootfs." instead of the
+    last line.
     """
     if layout is not None:
         return (f"Partition Version={layout.version}",)

@@ -1,4 +1,4 @@
-"""sfdisk, qemu-img and the programs of e2fsprogs, run on images."""
+"""Run sfdisk, qemu-img and the programs of e2fsprogs on images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _PACKAGES: Final = {
 }
 
 _SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
-"""sfdisk is there, and Debian leaves these out of a user's PATH."""
+"""sfdisk is in one of these, and Debian omits them from a user's PATH."""
 
 _DEADLINE: Final = 60.0
-"""Seconds; sfdisk and qemu-img take milliseconds, but a qcow2 can name a backing file on a server that is gone."""
+"""Seconds. sfdisk and qemu-img need milliseconds, but a qcow2 can have a backing file on a dead server."""
 
 
 def find(tool: str, *, path: str) -> str:
-    """The program of a tool, for an image.
+    """Find the program of a tool.
 
     Raises:
-        DiskError: it isn't installed; names its package.
+        DiskError: the tool isn't installed; names its package.
     """
     program = shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if program is None:
@@ -49,20 +49,20 @@ def run(
     seconds: float | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a tool for an image, in English, and wait for it.
+    """Run a tool with an English locale, and wait for it.
 
     Args:
         tool: its name.
         arguments: its arguments.
         path: the image, for errors.
-        stdin: what it reads.
+        stdin: its standard input.
         pass_fds: descriptors that it inherits.
-        folder: where it runs; here without one.
-        seconds: how long it may take; a minute when None.
+        folder: its working directory; None for the current one.
+        seconds: its time limit; None for one minute.
         variables: environment variables for it.
 
     Raises:
-        DiskError: it isn't installed, or doesn't end. Its exit status is the caller's to judge.
+        DiskError: the tool isn't installed, or exceeds its time limit. The caller checks the exit status.
     """
     program = find(tool, path=path)
     limit = _DEADLINE if seconds is None else seconds
@@ -86,7 +86,7 @@ def run(
 
 
 def checked(tool: str, *arguments: str, path: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Like `run`; a tool that fails raises DiskError too, with what it said."""
+    """Run a tool like `run`; if it fails, raise DiskError with its error output."""
     done = run(tool, *arguments, path=path, **more)
     if done.returncode != 0:
         raise failed(tool, path, done)
@@ -94,6 +94,6 @@ def checked(tool: str, *arguments: str, path: str, **more: Any) -> subprocess.Co
 
 
 def failed(tool: str, path: str, done: subprocess.CompletedProcess[str]) -> DiskError:
-    """The error for a tool that failed."""
+    """Return the error for a tool that failed."""
     said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
     return DiskError(path, f"{tool} failed with status {done.returncode}: {said or 'it said nothing'}")
