@@ -123,7 +123,7 @@ def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) 
         run.ready()
         os.kill(run.qemu_pid, signal.SIGSTOP)
         gone = ask(tmp_path, "shutdown", "--wait", "90")
-        assert (gone.returncode, "killed by us" in gone.stdout) == (1, True), gone
+        assert (gone.returncode, "killed by vhostcomm" in gone.stdout) == (1, True), gone
         assert run.ends() == 8
 
 

@@ -280,7 +280,7 @@ def test_tools_that_are_missing_are_named_before_anything_is_made(
     pats.pat(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(tools, "_SBIN", "")
-    assert "mke2fs is needed for it and not installed; it is in the package e2fsprogs" in rejected(tmp_path)
+    assert "needs mke2fs, which is not installed; install the package e2fsprogs" in rejected(tmp_path)
 
 
 def test_a_tree_that_does_not_fit(tmp_path: Path) -> None:

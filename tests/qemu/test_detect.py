@@ -64,8 +64,8 @@ def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Pa
 @pytest.mark.parametrize(
     ("script", "what"),
     [
-        ("exit 3", "QEMU closed the QMP connection; it ended with 3, and said: nothing"),
-        ("echo what? >&2; exit 1", "it ended with 1, and said:\n    what?"),
+        ("exit 3", "QEMU closed the QMP connection; it ended with 3; its output: nothing"),
+        ("echo what? >&2; exit 1", "it ended with 1; its output:\n    what?"),
         ("kill -SEGV $$", "it ended with -11"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_program_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "qemu"
     path.write_text("#!/bin/sh\nexec sleep 1000\n")
     path.chmod(0o755)
-    with pytest.raises(QemuError, match=r"within 0\.2 s.*it still ran, and said: nothing"):
+    with pytest.raises(QemuError, match=r"within 0\.2 s.*it still ran; its output: nothing"):
         run_in_real_time(find_capabilities, Program(str(path)))
 
 
@@ -126,14 +126,14 @@ def test_kvm_is_tried_for_real(program: Program) -> None:
     can = run_in_real_time(lambda: find_capabilities(program))
     assert can.kvm is (can.kvm_problem == "")
     if not Path("/dev/kvm").exists():
-        assert "/dev/kvm is not there" in can.kvm_problem
+        assert "no /dev/kvm" in can.kvm_problem
 
 
 @pytest.mark.parametrize(
     ("has_kvm", "there", "allowed", "what"),
     [
         (False, True, True, "this QEMU is built without KVM"),
-        (True, False, True, "/dev/kvm is not there"),
+        (True, False, True, "no /dev/kvm"),
         (True, True, False, "/dev/kvm: no permission; add the user to the group kvm"),
         (True, True, True, ""),
     ],

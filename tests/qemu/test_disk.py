@@ -83,7 +83,7 @@ def test_each_layout_is_recognised(disk: Path, layout: Layout) -> None:
 def test_another_layout_tells_which_and_what_differs(disk: Path) -> None:
     found = inspect(partitioned(disk, LAYOUTS[5].first, LAYOUTS[5].second))
     assert found.why == (
-        "this is version 7 of the layouts a guest knows; VDSM's is version 8",
+        "it has version 7 of the known layouts; VDSM has version 8",
         "partition 1 starts at sector 256, not 2048",
         "partition 2 starts at sector 4980736, not 4982528",
     )
@@ -134,7 +134,7 @@ def test_a_gpt(disk: Path, keep: int) -> None:
     os.truncate(disk, keep)
     found = inspect(disk)
     assert (found.table, found.layout, found.partitions) == ("gpt", None, {})
-    assert found.why == ("its partition table is a GPT; the layouts a guest knows are those of an MBR",)
+    assert found.why == ("its partition table is a GPT; guests know only MBR layouts",)
     assert warning(disk)[:3] == COMPLAINT
 
 
@@ -197,7 +197,7 @@ def test_a_missing_tool_is_named_with_its_package(
         path = sparse(tmp_path / "sys.img")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(tools, "_SBIN", "")
-    with pytest.raises(DiskError, match=rf"{tool} is needed for it and not installed; .* package {package} "):
+    with pytest.raises(DiskError, match=rf"needs {tool}, which is not installed; install the package {package} "):
         inspect(path)
 
 
@@ -205,8 +205,8 @@ def test_a_missing_tool_is_named_with_its_package(
     ("text", "what"),
     [
         ("#!/bin/sh\necho one >&2; echo two >&2; exit 3\n", "sfdisk failed with status 3: one; two"),
-        ("#!/bin/sh\nexit 1\n", "sfdisk failed with status 1: it said nothing"),
-        ("#!/bin/sh\nkill -STOP $$\n", "took more than 0 seconds with it and was stopped"),
+        ("#!/bin/sh\nexit 1\n", "sfdisk failed with status 1: no error output"),
+        ("#!/bin/sh\nkill -STOP $$\n", "took more than 0 seconds and was killed"),
         ("#!/nonexistent\n", "sfdisk can't be run: No such file"),
     ],
 )

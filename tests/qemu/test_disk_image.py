@@ -88,7 +88,7 @@ def test_an_archive_is_rejected_with_its_name_and_the_command(
 ) -> None:
     path = tmp_path / "a disk.img"
     path.write_bytes(pack(b"disk" * size))
-    with pytest.raises(DiskError, match=f"{packed}, not a disk image; unpack it and give what is in it: .*'{path}'$"):
+    with pytest.raises(DiskError, match=f"{packed}, not a disk image; unpack it and give its content: .*'{path}'$"):
         image_format(path)
 
 
@@ -231,7 +231,7 @@ def test_an_unreadable_image(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(image, "open", refuse, raising=False)  # root may read everything
-    with pytest.raises(DiskError, match=f"may not be read by user {os.geteuid()}"):
+    with pytest.raises(DiskError, match=f"user {os.geteuid()} may not read it"):
         inspect(disk)
 
 
@@ -245,7 +245,7 @@ def test_no_room_for_the_copy(disk: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_vhost_scsi_target_can_not_be_inspected() -> None:
-    with pytest.raises(DiskError, match=r"^naa\.119ec5c1: names a vhost-scsi target"):
+    with pytest.raises(DiskError, match=r"^naa\.119ec5c1: a vhost-scsi target"):
         inspect("naa.119ec5c1")
     with pytest.raises(DiskError, match="vhost-scsi target"):
         init("naa.119ec5c1", SIZE)

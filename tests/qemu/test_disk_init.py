@@ -33,7 +33,7 @@ def test_what_is_made_is_vdsms(tmp_path: Path, kind: ImageFormat, size: int) -> 
 
 @pytest.mark.parametrize("size", [0, -1, MIN_SIZE - SECTOR_SIZE, MIN_SIZE + 1, MAX_SIZE + SECTOR_SIZE])
 def test_sizes_that_can_not_be(disk: Path, size: int) -> None:
-    with pytest.raises(UsageError, match=f"a size of {size} bytes; VDSM's layout takes 4609M to 2T"):
+    with pytest.raises(UsageError, match=f"a size of {size} bytes; VDSM's layout needs 4609M to 2T"):
         init(disk, size)
     assert not disk.exists()
 
@@ -43,7 +43,7 @@ def test_what_is_there_already_stays(disk: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("nowhere")
     for path in (disk, link, tmp_path):
-        with pytest.raises(DiskError, match="is there already and stays as it is"):
+        with pytest.raises(DiskError, match="already exists and was left unchanged"):
             init(path, SIZE)
     assert disk.read_text() == "precious"
     assert set(tmp_path.iterdir()) == {disk, link}
@@ -57,7 +57,7 @@ def test_also_what_appears_meanwhile(disk: Path, monkeypatch: pytest.MonkeyPatch
         return genuine(folder, size, kind, name)
 
     monkeypatch.setattr(creation, "_make", slow)
-    with pytest.raises(DiskError, match="is there already"):
+    with pytest.raises(DiskError, match="already exists"):
         init(disk, SIZE)
     assert disk.read_text() == "precious"
     assert list(disk.parent.iterdir()) == [disk]

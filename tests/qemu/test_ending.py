@@ -84,8 +84,11 @@ def test_every_ending_has_its_code_and_sentence() -> None:
         (Ending(EndKind.CRASHED, -11), "QEMU crashed: SIGSEGV"),
         (Ending(EndKind.CRASHED, -signal.SIGRTMIN - 1), "QEMU crashed: signal 35"),
         (Ending(EndKind.CRASHED, 1), "QEMU crashed: exit code 1"),
-        (Ending(EndKind.CRASHED, 0), "QEMU ended without saying why"),
-        (Ending(EndKind.CRASHED, -9), "QEMU was killed by SIGKILL; by hand, or by the kernel for want of memory"),
+        (Ending(EndKind.CRASHED, 0), "QEMU ended without a reason"),
+        (
+            Ending(EndKind.CRASHED, -9),
+            "QEMU was killed by SIGKILL, by another process or by the kernel when memory ran out",
+        ),
         (Ending(EndKind.FAILED_TO_START, -9, why="no greeting"), "QEMU did not start: SIGKILL (no greeting)"),
         (Ending(EndKind.STOPPED, 0, stage=Stage.TERMINATE), "stopped, by SIGTERM"),
     ],

@@ -126,7 +126,7 @@ def test_sleeping_guest_is_woken_up_to_shut_down(can: Capabilities, tmp_path: Pa
     ending, run = supervise(guest(can, tmp_path, SUSPEND_ONCE), body)
     assert ending.kind is EndKind.STOPPED
     assert [each["running"] for each in asked] == [True]
-    assert "the guest slept, and is woken up first" in run.all(StageBegun)[0].why
+    assert "the guest was suspended and is woken up first" in run.all(StageBegun)[0].why
 
 
 def test_watchdog_that_pauses(can: Capabilities, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_second_client_of_one_socket_is_told(tmp_path: Path, monkeypatch: pytest
             return str(lost.why)
 
         why = run_in_real_time(main)
-    assert "has another QMP client already: give vhostcomm a QMP socket of its own" in why
+    assert "already has another QMP client: give vhostcomm its own QMP socket" in why
 
 
 def test_timestamp_of_400_digits_does_not_end_a_monitor(tmp_path: Path) -> None:

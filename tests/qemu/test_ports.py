@@ -62,7 +62,7 @@ def test_privileged_port_needs_a_right() -> None:
     done = subprocess.run(
         [*words, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
-    assert "tcp port 81 of 127.0.0.1 is for root; forward a port from 1024 on" in done.stdout
+    assert "tcp port 81 of 127.0.0.1 needs root; forward a port from 1024 on" in done.stdout
 
 
 def disk(folder: Path) -> str:

@@ -42,7 +42,7 @@ def test_no_greeting_in_time() -> None:
 
     error = beginning(script)
     assert isinstance(error, QmpTimeoutError)
-    assert str(error) == "no QMP greeting within 5 s; QEMU hangs, or has another QMP client already"
+    assert str(error) == "no QMP greeting within 5 s; QEMU hangs, or already has another QMP client"
 
 
 def test_no_reply_to_the_negotiation() -> None:

@@ -35,7 +35,7 @@ def test_each_restart_waits_twice_as_long_until_the_budget_is_spent() -> None:
     assert [restarts.after(CRASH, now) for now in (0, 10, 20, 30)] == [
         Restart(2, 1), Restart(4, 2), Restart(8, 3), Restart(10, 4),
     ]  # fmt: skip
-    assert restarts.after(CRASH, 40) == StayDown("4 restarts within 600 s are all that is allowed")
+    assert restarts.after(CRASH, 40) == StayDown("4 restarts within 600 s is the limit")
 
 
 def test_what_is_long_ago_counts_no_more() -> None:
@@ -50,9 +50,9 @@ def test_it_says_why_not() -> None:
     never = Restarts(RestartPolicy(RestartWhen.ALWAYS)).after(Ending(EndKind.POWERED_OFF, 0), 0)
     assert never == StayDown("it was meant to end")
     bad = Restarts(RestartPolicy(RestartWhen.ON_FAILURE)).after(Ending(EndKind.FAILED_TO_START, 1), 0)
-    assert bad == StayDown("failed-to-start is no failure that a restart could mend")
+    assert bad == StayDown("failed-to-start is not a failure that a restart could fix")
 
 
 def test_a_budget_of_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="for none, choose no"):
+    with pytest.raises(UsageError, match="choose no for none"):
         RestartPolicy(RestartWhen.ALWAYS, budget=0)

@@ -102,10 +102,10 @@ def test_one_stage_after_the_other_each_with_the_reason() -> None:
     assert gone
     assert told == [
         ("POWEROFF", 40, "asked to stop"),
-        ("POWERDOWN", 10, "QEMU was still there after 40 s"),
-        ("QUIT", 5, "QEMU was still there after 5 s"),
-        ("TERMINATE", 3, "QEMU was still there after 5 s"),
-        ("KILL", 10, "QEMU was still there after 3 s"),
+        ("POWERDOWN", 10, "QEMU still ran after 40 s"),
+        ("QUIT", 5, "QEMU still ran after 5 s"),
+        ("TERMINATE", 3, "QEMU still ran after 5 s"),
+        ("KILL", 10, "QEMU still ran after 3 s"),
     ]
     assert target.log == [
         (2, "poweroff"), (40, "system_powerdown"), (45, "system_powerdown"), (50, "quit"), (55, "SIGTERM"),
@@ -125,7 +125,7 @@ def test_a_guest_that_cannot_be_asked_is_not_waited_for() -> None:
     target = Target({"quit"})
     _, told = stop(target, None, grace=Grace.split(90, ready=False))
     assert [(stage, seconds) for stage, seconds, _ in told] == [("POWERDOWN", 6), ("QUIT", 5)]
-    assert told[0][2] == "asked to stop; there is no way to ask the guest, so its own power-off is left out"
+    assert told[0][2] == "asked to stop; there is no way to ask the guest, so its own power-off is skipped"
 
 
 def failing(error: Exception) -> PowerOff:
@@ -159,7 +159,7 @@ def test_a_qemu_that_does_not_answer_gets_signals() -> None:
     _, told = stop(target, target.poweroff)
     assert told == [
         ("TERMINATE", 3, "asked to stop; QMP query-status: no reply within 5 s"),
-        ("KILL", 10, "QEMU was still there after 3 s"),
+        ("KILL", 10, "QEMU still ran after 3 s"),
     ]
     assert target.log == [(5, "SIGTERM"), (8, "SIGKILL")]
 

@@ -125,7 +125,7 @@ def test_stopping_a_guest_that_heeds_nothing(idle: list[str]) -> None:
     assert (ending.kind, ending.stage, ending.reason) == (EndKind.STOPPED, Stage.QUIT, "host-qmp-quit")
     assert [begun.stage for begun in told.all(StageBegun)] == [Stage.POWEROFF, Stage.POWERDOWN, Stage.QUIT]
     assert told.events().count("POWERDOWN") == 2
-    assert told.all(StageBegun)[1].why == "QEMU was still there after 0.3 s"
+    assert told.all(StageBegun)[1].why == "QEMU still ran after 0.3 s"
 
 
 def test_stopping_by_the_guests_own_power_off(can: Capabilities, tmp_path: Path) -> None:

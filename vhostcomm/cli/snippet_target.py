@@ -290,7 +290,7 @@ def _asked(path: str) -> Spelling:
         if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
             raise QemuError(f"{path} has no device {missing[0]}; take a QEMU built for x86_64 with it")
         if can.reconnects is None:
-            raise QemuError(f"{path} can't reconnect a socket: take QEMU 7.2 or later")
+            raise QemuError(f"{path} can't reconnect a socket: use QEMU 7.2 or later")
         return Spelling(can.reconnects, f"spelt for {path}, which is {can.version}")
 
     return trio.run(ask)

@@ -142,7 +142,7 @@ class _Builder:
             return "pci.0"
         if kind == "q35" or kind.startswith("pc-q35-"):
             return "pcie.0"
-        raise QemuError(f"machine type {kind}: the guest finds its disks by PCI slot; take pc or q35")
+        raise QemuError(f"machine type {kind}: the guest finds its disks by PCI slot; use pc or q35")
 
     def _board(self) -> Iterator[str]:
         machine = self._machine
@@ -162,7 +162,7 @@ class _Builder:
                 case MemoryLock.REALTIME:
                     yield from ("-realtime", "mlock=on")
                 case None:
-                    raise QemuError(f"{self._can.program.path} can't lock memory; leave it out, or take another QEMU")
+                    raise QemuError(f"{self._can.program.path} can't lock memory; omit that, or use another QEMU")
                 case _ as never:
                     assert_never(never)
 
@@ -239,7 +239,7 @@ class _Builder:
             self._check(driver)
         reconnects = self._can.reconnects
         if reconnects is None and not (isinstance(channel, Vchannel) and channel.server):
-            raise QemuError(f"{self._can.program.path} can't reconnect a socket: take QEMU 7.2 or later")
+            raise QemuError(f"{self._can.program.path} can't reconnect a socket: use QEMU 7.2 or later")
         yield from vchannel(channel, reconnects or Reconnect.SECONDS, bus=self._bus)
 
     def _console(self) -> Iterator[str]:

@@ -79,7 +79,7 @@ async def _ask(program: Program, child: Child, qmp: Qmp) -> _Answers:
     if answers is None:
         ended = "it still ran" if child.code is None else f"it ended with {child.code}"
         said = "".join(f"\n    {line}" for line in child.tail) or " nothing"
-        raise QemuError(f"{program.path} doesn't answer as a QEMU does: {problem}; {ended}, and said:{said}")
+        raise QemuError(f"{program.path} doesn't answer as a QEMU does: {problem}; {ended}; its output:{said}")
     return answers
 
 
@@ -149,7 +149,7 @@ def _kvm_hindrance(answers: _Answers) -> str:
     if not answers.has_kvm:
         return "this QEMU is built without KVM"
     if not Path("/dev/kvm").exists():
-        return "/dev/kvm is not there: no virtualisation in this machine, its firmware or its hypervisor, or no module"
+        return "no /dev/kvm: no virtualisation in this machine, its firmware or its hypervisor, or no module"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "/dev/kvm: no permission; add the user to the group kvm"
     return ""

@@ -125,7 +125,7 @@ class Ending:
             case EndKind.POWERED_OFF:
                 return "the guest powered itself off"
             case EndKind.REBOOTED:
-                return "the guest rebooted, and that ends it here"
+                return "the guest rebooted, which ends QEMU here"
             case EndKind.STOPPED:
                 return f"stopped, by {self.stage.means}" if self.stage else "stopped"
             case EndKind.STOPPED_PAUSED:
@@ -133,17 +133,17 @@ class Ending:
             case EndKind.MIGRATED:
                 return "the guest was migrated to another QEMU, or saved to a file; this QEMU has ended"
             case EndKind.KILLED:
-                return "killed by us; what QEMU had not written to its disks yet is lost"
+                return "killed by vhostcomm; data that QEMU had not yet written to its disks is lost"
             case EndKind.PANICKED:
                 return "the guest's kernel panicked"
             case EndKind.QUIT_FROM_OUTSIDE:
-                return f"somebody else ended QEMU ({self.reason})"
+                return f"another QMP client ended QEMU ({self.reason})"
             case EndKind.SIGNALLED:
-                return "somebody else ended QEMU with a signal (SIGTERM, SIGINT or SIGHUP)"
+                return "another process ended QEMU with a signal (SIGTERM, SIGINT or SIGHUP)"
             case EndKind.CRASHED if self.code == -signal.SIGKILL:
-                return "QEMU was killed by SIGKILL; by hand, or by the kernel for want of memory"
+                return "QEMU was killed by SIGKILL, by another process or by the kernel when memory ran out"
             case EndKind.CRASHED if self.code == 0:
-                return "QEMU ended without saying why"
+                return "QEMU ended without a reason"
             case EndKind.CRASHED:
                 return f"QEMU crashed: {code_name(self.code)}"
             case EndKind.FAILED_TO_START:

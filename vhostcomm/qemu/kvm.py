@@ -99,5 +99,7 @@ async def trial(command: Sequence[str], accelerator: str) -> str:
     if qemu.code == _TRIAL_EXIT:
         return ""
     if qemu.code == -9:
-        return f"40 million instructions were not done after {TRIAL_TIMEOUT:g} s: it interprets instead of executing"
+        return (
+            f"40 million instructions took more than {TRIAL_TIMEOUT:g} s: KVM interprets code instead of executing it"
+        )
     return "; ".join(qemu.tail) or f"the trial ended with {qemu.code}"

@@ -39,7 +39,7 @@ def _fits(pattern: str, what: str) -> Callable[[Any, Attribute[str], str], None]
 def _within(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
     def check(_: Any, attribute: Attribute[Any], value: float) -> None:
         if not low <= value <= high:
-            raise QemuError(f"{attribute.name} is {value}: it is {low} to {high}")
+            raise QemuError(f"{attribute.name} is {value}: expected {low} to {high}")
 
     return check
 
@@ -52,7 +52,9 @@ def _path(_: Any, attribute: Attribute[str], value: str) -> None:
 def _socket_path(instance: Any, attribute: Attribute[str], value: str) -> None:
     _path(instance, attribute, value)
     if (size := len(value.encode(errors="surrogateescape"))) > SOCKET_PATH_LIMIT:
-        raise QemuError(f"{value}: {size} bytes; a socket's path has at most {SOCKET_PATH_LIMIT}: choose a shorter one")
+        raise QemuError(
+            f"{value}: {size} bytes; a socket's path can have at most {SOCKET_PATH_LIMIT}: choose a shorter one"
+        )
 
 
 def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
@@ -61,7 +63,7 @@ def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any
 
 def _line(_: Any, attribute: Attribute[str], value: str) -> None:
     if not value.isprintable():
-        raise QemuError(f"{attribute.name} is {value!a}: it is one line of text, without control characters")
+        raise QemuError(f"{attribute.name} is {value!a}: expected one line of text without control characters")
 
 
 _interface = _fits(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", "the name of a network interface, 1 to 15 of A-Za-z0-9_.-")
@@ -112,7 +114,9 @@ def _host_address(_: Any, attribute: Attribute[str], value: str) -> None:
     try:
         ipaddress.IPv4Address(value)
     except ValueError:
-        raise QemuError(f"{attribute.name} is {value!a}: it is an IPv4 address of this host, 0.0.0.0 for all") from None
+        raise QemuError(
+            f"{attribute.name} is {value!a}: expected an IPv4 address of this host, 0.0.0.0 for all"
+        ) from None
 
 
 @frozen
@@ -121,7 +125,7 @@ class Forward:
 
     host_port: int = field(validator=_within(1, 65535))
     guest_port: int = field(validator=_within(1, 65535))
-    protocol: str = field(default="tcp", validator=_fits("tcp|udp", "it is tcp or udp"))
+    protocol: str = field(default="tcp", validator=_fits("tcp|udp", "expected tcp or udp"))
     host_address: str = field(default="127.0.0.1", validator=_host_address)
 
 
@@ -267,12 +271,14 @@ class Machine:
     @data.validator
     def _check_data(self, _: Attribute[tuple[AnyDisk, ...]], value: tuple[AnyDisk, ...]) -> None:
         if len(value) > DATA_SLOTS:
-            raise QemuError(f"{len(value)} data disks: the guest knows disks by PCI slot, and {DATA_SLOTS} are free")
+            raise QemuError(
+                f"{len(value)} data disks: the guest finds disks by PCI slot, and only {DATA_SLOTS} are free"
+            )
 
     @extra.validator
     def _check_extra(self, _: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
         for word in value:
             if "\0" in word:
-                raise QemuError(f"QEMU argument {word!a}: it has a NUL in it")
+                raise QemuError(f"QEMU argument {word!a}: it contains a NUL")
             if word in {"-daemonize", "--daemonize"}:
                 raise QemuError(f"QEMU argument {word}: QEMU would leave its supervisor; start vhostcomm as a service")

@@ -57,7 +57,7 @@ class Monitor:
             except QmpError as error:
                 why = str(error)
                 if isinstance(error, QmpTimeoutError):
-                    why += ": give vhostcomm a QMP socket of its own"
+                    why += ": give vhostcomm its own QMP socket"
                 if why != self._lost:
                     self._lost = why
                     self._report(QmpLost(why))

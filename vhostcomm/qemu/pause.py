@@ -30,10 +30,10 @@ _MEANS: Final = {
     ),
     "inmigrate": ("QEMU waits for an incoming migration", "start the migration, or end this QEMU"),
     "guest-panicked": ("the guest's kernel panicked", "reset it or end its QEMU"),
-    "internal-error": ("QEMU or KVM can't run it any further", "read QEMU's log; then reset it or end its QEMU"),
+    "internal-error": ("QEMU or KVM can't continue", "read QEMU's log; then reset it or end its QEMU"),
     "shutdown": ("the guest powered itself off, and QEMU stays (-no-shutdown)", "end its QEMU"),
     "debug": ("a debugger paused it", "continue in the debugger"),
-    "colo": ("it is a replica (COLO)", "leave it to what runs the replication"),
+    "colo": ("it is a replica (COLO)", "leave it to the replication's own management"),
     "finish-migrate": ("a migration is being completed", "wait"),
     "save-vm": ("a snapshot is being saved", "wait"),
     "restore-vm": ("a snapshot is being loaded", "wait"),
@@ -81,13 +81,13 @@ def describe(status: str, failures: tuple[DiskFailure, ...] = ()) -> Pause:
 
 def _io_error(failures: tuple[DiskFailure, ...]) -> Pause:
     if not failures:
-        return Pause("io-error", "a disk's request failed", "mend the storage; then vhostcomm resume {guest}")
+        return Pause("io-error", "a disk's request failed", "fix the storage; then vhostcomm resume {guest}")
     cause = "; ".join(
         f"no space is left for disk {each.name} (nospace)" if each.full else f"disk {each.name} failed ({each.reason})"
         for each in failures
     )
     full = [each.name for each in failures if each.full]
-    first = f"free space for {' and '.join(full)}" if full else "mend the storage (dmesg has the host's errors)"
+    first = f"free space for {' and '.join(full)}" if full else "fix the storage (dmesg has the host's errors)"
     return Pause("io-error", cause, f"{first}; then vhostcomm resume {{guest}}")
 
 

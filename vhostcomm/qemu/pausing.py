@@ -130,7 +130,7 @@ class PauseWatch:
         if before is None:
             return False
         if not before.resumable:
-            raise ResumeError("not to be resumed", before.cause, before.remedy)
+            raise ResumeError("can't be resumed", before.cause, before.remedy)
         self._stopped = trio.Event()
         await self._execute("system_wakeup" if before.status == "suspended" else "cont")
         with trio.move_on_after(SETTLING):

@@ -40,7 +40,7 @@ def _problem(forward: Forward, error: OSError) -> str:
             return f"{where} is in use; `ss {listing} 'sport = :{port}'` shows by what; or forward another port"
         case errno.EACCES:
             return (
-                f"{where} is for root; forward a port from 1024 on, "
+                f"{where} needs root; forward a port from 1024 on, "
                 f"or allow it: sysctl net.ipv4.ip_unprivileged_port_start={port}"
             )
         case errno.EADDRNOTAVAIL:

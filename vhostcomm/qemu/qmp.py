@@ -97,7 +97,7 @@ class Qmp:
         self._sending = trio.Lock()
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
-        self.closed_because = "it isn't running yet: await nursery.start(qmp.run)"
+        self.closed_because = "run() was not started: await nursery.start(qmp.run)"
         """Why commands can't be sent; "" if they can."""
         self._events_in, self.events = trio.open_memory_channel[QmpEvent](EVENT_BUFFER)
         """The events, until the connection ends."""
@@ -168,7 +168,7 @@ class Qmp:
             _returned("qmp_capabilities", reply)
         if scope.cancelled_caught:
             raise QmpTimeoutError(
-                f"no QMP greeting within {self._greeting_timeout:g} s; QEMU hangs, or has another QMP client already"
+                f"no QMP greeting within {self._greeting_timeout:g} s; QEMU hangs, or already has another QMP client"
             )
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ class Qmp:
                 raise QmpClosedError(self.closed_because or "QEMU closed the QMP connection") from None
             except trio.Cancelled:
                 # Part of the command may have been sent; QEMU would parse the next one as its rest.
-                self.closed_because = "a command was given up while it was being sent"
+                self.closed_because = "a command was cancelled while it was being sent"
                 await trio.aclose_forcefully(self._stream)
                 raise
 

@@ -48,7 +48,7 @@ class RestartPolicy:
     @budget.validator
     def _check_budget(self, _: object, value: int) -> None:
         if value < 1:
-            raise UsageError(f"a budget of {value} restarts: for none, choose {RestartWhen.NO.value}")
+            raise UsageError(f"a budget of {value} restarts: choose {RestartWhen.NO.value} for none")
 
 
 @frozen
@@ -81,11 +81,11 @@ class Restarts:
         if policy.when is RestartWhen.NO:
             return StayDown("restarting is off")
         if policy.when is RestartWhen.ON_FAILURE and ending.kind not in _ON_FAILURE:
-            return StayDown(f"{ending.kind.value} is no failure that a restart could mend")
+            return StayDown(f"{ending.kind.value} is not a failure that a restart could fix")
         while self._times and now - self._times[0] >= policy.window:
             self._times.popleft()
         made = len(self._times)
         if made >= policy.budget:
-            return StayDown(f"{made} restarts within {policy.window:g} s are all that is allowed")
+            return StayDown(f"{made} restarts within {policy.window:g} s is the limit")
         self._times.append(now)
         return Restart(min(policy.first_delay * 2**made, policy.longest_delay), made + 1)

@@ -143,7 +143,7 @@ class Stopping:
             ):
                 continue
             if stage is Stage.POWEROFF and not self._poweroff:
-                why += "; there is no way to ask the guest, so its own power-off is left out"
+                why += "; there is no way to ask the guest, so its own power-off is skipped"
                 continue
             seconds = self._grace.of(stage)
             if self._requests > 1 and stage < Stage.KILL:
@@ -172,7 +172,7 @@ class Stopping:
             # An awake guest can shut down.
             with suppress(QmpError):
                 await self._target.command("system_wakeup")
-                return Stage.POWEROFF, f"{why}; the guest slept, and is woken up first"
+                return Stage.POWEROFF, f"{why}; the guest was suspended and is woken up first"
         if not self.paused:
             self.found_paused(status, describe(status).cause)
         return Stage.QUIT, f"{why}; the machine is paused, so the guest can't shut down: {self._paused_why} ({status})"
@@ -229,4 +229,4 @@ class Stopping:
             return f"the machine is paused, so the guest can't shut down: {self._paused_why} ({self.paused})"
         if problem:
             return problem
-        return "asked again" if self._requests > 1 else f"QEMU was still there after {seconds:g} s"
+        return "asked again" if self._requests > 1 else f"QEMU still ran after {seconds:g} s"

@@ -121,7 +121,7 @@ class Qemu:
             QemuError: the process can't be created. If QEMU itself fails to start, that is an `Ending`.
         """
         if self._child is not None:
-            raise RuntimeError("run() is for one run: make another Qemu")
+            raise RuntimeError("run() was called before: make another Qemu")
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         name = "vhostcomm-qmp"
@@ -226,7 +226,7 @@ class Qemu:
     @property
     def _running(self) -> Child:
         if self._child is None:
-            raise RuntimeError("it isn't running yet: await nursery.start(qemu.run)")
+            raise RuntimeError("run() was not started: await nursery.start(qemu.run)")
         return self._child
 
     @property

@@ -42,7 +42,7 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
     refuse_target(name)
     if not MIN_SIZE <= size <= MAX_SIZE or size % SECTOR_SIZE:
         raise UsageError(
-            f"{name}: a size of {size} bytes; VDSM's layout takes {MIN_SIZE >> 20}M to {MAX_SIZE >> 40}T, "
+            f"{name}: a size of {size} bytes; VDSM's layout needs {MIN_SIZE >> 20}M to {MAX_SIZE >> 40}T, "
             f"in sectors of {SECTOR_SIZE} bytes"
         )
     if image_format is ImageFormat.RAW and name.endswith(QCOW2_SUFFIX):
@@ -94,7 +94,7 @@ def partition(raw: Path, size: int, layout: Layout, *, path: AnyPath) -> None:
 
 
 def _occupied(name: str) -> DiskError:
-    return DiskError(name, "is there already and stays as it is; remove it or choose another name")
+    return DiskError(name, "already exists and was left unchanged; remove it or choose another name")
 
 
 def _script(size: int, layout: Layout) -> str:

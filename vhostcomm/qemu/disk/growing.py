@@ -31,8 +31,8 @@ def grow(path: AnyPath, size: int) -> int:
         raise DiskError(image.path, "a block device; grow it with the tools of its storage")
     if size <= image.size or size % SECTOR_SIZE:
         raise UsageError(
-            f"{image.path} has {image.size} bytes, and {size} were asked for: a disk grows by sectors of {SECTOR_SIZE} bytes, "
-            "and never shrinks"
+            f"{image.path} has {image.size} bytes, and {size} were requested: a disk can only grow, by sectors of "
+            f"{SECTOR_SIZE} bytes"
         )
     name = os.path.abspath(image.path)  # noqa: PTH100  # a relative a:b would be a protocol; keeps links
     done = run("qemu-img", "resize", "-f", image.format.value, name, str(size), path=image.path)

@@ -79,11 +79,11 @@ def probe(path: AnyPath) -> Image:
             "no such file; a boot disk is the guest's own image, and `vhostcomm disk init` makes an empty system disk",
         ) from None
     except PermissionError:
-        raise DiskError(name, f"may not be read by user {os.geteuid()}; QEMU needs to read and write it too") from None
+        raise DiskError(name, f"user {os.geteuid()} may not read it; QEMU needs read and write access too") from None
     except OSError as error:
         raise DiskError(name, f"can't be read: {error.strerror}") from None
     if size == 0:
-        raise DiskError(name, "empty (0 bytes); `vhostcomm disk init` makes a system disk, under a name not yet in use")
+        raise DiskError(name, "empty (0 bytes); create a system disk with `vhostcomm disk init` and a new name")
     return _recognise(name, size, head)
 
 
@@ -92,8 +92,8 @@ def refuse_target(name: str) -> None:
     if name.startswith("naa."):
         raise DiskError(
             name,
-            "names a vhost-scsi target, which can't be looked into from here; give the file or block device "
-            "behind it (for a file of that name: its whole path)",
+            "a vhost-scsi target, which can't be inspected here; give the file or block device behind it (if a file "
+            "has this name: its whole path)",
         )
 
 
@@ -176,9 +176,7 @@ def _is_old_tar(head: bytes) -> bool:
 
 
 def _packed(name: str, archive: str, unpack: str) -> DiskError:
-    return DiskError(
-        name, f"{archive}, not a disk image; unpack it and give what is in it: {unpack} {shlex.quote(name)}"
-    )
+    return DiskError(name, f"{archive}, not a disk image; unpack it and give its content: {unpack} {shlex.quote(name)}")
 
 
 def _qcow2_size(name: str, head: bytes) -> int:
@@ -191,14 +189,15 @@ def _qcow2_size(name: str, head: bytes) -> int:
     if elsewhere and not name.endswith(QCOW2_SUFFIX):
         raise DiskError(
             name,
-            "its content is a qcow2 that reads from another file, its name doesn't say so; a guest that once had "
-            f"it as a raw disk may have written that to read this host's files. If it is yours, rename it to "
-            f"end in {QCOW2_SUFFIX}; `qemu-img info -f qcow2` shows the other file",
+            "a qcow2 that reads from another file, but its name doesn't say so; a guest with it as a raw disk may have "
+            f"written that, to read this host's files. If you made it, rename it to end in {QCOW2_SUFFIX}; "
+            "`qemu-img info -f qcow2` shows the other file",
         )
     return int(size)
 
 
 def _refused(name: str, other: str) -> DiskError:
     return DiskError(
-        name, f"an image of format {other}; raw and qcow2 are what we start from: `qemu-img convert -O qcow2` it"
+        name,
+        f"an image of format {other}; vhostcomm accepts raw and qcow2: `qemu-img convert -O qcow2` it",
     )

@@ -102,12 +102,12 @@ def _why_not(
     table: str, partitions: Mapping[int, Partition], layout: Layout | None, size_in_sectors: int
 ) -> Iterator[str]:
     if table == GPT:
-        yield "its partition table is a GPT; the layouts a guest knows are those of an MBR"
+        yield "its partition table is a GPT; guests know only MBR layouts"
     elif table != MBR:
         yield f"its partition table is of type {table}, not an MBR" if table else "it has no partition table"
     else:
         if layout is not None:
-            yield f"this is {layout} of the layouts a guest knows; VDSM's is {VDSM}"
+            yield f"it has {layout} of the known layouts; VDSM has {VDSM}"
         yield from VDSM.differences(partitions)
         for number in (1, 2):
             if number in partitions and partitions[number].end > size_in_sectors:

@@ -35,7 +35,7 @@ def find(tool: str, *, path: str) -> str:
     """
     program = shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if program is None:
-        raise DiskError(path, f"{tool} is needed for it and not installed; it is in the package {_PACKAGES[tool]}")
+        raise DiskError(path, f"needs {tool}, which is not installed; install the package {_PACKAGES[tool]}")
     return program
 
 
@@ -80,7 +80,7 @@ def run(
             pass_fds=tuple(pass_fds),
         )
     except subprocess.TimeoutExpired:
-        raise DiskError(path, f"{tool} took more than {limit:.0f} seconds with it and was stopped") from None
+        raise DiskError(path, f"{tool} took more than {limit:.0f} seconds and was killed") from None
     except OSError as error:
         raise DiskError(path, f"{program} can't be run: {explain(error)}") from None
 
@@ -96,4 +96,4 @@ def checked(tool: str, *arguments: str, path: str, **more: Any) -> subprocess.Co
 def failed(tool: str, path: str, done: subprocess.CompletedProcess[str]) -> DiskError:
     """Return the error for a tool that failed."""
     said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
-    return DiskError(path, f"{tool} failed with status {done.returncode}: {said or 'it said nothing'}")
+    return DiskError(path, f"{tool} failed with status {done.returncode}: {said or 'no error output'}")
