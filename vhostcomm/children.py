@@ -1,4 +1,4 @@
-"""Programs that we start: the end of their descendants, and orphans where we are PID 1."""
+"""Start programs and end their descendants; reap orphans when running as PID 1."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import trio
 from vhostcomm.environment import child_environment
 
 DEATH_TIMEOUT: Final = 5.0
-"""Seconds for a killed process to go. Longer means that it hangs in the kernel, on storage for instance."""
+"""Seconds for a killed process to end. After that, it hangs in the kernel, for example on storage."""
 
 _ours: Final[set[int]] = set()
-"""Children with a waiter of their own, by pid."""
+"""Children whose end some task awaits, by pid."""
 
 _starting = 0
-"""Programs being started, in other threads: children already, and not in `_ours` yet."""
+"""Number of programs being started in other threads: already children, but not yet in `_ours`."""
 
 
 @contextmanager
 def waited_for(pid: int) -> Iterator[None]:
-    """Inside, `reap_orphans` leaves this child alone."""
+    """Make `reap_orphans` ignore this child inside the block."""
     _ours.add(pid)
     try:
         yield
@@ -37,21 +37,21 @@ def waited_for(pid: int) -> Iterator[None]:
 async def program(
     argv: Sequence[str], *, added: Mapping[str, str] | None = None, outlived: bool = False, **options: Any
 ) -> AsyncIterator[trio.Process]:
-    """Start a program in a process group of its own; at the end of the block the whole group is killed.
+    """Start a program in its own process group, and kill the group at the end of the block.
 
-    A descendant that makes itself a session (`setsid`) leaves the group, and survives. Inside, await the program's end
-    with `program_ended`: it does not reap, and until then no other group has this one's number.
+    A descendant with its own session (`setsid`) leaves the group and survives. Inside the block, await the program's
+    end with `program_ended`: it does not reap the program, so the group's number can't be reused before the kill.
 
     Args:
         argv: the program and its arguments.
-        added: to its environment, which has no secret of ours.
-        outlived: spare what the program left behind, if it ended by itself.
+        added: environment variables in addition to our own, without our secrets.
+        outlived: if the program ends by itself, do not kill the processes that it left.
         options: of `trio.lowlevel.open_process`.
 
     Raises:
         OSError: the program can't be started.
     """
-    global _starting  # noqa: PLW0603 - there is one set of children in a process
+    global _starting  # noqa: PLW0603 - a process has one set of children
     _starting += 1
     try:
         process = await trio.lowlevel.open_process(
@@ -73,13 +73,13 @@ async def program(
 
 
 def kill_group(leader: int) -> None:
-    """Kill a process group whose leader is a child of ours that was not reaped yet."""
-    with suppress(ProcessLookupError, PermissionError):  # it may have become another user
+    """Kill a process group whose leader is our own child and was not yet reaped."""
+    with suppress(ProcessLookupError, PermissionError):  # it may run as another user now
         os.killpg(leader, signal.SIGKILL)
 
 
 async def program_ended(process: trio.Process) -> None:
-    """Wait for a program's end without reaping it."""
+    """Wait for a program's end without reaping the program."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:  # Linux before 5.3, or a container that forbids it
@@ -98,9 +98,9 @@ def _has_ended(pid: int) -> bool:
 
 
 async def reap_orphans() -> None:
-    """As PID 1, reap every process whose parent has died, until cancelled; otherwise return at once.
+    """As PID 1, reap every process whose parent has died, until cancelled. Otherwise return at once.
 
-    The kernel gives orphans to PID 1. In a container started without an init, that is this process.
+    The kernel makes PID 1 the parent of orphans. In a container without an init, this process is PID 1.
     """
     if os.getpid() != 1:
         return
@@ -112,7 +112,7 @@ async def reap_orphans() -> None:
 
 def _reap() -> None:
     if _starting:
-        return  # done again once it is known which child that is
+        return  # `program` calls this again when it knows the child
     for pid in _children():
         if pid not in _ours:
             with suppress(ChildProcessError):
@@ -122,7 +122,7 @@ def _reap() -> None:
 def _children() -> Iterator[int]:
     own = str(os.getpid())
     for each in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError):  # gone meanwhile
-            # PID (NAME) STATE PARENT …, and a name may hold spaces and parentheses.
+        with suppress(OSError, IndexError):  # it ended meanwhile
+            # PID (NAME) STATE PARENT …; the name may contain spaces and parentheses.
             if each.read_text(errors="replace").rpartition(")")[2].split()[1] == own:
                 yield int(each.parent.name)

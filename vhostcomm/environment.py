@@ -1,4 +1,4 @@
-"""The environment that programs inherit from us."""
+"""The environment of the programs that vhostcomm starts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 from typing import Final
 
 SECRET_VARIABLES: Final = frozenset({"VHOSTCOMM_CONTROL_TOKEN"})
-"""Variables of ours with secret values; settings of the kind `vhostcomm.config.values.TOKEN`."""
+"""Environment variables with secret values; the settings of the kind `vhostcomm.config.values.TOKEN`."""
 
 
 def child_environment(**added: str) -> dict[str, str]:
-    """Our own environment for a child: without our secrets, with what is added."""
+    """Return our environment for a child: without our secrets, plus the given variables."""
     return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES} | added

@@ -1,24 +1,24 @@
-"""What vhostcomm tells its user: what is wrong, where, and what to do about it.
+"""The errors that vhostcomm shows to its user: what is wrong, where, and what to do.
 
 VhostcommError       exit status 1
 ├── UsageError       the command line; exit status 2
-├── ConfigError      the configuration, wherever it stands; exit status 2
+├── ConfigError      the configuration: file, environment or flags; exit status 2
 ├── ServeError       a socket that can't be served
-│   └── PlaceError   its place: a folder or a group that isn't there, or isn't ours to use; exit status 78
-├── CallError        a question to a guest that got no answer (vhostcomm.channel.calls)
-├── ControlError     a running daemon that can't be reached, or doesn't do what is asked (vhostcomm.control.client)
-├── CaptureError     a capture file that can't be read, with its line
-├── DiskError        a disk image that can't be read or made, with its path
-├── InstallError     a .pat that can't be installed, or not there
+│   └── PlaceError   a directory or group that is missing or inaccessible; exit status 78
+├── CallError        a request to a guest without an answer (vhostcomm.channel.calls)
+├── ControlError     a daemon that can't be reached or rejects a request (vhostcomm.control.client)
+├── CaptureError     an invalid capture file, with the line
+├── DiskError        a disk image that can't be read or created, with its path
+├── InstallError     a .pat that can't be installed, or an unsuitable folder
 ├── ResumeError      a paused machine that can't be resumed
-└── QemuError        a QEMU that can't be run, or can't do what is asked of it
+└── QemuError        a QEMU that can't run, or lacks a feature
 """
 
 from __future__ import annotations
 
 
 class VhostcommError(Exception):
-    """An error with a message made for the user; `exit_code` is the process's."""
+    """An error whose message is for the user; `exit_code` is the exit status of the process."""
 
     exit_code = 1
 
@@ -30,7 +30,7 @@ class UsageError(VhostcommError):
 
 
 class ConfigError(VhostcommError):
-    """A mistake in the configuration: of the file, the environment or a flag."""
+    """A mistake in the configuration: in the file, the environment or a flag."""
 
     exit_code = 2
 
@@ -40,16 +40,16 @@ class ServeError(VhostcommError):
 
 
 class PlaceError(ServeError):
-    """A folder of a socket or a recording, a watched one, or a group that isn't there, or isn't ours to use: trying again is in vain.
+    """A missing or inaccessible directory (of a socket or a recording, or a watched one) or group; retrying is useless.
 
-    Its status is that of a wrong configuration in sysexits.h, as `systemctl status` shows it.
+    The exit status is that of a wrong configuration in sysexits.h, which `systemctl status` shows.
     """
 
     exit_code = 78
 
 
 class CaptureError(VhostcommError):
-    """A capture that is not one. `path` and `line` say where."""
+    """An invalid capture; `path` and `line` are the place."""
 
     def __init__(self, path: str, line: int, what: str) -> None:
         self.path = path
@@ -59,7 +59,7 @@ class CaptureError(VhostcommError):
 
 
 class DiskError(VhostcommError):
-    """A disk image that can't be read, believed or made. `path` says which."""
+    """A disk image that can't be read, trusted or created; `path` is the image."""
 
     def __init__(self, path: str, what: str) -> None:
         self.path = path
@@ -75,7 +75,7 @@ class ResumeError(VhostcommError):
     """A paused machine that can't be resumed, or stopped again at once.
 
     Args:
-        what: in three words.
+        what: in at most three words.
         why: the cause.
         remedy: what to do, with {guest} for the guest's name.
     """
@@ -88,4 +88,4 @@ class ResumeError(VhostcommError):
 
 
 class QemuError(VhostcommError):
-    """A QEMU that can't be run, or can't do what is asked of it."""
+    """A QEMU that can't run, or lacks a feature."""

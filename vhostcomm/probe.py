@@ -1,4 +1,4 @@
-"""Asks a host's daemon what a guest asks, as a guest would. Shares nothing with the daemon but `vchannel`."""
+"""Ask a host's daemon what a guest asks. Shares nothing with the daemon except `vchannel`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vhostcomm.starting import attempts
 CONNECT_TIMEOUT: Final = 2.0
 
 NOTIFICATIONS: Final = (HostCommand.GUEST_POWER, HostCommand.GUEST_TIMESTAMP)
-"""What a guest tells at its boot, without an answer."""
+"""Notifications of a booting guest, which have no answer."""
 
 QUESTIONS: Final = (
     HostCommand.UPDATE_DEADLINE,
@@ -45,7 +45,7 @@ QUESTIONS: Final = (
 )
 
 GUEST_IDS: Final = {HostCommand.CLUSTER_UUID: 3_000_000, HostCommand.GUEST_TIMESTAMP: 0}
-"""Guest ids of the one public trace; all others are the usual one."""
+"""Guest ids in the one public trace; all other commands have the usual one."""
 
 TIMED_OUT: Final = "guest_command.c:86 Failed to retrieve message from host [timeout]"
 
@@ -61,18 +61,18 @@ COMPLAINTS: Final = {
         "synoagentregisterd: vdsm_serial.c:128 Failed to get vdsm sn",
     ),
 }
-"""What a genuine guest logs when it gets no answer (from public notes)."""
+"""What a genuine guest logs without an answer (from public notes)."""
 
 
 @frozen
 class Answer:
-    """What came back to one question.
+    """The answer to one question.
 
     Args:
         command: the question.
-        text: the answer's text; empty if it was empty; None if none came.
-        milliseconds: until it came; None if it didn't.
-        problem: what is wrong with its data, in words.
+        text: the answer's text, which may be empty; None without an answer.
+        milliseconds: from the question to the answer; None without an answer.
+        problem: what is wrong with the answer's data.
     """
 
     command: HostCommand
@@ -82,12 +82,12 @@ class Answer:
 
     @property
     def missing(self) -> bool:
-        """Whether a guest would miss it: nothing came, or nothing where something is known to belong."""
+        """Whether a guest would lack it: no answer, or an empty one to a question that is known to have a value."""
         return self.text is None or (self.text == "" and self.command.known is Known.CONFIRMED)
 
 
 class UnreachableError(Exception):
-    """There is nobody to ask. `advice` says what to look at; `is_absent` whether nobody listens there, or not yet."""
+    """The daemon can't be asked. `advice` is for the user; `is_absent` is True if no process listens at the address."""
 
     def __init__(self, why: str, advice: str, *, is_absent: bool = False) -> None:
         super().__init__(why)
@@ -96,19 +96,19 @@ class UnreachableError(Exception):
 
 
 def complaints(answer: Answer) -> tuple[str, ...]:
-    """The lines a guest logs for want of an answer."""
+    """Return the lines that a guest logs without this answer."""
     return COMPLAINTS.get(answer.command, (TIMED_OUT,))
 
 
 def ask(address: str, timeout: float) -> Iterator[Answer]:
-    """Connect, tell what a guest tells at its boot, and ask every question, one after the other.
+    """Connect, send the notifications of a booting guest, and ask every question in turn.
 
     Args:
         address: a unix socket's path, or ``tcp:HOST:PORT``.
         timeout: seconds to wait for each answer.
 
     Raises:
-        UnreachableError: nobody can be asked, or the connection ended.
+        UnreachableError: no daemon can be asked, or the connection ended.
     """
     with connect(address) as sock:
         guest = Connection(Role.GUEST)
@@ -127,7 +127,7 @@ def _send(sock: socket.socket, guest: Connection, request: Request) -> None:
     try:
         sock.sendall(guest.send(request))
     except TimeoutError:
-        pass  # nobody reads: then no answer comes either
+        pass  # the daemon doesn't read, so it won't answer either
     except OSError as error:
         raise _ended(str(error.strerror)) from None
 
@@ -165,10 +165,10 @@ def _ended(why: str) -> UnreachableError:
 
 
 def connect(address: str) -> socket.socket:
-    """A connection to a daemon; one that is just starting is waited for.
+    """Connect to a daemon. Wait for one that is just starting.
 
     Raises:
-        UnreachableError: nobody listens there; with advice.
+        UnreachableError: no daemon can be reached; with advice.
     """
     for _ in attempts():
         try:

@@ -1,4 +1,4 @@
-"""A capture's guest, played to a daemon over its socket."""
+"""Replay the guest's side of a capture to a daemon's socket."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ COMPARED: Final = (
 )  # fmt: skip
 
 IDENTITY: Final = frozenset({"data", "response_length"})
-"""What may differ where another identity is served."""
+"""Fields that may differ if the daemon serves another identity."""
 
 SETTLE: Final = 0.2
-"""Seconds to wait for replies that nobody expects, at the end."""
+"""Seconds to wait for unexpected replies at the end."""
 
 SILENCE: Final = 1.5
-"""Seconds to be silent after half a frame, so that the daemon drops it; it does by default after 1."""
+"""Seconds to be silent after half a frame, so that the daemon drops it: by default it does after 1."""
 
 
 @define
-class Played:
-    """What came of it: differences, each in a line, the number of replies compared, and what wasn't played."""
+class Replayed:
+    """The result: one line for each difference, the number of compared replies, and notes on skipped records."""
 
     differences: list[str] = field(factory=list)
     compared: int = 0
@@ -39,7 +39,7 @@ class Played:
 
 
 class _Guest:
-    """The guest's end: sends what the capture says, and keeps the daemon's replies by id."""
+    """The guest's end of the connection: sends records, and keeps the daemon's replies by id."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -62,17 +62,17 @@ class _Guest:
             raise _broken(error) from None
 
     def receive(self, timeout: float) -> bool:
-        """Take what comes within a time; False if nothing does."""
+        """Wait for data and process it. Return False if none came in time."""
         found = self._receive(timeout)
         if found == b"":
             raise UnreachableError("the daemon closed the connection", "Its log says why.")
         return found is not None
 
     def end(self, timeout: float) -> None:
-        """End the connection as a guest does, and wait until the daemon has ended it too; its last replies are kept."""
+        """Close the sending side as a guest does, and read replies until the daemon closes too."""
         self.ended = True
         until = time.monotonic() + timeout
-        with suppress(OSError, UnreachableError):  # that it breaks is an end too
+        with suppress(OSError, UnreachableError):  # a broken connection has ended too
             self._sock.shutdown(socket.SHUT_WR)
             while (left := until - time.monotonic()) > 0 and self._receive(left):
                 pass
@@ -87,13 +87,13 @@ class _Guest:
         return self.replies[key].pop(0)
 
     def left_over(self) -> list[Frame]:
-        """The replies that the capture doesn't have; each is told once."""
+        """Return the replies that the capture lacks, each only once."""
         found = [frame for frames in self.replies.values() for frame in frames]
         self.replies.clear()
         return found
 
     def _receive(self, timeout: float) -> bytes | None:
-        """What came within a time; None if nothing did."""
+        """Read and process data. Return None if none came in time, b"" at the end."""
         self._sock.settimeout(max(timeout, 0.001))
         try:
             data = self._sock.recv(65536)
@@ -108,7 +108,7 @@ class _Guest:
                 frame = Frame.decode(event.raw)
                 self.replies.setdefault((frame.request_id, frame.command), []).append(frame)
             elif isinstance(event, Request):
-                continue  # a question of the daemon's own
+                continue  # a request of the daemon itself
         return data
 
 
@@ -116,43 +116,43 @@ def _broken(error: OSError) -> UnreachableError:
     return UnreachableError(f"the connection ended: {error}", "The daemon's log says why.")
 
 
-def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identity: bool = False) -> Played:
-    """Send the guest's side in the capture's order; wait for each reply where the capture has it, and compare.
+def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identity: bool = False) -> Replayed:
+    """Send the guest's records in the capture's order. Wait for each reply at its place in the capture, and compare.
 
-    Where half a frame was left because the guest's connection ended, this one ends too, and there is another for what
-    follows.
+    Where the capture has half a frame because the guest's connection ended, this connection ends too, and a new one
+    replays the rest.
 
     Args:
-        capture: which.
+        capture: the capture.
         address: the daemon's socket.
         timeout: seconds to wait for a reply.
-        ignore_identity: let the content of answers to questions of identity differ.
+        ignore_identity: accept other content in answers to questions of identity.
 
     Raises:
-        UnreachableError: nobody listens, or the connection ended.
+        UnreachableError: no daemon listens, or the connection ended.
     """
-    result = Played()
+    result = Replayed()
     with closing(_Guest(address)) as guest:
         for line, record in enumerate(capture.records, start=2):
             _step(guest, line, record, result, timeout, ignore_identity)
         while not guest.ended and guest.receive(SETTLE):
             pass
-        _tell_left_over(guest, result)
+        _report_left_over(guest, result)
     return result
 
 
-def _tell_left_over(guest: _Guest, result: Played) -> None:
+def _report_left_over(guest: _Guest, result: Replayed) -> None:
     for frame in guest.left_over():
         result.differences.append(f"   -  a reply that the capture doesn't have: command {frame.command}")
 
 
-def _step(guest: _Guest, line: int, record: Record, result: Played, timeout: float, ignore_identity: bool) -> None:
+def _step(guest: _Guest, line: int, record: Record, result: Replayed, timeout: float, ignore_identity: bool) -> None:
     if record.direction is Direction.TO_HOST:
         if _answers_the_host(record):
             result.notes.append(f"line {line}: an answer to the host's own question is left out: it wasn't asked")
             return
         if guest.ended:
-            _tell_left_over(guest, result)
+            _report_left_over(guest, result)
             guest.connect()
         guest.send(record.raw, timeout)
         if isinstance(record, SkippedRecord) and record.why is SkipReason.SILENCE:

@@ -1,4 +1,4 @@
-"""The signals that end a program of ours, or have it reload or reopen its recordings."""
+"""The signals that end a program, reload its configuration or reopen its recordings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import signal
 from typing import Final
 
 IGNORABLE: Final = (signal.SIGINT, signal.SIGHUP)
-"""What `nohup`, and a non-interactive shell for its background children, ignore on behalf of a program."""
+"""Signals that `nohup` ignores for a program, or a non-interactive shell for its background processes."""
 
 
 def handled_signals() -> tuple[signal.Signals, ...]:
-    """SIGTERM, SIGUSR1 (reopen recordings), and of SIGINT and SIGHUP those not ignored now.
+    """Return SIGTERM, SIGUSR1 (reopen recordings), and those of SIGINT and SIGHUP that are not ignored now.
 
     A signal that was ignored when the program started stays ignored. Call this before anything changes handlers.
     """

@@ -1,4 +1,4 @@
-"""What the operating system refuses, as errors for the user: what failed, where, why, and what to do."""
+"""Translate errors of the operating system for the user: what failed, where, why, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_THREAD: Final = (
     "of a container); a container engine that denies clone3 must be updated, or run with "
     "--security-opt seccomp=unconfined"
 )
-"""Python keeps the errno to itself: EAGAIN at a limit, EPERM where a filter of before 2021 doesn't know clone3."""
+"""Python hides the errno: EAGAIN at a limit, EPERM if a seccomp filter from before 2021 doesn't know clone3."""
 
 _NO_PROCESS: Final = "raise the limit of processes: `ulimit -u`, TasksMax= of a unit, --pids-limit of a container"
 
@@ -34,21 +34,21 @@ _REMEDIES: Final = {
 
 
 def explain(error: OSError) -> str:
-    """Why the system refused, and what to do where that is known."""
+    """Return why the system refused, and what to do if that is known."""
     why = error.strerror or str(error)
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{why}; {remedy}" if remedy else why
 
 
 def is_thread_refusal(error: BaseException) -> bool:
-    """Whether a thread couldn't be started, for which Python has no exception of its own."""
+    """Return whether a thread couldn't be started. Python has no own exception for that."""
     return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def user_error(error: BaseException) -> VhostcommError | None:
-    """The error to show for an exception that ends a program; None for a bug, which needs its traceback.
+    """Return the error to show for an exception that ends a program; None for a bug, which needs its traceback.
 
-    Of a group it is the user's error, if there is one among them.
+    For a group, this is the first error for the user in it.
     """
     match error:
         case VhostcommError():
@@ -71,19 +71,19 @@ def user_error(error: BaseException) -> VhostcommError | None:
 
 
 def temporary_folder() -> str:
-    """The folder for temporary files.
+    """Return the directory for temporary files.
 
     Raises:
-        VhostcommError: none can be written to.
+        VhostcommError: no directory is writable.
     """
     try:
         return tempfile.gettempdir()
     except OSError:
         named = os.environ.get("TMPDIR")
-        tried = f"{named} (TMPDIR), /tmp" if named else "/tmp"  # noqa: S108 - it is named, not used
+        tried = f"{named} (TMPDIR), /tmp" if named else "/tmp"  # noqa: S108 - only shown
         raise VhostcommError(
             f"no usable temporary directory: {tried} and others are missing, full or read-only; "
-            "set TMPDIR to a folder that can be written to"
+            "set TMPDIR to a writable folder"
         ) from None
 
 
@@ -95,6 +95,6 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 def _place(error: BaseException) -> str:
-    """Where it was raised: nobody has said what of."""
+    """Return the source line that raised an error without a file name."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "the system"

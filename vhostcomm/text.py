@@ -1,15 +1,15 @@
-"""Untrusted text made safe to show. Standard library only: every verb needs it, and few need the log."""
+"""Make untrusted text safe to show. Standard library only, since every verb needs it but few need the log."""
 
 from __future__ import annotations
 
 from typing import Final
 
 TEXT_LIMIT: Final = 200
-"""Characters of one value in a log line; a guest may send 4 KB of anything."""
+"""Maximum characters of one value in a log message; a guest may send 4 KB of any text."""
 
 
 def escape(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Escape text for a log or a terminal: no control characters, no marks that reverse text, at most `limit` characters."""
+    """Escape text for a log or a terminal like `printable`, and shorten it to `limit` characters."""
     return printable(text if len(text) <= limit else text[: limit - 1] + "…")
 
 

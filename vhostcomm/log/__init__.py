@@ -1,4 +1,4 @@
-"""Log lines, and the thread that writes them: whoever logs never waits for a full pipe.
+"""Log messages, and the thread that writes them, so that logging never waits for a full pipe.
 
-Every room that does something may log; rooms of values do not.
+Any package that does something may log; packages of pure values do not.
 """

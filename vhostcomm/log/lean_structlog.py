@@ -1,6 +1,6 @@
-"""structlog without rich, which it imports where it is installed, for tracebacks in a style that the log doesn't use.
+"""Import structlog without rich. structlog imports an installed rich for a traceback style that the log doesn't use.
 
-rich is a third of the daemon's start and a seventh of its memory.
+rich costs a third of the daemon's start time and a seventh of its memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Let imports of a package fail inside, unless it is imported already."""
+    """Make imports of a package fail inside the block, unless it is already imported."""
     if package in sys.modules:
         yield
         return
-    sys.modules[package] = None  # type: ignore[assignment] # the import system's own way to say so
+    sys.modules[package] = None  # type: ignore[assignment] # the import system's way to block a module
     try:
         yield
     finally:

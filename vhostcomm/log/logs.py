@@ -1,4 +1,4 @@
-"""The log: structlog, for people on a terminal and in the journal, as JSON lines otherwise, and never in the way."""
+"""The log: structlog with a format for terminals and the journal, and JSON lines elsewhere. Logging never blocks."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from vhostcomm.systemd.journal import is_journal, with_priority
 from vhostcomm.text import escape
 
 TRACE_LIMIT: Final = 8000
-"""Characters of an exception's traceback in a log line."""
+"""Maximum characters of a traceback in a log message."""
 
 FLUSH_TIMEOUT: Final = 0.5
-"""Seconds that the end of the program waits for a stuck log."""
+"""Seconds that the program waits at its end for a log that can't be written."""
 
 LINES_AT_ONCE: Final = 100.0
 LINES_A_SECOND: Final = 1.0
-"""Log lines of one source that a guest can cause: six boots' worth at once, and then no more than this."""
+"""Rate limit of one source: this many messages at once, as many as six boots cause, then so many a second."""
 
 QUIET: Final = 60.0
-"""Seconds without an event after which it is logged again as if for the first time."""
+"""Seconds without an event after which its next occurrence counts as the first."""
 
 Log = structlog.typing.FilteringBoundLogger
 
 
 class LimitedLog:
-    """Log messages of one source, such as a guest's frames, which can come as often as the guest likes.
+    """A rate-limited log for one source, such as a guest's frames, which may cause any number of messages.
 
-    Some are logged at once, then one a second. The next message says how many were left out, as `lines_left_out`.
+    The first messages are logged at once, then one a second. The next message has the number of omitted ones, as
+    `lines_left_out`.
 
     Args:
-        log: where they go.
+        log: the log behind it.
     """
 
     __slots__ = ("_counts", "_left_out", "_log", "_room", "_since")
@@ -57,11 +58,11 @@ class LimitedLog:
         self._log_sampled(self._log.warning, event, facts)
 
     def repeated(self, event: str, **facts: object) -> None:
-        """Warn the 1st, 10th, 100th … time, as `times`; counted from 1 again after a quiet minute.
+        """Warn at the 1st, 10th, 100th … occurrence, with `times`. A quiet minute resets the count.
 
         Args:
-            event: one of our own words, never a guest's: each is remembered.
-            facts: the message's.
+            event: a constant, never a guest's text: each one is remembered.
+            facts: fields of the message.
         """
         now = time.monotonic()
         count, last = self._counts.get(event, (0, now))
@@ -84,43 +85,43 @@ class LimitedLog:
 
 
 class _Output:
-    """The stream of the log: a sink for its lines, which counts what is lost and says so when it can.
+    """The log's stream: a sink that counts lost lines, and logs their number as soon as it can.
 
     Args:
-        fd: where to.
-        tell_lost: makes the line that says how many were lost.
+        fd: the descriptor to write to.
+        lost_line: formats the line with the number of lost lines.
     """
 
-    def __init__(self, fd: int, tell_lost: Callable[[int], str]) -> None:
+    def __init__(self, fd: int, lost_line: Callable[[int], str]) -> None:
         self._fd = fd
         self._terminal = os.isatty(fd)
-        self._tell_lost = tell_lost
+        self._lost_line = lost_line
         self._lost_logged = 0
         self._torn = b""
         self.sink: Sink[str] = Sink(self._write, "log", lambda _: None, self._is_final)
 
     def _write(self, lines: list[str]) -> None:
         lost = self.sink.lost - self._lost_logged
-        told = [self._tell_lost(lost)] if lost else []
-        text = "".join(f"{line}\n" for line in [*lines, *told]).encode(errors="backslashreplace")
+        report = [self._lost_line(lost)] if lost else []
+        text = "".join(f"{line}\n" for line in [*lines, *report]).encode(errors="backslashreplace")
         left = bytearray(self._torn + text)
         size = len(left)
         try:
             write_away(self._fd, left)
         finally:
             if len(left) < size:
-                # The rest of a line of which a part is written comes first the next time, so that no line is torn.
+                # If a line was written partly, its rest comes first at the next write, so that lines stay whole.
                 begun = (self._torn + text)[size - len(left) - 1] != ord("\n")
                 self._torn = bytes(left[: left.index(b"\n") + 1]) if begun else b""
         self._lost_logged += lost
 
     def _is_final(self, error: OSError) -> bool:
-        """Nobody will ever read it again. A full disk may have room later; of a terminal EIO says that it has gone."""
+        """Return whether no write can succeed again. A full disk may get space; EIO means that a terminal has gone."""
         return error.errno in {errno.EPIPE, errno.EBADF} or (error.errno == errno.EIO and self._terminal)
 
 
 class _Logger:
-    """What structlog calls with a finished line."""
+    """The logger behind structlog, which passes it finished lines."""
 
     def __init__(self, output: _Output) -> None:
         self._put = output.sink.put
@@ -133,7 +134,7 @@ class _Logger:
 
 
 def _escape_trace(text: str) -> str:
-    """A traceback for the log: its lines stay lines, and of a long one the end is kept, which says what it was."""
+    """Escape a traceback line by line, and keep the end of a long one, which has the exception."""
     short = text if len(text) <= TRACE_LIMIT else "…" + text[1 - TRACE_LIMIT :]
     return "\n".join(escape(line, TRACE_LIMIT) for line in short.split("\n"))
 
@@ -163,7 +164,7 @@ def _with_priority(render: Any) -> Any:
 
 
 def _level_styles(*, colors: bool) -> dict[str, str]:
-    """Structlog's colours of levels, with magenta for its yellow, which can't be read on a light background."""
+    """Return structlog's colours of levels, with magenta for yellow, which is unreadable on a light background."""
     styles = dict(structlog.dev.ConsoleRenderer.get_default_level_styles(colors))
     return {level: style.replace("\x1b[33m", "\x1b[35m") for level, style in styles.items()}
 
@@ -174,13 +175,13 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
     Args:
         level: debug, info, warning or error.
         form: console, json, or auto: console on a terminal and in the journal, json elsewhere.
-        stream: where to; standard output by default, and nowhere if there is none.
+        stream: the output; None for standard output. If that is closed, the log is discarded.
 
     Returns:
-        The log, and its sink, to be closed at the end.
+        The log, and its sink, to close at the end.
     """
     stream = stream or sys.stdout
-    if stream is None:  # it was closed before we were started
+    if stream is None:  # it was closed when the program started
         fd, terminal = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), False
     else:
         fd, terminal = stream.fileno(), stream.isatty()
@@ -192,7 +193,7 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
         structlog.processors.format_exc_info,
         _safe,
     ]
-    if not (console and journal):  # the journal has times of its own
+    if not (console and journal):  # the journal adds its own times
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console)
         processors.insert(2, stamp)
     if console:
@@ -211,13 +212,13 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
     if journal:
         processors[-1] = _with_priority(processors[-1])
 
-    def tell_lost(count: int) -> str:
+    def lost_line(count: int) -> str:
         line: Any = {"event": "log lines were lost", "lost": count}
         for process in processors:
             line = process(None, "warning", line)
         return str(line)
 
-    output = _Output(fd, tell_lost)
+    output = _Output(fd, lost_line)
     log: Log = structlog.wrap_logger(
         _Logger(output),
         processors=processors,

@@ -1,7 +1,7 @@
-"""Writing that never waits: a thread of its own, and a queue that loses what it has no room for.
+"""Write without blocking: a thread with a queue, which drops items when it is full.
 
-A log or a recording goes to something that may stall (a pipe nobody reads, a slow disk) or fail (a
-closed pipe, a full disk). The event loop only ever puts a line into the queue.
+The output of a log or a recording may stall (an unread pipe, a slow disk) or fail (a closed pipe, a full disk). The
+event loop only puts items into the queue.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from vhostcomm.errors import ServeError
 from vhostcomm.system_errors import NO_THREAD
 
 QUEUE_BYTES: Final = 2 << 20
-"""Bytes waiting for the thread, those being written included: some 7,000 log lines. A stall of seconds loses nothing, and
-hundreds of guests whose recordings all stall don't exhaust a machine."""
+"""Maximum bytes in the queue and being written: about 7,000 log lines. A stall of seconds loses nothing, and
+hundreds of guests with stalled recordings don't exhaust the memory."""
 
 T = TypeVar("T")
 
 
 def always(_: OSError) -> bool:
-    """Every error is final."""
+    """Treat every error as final."""
     return True
 
 
 class Sink(Generic[T]):
-    """Hands items to `write` in a thread, in order, as many at once as have gathered.
+    """Passes items to `write` in a thread, in order, in batches of all that are queued.
 
-    What `write` raises costs its items, and nothing else if it isn't final. Errors other than `OSError` are mistakes of
-    a program: the first one is shown on standard error.
+    An exception of `write` loses its batch, and ends the sink if it is final. Exceptions other than `OSError` are bugs:
+    the first one is printed on standard error.
 
     Args:
-        write: takes a list of items; may block, and may raise `OSError`. The list is empty where items behind the last
-            ones found no room, so that `lost` can be told.
-        name: the thread's.
+        write: writes a list of items; may block, and may raise `OSError`. The list is empty if items were dropped
+            after the last batch, so that `write` can report `lost`.
+        name: of the thread.
         failed: called in the thread, once, with the error that ended the sink.
-        final: whether an error ends the sink; by default each does.
-        size: bytes that an item takes in memory.
+        final: whether an error ends the sink; by default every error does.
+        size: memory of an item, in bytes.
 
     Raises:
         ServeError: the system refuses the thread.
 
-    `lost` counts the items that found no room, were being written when that failed, or came after the end; `dead` says
-    that an error has ended the sink.
+    `lost` counts items that were dropped, failed to be written, or came after the end. `dead` is True once an error has
+    ended the sink.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class Sink(Generic[T]):
         self._final = final
         self._size = size
         self._items: deque[T] = deque()
-        self._bytes = 0  # of those, and of those being written
-        # Its lock is held for moments only, never while something is written.
+        self._bytes = 0  # queued and being written
+        # Held only for moments, never during a write.
         self._changed = threading.Condition()
         self._writing = False
-        self._full = False  # items found no room since the last were taken
+        self._full = False  # items were dropped since the last batch
         self._closing = False
         self._warned = False
         self.dead = False
         self.lost = 0
-        # A daemon thread: one that is stuck in a write must not keep the process from ending.
+        # A daemon thread, so that a blocked write doesn't keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self._thread.start()
@@ -82,7 +82,7 @@ class Sink(Generic[T]):
             raise ServeError(f"{name}: {NO_THREAD}") from None
 
     def put(self, item: T) -> None:
-        """Queue an item; never waits."""
+        """Queue an item, or drop it if the queue is full. Never waits."""
         size = self._size(item)
         with self._changed:
             if self.dead or self._closing:
@@ -98,12 +98,12 @@ class Sink(Generic[T]):
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until nothing that was put is still to be written, at most `timeout` seconds; False if something is."""
+        """Wait until all items are written, for at most `timeout` seconds. Return False if some are not."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._items or self._full or self._writing), timeout)
 
     def close(self, timeout: float) -> bool:
-        """Write what is queued, at most for `timeout` seconds, and end the thread."""
+        """Write the queued items and end the thread, within `timeout` seconds. Return whether it has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -111,7 +111,7 @@ class Sink(Generic[T]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
+        while (batch := self._next_batch()) is not None:
             error = self._try_write(batch)
             with self._changed:
                 self._writing = False
@@ -128,8 +128,8 @@ class Sink(Generic[T]):
                 self._failed(error)
                 return
 
-    def _take(self) -> list[T] | None:
-        """All that has gathered, when something has or was lost; None at the end."""
+    def _next_batch(self) -> list[T] | None:
+        """Wait for items or dropped ones, and return all that are queued; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._full or self._closing)
             if not (self._items or self._full):
@@ -145,7 +145,7 @@ class Sink(Generic[T]):
             self._write(batch)
         except OSError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - whatever it is, what comes after it must still be written
+        except Exception as error:  # noqa: BLE001 - later items must still be written
             if not self._warned:
                 self._warned = True
                 with suppress(OSError):
@@ -155,16 +155,16 @@ class Sink(Generic[T]):
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write everything, however often the kernel takes only a part; waits where the descriptor doesn't block."""
+    """Write all data, in several writes if necessary. Waits even if the descriptor is non-blocking."""
     write_away(fd, bytearray(data))
 
 
 def write_away(fd: int, data: bytearray) -> None:
-    """The same; what is written is taken out of `data`, so that after an error the rest is left in it."""
+    """Write all data like `write_all`, removing from `data` what is written. After an error, `data` is the rest."""
     while data:
         try:
             del data[: os.write(fd, data)]
-        except BlockingIOError:  # somebody else made the terminal or pipe non-blocking
+        except BlockingIOError:  # another process made the terminal or pipe non-blocking
             poller = select.poll()
             poller.register(fd, select.POLLOUT)
             poller.poll()

@@ -1,4 +1,4 @@
-"""The drop-in for `qemu-host`: its flags, its HTTP API to the byte, and what it prints of every frame.
+"""The drop-in for `qemu-host`: its flags, its HTTP API byte for byte, and its trace of every frame.
 
-Stands beside `control`, whose HTTP server it uses; sees the daemon through a protocol class.
+A sibling of `control`, whose HTTP server it uses. It sees the daemon through a protocol class.
 """

@@ -1,13 +1,13 @@
-"""The HTTP API of qemu-host, as the scripts made for it expect it.
+"""The HTTP API of qemu-host, as existing scripts expect it.
 
 ============================== ==========================================================
-``/read?command=N[&timeout=S]`` asks the guest N and waits for its answer
+``/read?command=N[&timeout=S]`` sends command N to the guest and waits for its answer
 ``/write?command=N``            the same without waiting
 anything else                   the error ``No command specified``
 ============================== ==========================================================
 
-With GET or POST. A success is 200, every failure 500; a request that is refused before, such as a web page's, has
-its own status. Scripts cut the body as text, so its spaces and the order of its keys matter as much as the JSON.
+Methods are GET and POST. A success has status 200, a failure 500. A request that is rejected before, such as one of a
+web page, has its own status. Scripts cut the body as text, so spaces and the order of keys matter too.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from vhostcomm.control.problems import Problem
 
 DEFAULT_TIMEOUT: Final = 10.0
-"""Seconds for an answer where a request doesn't say."""
+"""Seconds to wait for an answer if the request has no timeout."""
 
 WRITE_GRACE: Final = 0.05
-"""Seconds that a write without waiting does wait, to tell of what fails at once."""
+"""Seconds that /write waits, to report a command that fails at once."""
 
 BIND_INTERVAL: Final = 1.0
-"""Seconds before the API is served again after an error of its own."""
+"""Seconds before the API is served again after an internal error."""
 
 Ask = Callable[[Command, float, str], Awaitable[bytes]]
-"""Asks the guest a command, with a timeout in seconds, for somebody; returns its data or raises `CallError`."""
+"""Sends the guest a command for a client, with a timeout in seconds; returns its data or raises `CallError`."""
 
-Tell = Callable[[Command, float, str], Awaitable[None]]
-"""Sends the guest a command, with a timeout in seconds, for somebody; raises `CallError` if it isn't sent."""
+Notify = Callable[[Command, float, str], Awaitable[None]]
+"""Sends the guest a command without waiting for an answer; raises `CallError` if it can't be sent."""
 
 _URGENT: Final = tuple([str(int(each))] for each in URGENT)
 """The `command` parameter of a request that may use the server's reserved slots."""
@@ -53,22 +53,22 @@ _URGENT: Final = tuple([str(int(each))] for each in URGENT)
 _NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
 _MOST: Final = 2**31 - 1
 
-# Legal in JSON as they are, and trouble on a terminal: controls, and marks that turn text round.
+# Valid in JSON, but harmful on a terminal: control characters, and marks that reverse text.
 _HIDDEN: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-# An escape of JSON; `half` is one of UTF-16 without its other half.
+# An escape in JSON; `half` is a surrogate without its other half.
 _ESCAPE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
 
 
 class FailureError(Exception):
-    """A request that fails; the message is the body's."""
+    """A request that fails; the message is for the body."""
 
 
 def success(data: str) -> bytes:
-    """The body of a success. `data` is JSON."""
+    """Return the body of a success. `data` is JSON."""
     return f'{{"status": "success", "data": {data}, "message": null}}'.encode()
 
 
@@ -77,19 +77,19 @@ def failure(message: str) -> bytes:
 
 
 def quoted(text: str) -> str:
-    """Text as a JSON string, with nothing in it that a terminal would heed."""
+    """Return text as a JSON string, without characters that control a terminal."""
     return _visible(json.dumps(text.encode(errors="replace").decode(), ensure_ascii=False))
 
 
 def embedded(data: bytes) -> str:
-    """A guest's answer as JSON: an object or an array as it is, anything else as a string; null if it is blank.
+    """Return a guest's answer as JSON: an object or array as it is, other text as a string, blank text as null.
 
-    What is no UTF-8, and half of a UTF-16 pair, becomes U+FFFD: one odd byte must not turn a document into a string.
+    Invalid UTF-8 and half of a surrogate pair become U+FFFD: one odd byte must not turn a document into a string.
     """
     for text in (data.partition(b"\0")[0], data.replace(b"\0", b"")):
         document = text.decode(errors="replace")
         if _is_document(document):
-            # What is hidden can only stand in a string of it: nothing else has room for more than spaces.
+            # Hidden characters can only be inside a string of the document: JSON allows only spaces elsewhere.
             return _visible(_ESCAPE.sub(_whole, document))
     return quoted(document) if document.strip() else "null"
 
@@ -120,18 +120,18 @@ class QemuHostApi:
     """The application.
 
     Args:
-        ask: asks the guest.
-        tell: sends the guest a command that it is not to answer.
-        log: where is told what the few messages of the API can't.
-        timeout: seconds for an answer where a request doesn't say.
-        names: that a Host header may have, see `own_names`; None for any.
-        allow_dangerous: whether the guest is asked what can lose data, settings or a secret.
+        ask: sends the guest a command and waits for the answer.
+        notify: sends the guest a command without an answer.
+        log: for reasons that the few error messages of the API lack.
+        timeout: seconds to wait for an answer if the request has no timeout.
+        names: allowed names in a Host header, see `own_names`; None for any.
+        allow_dangerous: allow commands that can lose data, settings or a secret.
     """
 
     def __init__(
         self,
         ask: Ask,
-        tell: Tell,
+        notify: Notify,
         log: Log,
         timeout: float = DEFAULT_TIMEOUT,
         *,
@@ -141,13 +141,13 @@ class QemuHostApi:
         self._names = names
         self._allow_dangerous = allow_dangerous
         self._ask = ask
-        self._tell = tell
+        self._notify = notify
         self._log = log
         self._timeout = timeout
 
     async def serve(self, listeners: Sequence[HttpListener]) -> None:
-        """Serve until cancelled; an error of its own costs a second. The listeners stay the caller's."""
-        # In a thread, since guests are being answered by now.
+        """Serve until cancelled; restart after an internal error. The caller closes the listeners."""
+        # In a thread, since guests are already being served.
         await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")
         from vhostcomm.control.server import StrangersLog, serve_app
 
@@ -156,15 +156,15 @@ class QemuHostApi:
                 async with trio.open_nursery() as self._nursery:
                     self._strangers = StrangersLog(self._log, self._nursery)
                     await serve_app(self, listeners, self._log, self._strangers)
-            except Exception:  # noqa: BLE001 - whatever a client brings about, guests are served on
+            except Exception:  # noqa: BLE001 - a client's request must not stop the guests' service
                 self._log.exception("internal error in the API, it is served again; please report it")
             await trio.sleep(BIND_INTERVAL)
 
     def admit(self, scope: Scope) -> None:
-        """Refuse web pages, and methods other than GET and POST.
+        """Reject web pages, and methods other than GET and POST.
 
         Raises:
-            Problem: it is refused; says why.
+            Problem: the request is rejected; has the reason.
         """
         from vhostcomm.control.connection import peer_of
         from vhostcomm.control.problems import Problem
@@ -185,11 +185,11 @@ class QemuHostApi:
             raise Problem(405, "refused", why, "use GET or POST", {"Allow": "GET, POST"})
 
     def is_urgent(self, scope: Scope) -> bool:
-        """Whether it stops or thaws the guest."""
+        """Return whether the request stops or thaws the guest."""
         return _values(scope)("command")[:1] in _URGENT
 
     def error(self, problem: Problem) -> bytes:
-        """A problem as the body of its answer."""
+        """Return the body for a problem."""
         return failure(f"{problem.why}; {problem.remedy}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
@@ -200,7 +200,7 @@ class QemuHostApi:
             body, status = success(await self._answer(scope["path"], _values(scope), peer_of(scope))), 200
         except FailureError as error:
             body, status = failure(str(error)), 500
-        except Exception:  # noqa: BLE001 - one request's, not the server's
+        except Exception:  # noqa: BLE001 - only this request fails
             self._log.exception("internal error in answering a request; please report it")
             body, status = failure("Internal error"), 500
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -208,7 +208,7 @@ class QemuHostApi:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, path: str, values: Callable[[str], list[str]], who: str) -> str:
-        """The JSON of the answer's data."""
+        """Return the answer's data as JSON."""
         if path not in ("/read", "/write") or not (given := values("command")) or not given[0]:
             raise FailureError("No command specified")
         number = _number(given[0], 0, "command")
@@ -230,30 +230,30 @@ class QemuHostApi:
             return await self._ask(self._command(number), seconds, f"qemu-host API: {who}")
 
     async def _write(self, number: int, who: str) -> None:
-        """Send a command; what fails at once fails the request, what fails later is logged."""
+        """Send a command. An immediate failure fails the request; a later one is logged."""
         failed: FailureError | None = None
         done = trio.Event()
 
-        async def tell() -> None:
+        async def notify() -> None:
             nonlocal failed
             try:
                 with self._failing(number):
-                    await self._tell(self._command(number), self._timeout, f"qemu-host API: {who}")
+                    await self._notify(self._command(number), self._timeout, f"qemu-host API: {who}")
             except FailureError as error:
                 failed = error
             done.set()
 
-        self._nursery.start_soon(tell)
+        self._nursery.start_soon(notify)
         with trio.move_on_after(WRITE_GRACE):
             await done.wait()
         if failed:
             raise failed
 
     def _command(self, number: int) -> Command:
-        """The command of a number.
+        """Return the command with a number.
 
         Raises:
-            MisuseError: it is dangerous, and not allowed.
+            MisuseError: the command is dangerous and not allowed.
         """
         try:
             command = GuestCommand(number)
@@ -265,7 +265,7 @@ class QemuHostApi:
 
     @contextmanager
     def _failing(self, number: int) -> Iterator[None]:
-        """Log why a command failed, and raise it as one of the API's few messages."""
+        """Log why a command failed, and raise it as one of the API's few error messages."""
         try:
             yield
         except MisuseError as error:
@@ -296,6 +296,6 @@ def _message(outcome: Outcome, number: int) -> str:
 
 
 def _values(scope: Scope) -> Callable[[str], list[str]]:
-    """A request's parameters: the values of each name."""
+    """Return a function that returns the values of a request parameter."""
     given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     return lambda name: given.get(name, [])

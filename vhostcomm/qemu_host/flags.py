@@ -1,4 +1,4 @@
-"""The flags of qemu-host, and what they make."""
+"""The flags of qemu-host, and the configuration that they make."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT
 from vhostcomm.qemu_host.goflags import Flag, boolean, integer
 
 NAME: Final = "guest"
-"""The guest's name in messages; there is but one."""
+"""The guest's name in messages; there is only one guest."""
 
 SCRIPT: Final = "print.sh"
 """The script beside the program."""
 
 SHOW_VERSION: Final = "show version"
-"""Given where `-version` has no value."""
+"""The key for `-version` without a value."""
 
 _WHERE, _GUEST, _HOST, _OLD = "Where", "The guest", "The host", "Names that older tools have for these"
 
@@ -132,10 +132,10 @@ def _flag_lines() -> Iterator[str]:
 
 
 def config_of(given: dict[str, Any]) -> Config:
-    """What the flags mean. Values go to the guest as they are given: what the guest makes of them is its affair.
+    """Make the configuration of the flags. The guest's values are used as given; the guest interprets them.
 
     Raises:
-        UsageError: something doesn't fit into a frame.
+        UsageError: a value doesn't fit into a frame.
     """
 
     def value(*names: str) -> Any:
@@ -168,7 +168,7 @@ def config_of(given: dict[str, Any]) -> Config:
     return Config(
         host,
         (GuestConfig(NAME, parse_api(address), guest),),
-        # Scripts made for the other ask whatever they like.
+        # Existing scripts may send any command.
         Service(qemu_host_api=value("api"), control="none", log_level="warning", allow_dangerous=True),
     )
 

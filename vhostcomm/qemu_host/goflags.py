@@ -1,4 +1,4 @@
-"""Flags as Go's programs take them: -x=v, -x v, --x=v, -x."""
+"""Parse flags as Go programs do: -x=v, -x v, --x=v, -x."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FALSE: Final = {"0", "f", "F", "false", "FALSE", "False"}
 
 @frozen
 class Flag:
-    """One flag: how its value is read (raises `ValueError` with the reason), what help says of it, its default.
+    """One flag: the parser of its value (raises `ValueError` with the reason), its help and its default.
 
-    `alone` names what the flag switches on as the last word, without a value; without it that is an error.
+    `alone` is the key to set if the flag is the last word and has no value; if it is empty, that is an error.
     """
 
     parse: Callable[[str], Any]
@@ -29,10 +29,10 @@ class Flag:
 
 
 def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, Any], list[str]]:
-    """Read a command line; returns the values of the flags given, and what is left behind the last of them.
+    """Parse a command line. Return the values of the flags, and the words after the flags.
 
     Raises:
-        UsageError: an unknown flag, a value missing or wrong.
+        UsageError: an unknown flag, or a missing or invalid value.
     """
     given: dict[str, Any] = {}
     place = 0
@@ -72,7 +72,7 @@ def boolean(text: str) -> bool:
 
 
 def integer(text: str) -> int:
-    """A whole number of 64 bits as Go writes them: decimal, 0x…, 0o… or 0…, 0b…."""
+    """Parse an integer of 64 bits as Go writes it: decimal, 0x…, 0o… or 0…, 0b…."""
     octal = re.fullmatch(r"([+-]?)0([0-7]+)", text)
     try:
         value = int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)

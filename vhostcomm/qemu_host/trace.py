@@ -1,4 +1,4 @@
-"""What is asked and answered, as lines on standard output: the trace of qemu-host."""
+"""The trace of qemu-host: requests and answers as lines on standard output."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from vhostcomm.text import escape
 _ASKED: Final[dict[int, Command]] = {each.value: each for each in GuestCommand}
 
 DATA_SHOWN: Final = 5000
-"""Characters of data in a line: all that a frame has room for."""
+"""Maximum characters of data in a line: more than a frame can have."""
 
 
 class LineTrace:
-    """Writes a line for each message, without ever waiting for whoever reads them.
+    """Writes a line for each message, without ever waiting for the reader.
 
     ::
 
-        Received: <name> [<command>] <data>     the guest asks, tells or answers
-        Replied: <data> [<command>]             it is answered
-        Request: <name> [<command>]             it is asked
+        Received: <name> [<command>] <data>     a request, notification or answer of the guest
+        Replied: <data> [<command>]             an answer to the guest
+        Request: <name> [<command>]             a request to the guest
 
     Args:
-        fd: where to.
-        log: where is told that lines are lost.
-        asked: called with the command of each of the guest's requests.
+        fd: the descriptor to write to.
+        log: for warnings about lost lines.
+        asked: called with the command of each request of the guest.
     """
 
     def __init__(self, fd: int, log: Log, asked: Callable[[Command], None]) -> None:
@@ -58,7 +58,7 @@ class LineTrace:
             case UnsolicitedResponse():
                 self._line("Received", event.response.command, event.response.data)
             case _:
-                pass  # told as errors
+                pass  # logged as errors
 
     def sent(self, raw: bytes) -> None:
         frame = Frame.decode(raw)
@@ -82,7 +82,7 @@ class LineTrace:
 
 
 def name_of(command: Command) -> str:
-    """A command in words."""
+    """Return the name of a command in words."""
     if isinstance(command, HostCommand | GuestCommand):
         return command.name.replace("_", " ").capitalize()
     return "Unknown"

@@ -1,4 +1,4 @@
-"""What systemd is told and asked: readiness, status, the journal, and the unit files that are shipped.
+"""The interface to systemd: readiness and status notifications, the journal, and the shipped unit files.
 
-Standard library and trio; knows nothing of guests.
+Uses only the standard library and trio, and knows nothing about guests.
 """

@@ -1,4 +1,4 @@
-"""What systemd is told of a service: sd_notify, from the event loop, and never in its way."""
+"""Notify systemd of a service's state with sd_notify, from the event loop and without blocking it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ import trio
 from vhostcomm.text import escape
 
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-"""What systemd tells one process, and none that it starts: a QEMU that spoke on our socket would speak for us."""
+"""Variables that systemd sets for one process. Children must not inherit them: a QEMU could send messages for us."""
 
 KEPT: Final = 32
-"""Messages that wait where systemd doesn't read; of more the oldest are lost."""
+"""Maximum messages to keep while systemd doesn't read. The oldest are dropped."""
 
 RESEND_INTERVAL: Final = 0.2
-"""Seconds before the next try where systemd's socket is full or gone."""
+"""Seconds before the next attempt if systemd's socket is full or gone."""
 
 GATHER: Final = 0.1
-"""Seconds in which changes gather before the status is told: a guest that goes is counted until its port has ended."""
+"""Seconds to gather changes before a status is sent: a removed guest counts until its port has ended."""
 
 STATUS_PAUSE: Final = 1.0
-"""Seconds at least from one status to the next."""
+"""Minimum seconds between two statuses."""
 
 STATUS_REFRESH: Final = 30.0
-"""Seconds after which the status is looked at although nothing is known to have changed."""
+"""Seconds after which the status is checked even without a known change."""
 
 STATUS_LIMIT: Final = 300
-"""Characters of a status; `systemctl status` shows it in a line."""
+"""Maximum characters of a status; `systemctl status` shows it on one line."""
 
 
 class Notifier:
-    """Sends datagrams to a notify socket. Without an address it does nothing.
+    """Sends datagrams to a notify socket. Without an address, it does nothing.
 
     Args:
         address: the socket's path; one that begins with "@" is abstract.
-        beat: seconds from one beat of the watchdog to the next; None for no watchdog.
+        beat: seconds between two beats for the watchdog; None without a watchdog.
     """
 
     def __init__(self, address: str = "", beat: float | None = None) -> None:
@@ -54,11 +54,11 @@ class Notifier:
 
     @classmethod
     def of_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
-        """The one that systemd wants to be told by. Its variables are taken out, so that nobody inherits them."""
+        """Make the notifier that systemd expects. Removes its variables, so that no child inherits them."""
         found = {name: environment.pop(name, "") for name in VARIABLES}
         watched = found["WATCHDOG_PID"] in {"", str(os.getpid())}
         usec = found["WATCHDOG_USEC"]
-        # Half the time: one beat may be late without harm.
+        # Half of the watchdog's time, so that one beat may be late.
         beat = int(usec) / 2e6 if watched and usec.isdecimal() and int(usec) else None
         address = found["NOTIFY_SOCKET"]
         return cls(address if address.startswith(("/", "@")) else "", beat)
@@ -66,25 +66,25 @@ class Notifier:
     def __bool__(self) -> bool:
         return bool(self._address)
 
-    def tell(self, *assignments: str) -> None:
-        """Send something that must arrive; where it can't be sent now, `keep_sending` does it later."""
+    def send(self, *assignments: str) -> None:
+        """Send a message that must arrive. If that is impossible now, `keep_sending` sends it later."""
         if self._address:
             self._waiting.append("\n".join(assignments))
             self._flush()
 
-    def tell_status(self, text: str) -> None:
-        """Send a status, for people. One that still waits is left out for it."""
+    def send_status(self, text: str) -> None:
+        """Send a status for people, which replaces one that still waits."""
         for old in [each for each in self._waiting if each.startswith("STATUS=")]:
             self._waiting.remove(old)
-        self.tell(f"STATUS={escape(text, STATUS_LIMIT)}")
+        self.send(f"STATUS={escape(text, STATUS_LIMIT)}")
 
-    def tell_beat(self) -> None:
-        """Tell the watchdog that the loop runs. A beat that can't be sent is not kept: it is of now."""
+    def send_beat(self) -> None:
+        """Tell the watchdog that the loop runs. A beat that can't be sent is dropped: a late one would lie."""
         if self._address and not self._waiting:
             self._send("WATCHDOG=1")
 
     async def keep_sending(self) -> None:
-        """Send what could not be sent at once, until cancelled."""
+        """Send waiting messages, until cancelled."""
         while True:
             await self._stuck.wait()
             await trio.sleep(RESEND_INTERVAL)
@@ -103,12 +103,12 @@ class Notifier:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._socket.sendto(message.encode(errors="backslashreplace"), self._address)
-        except (OSError, ValueError):  # full, gone, or a path that is none
+        except (OSError, ValueError):  # full, gone, or an invalid path
             return False
         return True
 
     def close(self) -> None:
-        """Send what waits, if it can be sent, and close."""
+        """Send waiting messages as far as possible, and close the socket."""
         self._flush()
         if self._socket:
             self._socket.close()
@@ -116,11 +116,11 @@ class Notifier:
 
 
 class Manager:
-    """The service manager, and what it is told: READY, STATUS, RELOADING, STOPPING, WATCHDOG.
+    """Notifies the service manager of a service's state: READY, STATUS, RELOADING, STOPPING, WATCHDOG.
 
     Args:
-        notifier: how.
-        describe: the state in a line, for people.
+        notifier: sends the messages; None for no service manager.
+        describe: returns the state on one line, for people.
     """
 
     def __init__(self, notifier: Notifier | None, describe: Callable[[], str]) -> None:
@@ -131,10 +131,9 @@ class Manager:
         self._stopping = ""
 
     async def run(self) -> None:
-        """Feed the watchdog and keep the status, until cancelled.
+        """Feed the watchdog and update the status, until cancelled.
 
-        The beats come from the event loop and from nowhere else: where it is stuck they end, and systemd starts a
-        daemon that isn't.
+        Only the event loop sends beats: if it is stuck, they end, and systemd restarts the daemon.
         """
         if not self._notifier:
             return
@@ -143,7 +142,7 @@ class Manager:
                 nursery.start_soon(self._notifier.keep_sending)
                 nursery.start_soon(self._keep_status)
                 if self._notifier.beat:
-                    # The watchdog ends us by SIGABRT: where the loop was stuck is then in the journal.
+                    # The watchdog ends us with SIGABRT; faulthandler then logs where the loop was stuck.
                     with suppress(OSError, ValueError, AttributeError):
                         faulthandler.enable()
                     nursery.start_soon(self._keep_beating, self._notifier.beat)
@@ -152,7 +151,7 @@ class Manager:
 
     async def _keep_beating(self, seconds: float) -> None:
         while True:
-            self._notifier.tell_beat()
+            self._notifier.send_beat()
             await trio.sleep(seconds)
 
     async def _keep_status(self) -> None:
@@ -161,40 +160,40 @@ class Manager:
                 await self._changed.wait()
             self._changed = trio.Event()
             await trio.sleep(GATHER)
-            self._tell_status()
+            self._send_status()
             await trio.sleep(STATUS_PAUSE)
 
-    def _tell_status(self) -> None:
+    def _send_status(self) -> None:
         text = "; ".join(filter(None, (self._stopping, self._describe())))
         if text != self._last_status:
             self._last_status = text
-            self._notifier.tell_status(text)
+            self._notifier.send_status(text)
 
     def changed(self, *_: object) -> None:
-        """Something has happened that may change the status. As often as it likes."""
+        """Note that the status may have changed. May be called at any rate."""
         self._changed.set()
 
     def ready(self) -> None:
-        """What was to be started is."""
-        self._notifier.tell("READY=1")
-        self._tell_status()
+        """Notify that the start is complete."""
+        self._notifier.send("READY=1")
+        self._send_status()
 
     def stopping(self, why: str) -> None:
-        """The end begins."""
+        """Notify that the stop begins."""
         self._stopping = f"stopping: {why}"
-        self._notifier.tell("STOPPING=1")
-        self._tell_status()
+        self._notifier.send("STOPPING=1")
+        self._send_status()
 
     def extend(self, seconds: float) -> None:
-        """What is under way may take so many more seconds; else systemd kills at the end of its own timeout."""
-        self._notifier.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+        """Extend the timeout of the start, reload or stop in progress by some seconds; systemd kills at its end."""
+        self._notifier.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """A reload is under way inside, whether it is taken or not."""
-        self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Notify that a reload is in progress inside the block, whether it is then accepted or rejected."""
+        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             yield
         finally:
-            self._notifier.tell("READY=1")
-            self._tell_status()
+            self._notifier.send("READY=1")
+            self._send_status()

@@ -1,4 +1,4 @@
-"""systemd's units, as data of this package, with the paths of an installation filled in. Pure."""
+"""systemd units as data of this package, completed with the paths of an installation. Pure."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ SERVE: Final = "vhostcomm.service"
 """Serves all guests of a configuration file."""
 
 SERVE_ONE: Final = "vhostcomm@.service"
-"""Serves the guest of one UUID."""
+"""Serves one guest by its UUID."""
 
 RUN: Final = "vhostcomm-run@.service"
-"""Launches the guest of one name."""
+"""Launches one guest by its name."""
 
 SOCKET: Final = "vhostcomm-guest@.socket"
-"""Hands the socket of one guest, by its name, to `SERVE`."""
+"""Passes the socket of one guest, by its name, to `SERVE`."""
 
 SOCKET_ONE: Final = "vhostcomm@.socket"
-"""Hands the guest's socket to `SERVE_ONE`."""
+"""Passes the guest's socket to `SERVE_ONE`."""
 
 NAMES: Final = (SERVE, SERVE_ONE, RUN, SOCKET, SOCKET_ONE)
 
 RUNTIME: Final = Path("/run/vhostcomm")
-"""The folder of `SERVE`; those of the others are beside it."""
+"""The runtime directory of `SERVE`; those of the other units are beside it."""
 
 EXECUTABLE: Final = "/usr/bin/vhostcomm"
 CONFIG: Final = "/etc/vhostcomm/vhostcomm.toml"
 
 
 _USER: Final = "vhost-run-%i"
-"""The user of a launcher, where its guest's name allows that."""
+"""The user of a launcher, if the guest's name allows that."""
 
 _USER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
-"""What systemd takes as the name of a user that it makes."""
+"""The names that systemd accepts for a user that it creates."""
 
 
 def user(name: str, guest: str) -> str:
-    """The user of a unit for one guest, which no other guest has.
+    """Return the user of a unit for one guest; no other guest has it.
 
-    systemd's specifiers can't shorten a name. So the unit's text holds for all guests only where it has `%i`; where the
-    instance is too long for a user's name, or has other characters, it holds for this guest alone.
+    systemd's specifiers can't shorten a name. So the unit's text is valid for all guests only if the user has `%i`.
+    An instance that is too long for a user's name, or has other characters, needs its own text.
 
     Args:
-        name: the unit's, `SERVE_ONE` or `RUN`.
+        name: of the unit, `SERVE_ONE` or `RUN`.
         guest: its instance.
     """
     if name == RUN and _USER_NAME.fullmatch(_USER.replace("%i", guest)):
@@ -63,16 +63,16 @@ def user(name: str, guest: str) -> str:
 
 
 def text(name: str, *, guest: str = "", executable: str = EXECUTABLE, config: str = CONFIG) -> str:
-    """A unit's text.
+    """Return the text of a unit.
 
     Args:
         name: one of `NAMES`.
         guest: the instance of a service for one guest.
         executable: the absolute path of the console script.
-        config: the absolute path of the configuration file, for those that read one.
+        config: the absolute path of the configuration file, for units that read one.
 
     Raises:
-        ValueError: there is no such unit, or a path can't stand in one.
+        ValueError: there is no such unit, or a path is unusable in one.
     """
     if name not in NAMES:
         raise ValueError(f"there is no unit {name!r}; there are {', '.join(NAMES)}")
@@ -82,12 +82,12 @@ def text(name: str, *, guest: str = "", executable: str = EXECUTABLE, config: st
 
 
 def file(name: str, guest: str) -> str:
-    """The file for a unit's text: the unit's own, or the instance's where the text holds for this guest alone."""
+    """Return the file name for a unit's text: the instance's if the text is valid only for this guest."""
     return instance(name, guest) if name in {SERVE_ONE, RUN} and user(name, guest) != _USER else name
 
 
 def running_executable() -> str:
-    """The program that runs, as a unit needs it: the one file that has everything, or the console script beside Python."""
+    """Return the program that runs, as a unit needs it: the one-file archive, or the console script beside Python."""
     if archive := getattr(__spec__.loader, "archive", ""):  # of a zipimporter
         return str(archive)
     beside = Path(sys.executable).with_name("vhostcomm")
@@ -95,10 +95,10 @@ def running_executable() -> str:
 
 
 def instance(name: str, guest: str) -> str:
-    """The unit's name for a guest: of its name, or of its UUID where the unit is for one.
+    """Return the unit's name for a guest, with the guest's name or UUID as its instance.
 
     Raises:
-        ValueError: the unit is for no single guest, or this is no such name or UUID.
+        ValueError: the unit is not for one guest, or the name or UUID is invalid.
     """
     before, at, after = name.partition("@")
     if name not in NAMES or not at:
@@ -109,13 +109,13 @@ def instance(name: str, guest: str) -> str:
 
 @frozen
 class Place:
-    """Where a unit has what belongs to a guest.
+    """The paths of a guest that a unit serves.
 
     Args:
-        service: the service that serves it, with its instance.
-        runtime: the folder of that service.
-        name: what its daemon calls the guest.
-        sock: what QEMU connects to, where that is the unit's to say and not the configuration's.
+        service: the service, with its instance.
+        runtime: the runtime directory of that service.
+        name: the daemon's name for the guest.
+        sock: the socket for QEMU, if the unit determines it and not the configuration.
     """
 
     service: str
@@ -125,21 +125,21 @@ class Place:
 
     @property
     def control(self) -> Path:
-        """The control surface, where nothing else is configured."""
+        """The control surface's socket, by default."""
         return self.runtime / CONTROL_NAME
 
 
 def place(name: str, guest: str, uuid: str, *, runtime: Path = RUNTIME) -> Place:
-    """Where a unit has a guest's socket and its daemon's control surface.
+    """Return the paths of a guest that a unit serves.
 
     Args:
-        name: the unit's, of `NAMES`.
+        name: of the unit, of `NAMES`.
         guest: the guest's name.
         uuid: its UUID.
-        runtime: the folder of `SERVE`.
+        runtime: the runtime directory of `SERVE`.
 
     Raises:
-        ValueError: there is no such unit, or this is no name or UUID of an instance.
+        ValueError: there is no such unit, or the name or UUID is invalid.
     """
     match name:
         case "vhostcomm.service":
@@ -158,7 +158,7 @@ def place(name: str, guest: str, uuid: str, *, runtime: Path = RUNTIME) -> Place
 
 
 def _word(path: str, *, program: bool = False) -> str:
-    """A path as a word of ExecStart=: its specifiers and variables are none, and blanks don't end it."""
+    """Quote a path as a word of ExecStart=, so that systemd expands nothing in it and blanks don't end it."""
     if not path.startswith("/") or not path.isprintable():
         raise ValueError(f"{path!r}: a unit needs an absolute path, without control characters")
     shown = path.replace("%", "%%")
