@@ -1,4 +1,4 @@
-"""The configuration as values: what a file, the environment and flags may say, and what a mistake in them is.
+"""The configuration as values: parse files, the environment and flags, and explain mistakes in them.
 
-Standard library, attrs and `vchannel` only; reads files, but neither waits nor logs.
+Uses only the standard library, attrs and `vchannel`. Reads files, but neither waits nor logs.
 """

@@ -1,4 +1,4 @@
-"""Where a guest's channel is: what `--sock` and `sock =` take. Pure, but for looking at the environment."""
+"""Addresses of guests' channels: the values of `--sock` and `sock =`. Pure, except for reading the environment."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from attrs import frozen
 from vhostcomm.config import values
 
 PATH_LIMIT: Final = 107
-"""The most bytes of a unix socket's path: sockaddr_un has 108, and one is the NUL."""
+"""Maximum bytes of a unix socket's path: sockaddr_un has 108, including a NUL."""
 
 
 SYSTEM_RUNTIME: Final = Path("/run/vhostcomm")
-"""Where root's sockets without a path go, and those of the unit."""
+"""Root's runtime directory, which is also the unit's: the directory of sockets without a path."""
 
 CONTROL_NAME: Final = "control.sock"
 """The control surface's socket in the runtime directory."""
 
 CONTROL_FOLDER: Final = "control"
-"""Where, in the runtime directory, those of daemons beside the first are: launchers, and others for a guest each."""
+"""Directory in the runtime directory for the control sockets of further daemons: launchers, and those of one guest."""
 
 
 @frozen
 class Listen:
-    """A unix socket that we bind and QEMU connects to."""
+    """A unix socket that vhostcomm binds and QEMU connects to."""
 
     path: Path
 
@@ -42,7 +42,7 @@ class Listen:
 
 @frozen
 class Connect:
-    """A unix socket that QEMU or libvirt binds and we connect to."""
+    """A unix socket that QEMU or libvirt binds and vhostcomm connects to."""
 
     path: Path
 
@@ -52,7 +52,7 @@ class Connect:
 
 @frozen
 class ListenTcp:
-    """A TCP address that we bind and QEMU connects to."""
+    """A TCP address that vhostcomm binds and QEMU connects to."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class ListenTcp:
 
 @frozen
 class Activated:
-    """A listening socket that systemd has handed over, by its file descriptor."""
+    """A listening socket that systemd has passed, by its file descriptor."""
 
     fd: int
     where: str
@@ -73,7 +73,7 @@ class Activated:
 
 
 def host_and_port(host: str, port: int) -> str:
-    """Both in one word, with an IPv6 host in brackets."""
+    """Format host and port as one word, with an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -82,7 +82,7 @@ Address = Listen | Connect | ListenTcp | Activated
 
 @frozen
 class Sock:
-    """What one `--sock` says: the guest's name, its address, and its UUID if the name is one."""
+    """The value of one `--sock`: the guest's name, its address, and its UUID if the name is one."""
 
     name: str
     address: Address
@@ -90,7 +90,7 @@ class Sock:
 
 
 def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where sockets without a path go: systemd's runtime directory, else the user's."""
+    """Return the directory of sockets without a path: systemd's runtime directory, else the user's."""
     if given := environment.get("RUNTIME_DIRECTORY"):
         return Path(given.partition(":")[0])
     if os.geteuid() == 0:
@@ -104,7 +104,7 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def example_socket(name: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """A guest's socket to show as an example: where this user's sockets without a path go, unless that is too long."""
+    """Return a guest's socket to show as an example: in this user's runtime directory, unless that is too long."""
     try:
         path = runtime_directory(environment) / name
     except ValueError:
@@ -113,7 +113,7 @@ def example_socket(name: str, environment: Mapping[str, str] = os.environ) -> Pa
 
 
 def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:
-    """Read ``[NAME=]SOCK``. The name ends at the first "="; a path may have more of them.
+    """Parse ``[NAME=]SOCK``. The name ends at the first "="; the path may contain more.
 
     Raises:
         ValueError: with the reason.
@@ -141,7 +141,7 @@ def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Soc
 
 
 def _name_of(made: str, given: str) -> str:
-    """The name of a guest that wasn't given one."""
+    """Derive the name of a guest without an explicit one."""
     try:
         return values.name(made)
     except ValueError as error:
@@ -149,7 +149,7 @@ def _name_of(made: str, given: str) -> str:
 
 
 def control(text: object) -> str:
-    """Read `--control`: a path, tcp:HOST:PORT, or none.
+    """Parse `--control`: a path, tcp:HOST:PORT, or none.
 
     Raises:
         ValueError: with the reason.
@@ -160,10 +160,10 @@ def control(text: object) -> str:
 
 
 def control_address(text: str, environment: Mapping[str, str] = os.environ) -> Listen | ListenTcp | None:
-    """Where the control surface is: "" is its place in the runtime directory, "none" nowhere.
+    """Return the address of the control surface: for "" in the runtime directory, for "none" no address.
 
     Raises:
-        ValueError: it is no such address, or there is no runtime directory.
+        ValueError: the address is invalid, or there is no runtime directory.
     """
     if text == "none":
         return None
@@ -175,11 +175,11 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
 
 
 def own_control_places(name: str, environment: Mapping[str, str] = os.environ) -> list[Listen]:
-    """Where a daemon beside others has its control surface: the first of these that is free.
+    """Return the control sockets for a daemon beside others: it uses the first that is free.
 
     Args:
-        name: of its guest, or one of them.
-        environment: tells the runtime directory.
+        name: of one of its guests.
+        environment: has the runtime directory.
 
     Raises:
         ValueError: there is no runtime directory, or its path is too long.
@@ -192,7 +192,7 @@ def own_control_places(name: str, environment: Mapping[str, str] = os.environ) -
 
 
 def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where to look for daemons: in the runtime directory; as a user also in the system's, whose daemon may run as that user."""
+    """Return the directories to search for daemons: the runtime directory, and for a user also the system's."""
     own = []
     with suppress(ValueError):
         own.append(runtime_directory(environment))
@@ -201,17 +201,17 @@ def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Pat
 
 
 def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
-    """The sockets that look like daemons' control surfaces in the runtime directories, the first daemon's first."""
+    """Return the sockets in the runtime directories that look like control surfaces, the first daemon's first."""
     found = []
     for runtime in runtime_directories(environment):
-        # systemd gives each instance of a unit one of its own, beside the others: /run/vhostcomm-run-nas.
+        # systemd creates a runtime directory for each instance of a unit: /run/vhostcomm-run-nas.
         for each in (runtime, *sorted(runtime.parent.glob(f"{runtime.name}-*"))):
             found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
     return [Listen(path) for path in found if is_socket(path)]
 
 
 def is_socket(path: Path) -> bool:
-    """Whether there is one that we may see."""
+    """Return whether a visible socket exists at the path."""
     try:
         return path.is_socket()
     except PermissionError:
@@ -219,9 +219,9 @@ def is_socket(path: Path) -> bool:
 
 
 def parse_api(text: object) -> Listen | ListenTcp:
-    """Read where an API listens: ``HOST:PORT``, ``tcp:HOST:PORT``, ``unix:/PATH`` or ``/PATH``.
+    """Parse the address of an API: ``HOST:PORT``, ``tcp:HOST:PORT``, ``unix:/PATH`` or ``/PATH``.
 
-    Without a host it is every address of this machine.
+    Without a host, it is every address of this machine.
 
     Raises:
         ValueError: with the reason.
@@ -240,7 +240,7 @@ def parse_api(text: object) -> Listen | ListenTcp:
 
 
 def _has_ipv6() -> bool:
-    """Whether `::` can be bound, which takes IPv4 too then."""
+    """Return whether `::` can be bound, which then includes IPv4."""
     try:
         with socket.socket(socket.AF_INET6) as trial:
             trial.bind(("::", 0))
@@ -250,7 +250,7 @@ def _has_ipv6() -> bool:
 
 
 def api(text: object) -> str:
-    """Check where an API listens, see `parse_api`; the text stays as it is.
+    """Check the address of an API, see `parse_api`, and return it unchanged.
 
     Raises:
         ValueError: with the reason.
@@ -264,7 +264,7 @@ CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT` or `none`", con
 
 
 def check_path(path: Path) -> None:
-    """Refuse a path that no unix socket can have."""
+    """Reject a path that is too long for a unix socket."""
     values.path(str(path))
     size = len(os.fsencode(path))
     if size > PATH_LIMIT:
@@ -297,7 +297,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")
-"""A network interface behind the "%" of an address. Linux allows 15 bytes of nearly anything, and nobody uses that."""
+"""A network interface after the "%" of an address. Linux allows nearly any 15 bytes, but these are the usual ones."""
 
 _HOST: Final = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
-"""What the resolver takes; it has other errors for the rest."""
+"""Names that the resolver accepts; it has different errors for others."""

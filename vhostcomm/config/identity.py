@@ -1,4 +1,4 @@
-"""Who host and guest are, as the guest is told. Every default is a placeholder."""
+"""The identities of host and guest, which the guest receives. Every default is a placeholder."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ ZERO_SERIAL: Final = "0" * values.SERIAL_SIZE
 def setting(
     default: Any,
     kind: values.Kind,
-    help: str,  # noqa: A002 - the word a command line has for it
+    help: str,  # noqa: A002 - the usual word on command lines
     example: str,
     flag: str,
     metavar: str = "",
 ) -> Any:
-    """An attrs field that an operator can set: in the file by its name, by `--flag`, by VHOSTCOMM_FLAG."""
+    """Make an attrs field that an operator can set: in the file by its name, by `--flag`, by VHOSTCOMM_FLAG."""
     metadata = {"kind": kind, "help": help, "example": example, "flag": flag, "word": metavar or kind.word}
     return attrs.field(default=default, metadata=metadata)
 
 
 def default_text(setting: attrs.Attribute[Any]) -> str:
-    """A setting's default as an operator would write it; "" where there is none."""
+    """Format a setting's default for an operator; "" if there is none."""
     return "" if setting.default in {"", ()} else str(setting.metadata["kind"].show(setting.default))
 
 
 def example_toml(setting: attrs.Attribute[Any]) -> str:
-    """A setting's example as the file has it."""
+    """Format a setting's example for the file."""
     kind, example = setting.metadata["kind"], str(setting.metadata["example"])
     return example if example.startswith("[") else str(kind.toml(kind.parse(example)))
 
@@ -97,7 +97,7 @@ class GuestIdentity:
 
 
 def derived_uuid(prefix: str, serial: str) -> str:
-    """The UUID that deployed tools derive from a serial number: the MD5 of a letter and the serial.
+    """Derive a UUID from a serial number as deployed tools do: the MD5 of a letter and the serial.
 
     Args:
         prefix: ``g`` for a guest, ``h`` for a host's cluster.

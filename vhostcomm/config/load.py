@@ -1,7 +1,6 @@
-"""The configuration put together: a TOML file, under the environment, under the flags. Pure.
+"""Load the configuration: flags override the environment, which overrides a TOML file. Pure, except for reading it.
 
-Unknown keys and bad values are refused with their place, what is wrong, and an example of what is
-right.
+Unknown keys and invalid values are rejected with their place, the reason, and a valid example.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from vhostcomm.errors import ConfigError
 ENVIRONMENT_PREFIX: Final = "VHOSTCOMM_"
 
 Flags = Mapping[str, object]
-"""Values of flags by the flag's name without its dashes in front; those not given are missing."""
+"""Values of flags by the flag's name without its leading dashes. Flags that weren't given are missing."""
 
 
 def load(
@@ -58,7 +57,7 @@ def load(
     activated: Iterable[Sock] = (),
     only: str | None = None,
 ) -> Config:
-    """Put the configuration together.
+    """Load and combine the configuration.
 
     Args:
         file: a TOML file.
@@ -66,11 +65,11 @@ def load(
         watch: of ``--watch``.
         flags: other flags.
         environment: for VHOSTCOMM_… and the runtime directory.
-        activated: listening sockets handed over by systemd.
-        only: of the guests in the file, take only the one of this name.
+        activated: listening sockets that systemd has passed.
+        only: use only the guest with this name of the guests in the file.
 
     Raises:
-        ConfigError: something is wrong in it; says where and what would be right.
+        ConfigError: something is invalid; has the place and a valid example.
     """
     document = _read(file) if file else {}
     folders = [_folder(each, "--watch") for each in watch]
@@ -131,7 +130,7 @@ def load(
             f"{' and '.join(filter(None, (whom, appearing)))}: "
             f'give each its own in a --config file, as [guests.{next(iter(names), "nas")}] serial = "…"'
         )
-    # What the environment and flags say of guests stands over what the file says of one.
+    # The environment and flags override the file, including a guest's own section.
     for name, layer in guest_layers.items():
         guest_layers[name] = layer | {
             name: value for each in over for (section, name), value in each.items() if section == "guest"
@@ -146,10 +145,10 @@ def load(
 
 
 def check(config: Config) -> None:
-    """Check that there is somebody to serve, and that it can be served together.
+    """Check that there are guests to serve, and that their settings fit together.
 
     Raises:
-        ConfigError: it can't.
+        ConfigError: there is none, or they don't.
     """
     if not config.guests and not config.watch:
         raise ConfigError("no guest to serve: add [guests.NAME] to the --config file, or give --sock or --watch")
@@ -177,16 +176,16 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
     except RecursionError:
         raise ConfigError(f"{file}: not TOML that can be read: lists or tables within each other too deep") from None
-    except ValueError as error:  # beside TOML's own and encoding errors, Python's for numbers of thousands of digits
+    except ValueError as error:  # TOML's errors, encoding errors, and numbers with thousands of digits
         raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
 
 
 def _bytes(file: Path) -> bytes:
-    """A regular file's contents. What could block, or have no end, is not opened."""
+    """Read a regular file. Never opens anything that could block or has no end."""
     _check_regular(file, file.stat())
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as opened:
-        _check_regular(file, os.fstat(fd))  # what it is may have changed
+        _check_regular(file, os.fstat(fd))  # the path may now name another file
         return opened.read(SIZE_LIMIT)
 
 
@@ -201,7 +200,7 @@ def _check_regular(file: Path, found: os.stat_result) -> None:
 
 
 SIZE_LIMIT: Final = 16 << 20
-"""The most bytes of a configuration file: those of 10,000 guests with every setting of theirs are less."""
+"""Maximum bytes of a configuration file: 10,000 guests with every setting need less."""
 
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
@@ -262,12 +261,12 @@ def _shown(raw: object) -> str:
     try:
         text = str(raw)
         return ascii(raw) if len(text) < 80 else ascii(text[:80]) + "…"
-    except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists
+    except (ValueError, RecursionError):  # a number with thousands of digits, deeply nested lists
         return "too long to be shown"
 
 
 def variable(setting: attrs.Attribute[Any]) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return ENVIRONMENT_PREFIX + str(setting.metadata["flag"]).upper().replace("-", "_")
 
 
@@ -289,7 +288,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], V
 FOREIGN_VARIABLES: Final = tuple(
     ENVIRONMENT_PREFIX + each for each in ("HOOK_", "KERNEL", "MODULES", "CACHE", "QEMU", "QEMU_DATA")
 )
-"""Variables that aren't the configuration's: what hooks are told, and where the tests find their guest."""
+"""Other variables with this prefix: those that hooks receive, and those of the tests' guest."""
 
 
 def _from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
@@ -342,7 +341,7 @@ def _listed_guest(
 
 
 def _monitor(table: object, name: str, label: str) -> Value | None:
-    """The QMP socket of a listed guest's QEMU."""
+    """Parse the QMP socket of a listed guest's QEMU."""
     if not isinstance(table, dict) or "qmp" not in table:
         return None
     source = f"{label}: guests.{name}.qmp"
@@ -350,7 +349,7 @@ def _monitor(table: object, name: str, label: str) -> Value | None:
 
 
 def _machine(table: object, name: str, label: str) -> dict[str, Value]:
-    """What the file says of a listed guest's machine."""
+    """Parse the machine of a listed guest."""
     if not isinstance(table, dict) or "machine" not in table:
         return {}
     return _section(table["machine"], "machine", label, where=f"guests.{name}.machine")
@@ -380,7 +379,7 @@ def _monitored(guest: GuestConfig, monitors: Mapping[str, Value | None]) -> Gues
 
 
 class _Socks:
-    """The guests' sockets, no two of which have a name or an address in common."""
+    """The guests' sockets, each with a unique name and address."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Sock] = {}
@@ -388,10 +387,10 @@ class _Socks:
         self._by_place: dict[str, str] = {}
 
     def add(self, sock: Sock, source: str) -> None:
-        """Add a guest's.
+        """Add a guest's socket.
 
         Raises:
-            ConfigError: its name or address is another's.
+            ConfigError: another guest has its name or address.
         """
         if sock.name in self.by_name:
             raise ConfigError(
@@ -406,10 +405,10 @@ class _Socks:
         self._by_address[sock.address] = self._by_place[str(sock.address)] = sock.name
 
     def activate(self, sock: Sock) -> None:
-        """Let a socket handed over stand for the guest of its name or its path, or for a guest of its own.
+        """Use a socket that systemd passed for the guest with its name or path, or for a new guest.
 
         Raises:
-            ConfigError: that guest has one already.
+            ConfigError: that guest already has a socket from systemd.
         """
         assert isinstance(sock.address, Activated)
         other = self.by_name.get(sock.name)
@@ -425,6 +424,6 @@ class _Socks:
 
 
 def _known(given: str, names: Sequence[str]) -> str:
-    """What somebody may have meant, and all there is."""
+    """Suggest the nearest name, and list all names."""
     near = difflib.get_close_matches(given, names, n=1)
     return (f"did you mean {near[0]}? " if near else "") + f"known are {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""What the launcher's machine of a guest has, as far as the file says it. Pure."""
+"""The settings of the machine that the launcher starts for a guest, as far as they are in the file. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CONFIGURATION: Final = "vhostcomm.toml"
 """The name of the file in a guest's folder."""
 
 _TARGET: Final = "naa."
-"""What a vhost-scsi target's name begins with; anything else is a path."""
+"""Prefix of a vhost-scsi target's name; anything else is a path."""
 
 
 @frozen
 class MachineSettings:
-    """The machine that `vhostcomm run` starts for a guest; empty where its flags or defaults decide."""
+    """The machine that `vhostcomm run` starts for a guest; flags or defaults decide about empty values."""
 
     boot: str = setting(
         "",
@@ -63,7 +63,7 @@ class MachineSettings:
     )
 
     def beside(self, folder: Path) -> MachineSettings:
-        """The same, with its disks' relative paths in a folder."""
+        """Return a copy whose relative disk paths are in a folder."""
 
         def placed(path: str) -> str:
             return path if not path or path.startswith(_TARGET) else str(folder / path)

@@ -1,7 +1,7 @@
-"""The configuration's models: who is served, and how. Pure.
+"""The configuration's models: the guests and the daemon's settings. Pure.
 
-Every value keeps where it came from, since the commonest question of an operator is which serial
-number was really served, and why. `vhostcomm.config.load` reads them.
+Every value has its source, because operators ask most often which serial number was served, and why.
+`vhostcomm.config.load` reads the values.
 """
 
 from __future__ import annotations
@@ -136,16 +136,16 @@ class GuestConfig:
     address: Address
     identity: GuestIdentity
     qmp: str = ""
-    """A QMP socket of its QEMU, for us alone; empty for none."""
+    """A QMP socket of its QEMU, for vhostcomm only; empty for none."""
     machine: MachineSettings = field(factory=MachineSettings, eq=False)
-    """What the launcher starts; it changes nothing for a daemon."""
+    """The machine that the launcher starts; the daemon ignores it."""
     sources: Sources = field(factory=dict, eq=False, repr=False)
     machine_sources: Sources = field(factory=dict, eq=False, repr=False)
 
 
 @frozen
 class Config:
-    """Everything that is configured. UUIDs are settled."""
+    """The complete configuration. UUIDs are already derived."""
 
     host: HostIdentity
     guests: tuple[GuestConfig, ...]
@@ -154,15 +154,15 @@ class Config:
     host_sources: Sources = field(factory=dict, eq=False, repr=False)
     service_sources: Sources = field(factory=dict, eq=False, repr=False)
     guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
-    """What the file says of guests by name, and "" for what goes for all: for guests that only appear later."""
+    """Settings in the file by guest name, and "" for those of all guests: for guests that appear later."""
     strangers: tuple[str, ...] = field(default=(), eq=False)
-    """Guests that systemd handed a socket over for, and that the file doesn't know."""
+    """Guests for which systemd passed a socket, but which are not in the file."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is served as it stands, and hardly meant.
+        """Return descriptions of settings that are valid but probably mistakes.
 
-        Guests that are told the same serial number or UUID, and those that the file doesn't know.
+        These are guests with the same serial number or UUID, and guests that are not in the file.
         """
         known = several([name for name in self.guest_layers if name])
         strange = tuple(
@@ -180,12 +180,12 @@ class Config:
         )
 
     def guest(self, sock: Sock) -> GuestConfig:
-        """The configuration of a guest that is not listed, such as one that appears in a watched folder."""
+        """Return the configuration of an unlisted guest, such as one that appears in a watched folder."""
         return guest_config(sock, self.guest_layers)
 
 
 def _by(guests: tuple[GuestConfig, ...], key: str) -> dict[str, list[str]]:
-    """The guests' names by a value of their identities."""
+    """Group the guests' names by a value of their identities."""
     found: dict[str, list[str]] = {}
     for each in guests:
         found.setdefault(getattr(each.identity, key), []).append(each.name)
@@ -193,29 +193,29 @@ def _by(guests: tuple[GuestConfig, ...], key: str) -> dict[str, list[str]]:
 
 
 def several(names: list[str]) -> str:
-    """Names in a sentence, the first few of many."""
+    """Format names for a sentence; only the first few of many."""
     if len(names) > _NAMES_SHOWN:
         return f"{', '.join(names[:_NAMES_SHOWN])} and {len(names) - _NAMES_SHOWN} more"
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 SECTIONS: Final[dict[str, type]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}
-"""The file's sections with their models; a guest's own are below ``guests``."""
+"""The file's sections with their models; guests have their own sections below ``guests``."""
 
 
 def settings(model: type) -> dict[str, attrs.Attribute[Any]]:
-    """A model's settings by name."""
+    """Return a model's settings by name."""
     return {each.name: each for each in attrs.fields(model)}
 
 
 def build(model: type[T], layer: Mapping[str, Value]) -> tuple[T, dict[str, str]]:
-    """A model out of the values given for it, and where each of its values came from."""
+    """Make a model from the given values, and return the source of each of its values."""
     sources = {name: layer[name].source if name in layer else "default" for name in settings(model)}
     return model(**{name: layer[name].value for name in settings(model) if name in layer}), sources
 
 
 def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> GuestConfig:
-    """A guest's configuration out of what is said of all guests (under "") and of it by its name."""
+    """Make a guest's configuration from the settings of all guests (under "") and its own (under its name)."""
     layer = {**layers.get("", {}), **layers.get(sock.name, {})}
     identity, sources = build(GuestIdentity, layer)
     if not identity.uuid:
@@ -255,7 +255,7 @@ def effective(config: Config, *, as_text: bool = False) -> dict[str, dict[str, d
 
 
 def _others(config: Config) -> tuple[GuestIdentity, dict[str, str]]:
-    """What a guest is told that is not listed."""
+    """Return the identity of unlisted guests."""
     identity, sources = build(GuestIdentity, config.guest_layers.get("", {}))
     if not identity.uuid:
         identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))

@@ -1,4 +1,4 @@
-"""The commented configuration file, made from the models."""
+"""Make the commented configuration file from the models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _GUESTS = """\
 
 
 def template() -> str:
-    """The whole file."""
+    """Return the whole file."""
     parts = [_HEAD]
     parts.extend("\n".join(_section(section)) + "\n" for section in ("host", "guest"))
     parts.append(_GUESTS)

@@ -1,8 +1,7 @@
-"""Configured values: from what an operator writes to what is served, or why not.
+"""Parse configured values, or explain why they are invalid.
 
-Each parser takes a string (of a flag or the environment) or what TOML makes of a value, and raises
-`ValueError` with the reason. The caller adds the value's place and an example. A `Kind` has the parser of a setting, and
-writes the setting's values.
+Each parser accepts a string (from a flag or the environment) or a value from TOML, and raises `ValueError` with the
+reason. The caller adds the value's place and an example. A `Kind` has the parser of a setting, and formats its values.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from vchannel import NEVER, TEXT_SIZE
 
 SERIAL_SIZE: Final = 13
 TEXT_LIMIT: Final = TEXT_SIZE // 4
-"""Bytes of a text: several stand in one answer."""
+"""Maximum bytes of a text: one answer has several."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _GROUP_LIMIT: Final = 2**32 - 2
-"""The greatest group id; the next number means none to the kernel."""
+"""The greatest group id; for the kernel, the next number means none."""
 
 
 def name(value: object) -> str:
-    """A guest's name: it becomes a file's name and a label in logs and metrics."""
+    """Parse a guest's name, which is also used in file names, logs and metrics."""
     given = _string(value)
     if not _NAME.fullmatch(given):
         raise ValueError("a name has 1 to 64 letters, digits, dots, dashes and underscores, and no dot in front")
@@ -35,7 +34,7 @@ def name(value: object) -> str:
 
 
 def serial(value: object) -> str:
-    """A serial number, in upper case as the guest gets it."""
+    """Parse a serial number; returned in upper case, as the guest receives it."""
     given = str(value) if type(value) is int else _string(value)
     made = given.strip().upper()
     if len(made) != SERIAL_SIZE:
@@ -46,7 +45,7 @@ def serial(value: object) -> str:
 
 
 def mac(value: object) -> str:
-    """A MAC address in any common spelling, as lower case with colons."""
+    """Parse a MAC address in any common spelling; returned in lower case with colons."""
     given = _string(value).strip().lower()
     digits = re.sub(r"(?<=[0-9a-f])[:.-](?=[0-9a-f])", "", given)
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
@@ -55,7 +54,7 @@ def mac(value: object) -> str:
 
 
 def uuid_text(value: object) -> str:
-    """A UUID, as lower case with dashes."""
+    """Parse a UUID; returned in lower case with dashes."""
     try:
         return str(uuid.UUID(_string(value).strip()))
     except ValueError:
@@ -63,7 +62,7 @@ def uuid_text(value: object) -> str:
 
 
 def uuid_of(given: str) -> str:
-    """The UUID that a name is, or nothing."""
+    """Return the UUID that a name is, or ""."""
     try:
         return uuid_text(given)
     except ValueError:
@@ -71,7 +70,7 @@ def uuid_of(given: str) -> str:
 
 
 def text(value: object) -> str:
-    """Text that goes into a frame as it stands."""
+    """Parse a text that goes into a frame unchanged."""
     given = _string(value)
     if not given.isprintable():
         raise ValueError("it holds a character that can't be printed")
@@ -81,7 +80,7 @@ def text(value: object) -> str:
 
 
 def whole_number(value: object, least: int, most: int) -> int:
-    """A whole number within bounds."""
+    """Parse a whole number within bounds."""
     if type(value) is int:
         made = value
     else:
@@ -95,10 +94,10 @@ def whole_number(value: object, least: int, most: int) -> int:
 
 
 def seconds(value: object) -> float:
-    """A positive time."""
+    """Parse a positive time in seconds."""
     try:
         made = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
-    except (ValueError, OverflowError):  # the latter for a whole number of hundreds of digits
+    except (ValueError, OverflowError):  # the latter for an integer with hundreds of digits
         made = None
     if made is None or not 0 < made < 1e6:
         raise ValueError("not a time in seconds")
@@ -106,7 +105,7 @@ def seconds(value: object) -> float:
 
 
 def deadline(value: object) -> int:
-    """An update deadline: `never`, an ISO date or time (UTC unless it says otherwise), or seconds since 1970."""
+    """Parse an update deadline: `never`, an ISO date or time (UTC unless it says otherwise), or seconds since 1970."""
     if isinstance(value, datetime):
         return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     if isinstance(value, date):
@@ -125,7 +124,7 @@ def deadline(value: object) -> int:
 
 
 def mode(value: object) -> int:
-    """A file mode in octal; one that lets nobody in is refused."""
+    """Parse an octal file mode, and reject one without access for the owner."""
     given = f"{value:o}" if type(value) is int else _string(value).strip().removeprefix("0o")
     if not re.fullmatch(r"0?[0-7]{3}", given):
         raise ValueError("not a file mode of three octal digits")
@@ -139,7 +138,7 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def size(value: object) -> int:
-    """A number of bytes, with k, M, G or T for powers of 1024."""
+    """Parse a number of bytes, with k, M, G or T for powers of 1024."""
     given = str(value) if type(value) is int else _string(value).strip()
     match = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)i?b?", given, re.IGNORECASE)
     if not match or int(match[1]) == 0:
@@ -148,7 +147,7 @@ def size(value: object) -> int:
 
 
 def boolean(value: object) -> bool:
-    """Yes or no."""
+    """Parse yes or no."""
     if isinstance(value, bool):
         return value
     given = _string(value).strip().lower()
@@ -162,7 +161,7 @@ _NO: Final = {"no", "false", "off", "0"}
 
 
 def token(value: object) -> str:
-    """A secret that goes into an HTTP header."""
+    """Parse a secret for an HTTP header."""
     given = _string(value)
     if not re.fullmatch(r"[!-~]{16,256}", given):
         raise ValueError("a token is 16 to 256 printable characters without spaces")
@@ -170,12 +169,12 @@ def token(value: object) -> str:
 
 
 def string(value: object) -> str:
-    """Any text that isn't empty."""
+    """Parse any text that isn't empty."""
     return _string(value)
 
 
 def path(value: object) -> str:
-    """A path, which no NUL can be in."""
+    """Parse a path, and reject one with a NUL."""
     given = _string(value)
     if "\0" in given:
         raise ValueError("a path can't hold a NUL")
@@ -183,19 +182,19 @@ def path(value: object) -> str:
 
 
 def strings(value: object) -> tuple[str, ...]:
-    """A list of texts."""
+    """Parse a list of texts."""
     if not isinstance(value, list):
         raise ValueError("it must be a list of texts in quotes")  # noqa: TRY004 - a mistake in a value, not in a program
     return tuple(map(_string, value))
 
 
 def paths(value: object) -> tuple[str, ...]:
-    """A list of paths."""
+    """Parse a list of paths."""
     return tuple(map(path, strings(value)))
 
 
 def group(value: object) -> str:
-    """A group: its name, or its number in decimal."""
+    """Parse a group: its name, or its number in decimal."""
     given = str(value) if type(value) is int else _string(value).strip()
     if re.fullmatch(r"-?[0-9]+", given):
         if len(given) > len(str(_GROUP_LIMIT)) or not 0 <= int(given) <= _GROUP_LIMIT:
@@ -216,7 +215,7 @@ def _string(value: object) -> str:
 
 @frozen
 class Kind:
-    """A kind of values: the word for one in help (`--flag WORD`), what it is (Markdown), and how it is read and written."""
+    """A kind of value: its placeholder in help (`--flag WORD`), a description (Markdown), its parser and its format."""
 
     word: str
     words: str
@@ -226,7 +225,7 @@ class Kind:
     choices: tuple[str, ...] = ()
 
     def toml(self, value: Any) -> str:
-        """The value in a TOML file."""
+        """Format the value for a TOML file."""
         if isinstance(value, str | bool | tuple):
             return json.dumps(value)
         shown = self.show(value)
@@ -234,12 +233,12 @@ class Kind:
 
 
 def number(least: int, most: int) -> Kind:
-    """Whole numbers within bounds."""
+    """Make the kind of whole numbers within bounds."""
     return Kind("N", f"a whole number, {least} to {most}", lambda value: whole_number(value, least, most))
 
 
 def choice(*allowed: str) -> Kind:
-    """One word out of several."""
+    """Make the kind of one word out of several."""
 
     def parse(value: object) -> str:
         given = _string(value).strip().lower()
