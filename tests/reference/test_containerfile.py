@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.qemu_host.running import QEMU_HOST
+from tests.serving import end, until
 from tests.wheel import ROOT, build, check_wheel
 
 CONTAINERFILE = ROOT / "Containerfile"
@@ -30,3 +35,27 @@ def test_what_is_copied_is_enough_to_build_from(tmp_path: Path) -> None:
         else:
             shutil.copy(source, there)
     check_wheel(build("wheel", tmp_path / "src", tmp_path / "made"))
+
+
+def test_health_of_qemu_host_needs_only_python(tmp_path: Path) -> None:
+    (words,) = re.findall(r"CMD (\[\"python3\".*\])$", CONTAINERFILE.read_text(), re.MULTILINE)
+    _, flag, code = json.loads(words)
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+        check = [sys.executable, "-I", "-S", flag, code.replace(":2210", f":{port}")]
+        assert b"refused" in subprocess.run(check, capture_output=True, check=False).stderr
+    process = subprocess.Popen([QEMU_HOST, f"-addr=unix:{tmp_path}/sock", f"-api=127.0.0.1:{port}"])
+    try:
+        until(lambda: accepts(port))
+        subprocess.run(check, check=True)
+    finally:
+        end(process)
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
