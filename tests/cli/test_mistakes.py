@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
@@ -54,10 +56,16 @@ def test_the_other_name_of_a_verb_is_the_verb(same: tuple[str, str]) -> None:
     assert "Usage: vhostcomm" in helps[0][0]
 
 
-@pytest.mark.parametrize("words", [["probe"], ["serve", "--sock", "a b=./x"]])
-def test_examples_have_the_users_own_runtime_directory(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["probe"], ["serve", "--sock", "a b=./x"], ["serve", "--sock", "a=./x", "--control", "tcp:x"]]
+)
+def test_examples_have_the_users_own_runtime_directory(words: list[str], tmp_path: Path) -> None:
     """A user can't make sockets in /run/vhostcomm."""
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "XDG_RUNTIME_DIR"}
-    done = run_vhostcomm(*words, env=environment | {"RUNTIME_DIRECTORY": "/run/user/1000/vhostcomm"})
+    environment |= {"RUNTIME_DIRECTORY": "/run/user/1000/vhostcomm"}
+    done = run_vhostcomm(*words, env=environment)
     assert done.returncode == 2
-    assert "/run/user/1000/vhostcomm/nas" in done.stderr
+    assert "/run/user/1000/vhostcomm/" in done.stderr
+    file = tmp_path / "vhostcomm.toml"
+    assert run_vhostcomm("config", "init", file, env=environment).returncode == 0
+    assert ("/run/user/1000/vhostcomm/nas" in file.read_text(), "/run/vhostcomm" in file.read_text()) == (True, False)

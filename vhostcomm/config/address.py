@@ -112,6 +112,11 @@ def example_socket(name: str, environment: Mapping[str, str] = os.environ) -> Pa
     return path if len(os.fsencode(path)) <= PATH_LIMIT else SYSTEM_RUNTIME / name
 
 
+def own_example(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """An example with this user's runtime directory in the place of root's."""
+    return text.replace(str(SYSTEM_RUNTIME), str(example_socket("", environment)))
+
+
 def parse_sock(text: object, environment: Mapping[str, str] = os.environ) -> Sock:
     """Parse ``[NAME=]SOCK``. The name ends at the first "="; the path may contain more.
 

@@ -23,6 +23,7 @@ from vhostcomm.config.address import (
     Sock,
     check_path,
     example_socket,
+    own_example,
     parse_sock,
     runtime_directory,
 )
@@ -246,7 +247,7 @@ def _section(
 
 def _value(attribute: attrs.Attribute[Any], raw: object, source: str, *, quoted: bool = False) -> object:
     example = f"{attribute.name} = {example_toml(attribute)}" if quoted else attribute.metadata["example"]
-    return _parse(attribute.metadata["kind"].parse, raw, source, example)
+    return _parse(attribute.metadata["kind"].parse, raw, source, own_example(example))
 
 
 def _parse(parse: Any, raw: object, source: str, example: str, *more: object) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from vhostcomm.config.address import own_example
 from vhostcomm.config.identity import example_toml
 from vhostcomm.config.models import SECTIONS, settings
 
@@ -48,7 +49,7 @@ _GUESTS = """\
 
 
 def template() -> str:
-    """Return the whole file."""
+    """The whole file, with examples for this user."""
     parts = [_HEAD]
     parts.extend("\n".join(_section(section)) + "\n" for section in ("host", "guest"))
     parts.append(_GUESTS)
@@ -56,7 +57,7 @@ def template() -> str:
         "\n".join(_section("serve"))
         + '\n#\n# Folders where every socket that appears is a guest\'s.\n# watch = ["/run/guests"]\n'
     )
-    return "\n".join(parts)
+    return own_example("\n".join(parts))
 
 
 def _section(section: str) -> Iterator[str]:
