@@ -57,14 +57,16 @@ def test_older_names_of_flags_do_the_same(tmp_path: Path) -> None:
         tmp_path / "s",
         "--dry-run",
     ]
-    new = run_vhostcomm(*words, "--guest-uuid", UUID, "--vcpus", "2")
-    old = run_vhostcomm(*words, "--uuid", UUID, "--cpus", "2")
+    new = run_vhostcomm(*words, "--guest-uuid", UUID, "--vcpus", "2", "--guest", "nas")
+    old = run_vhostcomm(*words, "--uuid", UUID, "--cpus", "2", "--name", "nas")
     assert (new.returncode, new.stdout) == (0, old.stdout), new.stderr + old.stderr
     assert UUID in new.stdout
+    assert "-name guest=nas " in new.stdout
     shown = run_vhostcomm("run", "--help").stdout
-    assert ("--guest-uuid" in shown, "--vcpus" in shown, " --uuid" in shown, "--cpus" in shown) == (
-        True, True, False, False,
-    )  # fmt: skip
+    assert all(f" {each} " in shown for each in ("--guest-uuid", "--vcpus", "--guest"))
+    assert not any(f" {each} " in shown for each in ("--uuid", "--cpus", "--name"))
+    both = run_vhostcomm(*words, "--guest", "nas", "--name", "nas")
+    assert (both.returncode, "--name is an older name of --guest" in both.stderr) == (2, True)
 
 
 def test_v_and_q_are_levels_of_the_log() -> None:

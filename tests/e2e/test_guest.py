@@ -307,12 +307,12 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
         ([*good, "--on", "dawn=/bin/true"], "an event is one of"),
         ([*good, "--grace", "0"], "--grace"),
         ([*good, "--sock", "tcp:127.0.0.1:1"], "a launched guest has a unix socket"),
-        ([*good, "--config", str(config)], "describes one, two: choose one with --name"),
+        ([*good, "--config", str(config)], "describes one, two: choose one with --guest"),
     ):
         ended = run_vhostcomm("run", *words, "--dry-run")
         assert ended.returncode == 2, (words, ended)
         assert what in ended.stderr
-    chosen = run_vhostcomm("run", *good, "--config", config, "--name", "one", "--guest-serial", SERIAL, "--dry-run")
+    chosen = run_vhostcomm("run", *good, "--config", config, "--guest", "one", "--guest-serial", SERIAL, "--dry-run")
     assert "-smp 3," in chosen.stdout
     assert "path=/x/one," in chosen.stdout
     for sock in ("/y/other", "one=/y/other"):

@@ -92,7 +92,7 @@ def _acquire(path: Path, number: int) -> _File:
 
 def _taken(path: Path, lock: Path) -> ServeError:
     return ServeError(
-        f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it; of run: another --name"
+        f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it; of run: another --guest"
     )
 
 

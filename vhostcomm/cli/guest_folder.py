@@ -56,7 +56,7 @@ def _found(
     if name is None and len(listed) == 1:
         name = listed[0]
     if listed and name not in listed:
-        raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --name")
+        raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --guest")
     if listed:
         loaded = load(config, flags=flags, only=name, environment=environment)
         if sock is not None:

@@ -51,14 +51,16 @@ def run(
     snapshot: Annotated[
         bool, Parameter(negative=(), group=_MACHINE, help="Discard all writes to the disks at the end.")
     ] = False,
-    name: Annotated[
+    guest_name: Annotated[
         str | None,
         Parameter(
+            name="--guest",
             metavar="NAME",
             group=_MACHINE,
             help="The guest's name; by default that of the only guest in --config, else vdsm.",
         ),
     ] = None,
+    name: Annotated[str | None, Parameter(show=False, help="An older name of --guest.")] = None,
     uuid: Annotated[str | None, Parameter(show=False, help="An older name of --guest-uuid.")] = None,
     memory: Annotated[
         str | None, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 2G; 1G by default.")
@@ -208,12 +210,15 @@ def run(
         raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
     folder = words[0] if len(words) > len(extra) else None
     config = file_of(folder, config, remark=", and arguments of QEMU come after --")
-    if name is not None:
+    if name is not None and guest_name is not None:
+        raise UsageError("--name is an older name of --guest: give one of them")
+    guest_name = guest_name if name is None else name
+    if guest_name is not None:
         try:
-            values.name(name)
+            values.name(guest_name)
         except ValueError as error:
-            raise UsageError(f"--name {name}: {error}") from None
-    with configured(config, name, sock, flags) as loaded:
+            raise UsageError(f"--guest {guest_name}: {error}") from None
+    with configured(config, guest_name, sock, flags) as loaded:
         guest_found, said = loaded.guests[0], loaded.guests[0].machine
         if forward is None:  # a network of one's own has no use for the file's
             forward = list(said.forward) if net in {None, "user"} else []

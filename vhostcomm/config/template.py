@@ -49,7 +49,7 @@ _GUESTS = """\
 
 
 def template() -> str:
-    """The whole file, with examples for this user."""
+    """Return the whole file, with examples for this user."""
     parts = [_HEAD]
     parts.extend("\n".join(_section(section)) + "\n" for section in ("host", "guest"))
     parts.append(_GUESTS)
