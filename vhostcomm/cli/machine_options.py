@@ -6,9 +6,7 @@ import os
 import re
 import uuid as uuids
 from collections.abc import Iterator
-from typing import Final
 
-import attrs
 from attrs import frozen
 
 from vhostcomm.config import values
@@ -40,14 +38,10 @@ from vhostcomm.qemu import (
     VhostDisk,
     build,
     find_capabilities,
-    hugepages,
-    tap,
 )
 from vhostcomm.qemu import disk as disks
-from vhostcomm.qemu.disk import fitting
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
-
-HUGEPAGES_AUTO: Final = "auto"
+from vhostcomm.qemu.fitting import fitted
 
 
 @frozen
@@ -108,7 +102,9 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     except QemuError as error:
         raise UsageError(str(error)) from None
     can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
-    machine = fitted(machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel), can, log)
+    machine, changes = fitted(machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel), can.io_uring)
+    for change in changes:
+        log.warning("machine changed", why=change)
     if machine.serial is None and wanted.serial_console == "terminal":
         log.warning("no console: this runs in the background of its terminal; --serial-console FILE keeps what it says")
     return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
@@ -120,28 +116,6 @@ def disk_warnings(wanted: Wanted) -> Iterator[str]:
         path, _ = split(wanted.system)
         for line in disks.warning(path):
             yield f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}"
-
-
-def fitted(machine: Machine, can: Capabilities, log: Log) -> Machine:
-    """The same machine with what this host and its QEMU can do; what had to give way is logged."""
-    if isinstance(machine.net, TapNet):
-        machine = attrs.evolve(machine, net=tap.fitted(machine.net, machine.cpus))
-    if machine.hugepages == HUGEPAGES_AUTO:
-        folder, why = hugepages.find(machine.memory)
-        if why:
-            log.warning("no huge pages", why=why, instead="ordinary pages")
-        machine = attrs.evolve(machine, hugepages=folder or None)
-
-    def each(disk: AnyDisk | None) -> AnyDisk | None:
-        if not isinstance(disk, Disk):
-            return disk
-        options, said = fitting.fitted(disk.path, disk.options, io_uring=can.io_uring)
-        for line in said:
-            log.warning("disk options changed", disk=disk.path, why=line)
-        return attrs.evolve(disk, options=options)
-
-    data = tuple(found for disk in machine.data if (found := each(disk)))
-    return attrs.evolve(machine, boot=each(machine.boot), system=each(machine.system), data=data)
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:

@@ -15,8 +15,7 @@ from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
-from vhostcomm.config.models import Config
-from vhostcomm.errors import QemuError, UsageError
+from vhostcomm.errors import UsageError
 
 if TYPE_CHECKING:
     from vhostcomm.snippet import Snippet
@@ -32,29 +31,56 @@ OfUnit: TypeAlias = Annotated[WhichUnit | None, Parameter(name="*")]
 Qemu: TypeAlias = Annotated[WhichQemu | None, Parameter(name="*")]
 
 
+Folder: TypeAlias = Annotated[
+    Place | None,
+    Parameter(help="A folder that `vhostcomm install` made: print the whole machine, with its disks."),
+]
+
+
 @app.command
 def qemu(
+    folder: Folder = None,
     *,
     which: OfUnit = None,
     spelt_for: Qemu = None,
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's; pcie.0 with q35.")
     ] = "pci.0",
+    accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator, with a FOLDER.")] = "kvm",
 ) -> None:
-    """Print QEMU's arguments for the vchannel, to append to its command."""
-    from vhostcomm.snippet.qemu import arguments
+    """Print QEMU's arguments for the vchannel, to append to its command; with a FOLDER, the whole command."""
+    from vhostcomm.snippet.qemu import arguments, command
 
-    guest = (which or WhichUnit()).external().guest
-    _show(arguments(guest, (spelt_for or WhichQemu()).spelling(), bus=bus))
+    found = (which or WhichUnit()).of_folder(folder).external()
+    spelling, can = (spelt_for or WhichQemu()).asked()
+    if folder is None:
+        _refuse(accel=accel != "kvm", remedy="give a folder of `vhostcomm install`")
+        _show(arguments(found.guest, spelling, bus=bus))
+        return
+    from vhostcomm.cli.snippet_machine import machine as machine_in_file
+    from vhostcomm.qemu.fitting import fitted
+    from vhostcomm.snippet.parts import qmp_of
+
+    if bus != "pci.0":
+        raise UsageError(f"--bus {bus}: a whole machine has the bus of its type, pc: leave it out")
+    made = machine_in_file(
+        found, accel=accel, serial_console="terminal", forward=found.guest.machine.forward, extra=qmp_of(found.guest)
+    )
+    _show(command(*fitted(made, can.io_uring), can, spelling))
 
 
 @app.command
 def libvirt(
+    folder: Folder = None,
     *,
     which: OfUnit = None,
     domain: Annotated[
         bool,
-        Parameter(negative=(), group=_MACHINE, help="Print a whole domain, like the genuine host's; needs --boot."),
+        Parameter(
+            negative=(),
+            group=_MACHINE,
+            help="Print a whole domain, like the genuine host's, as with a FOLDER; needs --boot.",
+        ),
     ] = False,
     boot: Annotated[
         Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The boot disk, as for run: at PCI slot 0xa.")
@@ -64,7 +90,9 @@ def libvirt(
         list[Place] | None,
         Parameter(metavar="DISK", negative=(), group=_MACHINE, help="A data disk, from 0xc; may be repeated."),
     ] = None,
-    memory: Annotated[str, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 1G.")] = "1G",
+    memory: Annotated[
+        str | None, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 2G; 1G by default.")
+    ] = None,
     cpus: Annotated[
         int | None,
         Parameter(show=False, help="An older name of --vcpus."),
@@ -72,9 +100,13 @@ def libvirt(
     accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator.")] = "kvm",
     machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
     net: Annotated[
-        str,
-        Parameter(metavar="NET", group=_MACHINE, help="network=LIBVIRTS, user, tap=INTERFACE, bridge=BRIDGE or none."),
-    ] = "network=default",
+        str | None,
+        Parameter(
+            metavar="NET",
+            group=_MACHINE,
+            help="network=LIBVIRTS (network=default by default), user, tap=INTERFACE, bridge=BRIDGE or none.",
+        ),
+    ] = None,
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
         str,
@@ -91,25 +123,24 @@ def libvirt(
     ] = "",
 ) -> None:
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
-    found = (which or WhichUnit()).external()
-    config, guest = found.config, found.guest
-    if not domain:
+    found = (which or WhichUnit()).of_folder(folder).external()
+    guest = found.guest
+    if not (domain or folder):
         from vhostcomm.snippet.libvirt import devices
 
-        _refuse_without_domain(
-            boot=boot, system=system, data=data, memory=memory != "1G", cpus=cpus, accel=accel != "kvm",
-            machine=machine != "pc", net=net != "network=default", mac=mac, serial_console=serial_console != "pty",
-            emulator=emulator,
+        _refuse(
+            boot=boot, system=system, data=data, memory=memory, cpus=cpus, accel=accel != "kvm",
+            machine=machine != "pc", net=net, mac=mac, serial_console=serial_console != "pty", emulator=emulator,
+            remedy="add --domain",
         )  # fmt: skip
         _show(devices(guest, held=found.is_held))
         return
-    if not boot:
-        raise UsageError("--domain needs a boot disk: give --boot, and --system and --data as for run")
-    from vhostcomm.cli.machine_options import Wanted, machine_of
-    from vhostcomm.qemu import Accelerator
-    from vhostcomm.snippet import channel_of
+    from vhostcomm.cli.snippet_machine import machine as machine_in_file
+    from vhostcomm.qemu.fitting import fitted
     from vhostcomm.snippet.domain import domain as whole
 
+    if net is None:  # QEMU's own network is of no use beside libvirt's
+        net = guest.machine.net if guest.machine.net not in {"", "user"} else "network=default"
     kind, _, network = net.partition("=")
     if kind == "network" and not network:
         raise UsageError(
@@ -117,18 +148,12 @@ def libvirt(
         )
     if emulator and shutil.which(emulator) is None:
         raise UsageError(f"--emulator {emulator}: no such program; libvirt takes its own choice without it")
-    wanted = Wanted(
-        boot=boot, system=system, data=tuple(data or ()), snapshot=False, name=guest.name, memory=memory,
-        cpus=cpus or guest.identity.vcpus, accel=accel, machine=machine, net="none" if kind == "network" else net,
-        forward=(), mac=mac, serial_console="none" if serial_console == "pty" else serial_console,
-        qemu=emulator, qemu_data=(), direct_kernel=None, initrd=None, append="", hugepages=None, lock_memory=False,
-        no_reboot=False, grace=90.0, restart="no", on=(), extra=(),
+    made = machine_in_file(
+        found, boot=boot, system=system, data=tuple(data) if data else None, memory=memory, cpus=cpus, accel=accel,
+        machine=machine, net="none" if kind == "network" else net, mac=mac, qemu=emulator,
+        serial_console="none" if serial_console == "pty" else serial_console,
     )  # fmt: skip
-    only = Config(config.host, (guest,), config.service)
-    try:
-        made = machine_of(wanted, only, Accelerator(accel), channel_of(guest))
-    except QemuError as error:
-        raise UsageError(str(error)) from None
+    made, changes = fitted(made, io_uring=True)
     _show(
         whole(
             guest,
@@ -136,31 +161,46 @@ def libvirt(
             emulator=str(Path(shutil.which(emulator) or "").absolute()) if emulator else "",
             network=network if kind == "network" else "",
             held=found.is_held,
-        )
+        ),
+        changes,
     )
 
 
-def _refuse_without_domain(**machine: object) -> None:
+def _refuse(*, remedy: str, **machine: object) -> None:
     """Reject flags of the machine that the channel alone can't honour."""
     if flags := [f"--{name.replace('_', '-')}" for name, value in machine.items() if value]:
-        raise UsageError(f"{', '.join(flags)}: only a whole domain has a machine and disks: add --domain")
+        raise UsageError(f"{', '.join(flags)}: only a whole machine has that: {remedy}")
 
 
 @app.command
 def proxmox(
+    folder: Folder = None,
     *,
     vmid: Annotated[int | None, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number; needed.")] = None,
+    storage: Annotated[
+        str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a FOLDER.")
+    ] = "local-lvm",
     which: OfUnit = None,
     spelt_for: Qemu = None,
 ) -> None:
-    """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript."""
+    """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
+
+    With a FOLDER, also the commands that create the VM and import its disks.
+    """
     from vhostcomm.snippet.proxmox import commands
 
     if vmid is None:
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
-    which = which or WhichUnit()
-    guest = which.external().guest
-    _show(commands(guest, vmid, (spelt_for or WhichQemu()).spelling(), which.words()))
+    which = (which or WhichUnit()).of_folder(folder)
+    found = which.external()
+    spelling = (spelt_for or WhichQemu()).spelling()
+    if folder is None:
+        _refuse(storage=storage != "local-lvm", remedy="give a folder of `vhostcomm install`")
+        _show(commands(found.guest, vmid, spelling, which.words()))
+        return
+    from vhostcomm.cli.snippet_machine import machine as machine_in_file
+
+    _show(commands(found.guest, vmid, spelling, which.words(), machine=machine_in_file(found), storage=storage))
 
 
 @app.command
@@ -232,8 +272,8 @@ def compose(
     _show(file(config, guest, Spelling.of_version(qemu_version) if qemu_version else Spelling.unasked()))
 
 
-def _show(snippet: Snippet) -> None:
-    for remark in snippet.remarks:
+def _show(snippet: Snippet, more: tuple[str, ...] = ()) -> None:
+    for remark in (*snippet.remarks, *more):
         print_error(f"vhostcomm: {remark}")
     print_line(snippet.text)
 

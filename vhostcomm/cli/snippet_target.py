@@ -12,6 +12,7 @@ from attrs import frozen
 from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, given
+from vhostcomm.cli.guest_folder import file_of
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp, control_address, runtime_directory
@@ -21,6 +22,7 @@ from vhostcomm.errors import ConfigError, QemuError, UsageError
 from vhostcomm.systemd import units
 
 if TYPE_CHECKING:
+    from vhostcomm.qemu.capabilities import Capabilities
     from vhostcomm.snippet import Spelling
 
 QEMU_FLAGS = Group("The QEMU", sort_key=0)
@@ -116,6 +118,7 @@ class Served:
 
 
 NO_UNIT: Final = "none"
+_QEMU: Final = "qemu-system-x86_64"
 
 Unit: TypeAlias = (
     Literal[
@@ -197,6 +200,10 @@ class WhichUnit(Which):
             guest = attrs.evolve(guest, address=Listen(place.sock))
         return Served(config, guest, unit, place.service, place.name, control)
 
+    def of_folder(self, folder: str | None) -> WhichUnit:
+        """The same, of the guest in a folder that `install` made; unchanged without one."""
+        return self if folder is None else attrs.evolve(self, config=file_of(folder, self.config))
+
     def external(self) -> Served:
         """As `served`, of a guest whose QEMU is somebody else's.
 
@@ -265,32 +272,51 @@ class WhichQemu:
             UsageError: both are given.
             QemuError: this QEMU can't be asked, or can't do it.
         """
+        return self.asked()[0]
+
+    def asked(self) -> tuple[Spelling, Capabilities]:
+        """How it is spelt, and what the QEMU can do: by its own word, else what such a QEMU should.
+
+        Raises:
+            UsageError: as `spelling`.
+            QemuError: as `spelling`.
+        """
+        from vhostcomm.qemu import Program
+        from vhostcomm.qemu.capabilities import Capabilities
         from vhostcomm.snippet import Spelling
 
         if self.qemu and self.qemu_version:
             raise UsageError("--qemu asks a QEMU, --qemu-version does without: give one")
+        path = self.qemu or _QEMU
         if self.qemu_version:
-            return Spelling.of_version(self.qemu_version)
-        if self.qemu is None and shutil.which("qemu-system-x86_64") is None:
+            spelling = Spelling.of_version(self.qemu_version)
+        elif self.qemu is None and shutil.which(path) is None:
             unasked = Spelling.unasked()
-            return Spelling(unasked.reconnects, f"not installed here, so it is {unasked.why}")
-        return _asked(self.qemu or "qemu-system-x86_64")
+            spelling = Spelling(unasked.reconnects, f"not installed here, so it is {unasked.why}")
+        else:
+            can = capabilities(path)
+            assert can.reconnects is not None
+            return Spelling(can.reconnects, f"spelt for {path}, which is {can.version}"), can
+        return spelling, Capabilities.assumed(Program(path), spelling.reconnects)
 
 
-def _asked(path: str) -> Spelling:
-    """How the QEMU there spells it, by its own word."""
+def capabilities(path: str) -> Capabilities:
+    """What the QEMU there can do.
+
+    Raises:
+        QemuError: it can't be asked, or has no vchannel.
+    """
     import trio
 
     from vhostcomm.qemu import Program, find_capabilities
     from vhostcomm.qemu.argv import CHANNEL_DRIVERS
-    from vhostcomm.snippet import Spelling
 
-    async def ask() -> Spelling:
+    async def ask() -> Capabilities:
         can = await find_capabilities(Program(path), try_kvm=False)
         if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
             raise QemuError(f"{path} has no device {missing[0]}; take a QEMU built for x86_64 with it")
         if can.reconnects is None:
             raise QemuError(f"{path} can't reconnect a socket: use QEMU 7.2 or later")
-        return Spelling(can.reconnects, f"spelt for {path}, which is {can.version}")
+        return can
 
     return trio.run(ask)

@@ -96,6 +96,25 @@ class Capabilities:
     io_uring: bool
     kvm_problem: str
 
+    @classmethod
+    def assumed(cls, program: Program, reconnects: Reconnect) -> Capabilities:
+        """Of a QEMU that can't be asked: what every one for x86_64 from 7.2 on has."""
+        return cls(
+            program=program,
+            version="",
+            reconnect=reconnects is Reconnect.SECONDS,
+            reconnect_ms=reconnects is Reconnect.MILLISECONDS,
+            hpet_property=True,
+            memory_lock=MemoryLock.OVERCOMMIT,
+            sandbox=True,
+            machines=frozenset({"pc", "q35"}),
+            devices=frozenset(DEVICES),
+            vhost_scsi=frozenset({"cmd_per_lun", "virtqueue_size", "num_queues", "max_sectors", "boot_tpgt"}),
+            free_page_reporting=True,
+            io_uring=True,
+            kvm_problem="it was not tried",
+        )
+
     @property
     def kvm(self) -> bool:
         return not self.kvm_problem

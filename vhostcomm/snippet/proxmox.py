@@ -7,14 +7,17 @@ scsi11 are at 0xa, 0xb and 0xc in the guest.
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, assert_never
 
 from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import vchannel
-from vhostcomm.qemu.machine import TcpVchannel
+from vhostcomm.qemu.disk.options import DetectZeroes
+from vhostcomm.qemu.machine import BridgeNet, Disk, Machine, TcpVchannel, VhostDisk
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 AGENT_SLOT: Final = 0x8
@@ -33,7 +36,15 @@ def args(guest: GuestConfig, spelling: Spelling) -> str:
     return shlex.join([*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)])
 
 
-def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[str] = ()) -> Snippet:
+def commands(
+    guest: GuestConfig,
+    vmid: int,
+    spelling: Spelling,
+    words: Iterable[str] = (),
+    *,
+    machine: Machine | None = None,
+    storage: str = "",
+) -> Snippet:
     """Make the commands to paste on the Proxmox host, with explanations as comments.
 
     Args:
@@ -41,6 +52,8 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[
         vmid: the id of the VM.
         spelling: for its QEMU.
         words: the flags that select the guest for `vhostcomm snippet`.
+        machine: to create; None for a VM that is there.
+        storage: of Proxmox VE, for the machine's disks.
 
     Raises:
         UsageError: the id is out of range, or QEMU can't connect to the guest's address.
@@ -55,13 +68,15 @@ def commands(guest: GuestConfig, vmid: int, spelling: Spelling, words: Iterable[
         if isinstance(channel_of(guest), TcpVchannel)
         else "# The socket is for this guest only, so this host can serve any number of guests."
     )
+    new = "\n".join(_creation(guest, machine, vmid)) + "\n\n" if machine else ""
+    places = "\n".join(_imports(machine, vmid, storage)) if machine else _PLACES.format(vmid=vmid)
     return Snippet(
         f"""\
 # The guest {guest.name} as VM {vmid} of Proxmox VE; paste this as root on the Proxmox host.
 # Tried with QEMU itself, but not on a Proxmox VE. The arguments are
 # {spelling.why}.
 
-# The vchannel. Proxmox VE's own guest agent would use slot {AGENT_SLOT:#x}, and the guest doesn't speak its
+{new}# The vchannel. Proxmox VE's own guest agent would use slot {AGENT_SLOT:#x}, and the guest doesn't speak its
 # protocol: turn it off.
 {one}
 # The guest's Linux names the port /dev/vport1p1, as on a genuine host, because Proxmox VE's balloon device precedes it.
@@ -73,8 +88,7 @@ qm set {vmid} --args {shlex.quote(value)}
 
 # The guest identifies its disks by their slots: scsi9 is the boot disk, scsi10 the system disk, and
 # scsi11 the first data disk.
-#   qm set {vmid} --scsi9 STORAGE:vm-{vmid}-disk-0 --scsi10 STORAGE:vm-{vmid}-disk-1 --scsi11 STORAGE:vm-{vmid}-disk-2
-#   qm set {vmid} --boot order=scsi9
+{places}
 
 # Its hookscript: the VM starts only if a daemon serves the guest, and stops by the guest's own power-off. The storage
 # local has to allow snippets (Datacenter, Storage).
@@ -91,3 +105,60 @@ qm set {vmid} --args {shlex.quote(value)}
 #   hookscript: local:snippets/{script}
 #   scsihw: virtio-scsi-single"""
     )
+
+
+_PLACES: Final = """\
+#   qm set {vmid} --scsi9 STORAGE:vm-{vmid}-disk-0 --scsi10 STORAGE:vm-{vmid}-disk-1 --scsi11 STORAGE:vm-{vmid}-disk-2
+#   qm set {vmid} --boot order=scsi9"""
+
+_FIRST: Final = 9
+"""The number of the boot disk's place."""
+_LAST: Final = 30
+"""Proxmox VE's last scsiN."""
+
+_BRIDGE: Final = "vmbr0"
+
+
+def _creation(guest: GuestConfig, machine: Machine, vmid: int) -> Iterator[str]:
+    """The command that makes the VM without its disks."""
+    bridge = machine.net.bridge if isinstance(machine.net, BridgeNet) else _BRIDGE
+    card = f"virtio{f'={machine.mac.upper()}' if machine.mac else ''},bridge={bridge}"
+    words = ["qm", "create", str(vmid), "--name", re.sub(r"[^A-Za-z0-9.-]+", "-", guest.name).strip("-.") or "vdsm"]
+    words += ["--ostype", "l26", "--memory", str(machine.memory), "--cores", str(machine.cpus)]
+    words += ["--cpu", machine.cpu or "host", "--net0", card, "--serial0", "socket"]
+    yield "# The VM, a new one."
+    yield shlex.join([*words, "--smbios1", f"uuid={machine.uuid}"] if machine.uuid else words)
+
+
+def _imports(machine: Machine, vmid: int, storage: str) -> Iterator[str]:
+    """The commands that copy the disks into a storage, and put each into its place."""
+    yield "# Each is copied into the storage. An imported disk is unused0 until it has its place."
+    disks = [(_FIRST, machine.boot), (_FIRST + 1, machine.system)]
+    disks += [(number, disk) for number, disk in enumerate(machine.data, start=_FIRST + 2)]
+    for number, disk in disks:
+        match disk:
+            case Disk() if number <= _LAST:
+                path = os.path.abspath(disk.path)  # noqa: PTH100 - a path to print, not one that is opened here
+                yield shlex.join(["qm", "importdisk", str(vmid), path, storage])
+                unused = f"$(qm config {vmid} | sed -n 's/^unused0: //p')"
+                yield f'qm set {vmid} --scsi{number} "{unused},{_options(disk)}"'
+            case Disk():
+                yield f"# {disk.path}: has no place; Proxmox VE has {_LAST} at most"
+            case VhostDisk(wwpn=wwpn):
+                yield f"# scsi{number}: {wwpn} is a disk of the kernel's target, which qm has no word for"
+            case None:
+                pass
+            case _ as never:
+                assert_never(never)
+    yield f"qm set {vmid} --boot order=scsi{_FIRST}"
+
+
+def _options(disk: Disk) -> str:
+    """A disk's options in Proxmox VE's words; it has none for a rotation rate but an SSD's."""
+    how = disk.options
+    found = {"cache": how.cache.value, "aio": how.effective_aio.value, "discard": "on" if how.discard else "ignore"}
+    found |= {"detect_zeroes": "0" if how.detect_zeroes is DetectZeroes.OFF else "1"}
+    found |= {"iothread": "1"} if how.iothread else {}
+    found |= {"ssd": "1"} if how.rotation_rate == 1 else {}
+    found |= {"serial": how.serial} if how.serial else {}
+    return ",".join(f"{name}={value}" for name, value in found.items())
