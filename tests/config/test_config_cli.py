@@ -86,7 +86,7 @@ def test_show_tells_what_goes_for_guests_that_are_not_listed(tmp_path: Path) -> 
 def test_show_warns_on_standard_error() -> None:
     shown = run_vhostcomm("config", "show", "--sock", "/x/a", "--sock", "/x/b")
     assert shown.returncode == 0
-    assert "the guests a and b are told the same serial number" in shown.stderr
+    assert "the guests a and b have the same serial number" in shown.stderr
     assert "told the same" not in shown.stdout
     assert run_vhostcomm("config", "show", "--sock", "/x/a").stderr == ""
 

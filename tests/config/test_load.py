@@ -173,39 +173,39 @@ def test_macs(mac: str) -> None:
             '[host]\nserial = "SHORT"',
             "host.serial is 'SHORT': a serial number has 13 letters and digits, this has 5; for example: serial = \"1234ABC567890\"",
         ),
-        ('[host]\nserial = "1234-BC567890"', "nothing but letters and digits"),
+        ('[host]\nserial = "1234-BC567890"', "only letters and digits"),
         ("[host]\nserial = true", "it must be text in quotes"),
         ('[host]\nmac = "02:11:32:00:00"', "six pairs"),
         ('[host]\nbuild = "many"', "not a whole number"),
         ("[host]\nbuild = 99999999999", "it must be 0 to"),
-        ('[host]\nmodel = "a\\nb"', "can't be printed"),
+        ('[host]\nmodel = "a\\nb"', "unprintable character"),
         ('[host]\ncluster_uuid = "1"', "32 hexadecimal digits"),
         ('[guest]\nupdate_deadline = "soon"', "neither never, nor an ISO date"),
         ("[guest]\nvcpus = 0", "it must be 1 to"),
         ('[guests.nas]\nsock = "/x"\nport = 1', "guests.nas.port: unknown"),
         ('[guests."a b"]\nsock = "/x"', "the name of [guests.<name>] is 'a b': a name has 1 to 64"),
         ("[guests]\nnas = 1", "guests.nas is 1; it is a section"),
-        ('[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/1"', "guest 'a' has the socket /x/1 already"),
+        ('[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/1"', "guest 'a' already has the socket /x/1"),
         ("host = 1", "host is 1; it is a section"),
         ('[serve]\nsocket_mode = "0999"', "three octal digits"),
         ("[serve]\nwatch = 1", "it is a list of folders"),
         ('[serve]\nrecord_limit = "lots"', "a size is a whole number"),
         (
             '[serve]\nrecord = "/x/one"\n[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/2"',
-            "for several put {guest} into its name",
+            "put {guest} into its name",
         ),
         (f"[host]\nbuild = {'9' * 5000}", "not TOML: Exceeds the limit"),
         (f"[host]\nbuild = 0x{'f' * 5000}", "host.build is too long to be shown: it must be 0 to"),
         (f"host = 0x{'f' * 5000}", "host is too long to be shown; it is a section"),
         (f"[serve]\nwatch = 0x{'f' * 5000}", "serve.watch is too long to be shown: it is a list"),
         (f"[serve]\nsend_timeout = {'9' * 400}", "not a time in seconds"),
-        (f"x = {'[' * 5000}", "lists or tables within each other too deep"),
+        (f"x = {'[' * 5000}", "lists or tables that are nested too deeply"),
         (f"[host]\nserial = {'[' * 300}{']' * 300}", "it must be text in quotes"),
-        ('[serve]\nwatch = ["/tmp/\\u0000"]', "serve.watch is '/tmp/\\x00': a path can't hold a NUL"),
+        ('[serve]\nwatch = ["/tmp/\\u0000"]', "serve.watch is '/tmp/\\x00': a path can't contain a NUL"),
         ('[serve]\nwatch = ["/tmp", ""]', "it is empty; for example: watch ="),
         ("[serve]\nwatch = [1]", "it must be text in quotes; for example: watch ="),
-        ('[serve]\nrecord = "/tmp/\\u0000"', "a path can't hold a NUL"),
-        ('[guests.a]\nsock = "/tmp/\\u0000"', "guests.a.sock is '/tmp/\\x00': a path can't hold a NUL"),
+        ('[serve]\nrecord = "/tmp/\\u0000"', "a path can't contain a NUL"),
+        ('[guests.a]\nsock = "/tmp/\\u0000"', "guests.a.sock is '/tmp/\\x00': a path can't contain a NUL"),
         ('[guests.a]\nsock = "a=tcp:\\u0000:1"', "'\\x00' is no host"),
         ('[guests.a]\nsock = "tcp:a b:1"', "'a b' is no host"),
         ('[guests.a]\nsock = "tcp:a b:1"', 'for example: sock = "tcp:127.0.0.1:12345"'),
@@ -261,10 +261,10 @@ def test_guests_that_are_told_the_same_are_warned_of(tmp_path: Path) -> None:
     same = f'[guests.a]\nsock = "/x/a"\nserial = "{3:013}"\nuuid = "{derived_uuid("g", SERIAL)}"\n'
     loaded = load(config(tmp_path, guests + same), environment={})
     (warning,) = loaded.warnings
-    assert warning.startswith("the guests g3 and a are told the same serial number (0000000000003): give each its own")
+    assert warning.startswith("the guests g3 and a have the same serial number (0000000000003): give each its own")
     serial, uuid = load(socks=[f"/x/g{place}" for place in range(10)], environment={}).warnings
-    assert serial.startswith("the guests g0, g1, g2, g3, g4 and 5 more are told the same serial number (0000000000000)")
-    assert "are told the same UUID (d990d22a-e971-ef5f-a7b3-e6374e496b34)" in uuid
+    assert serial.startswith("the guests g0, g1, g2, g3, g4 and 5 more have the same serial number (0000000000000)")
+    assert "have the same UUID (d990d22a-e971-ef5f-a7b3-e6374e496b34)" in uuid
 
 
 @pytest.mark.parametrize(

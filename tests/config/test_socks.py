@@ -17,16 +17,16 @@ from vhostcomm.errors import ConfigError
 
 
 def test_an_activated_socket_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
-    """Served all the same: QEMU is there already. A guest by flags alone is nobody's mistake."""
+    """Served anyway, because QEMU is already connected. A guest from flags alone causes no warning."""
     handed = [Sock("nsa", Activated(3, "/run/nsa"))]
     loaded = load(config(tmp_path, "[guests.nas]\n[guests.two]\n"), activated=handed, environment=RUNTIME)
     assert {each.name for each in loaded.guests} == {"nas", "two", "nsa"}
-    (warning,) = (each for each in loaded.warnings if "handed over" in each)
-    assert "for 'nsa', and the file has no such guest, but nas and two: " in warning
+    (warning,) = (each for each in loaded.warnings if "systemd has passed" in each)
+    assert "for 'nsa', but the file has no such guest, only nas and two: " in warning
     assert "or add [guests.nsa] to the file" in warning
-    assert not any("handed over" in each for each in load(activated=handed, environment={}).warnings)
+    assert not any("systemd has passed" in each for each in load(activated=handed, environment={}).warnings)
     alone = load(config(tmp_path, ""), activated=handed, environment={}).warnings
-    assert ["no such guest: it is told" in each for each in alone] == [True]
+    assert ["no such guest: it gets" in each for each in alone] == [True]
     right = load(config(tmp_path, "[guests.nsa]\n"), activated=handed, environment=RUNTIME)
     assert not right.warnings
 
@@ -34,7 +34,7 @@ def test_an_activated_socket_that_the_file_has_no_guest_for(tmp_path: Path) -> N
 def test_two_activated_sockets_of_one_name() -> None:
     handed = [Sock("nas", Activated(3, "/x/one")), Sock("nas", Activated(4, "/x/two"))]
     with pytest.raises(
-        ConfigError, match="/x/one and /x/two are both of a guest 'nas': set another FileDescriptorName="
+        ConfigError, match="/x/one and /x/two are both for a guest 'nas': set a different FileDescriptorName="
     ):
         load(activated=handed, environment={})
     with pytest.raises(ConfigError, match="FileDescriptorName="):

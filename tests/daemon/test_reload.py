@@ -135,7 +135,7 @@ def test_whatever_is_at_the_path_of_the_file_holds_nobody_up(tmp_path: Path, bad
 def test_a_start_refuses_what_a_reload_refuses(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     os.mkfifo(path)
-    assert "a pipe, and the configuration is a regular file" in run_vhostcomm("serve", "--config", path).stderr
+    assert "a pipe, but the configuration must be a regular file" in run_vhostcomm("serve", "--config", path).stderr
     path.unlink()
     path.touch()
     ended = run_vhostcomm("serve", "--config", path)

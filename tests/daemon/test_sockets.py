@@ -173,7 +173,9 @@ def test_names(tmp_path: Path) -> None:
 
 def test_two_guests_of_one_name_or_socket(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    assert "give this one another name" in refused("--sock", tmp_path / "g", "--sock", tmp_path / "b" / "g", status=2)
+    assert "give this one a different name" in refused(
+        "--sock", tmp_path / "g", "--sock", tmp_path / "b" / "g", status=2
+    )
     assert "has the socket" in refused("--sock", tmp_path / "g", "--sock", f"h={tmp_path}/g", status=2)
 
 

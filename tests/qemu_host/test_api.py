@@ -222,5 +222,5 @@ def test_in_serve_the_dangerous_is_refused_and_who_asked_is_told(tmp_path: Path)
 def test_in_serve_it_is_of_one_guest(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     refused = run_vhostcomm("serve", *words, "--qemu-host-api", str(tmp_path / "api"), cwd=tmp_path)
     assert refused.returncode == 2
-    assert "--qemu-host-api: qemu-host's API is of one guest" in refused.stderr
+    assert "--qemu-host-api: qemu-host's API is for one guest" in refused.stderr
     assert says in refused.stderr

@@ -89,8 +89,8 @@ def load(
     service, service_sources = build(Service, layers["serve"])
     if service.control.startswith("tcp:") and not service.control_token:
         raise ConfigError(
-            f"{service_sources['control']} is {service.control}: whoever reaches it could stop guests, so over TCP a "
-            f"token is needed: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
+            f"{service_sources['control']} is {service.control}: any client that reaches it could stop guests, so TCP "
+            f"needs a token: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
         )
     if not host.cluster_uuid:
         host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
@@ -160,13 +160,13 @@ def _check_together(config: Config) -> None:
     service, sources = config.service, config.service_sources
     if service.record and "{guest}" not in service.record and len(config.guests) + bool(config.watch) > 1:
         raise ConfigError(
-            f"{sources['record']}: {service.record!r} is one file, and a recording is of one guest; "
-            "for several put {guest} into its name"
+            f"{sources['record']}: {service.record!r} is one file, but each guest needs its own recording; "
+            "put {guest} into its name"
         )
     if service.qemu_host_api and (len(config.guests) != 1 or config.watch):
         raise ConfigError(
-            f"{sources['qemu_host_api']}: qemu-host's API is of one guest, and there are "
-            f"{'watched folders' if config.watch else len(config.guests)}: serve that guest alone, by a process of its own"
+            f"{sources['qemu_host_api']}: qemu-host's API is for one guest, but there are "
+            f"{'watched folders' if config.watch else len(config.guests)}: serve that guest with its own process"
         )
 
 
@@ -176,7 +176,7 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
     except RecursionError:
-        raise ConfigError(f"{file}: not TOML that can be read: lists or tables within each other too deep") from None
+        raise ConfigError(f"{file}: TOML with lists or tables that are nested too deeply") from None
     except ValueError as error:  # TOML's errors, encoding errors, and numbers with thousands of digits
         raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
 
@@ -193,10 +193,10 @@ def _bytes(file: Path) -> bytes:
 def _check_regular(file: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
-        raise ConfigError(f"{file}: {kind}, and the configuration is a regular file; give the path of one")
+        raise ConfigError(f"{file}: {kind}, but the configuration must be a regular file; give the path of one")
     if found.st_size > SIZE_LIMIT:
         raise ConfigError(
-            f"{file}: {found.st_size} bytes, and a configuration has at most {SIZE_LIMIT}; is it the right file?"
+            f"{file}: {found.st_size} bytes, but a configuration has at most {SIZE_LIMIT}; is it the right file?"
         )
 
 
@@ -214,7 +214,7 @@ _KINDS: Final = {
 
 def _remedy(file: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"; to begin with one: vhostcomm config init {file}"
+        return f"; create one: vhostcomm config init {file}"
     if isinstance(error, PermissionError):
         return f"; uid {os.geteuid()} must be able to read it: chmod a+r {file}, and keep secrets in the environment"
     return ""
@@ -395,10 +395,10 @@ class _Socks:
         """
         if sock.name in self.by_name:
             raise ConfigError(
-                f"{source}: there is a guest {sock.name!r} already; give this one another name: NAME=SOCK"
+                f"{source}: another guest is named {sock.name!r}; give this one a different name: NAME=SOCK"
             )
         if other := self._by_address.get(sock.address):
-            raise ConfigError(f"{source}: guest {other!r} has the socket {sock.address} already")
+            raise ConfigError(f"{source}: guest {other!r} already has the socket {sock.address}")
         self._put(sock)
 
     def _put(self, sock: Sock) -> None:
@@ -415,8 +415,8 @@ class _Socks:
         other = self.by_name.get(sock.name)
         if other and isinstance(other.address, Activated):
             raise ConfigError(
-                f"systemd's sockets {other.address.where} and {sock.address.where} are both of a guest {sock.name!r}: "
-                "set another FileDescriptorName= for each"
+                f"systemd's sockets {other.address.where} and {sock.address.where} are both for a guest {sock.name!r}: "
+                "set a different FileDescriptorName= for each"
             )
         name = self._by_place.get(sock.address.where)
         if other is None and name:

@@ -166,13 +166,13 @@ class Config:
         """
         known = several([name for name in self.guest_layers if name])
         strange = tuple(
-            f"systemd has handed over a socket for {name!r}, and the file has no such guest"
-            f"{f', but {known}' if known else ''}: it is told what goes for all; correct the socket unit's instance (or "
-            f"FileDescriptorName=), or add [guests.{name}] to the file"
+            f"systemd has passed a socket for {name!r}, but the file has no such guest"
+            f"{f', only {known}' if known else ''}: it gets the values of [guest]; correct the socket unit's instance "
+            f"(or FileDescriptorName=), or add [guests.{name}] to the file"
             for name in self.strangers
         )
         return strange + tuple(
-            f"the guests {several(names)} are told the same {words} ({value}): "
+            f"the guests {several(names)} have the same {words} ({value}): "
             f'give each its own, as [guests.{names[-1]}] {key} = "…"'
             for key, words in (("serial", "serial number"), ("uuid", "UUID"))
             for value, names in _by(self.guests, key).items()

@@ -40,7 +40,7 @@ def serial(value: object) -> str:
     if len(made) != SERIAL_SIZE:
         raise ValueError(f"a serial number has {SERIAL_SIZE} letters and digits, this has {len(made)}")
     if not (made.isascii() and made.isalnum()):
-        raise ValueError("a serial number has nothing but letters and digits")
+        raise ValueError("a serial number has only letters and digits")
     return made
 
 
@@ -73,7 +73,7 @@ def text(value: object) -> str:
     """Parse a text that goes into a frame unchanged."""
     given = _string(value)
     if not given.isprintable():
-        raise ValueError("it holds a character that can't be printed")
+        raise ValueError("it contains an unprintable character")
     if len(given.encode()) > TEXT_LIMIT:
         raise ValueError(f"{len(given.encode())} bytes are more than fit into an answer ({TEXT_LIMIT})")
     return given
@@ -142,7 +142,7 @@ def size(value: object) -> int:
     given = str(value) if type(value) is int else _string(value).strip()
     match = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)i?b?", given, re.IGNORECASE)
     if not match or int(match[1]) == 0:
-        raise ValueError("a size is a whole number with k, M, G or T behind it")
+        raise ValueError("a size is a whole number, with an optional k, M, G or T")
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
@@ -177,7 +177,7 @@ def path(value: object) -> str:
     """Parse a path, and reject one with a NUL."""
     given = _string(value)
     if "\0" in given:
-        raise ValueError("a path can't hold a NUL")
+        raise ValueError("a path can't contain a NUL")
     return given
 
 
