@@ -9,9 +9,9 @@ import attrs
 from attrs import frozen
 
 from vhostcomm.config.identity import default_text, example_toml
-from vhostcomm.config.load import variable
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, settings
+from vhostcomm.config.reading import variable
 
 _RELOAD: Final = "at a reload, and at the start"
 _START: Final = "at the start"

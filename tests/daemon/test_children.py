@@ -17,8 +17,8 @@ from tests.qemu_host.running import QEMU_HOST, QemuHost, listens
 from tests.qemu_host.test_print_script import beside
 from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
 from vhostcomm.config import values
-from vhostcomm.config.load import variable
 from vhostcomm.config.models import Service
+from vhostcomm.config.reading import variable
 from vhostcomm.environment import SECRET_VARIABLES
 
 SPAWNS = {"Popen", "run", "call", "check_call", "check_output", "open_process", "run_process", "posix_spawn", "system"}

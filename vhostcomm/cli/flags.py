@@ -10,8 +10,8 @@ from cyclopts import Group, Parameter
 
 from vhostcomm.config import address, values
 from vhostcomm.config.identity import default_text
-from vhostcomm.config.load import variable
 from vhostcomm.config.models import SECTIONS, settings
+from vhostcomm.config.reading import variable
 from vhostcomm.errors import UsageError
 
 GROUPS: Final = {

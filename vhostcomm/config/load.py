@@ -5,13 +5,9 @@ Unknown keys and invalid values are rejected with their place, the reason, and a
 
 from __future__ import annotations
 
-import difflib
 import os
-import stat
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
 
 import attrs
 
@@ -23,11 +19,10 @@ from vhostcomm.config.address import (
     Sock,
     check_path,
     example_socket,
-    own_example,
     parse_sock,
     runtime_directory,
 )
-from vhostcomm.config.identity import HostIdentity, derived_uuid, example_toml
+from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import (
     SECTIONS,
@@ -40,12 +35,18 @@ from vhostcomm.config.models import (
     settings,
     several,
 )
+from vhostcomm.config.reading import (
+    ENVIRONMENT_PREFIX,
+    Flags,
+    from_environment,
+    from_flags,
+    parsed,
+    quoted,
+    read_file,
+    section_of,
+    table_of,
+)
 from vhostcomm.errors import ConfigError
-
-ENVIRONMENT_PREFIX: Final = "VHOSTCOMM_"
-
-Flags = Mapping[str, object]
-"""Values of flags by the flag's name without its leading dashes. Flags that weren't given are missing."""
 
 
 def load(
@@ -72,13 +73,13 @@ def load(
     Raises:
         ConfigError: something is invalid; has the place and a valid example.
     """
-    document = _read(file) if file else {}
+    document = read_file(file) if file else {}
     folders = [_folder(each, "--watch") for each in watch]
     label = str(file)
-    over = [_from_environment(environment), _from_flags(flags or {})]
+    over = [from_environment(environment), from_flags(flags or {})]
     layers: dict[str, dict[str, Value]] = {}
     for section, model in SECTIONS.items():
-        in_file = _section(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
+        in_file = section_of(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
         watched = in_file.pop("watch", None)
         if watched:
             folders = [*_folders(watched), *folders]
@@ -100,7 +101,7 @@ def load(
     found = _Socks()
     monitors: dict[str, Value | None] = {}
     machines: dict[str, dict[str, Value]] = {}
-    listed = _table(document.pop("guests", {}), "guests", label)
+    listed = table_of(document.pop("guests", {}), "guests", label)
     if only is not None:
         listed = {name: table for name, table in listed.items() if name == only}
     if document:
@@ -114,7 +115,7 @@ def load(
         found.add(sock, f"{label}: guests.{name}")
     for text in socks:
         example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else f"nas={example_socket('nas', environment)}"
-        sock = _parse(parse_sock, text, "--sock", example, environment)
+        sock = parsed(parse_sock, text, "--sock", example, environment)
         found.add(sock, f"--sock {text}")
     configured = set(found.by_name)
     for sock in activated:
@@ -170,149 +171,17 @@ def _check_together(config: Config) -> None:
         )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_bytes(file).decode())
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{file}: TOML with lists or tables that are nested too deeply") from None
-    except ValueError as error:  # TOML's errors, encoding errors, and numbers with thousands of digits
-        raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
-
-
-def _bytes(file: Path) -> bytes:
-    """Read a regular file. Never opens anything that could block or has no end."""
-    _check_regular(file, file.stat())
-    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as opened:
-        _check_regular(file, os.fstat(fd))  # the path may now name another file
-        return opened.read(SIZE_LIMIT)
-
-
-def _check_regular(file: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
-        raise ConfigError(f"{file}: {kind}, but the configuration must be a regular file; give the path of one")
-    if found.st_size > SIZE_LIMIT:
-        raise ConfigError(
-            f"{file}: {found.st_size} bytes, but a configuration has at most {SIZE_LIMIT}; is it the right file?"
-        )
-
-
-SIZE_LIMIT: Final = 16 << 20
-"""Maximum bytes of a configuration file: 10,000 guests with every setting need less."""
-
-_KINDS: Final = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
-
-
-def _remedy(file: Path, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"; create one: vhostcomm config init {file}"
-    if isinstance(error, PermissionError):
-        return f"; uid {os.geteuid()} must be able to read it: chmod a+r {file}, and keep secrets in the environment"
-    return ""
-
-
-def _table(value: object, where: str, label: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{label}: {where} is {_shown(value)}; it is a section, as in\n\n    [{where}]")
-    return cast("dict[str, Any]", value)
-
-
-def _section(
-    value: object, section: str, label: str, extra: Iterable[str] = (), *, where: str = ""
-) -> dict[str, Value]:
-    where = where or section
-    table = _table(value, where, label)
-    model = settings(SECTIONS.get(section, MachineSettings))
-    made = {}
-    for key, raw in table.items():
-        if key in extra:
-            made[key] = Value(raw, f"{label}: {where}.{key}")
-        elif key in model:
-            made[key] = Value(
-                _value(model[key], raw, f"{label}: {where}.{key}", quoted=True), f"{label}: {where}.{key}"
-            )
-        else:
-            raise ConfigError(f"{label}: {where}.{key}: unknown; {_known(key, (*model, *extra))}")
-    return made
-
-
-def _value(attribute: attrs.Attribute[Any], raw: object, source: str, *, quoted: bool = False) -> object:
-    example = f"{attribute.name} = {example_toml(attribute)}" if quoted else attribute.metadata["example"]
-    return _parse(attribute.metadata["kind"].parse, raw, source, own_example(example))
-
-
-def _parse(parse: Any, raw: object, source: str, example: str, *more: object) -> Any:
-    try:
-        return parse(raw, *more)
-    except ValueError as error:
-        shown = "(hidden)" if parse is values.token else _shown(raw)
-        raise ConfigError(f"{source} is {shown}: {error}; for example: {example}") from None
-
-
-def _shown(raw: object) -> str:
-    try:
-        text = str(raw)
-        return ascii(raw) if len(text) < 80 else ascii(text[:80]) + "…"
-    except (ValueError, RecursionError):  # a number with thousands of digits, deeply nested lists
-        return "too long to be shown"
-
-
-def variable(setting: attrs.Attribute[Any]) -> str:
-    """Return the environment variable of a setting."""
-    return ENVIRONMENT_PREFIX + str(setting.metadata["flag"]).upper().replace("-", "_")
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
-    known = {
-        variable(each): (section, each) for section, model in SECTIONS.items() for each in settings(model).values()
-    }
-    made = {}
-    for name, raw in environment.items():
-        if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES):
-            continue
-        if name not in known:
-            raise ConfigError(f"the environment's {name}: unknown; {_known(name, sorted(known))}")
-        section, each = known[name]
-        made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
-    return made
-
-
-FOREIGN_VARIABLES: Final = tuple(
-    ENVIRONMENT_PREFIX + each for each in ("HOOK_", "KERNEL", "MODULES", "CACHE", "QEMU", "QEMU_DATA")
-)
-"""Other variables with this prefix: those that hooks receive, and those of the tests' guest."""
-
-
-def _from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
-    made = {}
-    for section, model in SECTIONS.items():
-        for each in settings(model).values():
-            flag = each.metadata["flag"]
-            if flags.get(flag) is not None:
-                made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
-    return made
-
-
 def _folders(value: Value) -> list[Path]:
     raw = value.value
     if not isinstance(raw, list):
         raise ConfigError(
-            f'{value.source} is {_shown(raw)}: it is a list of folders; for example: watch = ["/run/guests"]'
+            f'{value.source} is {quoted(raw)}: it is a list of folders; for example: watch = ["/run/guests"]'
         )
     return [_folder(each, value.source, 'watch = ["/run/guests"]') for each in raw]
 
 
 def _folder(raw: object, source: str, example: str = "/run/guests") -> Path:
-    return Path(_parse(values.path, raw if not isinstance(raw, Path) else str(raw), source, example)).absolute()
+    return Path(parsed(values.path, raw if not isinstance(raw, Path) else str(raw), source, example)).absolute()
 
 
 def _is_tcp(raw: object) -> bool:
@@ -323,8 +192,8 @@ def _listed_guest(
     name: str, table: object, label: str, environment: Mapping[str, str]
 ) -> tuple[Sock, dict[str, Value]]:
     where = f"guests.{name}"
-    _parse(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
-    layer = _section(table, "guest", label, ("sock", "qmp", "machine"), where=where)
+    parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
+    layer = section_of(table, "guest", label, ("sock", "qmp", "machine"), where=where)
     layer.pop("qmp", None)
     layer.pop("machine", None)
     given = layer.pop("sock", None)
@@ -337,7 +206,7 @@ def _listed_guest(
             raise ConfigError(f'{label}: {where}: {error}; for example: sock = "/run/vhostcomm/{name}"') from None
         return Sock(name, Listen(path), values.uuid_text(own.value) if own else ""), layer
     example = "tcp:127.0.0.1:12345" if _is_tcp(given.value) else str(example_socket(name, environment))
-    sock = _parse(parse_sock, given.value, given.source, f'sock = "{example}"', environment)
+    sock = parsed(parse_sock, given.value, given.source, f'sock = "{example}"', environment)
     return attrs.evolve(sock, name=name), layer
 
 
@@ -346,14 +215,14 @@ def _monitor(table: object, name: str, label: str) -> Value | None:
     if not isinstance(table, dict) or "qmp" not in table:
         return None
     source = f"{label}: guests.{name}.qmp"
-    return Value(_parse(_socket_path, table["qmp"], source, f'qmp = "/run/qemu/{name}.qmp"'), source)
+    return Value(parsed(_socket_path, table["qmp"], source, f'qmp = "/run/qemu/{name}.qmp"'), source)
 
 
 def _machine(table: object, name: str, label: str) -> dict[str, Value]:
     """Parse the machine of a listed guest."""
     if not isinstance(table, dict) or "machine" not in table:
         return {}
-    return _section(table["machine"], "machine", label, where=f"guests.{name}.machine")
+    return section_of(table["machine"], "machine", label, where=f"guests.{name}.machine")
 
 
 def _with_machine(guest: GuestConfig, machines: Mapping[str, dict[str, Value]], file: Path | None) -> GuestConfig:
@@ -422,9 +291,3 @@ class _Socks:
         if other is None and name:
             other = self.by_name[name]
         self._put(attrs.evolve(other, address=sock.address) if other else sock)
-
-
-def _known(given: str, names: Sequence[str]) -> str:
-    """Suggest the nearest name, and list all names."""
-    near = difflib.get_close_matches(given, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known are {', '.join(names)}"

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from vhostcomm.config.identity import derived_uuid
-from vhostcomm.config.load import variable
 from vhostcomm.config.models import SECTIONS, Config, GuestConfig, settings
+from vhostcomm.config.reading import variable
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of

@@ -1,0 +1,201 @@
+"""Read settings: from a TOML file's sections, from the environment, from flags. Pure, except for reading the file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+
+from vhostcomm.config import values
+from vhostcomm.config.address import own_example
+from vhostcomm.config.identity import example_toml
+from vhostcomm.config.machine import MachineSettings
+from vhostcomm.config.models import SECTIONS, Value, settings
+from vhostcomm.errors import ConfigError
+
+ENVIRONMENT_PREFIX: Final = "VHOSTCOMM_"
+
+Flags = Mapping[str, object]
+"""Values of flags by the flag's name without its leading dashes. Flags that weren't given are missing."""
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it can't be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(_bytes(file).decode())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: TOML with lists or tables that are nested too deeply") from None
+    except ValueError as error:  # TOML's errors, encoding errors, and numbers with thousands of digits
+        raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
+
+
+def _bytes(file: Path) -> bytes:
+    """Read a regular file. Never opens anything that could block or has no end."""
+    _check_regular(file, file.stat())
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as opened:
+        _check_regular(file, os.fstat(fd))  # the path may now name another file
+        return opened.read(SIZE_LIMIT)
+
+
+def _check_regular(file: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
+        raise ConfigError(f"{file}: {kind}, but the configuration must be a regular file; give the path of one")
+    if found.st_size > SIZE_LIMIT:
+        raise ConfigError(
+            f"{file}: {found.st_size} bytes, but a configuration has at most {SIZE_LIMIT}; is it the right file?"
+        )
+
+
+SIZE_LIMIT: Final = 16 << 20
+"""Maximum bytes of a configuration file: 10,000 guests with every setting need less."""
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def _remedy(file: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"; create one: vhostcomm config init {file}"
+    if isinstance(error, PermissionError):
+        return f"; uid {os.geteuid()} must be able to read it: chmod a+r {file}, and keep secrets in the environment"
+    return ""
+
+
+def table_of(value: object, where: str, label: str) -> dict[str, Any]:
+    """Check that a value is a section.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(f"{label}: {where} is {quoted(value)}; it is a section, as in\n\n    [{where}]")
+    return cast("dict[str, Any]", value)
+
+
+def section_of(
+    value: object, section: str, label: str, extra: Iterable[str] = (), *, where: str = ""
+) -> dict[str, Value]:
+    """Read a section's settings.
+
+    Args:
+        value: the section, as TOML has it.
+        section: of `SECTIONS`, or "machine".
+        label: the file, for errors.
+        extra: keys that are no settings; their values are returned as they are.
+        where: the section's name in the file, by default `section`.
+
+    Raises:
+        ConfigError: a key is unknown, or a value invalid.
+    """
+    where = where or section
+    table = table_of(value, where, label)
+    model = settings(SECTIONS.get(section, MachineSettings))
+    made = {}
+    for key, raw in table.items():
+        if key in extra:
+            made[key] = Value(raw, f"{label}: {where}.{key}")
+        elif key in model:
+            made[key] = Value(
+                _value(model[key], raw, f"{label}: {where}.{key}", quoted=True), f"{label}: {where}.{key}"
+            )
+        else:
+            raise ConfigError(f"{label}: {where}.{key}: unknown; {_known(key, (*model, *extra))}")
+    return made
+
+
+def _value(attribute: attrs.Attribute[Any], raw: object, source: str, *, quoted: bool = False) -> object:
+    example = f"{attribute.name} = {example_toml(attribute)}" if quoted else attribute.metadata["example"]
+    return parsed(attribute.metadata["kind"].parse, raw, source, own_example(example))
+
+
+def parsed(parse: Any, raw: object, source: str, example: str, *more: object) -> Any:
+    """Parse a value.
+
+    Raises:
+        ConfigError: it is invalid; has its source and an example.
+    """
+    try:
+        return parse(raw, *more)
+    except ValueError as error:
+        shown = "(hidden)" if parse is values.token else quoted(raw)
+        raise ConfigError(f"{source} is {shown}: {error}; for example: {example}") from None
+
+
+def quoted(raw: object) -> str:
+    """Return a value for an error: escaped, and not too long."""
+    try:
+        text = str(raw)
+        return ascii(raw) if len(text) < 80 else ascii(text[:80]) + "…"
+    except (ValueError, RecursionError):  # a number with thousands of digits, deeply nested lists
+        return "too long to be shown"
+
+
+def variable(setting: attrs.Attribute[Any]) -> str:
+    """Return the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + str(setting.metadata["flag"]).upper().replace("-", "_")
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
+    """Read the settings in VHOSTCOMM_… variables, by section and name.
+
+    Raises:
+        ConfigError: a variable is unknown, or a value invalid.
+    """
+    known = {
+        variable(each): (section, each) for section, model in SECTIONS.items() for each in settings(model).values()
+    }
+    made = {}
+    for name, raw in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES):
+            continue
+        if name not in known:
+            raise ConfigError(f"the environment's {name}: unknown; {_known(name, sorted(known))}")
+        section, each = known[name]
+        made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
+    return made
+
+
+FOREIGN_VARIABLES: Final = tuple(
+    ENVIRONMENT_PREFIX + each for each in ("HOOK_", "KERNEL", "MODULES", "CACHE", "QEMU", "QEMU_DATA")
+)
+"""Other variables with this prefix: those that hooks receive, and those of the tests' guest."""
+
+
+def from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
+    """Read the settings in flags, by section and name.
+
+    Raises:
+        ConfigError: a value is invalid.
+    """
+    made = {}
+    for section, model in SECTIONS.items():
+        for each in settings(model).values():
+            flag = each.metadata["flag"]
+            if flags.get(flag) is not None:
+                made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
+    return made
+
+
+def _known(given: str, names: Sequence[str]) -> str:
+    """Suggest the nearest name, and list all names."""
+    near = difflib.get_close_matches(given, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"known are {', '.join(names)}"
