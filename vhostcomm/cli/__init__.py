@@ -1,8 +1,8 @@
 """The command line: one small function per verb.
 
-Exit status: 0 done; 1 an error, a difference, an answer that is missing; 2 a mistake in the command
-line or the configuration, found before anything was changed; 78 a folder or a group for a socket that isn't
-there, or isn't ours to use. After 2 and 78 another try is in vain.
+Exit status: 0 success; 1 an error, a difference, a missing answer; 2 a mistake in the command line or the
+configuration, found before any change; 78 a missing or inaccessible directory or group of a socket. After 2 and 78,
+retrying is useless.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vhostcomm.errors import UsageError
 
 
 def main(*verb: str) -> NoReturn:
-    """The console script; of a script for one verb, with that verb."""
+    """Run the console script; a script for one verb passes that verb."""
     program.run("vhostcomm", lambda: _dispatch([*verb, *sys.argv[1:]]))
 
 
 def vdsm_run() -> NoReturn:
-    """The console script of that name."""
+    """Run the console script `vdsm_run`."""
     main("run")
 
 
@@ -36,7 +36,7 @@ def _dispatch(words: list[str]) -> object:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     if not words or words[0] in {"-h", "--help"}:
-        app.resolved_commands()  # the overview has a line of each verb's own help
+        app.resolved_commands()  # the overview shows a line of each verb's help
     try:
         return app(words, result_action="return_value", exit_on_error=False, print_error=False)
     except (CycloptsError, UsageError) as error:

@@ -1,4 +1,4 @@
-"""The command line's verbs. Each is imported when it is used: a verb must not pay for the others."""
+"""The verbs of the command line. Each is imported only when it is used, so that no verb costs the others' imports."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
         "version": {"at": "versions:version"},
     },
 }
-"""By what people do: each verb with the function or the group of verbs in this package, and the other name it has."""
+"""Verbs by purpose: each with its function or group of verbs in this package, and its alias."""
 
 _HELP: Final = [*VERBS].index("Help")
 _GROUPS: Final = {title: Group(title, sort_key=place) for place, title in enumerate(VERBS)}

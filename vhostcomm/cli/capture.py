@@ -86,7 +86,7 @@ def export(
     if not to_stdout and str(output).startswith("-"):
         raise UsageError(f"--output takes a file, not {output}; one of that name is ./{output}")
     capture = _load(file)
-    list(times_of(capture, str(file)))  # what is wrong with it is found before a file is made, or emptied
+    list(times_of(capture, str(file)))  # finds errors before the file is created or emptied
     if output is None or to_stdout:
         write_pcapng(capture, sys.stdout.buffer, str(file))
         return
@@ -106,7 +106,7 @@ def export(
         with made:
             write_pcapng(capture, made, str(file))
     except OSError as error:
-        if output.is_file():  # and not a device
+        if output.is_file():  # not a device
             output.unlink()
         raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
 

@@ -1,4 +1,4 @@
-"""`vhostcomm completion`, and what is completed by asking a daemon."""
+"""`vhostcomm completion`, and completions that ask a daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from vhostcomm.cli.output import print_line
 
 COMPLETION_TIMEOUT: Final = 2.0
-"""Seconds that somebody at a prompt waits for the names of guests."""
+"""Seconds to wait for the names of guests, while the user waits at a prompt."""
 
 Shell = Literal["bash", "zsh", "fish"]
 Program = Literal["vhostcomm", "vdsm_run"]
@@ -53,7 +53,7 @@ def script(shell: Shell, program: Program) -> str:
 
 
 def _no_files(app: App, program: str) -> Iterator[str]:
-    """Fish offers files beside all else, where nothing says that there are none: there are none where a verb is due."""
+    """Keep fish from offering files where a verb is expected; it offers them by default."""
     verbs = [name for name in app if not name.startswith("-")]
     if verbs and app.default_command is None:
         yield f"complete -c {program} -n __fish_use_subcommand -f"
@@ -70,7 +70,7 @@ compdef _cyclopts_PROGRAM PROGRAM
 
 
 def guest_names(context: Any) -> Sequence[str]:
-    """The names of the guests of the daemon that `--control` and the environment say; none if there is no daemon."""
+    """Return the guests' names of the daemon that `--control` or the environment selects; none without a daemon."""
     import os
 
     from vhostcomm.cli.daemons import DaemonOptions
@@ -89,7 +89,7 @@ def guest_names(context: Any) -> Sequence[str]:
 
 
 def words_of_call(context: Any) -> Sequence[str]:
-    """What `call` takes: a guest or a command, then a command behind a guest."""
+    """Complete the words of `call`: a guest or a command, then a command after a guest."""
     from vchannel import GuestCommand
 
     commands = [each.name.lower() for each in GuestCommand]

@@ -1,4 +1,4 @@
-"""Which daemon a verb asks: the one of --control, or all daemons on this host."""
+"""Choose the daemon that a verb asks: the one of --control, or all daemons on this host."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 _DAEMON = Group("The daemon", sort_key=9)
 
 CONNECT_TIMEOUT: Final = 1.0
-"""Seconds to find out whether a daemon listens on a socket; the answer comes at once."""
+"""Seconds to find out whether a daemon listens on a socket. A connection takes no time."""
 
 ADDRESS_TIMEOUT: Final = 2.0
 """Seconds for a guest's answer with its address; a guest that is up answers in milliseconds."""
 
 ASKED_AT_ONCE: Final = 16
-"""Guests that are asked for their address at the same time; the daemon has as many connections for several clients."""
+"""Guests whose address is requested at the same time; the daemon has as many connections for several clients."""
 
 
 @frozen
@@ -75,11 +75,11 @@ class DaemonOptions:
 
     @contextmanager
     def asked(self, verb: str, timeout: float | None = None) -> Iterator[Daemons]:
-        """The daemons to ask: the one of --control, else each that has its socket in the runtime directory.
+        """Provide the daemons to ask: the one of --control, else all with a socket in the runtime directory.
 
         Args:
             verb: the verb that asks, for the daemons' logs.
-            timeout: seconds for answers; None for as long as a busy daemon may need.
+            timeout: seconds for answers; None to wait as long as a busy daemon may need.
 
         Raises:
             UsageError: the address or the token is invalid.
@@ -109,7 +109,7 @@ class DaemonOptions:
 
 
 class _NoGuestError(UsageError):
-    """No daemon serves that guest, or not yet."""
+    """No daemon serves this guest, at least not yet."""
 
 
 @define
@@ -117,7 +117,7 @@ class Daemons:
     """The daemons to ask, at least one.
 
     Args:
-        find: looks for them.
+        find: finds them.
     """
 
     find: Callable[[], list[Client]]
@@ -128,7 +128,7 @@ class Daemons:
         self.clients = self.find()
 
     def guests(self, *, addresses: bool = False) -> tuple[list[dict[str, Any]], bool]:
-        """The guests of all daemons, and whether those are all: a daemon that doesn't answer is reported.
+        """Return the guests of all daemons, and whether all daemons answered. Prints the errors of the others.
 
         Args:
             addresses: ask guests that are ready for their address, if it isn't known yet.
@@ -153,7 +153,7 @@ class Daemons:
         return [guest for _, found in listings for guest in found], not failed
 
     def only(self) -> Client:
-        """The only daemon.
+        """Return the only daemon.
 
         Raises:
             UsageError: there are several.
@@ -164,10 +164,10 @@ class Daemons:
         return self.clients[0]
 
     def with_guest(self, name: str | None) -> tuple[Client, str]:
-        """The daemon of a guest, and the guest's name; None for the only guest there is.
+        """Return the daemon of a guest and the guest's name. For None, it is the only guest.
 
         Raises:
-            ControlError: a daemon that may be the guest's doesn't answer.
+            ControlError: a daemon that may serve the guest doesn't answer.
             UsageError: there is no such guest, or more than one.
         """
         if name is not None and len(self.clients) == 1 and not is_starting():
@@ -176,7 +176,7 @@ class Daemons:
         return client, found
 
     def with_first_word(self, words: list[str]) -> tuple[Client, str, list[str]]:
-        """The daemon and the guest that the first word names, and the other words; without such a guest the only one."""
+        """Return daemon and guest by the first word, and the other words. If that is no guest, use the only guest."""
 
         def first(there: set[str]) -> str | None:
             return words[0] if words and words[0] in there else None
@@ -184,11 +184,11 @@ class Daemons:
         return self._chosen(first, words)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happens to the guests of each; see `Client.events`. It ends with an error when the last of them does."""
+        """Yield the events of all daemons; see `Client.events`. When the last stream ends, its error is raised."""
         if len(self.clients) == 1:
             yield from self.clients[0].events()
             return
-        # A thread each: a stream blocks. They end with the process.
+        # One thread for each daemon, because a stream blocks. They end with the process.
         happened: queue.SimpleQueue[dict[str, Any] | VhostcommError] = queue.SimpleQueue()
         for client in self.clients:
             threading.Thread(target=_follow, args=(client, happened), daemon=True).start()
@@ -204,13 +204,13 @@ class Daemons:
             self._print_once(event)
 
     def _print_once(self, error: VhostcommError) -> None:
-        """Report once what is wrong with one of several daemons."""
+        """Print an error of one of several daemons, only once."""
         if str(error) not in self._printed:
             self._printed.add(str(error))
             print_error(f"vhostcomm: {error}")
 
     def _listings(self) -> tuple[list[tuple[Client, list[dict[str, Any]]]], list[VhostcommError]]:
-        """The guests of each daemon, and the errors of the daemons that don't answer; all are asked at once."""
+        """Ask all daemons at once. Return the guests of each, and the errors of those that don't answer."""
         if len(self.clients) == 1:
             return [(self.clients[0], self.clients[0].get("/guests")["guests"])], []
         listings, failed = [], []
@@ -223,7 +223,7 @@ class Daemons:
         return listings, failed
 
     def _chosen(self, name_of: Callable[[set[str]], str | None], words: list[str]) -> tuple[Client, str, list[str]]:
-        """The daemon, the guest and the words that aren't its name; a guest of a daemon that is starting is waited for."""
+        """Return daemon, guest and remaining words. Wait for a guest of a daemon that is just starting."""
         for _ in attempts():
             listings, failed = self._listings()
             name = name_of({str(each["name"]) for _, found in listings for each in found})
@@ -248,7 +248,7 @@ class Daemons:
         fitting = [each for each in there if name in (None, each[1])]
         names = ", ".join(each for _, each in there)
         if failed and (name is None or not fitting):
-            # The guest may be one of a failed daemon; the one that was found may be another.
+            # A daemon that failed may serve the guest too, or may serve other guests.
             which = (
                 f"whether it serves {name!r} is not known"
                 if name
@@ -277,7 +277,7 @@ def _ask_address(client: Client, guest: str) -> None:
 
 
 def _again(client: Client, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A daemon's guests as they are now; as they were if it doesn't answer any more."""
+    """Read a daemon's guests again; return the previous ones if it no longer answers."""
     with suppress(VhostcommError):
         return [*client.get("/guests")["guests"]]
     return found
@@ -292,7 +292,7 @@ def _follow(client: Client, happened: queue.SimpleQueue[dict[str, Any] | Vhostco
 
 
 def _lives(place: Listen) -> bool:
-    """Whether a daemon listens there; True also for a busy or forbidden one, whose error is reported, not ignored."""
+    """Return whether a daemon listens there. True also for a busy or forbidden one, whose error is reported later."""
     with socket.socket(socket.AF_UNIX) as trial:
         trial.settimeout(CONNECT_TIMEOUT)
         try:

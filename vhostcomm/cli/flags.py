@@ -1,4 +1,4 @@
-"""Flags made from the configuration's models, which keeps the two alike."""
+"""Make flags from the configuration's models, so that both always match."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _flags(section: str) -> type:
 
 
 def _hint(each: attrs.Attribute[Any]) -> Any:
-    """Text, for the setting's parser; the other types are for shell completion."""
+    """Return the type: text for the setting's parser, or another type for shell completion."""
     kind = each.metadata["kind"]
     if kind.choices:
         return Literal[kind.choices] | str | None
@@ -100,10 +100,10 @@ Quiet = Annotated[
 
 
 def given(*flags: Any, verbose: bool = False, quiet: bool = False) -> dict[str, object]:
-    """The values of all flags that were given, by the flag's name.
+    """Return the values of all flags that were given, by the flag's name.
 
     Raises:
-        UsageError: the log's level is given twice.
+            UsageError: the log level is given twice.
     """
     made = _given(*flags)
     for is_set, flag, level in ((verbose, "--verbose", "debug"), (quiet, "--quiet", "warning")):

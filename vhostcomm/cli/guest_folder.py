@@ -1,4 +1,4 @@
-"""Where a command has its guest from: a folder that `install` made, a file, or flags alone."""
+"""Find the configuration of a command's guest: in a folder that `install` made, in a file, or in flags alone."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from vhostcomm.system_errors import temporary_folder
 
 
 def file_of(folder: str | None, config: Path | None, *, remark: str = "") -> Path | None:
-    """The configuration file: of the folder if one is given, else that of --config.
+    """Return the configuration file: the folder's if a folder is given, else that of --config.
 
     Args:
-        folder: that `install` made.
+        folder: made by `install`.
         config: of --config.
-        remark: what else the word may have been meant for, for the error.
+        remark: another possible meaning of the word, for the error.
 
     Raises:
         UsageError: both are given.
-        ConfigError: the folder has none.
+        ConfigError: the folder has no such file.
     """
     if folder is None:
         return config
@@ -44,7 +44,7 @@ def file_of(folder: str | None, config: Path | None, *, remark: str = "") -> Pat
 
 @contextmanager
 def configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
-    """The configuration of one guest: the file's guest of that name, or its only one, else a guest made from flags."""
+    """Provide the configuration of one guest: by name in the file, the file's only guest, or from flags alone."""
     with _runtime() as environment:
         yield _found(config, name, sock, flags, environment)
 
@@ -74,7 +74,7 @@ def _found(
 
 @contextmanager
 def _runtime() -> Iterator[Mapping[str, str]]:
-    """The environment, with a runtime directory; a temporary one for a user without a session."""
+    """Provide the environment with a runtime directory: a temporary one for a user without a session."""
     try:
         runtime_directory()
         found: Mapping[str, str] | None = os.environ

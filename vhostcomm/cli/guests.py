@@ -1,4 +1,4 @@
-"""The verbs that ask a running daemon: guests, info, shutdown, reboot, resume, freeze, thaw, call, events, reload."""
+"""The verbs for a running daemon: guests, info, shutdown, reboot, resume, freeze, thaw, call, events, reload."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from vhostcomm.errors import UsageError
 from vhostcomm.text import escape
 
 _NOT_NOW: Final = 409
-"""HTTP status of a request to a guest that isn't ready."""
+"""HTTP status of a request for a guest that isn't ready."""
 
 SECONDS_MAX: Final = 3600.0
-"""The longest that a daemon waits."""
+"""Maximum time that a daemon waits."""
 
 UPTIME_TIMEOUT: Final = 2.0
-"""Seconds for a guest's uptime at most; a guest may not know the command."""
+"""Maximum seconds for a guest's uptime; a guest may not know the command."""
 
 RESUME_TIMEOUT: Final = 20.0
-"""Seconds: QEMU's answers take 5 s each at most; one more second shows whether the machine stops again."""
+"""Seconds: QEMU's answers take at most 5 s each, and one more second shows whether the machine stops again."""
 
 RELOAD_TIMEOUT: Final = 120.0
-"""Seconds: 30 to read the file, 30 for sockets on a file system that hangs, the rest for guests that end."""
+"""Seconds: 30 to read the file, 30 for sockets on a hanging file system, the rest for guests to end."""
 
 DATA_SHOWN: Final = 50_000
-"""Characters of an answer that are printed: all of any answer, escaped."""
+"""Maximum characters to print of an answer: enough for any, even escaped."""
 
 
 def check_seconds(_: object, value: float | None) -> None:
-    """Reject what is no number of seconds, such as nan."""
+    """Reject a value that is no number of seconds, such as nan."""
     if value is not None and not 0 < value <= SECONDS_MAX:
         raise ValueError(f"must be more than 0 and at most {SECONDS_MAX:g} seconds")
 
@@ -113,16 +113,16 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
         if client.get(path)["state"] != "absent":
             try:
                 client.post(f"{path}/call", {"command": "get_information", "timeout": timeout}, takes=timeout)
-                with suppress(ControlError):  # inferred: one that doesn't know it isn't unwell
+                with suppress(ControlError):  # inferred: a healthy guest may not know it
                     timeout = min(timeout, UPTIME_TIMEOUT)
                     answer = client.post(f"{path}/call", {"command": "get_uptime", "timeout": timeout}, takes=timeout)
                     uptime = answer["answer"]["text"] or None
             except ControlError as error:
-                if error.status != _NOT_NOW:  # why not is its state's problem, which is told below
+                if error.status != _NOT_NOW:  # `problem` of its state is printed below
                     troubles.append(str(error))
         found = client.get(path)
-    told = found["information"] or {}
-    troubles += [each for each in (found["problem"], told["answer"]["problem"] if told else None) if each]
+    reported = found["information"] or {}
+    troubles += [each for each in (found["problem"], reported["answer"]["problem"] if reported else None) if each]
     if json:
         print_json(found | {"uptime": uptime, "troubles": troubles})
         return 1 if troubles else 0
@@ -130,9 +130,9 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
     rows = [
         ("guest", name),
         ("state", f"{_state(found)}, since {_local(found['since'])}"),
-        ("address", told.get("address")),
-        ("DSM", told.get("link")),
-        ("told", _local(told.get("when"))),
+        ("address", reported.get("address")),
+        ("DSM", reported.get("link")),
+        ("told", _local(reported.get("when"))),
         ("uptime", f"{uptime} (inferred)" if uptime else None),
         ("serial", identity["serial"]),
         ("UUID", identity["uuid"]),
@@ -189,7 +189,7 @@ def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, d
     """Reboot a guest."""
     with (daemon or DaemonOptions()).asked("reboot") as daemons:
         client, name = daemons.with_guest(guest)
-        _tell_done(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
+        _print(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
 
 
 def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> None:
@@ -232,14 +232,14 @@ def freeze(
     with (daemon or DaemonOptions()).asked("freeze") as daemons:
         client, name = daemons.with_guest(guest)
         done = client.post(client.guest(name, "freeze"), {"timeout": thaw_after}, takes=thaw_after)
-        _tell_done(done, f"is frozen until {_local(done['frozen_until'])}", json=json)
+        _print(done, f"is frozen until {_local(done['frozen_until'])}", json=json)
 
 
 def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
     """Thaw a guest's file systems."""
     with (daemon or DaemonOptions()).asked("thaw") as daemons:
         client, name = daemons.with_guest(guest)
-        _tell_done(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "is thawed", json=json)
+        _print(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "is thawed", json=json)
 
 
 def call(
@@ -292,7 +292,7 @@ def call(
         print_error(f"{name}: an empty answer")
     if answer["problem"]:
         print_error(f"vhostcomm: {name}: odd answer: {answer['problem']}")
-    _tell_known(done)
+    _print_grade(done)
     return 1 if answer["problem"] else 0
 
 
@@ -330,16 +330,16 @@ def reload(*, json: Json = False, daemon: Where = None) -> None:
         print_line(f"reloaded, {len(done['guests'])} guests")
 
 
-def _tell_done(done: dict[str, Any], what: str, *, json: bool) -> None:
+def _print(done: dict[str, Any], what: str, *, json: bool) -> None:
     if json:
         print_json(done)
         return
     said = f" (its answer: {done['answer']['text']})" if done["answer"]["text"] else ""
     print_line(f"{done['guest']}: {what}{escape(said)}")
-    _tell_known(done)
+    _print_grade(done)
 
 
-def _tell_known(done: dict[str, Any]) -> None:
+def _print_grade(done: dict[str, Any]) -> None:
     command = done["command"]
     if command["known"] == "inferred":
         print_error(

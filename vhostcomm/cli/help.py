@@ -1,4 +1,4 @@
-"""Help as plain text: flags and commands in two columns, in bold on a terminal, without colours, boxes or trailing blanks."""
+"""Format help as plain text: two columns, bold names on a terminal, no colours, boxes or trailing blanks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 WIDTH_MAX: Final = 100
-"""Columns of help at most; longer lines are hard to read."""
+"""Maximum columns of help; longer lines are hard to read."""
 
 NAMES_MAX: Final = 24
-"""Columns of a flag with its value; the meaning of a longer one begins in the next line."""
+"""Maximum columns of a flag with its value; after a longer one, the meaning starts on the next line."""
 
 
 class HelpFormatter:
-    """Shows a verb's help; code blocks stay as they are, to be pasted."""
+    """Formats a verb's help. Code blocks stay unchanged, so that they can be pasted."""
 
-    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:  # noqa: ARG002 - as the others
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:  # noqa: ARG002 - cyclopts'
         if usage:
             text = str(usage).strip()
             _show(console, text if text.startswith("Usage:") else f"Usage: {text}", "")
@@ -62,7 +62,7 @@ def _escaped(text: str) -> str:
 
 
 def _names(entry: HelpEntry, kind: str) -> str:
-    """`-c, --config FILE`; of a verb its name, then its aliases."""
+    """Format `-c, --config FILE`; for a verb, its name and aliases."""
     if kind == "command":
         return ", ".join((*entry.positive_shorts, *entry.positive_names))
     names = [*entry.positive_shorts, *entry.positive_names]
@@ -90,7 +90,7 @@ def _text_of(description: Any) -> str:
 
 
 def _paragraphs(text: str, width: int) -> Iterator[str]:
-    """Lines of prose, wrapped; a block that is indented stays as it is."""
+    """Wrap paragraphs; keep indented blocks unchanged."""
     for place, block in enumerate(re.split(r"\n\s*\n", text)):
         if place:
             yield ""
@@ -103,7 +103,7 @@ def _paragraphs(text: str, width: int) -> Iterator[str]:
 
 
 def shown_default(default: object) -> str | None:
-    """A flag's default in help: nothing where it says nothing."""
+    """Format a flag's default for help; None if it is meaningless to users."""
     if default is None or default is False or default == "":
         return None
     if isinstance(default, Enum):
@@ -112,7 +112,7 @@ def shown_default(default: object) -> str | None:
 
 
 def verbs_of(app: App) -> dict[str, list[str]]:
-    """The verbs of a command line or of a group of verbs: each one's name, and its aliases."""
+    """Return the verbs of a command line or of a group: each name with its aliases."""
     names: dict[int, list[str]] = {}
     for name in app:
         if not name.startswith("-"):
@@ -121,7 +121,7 @@ def verbs_of(app: App) -> dict[str, list[str]]:
 
 
 def group_of_verbs(name: str, help: str) -> App:
-    """A verb that has verbs of its own; in generated documentation, it inherits nothing from the command line above it."""
+    """Make a verb that has verbs itself. In generated documentation, it inherits nothing from the main command."""
     from cyclopts import App
 
     return App(name=name, help=help, help_format="plaintext", default_parameter=Parameter(show_default=shown_default))

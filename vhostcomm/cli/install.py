@@ -1,4 +1,4 @@
-"""`vhostcomm install`: from a `.pat` to a folder that `vhostcomm run` starts."""
+"""`vhostcomm install`: install a `.pat` into a folder that `vhostcomm run` starts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def install(
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end it as Ctrl-C does, so that it cleans up."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C inside the block, so that the installation cleans up."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The flags of `vhostcomm run` made into a machine and its command."""
+"""Make a machine and its command from the flags of `vhostcomm run`."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ class Wanted:
 
 
 async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
-    """Probe QEMU, and put everything together.
+    """Detect QEMU's capabilities, and make the launch.
 
     Raises:
-        UsageError: flags that don't go together.
-        QemuError: this QEMU can't do it.
-        DiskError: a disk that isn't one.
+        UsageError: incompatible flags.
+        QemuError: this QEMU lacks something.
+        DiskError: an invalid disk.
     """
     if not (wanted.boot or wanted.direct_kernel):
         raise UsageError("nothing to start: give a folder of `vhostcomm install`, --boot or --direct-kernel")
@@ -97,7 +97,7 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
         raise UsageError(f"--sock {address}: a launched guest has a unix socket: a path, or connect:PATH")
     try:
         channel = Vchannel(str(address.path), server=isinstance(address, Connect))
-        # Made once before anything is probed, so that mistakes are told at once.
+        # Check the machine before detecting QEMU, so that mistakes are reported at once.
         machine_of(wanted, config, Accelerator.TCG, channel)
     except QemuError as error:
         raise UsageError(str(error)) from None
@@ -111,7 +111,7 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
 
 
 def disk_warnings(wanted: Wanted) -> Iterator[str]:
-    """What the guest will say of its system disk's partitions, where it will complain."""
+    """Yield what the guest will print about its system disk's partitions, if it will complain."""
     if wanted.system:
         path, _ = split(wanted.system)
         for line in disks.warning(path):
@@ -130,12 +130,12 @@ def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
 
 
 def machine_of(wanted: Wanted, config: Config, accelerator: Accelerator, channel: AnyVchannel) -> Machine:
-    """The machine that flags describe.
+    """Make the machine that the flags describe.
 
     Raises:
-        UsageError: flags that don't go together.
-        QemuError: a value that a machine can't have.
-        DiskError: a disk that isn't one.
+        UsageError: incompatible flags.
+        QemuError: an invalid value.
+        DiskError: an invalid disk.
     """
     guest = config.guests[0]
     try:
@@ -227,7 +227,7 @@ def _mac(text: str | None) -> str | None:
 def _serial(text: str) -> SerialTerminal | SerialFile | None:
     match text:
         case "terminal" if _in_background():
-            # QEMU is in a session of its own: it would read along with the shell that has the terminal.
+            # QEMU has its own session: it would read the terminal together with the shell.
             return None
         case "terminal":
             return SerialTerminal()

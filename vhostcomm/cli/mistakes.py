@@ -1,4 +1,4 @@
-"""Mistakes in the command line, in our words. Imported when there is one."""
+"""Explain mistakes in the command line. Imported only if there is one."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError) -> UsageError:
-    """What is wrong with a command line, and which help to read.
+    """Explain what is wrong with a command line, and name the help to read.
 
     Args:
         app: the command line.
-        words: what was given.
-        error: how the parser, or the verb, rejected it.
+        words: the command line.
+        error: of the parser or the verb.
     """
     verb = verb_of(app, words)
     what = str(error) if isinstance(error, UsageError) else _what(app, verb, error)
@@ -44,7 +44,7 @@ def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError) -
 
 
 def verb_of(app: App, words: Sequence[str]) -> list[str]:
-    """The verb that a command line begins with, by its own name where an alias was given."""
+    """Return the verb at the start of a command line, by its name even if an alias was given."""
     found: list[str] = []
     for word in words:
         if word.startswith("-") or word not in app:
@@ -95,7 +95,7 @@ def _unknown_flag(verb: Sequence[str], error: UnknownOptionError) -> str:
 
 
 def _unused(app: App, verb: Sequence[str], word: str) -> str:
-    """A word that the verb doesn't take; a socket or a file may lack its flag."""
+    """Explain a word that the verb doesn't accept; a flag may be missing before a socket or a file."""
     for each in verb:
         app = app[each]
     flags = {name for each in app.assemble_argument_collection(parse_docstring=False) for name in each.names}
@@ -120,7 +120,7 @@ def _usage(argument: Argument, flag: str) -> str:
 
 
 def _label(argument: Argument | None) -> str:
-    """How a flag, or an argument without one, is called."""
+    """Return the name of a flag, or of an argument without one."""
     if argument is None:
         return "an argument"
     return argument.name.lstrip("-").upper() if argument.index is not None else argument.name

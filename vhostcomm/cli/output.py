@@ -1,4 +1,4 @@
-"""Tables and JSON on standard output."""
+"""Print tables and JSON on standard output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vhostcomm.text import escape
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON, indented."""
+    """Print a value as indented JSON."""
     print(json.dumps(value, indent=2))  # noqa: T201
 
 
@@ -22,21 +22,21 @@ def print_line(text: str = "", *, flush: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
-    """A line on standard error, after everything printed before: both streams may be one file."""
+    """Print a line on standard error, after everything printed before: both streams may be one file."""
     sys.stdout.flush()
     print(text, file=sys.stderr)  # noqa: T201
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: bool = False) -> None:
-    """Columns under their heads, which are bold on a terminal. What a guest or a host sent is escaped.
+    """Print columns with headings, which are bold on a terminal. Untrusted text is escaped.
 
-    A cell is never folded, so that it can be copied. On a terminal that is too narrow for the table, each row becomes a list
-    of its cells, one a line.
+    Cells are never folded, so that they can be copied. On a terminal that is too narrow for the table, each row becomes
+    a list with one cell per line.
 
     Args:
-        heads: the columns' names; empty ones are not shown.
+        heads: the headings; empty ones are not shown.
         rows: their cells.
-        clear: clear the terminal first, if it is one.
+        clear: clear the screen first, on a terminal.
     """
     cells = [[escape(cell) for cell in row] for row in rows]
     terminal = sys.stdout.isatty()
@@ -60,7 +60,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _as_lists(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Each row as its first cell, and the others below it."""
+    """Format each row as its first cell, with the others below it."""
     width = max(map(len, heads))
     lines = []
     for first, *others in rows:

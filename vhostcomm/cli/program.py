@@ -1,4 +1,4 @@
-"""A console script from its first to its last moment: standard streams, errors in one line, the exit status."""
+"""Run a console script: prepare standard streams, print errors on one line, set the exit status."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def run(name: str, work: Callable[[], object], statuses: Container[int] = range(
     """Run a program, and end with its exit status.
 
     Args:
-        name: in front of each error.
-        work: the program; the integer that it returns is the exit status, anything else is 0.
-        statuses: the exit statuses that are promised; an error with another one ends with 1.
+        name: prefix of error messages.
+        work: the program; an integer that it returns is the exit status, any other value means 0.
+        statuses: the documented exit statuses; an error with another one ends with 1.
     """
     streams.prepare()
     try:

@@ -1,4 +1,4 @@
-"""`qemu-host`: takes the place of the tool of that name."""
+"""`qemu-host`: replaces the tool of that name."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ STARTS_IT: Final = {
     HostCommand.CLUSTER_UUID,
     HostCommand.HOST_SERIAL,
 }
-"""What a guest asks on its way up."""
+"""Questions of a booting guest."""
 
 
 STATUSES: Final = frozenset({0, 1, 2})
-"""Exit statuses that the help promises."""
+"""Documented exit statuses."""
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the console script."""
     program.run("qemu-host", _run, STATUSES)
 
 
@@ -55,7 +55,7 @@ def _run() -> None:
 
 
 def _places(script: str | None) -> tuple[Path, ...]:
-    """Where to look for the script: at the flag's path, else beside the program as called and beside a link's target."""
+    """Return where to look for the script: at the flag's path, else beside the called program and its link's target."""
     if script is not None:
         return (Path(script).absolute(),) if script else ()
     called = Path(sys.argv[0]).absolute()
@@ -90,11 +90,11 @@ def _serve(config: Config, timeout: float, places: Sequence[Path]) -> None:
 class PrintScript:
     """Runs a script once for each boot of the guest, in the background.
 
-    One runs at a time. Boots that the guest reports meanwhile are remembered as one more run.
+    Only one run at a time. Boots during a run cause one more run.
 
     Args:
-        places: where to look for the script; the first file found is run. Empty if no script is wanted.
-        log: gets failures, and one warning if there is no script.
+        places: where to look for the script; the first file found is run. Empty for no script.
+        log: for failures, and for one warning if there is no script.
     """
 
     def __init__(self, places: Sequence[Path], log: Log) -> None:
@@ -106,7 +106,7 @@ class PrintScript:
         self._running = self._again = False
 
     def asked(self, command: Command) -> None:
-        """The guest asks or tells something."""
+        """Handle a request of the guest."""
         if command is HostCommand.GUEST_POWER:
             self._armed = True
         elif self._armed and command in STARTS_IT and self.nursery:

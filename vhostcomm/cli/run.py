@@ -220,7 +220,7 @@ def run(
             raise UsageError(f"--guest {guest_name}: {error}") from None
     with configured(config, guest_name, sock, flags) as loaded:
         guest_found, said = loaded.guests[0], loaded.guests[0].machine
-        if forward is None:  # a network of one's own has no use for the file's
+        if forward is None:  # the file's forwards don't fit another network
             forward = list(said.forward) if net in {None, "user"} else []
         wanted = machine_options.Wanted(
             boot or said.boot or None, system or said.system or None, tuple(data or said.data), snapshot, guest_found.name,
@@ -273,12 +273,12 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
         sink.close(FLUSH_TIMEOUT)
     tell_report(ending)
     if ending.kind is EndKind.FAILED_TO_START and (problem := port_problem(launch.machine.net)):
-        print_error(f"vhostcomm: {problem}")  # the port was free before
+        print_error(f"vhostcomm: {problem}")  # another process bound the port meanwhile
     return int(ending.exit_code)
 
 
 async def _unless_stopped(work: Any, *args: Any) -> Any:
-    """Do something; None if a signal that stops us comes first."""
+    """Run a function; return None if a signal stops it."""
     import trio
 
     from vhostcomm.signals import handled_signals

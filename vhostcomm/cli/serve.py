@@ -109,7 +109,7 @@ def _activated() -> list[Sock]:
 
 
 def _listens_at(fd: int) -> str:
-    """Where a listening socket that systemd passed is bound."""
+    """Return the address of a listening socket that systemd passed."""
     refused = ConfigError(
         f"file descriptor {fd} from systemd is no listening stream socket: use ListenStream= and Accept=no"
     )

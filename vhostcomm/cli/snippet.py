@@ -1,4 +1,4 @@
-"""`vhostcomm snippet`: what to paste elsewhere, made from the configuration. One small function per kind."""
+"""`vhostcomm snippet`: print text to paste elsewhere, made from the configuration. One small function per kind."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def _show(snippet: Snippet, more: tuple[str, ...] = ()) -> None:
 
 
 def _program() -> str:
-    """The program that runs now, as a script can run it."""
+    """Return the path of this program, for use in a script."""
     started = Path(sys.argv[0])
     if started.name == "vhostcomm" and os.access(started, os.X_OK):
         return str(started.absolute())

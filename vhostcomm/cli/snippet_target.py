@@ -1,4 +1,4 @@
-"""The flags that say which guest a snippet is for, and which QEMU."""
+"""The flags that select the guest of a snippet, its unit and its QEMU."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ UNIT_FLAGS = Group("The unit", sort_key=0)
 
 @frozen
 class Which:
-    """Which guest.
+    """The guest's selection.
 
     Args:
         name: its name in the configuration.
         sock: guests given as flags.
-        config: the file that describes guests.
+        config: the file with guests.
         host: the host's identity.
-        guest: the guest's.
-        service: how guests are served.
+        guest: the guest's identity.
+        service: the daemon's settings.
     """
 
     name: Annotated[
@@ -58,10 +58,10 @@ class Which:
     service: ServeFlags = None
 
     def find(self, environment: Mapping[str, str] | None = None) -> tuple[Config, GuestConfig]:
-        """The effective configuration, and the guest in it.
+        """Return the effective configuration and the guest in it.
 
         Args:
-            environment: of the daemon; without it that of a service, whoever asks here.
+            environment: of the daemon; by default the service's, whatever the user's own environment is.
 
         Raises:
             ConfigError: there is no such guest.
@@ -93,15 +93,15 @@ class Which:
 
 @frozen
 class Served:
-    """A guest, as its service has it.
+    """A guest and the service that serves it.
 
     Args:
         config: the effective configuration.
-        guest: the guest, with the address that QEMU has to do with.
+        guest: the guest, with the address that QEMU uses.
         unit: the unit, of `units.NAMES`, or `NO_UNIT`.
-        service: the service that serves it, or "".
-        name: what its daemon calls it.
-        control: where that daemon is asked.
+        service: the service that serves the guest, or "".
+        name: the daemon's name for the guest.
+        control: the daemon's control surface.
     """
 
     config: Config
@@ -113,7 +113,7 @@ class Served:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is systemd that has the socket."""
+        """Whether systemd owns the socket."""
         return self.unit in {units.SOCKET, units.SOCKET_ONE}
 
 
@@ -135,10 +135,10 @@ Unit: TypeAlias = (
 
 @frozen
 class WhichUnit(Which):
-    """Which guest, and which unit of systemd it is served by.
+    """The selection of a guest and of the systemd unit that serves it.
 
     Args:
-        unit: the unit; from what is given of the guest without it.
+        unit: the unit; by default, it depends on how the guest is given.
     """
 
     unit: Annotated[
@@ -155,15 +155,15 @@ class WhichUnit(Which):
 
     @property
     def is_of_all(self) -> bool:
-        """Whether it is the unit that serves all guests of a file, so that no guest need be named."""
+        """Whether the unit serves all guests of a file, so that no guest needs a name."""
         return self.config is not None and self.name is None and self.unit in {None, units.SERVE}
 
     def all_guests(self) -> Config:
-        """The effective configuration of the file's unit.
+        """Return the effective configuration of the unit for a file.
 
         Raises:
             ConfigError: the file is invalid.
-            UsageError: flags that the unit can't honour, since it reads the file alone.
+            UsageError: the unit would ignore a flag, since it reads only the file.
         """
         flags = [*given(self.host, self.guest, self.service), *(["sock"] if self.sock else [])]
         if flags:
@@ -176,14 +176,14 @@ class WhichUnit(Which):
         return config
 
     def served(self, default: str = units.SERVE) -> Served:
-        """The guest, with its addresses as its service has them.
+        """Return the guest with the addresses of its service.
 
         Args:
             default: the unit of a guest that is neither in a file nor given by its UUID alone.
 
         Raises:
             ConfigError: there is no such guest.
-            UsageError: that unit serves none, or not this one.
+            UsageError: the unit serves no single guest, or not this one.
         """
         environment = os.environ if self.unit == NO_UNIT else of_service()
         config, guest = self.find(environment)
@@ -205,7 +205,7 @@ class WhichUnit(Which):
         return self if folder is None else attrs.evolve(self, config=file_of(folder, self.config))
 
     def external(self) -> Served:
-        """As `served`, of a guest whose QEMU is somebody else's.
+        """Return the same as `served`, for a guest whose QEMU another program runs.
 
         Raises:
             ConfigError: as `served`.
@@ -216,7 +216,7 @@ class WhichUnit(Which):
         return self.served()
 
     def words(self) -> list[str]:
-        """The flags that give another kind of snippet the same guest."""
+        """Return the flags that select the same guest for another kind of snippet."""
         words = ["--config", str(self.config.absolute())] if self.config else []
         words += [word for each in self.sock or () for word in ("--sock", str(each))]
         words += ["--guest", self.name] if self.name else []
@@ -235,17 +235,17 @@ class WhichUnit(Which):
 
 
 def of_service() -> dict[str, str]:
-    """The environment with the service's runtime directory: snippets are for the service, not for the user who prints them."""
+    """Return the environment with the service's runtime directory: snippets are for the service, not for its user."""
     return {"RUNTIME_DIRECTORY": str(units.RUNTIME)} | os.environ
 
 
 @frozen
 class WhichQemu:
-    """Which QEMU arguments are spelt for.
+    """The selection of the QEMU for which arguments are spelt.
 
     Args:
-        qemu: one to ask.
-        qemu_version: of one that isn't here.
+        qemu: a QEMU to query.
+        qemu_version: the version of a QEMU that isn't on this host.
     """
 
     qemu: Annotated[
@@ -266,11 +266,11 @@ class WhichQemu:
     ] = None
 
     def spelling(self) -> Spelling:
-        """How it is spelt.
+        """Return the spelling.
 
         Raises:
             UsageError: both are given.
-            QemuError: this QEMU can't be asked, or can't do it.
+            QemuError: this QEMU can't be queried, or lacks something.
         """
         return self.asked()[0]
 

@@ -1,4 +1,4 @@
-"""The standard streams of a program: open, able to print any text, and with errors that are reported."""
+"""Prepare the standard streams of a program: open, able to print any text, with errors reported."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from vhostcomm.system_errors import explain
 
 
 class ReaderGoneError(VhostcommError):
-    """The reader of standard output has closed its end, as `| head` does: the program ends quietly."""
+    """The reader of standard output has closed it, as `| head` does. The program ends quietly."""
 
     exit_code = 0
 
 
 def prepare() -> None:
-    """Before anything else is opened."""
+    """Prepare all streams. Call this before anything else is opened."""
     _fill_closed()
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
-        # A guest's text must not end a verb in a locale without its letters.
+        # A guest's text must not end a verb if the locale lacks its letters.
         sys.stdout = _over(_Output(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr = _over(_Errors(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
 
 
 def drop_output() -> None:
-    """Send standard output nowhere: what is left in its buffer can't be written, and that was reported."""
+    """Redirect standard output to /dev/null: the rest of its buffer can't be written, which was already reported."""
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -45,9 +45,9 @@ def _over(raw: io.FileIO, stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def _fill_closed() -> None:
-    """Give the numbers of streams that were closed before the start to /dev/null: else a socket would get them.
+    """Open /dev/null for streams that were closed before the start; otherwise a socket could get their numbers.
 
-    Standard output is opened for reading, so that a write fails as it would have failed.
+    Standard output is opened for reading, so that a write fails as it would on the closed stream.
     """
     for fd, mode in enumerate((os.O_RDWR, os.O_RDONLY, os.O_RDWR)):
         try:
@@ -63,13 +63,13 @@ def _fill_closed() -> None:
 
 
 class _Output(io.FileIO):
-    """Standard output. Its errors are the user's to know."""
+    """Standard output, with errors for the user."""
 
     def write(self, data: object, /) -> int:
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
-            # Not a BrokenPipeError, which rich would make exit status 1 of.
+            # Not a BrokenPipeError, for which rich would exit with status 1.
             raise ReaderGoneError("standard output: nobody reads it any more") from None
         except OSError as error:
             if error.errno == errno.EBADF:
@@ -80,7 +80,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Standard error. An error of it can't be reported anywhere, and must not change the exit status."""
+    """Standard error. Its own errors can't be reported anywhere, and must not change the exit status."""
 
     def write(self, data: object, /) -> int:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The flags of verbs that take the guest's place at a daemon's socket."""
+"""The flags of verbs that act as a guest at a daemon's socket."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from vhostcomm.errors import UsageError
 
 
 def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
-    """What `--sock` and `--timeout` say, of a verb that is a guest to the daemon.
+    """Parse `--sock` and `--timeout` of a verb that acts as a guest.
 
     Raises:
-        UsageError: one of them can't be.
+        UsageError: one of them is invalid.
     """
     try:
         where = parse_sock(sock).address

@@ -1,4 +1,4 @@
-"""`--version`: ours, Python's and QEMU's."""
+"""`--version`: the versions of vhostcomm, Python and QEMU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QEMU: Final = "qemu-system-x86_64"
 """The program that `run` starts by default."""
 
 TIMEOUT: Final = 5.0
-"""Seconds: QEMU answers in a tenth of one, from a cold disk in one."""
+"""Seconds: QEMU answers within 0.1, or 1 from a cold disk."""
 
 
 def version() -> None:
