@@ -12,6 +12,17 @@ The layout, both namespaces, the evidence for each claim and the unknowns are in
 
 from vchannel.commands import Command, GuestCommand, HostCommand, Kind, Known
 from vchannel.connection import Connection, Role
+from vchannel.data import (
+    NEVER,
+    NO_NUL,
+    TEXT_SIZE,
+    decode_integer,
+    decode_json,
+    decode_text,
+    encode_integer,
+    encode_json,
+    encode_text,
+)
 from vchannel.errors import MisuseError, PayloadError, VchannelError
 from vchannel.events import (
     NEED_DATA,
@@ -38,9 +49,6 @@ from vchannel.frame import (
     refusal,
 )
 from vchannel.messages import (
-    NEVER,
-    NO_NUL,
-    TEXT_SIZE,
     CpuInfo,
     GuestInformation,
     HostVersion,
@@ -48,12 +56,6 @@ from vchannel.messages import (
     NetworkDetail,
     NetworkResult,
     VmmVersion,
-    decode_integer,
-    decode_json,
-    decode_text,
-    encode_integer,
-    encode_json,
-    encode_text,
 )
 
 __all__ = [

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final, Literal
 
 from vchannel.commands import Command, GuestCommand, HostCommand
+from vchannel.data import data_problem
 from vchannel.errors import MisuseError, PayloadError, shorten
 from vchannel.events import (
     NEED_DATA,
@@ -34,7 +35,6 @@ from vchannel.frame import (
     find_header,
     refusal,
 )
-from vchannel.messages import data_problem
 from vchannel.outstanding import Outstanding
 
 PIECE: Final = FRAME_SIZE - HEADER_SIZE

@@ -14,6 +14,7 @@ import attrs
 from attrs import define, field, frozen
 
 from vchannel.commands import Command
+from vchannel.data import decode_text
 from vchannel.errors import MisuseError, PayloadError
 from vchannel.frame import (
     COMMAND_END,
@@ -26,7 +27,6 @@ from vchannel.frame import (
     Frame,
     Refusal,
 )
-from vchannel.messages import decode_text
 
 ID_BITS: Final = 32
 """Random bits of a request id: as many as genuine ones show, the upper half of the field being zero."""

@@ -26,8 +26,8 @@ from vchannel import (
     encode_json,
     encode_text,
 )
+from vchannel.data import data_problem
 from vchannel.errors import shorten
-from vchannel.messages import data_problem
 
 
 def test_text_counts_its_nul() -> None:
