@@ -1,1 +1,1 @@
-"""Makes what is written from the program: `python -m tools` (`make docs`)."""
+"""Generate pages from the program: `python -m tools` (`make docs`)."""

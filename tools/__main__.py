@@ -1,4 +1,4 @@
-"""Writes what is made from the program: ``python -m tools``."""
+"""Generate pages from the program: ``python -m tools``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated part of docs/commands.md: cyclopts' own documentation of the command line, and qemu-host's help."""
+"""Generate a part of docs/commands.md: cyclopts' own documentation of the command line, and qemu-host's help."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SETTINGS: Final = re.compile(rf"(\*\*({'|'.join(each.name for each in GROUPS.va
 
 def commands() -> str:
     text = app.generate_docs(max_heading_level=3)
-    # cyclopts repeats a verb that has a usage of its own, and after a group of verbs it puts how we were started.
+    # cyclopts repeats a verb that has its own usage, and inserts this program's name after a group of verbs.
     text = re.sub(r"^(vhostcomm (?:\w+ )*(\w+)) (?:\2 |-m \w+ )", r"\1 ", text, flags=re.MULTILINE)
     _, _, text = text.partition("## Table of Contents\n\n")
     first, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Pages with a part that is generated from the program; what is around it is written by hand."""
+"""Pages with a part that is generated from the program; the rest is written by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PART: Final = re.compile(
 
 
 def made() -> dict[Path, str]:
-    """Each page's text, by its path."""
+    """Return the text of each page, by path."""
     parts = {ROOT / "docs" / "commands.md": commands(), ROOT / "docs" / "configuration.md": configuration()}
     return {
         path: _PART.sub(lambda found, part=part: f"{found[1]}\n{part.strip()}\n\n{found[2]}", path.read_text())  # type: ignore[misc]

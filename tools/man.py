@@ -1,8 +1,8 @@
-"""Man pages, made from docs/commands.md and docs/configuration.md when a wheel is built (a hook of hatchling).
+"""Make man pages from docs/commands.md and docs/configuration.md when a wheel is built (a hook of hatchling).
 
-Of Markdown, this knows what these pages use, and rejects anything else. An item of a list that begins with code is a
-flag, a file or the like with its meaning. What writes is ours, since what does the whole (pandoc, go-md2man, scdoc) is
-no Python package, which pip could install for a build.
+This knows only the Markdown that these pages use, and rejects anything else. A list item that begins with code is a
+flag, a file or the like with its meaning. The converter is our own, because those that exist (pandoc, go-md2man, scdoc)
+are no Python packages that pip could install for a build.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from markdown_it.token import Token
 _ESCAPES: Final = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
 _SEE_ALSO: Final = ("vhostcomm(1)", "vhostcomm-serve(1)", "vhostcomm-run(1)", "qemu-host(1)", "vhostcomm.toml(5)")
 _LISTS_OF_LINKS: Final = re.compile(r"^(\||- \[| +- \[).*\n", re.MULTILINE)
-"""Rows of tables and of a table of contents, which only say what there is below."""
+"""Rows of tables and of a table of contents, which only list what follows."""
 
 
 class ManPages(BuildHookInterface[Any]):
-    """Puts the pages into a wheel's share/man."""
+    """Adds the pages to a wheel's share/man."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface's
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
         self._made = Path(tempfile.mkdtemp(prefix="vhostcomm-man-"))
         for name, text in pages(Path(self.root) / "docs", self.metadata.version).items():
             (self._made / name).write_text(text)
@@ -38,7 +38,7 @@ class ManPages(BuildHookInterface[Any]):
 
 
 def pages(docs: Path, version: str) -> dict[str, str]:
-    """Every page by its file's name."""
+    """Return every page by file name."""
     head, *sections = re.split(r"^## ", _LISTS_OF_LINKS.sub("", (docs / "commands.md").read_text()), flags=re.MULTILINE)
     text = {title: body for title, _, body in (section.partition("\n") for section in sections)}
     verbs = {title: body for title, body in text.items() if title.startswith("vhostcomm ")}
@@ -54,20 +54,20 @@ def pages(docs: Path, version: str) -> dict[str, str]:
 
 
 def page(name: str, number: int, text: str, version: str) -> str:
-    """A page out of a section of Markdown: its first paragraph says what it is about, a usage may stand before."""
+    """Make a page of a section of Markdown. Its first paragraph is the description; a usage may precede it."""
     tokens = [token for token in MarkdownIt("commonmark").parse(text) if token.type != "html_block"]
     usage = [token.content for token in tokens[:1] if token.type == "fence"]
     body = tokens[len(usage) :]
     summary = "".join(_inline(body[1].children or []))
     title = name.replace(" ", "-")
-    # There is no date: one that nobody keeps is wrong before long.
+    # No date, because nobody would update it.
     parts = [f'.TH {_argument(title.upper())} {number} "" {_argument(f"vhostcomm {version}")}\n.nh\n.ad l\n']
     parts.append(f".SH NAME\n{escape(title)} \\- {summary[0].lower()}{summary[1:].rstrip('.')}\n")
     parts += [f".SH SYNOPSIS\n{_bold(escape(each.strip()))}\n" for each in usage]
     parts.append(".SH DESCRIPTION\n" + "".join(_blocks(body, h3=".SH" if number == 1 else ".SS")))
     others = [each for each in _SEE_ALSO if each.partition("(")[0] != title]
     parts.append(".SH SEE ALSO\n" + ",\n".join(_bold(escape(n)) + f"({rest}" for n, _, rest in map(_parted, others)))
-    # Nothing is above the first paragraph of a section; words with an underscore are names, which stay whole.
+    # The first paragraph of a section has no heading. Words with an underscore are names and stay unchanged.
     return re.sub(r"^(\.S[HS] .*\n)\.PP\n", r"\1", "".join(parts) + "\n", flags=re.MULTILINE)
 
 
@@ -89,7 +89,7 @@ def _bold(text: str) -> str:
 
 
 def _guarded(text: str) -> str:
-    """Lines that no macro is taken for."""
+    """Escape lines that would look like macros."""
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in text.split("\n"))
 
 

@@ -1,8 +1,8 @@
-"""Builds the programs as one file each, with all that they import: ``python -m tools.onefile [FOLDER]``.
+"""Build each program as one file with everything that it imports: ``python -m tools.onefile [FOLDER]``.
 
-A file is a zip archive behind a `#!` line. It has the sources of everything, for any Python from 3.11, and in a folder for
-each the bytecode for the Pythons of Debian 12 and 13: Python reads no `__pycache__` in an archive, and compiling at each
-start takes three times as long as the rest of it. The same sources and packages make the same bytes.
+The file is a zip archive after a `#!` line. It has all sources, for any Python from 3.11, and one folder of bytecode
+for each Python of Debian 12 and 13: Python reads no `__pycache__` in an archive, and compiling takes three quarters of
+a start. The same sources and packages give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ ROOT: Final = Path(__file__).parents[1]
 PROGRAMS: Final = ("qemu-host", "vhostcomm")
 
 DEBIAN: Final = {"3.11": "bookworm", "3.13": "trixie"}
-"""The Pythons whose bytecode goes in, and Debian's releases that have them."""
+"""The Pythons whose bytecode is included, and their Debian releases."""
 
 PACKAGES: Final = ("python{}-minimal", "libpython{}-minimal", "libpython{}-stdlib", "libc6", "libexpat1", "zlib1g")
-"""What an unpacked interpreter needs to compile."""
+"""Packages of an unpacked interpreter for compiling."""
 
 NOT_NEEDED: Final = ("bin", "share", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED",
     "*.dist-info/WHEEL", "*.dist-info/direct_url.json", "*.dist-info/entry_points.txt", "**/*.pyi", "**/py.typed", "**/__pycache__",
     "**/tests", "**/_tests", "rich_rst", "pygments/styles/[!_]*", "pygments/lexers/[!_]*", "pygments/formatters/[!_]*", "pygments/sphinxext.py",
 )  # fmt: skip
-"""Left out: what only an installation, a type checker or a test reads, and highlighting of languages that nobody shows."""
+"""Omitted: files for installers, type checkers and tests, and unused languages for highlighting."""
 
 READ_AS_SOURCE: Final = ("vhostcomm/qemu/die_with_parent.py",)
-"""Sources that are given to another interpreter; they stay beside the bytecode."""
+"""Sources that another interpreter executes; they are kept beside the bytecode."""
 
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The date of every member: the earliest that a zip archive can have."""
@@ -55,10 +55,10 @@ def main() -> None:
 
 
 def install(target: Path) -> None:
-    """Put vhostcomm and what it needs into a folder, at the versions that the tests passed with.
+    """Install vhostcomm and its dependencies into a folder, with the tested versions.
 
     Raises:
-        SystemExit: one of them is not pure Python.
+        SystemExit: a dependency is not pure Python.
     """
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
@@ -73,11 +73,12 @@ def install(target: Path) -> None:
 
 
 def compiled(sources: Path, work: Path, version: str) -> Path:
-    """A copy of the sources with bytecode in their place."""
+    """Copy the sources with bytecode in their place."""
     tree = work / version
     shutil.copytree(sources, tree, ignore=shutil.ignore_patterns("*.dist-info"))
     command, environment = interpreter(version)
-    # Hash-based and unchecked: neither a date nor a source beside it decides. One process, so that the same input gives the same bytes.
+    # Hash-based and unchecked, so that dates and sources don't matter. One process, so that the same input gives the
+    # same bytes.
     subprocess.run(
         [*command, "-S", "-m", "compileall", "-q", "-b", "-f", "-j", "1", "--invalidation-mode", "unchecked-hash",
          "-s", tree, "-p", "vhostcomm", tree],
@@ -90,7 +91,7 @@ def compiled(sources: Path, work: Path, version: str) -> Path:
 
 
 def interpreter(version: str) -> tuple[list[str | Path], dict[str, str]]:
-    """The command of a CPython of a version, and its environment: this one, or Debian's, unpacked into the cache."""
+    """Return the command and environment of a CPython version: this one, or Debian's, unpacked into the cache."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return [sys.executable], environment
@@ -99,7 +100,7 @@ def interpreter(version: str) -> tuple[list[str | Path], dict[str, str]]:
     if not root.is_dir():
         packages = [package.format(version) for package in PACKAGES]
         subprocess.run([ROOT / "tools/unpack.sh", DEBIAN[version], root, *packages], check=True)
-    # With its own C library: an older release's lacks symbols that it needs.
+    # With its own C library, because an older release lacks symbols that it needs.
     (libc,) = root.rglob("libc.so.6")
     (loader,) = libc.parent.glob("ld-linux-*")
     libraries = f"{libc.parent}:{root / 'usr/lib' / libc.parent.name}"
@@ -110,7 +111,7 @@ def interpreter(version: str) -> tuple[list[str | Path], dict[str, str]]:
 
 
 def write(made: Path, program: str, sources: Path, trees: dict[str, Path]) -> None:
-    """Write a program's archive, under its name when it is complete."""
+    """Write a program's archive, and rename it when it is complete."""
     start = (ROOT / "tools/onefile_main.py").read_text()
     known = {f"{tree[2]}.{tree[3:]}": tree for tree in trees}
     start = start.replace("TREES = {}", f"TREES = {known!r}", 1).replace(
@@ -135,7 +136,7 @@ def members(folder: Path) -> Iterator[Path]:
 def put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     member = zipfile.ZipInfo(name, EPOCH)
     member.external_attr = 0o644 << 16
-    member.create_system = 3  # Unix, wherever it is made
+    member.create_system = 3  # Unix, on any system
     archive.writestr(member, content, zipfile.ZIP_DEFLATED, 9)
 
 

@@ -1,10 +1,10 @@
-"""Start a program from the archive: the one that the file's name or the first word asks for."""
+"""Start a program from the archive, chosen by the file's name or the first word."""
 
-# Old Pythons must get as far as the message: no syntax later than theirs.
+# Old Pythons must reach the message, so the syntax must be old too.
 import os
 import sys
 
-TREES = {}  # type: dict[str, str] # by version of Python: the folder in the archive that has its bytecode
+TREES = {}  # type: dict[str, str] # Python version -> folder of its bytecode
 DEFAULT = "vhostcomm"
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     called = os.path.basename(sys.argv[0])
     program = called if called in ("qemu-host", "vdsm_run", "vhostcomm") else DEFAULT
     if program == "qemu-host" and sys.argv[1:] and sys.argv[1][:1] not in ("-", ""):
-        program = "vhostcomm"  # qemu-host has flags alone, so a word in front is a verb
+        program = "vhostcomm"  # qemu-host has only flags, so a first word is a verb
     if program == "qemu-host":
         from vhostcomm.cli.qemu_host import main as run
     elif program == "vdsm_run":

@@ -1,4 +1,4 @@
-"""The generated part of docs/configuration.md: every setting, from the configuration's models."""
+"""Generate a part of docs/configuration.md: every setting, from the configuration's models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INTROS: Final = {
 
 @frozen
 class Setting:
-    """A setting as it is documented; `help`, `value` and `default` in Markdown."""
+    """A setting to document; `help`, `value` and `default` are Markdown."""
 
     section: str
     key: str
@@ -46,7 +46,7 @@ class Setting:
 
 
 def all_settings() -> Iterator[Setting]:
-    """Every key of the file, in its order."""
+    """Yield every key of the file, in order."""
     for section, model in SECTIONS.items():
         if section == "serve":
             yield Setting(
@@ -104,7 +104,7 @@ def configuration() -> str:
 
 
 def _row(each: Setting) -> str:
-    anchor = each.name.replace(".", "").lower()  # GitHub's
+    anchor = each.name.replace(".", "").lower()  # as GitHub makes it
     columns = (
         f"[`{each.name}`](#{anchor})",
         *map(_code, (each.environment.partition("=")[0], each.flag.split(" ")[0])),

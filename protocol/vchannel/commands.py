@@ -1,7 +1,7 @@
-"""The commands: two namespaces that share small numbers and nothing else.
+"""The commands, in two namespaces that share small numbers and nothing else.
 
-`HostCommand` is what a guest sends to its host, `GuestCommand` what a host sends to its guest. The
-evidence for each stands in ``protocol/README.md``.
+A guest sends `HostCommand` to its host, and a host sends `GuestCommand` to its guest. ``protocol/README.md`` has the
+evidence for each.
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ from typing import Self
 
 
 class Known(Enum):
-    """How well something about the protocol is known."""
+    """The evidence for a fact about the protocol."""
 
     CONFIRMED = "confirmed"
     """Seen in the public trace, or sent by deployed tools and accepted by genuine guests."""
     INFERRED = "inferred"
-    """Concluded from a name, a table or a position; no one has published it at work."""
+    """Concluded from a name, a table or a position; nobody has published it in use."""
     UNKNOWN = "unknown"
 
 
 class Kind(Enum):
-    """What a frame's data is."""
+    """The type of a frame's data."""
 
     EMPTY = "empty"
     TEXT = "text"
-    """UTF-8 with a closing NUL that the length counts."""
+    """UTF-8 with a closing NUL, which the length includes."""
     INTEGER = "integer"
-    """Decimal text with its NUL."""
+    """A decimal number as text with its NUL."""
     JSON = "json"
     """A JSON document as text with its NUL."""
     UNKNOWN = "unknown"
 
 
 class _Command(IntEnum):
-    """A number with what is known of it.
+    """A command's number with the facts about it.
 
-    Equal to its number, and to nothing of the other namespace, whatever its number there: 10 of the
-    one is not 10 of the other.
+    It equals its number, but no command of the other namespace: 10 of one is not 10 of the other.
     """
 
     known: Known
@@ -49,7 +48,7 @@ class _Command(IntEnum):
     def __new__(
         cls,
         value: int,
-        # Defaults, so that a type checker takes HostCommand(5) for the look-up that it is.
+        # Defaults, so that a type checker accepts HostCommand(5) as a look-up.
         known: Known = Known.UNKNOWN,
         asks: Kind = Kind.UNKNOWN,
         answers: Kind = Kind.UNKNOWN,
@@ -80,10 +79,10 @@ _RISKY = True
 
 
 class HostCommand(_Command):
-    """Guest → host: what a guest asks or tells.
+    """Guest → host: the questions and notifications of a guest.
 
-    Each member has `known`, `asks` and `answers` (the kind of data in the request and in its
-    response) and `carries`, a sentence.
+    Each member has `known`, `asks` and `answers` (the types of data in the request and in its response), and `carries`,
+    a description.
     """
 
     GUEST_INFO = 2, _LIKELY, _WHAT, _NONE, "the guest tells about itself; content unknown"
@@ -110,9 +109,9 @@ class HostCommand(_Command):
 
 
 class GuestCommand(_Command):
-    """Host → guest: what a host asks its guest to tell or do.
+    """Host → guest: the questions and requests of a host.
 
-    Members as in `HostCommand`, and `dangerous`: it can lose data, settings or a secret.
+    Each member has the attributes of `HostCommand`, and `dangerous`: it can lose data, settings or a secret.
     """
 
     TEST = 0, _LIKELY, _WHAT, _WHAT, "a test; arguments unknown"
@@ -135,4 +134,4 @@ class GuestCommand(_Command):
 
 
 Command = HostCommand | GuestCommand | int
-"""A command of either namespace; one that has no name is its number."""
+"""A command of either namespace, or the number of an unknown one."""

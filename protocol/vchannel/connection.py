@@ -1,7 +1,7 @@
-"""One end of one channel, without any input or output of its own.
+"""One end of one channel, without any input or output.
 
-The shell feeds what it reads to `receive_data`, takes events from `next_event` until `NEED_DATA`,
-and writes what `send` returns. One connection per stream: a new stream starts with a new one.
+The caller passes what it reads to `receive_data`, gets events from `next_event` until `NEED_DATA`, and writes what
+`send` returns. Each stream needs a new connection.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from vchannel.frame import (
 from vchannel.outstanding import Outstanding
 
 PIECE: Final = FRAME_SIZE - HEADER_SIZE
-"""The most skipped bytes in one event: what can be judged while less than a whole frame is held."""
+"""Maximum skipped bytes in one event: as many as can be judged while less than a whole frame is buffered."""
 
 _checked = CHECKED.unpack_from
 
-# Made once: they are a third of what a new connection costs.
+# Made once, because they are a third of the cost of a new connection.
 _members: Final[dict[type[HostCommand | GuestCommand], Callable[[int, int], Command]]] = {
     commands: {member.value: member for member in commands}.get for commands in (HostCommand, GuestCommand)
 }
 
 
 class Role(Enum):
-    """Which end of the channel this is."""
+    """The end of the channel that a connection is."""
 
     HOST = "host"
     GUEST = "guest"
@@ -58,10 +58,10 @@ class Role(Enum):
 class Connection:
     """The protocol's state for one stream.
 
-    Args:
-        role: `Role.HOST` answers `HostCommand` and asks `GuestCommand`; `Role.GUEST` the other way round.
+    No input raises an exception. `MisuseError` is a mistake of the caller.
 
-    No input raises, whatever it is. What raises `MisuseError` is the caller's own mistake.
+    Args:
+        role: `Role.HOST` answers `HostCommand` and sends `GuestCommand`; `Role.GUEST` is the reverse.
     """
 
     __slots__ = (
@@ -79,10 +79,10 @@ class Connection:
 
         self._buffer = b""  # bytes not yet in an event, from _offset on
         self._offset = 0
-        self._chunks: list[bytes] = []  # received since, not yet joined to it
-        self._in_step = False  # the byte at _offset follows a frame that convinced
-        self._until_due = 0  # out of step: bytes from _offset to where a frame is due again
-        self._scanned = 0  # and those of them that are known to begin no frame
+        self._chunks: list[bytes] = []  # received later, not yet joined to it
+        self._in_step = False  # the byte at _offset follows a convincing frame
+        self._until_due = 0  # out of step: bytes from _offset to the next expected frame
+        self._scanned = 0  # those of them at which no frame begins
         self._dropped: BytesSkipped | None = None  # the event of the last discard_partial
 
         self._outstanding = Outstanding()
@@ -91,18 +91,18 @@ class Connection:
 
     @property
     def held(self) -> int:
-        """Bytes received that are in no event yet. After `NEED_DATA`, fewer than a frame's 4096."""
+        """Number of received bytes that are in no event yet. After `NEED_DATA`, less than a frame's 4096."""
         return len(self._buffer) - self._offset + sum(map(len, self._chunks))
 
     @property
     def waiting(self) -> tuple[Request, ...]:
-        """The requests sent that no response has answered and nobody has forgotten, oldest first."""
+        """The sent requests without a response, oldest first; not those that were forgotten."""
         return self._outstanding.waiting
 
     # -- receiving
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what was read from the stream: any number of bytes, cut anywhere.
+        """Add data from the stream: any number of bytes, split anywhere.
 
         Raises:
             MisuseError: `data` is no bytes.
@@ -119,16 +119,16 @@ class Connection:
             self._chunks.append(data)
 
     def next_event(self) -> Event:
-        """What happened next in the bytes received.
+        """Return the next event in the received bytes.
 
         Returns one of:
 
-        - `Request`: the peer asks or tells something.
-        - `Response`: the peer answers the request of ours in its `request`.
-        - `UnsolicitedResponse`: an answer to nothing that waits; to be dropped.
-        - `FrameRefused`: a header is not believed; it says which field and value.
-        - `BytesSkipped`: bytes that are in no frame.
-        - `NEED_DATA`: all that was received is in events, but for less than a frame.
+        - `Request`: a question or a notification of the peer.
+        - `Response`: the peer's answer to our own request, which is its `request`.
+        - `UnsolicitedResponse`: a response to no waiting request; ignore it.
+        - `FrameRefused`: an implausible header, with the field and value.
+        - `BytesSkipped`: bytes outside any frame.
+        - `NEED_DATA`: all received bytes are in events, except less than a frame.
 
         Any exception from here is a bug in this package.
         """
@@ -145,13 +145,13 @@ class Connection:
         end = start + FRAME_SIZE
         if end > len(buffer):
             if start:
-                # Don't hold what was read before, of which this may be the last few bytes.
+                # Release the earlier data; these may be its last few bytes.
                 self._buffer, self._offset = buffer[start:], 0
             return NEED_DATA
         is_request, is_response, needs, request_length, response_length, number, sub_command, reserved = _checked(
             buffer, start + FLAGS_OFFSET
         )
-        # `refusal` in the fewest operations, for the path of every frame: ored flags are 1 where each is 0 or 1.
+        # `refusal` in the fewest operations, since every frame passes here. Flags that are 0 or 1 are 1 when ored.
         if (
             is_request | is_response | needs != 1
             or is_request == is_response
@@ -177,14 +177,13 @@ class Connection:
         return self._match(Response(self._asking(number, number), data, buffer[start:end]))
 
     def discard_partial(self, reason: SkipReason = SkipReason.SILENCE) -> None:
-        """Drop the beginning of a frame whose rest won't come; `next_event` then tells how much it was.
+        """Drop an incomplete frame whose rest won't come; `next_event` then returns its bytes.
 
-        For the shell's timer: the rest of a frame follows its beginning at once, or (after the
-        guest closed its port, crashed or was reset midway) never. Also for the end of the stream,
-        with `SkipReason.CLOSED`.
+        Call it after a timeout: the rest of a frame follows at once or never, if the guest closed its port, crashed or
+        was reset. Also call it at the end of the stream, with `SkipReason.CLOSED`.
 
         Raises:
-            MisuseError: there is more than the beginning of a frame.
+            MisuseError: there is more than an incomplete frame.
         """
         if self.held >= FRAME_SIZE or self._dropped is not None:
             raise MisuseError("there are events to take first: call next_event() until it returns NEED_DATA")
@@ -200,10 +199,10 @@ class Connection:
     # -- out of step
 
     def _is_odd_but_vouched_for(self) -> bool:
-        """Whether to accept a header that is only acceptable: behind a good frame, without a usual header near it.
+        """Return whether to accept an unusual header: after a good frame, if there is no usual header near it.
 
-        It vouches for no other: else a stream 4 bytes out of step would stay so for ever. Only a usual header counts,
-        because the frame itself, read 4 bytes late, may convince.
+        The frame then does not justify the next one; otherwise a stream 4 bytes out of step would stay so for ever.
+        Only a usual header counts, because the same frame, read 4 bytes late, may convince.
         """
         header = self._buffer[self._offset : self._offset + HEADER_SIZE]
         return (
@@ -222,11 +221,10 @@ class Connection:
         return FrameRefused(why, header, self._bytes_received - self.held)
 
     def _skip(self) -> Event:
-        """Look for the next header that convinces, at most as far as the next frame would be due.
+        """Search the next convincing header, at most up to the next expected frame.
 
-        The bytes passed over are handed out in pieces that end where the stream's content says,
-        never where a read happened to end: before a header, where a frame is due again, and after
-        `PIECE`, lest more than a frame be held while the decision is open.
+        Skipped bytes are returned in pieces that depend on the content, never on how it was read. A piece ends before a
+        header, at an expected frame, or after `PIECE` bytes, so that less than a frame is buffered.
         """
         start = self._offset
         piece = min(self._until_due, PIECE)
@@ -252,18 +250,18 @@ class Connection:
     def _examine(self, command: Command, data: bytes, direction: Literal["asks", "answers"]) -> PayloadError | None:
         return None if type(command) is int else data_problem(getattr(command, direction), data)
 
-    # -- responses to requests of ours
+    # -- responses to our own requests
 
     def _match(self, response: Response) -> Response | UnsolicitedResponse:
         if isinstance(found := self._outstanding.take(response), str):
             return UnsolicitedResponse(response, found)
         response.request = found
-        # Not before: parsing costs most, and a guest may send any number of answers to nothing.
+        # Only now: parsing costs most, and a guest may send any number of unsolicited responses.
         response.problem = self._examine(response.command, response.data, "answers")
         return response
 
     def forget(self, request: Request) -> bool:
-        """Give a sent request up: its response, should it still come, will be unsolicited.
+        """Stop waiting for a request's response; a later one is unsolicited.
 
         Returns whether it was still waiting.
         """
@@ -272,12 +270,12 @@ class Connection:
     # -- sending
 
     def send(self, event: Request | Response) -> bytes:
-        """The bytes of a request or a response, one whole frame; write them with one call.
+        """Return the bytes of a request or response, one whole frame. Write them with one call.
 
-        A request that needs a response waits for it from here on, until it comes or `forget`.
+        A request that needs a response waits for it until it arrives, or until `forget`.
 
         Raises:
-            MisuseError: its command is of the other end's namespace, or its id waits already.
+            MisuseError: its command is of the other end's namespace, or its id is already waiting.
         """
         if len(getattr(event, "raw", b"")) != FRAME_SIZE:
             raise MisuseError(f"send({shorten(event)}): it takes what Request.of() and Request.reply() make")
@@ -291,10 +289,10 @@ class Connection:
         return event.raw
 
     def answer(self, request: Request, prepared: PreparedAnswer) -> bytes:
-        """``send(request.reply(prepared.data))`` for the path of every frame: one slice, one concatenation.
+        """Return ``send(request.reply(prepared.data))`` with one slice and one concatenation, for the hot path.
 
         Raises:
-            MisuseError: the answer was prepared for another command, or the request asks for none.
+            MisuseError: the answer was prepared for another command, or the request needs no response.
         """
         raw = request.raw
         if not request.needs_response:

@@ -1,10 +1,10 @@
-"""What vchannel raises, and at whom.
+"""The exceptions of vchannel.
 
     VchannelError
-    ├── MisuseError    the caller did something that can't work; the message says what to do instead
-    └── PayloadError   data that was asked to be read as something it is not
+    ├── MisuseError    a mistake of the caller; the message says what to do instead
+    └── PayloadError   data that is not of the expected type
 
-Nothing that arrives through `Connection.receive_data` raises: a peer's mistakes are events.
+No data passed to `Connection.receive_data` raises an exception: mistakes of the peer are events.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 
 class VchannelError(Exception):
-    """Every error of this package."""
+    """The base class of all errors of this package."""
 
 
 class MisuseError(VchannelError, ValueError):
@@ -22,10 +22,9 @@ class MisuseError(VchannelError, ValueError):
 
 
 class PayloadError(VchannelError, ValueError):
-    """Data of a frame that can't be read as what it was taken for.
+    """The data of a frame is not of the expected type.
 
-    `field` is the place in the payload (a dotted path, or ``data`` for the whole), `value` what
-    stands there, shortened.
+    `field` is the place in the payload (a dotted path, or ``data`` for the whole), `value` the value there, shortened.
     """
 
     def __init__(self, field: str, value: object, why: str) -> None:
@@ -37,14 +36,14 @@ class PayloadError(VchannelError, ValueError):
 
 _BRIEF: Final = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxlong, _BRIEF.maxstring = 3, 10, 10, 80, 80
-"""For what may be nested or long without end: the whole `repr` of 4 KB of JSON takes a millisecond."""
+"""Limits for nested or long values: the whole `repr` of 4 KB of JSON takes a millisecond."""
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Cut the `repr` of a value to `limit` characters: a peer's text in a message stays one line.
+    """Shorten the `repr` of a value to `limit` characters, so that a peer's text in a message stays on one line.
 
-    `repr` escapes control characters; what it leaves readable beyond ASCII is escaped too. Of long text only the
-    beginning is looked at.
+    `repr` escapes control characters; other characters outside ASCII are escaped too. Only the beginning of a long text
+    is processed.
     """
     if isinstance(value, str | bytes):
         text = ascii(value[:limit])

@@ -1,7 +1,7 @@
-"""What `Connection.next_event` returns, and what `Connection.send` takes.
+"""The events of `Connection.next_event`, which are also the arguments of `Connection.send`.
 
-Every byte that was received comes back in exactly one event: in `raw` of a `Request`, `Response`
-or `UnsolicitedResponse`, or in `data` of a `BytesSkipped`. A `FrameRefused` only says why.
+Every received byte is in exactly one event: in `raw` of a `Request`, `Response` or `UnsolicitedResponse`, or in `data`
+of a `BytesSkipped`. A `FrameRefused` has only the reason.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from vchannel.frame import (
 )
 
 ID_BITS: Final = 32
-"""Random bits of a request id: as many as genuine ones show, the upper half of the field being zero."""
+"""Random bits of a request id: as many as genuine ids have, whose upper half is zero."""
 
 
 def unpredictable_id() -> int:
-    """A request id that nobody can guess, never 0."""
+    """Return a request id that a peer can't guess; never 0."""
     return secrets.randbits(ID_BITS) or 1
 
 
-# The two classes below are made for every frame: attrs' frozen classes take three times as long to make, so these
-# are frozen by agreement, and hold the frame's bytes instead of a field for each value that few ever ask for.
+# The two classes below are made for every frame. attrs' frozen classes take three times as long to make, so these are
+# frozen by convention. They keep the frame's bytes instead of many rarely used fields.
 
 
 @define(eq=False)
 class _Message:
-    """What requests and responses share: the frame's bytes, and what every user of one asks for."""
+    """The common part of requests and responses: the frame's bytes and the most used fields."""
 
     command: Command
     data: bytes
@@ -52,7 +52,7 @@ class _Message:
 
     @property
     def frame(self) -> Frame:
-        """Every field of the frame."""
+        """All fields of the frame."""
         return Frame.decode(self.raw)
 
     @property
@@ -61,7 +61,7 @@ class _Message:
 
     @property
     def guest_uuid(self) -> bytes:
-        """16 bytes. What a guest writes here is unknown; never take it for an identity."""
+        """16 bytes. It is unknown what a guest writes here; never use it as an identity."""
         return self.raw[8:24]
 
     @property
@@ -76,9 +76,9 @@ class _Message:
 
 @define(eq=False)
 class Request(_Message):
-    """A question or a notification, received or to be sent: the peer's come as events, ours are made by `of`.
+    """A question or a notification: an event if it is the peer's; make your own with `of`.
 
-    `problem` says what is wrong with a received one's data, where its kind is known.
+    `problem` describes invalid data of a received request whose type is known.
     """
 
     needs_response: bool = True
@@ -94,7 +94,7 @@ class Request(_Message):
         guest_uuid: bytes = NIL_UUID,
         request_id: int | None = None,
     ) -> Self:
-        """A request to send. Its id is unpredictable unless given.
+        """Make a request to send. Its id is unpredictable unless given.
 
         Raises:
             MisuseError: a value doesn't fit into a frame, or the id is 0; the message names it.
@@ -110,10 +110,10 @@ class Request(_Message):
         return cls(command, data, frame.encode(), needs_response)
 
     def reply(self, data: bytes = b"") -> Response:
-        """The response to this request: it repeats its id, UUID, guest id, command, sub-command and reserved.
+        """Make the response to this request, with its id, UUID, guest id, command, sub-command and reserved field.
 
         Raises:
-            MisuseError: more than 4032 bytes of data, or the request asks for no response.
+            MisuseError: more than 4032 bytes of data, or the request needs no response.
         """
         if not self.needs_response:
             raise self.unasked()
@@ -121,7 +121,7 @@ class Request(_Message):
         return Response(self.command, data, self.raw[:FLAGS_OFFSET] + tail(self.command, data, sub_command, reserved))
 
     def unasked(self) -> MisuseError:
-        """The error of answering a request that asks for no response."""
+        """Return the error for answering a request that needs no response."""
         return MisuseError(
             f"request {self.command!r} asks for no response: look at its needs_response before answering"
         )
@@ -129,20 +129,20 @@ class Request(_Message):
 
 @define(eq=False)
 class Response(_Message):
-    """The answer to a request, received or to be sent: the peer's come as events, ours from `Request.reply`.
+    """The answer to a request: an event if it is the peer's; make your own with `Request.reply`.
 
-    `request` is the request of ours that a received one answers. `problem` says what is wrong with
-    a received one's data, where its kind is known.
+    `request` is our own request that a received response answers. `problem` describes invalid data of a received
+    response whose type is known.
     """
 
     request: Request | None = field(default=None, repr=False)
 
 
 def tail(command: int, data: bytes, sub_command: int = 1, reserved: int = 0) -> bytes:
-    """A response's bytes from its flags on. They don't depend on who asked, so an answer can be prepared once.
+    """Return a response's bytes from its flags on. They don't depend on the request, so they can be prepared once.
 
     Raises:
-        MisuseError: more than 4032 bytes of data, or no bytes.
+        MisuseError: more than 4032 bytes of data, or `data` is not bytes.
     """
     return Frame(
         is_response=1, response_length=len(data), command=command, sub_command=sub_command, reserved=reserved, data=data
@@ -150,10 +150,10 @@ def tail(command: int, data: bytes, sub_command: int = 1, reserved: int = 0) -> 
 
 
 class PreparedAnswer:
-    """An answer to one command, made once and given to any number of requests by `Connection.answer`.
+    """An answer to one command, made once, for any number of requests: see `Connection.answer`.
 
     Raises:
-        MisuseError: more than 4032 bytes of data, or no bytes.
+        MisuseError: more than 4032 bytes of data, or `data` is not bytes.
     """
 
     __slots__ = ("command", "data", "repeated", "tail")
@@ -163,14 +163,14 @@ class PreparedAnswer:
         self.data = data
         self.tail = tail(command, data)
         self.repeated = self.tail[COMMAND_OFFSET - FLAGS_OFFSET : HEADER_SIZE - FLAGS_OFFSET]
-        """The bytes of command, sub-command and reserved: a request that has others gets an answer of its own."""
+        """The bytes of command, sub-command and reserved; a request with other values can't have this answer."""
 
 
 @frozen
 class UnsolicitedResponse:
-    """A response that answers no request which is still waiting: late, stale or made up. `why` says which is likely.
+    """A response to no waiting request: late, stale or made up. `why` is the likely reason.
 
-    Its data is not examined: `problem` of the `response` is None whatever the data is.
+    Its data is not examined, so `problem` of the `response` is always None.
     """
 
     response: Response
@@ -185,16 +185,16 @@ class SkipReason(Enum):
     """Why bytes were skipped."""
 
     OUT_OF_STEP = "out of step"
-    """They stood where a frame was due, or between it and the next header that convinces."""
+    """They were in place of a frame, or between it and the next convincing header."""
     SILENCE = "silence"
-    """The beginning of a frame whose rest did not come: `Connection.discard_partial` was called."""
+    """They began a frame that never ended: `Connection.discard_partial` was called."""
     CLOSED = "closed"
     """The same at the connection's end."""
 
 
 @frozen
 class BytesSkipped:
-    """Bytes that belong to no frame. `offset` counts the bytes received before them."""
+    """Bytes outside any frame. `offset` is the number of bytes received before them."""
 
     data: bytes = field(repr=lambda data: f"<{len(data)} bytes>")
     reason: SkipReason
@@ -207,10 +207,10 @@ class BytesSkipped:
 
 @frozen
 class FrameRefused:
-    """A header that stood where a frame was due and is not believed.
+    """An implausible header in place of a frame.
 
-    `refusal` names the first field that breaks a rule, and its value. The bytes follow in
-    `BytesSkipped`; `offset` counts the bytes received before them.
+    `refusal` has the first field that breaks a rule, and its value. The bytes follow in `BytesSkipped`; `offset` is the
+    number of bytes received before them.
     """
 
     refusal: Refusal
@@ -230,7 +230,7 @@ class FrameRefused:
 
 
 class NeedData(Enum):
-    """The only outcome that isn't an event: nothing more until more is received."""
+    """The only outcome without an event: `next_event` needs more data."""
 
     NEED_DATA = "need data"
 

@@ -1,4 +1,4 @@
-"""The 4096-byte frame: `Frame` ↔ bytes, and when a header is believed.
+"""The 4096-byte frame: `Frame` ↔ bytes, and the plausibility of headers.
 
 The layout and its sources are in ``protocol/README.md``. All integers are little-endian.
 """
@@ -14,13 +14,13 @@ from attrs import field, fields_dict, frozen
 from vchannel.errors import MisuseError, shorten
 
 FRAME_SIZE: Final = 4096
-"""Bytes of every frame, both directions."""
+"""Bytes of every frame, in both directions."""
 
 HEADER_SIZE: Final = 64
-"""Bytes before the data."""
+"""Bytes of the header, before the data."""
 
 DATA_SIZE: Final = FRAME_SIZE - HEADER_SIZE
-"""The most data a frame can carry, in bytes (4032)."""
+"""Maximum bytes of data in a frame (4032)."""
 
 FLAGS_OFFSET: Final = 32
 COMMAND_OFFSET: Final = 52
@@ -28,19 +28,19 @@ COMMAND_END: Final = 56
 
 NIL_UUID: Final = bytes(16)
 USUAL_GUEST_ID: Final = 10_000_000
-"""The guest id of nearly every frame seen."""
+"""The guest id of nearly every known frame."""
 
 HEADER: Final = struct.Struct("<Q16sQ8i")
 WHOLE: Final = struct.Struct(f"<Q16sQ8i{DATA_SIZE}s")
 """A header and its data; packing pads the data with zeros."""
 
 CHECKED: Final = struct.Struct("<8i")
-"""The part of a header from the flags on: all that `refusal` looks at."""
+"""The part of a header from the flags on, which `refusal` checks."""
 REPEATED: Final = struct.Struct("<2i")
-"""Its last two fields, sub-command and reserved."""
+"""The last two fields of a header, sub-command and reserved."""
 
 SUB_COMMAND_LIMIT: Final = 255
-"""A sub-command seen out of step is text or zero; the only genuine one seen is 1."""
+"""Maximum sub-command. The only genuine one is 1; out of step, text or zeros are read as one."""
 
 _Header = tuple[int, bytes, int, int, int, int, int, int, int, int, int]
 _U64 = range(1 << 64)
@@ -49,11 +49,10 @@ _I32 = range(-(1 << 31), 1 << 31)
 
 @frozen
 class Frame:
-    """One frame with every header field as it stands, plausible or not.
+    """One frame with the raw value of every header field, plausible or not.
 
-    `data` is what the length of its direction counts (empty where that length or the flags are out
-    of range), `padding` what stands behind it, without the zeros at its end. Decoding and encoding
-    any 4096 bytes gives the same bytes.
+    `data` has the length that the header declares for its direction; it is empty if that length or the flags are out of
+    range. `padding` is the rest without trailing zeros. Decoding and encoding any 4096 bytes gives the same bytes.
     """
 
     request_id: int = 0
@@ -72,7 +71,7 @@ class Frame:
 
     @classmethod
     def decode(cls, raw: bytes | bytearray | memoryview) -> Frame:
-        """Read a frame.
+        """Decode a frame.
 
         Raises:
             MisuseError: `raw` is not 4096 bytes long. No other content raises.
@@ -87,10 +86,10 @@ class Frame:
         return cls(*header, data=body[:length], padding=body[length:].rstrip(b"\0"))
 
     def encode(self) -> bytes:
-        """The frame's 4096 bytes.
+        """Return the frame's 4096 bytes.
 
         Raises:
-            MisuseError: a field does not fit its place; the message names it.
+            MisuseError: a field is out of range; the message names it.
         """
         header = self.header
         body = self.data + self.padding if self.padding else self.data
@@ -117,7 +116,7 @@ HEADER_FIELDS: Final = tuple(name for name in fields_dict(Frame) if name not in 
 
 
 def counted_length(is_request: int, is_response: int, request_length: int, response_length: int) -> int:
-    """How many bytes of data a header counts; 0 where its flags or that length make no sense."""
+    """Return how many bytes of data a header declares; 0 if its flags or that length are invalid."""
     match is_request, is_response:
         case 1, 0:
             length = request_length
@@ -129,7 +128,7 @@ def counted_length(is_request: int, is_response: int, request_length: int, respo
 
 
 def misfit(header: tuple[object, ...], data: object) -> MisuseError:
-    """The error that names the field which can't be packed."""
+    """Return the error for the field that can't be packed."""
     for name, value in zip(HEADER_FIELDS, header, strict=True):
         if name == "guest_uuid":
             if not isinstance(value, bytes) or len(value) != len(NIL_UUID):
@@ -145,7 +144,7 @@ def misfit(header: tuple[object, ...], data: object) -> MisuseError:
 
 @frozen
 class Refusal:
-    """Why a header is not believed: the field, its value and the rule it breaks."""
+    """Why a header is implausible: the field, its value and the rule."""
 
     field: str
     value: int
@@ -156,11 +155,11 @@ class Refusal:
 
 
 def refusal(header: bytes, *, convincing: bool) -> Refusal | None:
-    """The first reason not to believe a header of 64 bytes, or None.
+    """Return the first reason to reject a header of 64 bytes, or None.
 
-    A header is *acceptable* with exactly one of the flags, flags 0 or 1, lengths 0..4032. It is
-    `convincing` with also a small sub-command and a reserved field of 0, which no frame read 4 or
-    8 bytes out of step shows.
+    A header is *acceptable* if exactly one of its flags is set, flags are 0 or 1, and lengths are 0..4032. It is
+    `convincing` if it also has a small sub-command and a reserved field of 0, which no frame has that is read 4 or 8
+    bytes out of step.
     """
     is_request, is_response, needs, request_length, response_length, _, sub_command, reserved = CHECKED.unpack_from(
         header, FLAGS_OFFSET
@@ -180,8 +179,8 @@ def refusal(header: bytes, *, convincing: bool) -> Refusal | None:
     return None
 
 
-# The same rule for a search: each expression starts with a run of bytes that never changes, which `re` looks
-# for at memchr's speed. One expression with both flags as alternatives has no such run and is ten times slower.
+# The same rule for a search. Each expression starts with a constant run of bytes, which `re` finds at memchr's speed. A
+# single expression with both flags as alternatives has no such run, and is ten times slower.
 _LENGTH = rb"(?:.[\x00-\x0e]|[\x00-\xc0]\x0f)\0\0"
 _NEEDS = rb"[\0\x01]\0\0\0"
 _REST = _NEEDS + _LENGTH * 2 + rb".{4}[\x01-\xff]\0\0\0\0\0\0\0"
@@ -190,7 +189,7 @@ _CONVINCING = (
     (FLAGS_OFFSET, re.compile(rb"(?s)\0\0\0\0\x01\0\0\0" + _REST)),
 )
 
-# These begin at the upper half of the guest id.
+# These start at the upper half of the guest id.
 _NONE = rb"\0\0\0\0"
 _END = rb".{4}\x01\0\0\0\0\0\0\0"
 _USUAL = (
@@ -200,15 +199,15 @@ _USUAL = (
 
 
 def find_header(buffer: bytes, start: int, end: int, *, usual: bool = False) -> int:
-    """Return the first offset in ``start..end - 1`` at which a convincing header stands whole, or -1.
+    """Return the first offset in ``start..end - 1`` of a complete convincing header, or -1.
 
     Args:
         buffer: the bytes.
         start: the first offset to try.
-        end: the offset behind the last one.
-        usual: find only a header like every one seen so far: `sub_command` 1, `guest_id` below 2**32, and 0 as the
-            length of the other direction. A frame with an odd `reserved` shows none at any other offset of its own,
-            but a convincing one 4 bytes late.
+        end: the offset after the last one.
+        usual: find only a header like all known ones: `sub_command` 1, `guest_id` below 2**32, and 0 as the length of
+            the other direction. A frame with an odd `reserved` has no usual header at any other offset, but a
+            convincing one 4 bytes late.
     """
     last = end - 1 + HEADER_SIZE
     found = -1

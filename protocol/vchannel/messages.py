@@ -1,7 +1,7 @@
 """The payloads whose shape is known.
 
-Every payload has `to_data`, the bytes to put into a frame, and `from_data`, which raises
-`PayloadError` where it can't read them. The sources are in ``protocol/README.md``.
+Every payload has `to_data`, which returns the bytes for a frame, and `from_data`, which raises `PayloadError` for
+invalid bytes. ``protocol/README.md`` has the sources.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _JSON_NAMES: Final[dict[type, str]] = {int: "integer", str: "string", bool: "tru
 
 @frozen
 class HostVersion:
-    """Answer to `HostCommand.HOST_VERSION`: the host's DSM build."""
+    """The answer to `HostCommand.HOST_VERSION`: the host's DSM build."""
 
     build_number: int = 69057
     small_fix_number: int = 0
@@ -52,7 +52,7 @@ class HostVersion:
 
 @frozen
 class CpuInfo:
-    """Answer to `HostCommand.GUEST_CPU`. `name` has three comma-separated parts."""
+    """The answer to `HostCommand.GUEST_CPU`. `name` has three comma-separated parts."""
 
     name: str = "QEMU, Virtual CPU, X86_64"
     vcpus: int = 1
@@ -69,7 +69,7 @@ class CpuInfo:
 
 @frozen
 class VmmVersion:
-    """Answer to `HostCommand.VMM_VERSION`. The unit of `timestamp` is not settled: tools send both s and ms."""
+    """The answer to `HostCommand.VMM_VERSION`. The unit of `timestamp` is unclear: tools send both s and ms."""
 
     version: str = "2.6.5-12202"
     timestamp: int = 1650802981
@@ -100,7 +100,7 @@ class NetworkDetail:
 
 @frozen
 class NetworkResult:
-    """Answer to `HostCommand.NETWORK_RESULT`; the default is what deployed tools send."""
+    """The answer to `HostCommand.NETWORK_RESULT`; the default is what deployed tools send."""
 
     detail: tuple[NetworkDetail, ...] = (NetworkDetail(),)
 
@@ -122,7 +122,7 @@ class NetworkResult:
 
 @frozen
 class Interface:
-    """A network interface as the guest tells it; `ip` may be missing or IPv6."""
+    """A network interface as the guest reports it; `ip` may be missing or IPv6."""
 
     name: str
     ip: str | None = None
@@ -132,9 +132,9 @@ class Interface:
 class GuestInformation:
     """A guest's answer to `GuestCommand.GET_INFORMATION`.
 
-    Only two places of it are evidenced, ``.data.dsm_setting.data.http_port`` (a number or a string,
-    missing early) and ``.data.ip.data[]`` with `name` and sometimes `ip`. They are read tolerantly:
-    what is missing or odd is None or left out. `document` is everything the guest sent.
+    Only two parts have evidence: ``.data.dsm_setting.data.http_port`` (a number or a string, missing early) and
+    ``.data.ip.data[]`` with `name` and sometimes `ip`. The parser is tolerant: missing or odd values are None or
+    omitted. `document` is everything that the guest sent.
     """
 
     http_port: int | None
@@ -156,7 +156,7 @@ class GuestInformation:
         )
 
     def address(self, name: str = "eth0") -> str | None:
-        """The address of the interface of that name, if the guest has told one."""
+        """Return the address of the interface with this name, if the guest has reported one."""
         return next((each.ip for each in self.interfaces if each.name == name and each.ip), None)
 
 
@@ -177,7 +177,7 @@ def _port(value: object) -> int | None:
 
 
 INTERFACES_READ: Final = 32
-"""Network interfaces read of one answer: reading an address costs 10 µs, and a hostile answer has room for 160."""
+"""Maximum network interfaces to read of an answer: an address costs 10 µs, and a hostile answer has space for 160."""
 
 
 def _interfaces(value: object) -> list[Interface]:
@@ -191,7 +191,7 @@ def _interfaces(value: object) -> list[Interface]:
 
 
 def _is_address(value: object) -> TypeGuard[str]:
-    """Whether it is an IP address. `ipaddress` accepts any text behind a "%", where an interface's name belongs."""
+    """Return whether it is an IP address. `ipaddress` accepts any text after "%", where an interface's name belongs."""
     try:
         return isinstance(value, str) and bool(ipaddress.ip_address(value)) and _SCOPE.fullmatch(value) is not None
     except ValueError:
@@ -199,4 +199,4 @@ def _is_address(value: object) -> TypeGuard[str]:
 
 
 _SCOPE: Final = re.compile(r"[^%]*(?:%[A-Za-z0-9_.-]{1,15})?")
-"""An address with the interface that it belongs to, or without one. Linux limits an interface's name to 15 bytes."""
+"""An address with or without an interface. Linux limits an interface's name to 15 bytes."""

@@ -1,4 +1,4 @@
-"""Requests that wait for their responses, and whose response it is that came."""
+"""Match responses to the requests that wait for them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from vchannel.errors import MisuseError
 from vchannel.events import Request, Response
 
 IDS_KEPT: Final = 1024
-"""Ids of sent requests remembered, so that a late reply doesn't pass for one to another request. One that comes after
-as many more requests were sent does, where the peer isn't known to repeat ids."""
+"""Ids of sent requests to remember, so that a late response is not matched to another request. If the peer isn't known
+to repeat ids, a response that is later than that many requests is matched all the same."""
 
 
 class Outstanding:
-    """The requests of one connection, oldest first.
+    """The waiting requests of one connection, oldest first.
 
-    Whether a guest repeats a request's id in its response is unknown, so both kinds are understood:
-    by id and command where the id is one of ours, and else, as long as the peer hasn't shown that it
-    repeats ids, the oldest that waits for that command.
+    It is unknown whether a guest repeats a request's id in its response. So a response matches by id and command if the
+    id is one of ours. Otherwise, unless the peer has shown that it repeats ids, it matches the oldest request of its
+    command.
     """
 
     __slots__ = ("_ids", "_repeats_ids", "_waiting")
@@ -32,10 +32,10 @@ class Outstanding:
         return tuple(self._waiting.values())
 
     def add(self, request: Request) -> None:
-        """Take note of a request that is sent.
+        """Add a sent request.
 
         Raises:
-            MisuseError: one with its id waits already.
+            MisuseError: a request with its id is already waiting.
         """
         if request.needs_response:
             if request.request_id in self._waiting:
@@ -49,7 +49,7 @@ class Outstanding:
             del self._ids[next(iter(self._ids))]
 
     def take(self, response: Response) -> Request | str:
-        """The request that a response answers, which waits no more; or why it answers none."""
+        """Remove and return the request that a response answers; or return why it answers none."""
         request = self._waiting.get(response.request_id)
         if request is not None:
             self._repeats_ids = True
@@ -68,7 +68,7 @@ class Outstanding:
         return request
 
     def forget(self, request: Request) -> bool:
-        """Let a request wait no more; whether it did."""
+        """Remove a waiting request. Return whether it was waiting."""
         if self._waiting.get(request.request_id) is not request:
             return False
         del self._waiting[request.request_id]
