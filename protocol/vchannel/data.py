@@ -1,4 +1,4 @@
-"""What the data of a frame is: text, an integer or JSON. The sources are in ``protocol/README.md``."""
+"""The types of a frame's data: text, integers and JSON. ``protocol/README.md`` has the sources."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from vchannel.errors import MisuseError, PayloadError, shorten
 from vchannel.frame import DATA_SIZE
 
 TEXT_SIZE: Final = DATA_SIZE - 1
-"""The most bytes of text a frame carries: its closing NUL needs one."""
+"""Maximum bytes of text in a frame, without its closing NUL."""
 
 NEVER: Final = (1 << 63) - 1
-"""The update deadline that never comes, as the deployed tools send it: the largest signed 64-bit number."""
+"""The update deadline that never comes, as deployed tools send it: the largest signed 64-bit number."""
 
 
 MAX_DEPTH: Final = 64
-"""The deepest nesting of a guest's JSON: known payloads need six levels. Python's own limit differs between its versions."""
+"""Maximum nesting of a guest's JSON; known payloads need six levels. Python's own limit depends on its version."""
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def encode_text(text: str) -> bytes:
-    """Text as data: UTF-8 and the closing NUL that the frame's length counts.
+    """Encode text as data: UTF-8 and a closing NUL, which the frame's length includes.
 
     Raises:
-        MisuseError: longer than 4031 bytes, with a NUL inside, or no text that UTF-8 can write.
+        MisuseError: longer than 4031 bytes, with a NUL inside, or impossible in UTF-8.
     """
     try:
         data = text.encode()
@@ -42,12 +42,12 @@ def encode_text(text: str) -> bytes:
 
 
 def decode_text(data: bytes) -> str:
-    """Data as text, up to its NUL; a missing NUL is forgiven, bytes that aren't UTF-8 become escapes."""
+    """Decode data as text up to its NUL. The NUL may be missing, and invalid UTF-8 becomes escapes."""
     return data.partition(b"\0")[0].decode(errors="backslashreplace")
 
 
 def encode_integer(value: int) -> bytes:
-    """An integer as data: its decimal text.
+    """Encode an integer as data: decimal text.
 
     Raises:
         MisuseError: not an integer of 64 bits with its sign.
@@ -58,7 +58,7 @@ def encode_integer(value: int) -> bytes:
 
 
 def decode_integer(data: bytes) -> int:
-    """Data as an integer.
+    """Decode data as an integer.
 
     Raises:
         PayloadError: it isn't decimal text of a signed 64-bit number.
@@ -74,10 +74,10 @@ def decode_integer(data: bytes) -> int:
 
 
 def encode_json(value: object) -> bytes:
-    """A value as JSON data, without spaces as every known payload has it.
+    """Encode a value as JSON data, without spaces, as in all known payloads.
 
     Raises:
-        MisuseError: JSON can't write it, or it is too long.
+        MisuseError: JSON can't represent the value, or it is too long.
     """
     try:
         return encode_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
@@ -88,18 +88,18 @@ def encode_json(value: object) -> bytes:
 
 
 def decode_json(data: bytes) -> Any:
-    """Data as JSON.
+    """Decode data as JSON.
 
     Raises:
-        PayloadError: it isn't JSON, is nested too deep to be any guest's honest answer, or holds what can't be
-            written again: infinite numbers, halves of UTF-16 pairs.
+        PayloadError: it is invalid, nested too deeply for any known answer, or contains what can't be encoded again:
+            infinite numbers, half of a surrogate pair.
     """
     text = decode_text(data)
     if _depth(text) > MAX_DEPTH:
         raise PayloadError("data", text, "JSON nested too deep")
     try:
         value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
-        if "\\u" in text:  # only an escape can make half of a pair
+        if "\\u" in text:  # only an escape can make half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except PayloadError:
         raise
@@ -111,7 +111,7 @@ def decode_json(data: bytes) -> Any:
 
 
 def _depth(text: str) -> int:
-    """How deep brackets are nested, outside strings."""
+    """Return how deeply brackets are nested, outside strings."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return 0
     depth = deepest = 0
@@ -131,13 +131,13 @@ def _finite(text: str) -> float:
 
 
 NO_NUL: Final = "text without its closing NUL"
-"""What is wrong with data that may be right: whether a genuine guest counts its NUL is unknown."""
+"""The problem of data that may be valid: it is unknown whether a genuine guest's length includes the NUL."""
 
 
 def data_problem(kind: Kind, data: bytes) -> PayloadError | None:
-    """What is wrong with data that should be of a kind; None where nothing is, or nothing is known.
+    """Return what is wrong with data of a type; None if nothing is, or nothing is known.
 
-    No data is never wrong: it is the answer of someone who doesn't know. Nor is data where none is known to belong.
+    Empty data is always valid: it means that the sender doesn't know. So is data where the protocol defines none.
     """
     if not data or kind in (Kind.UNKNOWN, Kind.EMPTY):
         return None

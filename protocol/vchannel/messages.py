@@ -1,4 +1,4 @@
-"""The payloads whose shape is known.
+"""Payloads with a known structure.
 
 Every payload has `to_data`, which returns the bytes for a frame, and `from_data`, which raises `PayloadError` for
 invalid bytes. ``protocol/README.md`` has the sources.
