@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon.test_calls import INFORMATION, IP, OFF, answer_all, opened
+from tests.daemon.asking import INFORMATION, IP, OFF, answer_all, connected, running
 from tests.trio_help import run
 from vchannel import Command
 from vhostcomm.guest import PROBE_TIMEOUT, State
@@ -21,29 +21,27 @@ SAVED, IDLE = 1800.0, 1200.0
 def test_a_guest_that_was_saved_for_half_an_hour_is_found_up(tmp_path: Path, command: Command) -> None:
     async def main() -> None:
         asked_for: list[Command] = []
-        with opened(tmp_path / "guest") as (ends, port):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(port.run)
-                before = await trio.open_unix_socket(tmp_path / "guest")
-                await trio.testing.wait_all_tasks_blocked()
-                async with trio.open_nursery() as life:
-                    life.start_soon(answer_all, before, asked_for)
-                    await port.asker.ask(IP, timeout=5)
-                    life.cancel_scope.cancel()
-                asked_for.clear()
-                await before.aclose()
-                await trio.sleep(SAVED)
-                states = [ends.guest.state]
-                after = await trio.open_unix_socket(tmp_path / "guest")
-                nursery.start_soon(answer_all, after, asked_for)
-                await trio.sleep(IDLE)
-                states.append(ends.guest.state)
-                began = trio.current_time()
-                await port.asker.ask(command, timeout=5)
-                assert trio.current_time() - began < PROBE_TIMEOUT
-                states.append(ends.guest.state)
-                nursery.cancel_scope.cancel()
-            await after.aclose()
+        async with running(tmp_path) as (ends, port, nursery):
+            before = await trio.open_unix_socket(tmp_path / "guest")
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as life:
+                life.start_soon(answer_all, before, asked_for)
+                await port.asker.ask(IP, timeout=5)
+                life.cancel_scope.cancel()
+            asked_for.clear()
+            await before.aclose()
+            await trio.sleep(SAVED)
+            states = [ends.guest.state]
+            after = await trio.open_unix_socket(tmp_path / "guest")
+            nursery.start_soon(answer_all, after, asked_for)
+            await trio.sleep(IDLE)
+            states.append(ends.guest.state)
+            began = trio.current_time()
+            await port.asker.ask(command, timeout=5)
+            assert trio.current_time() - began < PROBE_TIMEOUT
+            states.append(ends.guest.state)
+            nursery.cancel_scope.cancel()
+        await after.aclose()
         assert states == [State.ABSENT, State.CONNECTED, State.READY]
         assert asked_for == [INFORMATION, command]
 
@@ -55,20 +53,15 @@ def test_a_restore_that_takes_minutes_is_found_at_its_end(tmp_path: Path) -> Non
 
     async def main() -> None:
         asked_for: list[Command] = []
-        with opened(tmp_path / "guest") as (ends, port):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(port.run)
-                stream = await trio.open_unix_socket(tmp_path / "guest")
-                await trio.testing.wait_all_tasks_blocked()
-                for _ in range(20):
-                    port.asker.probe(30)
-                    await trio.sleep(30)
-                states = [ends.guest.state]
-                nursery.start_soon(answer_all, stream, asked_for)
-                await port.asker.ask(OFF, timeout=PROBE_INTERVAL_MAX)
-                states.append(ends.guest.state)
-                nursery.cancel_scope.cancel()
-            await stream.aclose()
+        async with connected(tmp_path) as (ends, port, nursery, stream):
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(20):
+                port.asker.probe(30)
+                await trio.sleep(30)
+            states = [ends.guest.state]
+            nursery.start_soon(answer_all, stream, asked_for)
+            await port.asker.ask(OFF, timeout=PROBE_INTERVAL_MAX)
+            states.append(ends.guest.state)
         assert states == [State.CONNECTED, State.READY]
         assert set(asked_for[:-1]) == {INFORMATION}
         assert asked_for[-1] is OFF
