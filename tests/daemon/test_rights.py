@@ -1,0 +1,156 @@
+"""Who may use the sockets: modes, groups, folders and locks of other users."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.test_sockets import LOCK, UUID, powerless, refused
+from tests.serving import (
+    ENVIRONMENT,
+    VHOSTCOMM,
+    Serving,
+    fake_guest,
+    run_vhostcomm,
+)
+
+
+def test_mode_and_group(tmp_path: Path) -> None:
+    group = os.getgroups()[0] if os.getgroups() else os.getgid()
+    words = ["--socket-mode", "0660", "--socket-group", str(group)]
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    with Serving("--sock", uuid, *words, env=environment):
+        found = (tmp_path / "run" / uuid).lstat()
+        assert stat.S_IMODE(found.st_mode) == 0o660
+        assert found.st_gid == group
+        assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o710
+    with Serving("--sock", tmp_path / "plain", preexec_fn=lambda: os.umask(0)):
+        assert stat.S_IMODE((tmp_path / "plain").lstat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o700, 0o710), (0o770, 0o710), (0o755, 0o755), (0o710, 0o710)])
+def test_a_runtime_directory_that_is_there_lets_the_group_through(
+    short_path: Path, a_group: int, before: int, after: int
+) -> None:
+    """Such as one of a daemon before it was given a group; what all may do stays theirs."""
+    folder = short_path / "run"
+    folder.mkdir()
+    folder.chmod(before)
+    words = ["--socket-mode", "0660", "--socket-group", str(a_group), "--control", "none"]
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}
+    with Serving("--sock", UUID, *words, env=environment):
+        found = folder.stat()
+        assert stat.S_IMODE(found.st_mode) == after
+        assert found.st_gid == (folder.parent.stat().st_gid if before == 0o755 else a_group)
+        assert (folder / UUID).stat().st_gid == a_group
+        inode = found.st_ino
+    with Serving("--sock", UUID, "--control", "none", env=environment):
+        assert (stat.S_IMODE(folder.stat().st_mode), folder.stat().st_ino) == (after, inode)
+
+
+@pytest.fixture
+def a_group() -> int:
+    """One that isn't what files here get, and that this user may give files to."""
+    others = [1234] if os.geteuid() == 0 else [each for each in os.getgroups() if each != os.getegid()]
+    if not others:
+        pytest.skip("this user is in one group only")
+    return others[0]
+
+
+def test_a_group_that_this_user_may_not_give_files_to(tmp_path: Path) -> None:
+    ended = powerless("serve", "--sock", tmp_path / "nas", "--socket-group", "daemon", "--control", "none")
+    assert ended.returncode == 78, ended.stderr
+    assert f"{tmp_path}/nas: uid {os.geteuid()} may not give files to the group daemon: " in ended.stderr
+    assert "Group=daemon in the unit" in ended.stderr
+    assert "writable" not in ended.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_its_own_group_takes_no_right_to_give(tmp_path: Path) -> None:
+    """As in a unit with Group=, whose sandbox refuses chown() even where it changes nothing."""
+    chown = "import os, sys, runpy\ndef no(*a, **k): raise PermissionError(1, 'no')\nos.chown = no\n"
+    run = f"{chown}sys.argv[0] = 'vhostcomm'\nrunpy.run_module('vhostcomm', run_name='__main__')"
+    daemon = Serving("--sock", tmp_path / "nas", "--socket-group", str(os.getegid()), "--control", "none")
+    daemon.command = [sys.executable, "-c", run, *daemon.command[len(VHOSTCOMM) :]]
+    with daemon, fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    folder.chmod(mode)
+    lock = folder / LOCK
+    lock.touch(0o600)
+    os.chown(lock, 65534, 65534)
+    for ended in (
+        powerless("serve", "--sock", folder / "nas", "--control", "none"),
+        run_vhostcomm("serve", "--sock", folder / "nas", "--control", "none"),
+    ):
+        assert ended.returncode == 78, ended.stderr
+        assert "it belongs to nobody (uid 65534): choose another path" in ended.stderr
+        assert "writable" not in ended.stderr
+    assert [each.name for each in folder.iterdir()] == [LOCK]
+
+
+def test_a_runtime_directory_that_everybody_can_write_to(short_path: Path) -> None:
+    folder = short_path / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}
+    assert "chmod go-w" in refused("--sock", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", env=environment, status=78)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o770])
+def test_runtime_directory_writable_for_its_group_is_rejected(short_path: Path, mode: int) -> None:
+    folder = short_path / "run"
+    folder.mkdir()
+    folder.chmod(mode)
+    message = refused("--sock", UUID, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, status=78)
+    assert f"others can write to it (mode {mode:04o})" in message
+    assert f"chmod go-w {folder}" in message
+    assert not any(folder.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
+def test_runtime_directory_of_another_user_is_rejected(short_path: Path) -> None:
+    folder = short_path / "run"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, -1)
+    message = refused("--sock", UUID, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, status=78)
+    assert "it belongs to uid 12345, who could replace the sockets in it" in message
+    assert not any(folder.iterdir())
+
+
+def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("precious")
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
+    assert ended.returncode == 1
+    assert "is no lock" in ended.stderr
+    assert (tmp_path / LOCK).read_text() == "precious"
+
+
+def test_a_qemu_whose_socket_does_not_let_us_in(tmp_path: Path) -> None:
+    """The log and the list of guests say so, and when somebody mends it, it is connected to."""
+    path = tmp_path / "qemu"
+    with socket.socket(socket.AF_UNIX) as qemu:
+        qemu.bind(str(path))
+        qemu.listen()
+        path.chmod(0)
+        mere = 'exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"' if os.geteuid() == 0 else ""
+        control = tmp_path / "control.sock"
+        with Serving("--sock", f"connect:{path}", "--control", control, shell=mere) as daemon:
+            assert "let our user in" in daemon.event("QEMU's socket refuses us", why="Permission denied")["remedy"]
+            listed = run_vhostcomm("guests", "--control", control).stdout
+            assert f"QEMU is not connected to connect:{path}: Permission denied; let our user in" in listed
+            path.chmod(0o600)
+            daemon.event("guest connected")
+            assert "Permission denied" not in run_vhostcomm("guests", "--control", control).stdout
