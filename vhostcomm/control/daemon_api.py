@@ -18,7 +18,7 @@ Listener = Callable[[Guest, GuestEvent], None]
 class LauncherApi(Protocol):
     """Who runs the QEMU of the daemon's one guest, in the same process."""
 
-    heeded: trio.Event
+    confirmed: trio.Event
     """Set when the guest has answered that it powers itself off."""
     ended: trio.Event
     """Set when its QEMU is gone for good."""

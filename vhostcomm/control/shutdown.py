@@ -116,10 +116,10 @@ async def through_launcher(
     launcher.ask_to_stop(by)
     with trio.move_on_after(timeout if wait is None else wait):
         if wait is None:
-            await _either(launcher.heeded, launcher.ended)
+            await _either(launcher.confirmed, launcher.ended)
         else:
             await launcher.ended.wait()
-    answered = launcher.heeded.is_set()
+    answered = launcher.confirmed.is_set()
     if launcher.ended.is_set():
         how, status = launcher.ending
         return _stopped(guest, began, answered=answered, how=how, exit_status=status)

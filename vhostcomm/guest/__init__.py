@@ -1,4 +1,4 @@
-"""What is known of a guest: evidence goes in, knowledge comes out. Pure: no event loop, no log, no clock of its own."""
+"""The model of a guest: evidence goes in, knowledge comes out. Pure: no event loop, no log and no clock."""
 
 from vhostcomm.guest.debt import Debt, DebtError, format_debt, parse_debt
 from vhostcomm.guest.evidence import (

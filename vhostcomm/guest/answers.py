@@ -1,4 +1,4 @@
-"""What a guest is answered: (identity, request) → data. Pure."""
+"""The answers to a guest's questions: (identity, request) → data. Pure."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vchannel import (
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 
 PREPARED_KEPT: Final = 128
-"""Prepared answers kept, of 4 KiB each: those that all guests share, and those of guests that asked lately."""
+"""Prepared answers to keep, 4 KiB each: those that all guests share, and those of guests that asked recently."""
 
 EMPTY: Final = b""
-"""The answer to whatever nobody knows the answer to, when an answer is asked for."""
+"""The answer to an unknown question, if it needs one."""
 
 prepare = lru_cache(maxsize=PREPARED_KEPT)(PreparedAnswer)
-"""A prepared answer, made once for as long as it is in use."""
+"""Prepares an answer; it is kept as long as it is used."""
 
 
 def answers(host: HostIdentity, guest: GuestIdentity) -> dict[Command, bytes]:
-    """The data of every answer that isn't empty. UUIDs must have been settled."""
+    """Return the data of every answer that isn't empty. UUIDs must already be derived."""
     return {
         HostCommand.HOST_VERSION: HostVersion(host.build, host.fix).to_data(),
         HostCommand.GUEST_SERIAL: encode_text(guest.serial),

@@ -1,4 +1,4 @@
-"""The thaw that is owed to a guest once a freeze was sent, and the file that outlives the daemon."""
+"""The debt of a thaw after a freeze was sent, and its file, which survives the daemon."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vhostcomm.errors import VhostcommError
 from vhostcomm.guest.evidence import Moment
 
 FILE_MAX: Final = 4096
-"""Bytes of a debt's file; a longer one is none of ours."""
+"""Maximum bytes of a debt's file; a longer file is not ours."""
 
 
 @frozen
 class Debt:
-    """A thaw that is owed, because a freeze was sent and no thaw was answered since.
+    """A thaw that is owed: a freeze was sent, and no thaw has been answered since.
 
     Args:
-        number: of the last freeze, among all of this guest's; 0 of a freeze that an earlier daemon sent.
-        by: who asked for that freeze.
+        number: of the last freeze, counted for this guest; 0 for a freeze that an earlier daemon sent.
+        by: the client that requested that freeze.
         since: when it was sent.
         until: when the thaw is due.
-        why: the reason for which it is due then.
+        why: the reason for that time.
     """
 
     number: int
@@ -35,20 +35,20 @@ class Debt:
 
 
 class DebtError(VhostcommError):
-    """A debt's file that can't be understood."""
+    """A debt's file is invalid."""
 
 
 def format_debt(guest: str, debt: Debt) -> bytes:
-    """A debt as its file has it: a JSON object, times in seconds since 1970."""
+    """Format a debt for its file: a JSON object with times in seconds since 1970."""
     value = {"guest": guest, "by": debt.by, "frozen": debt.since.wall, "until": debt.until.wall}
     return json.dumps(value).encode() + b"\n"
 
 
 def parse_debt(data: bytes, now: Moment) -> Debt:
-    """Read a debt's file. The thaw is due now: who asked for the freeze may be gone with the earlier daemon.
+    """Parse a debt's file. The thaw is due now, because the client may have gone with the earlier daemon.
 
     Raises:
-        DebtError: it is no such file.
+        DebtError: the file is invalid.
     """
     try:
         value = json.loads(data) if len(data) <= FILE_MAX else None
@@ -67,4 +67,4 @@ def parse_debt(data: bytes, now: Moment) -> Debt:
 
 
 FOREVER: Final = 253_402_300_800.0
-"""The year 10000, in seconds since 1970: what can't be shown isn't kept."""
+"""The year 10000, in seconds since 1970: later times can't be shown, and are invalid."""

@@ -1,6 +1,6 @@
-"""What happens to a guest, for those who follow it. Pure.
+"""The events of a guest, for its observers. Pure.
 
-Import the module, not its classes: the evidence that leads to an event often has the same name.
+Import the module, not its classes: the evidence for an event often has the same name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Paused:
 
 @frozen
 class Resumed:
-    """Its machine runs again, or nobody knows of a pause any more."""
+    """Its machine runs again, or a pause is no longer known."""
 
 
 @frozen
@@ -42,12 +42,12 @@ class Rebooted:
 
 @frozen
 class Stopping:
-    """A client asked it to power off or to reboot."""
+    """A client requested a power-off or a reboot."""
 
 
 @frozen
 class Frozen:
-    """A freeze of its file systems is sent."""
+    """A freeze of its file systems was sent."""
 
 
 @frozen
@@ -57,11 +57,11 @@ class Thawed:
 
 @frozen
 class Gone:
-    """Its channel's connection ended.
+    """The connection of its channel ended.
 
     Args:
         why: for people.
-        by_us: vhostcomm closed the connection, so its QEMU may well run on.
+        by_us: vhostcomm closed the connection, so its QEMU may still run.
     """
 
     why: str

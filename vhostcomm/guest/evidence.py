@@ -1,6 +1,6 @@
-"""Evidence of what a guest does: the only thing its model is fed with.
+"""The evidence of what a guest does, which is the only input of its model.
 
-What comes through the guest's channel names its connection, by number: evidence of an earlier connection is ignored.
+Evidence from the guest's channel has the number of its connection; evidence of an earlier connection is ignored.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ class Moment:
     """A time on two clocks.
 
     Args:
-        at: seconds on a clock that only goes forward. Every decision uses this one.
-        wall: seconds since 1970, which may be set at any time. Only for showing.
+        at: seconds on a monotonic clock, which every decision uses.
+        wall: seconds since 1970, only to show; this clock may be set at any time.
     """
 
     at: float
@@ -30,7 +30,7 @@ class Connected:
 
 @frozen
 class Disconnected:
-    """The connection ended; `why`, for people."""
+    """The connection ended; `why` is for people."""
 
     connection: int
     why: str
@@ -38,7 +38,7 @@ class Disconnected:
 
 @frozen
 class Frame:
-    """The guest asked or told something of its own accord; `asks` if it wants an answer."""
+    """The guest sent a request itself; `asks` is True if it needs an answer."""
 
     connection: int
     asks: bool = False
@@ -46,14 +46,14 @@ class Frame:
 
 @frozen
 class Booted:
-    """The guest told that it starts (its command 3)."""
+    """The guest reported that it starts (its command 3)."""
 
     connection: int
 
 
 @frozen
 class Answer:
-    """The guest answered a question; a late answer proves as much as one in time."""
+    """The guest answered a question. A late answer proves as much as one in time."""
 
     connection: int
 
@@ -67,21 +67,21 @@ class ProbeSent:
 
 @frozen
 class Silence:
-    """The harmless question was not answered in time, and nothing else came from the guest meanwhile."""
+    """The guest neither answered the harmless question in time nor sent anything else meanwhile."""
 
     connection: int
 
 
 @frozen
 class Reset:
-    """QMP told that the machine was reset."""
+    """QMP reported a reset of the machine."""
 
     by_guest: bool
 
 
 @frozen
 class Paused:
-    """QMP told that the machine is paused.
+    """QMP reported that the machine is paused.
 
     Args:
         cause: why, such as "disk userdata: No space left on device".
@@ -94,12 +94,12 @@ class Paused:
 
 @frozen
 class Resumed:
-    """QMP told that the machine runs again, or QMP ended, so nobody knows of a pause any more."""
+    """QMP reported that the machine runs again, or QMP ended, so that a pause is no longer known."""
 
 
 @frozen
 class Stop:
-    """A request to power off or to restart a guest: who asked, how, and when."""
+    """A request to power off or reboot a guest: its client, its kind and its time."""
 
     by: str
     how: str
@@ -113,7 +113,7 @@ class Stop:
 
 @frozen
 class StopAsked:
-    """A power-off or restart is sent to the guest, or begun by its launcher."""
+    """A power-off or reboot is being sent to the guest, or its launcher begins one."""
 
     by: str
     how: str
@@ -121,7 +121,7 @@ class StopAsked:
 
 @frozen
 class FreezeSent:
-    """A freeze is sent, to be undone at `until`."""
+    """A freeze is being sent, to be thawed at `until`."""
 
     by: str
     until: Moment
@@ -129,7 +129,7 @@ class FreezeSent:
 
 @frozen
 class ThawAnswered:
-    """A thaw was answered that was sent after `covers` freezes of this guest."""
+    """The guest answered a thaw that was sent after `covers` freezes of this guest."""
 
     covers: int
 

@@ -1,4 +1,4 @@
-"""What a guest was answered, and what it told of itself."""
+"""The last answers to a guest, and its reports about itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vhostcomm.guest.evidence import Moment
 
 @frozen
 class Answered:
-    """The last answer that a guest got to a command, and when (seconds since 1970)."""
+    """The last answer to a command of a guest, with its time in seconds since 1970."""
 
     text: str
     when: float
@@ -20,7 +20,7 @@ class Answered:
 
 @frozen
 class Information:
-    """The data of a guest's answer about itself, and when it came."""
+    """The data of a guest's answer about itself, with the time of the answer."""
 
     data: bytes
     told: Moment
@@ -32,7 +32,7 @@ class Information:
 
     @cached_property
     def _read(self) -> GuestInformation | PayloadError:
-        """What the data says, or why it can't be read. Lists and health ask often, and parsing costs most."""
+        """Parse the data, or return the error. Cached, because parsing costs most of a list or health check."""
         try:
             return GuestInformation.from_data(self.data)
         except PayloadError as error:
@@ -40,17 +40,17 @@ class Information:
 
     @property
     def address(self) -> str | None:
-        """The first address in it, eth0's before others'; None without one, or if it can't be read."""
+        """The first address, eth0's if there is one; None without an address, or if the data is invalid."""
         if isinstance(self._read, PayloadError):
             return None
         return self._read.address() or next((each.ip for each in self._read.interfaces if each.ip), None)
 
     @property
     def problem(self) -> str | None:
-        """Why it can't be read; None if it can."""
+        """What is wrong with the data; None if nothing is."""
         return str(self._read) if isinstance(self._read, PayloadError) else None
 
     @property
     def http_port(self) -> int | None:
-        """DSM's port, if the guest tells it."""
+        """DSM's port, if the guest reports it."""
         return None if isinstance(self._read, PayloadError) else self._read.http_port

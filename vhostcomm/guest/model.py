@@ -1,10 +1,10 @@
-"""The one model of a guest: its states, and every transition.
+"""The model of a guest: its states, and every transition.
 
     ABSENT ── Connected ─▶ CONNECTED ── Frame, Answer ─▶ READY ── Silence ─▶ SILENT
        ◀── Disconnected ──     ◀────── Reset ──────        ◀─ Frame, Answer ─
 
-Beside it, the machine runs or is paused, as far as QMP tells. A guest whose QEMU is connected, and whose machine is
-paused, is shown as PAUSED.
+Independently, the machine runs or is paused, as far as QMP reports it. If QEMU is connected and the machine is paused,
+the guest's state is shown as PAUSED.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from vhostcomm.guest.evidence import (
 )
 
 HEARD_RECENTLY: Final = 5.0
-"""Seconds for which a sign of life counts. Whatever could do harm goes to a guest that gave one within these; QEMU keeps
-what it can't deliver for whoever opens the port next, be it the next boot."""
+"""Seconds for which a sign of life is recent. A harmful command needs a recent one, because QEMU keeps what it can't
+deliver for the next opener of the port, even after a reboot."""
 
 PROBE_TIMEOUT: Final = 2.0
-"""Seconds for a guest to answer the harmless question; a genuine one takes well under one."""
+"""Seconds for a guest to answer the harmless question; a genuine guest needs much less than one."""
 
 PROBE_INTERVAL: Final = 1.0
 PROBE_INTERVAL_MAX: Final = 60.0
-"""Seconds after an unanswered question until the next, doubled each time up to the most: while nobody reads, they pile up in QEMU."""
+"""Seconds between an unanswered question and the next: doubled up to this, because unread questions pile up in QEMU."""
 
 
 class State(Enum):
-    """How far a guest is."""
+    """The state of a guest."""
 
     ABSENT = "absent"
     """QEMU is not connected to the guest's channel."""
     CONNECTED = "connected"
-    """QEMU is connected; the guest gave no sign of life since, or since its machine was reset."""
+    """QEMU is connected, but the guest gave no sign of life since then, or since a reset of its machine."""
     READY = "ready"
-    """The guest asked, told or answered something."""
+    """The guest sent a question, a notification or an answer."""
     SILENT = "silent"
-    """It did so, but left the last question unanswered."""
+    """The guest was ready, but did not answer the last question."""
     PAUSED = "paused"
-    """QEMU is connected, and its machine is paused: nothing is carried out before it runs again."""
+    """QEMU is connected, but its machine is paused: the guest does nothing until it is resumed."""
 
 
 @frozen
 class Pause:
-    """That the machine is paused: why, what to do, and since when."""
+    """The pause of a machine: its cause, the remedy, and its beginning."""
 
     cause: str
     remedy: str
@@ -78,10 +78,10 @@ TRANSITIONS: Final[dict[State, dict[type, State]]] = {
     _R: {Connected: _C, Disconnected: _A, Reset: _C, Silence: _S},
     _S: {Connected: _C, Disconnected: _A, Reset: _C, Frame: _R, Booted: _R, Answer: _R},
 }
-"""Every transition of the channel; other evidence changes no state. What ends in the state that it began in begins it anew."""
+"""All transitions of the channel; other evidence changes no state. A transition to the same state begins it again."""
 
 PAUSES: Final[dict[type, bool]] = {Paused: True, Resumed: False, Disconnected: False}
-"""Whether the machine is paused afterwards; other evidence leaves that as it is. A QEMU that disconnected may be no more."""
+"""Whether the machine is paused after this evidence; other evidence changes nothing. A lost QEMU may have ended."""
 
 _SIGNS_OF_LIFE: Final = (Frame, Booted, Answer)
 _OF_A_CONNECTION: Final = (Disconnected, Frame, Booted, Answer, ProbeSent, Silence)
@@ -89,28 +89,28 @@ _OF_A_CONNECTION: Final = (Disconnected, Frame, Booted, Answer, ProbeSent, Silen
 
 @define
 class Model:
-    """What is known of a guest, since when, and by what evidence. `take` is the only way to change it."""
+    """The knowledge about a guest: its state, since when, and by which evidence. Only `take` changes it."""
 
     channel: State = State.ABSENT
-    """ABSENT, CONNECTED, READY or SILENT, whether the machine is paused or not."""
+    """ABSENT, CONNECTED, READY or SILENT, whether or not the machine is paused."""
     entered: Moment = field(factory=lambda: Moment(0.0, 0.0))
-    """When `channel` or `pause` changed last."""
+    """When `channel` or `pause` last changed."""
     evidence: Evidence | None = None
-    """What changed it."""
+    """The evidence for that change."""
     pause: Pause | None = None
     connection: int = 0
     heard: float | None = None
-    """The last sign of life since the connection began or the machine was reset, on the clock that only goes forward."""
+    """The last sign of life since the connection or a reset, on the monotonic clock."""
     probes: int = 0
     """Harmless questions sent since the last sign of life."""
     probed: float = 0.0
     """When the last of them was sent."""
     probe_again: float = 0.0
-    """Not before then is the next one due."""
+    """The next one is not due before this time."""
     has_asked: bool = False
-    """Whether the guest asked a question since it started: then a boot notice tells of another start."""
+    """Whether the guest asked a question since it started. If so, a boot notification means another start."""
     stop: Stop | None = None
-    """The last stop that was asked for in this connection and boot."""
+    """The last stop that was requested in this connection and boot."""
     freezes: int = 0
     """Freezes sent so far."""
     debt: Debt | None = None
@@ -122,16 +122,16 @@ class Model:
         return self.channel
 
     def take(self, evidence: Evidence, now: float, wall: float = 0.0) -> None:
-        """Learn something.
+        """Update the model.
 
         Args:
             evidence: what happened.
-            now: seconds on the clock that only goes forward.
-            wall: seconds since 1970, for showing.
+            now: seconds on the monotonic clock.
+            wall: seconds since 1970, to show.
         """
         kind = type(evidence)
         if type(evidence) is Frame and self.channel is _R and evidence.connection == self.connection:
-            # The path of every frame.
+            # The hot path: every frame.
             self.heard = now
             if evidence.asks:
                 self.has_asked = True
@@ -142,27 +142,27 @@ class Model:
             return
         when = Moment(now, wall)
         before = self.channel, self.pause
-        anew = kind in {Connected, Reset} or (kind is Booted and self.has_asked)
+        is_new = kind in {Connected, Reset} or (kind is Booted and self.has_asked)
         self._note(evidence, when)
         self.channel = TRANSITIONS[self.channel].get(kind, self.channel)
         if isinstance(evidence, _SIGNS_OF_LIFE) and self.channel is State.READY:
             self.heard, self.probes, self.probe_again = now, 0, 0.0
-        if (self.channel, self.pause) != before or anew:
+        if (self.channel, self.pause) != before or is_new:
             self.entered, self.evidence = when, evidence
 
     def adopt(self, debt: Debt) -> None:
-        """Owe what an earlier daemon left owing."""
+        """Take over the debt of an earlier daemon."""
         self.debt = debt
 
     def _note(self, evidence: Evidence, when: Moment) -> None:
         match evidence:
             case Connected(connection):
                 self.connection = connection
-                self._begin_anew()
+                self._forget_boot()
                 self._demand(when, "its connection ended")
             case Reset():
                 if self.channel is not State.ABSENT:
-                    self._begin_anew()
+                    self._forget_boot()
                     self._demand(when, "its machine was reset")
             case Disconnected():
                 self.heard = None
@@ -198,10 +198,10 @@ class Model:
         return self.heard is not None and self.heard >= self.probed
 
     def _demand(self, when: Moment, why: str) -> None:
-        """Have the thaw due now: a guest that comes back is thawed as soon as it is there."""
+        """Make the thaw due now: a guest that returns is thawed at once."""
         if self.debt and self.debt.until.at > when.at:
             self.debt = evolve(self.debt, until=when, why=why)
 
-    def _begin_anew(self) -> None:
+    def _forget_boot(self) -> None:
         self.heard, self.stop, self.has_asked = None, None, False
         self.probes, self.probe_again = 0, 0.0

@@ -1,4 +1,4 @@
-"""What a guest may be asked now: send, find out first, wait, or refuse with the reason."""
+"""Decide about a question to a guest: send it, probe first, wait, or refuse with the reason."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from vchannel import Command, GuestCommand
 from vhostcomm.guest.model import HEARD_RECENTLY, Model, State
 
 SETTLE: Final = 3.0
-"""Seconds in which a lost QEMU reconnects (it tries every second), or a short pause ends: who can wait does so for these."""
+"""Seconds in which a lost QEMU reconnects (it tries every second) or a short pause ends. Patient requests wait so long."""
 
 
 POWER_OFF: Final = "power-off"
-"""How a stop is called that is meant to end the guest's QEMU."""
+"""The name of a stop that ends the guest's QEMU."""
 
 
 class Kind(Enum):
-    """What a question may do if it is carried out later than meant, be it by the next boot."""
+    """What a question may do if the guest gets it later than intended, even after its next boot."""
 
     PROBE = "probe"
-    """Nothing, and it is the one that is asked to find out whether the guest is up."""
+    """Nothing; this is the harmless question that finds out whether the guest is up."""
     THAW = "thaw"
-    """Good: it gets through to a guest that nobody has heard."""
+    """Good: it may thaw a guest that gave no sign of life."""
     READING = "reading"
     """Nothing but noise."""
     CHANGING = "changing"
-    """Harm, such as the next boot powering itself off."""
+    """Harm, such as a power-off after the next boot."""
     ENDING = "ending"
-    """The same; and whoever asks this can wait for a guest that isn't up yet."""
+    """The same harm; but its client can wait for a guest that isn't up yet."""
 
 
 _KINDS: Final[dict[Command, Kind]] = {
@@ -48,7 +48,7 @@ _KINDS: Final[dict[Command, Kind]] = {
 
 
 def kind_of(command: Command) -> Kind:
-    """The kind of a command; nobody knows what an unknown one does."""
+    """Return the kind of a command; an unknown command may do harm."""
     return _KINDS.get(command, Kind.CHANGING)
 
 
@@ -58,28 +58,28 @@ class Why(Enum):
     ABSENT = "absent"
     """QEMU is not connected."""
     UNHEARD = "unheard"
-    """The guest gave no sign of life since it was connected or reset."""
+    """The guest gave no sign of life since its connection or reset."""
     SILENT = "silent"
-    """The guest gave one, but does not answer."""
+    """The guest gave a sign of life, but does not answer."""
     PAUSED = "paused"
     """The machine is paused."""
 
 
 @frozen
 class Send:
-    """Ask."""
+    """Send the question."""
 
 
 @frozen
 class Probe:
-    """Ask the harmless question first, then look again."""
+    """Send the harmless question first, then decide again."""
 
     why: Why
 
 
 @frozen
 class Wait:
-    """Look again after the next evidence, and not later than `until`."""
+    """Decide again after the next evidence, at the latest at `until`."""
 
     until: float
     why: Why
@@ -87,7 +87,7 @@ class Wait:
 
 @frozen
 class Refuse:
-    """Don't ask."""
+    """Do not send the question."""
 
     why: Why
 
@@ -96,13 +96,13 @@ Verdict = Send | Probe | Wait | Refuse
 
 
 def may_ask(model: Model, kind: Kind, now: float, *, probing: bool = False) -> Verdict:
-    """What to do with a question.
+    """Decide about a question.
 
     Args:
-        model: the guest's.
+        model: of the guest.
         kind: of the question.
         now: seconds on the model's clock.
-        probing: the harmless question is under way.
+        probing: whether the harmless question is waiting for its answer.
     """
     patient = kind in {Kind.ENDING, Kind.THAW}
     match model.state:
@@ -142,17 +142,17 @@ def _settling(since: float, now: float, why: Why, *, patient: bool) -> Verdict:
 
 
 def _gone_for_good(model: Model) -> bool:
-    """Whether its QEMU ended after a power-off, so it doesn't come back by itself."""
+    """Return whether QEMU ended after a power-off, so that it does not return by itself."""
     return model.stop is not None and model.stop.how == POWER_OFF
 
 
 def probe_due(model: Model, now: float, age: float) -> bool:
-    """Whether somebody who wants to know should have the guest asked.
+    """Return whether the guest should be probed for a client that wants to know its state.
 
     Args:
-        model: the guest's.
+        model: of the guest.
         now: seconds on the model's clock.
-        age: seconds for which the last sign of life is new enough.
+        age: maximum age of a sufficient sign of life, in seconds.
     """
     match model.state:
         case State.ABSENT | State.PAUSED:

@@ -1,4 +1,4 @@
-"""One guest's QEMU and its daemon, from the first check to the exit status, with the hooks that run on the way.
+"""One guest's QEMU and its daemon, from the first check to the exit status, with hooks at events.
 
-Stands above `daemon` and `qemu`; the command line alone uses it.
+Above `daemon` and `qemu`; only the command line uses it.
 """

@@ -1,4 +1,4 @@
-"""Programs that an operator has run when something happens. Nothing waits for them."""
+"""Run an operator's programs at events. Nothing waits for them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
 PREFIX: Final = "VHOSTCOMM_HOOK_"
 
 TIMEOUT: Final = 60.0
-"""Seconds after which a hook is killed, with all of its process group."""
+"""Seconds after which a hook and its process group are killed."""
 
 RUNNING_LIMIT: Final = 16
-"""Hooks at the same time; a guest that reboots in a loop must not fill the host with them."""
+"""Maximum hooks at the same time; a guest that reboots in a loop must not fill the host with them."""
 
 LAST_OUTPUT: Final = 0.5
-"""Seconds that a hook's output gets after its end."""
+"""Seconds to read the rest of a hook's output after its end."""
 
 OUTPUT_SHOWN: Final = 400
-"""Characters of a failed hook's output in the log, its last ones."""
+"""Characters from the end of a failed hook's output to log."""
 
 
 class Hooks:
     """Runs the programs of events.
 
+    A hook's environment has VHOSTCOMM_HOOK_EVENT and a VHOSTCOMM_HOOK_… variable for each fact, without our secrets.
+    When a hook ends, the rest of its process group is killed.
+
     Args:
         programs: (event, program) pairs; a program is a path, without a shell.
-        facts: goes into every hook's environment.
-        log: where failures are told.
-
-    A hook's environment has VHOSTCOMM_HOOK_EVENT and a VHOSTCOMM_HOOK_… for each fact, and no secret of ours. When a hook
-    ends, what it left in its process group is killed.
+        facts: for every hook's environment.
+        log: for failures.
     """
 
     def __init__(self, programs: Sequence[tuple[str, str]], facts: Mapping[str, str], log: Log) -> None:
@@ -51,13 +51,13 @@ class Hooks:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be there for hooks, until cancelled."""
+        """Run hooks until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
 
     def happened(self, event: str, **facts: str) -> None:
-        """Start the event's programs."""
+        """Start the programs of an event."""
         for name, path in self._programs:
             if name != event or self._nursery is None:
                 continue
@@ -68,7 +68,7 @@ class Hooks:
             self._nursery.start_soon(self._run, event, path, {"event": event} | dict(self._facts) | facts)
 
     async def finish(self, timeout: float) -> None:
-        """Wait for those that run, at most `timeout` seconds."""
+        """Wait for running hooks, for at most `timeout` seconds."""
         with trio.move_on_after(timeout) as deadline:
             while self._running:
                 self._idle = trio.Event()
@@ -89,7 +89,7 @@ class Hooks:
                     with trio.move_on_after(TIMEOUT) as deadline:
                         await program_ended(process)
                     kill_group(process.pid)
-                    # What has left the group may hold the pipe for ever.
+                    # A process that left the group may keep the pipe open for ever.
                     with trio.move_on_after(LAST_OUTPUT):
                         await tail.ended.wait()
                     nursery.cancel_scope.cancel()
@@ -109,7 +109,7 @@ class Hooks:
 
 
 class _Tail:
-    """The end of what a hook writes; all of it may be endless."""
+    """The end of a hook's output, which may be endless."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream

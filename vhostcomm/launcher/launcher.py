@@ -52,18 +52,18 @@ from vhostcomm.systemd.journal import error_text
 from vhostcomm.systemd.notify import Manager, Notifier
 
 HOOK_TIMEOUT: Final = 5.0
-"""Seconds that the end of the launcher waits for hooks that still run."""
+"""Seconds that the launcher waits at its end for running hooks."""
 
 STAGE_MARGIN: Final = 20.0
-"""Seconds that systemd is asked for beyond a stage's own: to the next stage, or to the end with hooks and draining."""
+"""Seconds to request from systemd beyond a stage's own: until the next stage, or until hooks and draining are done."""
 
 
 BOOT_TIME: Final = 600.0
-"""Seconds after QEMU's start or a reset in which a guest without a sign of life may still boot. Seven minutes lie between QEMU's
-start and the first question in the only public trace of a genuine boot."""
+"""Seconds after QEMU's start or a reset in which a guest without a sign of life may still boot. In the only public
+trace of a genuine boot, seven minutes pass between QEMU's start and the first question."""
 
 UNHEARD_TIMEOUT: Final = 6.0
-"""Seconds that a stop waits after these for such a guest, which may have been restored and be idle: for two harmless questions."""
+"""Seconds that a stop then waits for such a guest, which may be restored and idle: time for two harmless questions."""
 
 
 @frozen
@@ -73,10 +73,10 @@ class Launch:
     Args:
         machine: the machine.
         argv: its command.
-        config: whom to serve: one guest.
-        grace: seconds for a stop, all stages together.
+        config: of one guest.
+        grace: seconds for all stages of a stop together.
         restart: when to start QEMU again.
-        hooks: programs to run when something happens, by event.
+        hooks: (event, program) pairs.
     """
 
     machine: Machine
@@ -88,7 +88,7 @@ class Launch:
 
 
 class Launcher:
-    """Runs a guest: its daemon, its QEMU, and the stop when it is asked for."""
+    """Runs a guest: its daemon, its QEMU, and a stop on request."""
 
     def __init__(self, launch: Launch, log: Log, notifier: Notifier | None = None) -> None:
         self._launch = launch
@@ -99,15 +99,15 @@ class Launcher:
         self._qemu: Qemu | None = None
         self._stop_why = ""
         self._stop = trio.Event()
-        self._ready = trio.Event()  # in this run of QEMU
+        self._ready = trio.Event()  # for this run of QEMU
         self._reset = trio.Event()
         self._boot_began = 0.0
         self._ending: Ending | None = None
         self._stage = ""
-        self.heeded = trio.Event()
-        """Set when the guest has answered that it powers itself off."""
+        self.confirmed = trio.Event()
+        """Set when the guest has confirmed its power-off."""
         self.ended = trio.Event()
-        """Set when QEMU is gone and not started again."""
+        """Set when QEMU has ended and is not started again."""
         self._daemon.launcher = self
         self._manager = Manager(
             notifier,
@@ -118,14 +118,14 @@ class Launcher:
         self._hooks = Hooks(launch.hooks, facts, log)
 
     async def run(self) -> Ending:
-        """Run until the guest is done. Returns how it ended, the last time.
+        """Run until the guest has ended. Return its last ending.
 
         Raises:
-            ServeError: its socket can't be had.
+            ServeError: its socket can't be bound.
             QemuError: QEMU can't be run.
         """
         if isinstance(self._launch.machine.serial, SerialTerminal):
-            # Suspended, we would leave QEMU reading the terminal beside the shell.
+            # If this process were suspended, QEMU would read the terminal together with the shell.
             signal.signal(signal.SIGTSTP, signal.SIG_IGN)
         with trio.open_signal_receiver(*handled_signals()) as signals:
             async with trio.open_nursery() as nursery:
@@ -133,7 +133,7 @@ class Launcher:
                 nursery.start_soon(self._heed, signals)
                 nursery.start_soon(self._manager.run)
                 async with trio.open_nursery() as serving:
-                    # Bound before QEMU is spawned: it must not find nobody there.
+                    # Bound before QEMU starts, so that its first attempt to connect succeeds.
                     await serving.start(self._daemon.run)
                     self._daemon.listeners.append(self._on_guest)
                     await nursery.start(self._hooks.run)
@@ -148,7 +148,7 @@ class Launcher:
         return ending
 
     def stop(self, why: str) -> None:
-        """Ask for a stop; asked again, it is hurried."""
+        """Request a stop; a further request hurries it."""
         if self._stop.is_set():
             self._log.warning("hurrying", why=why)
             if self._qemu:
@@ -162,12 +162,12 @@ class Launcher:
         self._stop.set()
 
     def ask_to_stop(self, by: str) -> None:
-        """Ask for a stop, as `stop`; asked again, nothing more happens."""
+        """Request a stop like `stop`, but a further request changes nothing."""
         if not self._stop.is_set():
             self.stop(by)
 
     async def resume(self, by: str) -> bool:
-        """Have the machine run again, if it is paused. Returns False if it runs already.
+        """Resume a paused machine. Return False if it already runs.
 
         Raises:
             ResumeError: it can't be resumed, or stopped again at once.
@@ -182,12 +182,12 @@ class Launcher:
 
     @property
     def stage(self) -> str:
-        """What QEMU is being stopped by now; empty when it isn't."""
+        """The current stage of a stop; empty without a stop."""
         return self._stage
 
     @property
     def ending(self) -> tuple[str, int]:
-        """How it ended, and the exit status that says so; once `ended` is set."""
+        """The ending and its exit status, once `ended` is set."""
         assert self._ending is not None
         return str(self._ending), self._ending.exit_code
 
@@ -242,14 +242,14 @@ class Launcher:
         await qemu.stop(lambda: self._power_off(qemu), grace=grace)
 
     async def _power_off(self, qemu: Qemu) -> None:
-        """Have the guest power itself off, as soon as it can be asked, and again where its machine is reset before it is off.
+        """Make the guest power itself off, as soon as it can be asked; ask again if its machine is reset meanwhile.
 
         Raises:
-            CallError: it can't be asked, or is not up after the time that a boot takes.
+            CallError: it can't be asked, or is not up after the time of a boot.
         """
         await self._daemon.thaw("the guest is to power itself off")
         if not self._ready.is_set():
-            with suppress(QmpError):  # another operating system may have no agent, but a power button
+            with suppress(QmpError):  # other operating systems have no agent, but react to the power button
                 await qemu.command("system_powerdown")
         while True:
             self._reset = trio.Event()
@@ -272,7 +272,7 @@ class Launcher:
             self._log.info("the machine was reset before it was off, so the guest is asked again")
 
     async def _cancel_unheard(self, scope: trio.CancelScope) -> None:
-        """Cancel the wait for a guest that was never ready, after the time that a boot takes."""
+        """Cancel the wait for a guest that was never ready, after the time of a boot."""
         if self._ready.is_set():
             return
         seconds = max(UNHEARD_TIMEOUT, self._boot_began + BOOT_TIME - trio.current_time())
@@ -283,7 +283,7 @@ class Launcher:
         scope.cancel()
 
     async def _ask_to_power_off(self) -> None:
-        """That the connection ends before the answer is as good as one."""
+        """Send the power-off. A connection that ends before the answer counts as an answer."""
         if self._ready.is_set() and self._guest.state is not State.READY:
             self._log.info("the guest is not ready at the moment, it is waited for")
         try:
@@ -294,10 +294,10 @@ class Launcher:
             if error.outcome is not Outcome.LOST:
                 raise
             return
-        self.heeded.set()
+        self.confirmed.set()
         self._log.info("the guest powers itself off")
 
-    # -- what happens
+    # -- events
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
         if isinstance(event, events.Ready):
@@ -326,7 +326,7 @@ class Launcher:
             case DiskError(disk, reason):
                 self._log.error("disk error reported to the guest", disk=disk, why=reason)
             case QmpLost(why):
-                self._guest.machine_resumed()  # nothing is known of a pause any longer
+                self._guest.machine_resumed()  # a pause is no longer known
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
             case StageBegun(stage, seconds, why):
                 self._stage = stage.means
@@ -354,6 +354,6 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
 
 
 def tell_report(ending: Ending) -> None:
-    """For people: how it went wrong, QEMU's last words, the command to paste."""
+    """Print the failure, QEMU's last output and the command to paste, for people."""
     if ending.exit_code:
         print(error_text(f"vhostcomm: {ending.report()}"), file=sys.stderr)  # noqa: T201
