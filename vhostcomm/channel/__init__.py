@@ -1,1 +1,1 @@
-"""Sockets: where a guest's channel meets its connection."""
+"""Sockets and sessions: between a guest's socket and its `Connection`."""

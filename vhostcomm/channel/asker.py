@@ -1,4 +1,4 @@
-"""Asks one guest: what its model lets through is sent, what it doesn't waits or is refused."""
+"""Send questions to one guest: the guest's model decides what is sent, what waits and what is refused."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ STOPS: Final[dict[Command, str]] = {
     GuestCommand.REBOOT: "reboot",
     GuestCommand.RESET: "reset",
 }
-"""Questions after which a guest is gone, or starts again."""
+"""Questions after which a guest goes away or starts again."""
 
 HARMLESS: Final = GuestCommand.GET_INFORMATION
-"""What a guest is asked to find out whether it is up: it does no harm whenever it is carried out."""
+"""The question that finds out whether a guest is up: it is harmless, whenever the guest gets it."""
 
 
 class Asker:
-    """Asks a guest, over the connection that it has at the time.
+    """Sends questions to a guest, over the connection that exists at the time.
 
     Args:
-        guest: whose model decides.
+        guest: the guest, whose model decides.
     """
 
     def __init__(self, guest: Guest) -> None:
@@ -37,7 +37,7 @@ class Asker:
         self.session: Session | None = None
         """The live connection."""
         self.nursery: trio.Nursery | None = None
-        """Where probes run: they go on without whoever waited for them."""
+        """Where probes run, so that they continue without the clients that wait for them."""
 
     async def ask(
         self,
@@ -48,17 +48,17 @@ class Asker:
         by: str = "",
         sending: Callable[[], None] | None = None,
     ) -> Response:
-        """Ask the guest, as far as its model lets this question through.
+        """Send a question and wait for the answer, if the guest's model allows it.
 
         Args:
             command: of `GuestCommand`, or a number.
-            data: what goes with it.
-            timeout: seconds for all of it: finding out whether the guest is up, waiting for it, and its answer.
-            by: who asks, for the log and the guest's state.
-            sending: called right before the question is sent, if it is.
+            data: of the question.
+            timeout: seconds for everything: to find out whether the guest is up, to wait for it, and for its answer.
+            by: the client, for the log and the guest's state.
+            sending: called immediately before the question is sent.
 
         Raises:
-            CallError: there is no answer; says why.
+            CallError: there is no answer; has the reason.
         """
         try:
             response = await self._ask(command, data, timeout, by, sending)
@@ -69,15 +69,15 @@ class Asker:
         return response
 
     async def send(self, command: Command, *, timeout: float, by: str) -> None:
-        """Send the guest a command that it is not to answer, as far as its model lets this through.
+        """Send a command that needs no answer, if the guest's model allows it.
 
         Args:
             command: of `GuestCommand`, or a number.
             timeout: seconds to find out whether the guest is up, to wait for it, and to send.
-            by: who asks, for the log and the guest's state.
+            by: the client, for the log and the guest's state.
 
         Raises:
-            CallError: it isn't sent; says why.
+            CallError: it wasn't sent; has the reason.
         """
         deadline = trio.current_time() + timeout
         session = await self._reach(command, timeout, deadline)
@@ -86,9 +86,9 @@ class Asker:
         await session.send(command, b"", max(0, deadline - trio.current_time()))
 
     def probe(self, age: float) -> trio.Event | None:
-        """Find out whether the guest is up, where its last sign of life is that many seconds old, or there was none.
+        """Probe the guest if its last sign of life is older than `age` seconds, or if there was none.
 
-        Returns what is set when the question is answered or has timed out; None where nothing is to be found out now.
+        Returns an event that is set when the probe is answered or has timed out; None if no probe is useful now.
         """
         if self._probing is None and probe_due(self._guest.model, trio.current_time(), age):
             self._start_probe()
@@ -117,7 +117,7 @@ class Asker:
             raise
 
     async def _reach(self, command: Command, timeout: float, deadline: float) -> Session:
-        """Wait until the guest may be asked that; finds out whether it is up where that isn't known."""
+        """Wait until the model allows the command; probe the guest if its state is unknown."""
         kind = kind_of(command)
         while True:
             now, news = trio.current_time(), self._guest.news
@@ -161,7 +161,7 @@ class Asker:
 
     async def _ask_harmlessly(self, session: Session, ended: trio.Event) -> None:
         try:
-            if session.is_stuck:  # nobody reads what was sent before, so more of it is no use
+            if session.is_stuck:  # earlier frames are still unread, so more are useless
                 await trio.sleep(PROBE_TIMEOUT)
                 if session is self.session:
                     self._guest.unheard()

@@ -1,4 +1,4 @@
-"""What a host asks its guest, and how it can end."""
+"""Calls of a host to its guest, and their outcomes."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from vchannel import NO_NUL, Command, GuestCommand, Response
 from vhostcomm.errors import VhostcommError
 
 OUTSTANDING_LIMIT: Final = 16
-"""Ordinary calls that may wait for one guest, and urgent ones beside them: unanswered calls must not pile up."""
+"""Maximum ordinary calls that wait for one guest, and as many urgent ones: unanswered calls must not pile up."""
 
 URGENT: Final[frozenset[Command]] = frozenset({GuestCommand.POWEROFF, GuestCommand.REBOOT, GuestCommand.FS_UNFREEZE})
-"""Calls with places of their own: ordinary calls that hang must not keep a guest from being stopped or thawed."""
+"""Calls with their own limit: hanging ordinary calls must not keep a guest from being stopped or thawed."""
 
 
 class Outcome(Enum):
-    """Why a call got no answer."""
+    """Why a call has no answer."""
 
     NOT_CONNECTED = "not connected"
-    """QEMU isn't there; nothing was sent, and nothing is kept for later."""
+    """QEMU isn't connected; nothing was sent, and nothing is kept for later."""
     NOT_READY = "not ready"
-    """The guest gave no sign of life since its boot, or none lately. At most the harmless question was sent, which QEMU may keep
-    for the next boot; what could do harm was not."""
+    """The guest gave no recent sign of life, or none since its boot. At most the harmless question was sent, which QEMU
+    may keep for the next boot; nothing harmful was sent."""
     PAUSED = "paused"
-    """The machine is paused; nothing was sent: it would be carried out when the machine runs again."""
+    """The machine is paused, so nothing was sent; the guest would get it when the machine is resumed."""
     STOPPING = "stopping"
-    """The daemon stops, and freezes no guest any more; nothing was sent."""
+    """The daemon stops and freezes no more guests; nothing was sent."""
     BUSY = "busy"
-    """Too many calls wait for this guest already."""
+    """Too many calls already wait for this guest."""
     TIMED_OUT = "timed out"
-    """It was sent, or could not even be sent, and no answer came in time."""
+    """It was sent, or could not even be sent, but no answer arrived in time."""
     LOST = "connection lost"
     """The connection ended before the answer."""
 
 
 def outcome_of(response: Response) -> str:
-    """How a call with an answer has ended: answered, empty, or unreadable, where the data isn't what its command carries."""
+    """Return the outcome of a call with an answer: answered, empty, or unreadable if the data has another type."""
     if not response.data:
         return "empty"
     return "unreadable" if response.problem and response.problem.why != NO_NUL else "answered"
 
 
 def named(command: Command) -> str:
-    """A question in a sentence."""
+    """Name a command in a sentence."""
     return command.name.lower() if isinstance(command, GuestCommand) else f"command {int(command)}"
 
 
 class CallError(VhostcommError):
-    """A call that got no answer. `outcome` says why, `command` what was asked."""
+    """A call without an answer. `outcome` is the reason, `command` the question."""
 
     def __init__(self, command: Command, outcome: Outcome, why: str) -> None:
         self.command = command

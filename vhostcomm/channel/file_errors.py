@@ -1,4 +1,4 @@
-"""What is wrong where a file can't be made, and what to do; whose files are."""
+"""Explain why a file can't be created, and what to do; find and change a file's owner."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WRONG_PLACE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, e
 
 
 def error_of(error: OSError) -> type[ServeError]:
-    """Whether it is the place that is wrong, which stays so, or the moment."""
+    """Return whether the error is permanent, because of the place, or temporary."""
     return PlaceError if error.errno in _WRONG_PLACE else ServeError
 
 
 def remedy(path: Path, error: OSError) -> str:
-    """What to do about a file that can't be made; "" where nobody knows."""
+    """Return what to do about a file that can't be created; "" if that is unknown."""
     match error.errno:
         case errno.ENOENT:
             return f"; make its folder: install -d -m 0700 {path.parent}"
@@ -38,7 +38,7 @@ def remedy(path: Path, error: OSError) -> str:
 
 
 def owner(path: Path) -> str:
-    """The user that a file is of, if it is there and somebody else's; else ""."""
+    """Return the user who owns a file, if it exists and is another user's; else ""."""
     with suppress(OSError):
         if (uid := os.lstat(path).st_uid) != os.geteuid():
             with suppress(KeyError):
@@ -48,18 +48,18 @@ def owner(path: Path) -> str:
 
 
 def give(path: Path, group: int) -> None:
-    """Give a file of ours to a group, if it isn't that group's already.
+    """Change the group of our own file, if necessary.
 
     Raises:
-        PlaceError: this user may not.
+        PlaceError: this user may not do that.
     """
-    # The sandbox of our units refuses chown() altogether.
+    # The sandbox of our units denies chown() completely.
     if os.lstat(path).st_gid == group:
         return
     try:
         os.chown(path, -1, group, follow_symlinks=False)
     except OSError as error:
-        # EINVAL is of a user namespace that doesn't know the group.
+        # EINVAL means a user namespace without this group.
         if error.errno not in {errno.EPERM, errno.EINVAL}:
             raise
         name = str(group)

@@ -1,4 +1,4 @@
-"""One guest: what it is answered, and what is known of it."""
+"""One guest: its answers, and the knowledge about it."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import LimitedLog, Log
 
 UNKNOWN_KEPT: Final = 64
-"""Unknown commands counted and logged one by one; a guest that tries them all must not fill memory or the log."""
+"""Maximum unknown commands to count and log individually; a guest that tries all must not fill memory or the log."""
 
 OTHER: Final = -1
-"""Where the rest of them are counted together."""
+"""The key under which further ones are counted together."""
 
 SHOWN: Final = 512
-"""Bytes of a guest's data that are decoded for a log line, which shows 200 characters."""
+"""Bytes of a guest's data to decode for a log message, which shows 200 characters."""
 
 
-_READY: Final = State.READY  # looked up once: it is asked for with every frame
+_READY: Final = State.READY  # looked up once, since every frame needs it
 
 
 @define
 class Guest:
-    """A guest's identity, and what is known of it. The session feeds it with evidence; others only look.
+    """A guest's identity and the knowledge about it. Its session provides the evidence; others only read.
 
     Times are seconds since 1970, or None for never.
     """
@@ -90,21 +90,21 @@ class Guest:
     dropped_answers: int = 0
     listeners: list[Callable[[Guest, GuestEvent], None]] = field(factory=list, repr=False)
     calls: Counter[tuple[str, str]] = field(factory=Counter)
-    """Questions to it, by command and outcome."""
+    """Calls to the guest, by command and outcome."""
     information: Information | None = None
     """Its last answer about itself."""
     last_end: events.Gone | None = None
     """How its last connection ended; None before the first end."""
     unreachable: str = ""
-    """Why QEMU's socket can't be connected to, and what to do, where it is we who connect."""
+    """If vhostcomm connects: why QEMU's socket can't be reached, and what to do."""
     throttled: int = 0
     trace: Trace | None = field(default=None, repr=False)
     news: trio.Event = field(factory=trio.Event, repr=False)
-    """Set, and replaced, with every piece of evidence but the frames of a guest that is ready."""
+    """Set and replaced at every piece of evidence, except frames of a guest that is ready."""
     lines: LimitedLog = field(init=False, repr=False)
-    """Log messages that its frames cause."""
+    """Log messages about its frames."""
     comings: LimitedLog = field(init=False, repr=False)
-    """Log messages that its connections cause."""
+    """Log messages about its connections."""
     answers: dict[Command, bytes] = field(init=False)
     _question: Frame = field(default=Frame(0, asks=True), init=False)
     _notice: Frame = field(default=Frame(0, asks=False), init=False)
@@ -117,11 +117,11 @@ class Guest:
         self.model.entered = now()
 
     def change(self, host: HostIdentity, identity: GuestIdentity) -> None:
-        """Answer as another from now on."""
+        """Answer with another identity from now on."""
         self.host, self.identity = host, identity
         self.answers = answers(host, identity)
 
-    # -- what is known
+    # -- knowledge
 
     @property
     def state(self) -> State:
@@ -129,28 +129,28 @@ class Guest:
 
     @property
     def since(self) -> float:
-        """When it came into its state."""
+        """When the current state began."""
         return self.model.entered.wall
 
     @property
     def last_frame(self) -> float | None:
-        """When it gave its last sign of life in this connection and boot: a frame of its own, or an answer."""
+        """The last sign of life in this connection and boot: a request or an answer of the guest."""
         heard = self.model.heard
         return None if heard is None else round(time.time() - max(0.0, trio.current_time() - heard), 3)
 
     @property
     def pause(self) -> Pause | None:
-        """Why its machine is paused, if it is."""
+        """The pause of its machine, if it is paused."""
         return self.model.pause
 
     @property
     def stop(self) -> Stop | None:
-        """The last stop that was asked for, since its boot."""
+        """The last stop that was requested since its boot."""
         return self.model.stop
 
     @property
     def debt(self) -> Debt | None:
-        """The thaw that it is owed, if a freeze was sent and no thaw answered since."""
+        """The thaw that is owed: a freeze was sent, and no thaw has been answered since."""
         return self.model.debt
 
     @property
@@ -161,7 +161,7 @@ class Guest:
     # -- evidence
 
     def take(self, evidence: Evidence, first: Command | None = None) -> None:
-        """Feed the model, and tell what the channel's state became by it. `first` is the command of a frame."""
+        """Update the model, and report a change of the channel's state. `first` is the command of a frame."""
         moment, before = now(), self.model.channel
         self.model.take(evidence, moment.at, moment.wall)
         if self.model.channel is not before:
@@ -174,7 +174,7 @@ class Guest:
         self.wake()
 
     def wake(self) -> None:
-        """Let those look again who wait for evidence."""
+        """Wake the tasks that wait for evidence."""
         self.news.set()
         self.news = trio.Event()
 
@@ -188,7 +188,7 @@ class Guest:
         self._emit(events.Connected())
 
     def gone(self, end: events.Gone) -> None:
-        """Its connection ended."""
+        """Note that the connection ended."""
         self.last_end = end
         stop = self.model.stop
         self.take(Disconnected(self.connections, end.why))
@@ -199,19 +199,19 @@ class Guest:
         self._emit(end)
 
     def heard_answer(self) -> None:
-        """It answered a question on the live connection, in time or late."""
+        """Note an answer on the live connection, in time or late."""
         self.take(Answer(self.connections))
 
     def probed(self) -> None:
-        """The harmless question is sent."""
+        """Note that the harmless question is sent."""
         self.take(ProbeSent(self.connections))
 
     def unheard(self) -> None:
-        """The harmless question was not answered in time."""
+        """Note that the harmless question was not answered in time."""
         self.take(Silence(self.connections))
 
     def machine_reset(self, *, by_guest: bool) -> None:
-        """QMP told that its machine was reset: nothing is known of it until it is heard again."""
+        """Note a reset that QMP reported: the guest's state is unknown until its next sign of life."""
         was = self.model.channel
         self.take(Reset(by_guest))
         self._logged_answers.clear()
@@ -219,7 +219,7 @@ class Guest:
             self._emit(events.Rebooted())
 
     def machine_paused(self, cause: str, remedy: str) -> None:
-        """QMP told that its machine is paused: why, and what to do, such as a command."""
+        """Note a pause that QMP reported, with its cause and the remedy, such as a command."""
         known = self.model.pause
         self.take(Paused(cause, remedy))
         if known is None or (known.cause, known.remedy) != (cause, remedy):
@@ -227,7 +227,7 @@ class Guest:
             self._emit(events.Paused())
 
     def machine_resumed(self) -> None:
-        """QMP told that its machine runs again, or QMP ended, so nobody knows of a pause any more."""
+        """Note that QMP reported a running machine, or that QMP ended, so that a pause is no longer known."""
         if self.model.pause is None:
             return
         self.take(Resumed())
@@ -235,27 +235,27 @@ class Guest:
         self._emit(events.Resumed())
 
     def stopping(self, by: str, how: str) -> None:
-        """Somebody asks it to stop or to start again."""
+        """Note that a client requests a power-off or reboot."""
         self.take(StopAsked(by, how))
         self.log.info("stop asked for", by=by, how=how)
         self._emit(events.Stopping())
 
     def freezing(self, by: str, until: Moment) -> None:
-        """A freeze is being sent, to be undone then."""
+        """Note that a freeze is being sent, to be thawed at `until`."""
         owed = self.model.debt
         self.take(FreezeSent(by, until))
         if owed is None:
             self._emit(events.Frozen())
 
     def thawed(self, covers: int) -> None:
-        """A thaw was answered, which was sent after so many freezes."""
+        """Note the answer to a thaw that was sent after `covers` freezes."""
         owed = self.model.debt
         self.take(ThawAnswered(covers))
         if owed and not self.model.debt:
             self._emit(events.Thawed())
 
     def called(self, command: Command, outcome: str, data: bytes | None = None) -> None:
-        """It was asked something; `data` is its answer, if there is one."""
+        """Note the outcome of a call; `data` is the answer, if any."""
         name = command.name.lower() if isinstance(command, GuestCommand) else "other"
         self.calls[name, outcome] += 1
         if command is GuestCommand.GET_INFORMATION and data is not None:
@@ -266,7 +266,7 @@ class Guest:
             listener(self, event)
 
     def request(self, request: Request, at: float) -> PreparedAnswer | None:
-        """Take note of a request that came at that time of trio's clock. Returns its answer; None if it wants none."""
+        """Note a request at a time of trio's clock. Return the answer; None if the request needs none."""
         command = request.command
         if isinstance(command, HostCommand) or command in self._unknown or self._is_new(command):
             self.counts[command] += 1
@@ -274,7 +274,7 @@ class Guest:
             self.counts[OTHER] += 1
         if command is HostCommand.GUEST_POWER:
             self._power(request)
-        elif self.model.channel is _READY:  # the path of every frame
+        elif self.model.channel is _READY:  # the hot path: every frame
             self.model.take(self._question if request.needs_response else self._notice, at)
         else:
             self.take(self._question if request.needs_response else self._notice, first=command)
@@ -287,10 +287,10 @@ class Guest:
             self._tell_answer(command, data)
         return prepare(command, data)
 
-    # -- what it means
+    # -- log messages
 
     def _is_new(self, command: int) -> bool:
-        """Take note of an unknown command; False where too many have come already."""
+        """Note an unknown command. Return False after too many."""
         if len(self._unknown) >= UNKNOWN_KEPT:
             return False
         self._unknown.add(command)
@@ -299,7 +299,7 @@ class Guest:
 
     def _power(self, request: Request) -> None:
         self.boots += 1
-        # At its start a guest tells this before it asks anything: a guest that asked before has started again.
+        # A guest sends this at its start, before any question. If it has asked before, it started again.
         again = self.model.has_asked
         self._logged_answers.clear()
         self.take(Booted(self.connections), first=request.command)
@@ -315,11 +315,11 @@ class Guest:
         try:
             self.told_time = decode_integer(request.data)
         except PayloadError:
-            return  # told by the session, as every problem of data
+            return  # the session logs it, as every problem of data
         self.lines.info("guest told its time", time=self.told_time)
 
     def _tell_answer(self, command: Command, data: bytes) -> None:
-        """One line for each answer that is new since the boot."""
+        """Log each answer that is new since the boot."""
         if not isinstance(command, HostCommand):
             return
         text = decode_text(data)
@@ -332,7 +332,7 @@ class Guest:
 
 
 def now() -> Moment:
-    """The time, on trio's clock and on the wall's."""
+    """Return the current time, of trio's clock and of the wall clock."""
     return Moment(trio.current_time(), time.time())
 
 

@@ -1,6 +1,6 @@
-"""Which process has a unix socket's path: a record lock for each path, in one file for each folder.
+"""Lock unix socket paths against other processes: one record lock for each path, in one file for each directory.
 
-One descriptor for a folder, however many sockets are in it.
+A directory needs only one descriptor, whatever the number of sockets in it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")
 """struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid."""
 
 _REMOVAL: Final = 0.001
-"""Seconds to the next try where the last holder is removing the file; it does nothing else meanwhile."""
+"""Seconds before the next attempt while the last holder removes the file, which takes no time."""
 
 
 @define
 class _File:
-    """A lock file that is open, and the records of it that this process holds."""
+    """An open lock file, with the records that this process holds."""
 
     path: Path
     fd: int
@@ -45,16 +45,16 @@ _guard: Final = threading.Lock()
 
 
 def lock_file(path: Path) -> Path:
-    """The file with the lock of a socket's path. Each user has one, for who can't open it can't hold it either."""
+    """Return the lock file for a socket's path. Each user has a separate one, since only its user can open it."""
     return path.with_name(f".vhostcomm-{os.geteuid()}.lock")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other daemons off a path: a second one would unlink and bind, and steal the name silently.
+    """Lock a path against other daemons: a second one would unlink the socket and take over the path silently.
 
     Raises:
-        ServeError: another process has it, or there can't be a lock.
+        ServeError: another process holds the lock, or locking is impossible.
     """
     number = int.from_bytes(blake2b(os.fsencode(path.name), digest_size=7).digest(), "little")
     with _guard:
@@ -104,7 +104,7 @@ def _open(path: Path) -> _File:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        # In a folder that everybody writes to, the file may be one that another user made.
+        # In a world-writable directory, another user may have made the file.
         whose = owner(path)
         what = _foreign(whose) if whose else remedy(path, error)
         raise error_of(error)(f"{path}: the sockets' lock can't be made: {error.strerror}{what}") from None
@@ -119,7 +119,7 @@ def _open(path: Path) -> _File:
 
 
 def _close_unused(file: _File) -> None:
-    """Close a lock file of which this process holds nothing, and remove it if nobody else does."""
+    """Close a lock file without locks of this process, and remove it if no process has one."""
     if file.held:
         return
     for key in [key for key, each in _files.items() if each is file]:
@@ -132,14 +132,14 @@ def _close_unused(file: _File) -> None:
 
 
 def _is_being_removed(file: _File, number: int) -> bool:
-    """Whether what is in the way of a record's lock is one of the whole file, or gone."""
+    """Return whether a lock of the whole file blocks the record's lock, or nothing any more."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
     kind, _, _, length, _ = _FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))
     return bool(kind == fcntl.F_UNLCK or length == 0)
 
 
 def _lock(fd: int, kind: int, start: int, length: int = 1) -> None:
-    """Lock or unlock, or raise OSError. Such a lock is the open file's, and not the process's."""
+    """Lock or unlock, or raise OSError. The lock belongs to the open file, not to the process."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
 
 
@@ -148,7 +148,7 @@ def _foreign(whose: str) -> str:
 
 
 def _is(path: Path, fd: int) -> bool:
-    """Whether a path leads to what a descriptor has open."""
+    """Return whether a path leads to a descriptor's file."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     return False

@@ -1,4 +1,4 @@
-"""One guest's port: its socket, and one session at a time."""
+"""One guest's port: its socket, with one session at a time."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from vhostcomm.errors import ServeError
 from vhostcomm.guest.events import Gone
 
 ACCEPT_PAUSE: Final = 0.2
-"""Seconds before the next try where there is no descriptor or memory for a connection."""
+"""Seconds before the next attempt if there is no descriptor or memory for a connection."""
 
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_MAX: Final = 5.0
-"""Seconds between tries to connect to a QEMU that isn't there: doubled each time up to the most."""
+"""Seconds between attempts to connect to an absent QEMU: doubled up to this maximum."""
 
 SPARE: Final = 256
-"""Descriptors at most, and a sixteenth of the limit, that are kept for whoever comes last and for everything else."""
+"""Descriptors to reserve for the latest guests and everything else: at most this many, and a sixteenth of the limit."""
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def _scarce() -> int:
-    """The first descriptor of the last few. The kernel gives the lowest that is free."""
+    """Return the first of the reserved descriptors. The kernel always assigns the lowest free one."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return limit - min(SPARE, limit // 16)
 
 
 class Port:
-    """A guest's channel, from binding to closing. One connection at a time is served.
+    """A guest's channel, from binding to closing. It serves one connection at a time.
 
-    `open` takes the socket (or the recording's file), so that what can't be had is known before anything runs.
+    `open` binds the socket and creates the recording's file, so that errors appear before anything runs.
     """
 
     __slots__ = (
@@ -80,17 +80,17 @@ class Port:
         self._short = False
         self._refused = 0
         self.asker = Asker(guest)
-        """Asks the guest."""
+        """Sends questions to the guest."""
         self.retry_now = trio.Event()
 
     def open(self, *, bind: bool = True) -> None:
-        """Bind the socket and make the recording. May block, so where others are served it runs in a thread.
+        """Bind the socket and create the recording. It may block, so use a thread while other guests are served.
 
         Args:
-            bind: False where `take_over` gives it a socket.
+            bind: False if `take_over` provides the socket.
 
         Raises:
-            ServeError: something of it can't be had; nothing of it is kept.
+            ServeError: something is unavailable; nothing stays open.
         """
         with ExitStack() as cleanup:
             address = self.guest.address
@@ -104,12 +104,12 @@ class Port:
             cleanup.pop_all()
 
     def reopen_recording(self) -> None:
-        """Begin a new file, if the one that is recorded to was renamed or deleted."""
+        """Begin a new file if the current recording was renamed or deleted."""
         if self._recording:
             self._recording.reopen()
 
     async def run(self) -> None:
-        """Serve until `stop`; call `open` before. Socket and recording are closed at the end."""
+        """Serve until `stop`; `open` has to be called before. Closes socket and recording at the end."""
         try:
             async with trio.open_nursery() as nursery:
                 self.asker.nursery = nursery
@@ -122,11 +122,11 @@ class Port:
             recording, self._recording = self._recording, None
             self.close()
             if recording:
-                with trio.CancelScope(shield=True):  # it is bounded by itself, and must not hold up other guests
+                with trio.CancelScope(shield=True):  # has its own time limit; must not delay other guests
                     await trio.to_thread.run_sync(recording.close)
 
     def close(self) -> None:
-        """Give the socket and the recording back."""
+        """Close the socket and the recording."""
         if self._listener:
             self._listener.close()
             self._listener = None
@@ -134,37 +134,37 @@ class Port:
             self._recording.close()
 
     def discard(self) -> None:
-        """The same for a port that was opened and never run: there is nothing in the recording."""
+        """Close a port that was opened but never run, and remove its empty recording."""
         recording, self._recording = self._recording, None
         self.close()
         if recording:
             recording.discard()
 
     def stop(self) -> None:
-        """Take no more connections, let the one there is answer what was asked, and end."""
+        """Accept no more connections, answer the pending questions of the current one, and end."""
         self._stopping = True
         self._accepting.cancel()
         if self._session:
             self._session.drain()
 
     def take_over(self, other: Port) -> None:
-        """Take the socket of a port that ends: it listens all the time."""
+        """Take over the socket of a port that ends; it keeps listening."""
         self._listener, other._listener = other._listener, None
         other._accepting.cancel()
 
     def is_reachable(self) -> bool:
-        """Whether QEMU still finds the socket at its path, if it has one."""
+        """Return whether QEMU can find the socket at its path, if it has one."""
         return self._listener is None or self._listener.is_there()
 
     def is_occupied(self) -> bool:
-        """Whether something is at the path of its socket."""
+        """Return whether anything exists at the path of its socket."""
         return isinstance(self.guest.address, Listen) and os.path.lexists(self.guest.address.path)
 
     async def bind_again(self) -> None:
-        """Make the socket anew, after its file was deleted. The connection there is goes on.
+        """Create the socket again after its file was deleted. An open connection continues.
 
         Raises:
-            ServeError: it can't be.
+            ServeError: it can't be created.
         """
         if (listener := self._listener) is None:
             return
@@ -172,7 +172,7 @@ class Port:
         if old.fileno() != -1:
             trio.lowlevel.notify_closing(old)
             old.close()
-        if self._listener is not listener:  # given up meanwhile
+        if self._listener is not listener:  # replaced or closed meanwhile
             listener.close()
 
     # -- QEMU connects
@@ -184,7 +184,7 @@ class Port:
             host, port, *_ = self._listener.sock.getsockname()
             told = f"tcp:{host_and_port(host, port)}"
         self._log.info("waiting for QEMU", sock=told)
-        if self._listener.sock.fileno() == -1:  # the port that had it has lent it
+        if self._listener.sock.fileno() == -1:  # the port before has lent it
             await self.bind_again()
         while self._listener is not None:  # until another port takes it over
             listener = self._listener.sock
@@ -208,7 +208,7 @@ class Port:
                 await self._lend_listener(listener)
 
     async def _accept(self, listener: socket.socket) -> socket.socket | None:
-        """Accept a connection when it is the guest's turn. None where there is none, or no room for one now."""
+        """Accept a connection when it is the guest's turn. Return None if there is none, or no descriptor for it."""
         if self._throttle and self._throttle.ready():
             await self._throttle.enter()
         try:
@@ -222,12 +222,12 @@ class Port:
         finally:
             if self._throttle:
                 self._throttle.turned(CONNECTION)
-        if listener.fileno() != -1:  # else it was bound again meanwhile
+        if listener.fileno() != -1:  # otherwise, it was bound again meanwhile
             await self._pause(problem)
         return None
 
     async def _lend_listener(self, listener: socket.socket) -> None:
-        """Let others have this descriptor until the connection ends. A second connection finds nobody meanwhile."""
+        """Close the listener until the connection ends, to free its descriptor. A second connection is refused then."""
         listener.close()
         await self._session_ended.wait()
         while True:
@@ -239,9 +239,9 @@ class Port:
                 return
 
     async def _has_room(self, sock: socket.socket) -> bool:
-        """Whether the port is free for a connection."""
+        """Return whether the port is free for a connection."""
         if self._session and self._session.is_dead():
-            # QEMU was restarted, and the end of its last connection just hasn't been read yet.
+            # QEMU was restarted, and the end of its last connection has not been read yet.
             self._session.abandon()
             await self._session_ended.wait()
         if self._session is None:
@@ -265,7 +265,7 @@ class Port:
             )
         await trio.sleep(ACCEPT_PAUSE)
 
-    # -- we connect to QEMU
+    # -- vhostcomm connects to QEMU
 
     async def _keep_connecting(self, nursery: trio.Nursery) -> None:
         address = self.guest.address
@@ -290,7 +290,7 @@ class Port:
             self._attend(sock, nursery)
             began = trio.current_time()
             await self._session_ended.wait()
-            # A server that takes connections only to drop them isn't worth a busy loop.
+            # A server that accepts connections only to close them must not cause a busy loop.
             wait = RECONNECT_FIRST if trio.current_time() - began > RECONNECT_MAX else min(wait * 2, RECONNECT_MAX)
             await trio.sleep(wait)
 
@@ -320,7 +320,7 @@ class Port:
         try:
             end = await session.run()
         except Exception:  # noqa: BLE001
-            # Whatever goes wrong in serving one guest ends with its connection, and QEMU makes a new one.
+            # Any error in serving one guest ends only its connection, and QEMU reconnects.
             end = Gone("an error of vhostcomm's own", by_us=True)
             self._log.exception("internal error, the connection is closed; please report it")
         finally:

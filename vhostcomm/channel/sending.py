@@ -1,4 +1,4 @@
-"""The sending half of one connection: whole frames, in order, dropped where nobody reads them."""
+"""Send on one connection: whole frames, in order; drop them if the peer does not read."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vhostcomm.channel.tap import Tap
 
 
 class GoneError(Exception):
-    """The connection is no more; the message says why."""
+    """The connection ended; the message is the reason."""
 
 
 class Sender:
     """Sends frames over a socket.
 
     Args:
-        guest: whose it is; its dropped answers are counted.
-        sock: connected, not blocking.
-        timeout: seconds for frames to be read.
-        tap: looks at every frame.
+        guest: counts its dropped answers.
+        sock: connected and non-blocking.
+        timeout: seconds for the peer to read frames.
+        tap: sees every frame.
     """
 
     __slots__ = ("_guest", "_lock", "_rest", "_sock", "_tap", "_timeout")
@@ -32,16 +32,16 @@ class Sender:
         self._sock = sock
         self._timeout = timeout
         self._tap = tap
-        self._rest = b""  # of a frame that was cut by a deadline: must go out before any other
+        self._rest = b""  # of a frame cut by a deadline: must be sent before any other
         self._lock = trio.Lock()
 
     @property
     def is_stuck(self) -> bool:
-        """Whether earlier frames wait to be written, because neither QEMU nor the guest reads."""
+        """Return whether earlier frames are still unsent, because neither QEMU nor the guest reads."""
         return bool(self._rest) or self._lock.locked()
 
     async def send(self, frames: bytes) -> None:
-        """Send whole frames, in one write where the kernel takes them.
+        """Send whole frames, with one write if the kernel accepts all.
 
         Raises:
             GoneError: the connection ended.
@@ -51,7 +51,7 @@ class Sender:
             await self.finish(frames, sent)
 
     async def send_rest(self) -> None:
-        """Complete a frame that was cut.
+        """Complete a cut frame.
 
         Raises:
             GoneError: the connection ended.
@@ -60,7 +60,7 @@ class Sender:
             await self.finish(b"", 0)
 
     def begin(self, frames: bytes) -> int:
-        """Write what the kernel takes now. Returns how many bytes; where these are not all, `finish` must follow at once.
+        """Write as much as the kernel accepts now. Return its size; if that is not all, `finish` must follow at once.
 
         Raises:
             GoneError: the connection ended.
@@ -70,7 +70,7 @@ class Sender:
         return 0 if self._rest or self._lock.locked() else self._write(frames)
 
     async def finish(self, frames: bytes, sent: int) -> None:
-        """Send what `begin` left, as the guest reads; drop whole frames after the deadline.
+        """Send the rest after `begin`, as the guest reads; drop whole frames after the deadline.
 
         Raises:
             GoneError: the connection ended.
@@ -80,7 +80,7 @@ class Sender:
             if self._lock.locked():
                 await self._wait_turn(frames)
             else:
-                # At once: a frame may be cut, and nobody else may write until it is whole.
+                # At once: a frame may be cut, so no other task may write until it is complete.
                 self._lock.acquire_nowait()
             await self._send_slowly(frames, sent)
         if deadline.cancelled_caught:
@@ -90,18 +90,18 @@ class Sender:
             )
 
     async def _wait_turn(self, frames: bytes) -> None:
-        """Wait until another's frames are out; these are dropped if that takes too long."""
+        """Wait until another task's frames are sent; drop these frames if that takes too long."""
         waiting = len(frames) // FRAME_SIZE
         self._guest.dropped_answers += waiting
         await self._lock.acquire()
         self._guest.dropped_answers -= waiting
 
     async def _send_slowly(self, frames: bytes, sent: int) -> None:
-        """Send as the guest reads, with the lock held; releases it."""
+        """Send as the guest reads, with the lock held; release the lock at the end."""
         data, self._rest = self._rest + frames, b""
         try:
             while sent < len(data):
-                if self._sock.fileno() < 0:  # closed while it was another's turn
+                if self._sock.fileno() < 0:  # closed while another task ran
                     raise GoneError("it was closed")
                 try:
                     await trio.lowlevel.wait_writable(self._sock)
@@ -113,8 +113,8 @@ class Sender:
             self._lock.release()
 
     def _drop_whole_frames(self) -> None:
-        """After the deadline: the frame that was cut must be completed, whole ones behind it are dropped."""
-        # What is left ends with a whole frame, so frames are counted from its end.
+        """After the deadline, keep the cut frame, which must be completed, and drop the whole frames after it."""
+        # The data ends with a whole frame, so count from its end.
         dropped, cut = divmod(len(self._rest), FRAME_SIZE)
         self._guest.dropped_answers += dropped
         self._rest = self._rest[:cut]

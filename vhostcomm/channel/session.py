@@ -1,4 +1,4 @@
-"""One connection of one guest: its stream ↔ its `Connection`."""
+"""One connection of a guest: its stream ↔ its `Connection`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vhostcomm.config.models import Service
 from vhostcomm.guest.events import Gone
 
 DRAIN_IDLE: Final = 0.05
-"""Seconds without a byte after which QEMU is taken to have nothing left that it was kept from sending."""
+"""Seconds without a byte after which QEMU has sent everything that it held back."""
 
 
 @define(eq=False)
@@ -46,15 +46,14 @@ class _Waiter:
 class Session:
     """Serves one connection until it ends.
 
-    The socket is used without trio's stream around it: this is the path of every frame, and a
-    stream's bookkeeping costs as much as all that is done here.
+    It uses the socket without trio's stream, whose bookkeeping would double the cost of each frame.
 
     Args:
-        guest: whose it is: that follows from the socket, never from what a frame says.
-        sock: connected, not blocking; closed at the end.
-        service: deadlines.
-        throttle: what the guest may use, over all its connections; None if there is no limit.
-        recording: where frames are recorded, if they are.
+        guest: determined by the socket, never by the content of a frame.
+        sock: connected and non-blocking; closed at the end.
+        service: has the deadlines.
+        throttle: the guest's limits, for all its connections; None for no limit.
+        recording: for the frames; None for no recording.
     """
 
     __slots__ = (
@@ -90,7 +89,7 @@ class Session:
         self._draining = False
 
     async def run(self) -> Gone:
-        """Serve until the connection ends or `drain` is called. Returns why it ended."""
+        """Serve until the connection ends or `drain` is called. Return the reason."""
         try:
             with self._scope:
                 await self._serve(None)
@@ -107,18 +106,18 @@ class Session:
     def drain(self) -> None:
         """Answer what has been asked, then end.
 
-        Closing while QEMU is kept from sending leaks a descriptor of the guest's queue, and 128 such
-        leaks kill the channel until the guest reboots: so read until nothing comes.
+        Closing while QEMU holds data back leaks a descriptor of the guest's queue, and 128 leaks disable the channel
+        until the guest reboots. So read until no data arrives.
         """
         self._draining = True
         self._scope.cancel()
 
     def is_dead(self) -> bool:
-        """Whether the other end has closed, even if that wasn't read yet."""
+        """Return whether the other end has closed, even if that wasn't read yet."""
         return has_hung_up(self._sock)
 
     def abandon(self) -> None:
-        """End at once: nobody is there any more to read answers."""
+        """End at once, because the peer no longer reads answers."""
         self._scope.cancel()
 
     def _finish(self) -> None:
@@ -153,7 +152,7 @@ class Session:
                     self._events()
                     continue
             rested = throttle is not None and throttle.ready() and await throttle.enter()
-            size = READ  # of one that fails
+            size = READ  # of a read that fails
             try:
                 size, out, sent = self._turn(LANE_READ if throttle is not None and throttle.braked else READ)
             finally:
@@ -171,7 +170,7 @@ class Session:
                 await self._wait_throttled(wait)
 
     def _turn(self, limit: int) -> tuple[int, bytes, int]:
-        """Read once and answer. Returns the bytes read, the answers, and how many bytes of these are sent."""
+        """Read once and answer. Return the number of bytes read, the answers, and how many of their bytes were sent."""
         try:
             data = self._sock.recv(limit)
         except BlockingIOError:
@@ -187,7 +186,7 @@ class Session:
         return len(data), frames, self._sender.begin(frames)
 
     async def _wait_throttled(self, seconds: float) -> None:
-        """Read no more until the guest is within its rate again. Never disconnect for it: see `drain`."""
+        """Stop reading until the guest is within its rate again. Never disconnect for this: see `drain`."""
         assert self._throttle
         self._guest.throttled += 1
         self._guest.lines.repeated(
@@ -197,10 +196,10 @@ class Session:
         self._throttle.waited()
 
     def _events(self) -> list[bytes]:
-        """Take every event there is. Returns the frames to send."""
+        """Process all events. Return the frames to send."""
         connection, guest, tap = self._connection, self._guest, self._tap
         out = []
-        now = trio.current_time()  # once for all: it is the path of every frame
+        now = trio.current_time()  # once for all events, since this is the hot path
         while (event := connection.next_event()) is not NEED_DATA:
             if tap:
                 tap.received(event)
@@ -226,24 +225,24 @@ class Session:
                     guest.skipped_bytes += event.count
                     if event.reason is SkipReason.SILENCE:
                         self._guest.lines.repeated("half a frame dropped", bytes=event.count)
-                    # Others are told with the refused frame that they began with.
+                    # Other reasons were logged with the refused frame.
                 case _:
                     assert_never(event)
         return out
 
-    # -- questions of the host's own
+    # -- questions of the host
 
     async def exchange(self, command: Command, data: bytes, timeout: float, *, begun: float | None = None) -> Response:
-        """Ask the guest, and wait for its answer.
+        """Send a question and wait for its answer.
 
         Args:
             command: of `GuestCommand`, or a number.
-            data: what goes with it.
+            data: of the question.
             timeout: seconds for the answer.
-            begun: the time of `trio.current_time` from which these are counted, if not from now.
+            begun: the time of `trio.current_time` at which `timeout` started; None for now.
 
         Raises:
-            CallError: there is none; says why.
+            CallError: there is no answer; has the reason.
         """
         self.check_room(command)
         request = Request.of(command, data)
@@ -264,15 +263,15 @@ class Session:
         raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
 
     async def send(self, command: Command, data: bytes, timeout: float) -> None:
-        """Send the guest a request that wants no answer.
+        """Send the guest a request that needs no answer.
 
         Args:
             command: of `GuestCommand`, or a number.
-            data: what goes with it.
+            data: of the request.
             timeout: seconds for the guest, or QEMU, to read it.
 
         Raises:
-            CallError: it isn't sent; says why.
+            CallError: it wasn't sent; has the reason.
         """
         with trio.move_on_after(timeout) as sending:
             try:
@@ -284,11 +283,11 @@ class Session:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether earlier frames wait to be written, because neither QEMU nor the guest reads."""
+        """Return whether earlier frames are still unsent, because neither QEMU nor the guest reads."""
         return self._sender.is_stuck
 
     def check_room(self, command: Command) -> None:
-        """Reject a call too many; urgent and ordinary calls are counted apart.
+        """Check the limits of waiting calls; urgent and ordinary calls are counted separately.
 
         Raises:
             CallError: too many such calls wait for the guest.

@@ -1,4 +1,4 @@
-"""Unix and TCP sockets: bound safely, and taken away again. No trio here."""
+"""Unix and TCP sockets: bind them safely, and remove them. Without trio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, host
 from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
-"""Connections that may wait: one QEMU, and those that will be refused."""
+"""Connections that may wait: one of QEMU, and those to refuse."""
 
 _TCP_DROP_IN: Final = (
     "under systemd, a drop-in of the unit (`systemctl edit UNIT`) allows it: [Service] PrivateNetwork=no "
@@ -28,15 +28,15 @@ _TCP_DROP_IN: Final = (
 
 
 class Listener:
-    """A listening socket, not blocking. A unix socket's path is locked, and its file is gone after `close`.
+    """A non-blocking listening socket. The path of a unix socket is locked, and `close` removes its file.
 
     Args:
-        address: where.
+        address: of the socket.
         mode: of a unix socket.
-        group: its group's id; -1 leaves it.
+        group: id of its group; -1 for no change.
 
     Raises:
-        ServeError: it can't be had; says why and what to do. Nothing is left changed.
+        ServeError: it can't be bound; says why and what to do. Nothing was changed.
     """
 
     __slots__ = ("_cleanup", "_file", "_group", "_mode", "address", "sock")
@@ -54,20 +54,20 @@ class Listener:
                 case ListenTcp():
                     self.sock = _bind_tcp(address)
                 case Activated(fd):
-                    # A copy: systemd's own stays open, for the next time this socket is served.
+                    # A copy: systemd's own socket stays open, to be served again later.
                     self.sock = _made(str(address), lambda: socket.socket(fileno=os.dup(fd)))
                     self.sock.setblocking(False)
             self._cleanup = cleanup.pop_all()
 
     def close(self) -> None:
-        """Give it up. Closing again does nothing."""
+        """Close the socket. A second call does nothing."""
         if isinstance(self.address, Listen) and self._file:
             _unlink(self.address.path, self._file)
         self.sock.close()
         self._cleanup.close()
 
     def is_there(self) -> bool:
-        """Whether clients still find this socket at its path."""
+        """Return whether clients still find this socket at its path."""
         if not isinstance(self.address, Listen) or not self._file:
             return True
         try:
@@ -76,10 +76,10 @@ class Listener:
             return False
 
     def bind_again(self) -> socket.socket:
-        """Make the socket anew where its file was deleted. Returns the old one, for the caller to close.
+        """Create the socket again after its file was deleted. Return the old one, which the caller closes.
 
         Raises:
-            ServeError: something else is at its path now, or it can't be made.
+            ServeError: something else is at its path now, or the socket can't be created.
         """
         assert isinstance(self.address, Listen)
         old = self.sock
@@ -88,13 +88,13 @@ class Listener:
 
 
 def _bind(path: Path, mode: int, group: int) -> tuple[socket.socket, os.stat_result]:
-    """A unix socket that listens, and its file. The path is locked meanwhile."""
+    """Bind a listening unix socket; return it with its file's status. The path must be locked."""
     _clear(path)
     with ExitStack() as cleanup:
         made = cleanup.enter_context(
             _made(str(path), lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         )
-        # The mode of the file that bind() makes is the socket's own, so there is no moment at which others get in.
+        # bind() creates the file with the socket's own mode, so other users never have access.
         os.fchmod(made.fileno(), 0o600)
         try:
             made.bind(str(path))
@@ -119,7 +119,7 @@ def _made(where: str, make: Callable[[], socket.socket]) -> socket.socket:
 
 
 def _unlink(path: Path, ours: os.stat_result) -> None:
-    """Remove our own socket; not one that somebody put into its place."""
+    """Remove our own socket, but not one that replaced it."""
     with suppress(OSError):
         now = os.lstat(path)
         if (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino):
@@ -127,7 +127,7 @@ def _unlink(path: Path, ours: os.stat_result) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Make room for our socket: only a socket that nobody listens on any more is removed."""
+    """Remove a stale socket at the path, and nothing else."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -190,7 +190,7 @@ def _bind_tcp(where: ListenTcp) -> socket.socket:
 
 
 def _allows_tcp() -> bool:
-    """Whether this process may make TCP sockets: RestrictAddressFamilies= of our units doesn't let it."""
+    """Return whether this process may create TCP sockets: RestrictAddressFamilies= of our units denies it."""
     try:
         socket.socket(socket.AF_INET).close()
     except OSError as error:
@@ -199,10 +199,10 @@ def _allows_tcp() -> bool:
 
 
 def connect(address: Connect) -> socket.socket:
-    """Connect to a unix socket of QEMU's; at once or not at all.
+    """Connect to QEMU's unix socket, without waiting.
 
     Raises:
-        OSError: nobody is there.
+        OSError: no process listens there.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -214,7 +214,7 @@ def connect(address: Connect) -> socket.socket:
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Have the kernel end a TCP connection whose other end has vanished; it has the guest's only place."""
+    """Make the kernel end a TCP connection whose peer has vanished, because it occupies the guest's only session."""
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3):
@@ -222,11 +222,11 @@ def keep_alive(sock: socket.socket) -> None:
 
 
 def has_hung_up(sock: socket.socket, *, half: bool = True) -> bool:
-    """Whether the other end has closed, even where what it sent before hasn't been read yet.
+    """Return whether the other end has closed, even if earlier data was not read yet.
 
     Args:
-        sock: whose.
-        half: whether it is enough that it sends no more.
+        sock: the socket.
+        half: count it as closed if it only stopped sending.
     """
     poller = select.poll()
     poller.register(sock, select.POLLRDHUP)
@@ -235,7 +235,7 @@ def has_hung_up(sock: socket.socket, *, half: bool = True) -> bool:
 
 
 def group_id(name: str) -> int:
-    """A group's id by its name or number; -1 for none.
+    """Return a group's id by its name or number; -1 for none.
 
     Raises:
         ServeError: there is no such group.
@@ -249,7 +249,7 @@ def group_id(name: str) -> int:
 
 
 def peer(sock: socket.socket) -> dict[str, object]:
-    """Who is connected, as far as the kernel tells: the process of a unix socket, the address of a TCP one."""
+    """Describe the peer as the kernel reports it: the process of a unix socket, the address of a TCP socket."""
     with suppress(OSError):
         if sock.family == socket.AF_UNIX:
             pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
@@ -260,17 +260,17 @@ def peer(sock: socket.socket) -> dict[str, object]:
 
 
 def make_folder(folder: Path, group: int = -1) -> None:
-    """Make the runtime directory if it is missing, its parent must be there; have it let the group through.
+    """Create the runtime directory if it is missing, in an existing parent, with access for the group.
 
     Raises:
-        ServeError: it can't be made, or isn't ours to use.
+        ServeError: it can't be created, or is not safe to use.
     """
     try:
         try:
-            # 0710 lets the socket's group through to the sockets, which have modes of their own.
+            # 0710 gives the group access to the sockets, which have their own modes.
             folder.mkdir(mode=0o700 if group == -1 else 0o710)
         except FileExistsError:
-            _take_folder(folder, group)
+            _adopt_folder(folder, group)
         else:
             if group != -1:
                 give(folder, group)
@@ -278,8 +278,8 @@ def make_folder(folder: Path, group: int = -1) -> None:
         raise error_of(error)(f"{folder}: can't be made: {error.strerror}{remedy(folder, error)}") from None
 
 
-def _take_folder(folder: Path, group: int) -> None:
-    """Use a runtime directory that is there: a daemon's that had no group yet doesn't let the group through."""
+def _adopt_folder(folder: Path, group: int) -> None:
+    """Use an existing runtime directory: if a daemon without a group made it, give the group access."""
     found = os.lstat(folder)
     through = found.st_mode & stat.S_IXOTH or (found.st_gid == group and found.st_mode & stat.S_IXGRP)
     opens = group != -1 and found.st_uid == os.geteuid() and not through
@@ -290,7 +290,7 @@ def _take_folder(folder: Path, group: int) -> None:
             f"{folder}: it belongs to {owner(folder)}, who could replace the sockets in it: "
             f"choose another with RUNTIME_DIRECTORY=, or chown {os.geteuid()} {folder}"
         )
-    # The group's right to write is removed below where the folder is opened to the configured group.
+    # If the directory is opened to the configured group, remove the group's write permission.
     if found.st_mode & (stat.S_IWOTH if opens else stat.S_IWOTH | stat.S_IWGRP):
         raise PlaceError(
             f"{folder}: others can write to it (mode {stat.S_IMODE(found.st_mode):04o}), and so could replace the "

@@ -1,4 +1,4 @@
-"""The one place that every frame passes in and out: the frame log and the recording hang here."""
+"""The only place that sees every frame: the frame log and the recording."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ from vhostcomm.log.logs import Log
 from vhostcomm.log.sink import Sink, write_all
 
 NUMBERS: Final = 1000
-"""Recordings of one name side by side; a daemon that restarts for ever must not fill a folder."""
+"""Maximum recordings with the same name; a daemon that restarts for ever must not fill a directory."""
 
 RECORD_SIZE: Final = 512
-"""Bytes that a record takes in memory besides its frame's data: 364 were measured."""
+"""Memory of a record besides its frame's data, in bytes: 364 were measured."""
 
 FORMATTED_AT_ONCE: Final = 64
-"""Records that are formatted before they are written: at most 1 MB of text."""
+"""Records to format before writing them: at most 1 MB of text."""
 
 FLUSH_TIMEOUT: Final = 2.0
-"""Seconds that the end of a session waits for its recording to be on disk."""
+"""Seconds that the end of a session waits until its recording is on disk."""
 
 
 class Recording:
-    """A capture being written, by a thread of its own; it ends at its limit or when the disk is full.
+    """A capture that a thread writes. It ends at its limit or when the disk is full.
 
-    The file is new and has mode 0600. A file that exists is left alone: the recording's name gets a number then.
+    The file is new and has mode 0600. If the file exists, it is left unchanged and the recording's name gets a number.
 
     Args:
-        path: where.
-        limit: bytes of a file.
+        path: of the file.
+        limit: maximum bytes of the file.
         guest: the guest's name, for the provenance.
-        log: for the file's name, and for one warning when the recording ends early or loses its file.
+        log: for the file's name, and one warning if the recording ends early or its file disappears.
 
     Raises:
-        ServeError: the file can't be made.
+        ServeError: the file can't be created.
     """
 
     def __init__(self, path: Path, limit: int, guest: str, log: Log) -> None:
@@ -73,7 +73,7 @@ class Recording:
         self._guest = guest
         self._log = log
         self._start = time.monotonic()
-        # Of all its files: what a frame's time counts from.
+        # The start of all its files: frames have times relative to it.
         header = CaptureHeader(
             datetime.now(UTC).replace(microsecond=0),
             f"vhostcomm {__version__}",
@@ -92,7 +92,7 @@ class Recording:
         self._lost = False
         self._room = self._limit - len(self._header)
         self._log.info("recording", file=str(self._path))
-        with suppress(OSError):  # what comes next will tell
+        with suppress(OSError):  # the next write reports it
             write_all(self._fd, self._header)
 
     def now(self) -> float:
@@ -102,7 +102,7 @@ class Recording:
         self._sink.put(record)
 
     def reopen(self) -> None:
-        """Go on in a new file, unless the one that is written is still at its path. Never waits.
+        """Continue in a new file, unless the current one is still at its path. Never waits.
 
         A recording that ended, at its limit or on a full disk, begins again.
         """
@@ -115,20 +115,20 @@ class Recording:
             self._sink.put(None)
 
     def close(self) -> None:
-        """Write what is queued, for a bounded time."""
+        """Write what is queued, within a time limit."""
         if self._sink.close(FLUSH_TIMEOUT):
             os.close(self._fd)
         if self._sink.lost and not self._sink.dead:
             self._log.warning("recording has gaps", file=str(self._path), records_lost=self._sink.lost)
 
     def discard(self) -> None:
-        """Close it and remove its file; for a recording of nothing."""
+        """Close an empty recording and remove its file."""
         self.close()
         with suppress(OSError):
             self._path.unlink()
 
     def _write(self, items: list[Record | None]) -> None:
-        """Write records; None among them stands for a `reopen`."""
+        """Write records; None among them means `reopen`."""
         if None not in items:
             self._look()
         while None in items:
@@ -142,7 +142,7 @@ class Recording:
         self._write_all([each for each in items if each])
 
     def _look(self) -> None:
-        """Log once that the file is not at its path any more."""
+        """Log once that the file is no longer at its path."""
         if not self._lost and not self._is_there():
             self._lost = True
             self._log.warning(
@@ -170,8 +170,8 @@ class Recording:
         self._begin()
 
     def _write_all(self, records: list[Record]) -> None:
-        # Formatting is done here, in the sink's thread, so that recording costs the event loop next to nothing. A few at
-        # a time: as text, a record is up to three times its size.
+        # Formatting in the sink's thread costs the event loop nearly nothing. A few at a time, because the text is up
+        # to three times the size of a record.
         for first in range(0, len(records), FORMATTED_AT_ONCE):
             self._write_some(records[first : first + FORMATTED_AT_ONCE])
 
@@ -190,10 +190,10 @@ class Recording:
 
 
 def _new_file(path: Path) -> tuple[int, Path]:
-    """A new file for a recording, open for writing, and its path.
+    """Create a file for a recording; return its descriptor and path.
 
     Raises:
-        ServeError: it can't be made.
+        ServeError: it can't be created.
     """
     for number in range(NUMBERS):
         free = path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")
@@ -217,12 +217,12 @@ def _size(record: Record | None) -> int:
 
 
 class _LimitReachedError(OSError):
-    """The recording is as large as it may be."""
+    """The recording has reached its maximum size."""
 
 
 @frozen
 class Tap:
-    """What looks at every frame of one connection. Where nobody looks, there is no tap."""
+    """Observes every frame of one connection. Without observers, there is no tap."""
 
     log: Log | None
     recording: Recording | None
@@ -252,7 +252,7 @@ class Tap:
                     pass
 
     def sent(self, raw: bytes) -> None:
-        """Frames that were sent: one or several."""
+        """Observe one or several sent frames."""
         if self.recording:
             now = self.recording.now()
             for place in range(0, len(raw), 4096):
@@ -266,7 +266,7 @@ class Tap:
                 self.log.debug("frame", what=tell(raw[place : place + 4096], Direction.TO_GUEST))
 
     def close(self) -> None:
-        """The connection's end: what the recorder holds back goes into the file."""
+        """Write the recorder's delayed record at the end of the connection."""
         if self.recording:
             for record in self.recorder.close():
                 self.recording.put(record)

@@ -1,4 +1,4 @@
-"""What somebody else wants to see of a guest's frames."""
+"""The interface for observers of a guest's frames."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vchannel import Event
 
 
 class Trace(Protocol):
-    """Is shown every frame of a guest; must neither wait nor raise."""
+    """Observes every frame of a guest; must neither wait nor raise."""
 
     def received(self, event: Event) -> None:
-        """The guest sent something."""
+        """Observe an event of the guest."""
 
     def sent(self, raw: bytes) -> None:
-        """A frame was sent to the guest."""
+        """Observe a frame sent to the guest."""

@@ -1,4 +1,4 @@
-"""Folders that are watched: those in which QEMUs' sockets appear, as the genuine host has one, and those of our own."""
+"""Watch directories: those where QEMUs' sockets appear, as on a genuine host, and those of our own sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GONE = flags.DELETE_SELF | flags.MOVE_SELF
 _LOST = flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
 
 RECHECK_INTERVAL: Final = 5.0
-"""Seconds between looks for the place of a socket that can't be bound again, such as a folder that is gone."""
+"""Seconds between checks of a socket that can't be bound again, for example because its directory is gone."""
 
 
 def _remedy(folder: Path, error: OSError) -> str:
@@ -36,7 +36,7 @@ def _remedy(folder: Path, error: OSError) -> str:
 
 
 class WatchedFolder:
-    """A folder that is watched from the entering of the context on.
+    """A watched directory, while the context is entered.
 
     Raises:
         ServeError: on entering: it can't be watched.
@@ -72,23 +72,23 @@ class WatchedFolder:
             self._inotify = None
 
     async def contents(self) -> AsyncIterator[dict[str, Path]]:
-        """The sockets in the folder by their names: now, and again after every change there.
+        """Yield the sockets in the directory by name: now, and after every change.
 
-        Costs nothing while nothing changes.
+        Costs nothing without changes.
 
         Raises:
-            OSError: the folder is gone, or can't be read.
+            OSError: the directory is gone or unreadable.
         """
         assert self._inotify is not None
         while True:
-            # In a thread: what is on a file system that hangs must not hold up the guests.
+            # In a thread, because a hanging file system must not delay the guests.
             yield await trio.to_thread.run_sync(_look, self.path, abandon_on_cancel=True)
             await trio.lowlevel.wait_readable(self._inotify.fileno())
             if any(event.mask & (_GONE | flags.IGNORED) for event in self._inotify.read(timeout=0)):
                 raise FileNotFoundError(None, "the folder was removed or renamed")
 
     async def reopen(self, pause: float) -> None:
-        """Watch it anew, as soon as that works; tried every so many seconds."""
+        """Watch the directory again as soon as possible; try every `pause` seconds."""
         self._close()
         while True:
             await trio.sleep(pause)
@@ -101,12 +101,12 @@ class WatchedFolder:
 
 
 class SocketFiles:
-    """The files of our own sockets: says which of them may have been deleted or replaced.
+    """Watches the files of our own sockets, and reports which may have been deleted or replaced.
 
-    One descriptor for all of them, and a watch for each folder.
+    It uses one descriptor, and one watch for each directory.
 
     Args:
-        log: where to tell that folders can't be watched.
+        log: for directories that can't be watched.
     """
 
     def __init__(self, log: Log) -> None:
@@ -117,7 +117,7 @@ class SocketFiles:
         self._warned = False
 
     def add(self, folder: Path) -> None:
-        """Watch a folder too. One that was deleted and is there again is another."""
+        """Watch another directory. A directory that was deleted and created again counts as another."""
         try:
             if self._inotify is None:
                 self._inotify = INotify(nonblocking=True)
@@ -136,11 +136,11 @@ class SocketFiles:
         return folder in self._folders.values()
 
     def look_again(self, path: Path) -> None:
-        """Say again that this file may be lost, after a while."""
+        """Report this file as possibly lost again, after a while."""
         self._again.add(path)
 
     async def lost(self) -> AsyncIterator[set[Path] | None]:
-        """Paths at which a file was deleted, renamed or replaced; None where it may be any. Begin after the first `add`."""
+        """Yield paths whose file was deleted, renamed or replaced; None for all paths. Start after the first `add`."""
         try:
             while self._inotify is not None:
                 with trio.move_on_after(RECHECK_INTERVAL if self._again else float("inf")):
@@ -152,7 +152,7 @@ class SocketFiles:
                 self._inotify.close()
 
     def _read(self, inotify: INotify, paths: set[Path]) -> bool:
-        """Add the paths that events tell of. Returns whether all are to be looked at."""
+        """Add the paths of events. Return whether all paths have to be checked."""
         everything = False
         for event in inotify.read(timeout=0):
             folder = self._folders.get(event.wd)
@@ -174,6 +174,6 @@ def _look(folder: Path) -> dict[str, Path]:
             try:
                 if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
                     found[entry.name] = folder / entry.name
-            except FileNotFoundError:  # gone since
+            except FileNotFoundError:  # deleted meanwhile
                 continue
     return found
