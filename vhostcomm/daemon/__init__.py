@@ -1,4 +1,4 @@
-"""The daemon: guests' ports, watched folders, freezes and their thaws, reload as a transaction, signals.
+"""The daemon: guests' ports, watched directories, freezes and their thaws, reload as a transaction, signals.
 
-Stands above `channel` and `control`; the command line and the launcher start it.
+Above `channel` and `control`; the command line and the launcher start it.
 """

@@ -1,4 +1,4 @@
-"""The daemon: ports wired to signals, reload and the end."""
+"""The daemon: connects ports with signals, reloads and the end."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Daemon:
     """Serves the guests of a configuration.
 
     Args:
-        config: what to serve.
-        log: where to tell.
+        config: the configuration to serve.
+        log: the log.
         reload: reads the configuration again, for SIGHUP; None if it can't change.
-        trace: is shown every frame.
-        api_timeout: seconds that a guest has to answer qemu-host's API where the request doesn't say.
-        control_name: names the control surface's socket where there is no `--control`, for one daemon of many.
-        notifier: tells systemd; None where somebody else does, or nobody.
+        trace: sees every frame.
+        api_timeout: seconds for a guest's answer if a request to qemu-host's API has no timeout.
+        control_name: names the control surface's socket without `--control`, for one daemon of many.
+        notifier: notifies systemd; None if another object does that, or none.
     """
 
     def __init__(
@@ -79,24 +79,24 @@ class Daemon:
 
     @property
     def config(self) -> Config:
-        """What is in force."""
+        """The active configuration."""
         return self._reload.config
 
     @property
     def not_reloaded(self) -> str:
-        """Why the last reload was rejected; empty if it wasn't."""
+        """Why the last reload was rejected; empty if it was accepted."""
         return self._reload.why_not
 
     @property
     def guests(self) -> dict[str, Guest]:
-        """Every guest that is served, by name."""
+        """All served guests, by name."""
         return self._ports.guests
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called or the task is cancelled.
 
         Raises:
-            ServeError: a guest can't be served; none is then.
+            ServeError: a guest can't be served; then none is.
         """
         config = self.config
         raise_descriptor_limit(config, self._log)
@@ -105,7 +105,7 @@ class Daemon:
             folders = cleanup.enter_context(self._folders.watched(config.watch))
             with without_collections():
                 opened = await self._ports.open_all(config.guests, config.host)
-            gc.freeze()  # they stay: the collector needn't look at them again and again
+            gc.freeze()  # these objects stay, so the collector need not check them again
             try:
                 cleanup.enter_context(self._surface.listening())
                 api = self._open_api(cleanup)
@@ -132,15 +132,15 @@ class Daemon:
                 await trio.sleep_forever()
 
     async def run_with_signals(self) -> None:
-        """Serve until SIGTERM or SIGINT; reload on SIGHUP, reopen recordings on SIGUSR1. A second signal doesn't wait for anything.
+        """Serve until SIGTERM or SIGINT; reload on SIGHUP, reopen recordings on SIGUSR1. A second signal ends at once.
 
-        SIGINT and SIGHUP that are ignored already stay ignored.
+        SIGINT and SIGHUP stay ignored if they are ignored now.
 
         Raises:
             ServeError: see `run`.
         """
         handled = handled_signals()
-        # What stands before the receiver comes back after it: a signal too many must not change the exit status.
+        # The receiver restores the handlers before it at its end: a late signal must not change the exit status.
         for number in signal.SIGTERM, signal.SIGINT:
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*handled) as signals:
@@ -172,26 +172,26 @@ class Daemon:
             return
 
     async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
-        """Ask a guest, with what that means for a frozen one; see `Freezer.call`.
+        """Send a question to a guest, with the rules for a frozen one; see `Freezer.ask`.
 
         Raises:
-            CallError: there is no answer; says why.
+            CallError: there is no answer; has the reason.
             ServeError: there is no such guest.
         """
         guest = self._served(name).port.guest
         return await self._freezer.ask(guest, command, data, timeout=timeout, by=by)
 
     async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response:
-        """Freeze a guest for so many seconds at most; see `Freezer.freeze`.
+        """Freeze a guest for at most `seconds`; see `Freezer.freeze`.
 
         Raises:
-            CallError: there is no answer; says why.
+            CallError: there is no answer; has the reason.
             ServeError: there is no such guest.
         """
         return await self._freezer.freeze(self._served(name).port.guest, seconds, timeout=timeout, by=by)
 
     def probe(self, name: str, age: float) -> trio.Event | None:
-        """Find out whether a guest is up; see `Asker.probe`. None where there is no such guest."""
+        """Probe whether a guest is up; see `Asker.probe`. None if there is no such guest."""
         served = self._ports.get(name)
         return served.port.asker.probe(age) if served else None
 
@@ -207,7 +207,7 @@ class Daemon:
     ) -> Awaitable[Response]:
         if served := self._ports.get(name):
             return served.port.asker.ask(command, data, timeout=timeout, by=by, sending=sending)
-        # A reload or the stop came between.
+        # A reload or the stop came first.
         raise CallError(command, Outcome.NOT_CONNECTED, f"{name}: it is not served any longer")
 
     def _served(self, name: str) -> Served:
@@ -217,10 +217,10 @@ class Daemon:
         return served
 
     async def resume(self, name: str, by: str) -> bool:
-        """Have a guest's paused machine run again. Returns False if it runs already.
+        """Resume a guest's paused machine. Return False if it already runs.
 
         Raises:
-            ResumeError: it can't be resumed, or stopped again at once, or its QEMU is not known.
+            ResumeError: it can't be resumed, stopped again at once, or has no known QEMU.
         """
         if self.launcher:
             return await self.launcher.resume(by)
@@ -263,7 +263,7 @@ class Daemon:
     async def _tell_only_guest(self, command: Command, timeout: float, by: str) -> None:
         for served in self._ports.all:
             if command in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}:
-                # What becomes of these has to be known: a guest that is frozen is owed a thaw.
+                # Their outcome has to be known: a frozen guest is owed a thaw.
                 await self._ask_only_guest(command, timeout, by)
                 return
             await self._freezer.before_end(served.port.guest, command, timeout=timeout, by=by)
@@ -272,25 +272,25 @@ class Daemon:
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:
-        """End every port: no more connections, answer what was asked, close. Bounded in time."""
+        """End every port: accept no connections, answer pending questions, close. Limited in time."""
         await self.thaw("the daemon stops")
         await self._ports.end(self._ports.all)
         await self._surface.finish()
 
     async def reopen_recordings(self) -> None:
-        """Begin new files for the recordings whose file was renamed or deleted."""
+        """Begin new files for recordings whose file was renamed or deleted."""
         self._log.info("reopening recordings", why="SIGUSR1")
         async for served in in_batches(self._ports.all):
             served.port.reopen_recording()
 
     async def thaw(self, why: str) -> None:
-        """Thaw the guests that are owed it; from now on none is frozen any more. Bounded in time."""
+        """Thaw the guests that are owed a thaw; from now on, none is frozen. Limited in time."""
         await self._freezer.thaw_all(self.guests.values(), why)
 
     async def reload(self) -> str:
-        """Read the configuration again and serve by it. Guests that stay the same aren't touched.
+        """Read the configuration again and apply it. Unchanged guests are not affected.
 
-        A configuration that can't be served is rejected whole. Returns why; empty if the new one is active.
+        An invalid configuration is rejected as a whole. Return the reason; empty if the new one is active.
         """
         return await self._reload.wait()
 

@@ -1,4 +1,4 @@
-"""The limit of open files."""
+"""Raise the limit of open files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ DESCRIPTORS_PER_GUEST: Final = 2
 """A listening socket and a connection."""
 
 DESCRIPTORS_SPARE: Final = 64
-"""For the event loop, logs, recordings, the configuration."""
+"""Further descriptors for the event loop, logs, recordings and the configuration."""
 
 DESCRIPTORS_WATCHING: Final = 4096
-"""Raised to where guests appear by themselves and nobody has said how many."""
+"""Limit for watched directories, where any number of guests may appear."""
 
 
 def raise_descriptor_limit(config: Config, log: Log) -> None:
-    """Raise the soft limit of open files to what the guests need, as far as the hard one lets."""
+    """Raise the soft limit of open files to what the guests need, as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = DESCRIPTORS_SPARE + (DESCRIPTORS_PER_GUEST + bool(config.service.record)) * len(config.guests)
     if config.watch:

@@ -1,4 +1,4 @@
-"""Watched folders: every socket that appears in one is a guest's, with its file's name."""
+"""Watched directories: every socket that appears is a guest with the name of its file."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vhostcomm.daemon.ports import Ports, Served
 from vhostcomm.log.logs import Log
 
 RECHECK_INTERVAL: Final = 5.0
-"""Seconds between looks for a watched folder that is gone."""
+"""Seconds between checks for a watched directory that is gone."""
 
 
 class Folders:
-    """The watched folders of a daemon, and the guests in them.
+    """The watched directories of a daemon, and the guests in them.
 
     Args:
-        ports: where their guests are served.
-        config: what is in force.
-        own: the address of a socket that is our own, and nobody's guest.
-        freezer: thaws a guest that is owed it before it ends.
-        log: where to tell.
+        ports: serve the guests.
+        config: returns the active configuration.
+        own: returns the address of our own socket, which is no guest.
+        freezer: thaws a frozen guest before its port ends.
+        log: the log.
     """
 
     def __init__(
@@ -40,21 +40,21 @@ class Folders:
         self._own = own
         self._freezer = freezer
         self._log = log
-        self._seen: dict[Path, dict[str, Path]] = {}  # what is in each folder
+        self._seen: dict[Path, dict[str, Path]] = {}  # the sockets in each directory
         self._ignored: set[Path] = set()
 
     @contextmanager
     def watched(self, paths: tuple[Path, ...]) -> Iterator[list[WatchedFolder]]:
-        """Folders that are watched inside.
+        """Watch directories inside the block.
 
         Raises:
-            ServeError: one can't be.
+            ServeError: a directory can't be watched.
         """
         with ExitStack() as cleanup:
             yield [cleanup.enter_context(WatchedFolder(path)) for path in paths]
 
     async def keep(self, folder: WatchedFolder) -> None:
-        """Serve what appears in a folder, until cancelled."""
+        """Serve the guests that appear in a directory, until cancelled."""
         while True:
             try:
                 async for found in folder.contents():
@@ -71,14 +71,14 @@ class Folders:
             await folder.reopen(RECHECK_INTERVAL)
 
     def found(self, name: str, config: Config) -> GuestConfig | None:
-        """What a configuration says of a guest that is served because its socket is in a folder."""
+        """Return the configuration of a guest whose socket is in a watched directory; None if that isn't served."""
         served = self._ports.get(name)
         if served is None or served.folder is None:
             return None
         return config.guest(Sock(name, served.config.address, values.uuid_of(name)))
 
     def match(self) -> None:
-        """Make what is served match what is in the folders: now, and again whenever something has ended."""
+        """Serve exactly the guests in the directories: now, and again whenever a port has ended."""
         assert self._ports.nursery is not None
         gone = [each for each in self._ports.all if each.folder and each.config.name not in self._there(each.folder)]
         if gone:
@@ -89,7 +89,7 @@ class Folders:
                 served = self._ports.get(name)
                 if served and served.folder == folder:
                     served.port.retry_now.set()
-                elif str(path) not in ours:  # else it is one that we listen on ourselves
+                elif str(path) not in ours:  # otherwise, it is our own socket
                     self._serve(folder, name, path)
         self._ignored &= {path for found in self._seen.values() for path in found.values()}
 

@@ -1,4 +1,4 @@
-"""Freezes guests and thaws them: what was frozen is owed a thaw until one was answered, whatever happens in between."""
+"""Freeze and thaw guests. A frozen guest is owed a thaw until it answers one, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from vhostcomm.guest.debt import FILE_MAX
 from vhostcomm.log.logs import Log
 
 THAW_TIMEOUT: Final = 5.0
-"""Seconds for the answer to a thaw of ours."""
+"""Seconds for the answer to the daemon's own thaw."""
 
 THAW_INTERVAL: Final = 2.0
 THAW_INTERVAL_MAX: Final = 60.0
-"""Seconds after an unanswered thaw until the next, doubled each time up to the most. A frozen guest is as good as dead, so
-the thawing never gives up by itself."""
+"""Seconds between an unanswered thaw and the next: doubled up to this maximum. A frozen guest is useless, so the daemon
+never gives up."""
 
 FREEZE: Final = 30.0
-"""Seconds after which a freeze is undone, where whoever asks doesn't say."""
+"""Seconds after which a guest is thawed if its client gives no time."""
 
 
 class Ask(Protocol):
-    """Asks a guest of that name; see `Asker.ask`."""
+    """Sends a question to a guest by name; see `Asker.ask`."""
 
     def __call__(
         self,
@@ -48,29 +48,29 @@ class Ask(Protocol):
 class Freezer:
     """Freezes and thaws the guests of a daemon.
 
-    The debt is noted, and in its file, before the freeze is sent: whatever becomes of the answer, of who asked, of the
-    connection and of this daemon, somebody thaws.
+    It records the debt, also in a file, before it sends the freeze. So the guest is thawed even if the answer, the
+    client, the connection or this daemon is lost.
 
     Args:
-        ask: asks a guest.
-        log: where to tell.
+        ask: sends a question to a guest.
+        log: the log.
     """
 
     def __init__(self, ask: Ask, log: Log) -> None:
         self._ask = ask
         self._log = log
         self._closing = False
-        self._repaying: set[int] = set()  # guests with a task that thaws them, by identity
+        self._repaying: set[int] = set()  # guests with a thawing task, by identity
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Thaw what is due, until cancelled."""
+        """Send due thaws, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
 
     def adopt(self, guest: Guest) -> None:
-        """Owe a guest that is served from now on what an earlier daemon left owing."""
+        """Take over the debt that an earlier daemon left for a guest."""
         path = debt_path(guest)
         if path is None:
             return
@@ -90,11 +90,11 @@ class Freezer:
         self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
 
     def hand_over(self, old: Guest, new: Guest) -> None:
-        """Owe a guest at its new address what it is owed at its old one, and no more."""
+        """Move the debt of a guest to its object for a new address."""
         path, new_path = debt_path(old), debt_path(new)
         if old.debt is None:
             if path == new_path:
-                new.model.take(ThawAnswered(0), now().at)  # adopted before the old one was thawed
+                new.model.take(ThawAnswered(0), now().at)  # adopted from the file before the old one was thawed
             return
         new.model.adopt(Debt(0, old.debt.by, old.debt.since, now(), "its address changed"))
         self._record(new)
@@ -103,12 +103,12 @@ class Freezer:
                 path.unlink(missing_ok=True)
 
     def connected(self, guest: Guest) -> None:
-        """QEMU connected to a guest's channel: the guest is thawed when that is due."""
+        """Note that QEMU connected: the guest is thawed when that is due."""
         if guest.debt:
             self._see_to(guest)
 
     async def ask(self, guest: Guest, command: Command, data: bytes, *, timeout: float, by: str) -> Response:
-        """Ask a guest anything. A frozen one is thawed before it is to end.
+        """Send any question to a guest. Thaw a frozen guest before a command that ends it.
 
         Raises:
             CallError: there is no answer.
@@ -125,27 +125,27 @@ class Freezer:
         return await self._ask(guest.name, command, data, timeout=left, by=by)
 
     async def before_end(self, guest: Guest, command: Command, *, timeout: float, by: str) -> None:
-        """Thaw a frozen guest before a command that ends it. Takes at most half of the timeout, in seconds."""
+        """Thaw a frozen guest before a command that ends it. Uses at most half of the timeout, in seconds."""
         if command in {GuestCommand.POWEROFF, GuestCommand.REBOOT}:
             await self.thaw_first(guest, by, timeout=timeout / 2)
 
     async def freeze(self, guest: Guest, seconds: float, *, timeout: float, by: str) -> Response:
-        """Freeze a guest, for so many seconds at most.
+        """Freeze a guest for at most `seconds`.
 
         Raises:
-            CallError: there is no answer, or the daemon stops. A freeze that was sent is undone all the same.
+            CallError: there is no answer, or the daemon stops. A freeze that was sent is still thawed.
         """
         self._check_open(guest)
 
         def sending() -> None:
-            self._check_open(guest)  # the stop may have begun while the guest was asked whether it is up
+            self._check_open(guest)  # the stop may have begun during the probe
             moment = now()
             guest.freezing(by, Moment(moment.at + seconds, moment.wall + seconds))
             self._record(guest)
             self._see_to(guest)
             self._log.info("frozen", guest=guest.name, by=by, seconds=round(seconds, 1))
 
-        # One that isn't answered within its own time is thawed, not waited for.
+        # A freeze without an answer when its thaw is due is thawed, not waited for.
         return await self._ask(
             guest.name, GuestCommand.FS_FREEZE, timeout=min(timeout, seconds), by=by, sending=sending
         )
@@ -156,10 +156,10 @@ class Freezer:
             raise CallError(GuestCommand.FS_FREEZE, Outcome.STOPPING, why)
 
     async def thaw(self, guest: Guest, *, timeout: float, by: str) -> Response:
-        """Thaw a guest, whether it is known to be frozen or not.
+        """Thaw a guest, whether or not it is known to be frozen.
 
         Raises:
-            CallError: there is no answer. A thaw that is owed stays owed.
+            CallError: there is no answer. The debt stays.
         """
         response = await self._thaw(guest, timeout, by)
         self._log.info("thawed", guest=guest.name, by=by)
@@ -178,14 +178,14 @@ class Freezer:
         return response
 
     async def thaw_all(self, guests: Iterable[Guest], why: str) -> None:
-        """Thaw every guest that is owed it, within a time; from now on none is frozen any more."""
+        """Thaw every guest with a debt, within a time limit; from now on, none is frozen."""
         self._closing = True
         async with trio.open_nursery() as nursery:
             for guest in guests:
                 nursery.start_soon(self.thaw_first, guest, why)
 
     async def thaw_first(self, guest: Guest, why: str, *, timeout: float = THAW_TIMEOUT) -> None:
-        """Thaw a guest before it is to end, if it is owed that; one that doesn't answer is to end all the same."""
+        """Thaw a guest with a debt before it ends. If it doesn't answer, it ends all the same."""
         if guest.debt is None:
             return
         if guest.model.channel is State.ABSENT:
@@ -198,7 +198,7 @@ class Freezer:
             await self._try_thaw(guest, why, timeout=min(timeout, THAW_TIMEOUT))
 
     async def _try_thaw(self, guest: Guest, why: str, *, timeout: float = THAW_TIMEOUT) -> bool:
-        """Thaw a guest, or tell in the log why not. Bounded in time."""
+        """Thaw a guest, or log why that failed. Limited in time."""
         try:
             await self._thaw(guest, timeout, why)
         except CallError as error:
@@ -207,10 +207,10 @@ class Freezer:
         self._log.warning("thawed", guest=guest.name, why=why)
         return True
 
-    # -- what is due
+    # -- due thaws
 
     def _see_to(self, guest: Guest) -> None:
-        """Have a task that thaws a guest when it is due; there is one for each that is owed a thaw and connected."""
+        """Start a task that sends due thaws, unless there is one; only for a connected guest with a debt."""
         assert self._nursery is not None
         if not self._closing and id(guest) not in self._repaying:
             self._repaying.add(id(guest))
@@ -236,10 +236,10 @@ class Freezer:
         finally:
             self._repaying.discard(id(guest))
 
-    # -- what outlives this daemon
+    # -- the file that survives the daemon
 
     def _record(self, guest: Guest) -> None:
-        """Write what is owed into its file, or remove it."""
+        """Write the debt to its file, or remove the file."""
         path = debt_path(guest)
         if path is None:
             return
@@ -262,7 +262,7 @@ class Freezer:
 
 
 def debt_path(guest: Guest) -> Path | None:
-    """Where a guest's debt is kept: in systemd's state directory, else beside its socket, else in the runtime directory."""
+    """Return the file of a guest's debt: in systemd's state directory, beside its socket, or in the runtime directory."""
     if state := os.environ.get("STATE_DIRECTORY"):
         return Path(state.partition(":")[0]) / f".{guest.name}.frozen"
     if isinstance(guest.address, Listen):

@@ -1,4 +1,4 @@
-"""What a monitor tells of a machine, as evidence for what is known of its guest."""
+"""Turn the notices of a monitor into evidence about a guest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 def follow(
     path: str, guest: Callable[[], Guest], scope: trio.CancelScope
 ) -> tuple[Monitor, Callable[[], Awaitable[None]]]:
-    """Make a monitor for a guest at a QMP socket, and how to run it until the scope is cancelled."""
+    """Make a monitor for a guest's QMP socket, and a function that runs it until the scope is cancelled."""
 
     def take(notice: MonitorNotice) -> None:
-        if not scope.cancel_called:  # a cancelled task may still have read one more
+        if not scope.cancel_called:  # a cancelled task may still have read a notice
             _take(guest(), path, notice)
 
     monitor = Monitor(path, take)
@@ -35,7 +35,7 @@ def _take(guest: Guest, path: str, notice: MonitorNotice) -> None:
             guest.log.info("QMP connected", path=path, version=version)
         case QmpLost(why):
             guest.log.warning("QMP not connected", path=path, why=why)
-            guest.machine_resumed()  # nothing is known of a pause any longer
+            guest.machine_resumed()  # a pause is no longer known
         case Rebooted(by_guest, count):
             guest.log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
             guest.machine_reset(by_guest=by_guest)

@@ -1,4 +1,4 @@
-"""The ports that a daemon runs: opened, started, opened again after an error of our own, and ended."""
+"""The ports of a daemon: open, start and end them, and open them again after an internal error."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from vhostcomm.qemu.monitor import Monitor
 
 STOP_MARGIN: Final = 1.0
-"""Seconds beyond the draining that a port may take to end before it is cancelled."""
+"""Seconds beyond the drain timeout after which an ending port is cancelled."""
 
 REOPEN_PAUSE: Final = 1.0
 REOPEN_MAX: Final = 60.0
-"""Seconds before a port that an error of our own has closed is opened again: doubled each time up to the most."""
+"""Seconds before a port that failed internally is opened again: doubled up to this maximum."""
 
 OPEN_DEADLINE: Final = 30.0
-"""Seconds for a batch of ports to open. Only a file system that hangs takes longer than one."""
+"""Seconds for a batch of ports to open. Only a hanging file system needs longer."""
 
 BATCH: Final = 64
-"""Guests that are worked on before the others are served again: a few milliseconds."""
+"""Guests to process before other tasks run again: a few milliseconds."""
 
 MakeGuest = Callable[[GuestConfig, HostIdentity, Log], Guest]
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items one by one, with whoever else wants to run having run after each `BATCH`."""
+    """Yield items one by one, and let other tasks run after each `BATCH`."""
     for place, item in enumerate(items):
         if place % BATCH == BATCH - 1:
             await trio.lowlevel.checkpoint()
@@ -53,7 +53,7 @@ async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
 
 @define(eq=False)
 class Served:
-    """A port that runs, or is about to. `folder` is the watched one that it is from, if it is."""
+    """A port that runs or will run. `folder` is the watched directory of its socket, if any."""
 
     config: GuestConfig
     port: Port
@@ -67,13 +67,13 @@ class Served:
 
     @property
     def path(self) -> Path | None:
-        """Of its socket, if it is a unix socket that we bind."""
+        """The path of its socket, if vhostcomm binds a unix socket."""
         return self.config.address.path if isinstance(self.config.address, Listen) else None
 
 
 @define(eq=False)
 class _Http:
-    """A socket for HTTP, whose file is watched as the guests' are."""
+    """A socket for HTTP; its file is watched as those of guests are."""
 
     port: HttpListener
     open: bool = True
@@ -82,7 +82,7 @@ class _Http:
 
 @define
 class _Opening:
-    """A batch of ports that a thread opens; it may be given up meanwhile, even where the thread hangs."""
+    """A batch of ports that a thread opens. It can be given up, even if the thread hangs."""
 
     batch: Sequence[Served]
     service: Service
@@ -102,13 +102,13 @@ class _Opening:
                         make_runtime_directory(address.path.parent, self.service)
                     served.port.open(bind=address not in self.taken_over)
                     served.open = True
-                except (ServeError, OSError, RuntimeError) as error:  # no socket, no descriptor, no thread
+                except (ServeError, OSError, RuntimeError) as error:  # no socket, descriptor or thread
                     self.problems.append(error)
         if self._given_up:
             self.give_up()
 
     def give_up(self) -> None:
-        """Close what is open, now or when the thread comes back."""
+        """Close the open ports, now or when the thread returns."""
         self._given_up = True
         if self._working.acquire(blocking=False):
             try:
@@ -121,10 +121,10 @@ class Ports:
     """Every guest's port, by the guest's name.
 
     Args:
-        service: how ports are made; the same until the end.
-        host: what guests are told of their host; `reload` changes it.
+        service: the ports' settings, which never change.
+        host: the host's identity; `reload` changes it.
         make_guest: makes a guest of its configuration.
-        log: where to tell.
+        log: the log.
     """
 
     def __init__(self, service: Service, host: HostIdentity, make_guest: MakeGuest, log: Log) -> None:
@@ -151,21 +151,21 @@ class Ports:
 
     @property
     def guests(self) -> dict[str, Guest]:
-        """Every guest that is served, by name."""
+        """All served guests, by name."""
         return {name: served.port.guest for name, served in self._served.items()}
 
     async def open_all(
         self, configs: Iterable[GuestConfig], host: HostIdentity, taken_over: frozenset[Address] = frozenset()
     ) -> list[Served]:
-        """Open all of them, or none. Nothing runs yet; guests that are served already are answered meanwhile.
+        """Open all of the ports, or none. They don't run yet; other guests are served meanwhile.
 
         Args:
-            configs: whose ports.
-            host: what they are told of their host.
-            taken_over: addresses that are bound already; `Port.take_over` brings their sockets.
+            configs: of the guests.
+            host: the host's identity for their answers.
+            taken_over: addresses that are already bound; `Port.take_over` moves their sockets.
 
         Raises:
-            ServeError: some can't be had; says which and why.
+            ServeError: some ports can't be opened; says which and why.
         """
         opened: list[Served] = []
         try:
@@ -202,7 +202,7 @@ class Ports:
             raise kind("; ".join(map(str, opening.problems)))
 
     async def discard(self, opened: Sequence[Served]) -> None:
-        """Give back what was opened and is not to run."""
+        """Close ports that were opened but will not run."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + OPEN_DEADLINE):
             await trio.to_thread.run_sync(_discard, opened, abandon_on_cancel=True)
 
@@ -210,7 +210,7 @@ class Ports:
         return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service, self._lane)
 
     def make_runtime_directory(self, folder: Path) -> None:
-        """Make a folder if it is the runtime directory; others are the operator's."""
+        """Create the directory if it is the runtime directory; other directories are the operator's."""
         make_runtime_directory(folder, self._service)
 
     def start(self, served: Served) -> None:
@@ -225,11 +225,11 @@ class Ports:
         self._watch(served)
 
     def start_found(self, config: GuestConfig, folder: Path) -> None:
-        """Open and run the port of a guest that was found in a folder; where that fails it is tried again."""
+        """Open and run the port of a guest that was found in a directory; retry on failure."""
         self.start(Served(config, self._port(config, self.host), folder))
 
     async def end(self, ending: Iterable[Served]) -> None:
-        """End ports: no more connections, answer what was asked, close. Bounded in time."""
+        """End ports: accept no connections, answer pending questions, close. Limited in time."""
         if not (ending := list(ending)):
             return
         with trio.move_on_after(self._service.drain_timeout + STOP_MARGIN):
@@ -242,7 +242,7 @@ class Ports:
             await served.ended.wait()
 
     def change(self, served: Served, new: GuestConfig, host: HostIdentity) -> bool:
-        """Serve a guest by a new configuration with the same address. Returns whether its answers are others now."""
+        """Apply a new configuration with the same address to a guest. Return whether its answers have changed."""
         guest = served.port.guest
         changed = new.identity != served.config.identity or host != guest.host
         if changed:
@@ -251,28 +251,28 @@ class Ports:
         served.config = new
         if other_monitor:
             served.monitor_scope.cancel()
-            guest.machine_resumed()  # its former socket is not configured any longer: nothing is known of a pause
+            guest.machine_resumed()  # its QMP socket has changed, so a pause is no longer known
             self._watch(served)
         return changed
 
     def _watch(self, served: Served) -> None:
-        """Follow the QMP of a guest's QEMU, if its socket is configured."""
+        """Connect to the QMP socket of a guest's QEMU, if it is configured."""
         assert self.nursery is not None
         served.monitor, served.monitor_scope = None, trio.CancelScope()
         if served.config.qmp:
-            from vhostcomm.daemon.monitored import follow  # QEMU's side is only needed for this
+            from vhostcomm.daemon.monitored import follow  # only this needs the package qemu
 
             served.monitor, run = follow(served.config.qmp, lambda: served.port.guest, served.monitor_scope)
             self.nursery.start_soon(run)
 
     def keep(self, listener: HttpListener) -> None:
-        """Bind this socket anew too, if its file is deleted. Call it before `keep_sockets`."""
+        """Watch this HTTP socket too, to bind it again if its file is deleted. Call it before `keep_sockets`."""
         if listener.path:
             self._by_path[listener.path] = _Http(listener)
             self._files.add(listener.path.parent)
 
     async def keep_sockets(self) -> None:
-        """Bind sockets anew whose files were deleted or replaced, until cancelled."""
+        """Bind sockets again whose files were deleted or replaced, until cancelled."""
         async for paths in self._files.lost():
             async for path in in_batches(list(self._by_path) if paths is None else paths):
                 if (served := self._by_path.get(path)) and served.open and not served.port.is_reachable():
@@ -292,7 +292,7 @@ class Ports:
                 else:
                     log.error("socket file deleted or replaced, clients can't connect", why=str(error))  # noqa: TRY400
             served.why_not = str(error)
-            if not served.port.is_occupied():  # else its deletion is the next event
+            if not served.port.is_occupied():  # otherwise, its deletion causes the next event
                 self._files.look_again(path)
         else:
             served.why_not = ""
@@ -329,7 +329,7 @@ class Ports:
         if served.open:
             return True
         if not self._service.record and served.path is None:
-            served.port.open()  # which does nothing that could block
+            served.port.open()  # does nothing that could block
             served.open = True
             return True
         try:
@@ -344,10 +344,10 @@ class Ports:
 
 
 def make_runtime_directory(folder: Path, service: Service) -> None:
-    """Make a folder if it is the runtime directory; others are the operator's.
+    """Create the directory if it is the runtime directory; other directories are the operator's.
 
     Raises:
-        ServeError: it can't be made, or isn't ours to use.
+        ServeError: it can't be created, or is not safe to use.
     """
     try:
         ours = runtime_directory()

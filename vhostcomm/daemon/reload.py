@@ -1,4 +1,4 @@
-"""Reload: the configuration is read again and served, wholly or not at all."""
+"""Reload: read the configuration again and apply it, completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,53 +25,53 @@ from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.log.logs import Log
 
 READ_DEADLINE: Final = 30.0
-"""Seconds for reading the configuration. That of 10,000 guests takes a few; a file system that hangs takes for ever."""
+"""Seconds to read the configuration. That of 10,000 guests needs a few; a hanging file system needs for ever."""
 
 SWITCH_INTERVAL: Final = 0.0002
-"""Seconds that a thread runs before another gets its turn, while the configuration is read; Python's default is 0.005."""
+"""Seconds between switches of threads while the configuration is read; Python's default is 0.005."""
 
 RETRY_FIRST: Final = 2.0
 RETRY_MAX: Final = 60.0
-"""Seconds before a configuration that could not be served is tried again: doubled each time up to the most."""
+"""Seconds before a configuration that could not be served is tried again: doubled up to this maximum."""
 
 NO_FILE: Final = "there is no --config file"
 
 
 class _Turn:
-    """One reload, for those who wait for it."""
+    """One reload, for the tasks that wait for it."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.why_not = ""
-        """Why the configuration stays as it was; empty if the new one is active."""
+        """Why the configuration was rejected; empty if the new one is active."""
 
 
 @frozen
 class _Plan:
-    """What a new configuration changes."""
+    """The changes of a new configuration."""
 
     opening: list[GuestConfig] = field(factory=list)
     """New guests, and guests with a new address."""
     ending: list[Served] = field(factory=list)
     staying: list[tuple[Served, GuestConfig]] = field(factory=list)
     by_address: dict[Address, Served] = field(factory=dict)
-    """Those that end, by their addresses: a guest that gets one of these takes the socket over."""
+    """Ending ports by address: a new guest with such an address takes over the socket."""
 
 
 class Reload:
-    """Reads the configuration again, and serves by it: checked, opened, changed, and only then what was before is closed.
+    """Reads the configuration again and applies it: check it, open new ports, change guests, then close old ports.
 
-    Where any of it fails, nothing has changed.
+    If a step fails, nothing has changed.
 
     Args:
-        config: what is in force.
+        config: the active configuration.
         read: reads the configuration; None if it can't change.
-        ports: the ports that run.
-        folders: the guests in watched folders.
-        freezer: thaws a guest that is owed it before it ends.
-        around: is entered around each reload that was asked for.
-        changed: is called when `why_not` may have changed.
-        log: where to tell.
+        ports: the running ports.
+        folders: the guests in watched directories.
+        freezer: thaws a frozen guest before its port ends.
+        around: entered around each requested reload.
+        changed: called when `why_not` may have changed.
+        log: the log.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Reload:
     ) -> None:
         self.config = config
         self.why_not = ""
-        """Why the last reload was rejected; empty if it wasn't."""
+        """Why the last reload was rejected; empty if it was accepted."""
         self._read = read
         self._ports = ports
         self._folders = folders
@@ -101,13 +101,13 @@ class Reload:
         self._again: Config | None = None
 
     def ask(self) -> None:
-        """Have it reloaded soon."""
+        """Request a reload."""
         self._asked.set()
 
     async def wait(self) -> str:
-        """Have it reloaded. Returns why the old configuration stays active; empty if the new one is.
+        """Request a reload and wait for it. Return why it was rejected; empty if the new configuration is active.
 
-        Who doesn't wait any longer doesn't end the reload.
+        Cancelling the wait does not cancel the reload.
         """
         turn = self._turn
         self.ask()
@@ -115,7 +115,7 @@ class Reload:
         return turn.why_not
 
     async def run(self) -> None:
-        """Reload when asked to, and try again what could not be served, until cancelled."""
+        """Reload on request, and retry what could not be served, until cancelled."""
         pause = RETRY_FIRST
         while True:
             with trio.move_on_after(pause if self._again else float("inf")):
@@ -134,13 +134,13 @@ class Reload:
         self._again = None
         if self._read is None:
             self._log.warning("nothing to reload: there is no --config file")
-            return NO_FILE  # nothing is wrong with what is served
+            return NO_FILE  # the active configuration is fine
         try:
             config = await _read_in_thread(self._read_checked)
         except VhostcommError as error:
             self._log.error("reload rejected, the old configuration stays", why=str(error))
             return self._rejected(str(error))
-        except Exception:  # noqa: BLE001 - whatever a file can bring about, it mustn't end what is served
+        except Exception:  # noqa: BLE001 - no file may end the service
             self._log.exception("internal error in reading the configuration, the old one stays; please report it")
             return self._rejected("an internal error; the log has it")
         return await self._serve(config)
@@ -160,7 +160,7 @@ class Reload:
                     "reload rejected, the old configuration stays", why=str(error), next="it is tried again"
                 )
             return self._rejected(str(error))
-        except Exception:  # noqa: BLE001 - nor must a mistake of ours
+        except Exception:  # noqa: BLE001 - nor may a bug
             self._again = None
             self._log.exception("internal error in a reload; please report it")
             return self._rejected("an internal error; the log has it")
@@ -175,7 +175,7 @@ class Reload:
     async def _change(self, config: Config) -> None:
         raise_descriptor_limit(config, self._log)
         plan = await self._plan(config)
-        # Nothing is changed before all that is new is open: until here it can fail.
+        # Open everything new before any change: until here, the reload can fail.
         opened = await self._ports.open_all(plan.opening, config.host, frozenset(plan.by_address))
         try:
             async with trio.open_nursery() as thawing:
@@ -197,14 +197,14 @@ class Reload:
                 self._freezer.hand_over(moved, served.port.guest)
             if old := plan.by_address.get(served.config.address):
                 served.port.take_over(old.port)
-            # One that was found in a folder meanwhile.
+            # It was found in a watched directory meanwhile.
             if (before := self._ports.get(served.config.name)) and before not in plan.ending:
                 ending.append(before)
             self._ports.start(served)
         await self._ports.end(ending)
         self._folders.match()
         if ending:
-            gc.unfreeze()  # what a start has frozen: what ended may be in cycles of references
+            gc.unfreeze()  # objects frozen at the start: those of ended ports may be in reference cycles
         warn(config, self._log)
         self._log.info("reloaded", added=len(opened), removed=len(ending), changed=changed, guests=len(self._ports))
 
@@ -231,7 +231,7 @@ class Reload:
         return self._in_force(self._read())
 
     def _in_force(self, config: Config) -> Config:
-        """A new configuration with what only a start can change as it is, checked as at a start.
+        """Return a new configuration without changes that need a restart, checked as at a start.
 
         Raises:
             VhostcommError: it can't be served.
@@ -256,14 +256,14 @@ class Reload:
 
 
 async def _read_in_thread(read: Callable[[], Config]) -> Config:
-    """Read the configuration while guests are answered.
+    """Read the configuration while guests are served.
 
     Raises:
-        VhostcommError: it can't be read in time, or has a mistake.
+        VhostcommError: it can't be read in time, or is invalid.
     """
     interval = sys.getswitchinterval()
     try:
-        # The event loop takes its turns between the thread's; a guest waits some of them for its answer.
+        # The event loop and the thread take turns; a guest's answer may wait for some of them.
         sys.setswitchinterval(SWITCH_INTERVAL)
         with trio.fail_after(READ_DEADLINE):
             return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
@@ -277,10 +277,10 @@ async def _read_in_thread(read: Callable[[], Config]) -> Config:
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Make many objects that stay, with guests answered meanwhile.
+    """Disable garbage collections while many lasting objects are made and guests are served.
 
-    Python's collector stops everything while it looks at all objects, and looks at those of 10,000 guests for 0.3 s of
-    processor time, again and again while they are made.
+    The collector stops everything while it checks all objects. Those of 10,000 guests take 0.3 s of processor time,
+    again and again while they are made.
     """
     gc.disable()
     try:
@@ -290,6 +290,6 @@ def without_collections() -> Iterator[None]:
 
 
 def warn(config: Config, log: Log) -> None:
-    """Log what is served as it stands, and hardly meant."""
+    """Log settings that are valid but probably mistakes."""
     for warning in config.warnings:
         log.warning("look at the configuration", why=warning)

@@ -1,4 +1,4 @@
-"""A service's state in a line, for people: what `systemctl status` shows."""
+"""Describe a service's state on one line, for `systemctl status`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _WORDS: Final = {
 
 
 PAUSES_SHOWN: Final = 2
-"""Paused guests that are named with their causes; the list of guests has them all."""
+"""Paused guests to name with their causes; the list of guests shows all."""
 
 CAUSE_SHOWN: Final = 60
-"""Characters of a cause."""
+"""Maximum characters of a cause."""
 
 
 def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "") -> str:
-    """How many guests are served and how far they are; why the last reload was rejected, if it was."""
+    """Describe how many guests are served and their states; also why the last reload was rejected, if it was."""
     counts = Counter(guest.state for guest in guests.values())
     told = ", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items() if counts[state])
     paused = [guest for guest in guests.values() if guest.state is State.PAUSED]
@@ -39,7 +39,7 @@ def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "") -> str:
 
 
 def of_launched(guest: Guest, stage: str, *, runs: bool) -> str:
-    """How far a launched guest is, and by what it is being stopped, if it is."""
+    """Describe the state of a launched guest, and the stage of its stop, if any."""
     if not runs:
         return f"{guest.name}: no QEMU runs"
     address = guest.information.address if guest.information else None
