@@ -1,4 +1,4 @@
-"""The verbs for a running daemon: guests, info, shutdown, reboot, resume, freeze, thaw, call, events, reload."""
+"""Verbs that show what a daemon knows, and make it reload: guests, info, events, reload."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from cyclopts import Parameter
 
-from vhostcomm.cli.completion import guest_names, words_of_call
+from vhostcomm.cli.completion import guest_names
 from vhostcomm.cli.daemons import DaemonOptions
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
-from vhostcomm.errors import UsageError
 from vhostcomm.text import escape
 
 _NOT_NOW: Final = 409
@@ -22,9 +21,6 @@ SECONDS_MAX: Final = 3600.0
 
 UPTIME_TIMEOUT: Final = 2.0
 """Maximum seconds for a guest's uptime; a guest may not know the command."""
-
-RESUME_TIMEOUT: Final = 20.0
-"""Seconds: QEMU's answers take at most 5 s each, and one more second shows whether the machine stops again."""
 
 RELOAD_TIMEOUT: Final = 120.0
 """Seconds: 30 to read the file, 30 for sockets on a hanging file system, the rest for guests to end."""
@@ -85,7 +81,7 @@ def _show_guests(found: list[dict[str, Any]], *, json: bool = False, clear: bool
         return
     rows = [
         (
-            each["name"], _state(each), _local(each["since"]), each["serial"], each["address"] or "", each["sock"],
+            each["name"], _state(each), local(each["since"]), each["serial"], each["address"] or "", each["sock"],
             each["problem"] or "",
         )
         for each in found
@@ -129,171 +125,24 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
     identity = found["identity"]["guest"]
     rows = [
         ("guest", name),
-        ("state", f"{_state(found)}, since {_local(found['since'])}"),
+        ("state", f"{_state(found)}, since {local(found['since'])}"),
         ("address", reported.get("address")),
         ("DSM", reported.get("link")),
-        ("told", _local(reported.get("when"))),
+        ("told", local(reported.get("when"))),
         ("uptime", f"{uptime} (inferred)" if uptime else None),
         ("serial", identity["serial"]),
         ("UUID", identity["uuid"]),
         ("socket", found["sock"]),
         (
             "stop",
-            found["stop"] and f"{found['stop']['how']} by {found['stop']['by']} at {_local(found['stop']['when'])}",
+            found["stop"] and f"{found['stop']['how']} by {found['stop']['by']} at {local(found['stop']['when'])}",
         ),
-        ("frozen until", _local(found["frozen_until"])),
+        ("frozen until", local(found["frozen_until"])),
     ]
     print_table(("", ""), [(key, value) for key, value in rows if value])
     for each in troubles:
         print_error(f"vhostcomm: {escape(each, DATA_SHOWN)}")
     return 1 if troubles else 0
-
-
-def shutdown(
-    guest: Name = None,
-    *,
-    wait: Annotated[
-        float | None,
-        Parameter(
-            metavar="SECONDS", help="Wait until the guest is off, and report how it ended.", validator=check_seconds
-        ),
-    ] = None,
-    json: Json = False,
-    daemon: Where = None,
-) -> int:
-    """Shut a guest down cleanly.
-
-    A guest of `vhostcomm run` (vdsm_run) is stopped as by Ctrl-C there, even if it was never ready. If it ignores the request,
-    stronger means follow within --grace. `vhostcomm stop` is the same.
-
-    For example:
-
-        vhostcomm shutdown nas --wait 90
-    """
-    with (daemon or DaemonOptions()).asked("shutdown") as daemons:
-        client, name = daemons.with_guest(guest)
-        body = {} if wait is None else {"wait": wait}
-        done = client.post(client.guest(name, "shutdown"), body, takes=wait or 10.0)
-    if json:
-        print_json(done)
-    elif done["gone"]:
-        print_line(f"{name}: gone after {done['seconds']:.1f} s: {escape(done['how'])}")
-    elif done["answered"]:
-        print_line(f"{name}: shutting down")
-    else:
-        print_line(f"{name}: no answer yet; being stopped")
-    return 1 if done["exit_status"] else 0
-
-
-def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
-    """Reboot a guest."""
-    with (daemon or DaemonOptions()).asked("reboot") as daemons:
-        client, name = daemons.with_guest(guest)
-        _print(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
-
-
-def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> None:
-    """Resume a paused guest, such as after a full disk has space again.
-
-    The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. If QEMU pauses the guest
-    again at once, the command fails and says why.
-    """
-    with (daemon or DaemonOptions()).asked("resume") as daemons:
-        client, name = daemons.with_guest(guest)
-        done = client.post(client.guest(name, "resume"), {}, takes=RESUME_TIMEOUT)
-    if json:
-        print_json(done)
-    else:
-        print_line(f"{name}: {'resumed' if done['resumed'] else 'already running'}")
-
-
-def freeze(
-    guest: Name = None,
-    *,
-    thaw_after: Annotated[
-        float,
-        Parameter(
-            name=["--thaw-after", "--timeout"],
-            metavar="SECONDS",
-            help="Thaw automatically after SECONDS. --timeout is the same.",
-            validator=check_seconds,
-        ),
-    ] = 30.0,
-    json: Json = False,
-    daemon: Where = None,
-) -> None:
-    """Freeze a guest's file systems, such as for a snapshot of its disks.
-
-    For example:
-
-        vhostcomm freeze nas --thaw-after 30 && lvcreate -s -n snap -L 1G vg/nas
-        vhostcomm thaw nas
-    """
-    with (daemon or DaemonOptions()).asked("freeze") as daemons:
-        client, name = daemons.with_guest(guest)
-        done = client.post(client.guest(name, "freeze"), {"timeout": thaw_after}, takes=thaw_after)
-        _print(done, f"is frozen until {_local(done['frozen_until'])}", json=json)
-
-
-def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
-    """Thaw a guest's file systems."""
-    with (daemon or DaemonOptions()).asked("thaw") as daemons:
-        client, name = daemons.with_guest(guest)
-        _print(client.post(client.guest(name, "thaw"), {"timeout": timeout}, takes=timeout), "is thawed", json=json)
-
-
-def call(
-    *words: Annotated[
-        str,
-        Parameter(
-            name="words",
-            help="[GUEST] COMMAND [DATA]: the command's name or number, and text for it.",
-            completer=words_of_call,
-        ),
-    ],
-    timeout: Seconds = 10.0,
-    json: Json = False,
-    i_know_this_is_dangerous: Annotated[
-        bool,
-        Parameter(negative=(), help="Allow a dangerous command; the daemon must allow it too (--allow-dangerous)."),
-    ] = False,
-    daemon: Where = None,
-) -> int:
-    """Send a guest any command: `vhostcomm call nas get_ip`.
-
-    The guest's name is optional if there is one guest. Unknown numbers can be sent too. These commands are known; those with
-    a ! can lose data, settings or a secret, and need --i-know-this-is-dangerous:
-
-         0 test               8 reboot             13 delete_vdisk !
-         1 webapi !           9 resize_vdisk       14 fs_freeze
-         2 get_ip            10 get_information    15 fs_unfreeze
-         5 get_uptime        11 get_dsm_setting    16 get_firmware_version
-         6 poweroff          12 reset !            17 set_network
-        18 guest_notify      19 get_default_pw !
-    """
-    with (daemon or DaemonOptions()).asked("call") as daemons:
-        client, name, rest = daemons.with_first_word(list(words))
-        if not 1 <= len(rest) <= 2:
-            raise UsageError("call takes [GUEST] COMMAND [DATA]; text with spaces needs quotes")
-        body: dict[str, Any] = {"command": rest[0], "timeout": timeout}
-        if len(rest) > 1:
-            body["data"] = rest[1]
-        if i_know_this_is_dangerous:
-            body["i_know_this_is_dangerous"] = True
-        done = client.post(client.guest(name, "call"), body, takes=timeout)
-    answer = done["answer"]
-    if json:
-        print_json(done)
-    elif answer["json"] is not None:
-        print_json(answer["json"])
-    elif answer["text"]:
-        print_line(escape(answer["text"], DATA_SHOWN))
-    else:
-        print_error(f"{name}: an empty answer")
-    if answer["problem"]:
-        print_error(f"vhostcomm: {name}: odd answer: {answer['problem']}")
-    _print_grade(done)
-    return 1 if answer["problem"] else 0
 
 
 def events(*, json: Json = False, daemon: Where = None) -> None:
@@ -305,14 +154,14 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
             if json:
                 print_line(json_module.dumps(event), flush=True)
                 continue
-            facts = [event.get("why"), event.get("until") and f"until {_local(event['until'])}"]
+            facts = [event.get("why"), event.get("until") and f"until {local(event['until'])}"]
             if event["event"] == "stopping":
                 facts.append(f"{event['stop']['how']} by {event['stop']['by']}")
             if event["event"] == "lost":
                 facts.append(f"{event['count']} events, read too slowly")
             if event.get("times"):
                 facts.append(f"{event['times']} times")
-            line = [_local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
+            line = [local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
             print_line("  ".join(escape(str(each)) for each in line), flush=True)
 
 
@@ -330,26 +179,8 @@ def reload(*, json: Json = False, daemon: Where = None) -> None:
         print_line(f"reloaded, {len(done['guests'])} guests")
 
 
-def _print(done: dict[str, Any], what: str, *, json: bool) -> None:
-    if json:
-        print_json(done)
-        return
-    said = f" (its answer: {done['answer']['text']})" if done["answer"]["text"] else ""
-    print_line(f"{done['guest']}: {what}{escape(said)}")
-    _print_grade(done)
-
-
-def _print_grade(done: dict[str, Any]) -> None:
-    command = done["command"]
-    if command["known"] == "inferred":
-        print_error(
-            f"{command['number']} {command['name']} is inferred: nobody has published what a genuine guest does"
-        )
-    elif command["known"] == "unknown":
-        print_error(f"{command['number']} is unknown: nothing is known of it")
-
-
-def _local(when: str | None) -> str:
+def local(when: str | None) -> str:
+    """Return a time of the daemon's in this machine's zone."""
     from datetime import datetime
 
     if not when:
