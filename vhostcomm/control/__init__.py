@@ -1,1 +1,1 @@
-"""HTTP: what a running daemon tells, and does when asked."""
+"""The HTTP interface of a running daemon, and its client."""

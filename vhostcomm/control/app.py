@@ -1,4 +1,4 @@
-"""The application: what is asked over HTTP, and what the daemon makes of it. Reading is GET, changing is POST."""
+"""The application: routes and their handlers. GET reads, POST changes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from vhostcomm.text import escape
 
 
 def make_app(daemon: DaemonApi, surface: Surface, strangers: StrangersLog, token: str = "") -> ControlApp:
-    """The application over a daemon.
+    """Make the application for a daemon.
 
     Args:
         daemon: the daemon.
-        surface: whose requests are counted.
-        strangers: where refused requests are logged.
-        token: that every client must show; empty for none.
+        surface: counts the requests.
+        strangers: logs rejected requests.
+        token: required from every client; empty for none.
     """
     handlers = _Handlers(daemon)
     routes = [
@@ -65,7 +65,7 @@ def make_app(daemon: DaemonApi, surface: Surface, strangers: StrangersLog, token
         routes=[Route(path, _guarded(surface.log, handler), methods=[method]) for method, path, handler in routes],
         exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
     )
-    app.router.redirect_slashes = False  # an answer without a body, and not of the one shape
+    app.router.redirect_slashes = False  # a redirect has no JSON body as other answers have
     return ControlApp(app, surface, strangers, token)
 
 
@@ -108,7 +108,7 @@ def _guarded(log: Log, handler: Handler) -> Handler:
             return await handler(request)
         except (Problem, CallError):
             raise
-        except ServeError as error:  # it was removed between a request's beginning and its end
+        except ServeError as error:  # the guest was removed during the request
             raise Problem(404, "no such guest", str(error), "GET /guests lists those that there are") from None
         except Exception:
             log.exception("internal error in answering a request; please report it", path=request.url.path)
@@ -120,7 +120,7 @@ def _guarded(log: Log, handler: Handler) -> Handler:
 
 
 class ControlApp:
-    """The application as the server runs it, with the checks of a request's head."""
+    """The application for the server, with the checks of a request's head."""
 
     def __init__(self, app: ASGIApp, surface: Surface, strangers: StrangersLog, token: str) -> None:
         self._app = app
@@ -130,10 +130,10 @@ class ControlApp:
         self._names = own_names(surface.address) if surface.address else None
 
     def admit(self, scope: Scope) -> None:
-        """Refuse pages of other sites, and clients without the token.
+        """Reject pages of other sites, and clients without the token.
 
         Raises:
-            Problem: it is refused; says why, but never the token.
+            Problem: the request is rejected; has the reason, but never the token.
         """
         shown = [value for name, value in scope["headers"] if name == b"authorization"]
         try:
@@ -157,15 +157,15 @@ class ControlApp:
         return kind.lower() == b"bearer" and hmac.compare_digest(token, self._token)
 
     def is_urgent(self, scope: Scope) -> bool:
-        """Whether it stops or thaws a guest."""
+        """Return whether the request stops or thaws a guest."""
         return scope["method"] == "POST" and scope["path"].rpartition("/")[2] in {"shutdown", "reboot", "thaw"}
 
     def error(self, problem: Problem) -> bytes:
-        """A problem as the body of its answer."""
+        """Return the body for a problem."""
         return _encode(problem.document())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; a daemon that stops waits for it, unless it is a stream."""
+        """Answer a request. A stopping daemon waits for the answer, unless it is a stream."""
         with self._surface.answering() if scope["path"] != "/events" else nullcontext():
             await self._app(scope, receive, send)
 
@@ -214,7 +214,7 @@ class _Handlers:
         return self._stream
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events. A place is taken with the check for it, and the stream is closed however it ends."""
+        """Send events. A stream occupies a place from the check for it until it is closed, in any way."""
         with self._events.place():
             async with aclosing(self._events.stream()) as stream:
                 headers = {"cache-control": "no-store"}

@@ -1,4 +1,4 @@
-"""Events that wait for one client: merged by guest and kind, handed out guest by guest, limited in bytes."""
+"""Events that wait for one client: merged by guest and kind, sent guest by guest, limited in bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Final
 from attrs import define, field
 
 BACKLOG_BYTES: Final = 1 << 20
-"""Bytes of events that wait for one client: several for each of a thousand guests. More are dropped and counted."""
+"""Maximum bytes of events that wait for one client: several for each of a thousand guests. Others are only counted."""
 
 EVENT_BYTES: Final = 512
-"""Bytes that an event counts beside its own text: what Python needs for it."""
+"""Memory of an event in addition to its text, in bytes."""
 
 
 @define
@@ -22,23 +22,23 @@ class _Waiting:
 
 @define
 class Backlog:
-    """Events in the order in which they are to be sent.
+    """Events in the order of sending.
 
-    An event of a guest takes the place of a waiting one of the same kind, with a count of both: a guest that does the same a
-    thousand times has one event waiting. Guests take turns, so none keeps another's events from being sent.
+    An event replaces a waiting one of the same guest and kind, with a count of both. So a guest that repeats the same
+    event a thousand times has only one waiting. Guests take turns, so none delays another's events.
     """
 
     size: int = field(default=0, init=False)
-    """Bytes of all that waits."""
+    """Bytes of all waiting events."""
     _guests: dict[str, dict[str, _Waiting]] = field(factory=dict, init=False)
-    """By guest, whose turn comes first first, and kind, oldest first."""
+    """By guest, the next turn first, then by kind, the oldest first."""
     _lost: dict[str, int] = field(factory=dict, init=False)
 
     def __bool__(self) -> bool:
         return bool(self._guests)
 
     def put(self, guest: str, kind: str, facts: dict[str, Any]) -> None:
-        """Add an event. One that finds no room is counted, and `take` tells of it."""
+        """Add an event. An event without room is counted, and `take` reports the count."""
         waiting = self._guests.get(guest, {})
         before = waiting.get(kind)
         size = EVENT_BYTES + sum(len(value) for value in facts.values() if isinstance(value, str))
@@ -53,9 +53,9 @@ class Backlog:
         self.size += size
 
     def take(self) -> tuple[str, dict[str, Any]] | None:
-        """The next event, its kind and its facts; None where none waits.
+        """Remove and return the kind and facts of the next event; None if none waits.
 
-        `times` is among the facts of a merged one. A kind `lost` has the guest and the count of events that found no room.
+        A merged event has `times` among its facts. The kind `lost` has the guest and the number of dropped events.
         """
         if not self._guests:
             if not self._lost:

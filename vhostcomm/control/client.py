@@ -1,4 +1,4 @@
-"""The client of a running daemon's control surface."""
+"""The client of a daemon's control surface."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vhostcomm.errors import VhostcommError
 from vhostcomm.starting import attempts
 
 MARGIN: Final = 10.0
-"""Seconds beyond what a request itself may take."""
+"""Seconds beyond the time that a request itself may take."""
 
 EVENTS_TIMEOUT: Final = 60.0
 """Seconds of silence after which a stream of events has failed: the daemon sends a comment every 15 seconds."""
 
 _MISTAKES: Final = {400, 403, 404, 413, 422}
-"""Statuses of requests that were wrong before anything was done."""
+"""Statuses of requests that were rejected before any change."""
 
 
 class ControlError(VhostcommError):
-    """A daemon that can't be reached, or doesn't do what is asked. `status` is HTTP's, 0 without one."""
+    """The daemon can't be reached, or rejects a request. `status` is HTTP's, 0 without one."""
 
     def __init__(self, what: str, status: int = 0) -> None:
         self.status = status
@@ -37,7 +37,7 @@ class ControlError(VhostcommError):
 
 
 class DaemonGoneError(ControlError):
-    """The daemon ended, or closed the connection, before it answered."""
+    """The daemon ended or closed the connection before its answer."""
 
 
 class _UnixConnection(HTTPConnection):
@@ -54,13 +54,13 @@ class _UnixConnection(HTTPConnection):
 
 
 class Client:
-    """Asks a running daemon. Each request has a connection of its own, so threads may share a client.
+    """Sends requests to a daemon. Each request uses a separate connection, so threads may share a client.
 
     Args:
-        where: its control surface.
-        token: for one over TCP.
-        verb: what it is used for, for the daemon's log.
-        margin: seconds beyond what a request itself may take.
+        where: the control surface.
+        token: for a surface over TCP.
+        verb: the purpose, for the daemon's log.
+        margin: seconds beyond the time that a request itself may take.
     """
 
     def __init__(self, where: Listen | ListenTcp, token: str = "", verb: str = "", *, margin: float = MARGIN) -> None:
@@ -71,32 +71,32 @@ class Client:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str) -> Any:
-        """What is at a path.
+        """Send a GET request.
 
         Raises:
-            ControlError: it isn't had; says why and what to do.
+            ControlError: it failed; says why and what to do.
         """
         with self._asked("GET", path, None, self._margin) as response:
             return _result(response)
 
     def post(self, path: str, body: dict[str, Any] | None = None, *, takes: float = MARGIN) -> Any:
-        """Have something done, which may take so many seconds.
+        """Send a POST request, which may take `takes` seconds.
 
         Raises:
-            ControlError: it isn't done; says why and what to do.
+            ControlError: it failed; says why and what to do.
         """
         with self._asked("POST", path, body or {}, takes + MARGIN) as response:
             return _result(response)
 
     def guest(self, name: str, verb: str = "") -> str:
-        """A guest's path."""
+        """Return a guest's path."""
         return f"/guests/{quote(name, safe='')}" + (f"/{verb}" if verb else "")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happens, from now on. An empty one comes first, when it has begun, and from time to time.
+        """Yield events from now on. An empty one marks the beginning, and is repeated from time to time.
 
         Raises:
-            ControlError: it can't be had, or has ended.
+            ControlError: the stream failed or ended.
         """
         with self._asked("GET", "/events", None, EVENTS_TIMEOUT) as response:
             if response.status != HTTP_OK:
@@ -113,7 +113,7 @@ class Client:
 
     @contextmanager
     def _asked(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> Iterator[HTTPResponse]:
-        """Ask, and read the answer inside; what goes wrong meanwhile is translated."""
+        """Send a request, and provide the response inside the block, where errors are translated."""
         with closing(self._connected(timeout)) as connection:
             headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
             try:
@@ -130,7 +130,7 @@ class Client:
                 ) from None
 
     def _connected(self, timeout: float) -> HTTPConnection:
-        """A connection; to a daemon that is just starting when it listens."""
+        """Connect to the daemon. If it is just starting, wait until it listens."""
         for _ in attempts():
             connection = self._connection(timeout)
             try:

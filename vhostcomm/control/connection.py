@@ -1,4 +1,4 @@
-"""One HTTP/1 connection: h11's states on a socket, and an ASGI application that answers one request after the other."""
+"""One HTTP/1 connection: h11's states on a socket, and an ASGI application that answers one request at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vhostcomm.control.problems import Problem
 from vhostcomm.log.logs import Log
 
 HEAD_TIMEOUT: Final = 10.0
-"""Seconds from the connection, or from the last answer, to the end of a request's head."""
+"""Seconds from the connection, or the last answer, to the end of a request's head."""
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds from the end of a request's head to the end of its body."""
@@ -28,22 +28,22 @@ SEND_TIMEOUT: Final = 10.0
 """Seconds that a client may leave an answer unread before its connection is closed."""
 
 HEAD_LIMIT: Final = 16 << 10
-"""Bytes of a request's head."""
+"""Maximum bytes of a request's head."""
 
 BODY_LIMIT: Final = 64 << 10
-"""Bytes of a request's body: the longest text that a frame carries, many times over."""
+"""Maximum bytes of a request's body: many times the longest text in a frame."""
 
 READ: Final = 16 << 10
 READ_AHEAD: Final = 64 << 10
-"""Bytes of one read, and bytes of later requests that are kept while one is answered."""
+"""Bytes of one read, and maximum bytes of later requests to keep during an answer."""
 
 LINGER: Final = 0.5
 LINGER_LIMIT: Final = 1 << 20
-"""Seconds and bytes for which a closing connection is still read: the kernel of a socket that is closed with bytes unread discards
-the answer that is on its way."""
+"""Seconds and bytes for which a closing connection is still read. If a socket is closed with unread bytes, the kernel
+discards the answer that it is sending."""
 
 GONE_INTERVAL: Final = 0.1
-"""Seconds between looks whether a client that sends no more has closed its end. No event reports that."""
+"""Seconds between checks whether a client that no longer sends has disconnected. No event reports that."""
 
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 
@@ -54,20 +54,20 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Application(Protocol):
-    """An ASGI application, and what the server has to know of it."""
+    """An ASGI application with the functions that the server needs."""
 
     def admit(self, scope: Scope) -> None:
-        """Check a request by its head alone. The body of one that isn't admitted isn't read.
+        """Check a request by its head. The body of a rejected request isn't read.
 
         Raises:
-            Problem: it is refused.
+            Problem: the request is rejected.
         """
 
     def is_urgent(self, scope: Scope) -> bool:
-        """Whether a request may use the reserved slots."""
+        """Return whether a request may use the reserved slots."""
 
     def error(self, problem: Problem) -> bytes:
-        """The JSON body for a request that never reaches the application."""
+        """Return the JSON body for a request that does not reach the application."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
@@ -75,13 +75,13 @@ class Application(Protocol):
 class HttpConnection:
     """A client's connection.
 
-    - The application gets a request when it is read whole, and is cancelled when the client disconnects.
-    - Whatever is wrong with a request, the client gets an answer before the connection is closed.
+    - The application gets a request when it is complete, and is cancelled when the client disconnects.
+    - Even for an invalid request, the client gets an answer before the connection is closed.
 
     Args:
         stream: the connection; closed at the end.
         app: answers the requests.
-        slot: entered while a request is answered; raises `Problem` where there is no slot for it.
+        slot: entered during an answer; raises `Problem` if no slot is free.
         log: for the application's own errors.
     """
 
@@ -93,7 +93,7 @@ class HttpConnection:
         log: Log,
     ) -> None:
         self.admitted = False
-        """Whether a request of this client's has been admitted."""
+        """Whether a request of this client has been admitted."""
         self.evicted = trio.CancelScope()
         """Ends the connection."""
         self._stream = stream
@@ -106,7 +106,7 @@ class HttpConnection:
         self._unsent = b""
 
     async def run(self) -> None:
-        """Answer requests until the client closes the connection, breaks the protocol, or runs into a limit."""
+        """Answer requests until the client disconnects, violates the protocol or exceeds a limit."""
         try:
             with self.evicted, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 while await self._exchange():
@@ -117,7 +117,7 @@ class HttpConnection:
             self._stream.socket.close()
 
     async def _exchange(self) -> bool:
-        """Answer one request. Returns whether another one may follow."""
+        """Answer one request. Return whether another one may follow."""
         try:
             head = await self._head()
             if head is None:
@@ -129,7 +129,7 @@ class HttpConnection:
             with self._slot(self, self._app.is_urgent(scope)):
                 await self._answer(scope, body)
         except h11.RemoteProtocolError as error:
-            # Without the bytes that h11 repeats behind its reason: the token may be among them.
+            # Omit the bytes that h11 repeats after its reason: they may contain the token.
             why = re.split("[:(]", str(error))[0].strip()
             await self._refuse(Problem(error.error_status_hint, "bad request", why, "send it as HTTP/1.1"))
         except Problem as problem:
@@ -139,7 +139,7 @@ class HttpConnection:
     # -- reading
 
     async def _head(self) -> h11.Request | None:
-        """A request's head; None where the client closes the connection, or never begins one."""
+        """Read a request's head; return None if the client disconnects or never begins one."""
         with trio.move_on_after(HEAD_TIMEOUT):
             event = await self._event()
             return event if isinstance(event, h11.Request) else None
@@ -165,10 +165,10 @@ class HttpConnection:
         return event
 
     def _scope(self, head: h11.Request) -> Scope:
-        """ASGI's description of a request.
+        """Make ASGI's description of a request.
 
         Raises:
-            Problem: it can't be framed with certainty, or isn't HTTP/1.
+            Problem: its framing is ambiguous, or it isn't HTTP/1.
         """
         self._method = head.method
         if head.http_version not in {b"1.0", b"1.1"}:
@@ -176,11 +176,11 @@ class HttpConnection:
         headers = list(head.headers)
         names = {name for name, _ in headers}
         if {b"content-length", b"transfer-encoding"} <= names:
-            # A proxy in between may believe the other one, and take a part of the body for the next request (RFC 9112, 6.1).
+            # A proxy may use the other one, and read a part of the body as the next request (RFC 9112, 6.1).
             raise Problem(400, "bad request", "it has both Content-Length and Transfer-Encoding", "send one of them")
         target = head.target
         if absolute := _ABSOLUTE.fullmatch(target):
-            # Its host overrides the header's (RFC 9112, 3.2.2).
+            # The target's host overrides the header (RFC 9112, 3.2.2).
             headers = [(b"host", absolute[1]), *(each for each in headers if each[0] != b"host")]
             target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
         path, _, query = target.partition(b"?")
@@ -209,7 +209,7 @@ class HttpConnection:
     # -- answering
 
     async def _answer(self, scope: Scope, body: bytes) -> None:
-        """Have the application answer, as long as the client is there."""
+        """Run the application until it has answered, or the client has disconnected."""
         async with trio.open_nursery() as nursery:
             running = nursery.cancel_scope
             request: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -229,21 +229,21 @@ class HttpConnection:
             nursery.start_soon(self._watch, running)
             try:
                 await self._app(scope, receive, send)
-            except Exception:  # noqa: BLE001 - it costs this request, not the server
+            except Exception:  # noqa: BLE001 - only this request fails, not the server
                 self._log.exception("internal error in answering a request; please report it")
             running.cancel()
         if self._http.our_state is h11.SEND_RESPONSE:
             raise Problem(500, "internal error", "an error of vhostcomm's own", "its log has it; please report it")
 
     async def _watch(self, running: trio.CancelScope) -> None:
-        """Cancel the answer when the client is gone. What it sends meanwhile is kept for the next request."""
+        """Cancel the answer when the client disconnects. Data that arrives meanwhile is kept for the next request."""
         try:
             while len(self._http.trailing_data[0]) < READ_AHEAD:
                 data = await self._stream.receive_some(READ)
                 self._http.receive_data(data)
                 if not data:
                     break
-            # A client on a unix socket may have closed its sending end alone; over TCP both look the same.
+            # A client on a unix socket may have closed only its sending end; over TCP, both look the same.
             half = self._socket.family != socket.AF_UNIX
             while not has_hung_up(self._socket, half=half):  # noqa: ASYNC110 - no event reports it
                 await trio.sleep(GONE_INTERVAL)
@@ -252,7 +252,7 @@ class HttpConnection:
         running.cancel()
 
     async def _forward(self, message: Message) -> None:
-        """Send what the application sends. A head waits for the first part of its body: both are one write."""
+        """Send the application's message. A head waits for the first part of the body, to be one write."""
         if message["type"] == "http.response.start":
             self._unsent = self._begin(message["status"], message.get("headers", ()))
             return
@@ -264,7 +264,7 @@ class HttpConnection:
         await self._write(out)
 
     async def _refuse(self, problem: Problem) -> None:
-        """Answer a request that never reaches the application. The connection ends with it."""
+        """Answer a request that does not reach the application, and end the connection."""
         if self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         body = self._app.error(problem)
@@ -293,5 +293,5 @@ class HttpConnection:
 
 
 def peer_of(scope: Scope) -> str:
-    """Who is connected, as the kernel reports it; empty where it doesn't."""
+    """Return the client as the kernel reports it; empty if it reports none."""
     return " ".join(f"{key} {value}" for key, value in scope.get("state", {}).get("peer", {}).items())

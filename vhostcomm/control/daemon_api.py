@@ -1,4 +1,4 @@
-"""What the control surface needs of the daemon."""
+"""The interface to the daemon that the control surface needs."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ Listener = Callable[[Guest, GuestEvent], None]
 
 
 class LauncherApi(Protocol):
-    """Who runs the QEMU of the daemon's one guest, in the same process."""
+    """The owner of the guest's QEMU, in the daemon's process."""
 
     confirmed: trio.Event
-    """Set when the guest has answered that it powers itself off."""
+    """Set when the guest has confirmed its power-off."""
     ended: trio.Event
-    """Set when its QEMU is gone for good."""
+    """Set when its QEMU has ended and is not started again."""
 
     def ask_to_stop(self, by: str) -> None:
-        """Stop the guest, one stage after the other; nothing more where it is being stopped already."""
+        """Stop the guest in stages; a further call changes nothing."""
 
     async def resume(self, by: str) -> bool:
-        """Have its machine run again; False if it runs already. Raises `ResumeError`."""
+        """Resume its machine; return False if it already runs. Raises `ResumeError`."""
 
     @property
     def stage(self) -> str:
-        """What it is being stopped by now; empty when it isn't."""
+        """The current stage of a stop; empty without a stop."""
 
     @property
     def ending(self) -> tuple[str, int]:
-        """How it ended, in words, and the exit status that tells so. Once `ended` is set."""
+        """The ending in words, and its exit status, once `ended` is set."""
 
 
 class DaemonApi(Protocol):
     """A daemon, as the control surface sees it."""
 
     launcher: LauncherApi | None
-    """Who runs the QEMU; None where something else does."""
+    """The owner of the QEMU; None if another program runs it."""
     listeners: list[Listener]
-    """Called with every guest to which something happens, and what."""
+    """Called with every guest that has an event, and the event."""
 
     @property
     def not_reloaded(self) -> str:
-        """Why the last reload was rejected; empty if it wasn't."""
+        """Why the last reload was rejected; empty if it was accepted."""
 
     @property
     def guests(self) -> dict[str, Guest]: ...

@@ -1,4 +1,4 @@
-"""The stream of events: what happens to guests, as server-sent events."""
+"""The stream of guests' events, as server-sent events."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 
 STREAM_LIMIT: Final = 32
-"""Streams at once."""
+"""Maximum streams at once."""
 
 KEEPALIVE: Final = 15.0
-"""Seconds of silence after which a comment is sent: it finds out clients that are gone."""
+"""Seconds of silence after which a comment is sent, to detect clients that have disconnected."""
 
 
 @define
 class Events:
-    """Those who follow what happens."""
+    """The clients that follow events."""
 
     daemon: DaemonApi
     following: int = field(default=0, init=False)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Server-sent events from now on."""
+        """Yield server-sent events from now on."""
         backlog, added = Backlog(), trio.Event()
 
         def add(guest: Guest, event: GuestEvent) -> None:
@@ -57,10 +57,10 @@ class Events:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places for streams.
+        """Occupy a place for a stream.
 
         Raises:
-            Problem: there is none.
+            Problem: no place is free.
         """
         if self.following >= STREAM_LIMIT:
             raise Problem(429, "busy", f"{STREAM_LIMIT} streams of events are open", "close one of them")
@@ -72,7 +72,7 @@ class Events:
 
 
 def name_of(event: GuestEvent) -> str:
-    """An event's name in the stream."""
+    """Return an event's name in the stream."""
     match event:
         case events.Connected():
             return "connected"
@@ -117,7 +117,7 @@ def _encode(name: str, value: dict[str, Any]) -> bytes:
 
 @define
 class Awaited:
-    """The first of some things that happens to a guest."""
+    """The first of some awaited events of a guest."""
 
     event: GuestEvent | None = None
     done: trio.Event = field(factory=trio.Event)
@@ -125,7 +125,7 @@ class Awaited:
 
 @contextmanager
 def awaiting(daemon: DaemonApi, name: str, *wanted: type[GuestEvent]) -> Iterator[Awaited]:
-    """Watch for what happens to a guest meanwhile."""
+    """Watch for a guest's events inside the block."""
     awaited = Awaited()
 
     def note(guest: Guest, event: GuestEvent) -> None:

@@ -1,4 +1,4 @@
-"""Knowledge that is of now: guests are asked, where what they told is old."""
+"""Update the knowledge about guests: ask those whose reports are old."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from vhostcomm.guest import State
 
 FRESH: Final = 10.0
 FRESH_UNKNOWN: Final = 1.0
-"""Seconds for which a guest's information is new enough; without an address in it for less."""
+"""Maximum age of a guest's information in seconds; less if it has no address."""
 
 LIST_TIMEOUT: Final = 0.5
-"""Seconds that a list waits for answers: a guest that is up takes a hundredth of that."""
+"""Seconds that a list waits for answers: a guest that is up needs a hundredth of that."""
 
 
 async def freshen(daemon: DaemonApi, guests: Iterable[Guest]) -> None:
-    """Ask the guests whose information is old, and wait for those that may answer, each for its own time at most."""
+    """Ask the guests whose information is old. Wait for those that may answer, each for at most its own time."""
     old = [guest for guest in guests if guest.state is not State.READY or _is_old(guest)]
     await _answers([(guest, daemon.probe(guest.name, 0.0)) for guest in old])
 
 
 async def look_for(daemon: DaemonApi, guests: Iterable[Guest]) -> None:
-    """Ask the guests that gave no sign of life lately, and wait a moment for those that may answer."""
+    """Probe the guests without a recent sign of life, and wait a moment for those that may answer."""
     with trio.move_on_after(LIST_TIMEOUT):
         await _answers([(guest, daemon.probe(guest.name, FRESH)) for guest in guests])
 
 
 async def _answers(asked: Iterable[tuple[Guest, trio.Event | None]]) -> None:
     for guest, answered in asked:
-        # One that left a question unanswered already isn't waited for.
+        # Do not wait for a guest that has already left a question unanswered.
         if answered is not None and guest.model.channel is not State.SILENT and guest.model.probes <= 1:
             await answered.wait()
 
@@ -48,6 +48,6 @@ def _is_old(guest: Guest) -> bool:
 
 
 async def look(daemon: DaemonApi) -> tuple[bool, dict[str, Any]]:
-    """Whether all guests are well, and each that isn't with its reason. Takes at most a guest's time to answer."""
+    """Return whether all guests are well, and why each other isn't. Takes at most a guest's time to answer."""
     await freshen(daemon, daemon.guests.values())
     return serialize.health(daemon.guests, daemon.not_reloaded)

@@ -1,4 +1,4 @@
-"""The listening socket of an HTTP server, which survives the deletion of its file."""
+"""The listening socket of an HTTP server, which is created again if its file is deleted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen, ListenTcp
 
 BACKLOG: Final = 128
-"""Clients that may wait: many at once is usual where scripts ask, and the first one waits for the imports."""
+"""Clients that may wait: scripts often start many at once, and the first one waits for the imports."""
 
 
 class HttpListener:
-    """A listener for HTTP, which can be bound again while it is served.
+    """A listener for HTTP that can be bound again while it is served.
 
     Args:
-        address: where.
+        address: of the socket.
         mode: of a unix socket.
-        group: its group's id; -1 leaves it.
+        group: id of its group; -1 for no change.
 
     Raises:
         ServeError: it can't be bound; says why and what to do.
@@ -31,7 +31,7 @@ class HttpListener:
     def __init__(self, address: Listen | ListenTcp, mode: int = 0o600, group: int = -1) -> None:
         self._listener = Listener(address, mode, group)
         self.bound_again = trio.Event()
-        """Set when another socket is in `sock`'s place."""
+        """Set when another socket replaces `sock`."""
         self.sock.listen(BACKLOG)
 
     @property
@@ -40,23 +40,23 @@ class HttpListener:
 
     @property
     def path(self) -> Path | None:
-        """Of a unix socket's file."""
+        """The path of a unix socket."""
         address = self._listener.address
         return address.path if isinstance(address, Listen) else None
 
     def is_reachable(self) -> bool:
-        """Whether clients still find the socket at its path, if it has one."""
+        """Return whether clients can find the socket at its path, if it has one."""
         return self._listener.is_there()
 
     def is_occupied(self) -> bool:
-        """Whether something is at the path of its socket."""
+        """Return whether anything exists at the path of its socket."""
         return self.path is not None and os.path.lexists(self.path)
 
     async def bind_again(self) -> None:
-        """Make the socket anew, after its file was deleted. Open connections stay.
+        """Create the socket again after its file was deleted. Open connections stay.
 
         Raises:
-            ServeError: it can't be made.
+            ServeError: it can't be created.
         """
         old = await trio.to_thread.run_sync(self._listener.bind_again)
         self.sock.listen(BACKLOG)

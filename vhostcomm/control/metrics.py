@@ -73,7 +73,7 @@ def _states(guests: dict[str, Guest]) -> Metric:
 
 
 def metrics(daemon: DaemonApi) -> bytes:
-    """All of them, now."""
+    """Return all metrics, as of now."""
     registry = CollectorRegistry()
     registry.register(_Collector(daemon))
     return generate_latest(registry)

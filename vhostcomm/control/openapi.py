@@ -1,4 +1,4 @@
-"""The surface's description, as OpenAPI has it."""
+"""The OpenAPI description of the control surface."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ _WHY_NOT: Final = {
 }
 _BODY: Final = (400, 413, 422)
 _ASKING: Final = (404, 409, 429, 502, 504, *_BODY)
-"""What a question to a guest can end with."""
+"""Statuses of a failed question to a guest."""
 
 
 def _operation(
@@ -177,7 +177,7 @@ def _text(kind: str) -> Schema:
 
 
 def document() -> Schema:
-    """The document."""
+    """Return the document."""
     called = _content(_ref("Called"))
     guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}}))
     healthz = _operation(

@@ -1,4 +1,4 @@
-"""Requests that a web page makes behind its reader's back: of another site, or through a name that leads here by its DNS."""
+"""Detect requests that a web page makes without its user's knowledge: of another site, or through its own DNS name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PORT: Final = re.compile(r":[0-9]*$")
 
 
 def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:
-    """The names in lower case by which clients may call a server, beside IP addresses and localhost.
+    """Return the names, in lower case, that clients may use for a server, besides IP addresses and localhost.
 
-    None for a unix socket: no page reaches it, so every name passes.
+    None for a unix socket: no page can reach it, so every name is allowed.
     """
     if isinstance(address, Listen):
         return None
@@ -27,19 +27,19 @@ def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:
 
 
 def check_origin(headers: Mapping[bytes, bytes], names: Collection[str] | None, *, browsers: bool = True) -> None:
-    """Refuse a request that a page of another site makes.
+    """Reject a request that a page of another site makes.
 
-    Programs such as curl send none of the headers that are looked at. A browser adds `Sec-Fetch-Site` where the server is on
-    its own machine or uses TLS, `Origin` to each POST, and mostly `Referer`; a page can't remove or change any of these.
+    Programs such as curl send none of the checked headers. A browser adds `Sec-Fetch-Site` if the server is on the same
+    machine or uses TLS, `Origin` to each POST, and usually `Referer`. A page can't remove or change any of these.
 
     Args:
-        headers: by their name in lower case.
+        headers: by their names in lower case.
         names: see `own_names`.
-        browsers: whether a browser is answered that sends none of them, as for an image from another machine. Its
-            `User-Agent` shows it: a page can't change that without asking with OPTIONS first.
+        browsers: whether to allow a browser that sends none of these headers, as for an image from another machine. Its
+            `User-Agent` identifies it: a page can't change that without a prior OPTIONS request.
 
     Raises:
-        Problem: it is refused; says why.
+        Problem: the request is rejected; has the reason.
     """
     host = headers.get(b"host", b"").decode("latin-1")
     if names is not None and _is_foreign(host, names):
@@ -69,7 +69,7 @@ def _refused(why: str, remedy: str) -> Problem:
 
 
 def _is_foreign(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header is neither an IP address nor one of our names. A page's own DNS can lead any other name here."""
+    """Return whether a Host header is neither an IP address nor one of our names. A page's DNS name may lead here."""
     name = _PORT.sub("", host.lower()).rstrip(".")
     if not name or name in names or name == "localhost" or name.endswith(".localhost"):
         return False
@@ -81,7 +81,7 @@ def _is_foreign(host: str, names: Collection[str]) -> bool:
 
 
 def _is_of(page: str, host: str) -> bool:
-    """Whether a page came from the same host and port."""
+    """Return whether a page came from the same host and port."""
     try:
         parts = urlsplit(page)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What goes wrong with a request: one shape for all, with what, why and the remedy."""
+"""Errors of requests, all in one format: what, why and the remedy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.text import escape
 
 SHOWN: Final = 400
-"""Characters of what a client or guest sent, in an error."""
+"""Maximum characters of a client's or a guest's text in an error."""
 
 
-class Problem(Exception):  # noqa: N818 - it is what the client is told
-    """A request that isn't answered as asked. `status` is HTTP's."""
+class Problem(Exception):  # noqa: N818 - named as in the API
+    """A request that can't be answered as requested. `status` is HTTP's."""
 
     def __init__(self, status: int, what: str, why: str, remedy: str, headers: dict[str, str] | None = None) -> None:
         self.status = status
@@ -23,7 +23,7 @@ class Problem(Exception):  # noqa: N818 - it is what the client is told
         super().__init__(f"{what}: {why}")
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON document."""
         return {
             "error": {
                 "what": escape(self.what, SHOWN),
@@ -34,7 +34,7 @@ class Problem(Exception):  # noqa: N818 - it is what the client is told
 
 
 def bad_request(why: str, remedy: str, status: int = 422) -> Problem:
-    """The client's mistake."""
+    """Make the problem for a client's mistake."""
     return Problem(status, "bad request", why, remedy)
 
 
@@ -62,6 +62,6 @@ _OF_OUTCOME: Final = {
 
 
 def of_call(error: CallError) -> Problem:
-    """A call without an answer."""
+    """Make the problem for a call without an answer."""
     status, what, remedy = _OF_OUTCOME[error.outcome]
     return Problem(status, what, str(error), remedy)

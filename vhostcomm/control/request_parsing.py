@@ -1,4 +1,4 @@
-"""Requests taken apart: bodies, commands, times, text. What is wrong is said with its field."""
+"""Parse requests: bodies, commands, times, text. Errors name the field."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from vhostcomm.control.problems import Problem, bad_request
 from vhostcomm.text import escape
 
 CALL_TIMEOUT: Final = 10.0
-"""Seconds that a guest gets to answer, unless the request says otherwise."""
+"""Seconds for a guest's answer, by default."""
 
 FREEZE: Final = 30.0
-"""Seconds after which a freeze is undone, unless the request says otherwise."""
+"""Seconds after which a guest is thawed, by default."""
 
 TIMEOUT_MAX: Final = 3600.0
-"""Seconds that a request may ask for: no call waits for ever."""
+"""Maximum seconds in a request: no call waits for ever."""
 
 AGENT_SHOWN: Final = 60
-"""Characters of what a client says it is."""
+"""Maximum characters of a client's own name for itself."""
 
 COMMAND_MAX: Final = 0x7FFF_FFFF
 DIGITS: Final = len(str(COMMAND_MAX))
 
 
 async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
-    """A request's JSON object; empty without a body.
+    """Parse a request's JSON object; empty without a body.
 
     Raises:
-        Problem: it is no JSON, no object, or has members that nobody knows.
+        Problem: it is no JSON, no object, or has unknown members.
     """
     raw = await request.body()
     if not raw.strip():
@@ -55,7 +55,7 @@ def _refuse(name: str) -> float:
 
 
 def seconds(body: dict[str, Any], name: str, default: float) -> float:
-    """A time out of a body."""
+    """Parse a time in a body."""
     value = body.get(name, default)
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TIMEOUT_MAX
     if not good or not math.isfinite(value):
@@ -64,7 +64,7 @@ def seconds(body: dict[str, Any], name: str, default: float) -> float:
 
 
 def flag(body: dict[str, Any], name: str) -> bool:
-    """True or false out of a body."""
+    """Parse a boolean in a body."""
     value = body.get(name, False)
     if not isinstance(value, bool):
         raise bad_request(f"{name} is {value!r}", f"{name} is true or false")
@@ -72,9 +72,9 @@ def flag(body: dict[str, Any], name: str) -> bool:
 
 
 def command(value: object) -> Command:
-    """A command by its name or number."""
+    """Parse a command's name or number."""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JSON knows no difference
+        value = int(value)  # JSON doesn't distinguish 5.0 from 5
     if type(value) is int and 0 <= value <= COMMAND_MAX:
         return by_number(value)
     if isinstance(value, str):
@@ -88,7 +88,7 @@ def command(value: object) -> Command:
 
 
 def by_number(number: int) -> Command:
-    """A command that has a name, or its number."""
+    """Return the command with a number, or the number of an unknown one."""
     try:
         return GuestCommand(number)
     except ValueError:
@@ -96,7 +96,7 @@ def by_number(number: int) -> Command:
 
 
 def text(value: object) -> bytes:
-    """Text as a frame's data; none if there is none."""
+    """Encode text as a frame's data; empty without text."""
     if value is None:
         return b""
     if not isinstance(value, str):
@@ -108,14 +108,14 @@ def text(value: object) -> bytes:
 
 
 def initiator(request: Request) -> str:
-    """Who asks: as the kernel tells it, and as the client says it is."""
+    """Describe the client: as the kernel reports it, and as it names itself."""
     who = peer_of(request.scope)
     agent = escape(request.headers.get("user-agent", ""), AGENT_SHOWN)
     return f'control: {who}, says it is "{agent}"' if agent else f"control: {who}"
 
 
 def check_dangerous(asked: Command, insisted: bool, allowed: bool) -> None:
-    """Refuse what can lose data, settings or a secret, unless both the client and the daemon's settings want it.
+    """Reject a command that can lose data, settings or a secret, unless both the client and the daemon allow it.
 
     Raises:
         Problem: at least one of them doesn't.

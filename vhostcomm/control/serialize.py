@@ -1,4 +1,4 @@
-"""Guests, answers and health as JSON. What a guest said is data here, never trusted."""
+"""Format guests, answers and health as JSON. A guest's texts are untrusted data."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from vhostcomm.guest import State
 from vhostcomm.text import escape
 
 ESCAPED_MAX: Final = DATA_SIZE * 10
-"""Characters that the longest answer can have when each of them is escaped."""
+"""Maximum characters of the longest answer if all of them are escaped."""
 
 
 def when(seconds: float | None) -> str | None:
-    """A time as ISO 8601 has it, in UTC."""
+    """Format a time as ISO 8601, in UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def command_name(number: int) -> str:
-    """The name of what a guest asks."""
+    """Return the name of a guest's command."""
     if number == OTHER:
         return "other"
     try:
@@ -46,7 +46,7 @@ def command_name(number: int) -> str:
 
 
 def summary(guest: Guest) -> dict[str, Any]:
-    """A guest in a line."""
+    """Summarize a guest for a list."""
     return {
         "name": guest.name,
         "state": guest.state.value,
@@ -64,7 +64,7 @@ def summary(guest: Guest) -> dict[str, Any]:
 
 
 def full(guest: Guest) -> dict[str, Any]:
-    """All that is known of a guest."""
+    """Return all knowledge about a guest."""
     return summary(guest) | {
         "identity": {"host": attrs.asdict(guest.host), "guest": attrs.asdict(guest.identity)},
         "connections": guest.connections,
@@ -91,14 +91,14 @@ def full(guest: Guest) -> dict[str, Any]:
 
 
 def stop(guest: Guest) -> dict[str, Any] | None:
-    """Who asked for a guest's stop, how, and when."""
+    """Return the last stop of a guest: its client, kind and time."""
     if guest.stop is None:
         return None
     return {"by": escape(guest.stop.by), "how": guest.stop.how, "when": when(guest.stop.when)}
 
 
 def pause(guest: Guest) -> dict[str, Any] | None:
-    """Why a guest's machine is paused, what to do, and since when."""
+    """Return the pause of a guest's machine: its cause, remedy and beginning."""
     if guest.pause is None:
         return None
     cause, remedy = escape(guest.pause.cause), escape(guest.pause.remedy)
@@ -106,7 +106,7 @@ def pause(guest: Guest) -> dict[str, Any] | None:
 
 
 def thaw_owed(guest: Guest) -> dict[str, Any] | None:
-    """The freeze for which a guest is owed a thaw: by whom, when, and until when."""
+    """Return the freeze that a guest has to be thawed from: its client, its time and its end."""
     if guest.debt is None:
         return None
     debt = guest.debt
@@ -114,14 +114,14 @@ def thaw_owed(guest: Guest) -> dict[str, Any] | None:
 
 
 def information(guest: Guest) -> dict[str, Any] | None:
-    """The last that a guest told of itself."""
+    """Return the last report of a guest about itself."""
     if guest.information is None:
         return None
     port = guest.information.http_port
     address = guest.information.address
     host = f"[{address}]" if address and ":" in address else address
     if address and "%" in address:
-        host = None  # of a link of the guest's: no browser takes it
+        host = None  # a link-local address, which browsers reject
     return {
         "when": when(guest.information.when),
         "address": address,
@@ -132,7 +132,7 @@ def information(guest: Guest) -> dict[str, Any] | None:
 
 
 def problem(guest: Guest) -> str | None:
-    """Why a guest isn't well; None if it is."""
+    """Return why a guest isn't well; None if it is."""
     match guest.state:
         case State.ABSENT:
             return f"QEMU is not connected to {guest.address}" + (guest.unreachable and f": {guest.unreachable}")
@@ -158,7 +158,7 @@ def _problem_of_ready(guest: Guest) -> str | None:
 
 
 def called(guest: Guest, command: Command, response: Response, took: float) -> dict[str, Any]:
-    """A call's answer."""
+    """Return the answer of a call."""
     return asked(guest, command) | {
         "seconds": round(took, 6),
         "answer": data(command, response.data, response.problem),
@@ -166,14 +166,14 @@ def called(guest: Guest, command: Command, response: Response, took: float) -> d
 
 
 def asked(guest: Guest, command: Command) -> dict[str, Any]:
-    """What was asked of whom, and how well that is known."""
+    """Return the guest, the command and the evidence for the command."""
     known = command.known if isinstance(command, GuestCommand) else Known.UNKNOWN
     name = command.name.lower() if isinstance(command, GuestCommand) else None
     return {"guest": guest.name, "command": {"number": int(command), "name": name, "known": known.value}}
 
 
 def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[str, Any]:
-    """What a guest answered: as text, as JSON where it is that, and what is wrong with it."""
+    """Return a guest's answer: as text, as JSON if possible, and what is wrong with it."""
     text = decode_text(raw)
     kind = command.answers if isinstance(command, GuestCommand) else Kind.UNKNOWN
     trouble = str(odd) if odd and odd.why != NO_NUL else ""
@@ -194,7 +194,7 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
 
 
 def health(guests: dict[str, Guest], not_reloaded: str) -> tuple[bool, dict[str, Any]]:
-    """Whether all guests are well and served as configured: each that isn't well, and why a reload was rejected."""
+    """Return whether all guests are well and the last reload was accepted, with the reasons if not."""
     unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
     healthy = not unwell and not not_reloaded
     return healthy, {

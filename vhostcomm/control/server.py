@@ -1,4 +1,4 @@
-"""An HTTP server on sockets that are bound already. Import it when there is a client: it imports h11."""
+"""An HTTP server on bound sockets. Import it when the first client connects: it imports h11."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from vhostcomm.control.problems import Problem
 from vhostcomm.log.logs import Log
 
 CONNECTION_LIMIT: Final = 128
-"""Connections at once: what clients leave open must not cost the guests their descriptors."""
+"""Maximum connections: those that clients leave open must not use up the guests' descriptors."""
 
 RESERVED: Final = 16
-"""Of these, the ones for urgent requests: a guest can be stopped while all others wait for an answer."""
+"""Connections of these for urgent requests: a guest can be stopped while all others wait for an answer."""
 
 ACCEPT_PAUSE: Final = 0.2
-"""Seconds before the next try where there is no descriptor for a connection."""
+"""Seconds before the next attempt if there is no descriptor for a connection."""
 
 LOG_INTERVAL: Final = 60.0
-"""Seconds between two log messages of one kind that strangers cause."""
+"""Seconds between two log messages of one kind that clients cause."""
 
 
 class StrangersLog:
-    """Log messages that any client can cause: the first one at once, further ones once a minute with their count.
+    """A log for messages that any client can cause: the first one at once, further ones once a minute with their count.
 
     Args:
-        log: where they go.
-        nursery: waits for the minutes to pass.
+        log: the log behind it.
+        nursery: for the task that waits.
     """
 
     def __init__(self, log: Log, nursery: trio.Nursery) -> None:
@@ -68,7 +68,7 @@ class StrangersLog:
 
 
 class _Slots:
-    """The open connections, the one that has waited longest for a request first."""
+    """The open connections, in the order in which they started to wait for a request."""
 
     def __init__(self) -> None:
         self._open: dict[HttpConnection, None] = {}
@@ -85,7 +85,7 @@ class _Slots:
         return len(self._open) >= CONNECTION_LIMIT
 
     def evict(self) -> HttpConnection | None:
-        """End the connection that has waited longest for a request to be complete; clients never admitted go first."""
+        """Close the connection that has waited longest for a complete request; never admitted clients first."""
         waiting = [each for each in self._open if each not in self._busy]
         oldest = next((each for each in waiting if not each.admitted), waiting[0] if waiting else None)
         if oldest:
@@ -95,11 +95,11 @@ class _Slots:
 
     @contextmanager
     def answering(self, connection: HttpConnection, urgent: bool) -> Iterator[None]:
-        """Hold a slot while a request is answered.
+        """Occupy a slot during an answer.
 
         Raises:
-            Problem: too many are being answered.
-            trio.ClosedResourceError: it was evicted, so its client will get no answer: nothing may be done for it.
+            Problem: too many requests are being answered.
+            trio.ClosedResourceError: the connection was evicted. Its client gets no answer, so nothing may be done.
         """
         if connection.evicted.cancel_called:
             raise trio.ClosedResourceError
@@ -111,7 +111,7 @@ class _Slots:
             yield
         finally:
             self._busy.discard(connection)
-            if connection in self._open:  # it waits from now on
+            if connection in self._open:  # it waits for a request again
                 self.remove(connection)
                 self.add(connection)
 
@@ -124,15 +124,15 @@ async def serve_app(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an application until cancelled. A request's `scope["state"]["peer"]` says who is connected.
+    """Serve an application until cancelled. A request's `scope["state"]["peer"]` identifies the client.
 
-    A new connection takes the place of one that is idle or unfinished: silent clients can't keep others out.
+    A new connection replaces one that is idle or incomplete, so silent clients can't keep others out.
 
     Args:
         app: answers the requests.
-        listeners: bound by the caller, so that a bad address is an error of the start, and closed by the caller.
+        listeners: bound by the caller, so that an invalid address is an error of the start; the caller closes them.
         log: for errors.
-        strangers: for what clients cause.
+        strangers: for messages that clients cause.
         task_status: started when connections are accepted.
     """
     slots = _Slots()

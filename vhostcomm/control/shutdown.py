@@ -1,4 +1,4 @@
-"""A guest's shutdown: asked of the guest itself, or of the launcher that runs it and can do more than ask."""
+"""Shut down a guest: through the guest itself, or through its launcher, which has stronger means."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from vhostcomm.control.problems import Problem
 from vhostcomm.guest import State, events
 
 GONE_TIMEOUT: Final = 1.0
-"""Seconds from the loss of a connection to the telling of why."""
+"""Seconds from the end of a connection until its reason is known."""
 
 
 async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
-    """Ask a guest to power itself off, as soon as it can be asked.
+    """Make a guest power itself off, as soon as it can be asked.
 
     Args:
         daemon: the daemon.
-        guest: whom to ask.
-        wait: seconds in which its QEMU must have let go; None to be content with its answer.
-        timeout: seconds for the guest to be up, and for the answer.
-        by: who asks.
+        guest: the guest.
+        wait: seconds for QEMU to disconnect; None to wait only for the guest's answer.
+        timeout: seconds for the guest to be up, and for its answer.
+        by: the client.
 
     Raises:
         CallError: it can't be asked, or doesn't answer.
-        Problem: it is still there after the wait.
+        Problem: its QEMU is still connected after the wait.
     """
     began = trio.current_time()
     if wait is None:
@@ -47,7 +47,7 @@ async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, tim
 
 
 async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, timeout: float, by: str) -> bool:
-    """Ask until its QEMU has let go; a guest that starts again meanwhile is asked again. Returns whether it answered last."""
+    """Ask until QEMU has disconnected, also after a restart of the guest. Return whether the last was answered."""
     began, times = trio.current_time(), 0
     while True:
         with awaiting(daemon, guest.name, events.Gone, events.Rebooted) as ended:
@@ -85,7 +85,7 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
 
 
 async def _power_off(daemon: DaemonApi, guest: Guest, timeout: float, by: str, ended: Awaited) -> bool:
-    """Ask for the power-off once. Returns whether it was answered; a guest that is gone before has done as it was told."""
+    """Ask for the power-off once. Return whether it was answered; a guest that ends before its answer has obeyed."""
     try:
         await daemon.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
     except CallError as error:
@@ -100,17 +100,17 @@ async def _power_off(daemon: DaemonApi, guest: Guest, timeout: float, by: str, e
 async def through_launcher(
     launcher: LauncherApi, guest: Guest, wait: float | None, timeout: float, by: str
 ) -> dict[str, Any]:
-    """Have the launcher stop a guest: by its own power-off first, and then by all else that stops a QEMU.
+    """Make the launcher stop a guest: first by its own power-off, then by stronger means.
 
     Args:
         launcher: the launcher.
-        guest: whom to stop; it needn't be ready, nor even there.
-        wait: seconds in which its QEMU must be gone; None to be content with the guest's answer.
+        guest: the guest, in any state.
+        wait: seconds for QEMU to end; None to wait only for the guest's answer.
         timeout: seconds for that answer.
-        by: who asks.
+        by: the client.
 
     Raises:
-        Problem: it is still there after the wait.
+        Problem: its QEMU still runs after the wait.
     """
     began = trio.current_time()
     launcher.ask_to_stop(by)

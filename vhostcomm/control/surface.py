@@ -1,4 +1,4 @@
-"""The control surface: its socket, and when it is imported, served and ended."""
+"""The control surface: its socket, and when to import, serve and end it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 
 CLOSE_TIMEOUT: Final = 1.0
-"""Seconds at the end in which answers that are under way still go out."""
+"""Seconds at the end to complete pending answers."""
 
 BIND_INTERVAL: Final = 5.0
-"""Seconds before the surface is served again after an error of our own."""
+"""Seconds before the surface is served again after an internal error."""
 
 
 class Surface:
@@ -36,9 +36,9 @@ class Surface:
 
     Args:
         daemon: the daemon.
-        service: where to listen, and what is allowed.
-        log: where to tell.
-        own: the name for a place of its own, where there is no `--control`: for one of many launchers.
+        service: the address and the permissions.
+        log: the log.
+        own: name of a separate socket without `--control`, for one of many launchers.
     """
 
     def __init__(self, daemon: DaemonApi, service: Service, log: Log, own: str = "") -> None:
@@ -47,18 +47,18 @@ class Surface:
         self._service = service
         self.log = log
         self.listener: HttpListener | None = None
-        """Where it listens, if it does."""
+        """The listener, if there is one."""
         self.address: Listen | ListenTcp | None = None
         self.in_flight = 0
-        """Requests that wait for their answer; streams not counted."""
+        """Number of requests that wait for their answer, without streams."""
         self.idle = trio.Event()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Bind its socket. Without one of its own choice it does without.
+        """Bind the socket. If no default address is free, run without a control surface.
 
         Raises:
-            ServeError: the address that was asked for can't be had.
+            ServeError: the requested address can't be bound.
         """
         with ExitStack() as cleanup:
             try:
@@ -71,7 +71,7 @@ class Surface:
             yield
 
     def _bind(self, cleanup: ExitStack) -> None:
-        """Bind the place that was asked for, or the first that is free of those there are without."""
+        """Bind the requested address, or the first free default."""
         if self._service.control:
             places = [control_address(self._service.control)]
         else:
@@ -94,7 +94,7 @@ class Surface:
                 return
 
     async def run(self) -> None:
-        """Serve, until cancelled. Nothing of HTTP is imported before the first client is there: most daemons see none."""
+        """Serve, until cancelled. HTTP is imported only for the first client: most daemons have none."""
         if self.listener is None:
             return
         self.log.info("control surface", sock=str(self.address))
@@ -118,7 +118,7 @@ class Surface:
             await trio.sleep(BIND_INTERVAL)
 
     async def finish(self) -> None:
-        """Let what is under way be answered, within a time."""
+        """Wait for pending answers, within a time limit."""
         with trio.move_on_after(CLOSE_TIMEOUT):
             while self.in_flight:
                 self.idle = trio.Event()
@@ -126,7 +126,7 @@ class Surface:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """A request is being answered inside."""
+        """Count a request as pending inside the block."""
         self.in_flight += 1
         try:
             yield
@@ -137,5 +137,5 @@ class Surface:
 
 
 def _import() -> None:
-    """In a thread, with guests answered meanwhile."""
+    """Import the server in a thread, while guests are served."""
     importlib.import_module("vhostcomm.control.app")

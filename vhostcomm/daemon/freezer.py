@@ -262,7 +262,7 @@ class Freezer:
 
 
 def debt_path(guest: Guest) -> Path | None:
-    """Return the file of a guest's debt: in systemd's state directory, beside its socket, or in the runtime directory."""
+    """Return the file of a guest's debt: in systemd's state directory, beside the socket, or in the runtime directory."""
     if state := os.environ.get("STATE_DIRECTORY"):
         return Path(state.partition(":")[0]) / f".{guest.name}.frozen"
     if isinstance(guest.address, Listen):

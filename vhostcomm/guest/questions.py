@@ -11,7 +11,7 @@ from vchannel import Command, GuestCommand
 from vhostcomm.guest.model import HEARD_RECENTLY, Model, State
 
 SETTLE: Final = 3.0
-"""Seconds in which a lost QEMU reconnects (it tries every second) or a short pause ends. Patient requests wait so long."""
+"""Seconds in which a lost QEMU reconnects (every second) or a short pause ends. Patient requests wait so long."""
 
 
 POWER_OFF: Final = "power-off"
