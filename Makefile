@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make test    check + unit + wheel + qemu10: what CI runs"
+	@echo "make test    check + unit + wheel, with the QEMU that is installed"
 	@echo "make demo    a real kernel in QEMU asks its questions, without and with vhostcomm"
 	@echo "make venv    install vhostcomm into .venv: .venv/bin/vhostcomm"
 	@echo "make check   format, lint, types, import contracts"
@@ -25,7 +25,7 @@ help:
 	@echo "make stress  the tests three times, or RUNS times, with every core kept busy; TESTS are some of them"
 	@echo "make coverage  the tests, and what they cover"
 	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
-	@echo "make qemu10  the same with Debian's QEMU 10, fetched into the cache"
+	@echo "make qemu10  those of them that depend on QEMU's version, with Debian's QEMU 10, fetched into the cache"
 	@echo "make fresh   make demo and make test in a new folder of the other Debian release, or SUITE=bookworm, trixie"
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
@@ -57,7 +57,7 @@ packages-demo packages-test: packages-%:
 
 venv: $(INSTALLED)
 
-test: packages-test check unit wheel qemu10
+test: packages-test check unit wheel
 
 # A real kernel asks without vhostcomm, then with it.
 demo: packages-demo $(INSTALLED)
