@@ -63,6 +63,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def main_threads_children(pid: int) -> list[int]:
+    """The children that a process's main thread has started, not another thread."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def end(process: subprocess.Popen[Any] | Forked) -> None:
     """Kill a program and its descendants, unless it has ended."""
     if process.poll() is None:
