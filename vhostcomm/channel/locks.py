@@ -11,6 +11,7 @@ import stat
 import struct
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -41,7 +42,8 @@ class _File:
 _files: Final[dict[tuple[int, int], _File]] = {}
 """The open lock files, by device and inode."""
 
-_guard: Final = threading.Lock()
+_guards: Final[defaultdict[tuple[int, int], threading.Lock]] = defaultdict(threading.Lock)
+"""One lock for each folder, by device and inode: a thread that hangs in one must not keep another from the rest."""
 
 
 def lock_file(path: Path) -> Path:
@@ -57,15 +59,23 @@ def locked(path: Path) -> Iterator[None]:
         ServeError: another process holds the lock, or locking is impossible.
     """
     number = int.from_bytes(blake2b(os.fsencode(path.name), digest_size=7).digest(), "little")
-    with _guard:
+    guard = _guard(path.parent)
+    with guard:
         file = _acquire(path, number)
     try:
         yield
     finally:
-        with _guard:
+        with guard:
             _lock(file.fd, fcntl.F_UNLCK, number)
             file.held.remove(number)
             _close_unused(file)
+
+
+def _guard(folder: Path) -> threading.Lock:
+    with suppress(OSError):  # told with the lock file
+        found = folder.stat()
+        return _guards[found.st_dev, found.st_ino]
+    return threading.Lock()
 
 
 def _acquire(path: Path, number: int) -> _File:

@@ -7,25 +7,30 @@ import os
 import random
 import resource
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
-from vhostcomm.channel.sockets import Listener, connect, group_id, keep_alive, peer
+from vhostcomm.channel.sockets import Listener, group_id, keep_alive, peer
 from vhostcomm.channel.tap import Recording
 from vhostcomm.channel.throttle import CONNECTION, Lane, Throttle
 from vhostcomm.config.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.config.models import Service
 from vhostcomm.errors import ServeError
 from vhostcomm.guest.events import Gone
+from vhostcomm.threads import connect, in_thread
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next attempt if there is no descriptor or memory for a connection."""
+
+CLOSE_TIMEOUT: Final = 3.0
+"""Seconds for removing the socket's file and writing the recording. Only a hanging file system takes longer."""
 
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_MAX: Final = 5.0
@@ -33,6 +38,8 @@ RECONNECT_MAX: Final = 5.0
 
 SPARE: Final = 256
 """Descriptors to reserve for the latest guests and everything else: at most this many, and a sixteenth of the limit."""
+
+T = TypeVar("T")
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -119,19 +126,18 @@ class Port:
                     else:
                         await self._keep_accepting(nursery)
         finally:
-            recording, self._recording = self._recording, None
-            self.close()
-            if recording:
-                with trio.CancelScope(shield=True):  # has its own time limit; must not delay other guests
-                    await trio.to_thread.run_sync(recording.close)
+            if self._listener or self._recording:
+                with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await self._in_thread(self.close)
 
     def close(self) -> None:
-        """Close the socket and the recording."""
-        if self._listener:
-            self._listener.close()
-            self._listener = None
-        if self._recording:
-            self._recording.close()
+        """Close the socket and the recording. May block."""
+        listener, self._listener = self._listener, None
+        recording, self._recording = self._recording, None
+        if listener:
+            listener.close()
+        if recording:
+            recording.close()
 
     def discard(self) -> None:
         """Close a port that was opened but never run, and remove its empty recording."""
@@ -153,11 +159,11 @@ class Port:
         other._accepting.cancel()
 
     def is_reachable(self) -> bool:
-        """Return whether QEMU can find the socket at its path, if it has one."""
+        """Return whether QEMU can find the socket at its path, if it has one. May block."""
         return self._listener is None or self._listener.is_there()
 
     def is_occupied(self) -> bool:
-        """Return whether anything exists at the path of its socket."""
+        """Return whether anything exists at the path of its socket. May block."""
         return isinstance(self.guest.address, Listen) and os.path.lexists(self.guest.address.path)
 
     async def bind_again(self) -> None:
@@ -168,12 +174,16 @@ class Port:
         """
         if (listener := self._listener) is None:
             return
-        old = await trio.to_thread.run_sync(listener.bind_again)
+        old = await self._in_thread(listener.bind_again)
         if old.fileno() != -1:
             trio.lowlevel.notify_closing(old)
             old.close()
         if self._listener is not listener:  # replaced or closed meanwhile
-            listener.close()
+            await self._in_thread(listener.close)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        address = self.guest.address
+        return await in_thread(address.path.parent if isinstance(address, Listen) else self._service.record, call)
 
     # -- QEMU connects
 
@@ -273,7 +283,7 @@ class Port:
         wait, told = RECONNECT_FIRST, ""
         while True:
             try:
-                sock = connect(address)
+                sock = await connect(address.path)
             except OSError as error:
                 why = str(error.strerror)
                 if why != told:

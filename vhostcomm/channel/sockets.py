@@ -15,7 +15,7 @@ from typing import Final
 
 from vhostcomm.channel.file_errors import error_of, give, owner, remedy
 from vhostcomm.channel.locks import locked
-from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, host_and_port
+from vhostcomm.config.address import Activated, Listen, ListenTcp, host_and_port
 from vhostcomm.errors import PlaceError, ServeError
 
 BACKLOG: Final = 8
@@ -39,13 +39,14 @@ class Listener:
         ServeError: it can't be bound; says why and what to do. Nothing was changed.
     """
 
-    __slots__ = ("_cleanup", "_file", "_group", "_mode", "address", "sock")
+    __slots__ = ("_cleanup", "_closed", "_file", "_group", "_mode", "address", "sock")
 
     def __init__(self, address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> None:
         self.address = address
         self._mode = mode
         self._group = group
         self._file: os.stat_result | None = None
+        self._closed = False
         with ExitStack() as cleanup:
             match address:
                 case Listen(path):
@@ -61,6 +62,7 @@ class Listener:
 
     def close(self) -> None:
         """Close the socket. A second call does nothing."""
+        self._closed = True
         if isinstance(self.address, Listen) and self._file:
             _unlink(self.address.path, self._file)
         self.sock.close()
@@ -84,6 +86,8 @@ class Listener:
         assert isinstance(self.address, Listen)
         old = self.sock
         self.sock, self._file = _bind(self.address.path, self._mode, self._group)
+        if self._closed:  # while the file system hung
+            self.close()
         return old
 
 
@@ -196,21 +200,6 @@ def _allows_tcp() -> bool:
     except OSError as error:
         return error.errno != errno.EAFNOSUPPORT
     return True
-
-
-def connect(address: Connect) -> socket.socket:
-    """Connect to QEMU's unix socket, without waiting.
-
-    Raises:
-        OSError: no process listens there.
-    """
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        made.connect(str(address.path))
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 def keep_alive(sock: socket.socket) -> None:

@@ -6,21 +6,20 @@ import errno
 import os
 import stat
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import trio
 from inotify_simple import INotify, flags
 
 from vhostcomm.channel.file_errors import error_of
 from vhostcomm.log.logs import Log
+from vhostcomm.threads import in_thread
 
 _CHANGES = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 _GONE = flags.DELETE_SELF | flags.MOVE_SELF
 _LOST = flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
-
-RECHECK_INTERVAL: Final = 5.0
-"""Seconds between checks of a socket that can't be bound again, for example because its directory is gone."""
 
 
 def _remedy(folder: Path, error: OSError) -> str:
@@ -48,7 +47,7 @@ class WatchedFolder:
 
     def __enter__(self) -> Self:
         try:
-            self._open()
+            self._inotify = self._open()
         except OSError as error:
             raise error_of(error)(
                 f"{self.path}: can't be watched: {error.strerror}{_remedy(self.path, error)}"
@@ -58,13 +57,14 @@ class WatchedFolder:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def _open(self) -> None:
-        self._inotify = INotify(nonblocking=True)
+    def _open(self) -> INotify:
+        made = INotify(nonblocking=True)
         try:
-            self._inotify.add_watch(self.path, _CHANGES | _GONE | flags.ONLYDIR)
+            made.add_watch(self.path, _CHANGES | _GONE | flags.ONLYDIR)
         except BaseException:
-            self._close()
+            made.close()
             raise
+        return made
 
     def _close(self) -> None:
         if self._inotify is not None:
@@ -81,8 +81,7 @@ class WatchedFolder:
         """
         assert self._inotify is not None
         while True:
-            # In a thread, because a hanging file system must not delay the guests.
-            yield await trio.to_thread.run_sync(_look, self.path, abandon_on_cancel=True)
+            yield await in_thread(self.path, _look, self.path)
             await trio.lowlevel.wait_readable(self._inotify.fileno())
             if any(event.mask & (_GONE | flags.IGNORED) for event in self._inotify.read(timeout=0)):
                 raise FileNotFoundError(None, "the folder was removed or renamed")
@@ -92,18 +91,15 @@ class WatchedFolder:
         self._close()
         while True:
             await trio.sleep(pause)
-            try:
-                await trio.to_thread.run_sync(os.stat, self.path, abandon_on_cancel=True)
-                self._open()
-            except OSError:
-                continue
-            return
+            with suppress(OSError):
+                self._inotify = await in_thread(self.path, self._open)
+                return
 
 
 class SocketFiles:
     """Watches the files of our own sockets, and reports which may have been deleted or replaced.
 
-    It uses one descriptor, and one watch for each directory.
+    It uses one descriptor, while the context is entered, and one watch for each directory.
 
     Args:
         log: for directories that can't be watched.
@@ -112,15 +108,32 @@ class SocketFiles:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._inotify: INotify | None = None
+        self._why_not: OSError | None = None
         self._folders: dict[int, Path] = {}
-        self._again: set[Path] = set()
         self._warned = False
 
+    def __enter__(self) -> Self:
+        try:
+            self._inotify = INotify(nonblocking=True)
+        except OSError as error:
+            self._why_not = error  # logged with the first folder
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+
     def add(self, folder: Path) -> None:
-        """Watch another directory. A directory that was deleted and created again counts as another."""
+        """Watch another directory. A directory that was deleted and created again counts as another.
+
+        It may block, and can be called in any thread.
+        """
         try:
             if self._inotify is None:
-                self._inotify = INotify(nonblocking=True)
+                if self._why_not is None:  # an abandoned thread returned after the end
+                    return
+                raise self._why_not
             self._folders[self._inotify.add_watch(folder, _LOST | _GONE | flags.ONLYDIR)] = folder
         except OSError as error:
             if not self._warned:
@@ -133,23 +146,14 @@ class SocketFiles:
                 )
 
     def __contains__(self, folder: Path) -> bool:
-        return folder in self._folders.values()
-
-    def look_again(self, path: Path) -> None:
-        """Report this file as possibly lost again, after a while."""
-        self._again.add(path)
+        return folder in tuple(self._folders.values())  # which threads add to
 
     async def lost(self) -> AsyncIterator[set[Path] | None]:
-        """Yield paths whose file was deleted, renamed or replaced; None for all paths. Start after the first `add`."""
-        try:
-            while self._inotify is not None:
-                with trio.move_on_after(RECHECK_INTERVAL if self._again else float("inf")):
-                    await trio.lowlevel.wait_readable(self._inotify.fileno())
-                paths, self._again = self._again, set()
-                yield None if self._read(self._inotify, paths) else paths
-        finally:
-            if self._inotify is not None:
-                self._inotify.close()
+        """Yield paths whose file was deleted, renamed or replaced; None for all paths."""
+        while self._inotify is not None:
+            await trio.lowlevel.wait_readable(self._inotify.fileno())
+            paths: set[Path] = set()
+            yield None if self._read(self._inotify, paths) else paths
 
     def _read(self, inotify: INotify, paths: set[Path]) -> bool:
         """Add the paths of events. Return whether all paths have to be checked."""

@@ -11,6 +11,7 @@ import trio
 
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen, ListenTcp
+from vhostcomm.threads import in_thread
 
 BACKLOG: Final = 128
 """Clients that may wait: scripts often start many at once, and the first one waits for the imports."""
@@ -45,11 +46,11 @@ class HttpListener:
         return address.path if isinstance(address, Listen) else None
 
     def is_reachable(self) -> bool:
-        """Return whether clients can find the socket at its path, if it has one."""
+        """Return whether clients can find the socket at its path, if it has one. May block."""
         return self._listener.is_there()
 
     def is_occupied(self) -> bool:
-        """Return whether anything exists at the path of its socket."""
+        """Return whether anything exists at the path of its socket. May block."""
         return self.path is not None and os.path.lexists(self.path)
 
     async def bind_again(self) -> None:
@@ -58,7 +59,8 @@ class HttpListener:
         Raises:
             ServeError: it can't be created.
         """
-        old = await trio.to_thread.run_sync(self._listener.bind_again)
+        assert self.path
+        old = await in_thread(self.path.parent, self._listener.bind_again)
         self.sock.listen(BACKLOG)
         trio.lowlevel.notify_closing(old)
         old.close()

@@ -26,8 +26,9 @@ from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.ports import Ports, Served, in_batches
+from vhostcomm.daemon.ports import Ports, in_batches
 from vhostcomm.daemon.reload import Reload, warn, without_collections
+from vhostcomm.daemon.served import Served
 from vhostcomm.daemon.status import of_guests
 from vhostcomm.errors import ResumeError, ServeError
 from vhostcomm.guest import events
@@ -66,8 +67,8 @@ class Daemon:
         self._api_timeout = api_timeout
         self._log = log
         self._surface = Surface(self, config.service, log, control_name)
-        self._ports = Ports(config.service, config.host, self._make_guest, log)
         self._freezer = Freezer(self._ask, log)
+        self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
         self.launcher: LauncherApi | None = None
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
@@ -102,6 +103,7 @@ class Daemon:
         raise_descriptor_limit(config, self._log)
         group_id(config.service.socket_group)
         with ExitStack() as cleanup:
+            cleanup.enter_context(self._ports.files)
             folders = cleanup.enter_context(self._folders.watched(config.watch))
             with without_collections():
                 opened = await self._ports.open_all(config.guests, config.host)
@@ -112,6 +114,8 @@ class Daemon:
             except BaseException:
                 await self._ports.discard(opened)
                 raise
+            for listener in filter(None, (self._surface.listener, api)):
+                self._ports.keep(listener)
             async with trio.open_nursery() as nursery:
                 self._ports.nursery = nursery
                 await nursery.start(self._freezer.run)
@@ -120,8 +124,6 @@ class Daemon:
                 nursery.start_soon(self._reload.run)
                 for folder in folders:
                     nursery.start_soon(self._folders.keep, folder)
-                for listener in filter(None, (self._surface.listener, api)):
-                    self._ports.keep(listener)
                 nursery.start_soon(self._ports.keep_sockets)
                 if api:
                     nursery.start_soon(self._qemu_host_api().serve, [api])
@@ -300,7 +302,6 @@ class Daemon:
     def _make_guest(self, config: GuestConfig, host: HostIdentity, log: Log) -> Guest:
         guest = Guest(config.name, config.address, host, config.identity, log, trace=self._trace)
         guest.listeners.append(self._on_guest)
-        self._freezer.adopt(guest)
         return guest
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:

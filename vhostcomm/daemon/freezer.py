@@ -70,13 +70,13 @@ class Freezer:
             await trio.sleep_forever()
 
     def adopt(self, guest: Guest) -> None:
-        """Take over the debt that an earlier daemon left for a guest."""
+        """Take over the debt that an earlier daemon left for a guest. It may block, and has to be called in a thread."""
         path = debt_path(guest)
         if path is None:
             return
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-                debt = parse_debt(file.read(FILE_MAX + 1), now())
+                debt = parse_debt(file.read(FILE_MAX + 1), trio.from_thread.run_sync(now))
         except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, DebtError) as error:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import trio
 from attrs import define, field
 
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
-from vhostcomm.channel.sockets import group_id, make_folder
 from vhostcomm.channel.throttle import Lane
 from vhostcomm.channel.watch import SocketFiles
-from vhostcomm.config.address import Address, Listen, runtime_directory
+from vhostcomm.config.address import Address
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import GuestConfig, Service
 from vhostcomm.control.listener import HttpListener
+from vhostcomm.daemon.served import Opening, Served, discard, make_runtime_directory
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
-
-if TYPE_CHECKING:
-    from vhostcomm.qemu.monitor import Monitor
+from vhostcomm.threads import in_thread
 
 STOP_MARGIN: Final = 1.0
 """Seconds beyond the drain timeout after which an ending port is cancelled."""
@@ -34,6 +31,9 @@ REOPEN_MAX: Final = 60.0
 
 OPEN_DEADLINE: Final = 30.0
 """Seconds for a batch of ports to open. Only a hanging file system needs longer."""
+
+RECHECK_INTERVAL: Final = 5.0
+"""Seconds between checks of a socket that can't be bound again, for example because its directory is gone."""
 
 BATCH: Final = 64
 """Guests to process before other tasks run again: a few milliseconds."""
@@ -52,69 +52,13 @@ async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 @define(eq=False)
-class Served:
-    """A port that runs or will run. `folder` is the watched directory of its socket, if any."""
-
-    config: GuestConfig
-    port: Port
-    folder: Path | None = None
-    open: bool = False
-    why_not: str = ""
-    monitor: Monitor | None = None
-    monitor_scope: trio.CancelScope = field(factory=trio.CancelScope)
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    ended: trio.Event = field(factory=trio.Event)
-
-    @property
-    def path(self) -> Path | None:
-        """The path of its socket, if vhostcomm binds a unix socket."""
-        return self.config.address.path if isinstance(self.config.address, Listen) else None
-
-
-@define(eq=False)
 class _Http:
     """A socket for HTTP; its file is watched as those of guests are."""
 
     port: HttpListener
     open: bool = True
     why_not: str = ""
-
-
-@define
-class _Opening:
-    """A batch of ports that a thread opens. It can be given up, even if the thread hangs."""
-
-    batch: Sequence[Served]
-    service: Service
-    taken_over: frozenset[Address]
-    problems: list[Exception] = field(factory=list)
-    _given_up: bool = False
-    _working: threading.Lock = field(factory=threading.Lock)
-
-    def run(self) -> None:
-        with self._working:
-            for served in self.batch:
-                if self._given_up:
-                    break
-                address = served.config.address
-                try:
-                    if isinstance(address, Listen):
-                        make_runtime_directory(address.path.parent, self.service)
-                    served.port.open(bind=address not in self.taken_over)
-                    served.open = True
-                except (ServeError, OSError, RuntimeError) as error:  # no socket, descriptor or thread
-                    self.problems.append(error)
-        if self._given_up:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Close the open ports, now or when the thread returns."""
-        self._given_up = True
-        if self._working.acquire(blocking=False):
-            try:
-                _discard(self.batch)
-            finally:
-                self._working.release()
+    looking: trio.Lock = field(factory=trio.Lock)
 
 
 class Ports:
@@ -124,16 +68,21 @@ class Ports:
         service: the ports' settings, which never change.
         host: the host's identity; `reload` changes it.
         make_guest: makes a guest of its configuration.
+        adopt: takes over the debt that an earlier daemon left for a guest; called in a thread.
         log: the log.
     """
 
-    def __init__(self, service: Service, host: HostIdentity, make_guest: MakeGuest, log: Log) -> None:
+    def __init__(
+        self, service: Service, host: HostIdentity, make_guest: MakeGuest, adopt: Callable[[Guest], None], log: Log
+    ) -> None:
         self._service = service
         self._make_guest = make_guest
+        self._adopt = adopt
         self._log = log
         self._served: dict[str, Served] = {}
         self._by_path: dict[Path, Served | _Http] = {}
-        self._files = SocketFiles(log)
+        self.files = SocketFiles(log)
+        """Watches the folders of our own sockets."""
         self._lane = Lane()
         self.host = host
         self.nursery: trio.Nursery | None = None
@@ -182,10 +131,10 @@ class Ports:
         return opened + batch
 
     async def _open(self, batch: Sequence[Served], taken_over: frozenset[Address] = frozenset()) -> None:
-        opening = _Opening(batch, self._service, taken_over)
+        opening = Opening(batch, self._service, self.files, self._adopt, taken_over)
         try:
             with trio.fail_after(OPEN_DEADLINE):
-                await trio.to_thread.run_sync(opening.run, abandon_on_cancel=True)
+                await in_thread(frozenset(each.path and each.path.parent for each in batch), opening.run)
         except trio.TooSlowError:
             opening.give_up()
             names = ", ".join(each.config.name for each in batch if not each.open)
@@ -204,7 +153,7 @@ class Ports:
     async def discard(self, opened: Sequence[Served]) -> None:
         """Close ports that were opened but will not run."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + OPEN_DEADLINE):
-            await trio.to_thread.run_sync(_discard, opened, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(discard, opened, abandon_on_cancel=True)
 
     def _port(self, config: GuestConfig, host: HostIdentity) -> Port:
         return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service, self._lane)
@@ -219,8 +168,6 @@ class Ports:
         self._served[served.config.name] = served
         if served.path:
             self._by_path[served.path] = served
-            if served.path.parent not in self._files:
-                self._files.add(served.path.parent)
         self.nursery.start_soon(self._run, served)
         self._watch(served)
 
@@ -266,24 +213,33 @@ class Ports:
             self.nursery.start_soon(run)
 
     def keep(self, listener: HttpListener) -> None:
-        """Watch this HTTP socket too, to bind it again if its file is deleted. Call it before `keep_sockets`."""
+        """Watch this HTTP socket too, to bind it again if its file is deleted."""
         if listener.path:
             self._by_path[listener.path] = _Http(listener)
-            self._files.add(listener.path.parent)
+            self.files.add(listener.path.parent)
 
     async def keep_sockets(self) -> None:
         """Bind sockets again whose files were deleted or replaced, until cancelled."""
-        async for paths in self._files.lost():
-            async for path in in_batches(list(self._by_path) if paths is None else paths):
-                if (served := self._by_path.get(path)) and served.open and not served.port.is_reachable():
-                    await self._bind_again(path, served)
+        async with trio.open_nursery() as nursery:  # a hanging path must not delay the others
+            async for paths in self.files.lost():
+                async for path in in_batches(list(self._by_path) if paths is None else paths):
+                    nursery.start_soon(self._look_at, path)
 
-    async def _bind_again(self, path: Path, served: Served | _Http) -> None:
+    async def _look_at(self, path: Path) -> None:
+        if served := self._by_path.get(path):
+            async with served.looking:
+                while self._by_path.get(path) is served and served.open:
+                    if await in_thread(path.parent, served.port.is_reachable) or await self._bind_again(path, served):
+                        return
+                    await trio.sleep(RECHECK_INTERVAL)
+
+    async def _bind_again(self, path: Path, served: Served | _Http) -> bool:
+        """Bind a socket again. Return False if that failed, and no event will announce when it can succeed."""
         log = self._log.bind(sock=str(path))
         if isinstance(served, Served):
             log = log.bind(guest=served.config.name)
         try:
-            await trio.to_thread.run_sync(self.make_runtime_directory, path.parent)
+            await in_thread(path.parent, self.make_runtime_directory, path.parent)
             await served.port.bind_again()
         except (ServeError, OSError) as error:
             if served.why_not != str(error):
@@ -292,12 +248,11 @@ class Ports:
                 else:
                     log.error("socket file deleted or replaced, clients can't connect", why=str(error))  # noqa: TRY400
             served.why_not = str(error)
-            if not served.port.is_occupied():  # otherwise, its deletion causes the next event
-                self._files.look_again(path)
-        else:
-            served.why_not = ""
-            self._files.add(path.parent)
-            log.warning("socket file deleted or replaced, bound again")
+            return await in_thread(path.parent, served.port.is_occupied)  # then its deletion causes the next event
+        served.why_not = ""
+        await in_thread(path.parent, self.files.add, path.parent)
+        log.warning("socket file deleted or replaced, bound again")
+        return True
 
     async def _run(self, served: Served) -> None:
         name, pause = served.config.name, REOPEN_PAUSE
@@ -328,10 +283,6 @@ class Ports:
     async def _try_open(self, served: Served) -> bool:
         if served.open:
             return True
-        if not self._service.record and served.path is None:
-            served.port.open()  # does nothing that could block
-            served.open = True
-            return True
         try:
             await self._open([served])
         except ServeError as error:
@@ -341,24 +292,3 @@ class Ports:
             return False
         served.why_not = ""
         return True
-
-
-def make_runtime_directory(folder: Path, service: Service) -> None:
-    """Create the directory if it is the runtime directory; other directories are the operator's.
-
-    Raises:
-        ServeError: it can't be created, or is not safe to use.
-    """
-    try:
-        ours = runtime_directory()
-    except ValueError:
-        return
-    if folder == ours:
-        make_folder(folder, group_id(service.socket_group))
-
-
-def _discard(opened: Iterable[Served]) -> None:
-    for served in opened:
-        if served.open:
-            served.open = False
-            served.port.discard()

@@ -20,7 +20,8 @@ from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.ports import Ports, Served, in_batches
+from vhostcomm.daemon.ports import Ports, in_batches
+from vhostcomm.daemon.served import Served
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.log.logs import Log
 

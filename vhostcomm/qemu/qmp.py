@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import trio
 from attrs import define, field, frozen
 
+from vhostcomm import threads
 from vhostcomm.errors import QemuError
 
 LINE_LIMIT: Final = 1 << 20
@@ -233,9 +235,10 @@ async def connect(path: str) -> trio.SocketStream:
         QmpError: no QEMU listens there.
     """
     try:
-        return await trio.open_unix_socket(path)
+        sock = await threads.connect(Path(path))
     except OSError as error:
         raise QmpError(f"{path}: {error.strerror}; no QEMU listens there for QMP") from None
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 def _returned(command: str, reply: dict[str, Any]) -> Any:

@@ -1,0 +1,108 @@
+"""A served port, and the opening of a batch of ports in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from attrs import define, field
+
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.port import Port
+from vhostcomm.channel.sockets import group_id, make_folder
+from vhostcomm.channel.watch import SocketFiles
+from vhostcomm.config.address import Address, Listen, runtime_directory
+from vhostcomm.config.models import GuestConfig, Service
+from vhostcomm.errors import ServeError
+
+if TYPE_CHECKING:
+    from vhostcomm.qemu.monitor import Monitor
+
+
+@define(eq=False)
+class Served:
+    """A port that runs or will run. `folder` is the watched directory of its socket, if any."""
+
+    config: GuestConfig
+    port: Port
+    folder: Path | None = None
+    open: bool = False
+    why_not: str = ""
+    looking: trio.Lock = field(factory=trio.Lock)
+    """Held while the socket's file is checked and bound again."""
+    monitor: Monitor | None = None
+    monitor_scope: trio.CancelScope = field(factory=trio.CancelScope)
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    ended: trio.Event = field(factory=trio.Event)
+
+    @property
+    def path(self) -> Path | None:
+        """The path of its socket, if vhostcomm binds a unix socket."""
+        return self.config.address.path if isinstance(self.config.address, Listen) else None
+
+
+@define
+class Opening:
+    """A batch of ports that a thread opens. It can be given up, even if the thread hangs."""
+
+    batch: Sequence[Served]
+    service: Service
+    files: SocketFiles
+    adopt: Callable[[Guest], None]
+    taken_over: frozenset[Address]
+    problems: list[Exception] = field(factory=list)
+    _given_up: bool = False
+    _working: threading.Lock = field(factory=threading.Lock)
+
+    def run(self) -> None:
+        with self._working:
+            for served in self.batch:
+                if self._given_up:
+                    break
+                address = served.config.address
+                try:
+                    if isinstance(address, Listen):
+                        make_runtime_directory(address.path.parent, self.service)
+                        if address.path.parent.is_dir() and address.path.parent not in self.files:
+                            self.files.add(address.path.parent)
+                    self.adopt(served.port.guest)
+                    served.port.open(bind=address not in self.taken_over)
+                    served.open = True
+                except (ServeError, OSError, RuntimeError) as error:  # no socket, descriptor or thread
+                    self.problems.append(error)
+        if self._given_up:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Close the open ports, now or when the thread returns."""
+        self._given_up = True
+        if self._working.acquire(blocking=False):
+            try:
+                discard(self.batch)
+            finally:
+                self._working.release()
+
+
+def make_runtime_directory(folder: Path, service: Service) -> None:
+    """Create the directory if it is the runtime directory; other directories are the operator's.
+
+    Raises:
+        ServeError: it can't be created, or is not safe to use.
+    """
+    try:
+        ours = runtime_directory()
+    except ValueError:
+        return
+    if folder == ours:
+        make_folder(folder, group_id(service.socket_group))
+
+
+def discard(opened: Iterable[Served]) -> None:
+    """Close ports that were opened but will not run. May block."""
+    for served in opened:
+        if served.open:
+            served.open = False
+            served.port.discard()
