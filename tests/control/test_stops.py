@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.control.controlled import answering, controlled, post
 from tests.serving import fake_guest, until
+from vchannel import HostCommand
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
@@ -84,3 +85,31 @@ def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
         daemon.stop()
         status, told = stopping.result()
         assert (status, told["error"]["what"]) == (502, "connection lost"), told
+
+
+def test_a_power_off_that_a_reboot_has_lost_is_asked_again(tmp_path: Path) -> None:
+    """The answer that never comes is not waited for."""
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
+        guest.serial()
+        stopping = pool.submit(post, http, "/guests/nas/shutdown", wait=600)
+        for _ in range(2):
+            assert guest.next_request().command == POWEROFF  # which is left unanswered
+            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.tell(HostCommand.GUEST_SERIAL)
+        assert guest.next_request().command == POWEROFF
+        guest.sock.close()
+        status, done = stopping.result()
+        assert (status, done["answered"], done["gone"]) == (200, False, True), done
+        assert daemon.event("guest gone")["stop"] == "power-off"
+
+
+def test_a_guest_that_starts_again_and_again_is_asked_once_a_second(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
+        guest.serial()
+        stopping = pool.submit(post, http, "/guests/nas/shutdown", wait=1.5)
+        while not stopping.done():
+            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.serial()
+        status, told = stopping.result()
+        assert (status, told["error"]["what"]) in {(502, "rebooted"), (504, "still there")}, told
+    assert 1 <= len([line for line in daemon.log if line["event"] == "stop asked for"]) <= 3

@@ -121,6 +121,8 @@ class Awaited:
 
     event: GuestEvent | None = None
     done: trio.Event = field(factory=trio.Event)
+    rebooted: trio.CancelScope = field(factory=trio.CancelScope)
+    """Cancelled if it is a reboot, which loses what was sent to the guest before."""
 
 
 @contextmanager
@@ -132,6 +134,8 @@ def awaiting(daemon: DaemonApi, name: str, *wanted: type[GuestEvent]) -> Iterato
         if guest.name == name and isinstance(event, wanted) and not awaited.event:
             awaited.event = event
             awaited.done.set()
+            if isinstance(event, events.Rebooted):
+                awaited.rebooted.cancel()
 
     daemon.listeners.append(note)
     try:

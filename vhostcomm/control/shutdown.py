@@ -18,6 +18,9 @@ from vhostcomm.guest import State, events
 GONE_TIMEOUT: Final = 1.0
 """Seconds from the end of a connection until its reason is known."""
 
+ASK_INTERVAL: Final = 1.0
+"""Seconds at least from one power-off to the next, to a guest that says again and again that it started."""
+
 
 async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, timeout: float, by: str) -> dict[str, Any]:
     """Make a guest power itself off, as soon as it can be asked.
@@ -50,6 +53,7 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
     """Ask until QEMU has disconnected, also after a restart of the guest. Return whether the last was answered."""
     began, times = trio.current_time(), 0
     while True:
+        asked = trio.current_time()
         with awaiting(daemon, guest.name, events.Gone, events.Rebooted) as ended:
             left = min(timeout, until - trio.current_time())
             try:
@@ -66,6 +70,10 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
         if not isinstance(ended.event, events.Rebooted):
             break
         times += 1
+        with trio.move_on_at(until) as over:
+            await trio.sleep_until(asked + ASK_INTERVAL)
+        if over.cancelled_caught:
+            break
     if guest.state is State.ABSENT:
         return answered
     told = _power_off_sent(answered=answered)
@@ -85,16 +93,18 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
 
 
 async def _power_off(daemon: DaemonApi, guest: Guest, timeout: float, by: str, ended: Awaited) -> bool:
-    """Ask for the power-off once. Return whether it was answered; a guest that ends before its answer has obeyed."""
+    """Ask for the power-off once. Return whether it was answered; a guest that ends or restarts before that has not."""
+    answered = False
     try:
-        await daemon.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
+        with ended.rebooted:
+            await daemon.call(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
+            answered = True
     except CallError as error:
         if error.outcome is not Outcome.LOST:
             raise
         with trio.move_on_after(GONE_TIMEOUT):
             await ended.done.wait()
-        return False
-    return True
+    return answered
 
 
 async def through_launcher(
