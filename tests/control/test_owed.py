@@ -21,7 +21,7 @@ from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
-from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.freezer import THAW_INTERVAL, THAW_TIMEOUT, Freezer
 from vhostcomm.guest.events import Gone
 
 INFO, FREEZE, THAW = 10, 14, 15
@@ -144,6 +144,21 @@ def test_nothing_waits_for_a_guest_that_is_gone(answers_from: int) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == tasks
 
     owing(body, answers_from)
+
+
+def test_thaw_of_a_guest_that_starts_again_is_repeated_as_often_as_at_first() -> None:
+    """Five minutes without an answer, then a reset: the next boot leaves one thaw unanswered, and gets the next 2 s later."""
+
+    async def body(freezer: Freezer, guest: Guest, asked: list[Command]) -> None:
+        await freezer.freeze(guest, 1, timeout=1, by="test")
+        await trio.sleep(300)
+        assert asked.count(GuestCommand.FS_UNFREEZE) == 9
+        guest.machine_reset(by_guest=True)
+        await trio.sleep(THAW_TIMEOUT + THAW_INTERVAL + 1)
+        assert asked.count(GuestCommand.FS_UNFREEZE) == 11
+        assert guest.debt is None
+
+    owing(body, answers_from=11)
 
 
 def test_freeze_that_is_made_longer() -> None:

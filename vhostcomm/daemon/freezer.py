@@ -232,7 +232,9 @@ class Freezer:
                         with trio.move_on_after(pause):
                             while guest.model.entered is entered:
                                 await guest.news.wait()
-                        pause = min(2 * pause, THAW_INTERVAL_MAX)
+                        # One that is ready, or starts again, is asked as often as at first.
+                        again = guest.model.entered is not entered
+                        pause = THAW_INTERVAL if again else min(2 * pause, THAW_INTERVAL_MAX)
         finally:
             self._repaying.discard(id(guest))
 
