@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
 from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,18 @@ from typing import Any
 
 import pytest
 import structlog
+import trio
 
 from tests.control.controlled import client
+from tests.qemu.peers import Peer
 from tests.serving import Serving, fake_guest
+from tests.trio_help import run_in_real_time
 from vchannel import HostCommand
+from vhostcomm.channel.guest import Guest
+from vhostcomm.config.address import Listen
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
+from vhostcomm.daemon.monitored import follow
+from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.log.logs import LimitedLog
 
 # -- log lines
@@ -57,6 +66,59 @@ def test_what_repeats_is_logged_as_new_after_a_quiet_minute(monkeypatch: pytest.
         now += pause
         limited.repeated("frame refused")
     assert [line["times"] for line in lines] == [1, 1]
+
+
+def test_a_storm_of_what_qmp_reports_is_a_hundred_lines(tmp_path: Path) -> None:
+    """A machine can be reset, fall asleep and fail to write as often as its guest likes."""
+    log, lines = collected()
+    storm = [
+        {"event": name, "data": data, "timestamp": {"seconds": 0, "microseconds": 0}}
+        for name, data in (
+            ("RESET", {"guest": True, "reason": "guest-reset"}),
+            ("BLOCK_IO_ERROR", {"device": "data", "action": "report", "reason": "nospace"}),
+            ("RESUME", {}),
+        )
+    ] * 1000  # fmt: skip
+
+    async def main() -> None:
+        guest = Guest("nas", Listen(tmp_path / "nas"), HostIdentity(), GuestIdentity(), log)
+        _, monitor = follow(str(tmp_path / "qmp"), lambda: guest, trio.CancelScope())
+        guest.connected()
+        async with trio.open_nursery() as nursery:
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(tmp_path / "qmp"))
+            listener.listen()
+            nursery.start_soon(monitor)
+            stream = await trio.SocketListener(trio.socket.from_stdlib_socket(listener)).accept()
+            listener.close()
+            peer = Peer(stream)
+            await peer.greet()
+            await peer.answer({"status": "running", "running": True})
+            await peer.say(*storm, {**storm[0], "event": "STOP", "data": {}})
+            await peer.answer({"status": "paused", "running": False})  # it asks when all events before are reported
+            nursery.cancel_scope.cancel()
+            await stream.aclose()
+
+    run_in_real_time(main)
+    assert {"machine reset", "disk error reported to the guest"} <= {line["event"] for line in lines}
+    assert len(lines) < 200
+
+
+def test_a_storm_of_hooks_is_a_hundred_lines() -> None:
+    log, lines = collected()
+
+    async def main() -> None:
+        hooks = Hooks([("rebooted", "/nowhere/hook")], {}, log)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hooks.run)
+            for _ in range(1000):
+                hooks.happened("rebooted")
+            await hooks.finish(60)
+            nursery.cancel_scope.cancel()
+
+    run_in_real_time(main)
+    assert "hook left out" in {line["event"] for line in lines}
+    assert len(lines) < 200
 
 
 def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class Guest:
     lines: LimitedLog = field(init=False, repr=False)
     """Log messages about its frames."""
     comings: LimitedLog = field(init=False, repr=False)
-    """Log messages about its connections."""
+    """Log messages about its connections, and about its machine from QMP."""
     answers: dict[Command, bytes] = field(init=False)
     _question: Frame = field(default=Frame(0, asks=True), init=False)
     _notice: Frame = field(default=Frame(0, asks=False), init=False)
@@ -223,7 +223,7 @@ class Guest:
         known = self.model.pause
         self.take(Paused(cause, remedy))
         if known is None or (known.cause, known.remedy) != (cause, remedy):
-            self.log.warning("guest paused", why=cause, remedy=remedy)
+            self.comings.warning("guest paused", why=cause, remedy=remedy)
             self._emit(events.Paused())
 
     def machine_resumed(self) -> None:
@@ -231,7 +231,7 @@ class Guest:
         if self.model.pause is None:
             return
         self.take(Resumed())
-        self.log.info("guest resumed")
+        self.comings.info("guest resumed")
         self._emit(events.Resumed())
 
     def stopping(self, by: str, how: str) -> None:

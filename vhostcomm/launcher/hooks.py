@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from vhostcomm.children import kill_group, program, program_ended
-from vhostcomm.log.logs import Log
+from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.system_errors import NO_THREAD, explain, is_thread_refusal
 from vhostcomm.text import escape
 
@@ -45,7 +45,7 @@ class Hooks:
     def __init__(self, programs: Sequence[tuple[str, str]], facts: Mapping[str, str], log: Log) -> None:
         self._programs = programs
         self._facts = facts
-        self._log = log
+        self._log = LimitedLog(log)  # a guest can start again as often as it likes
         self._running = 0
         self._idle = trio.Event()
         self._nursery: trio.Nursery | None = None

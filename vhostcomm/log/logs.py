@@ -57,6 +57,9 @@ class LimitedLog:
     def warning(self, event: str, **facts: object) -> None:
         self._log_sampled(self._log.warning, event, facts)
 
+    def error(self, event: str, **facts: object) -> None:
+        self._log_sampled(self._log.error, event, facts)
+
     def repeated(self, event: str, **facts: object) -> None:
         """Warn at the 1st, 10th, 100th … occurrence, with `times`. A quiet minute resets the count.
 
