@@ -5,7 +5,7 @@ parses them, `record` turns a connection's events into records, `redact_capture`
 `compare` lists the differences of two captures.
 """
 
-from vhostcomm.capture.compare import Difference, compare
+from vhostcomm.capture.compare import compare
 from vhostcomm.capture.format import (
     Capture,
     CaptureHeader,
@@ -27,7 +27,6 @@ from vhostcomm.capture.redact_text import Redactor
 __all__ = [
     "Capture",
     "CaptureHeader",
-    "Difference",
     "Direction",
     "FrameRecord",
     "Origin",

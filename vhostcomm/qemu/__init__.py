@@ -6,9 +6,9 @@ and `restart` decides whether to start it again.
 """
 
 from vhostcomm.qemu.argv import build, format_command
-from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Program, Reconnect
+from vhostcomm.qemu.capabilities import Capabilities, Program
 from vhostcomm.qemu.detect import find_capabilities
-from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, Stage
+from vhostcomm.qemu.ending import Ending, EndKind
 from vhostcomm.qemu.machine import (
     Accelerator,
     AnyDisk,
@@ -19,28 +19,21 @@ from vhostcomm.qemu.machine import (
     Forward,
     Machine,
     Net,
-    PanicDevice,
     SerialFile,
     SerialTerminal,
     TapNet,
-    TcpVchannel,
     UserNet,
     Vchannel,
     VhostDisk,
 )
-from vhostcomm.qemu.pause import Pause
 from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
 from vhostcomm.qemu.qmp import (
     Qmp,
-    QmpClosedError,
-    QmpCommandError,
     QmpError,
     QmpEvent,
-    QmpTimeoutError,
-    connect,
 )
-from vhostcomm.qemu.restart import Restart, RestartPolicy, Restarts, RestartWhen, StayDown
-from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun
+from vhostcomm.qemu.restart import Restart, RestartPolicy, Restarts, RestartWhen
+from vhostcomm.qemu.stopping import Grace, StageBegun
 from vhostcomm.qemu.supervise import (
     Notice,
     OutputLine,
@@ -52,7 +45,6 @@ from vhostcomm.qemu.supervise import (
 )
 
 __all__ = [
-    "EXIT_CODES",
     "Accelerator",
     "AnyDisk",
     "AnyVchannel",
@@ -66,26 +58,18 @@ __all__ = [
     "Forward",
     "Grace",
     "Machine",
-    "MemoryLock",
     "Net",
     "Notice",
     "OutputLine",
-    "PanicDevice",
     "Panicked",
-    "Pause",
     "Paused",
-    "PowerOff",
     "Program",
     "Qemu",
     "Qmp",
-    "QmpClosedError",
-    "QmpCommandError",
     "QmpError",
     "QmpEvent",
     "QmpLost",
-    "QmpTimeoutError",
     "Rebooted",
-    "Reconnect",
     "Restart",
     "RestartPolicy",
     "RestartWhen",
@@ -93,17 +77,13 @@ __all__ = [
     "Resumed",
     "SerialFile",
     "SerialTerminal",
-    "Stage",
     "StageBegun",
     "Started",
-    "StayDown",
     "TapNet",
-    "TcpVchannel",
     "UserNet",
     "Vchannel",
     "VhostDisk",
     "build",
-    "connect",
     "find_capabilities",
     "format_command",
 ]

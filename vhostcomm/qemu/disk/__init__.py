@@ -6,8 +6,8 @@ with the layouts, `creation` makes a new system disk, and `tools` runs sfdisk an
 
 from vhostcomm.qemu.disk.creation import MAX_SIZE, MIN_SIZE, init
 from vhostcomm.qemu.disk.image import ImageFormat, image_format
-from vhostcomm.qemu.disk.inspection import Inspection, inspect, warning
-from vhostcomm.qemu.disk.layouts import LAYOUTS, SECTOR_SIZE, VDSM, Layout, Partition, find_layout
+from vhostcomm.qemu.disk.inspection import inspect, warning
+from vhostcomm.qemu.disk.layouts import LAYOUTS, SECTOR_SIZE, VDSM, Layout, Partition
 
 __all__ = [
     "LAYOUTS",
@@ -16,10 +16,8 @@ __all__ = [
     "SECTOR_SIZE",
     "VDSM",
     "ImageFormat",
-    "Inspection",
     "Layout",
     "Partition",
-    "find_layout",
     "image_format",
     "init",
     "inspect",
