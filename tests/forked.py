@@ -24,6 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
+CLOSED: Final = -9
+"""For `stdout`: it is closed from the start."""
+
 _STATUS: Final = struct.Struct("i")
 _AT_START: Final = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
 """Beginnings of the names of environment variables that Python and libc read once, at the start."""
@@ -55,13 +58,16 @@ class Forked:
         self.stdout, out = _piped(stdout)
         self.stderr, err = _piped(stderr)
         job = os.memfd_create("job")
-        os.write(job, json.dumps({"words": words, "env": dict(env), "cwd": str(cwd or Path.cwd())}).encode())
+        closed = [1] if out == CLOSED else []
+        out = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC) if closed else out
+        told = {"words": words, "env": dict(env), "cwd": str(cwd or Path.cwd()), "closed": closed}
+        os.write(job, json.dumps(told).encode())
         try:
             socket.send_fds(_forker()[1], [b"job"], [status.fileno(), job, 0, out, err])
         finally:
             os.close(job)
             status.close()
-            for given, fd in (self.stdout, out), (self.stderr, err):
+            for given, fd in (self.stdout or closed, out), (self.stderr, err):
                 if given:
                     os.close(fd)
         (self.pid,) = _STATUS.unpack(self._status.recv(_STATUS.size))
@@ -188,6 +194,9 @@ def _become(fds: list[int]) -> None:
         )
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
+    for fd in job["closed"]:
+        os.close(fd)
+        sys.stdout = sys.__stdout__ = None  # type: ignore[misc]
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])

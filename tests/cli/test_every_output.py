@@ -1,51 +1,105 @@
-"""Standard output of every verb where it is full, closed or read no longer: one line, and the documented exit status."""
+"""Standard output of every verb where it is full, closed or read no longer: one line, and the documented exit status.
+
+The processes are forked. `test_streams.py` has a shell close and fill the streams of some that are started.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
+from attrs import frozen
 
 from tests.captures.make_golden import FOLDER
-from tests.cli.test_streams import shell
 from tests.cli.verbs import all_verbs
-from tests.control.controlled import INFORMATION, answering, controlled
-from tests.serving import Serving
+from tests.control.controlled import INFORMATION, Answers, answering
+from tests.forked import CLOSED, Forked
+from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest
+from vchannel import GuestCommand, HostCommand
 
-LONG = str(FOLDER / "damage.jsonl")
+SHORT: Final = str(FOLDER / "graceful-stop.jsonl")
+LONG: Final = str(FOLDER / "damage.jsonl")
 
-FULL = "vhostcomm: standard output: No space left on device; make room there, or choose another place\n"
-CLOSED = "vhostcomm: standard output is closed, nothing can be printed; redirect it to a file, or to /dev/null\n"
-WORK = [
+FULL: Final = "vhostcomm: standard output: No space left on device; make room there, or choose another place\n"
+NONE: Final = "vhostcomm: standard output is closed, nothing can be printed; redirect it to a file, or to /dev/null\n"
+NEW: Final = "NEW"
+"""Stands for the path of a new file."""
+
+WORK: Final = [
     ["version"],
     ["help", "serve"],
     ["config", "show"],
+    ["config", "init", NEW],
+    ["config", "validate", "--sock", "nas=/run/nas"],
     ["completion", "bash"],
     *(["snippet", kind, "--sock", "nas=/run/nas"] for kind in ("qemu", "libvirt", "hookscript", "systemd", "compose")),
     ["snippet", "proxmox", "--sock", "nas=/run/nas", "--vmid", "100"],
     ["capture", "show", LONG],
     ["capture", "redact", LONG],
+    ["capture", "diff", SHORT, LONG],
+    ["capture", "export", LONG, "-o", "-"],
+    ["disk", "init", NEW, "--size", "16G"],
 ]
-ASKING = [["guests"], ["guests", "--json"], ["info"], ["info", "--json"], ["call", "2"]]
-TRIED = {" ".join(words[:2]) for words in WORK} | {words[0] for words in ASKING} | {"probe"}
-HELPED = [words for words in all_verbs() if " ".join(words) not in {*TRIED, "help"}]
-"""Verbs whose work prints nothing, changes something, or has no end; they have their help to print."""
+ASKING: Final = [
+    ["guests"],
+    ["guests", "--json"],
+    ["info", "nas"],
+    ["info", "nas", "--json"],
+    ["call", "nas", "2"],
+    ["freeze", "nas"],
+    ["thaw", "nas"],
+    ["reboot", "nas"],
+    ["shutdown", "nas"],
+    ["reload"],
+]
+TRIED: Final = (
+    {" ".join(words[:2]) for words in WORK} | {words[0] for words in ASKING} | {"probe", "capture replay", "events"}
+)
+HELPED: Final = [words for words in all_verbs() if " ".join(words) not in {*TRIED, "help"}]
+"""Verbs that serve or need a disk; they have their help to print."""
 
 
-def fails_in_one_line(*words: str, **more: str) -> None:
-    """A snippet's notes come before that line, on standard error too."""
-    full = shell('"$@" >/dev/full', *words, **more)
-    assert (full.returncode, full.stdout) == (1, "")
-    assert full.stderr.endswith(FULL)
-    closed = shell('"$@" >&-', *words, **more)
-    assert (closed.returncode, closed.stdout) == (1, "")
-    assert closed.stderr.endswith(CLOSED)
-    notes = full.stderr.removesuffix(FULL)
-    assert closed.stderr.removesuffix(CLOSED) == notes
-    unread = shell('"$@" | :', *words, **more)
-    assert (unread.returncode, unread.stdout, unread.stderr) == (0, "", notes)
-    assert notes == "" or words[0] == "snippet"
+def started(words: list[str], stdout: int, **more: str) -> Forked:
+    return Forked(words, stdout=stdout, stderr=subprocess.PIPE, env=ENVIRONMENT | more)
+
+
+def ended(process: Forked) -> tuple[int, str]:
+    """Its exit status, and what it wrote to standard error: a few lines."""
+    assert process.stderr
+    try:
+        return process.wait(PATIENCE), process.stderr.read().decode()
+    finally:
+        end(process)
+        process.stderr.close()
+
+
+def fails_in_one_line(
+    *words: str, new: Path | None = None, begun: Callable[[Forked], None] = lambda _: None, **more: str
+) -> None:
+    """The notes of a snippet and of a replay come before that line, on standard error too."""
+    reading, unread = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    notes: set[str] = set()
+    try:
+        for stdout, status, error in (full, 1, FULL), (CLOSED, 1, NONE), (unread, 0, ""):
+            process = started([str(new) if word == NEW else word for word in words], stdout, **more)
+            begun(process)
+            code, errors = ended(process)
+            assert (code, errors.endswith(error)) == (status, True), (stdout, code, errors)
+            notes.add(errors.removesuffix(error))
+            if new:
+                new.unlink(missing_ok=True)
+    finally:
+        os.close(unread)
+        os.close(full)
+    assert len(notes) == 1
+    assert notes == {""} or words[0] == "snippet" or "replay" in words
 
 
 @pytest.mark.parametrize("words", HELPED, ids=" ".join)
@@ -54,22 +108,52 @@ def test_help_of_verbs(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("words", WORK, ids=lambda words: " ".join(words[:2]))
-def test_work_of_verbs_without_a_daemon(words: list[str]) -> None:
-    fails_in_one_line(*words)
+def test_work_of_verbs_without_a_daemon(words: list[str], tmp_path: Path) -> None:
+    fails_in_one_line(*words, new=tmp_path / "new" if NEW in words else None)
+
+
+@frozen
+class Daemon:
+    """One of two guests: `nas` answers its host, and `other` is at the test's hand."""
+
+    folder: Path
+    control: str
+    other: FakeGuest
 
 
 @pytest.fixture(scope="module")
-def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
-    with controlled(folder), answering(folder / "nas", {10: INFORMATION, 2: b"10.0.2.15\0"}):
-        yield folder / "control"
+    config = folder / "vhostcomm.toml"
+    config.write_text("".join(f'[guests.{name}]\nsock = "{folder}/{name}"\n' for name in ("nas", "other", "third")))
+    answers: Answers = {**{int(each): b"" for each in GuestCommand}, 10: INFORMATION, 2: b"10.0.2.15\0"}
+    with (
+        Serving("--config", config, "--control", folder / "control"),
+        answering(folder / "nas", answers),
+        fake_guest(folder / "other") as other,
+    ):
+        yield Daemon(folder, str(folder / "control"), other)
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
-def test_work_of_verbs_that_ask_a_daemon(words: list[str], control: Path) -> None:
-    fails_in_one_line(*words, VHOSTCOMM_CONTROL=str(control))
+def test_work_of_verbs_that_ask_a_daemon(words: list[str], daemon: Daemon) -> None:
+    fails_in_one_line(*words, VHOSTCOMM_CONTROL=daemon.control)
 
 
-def test_probe(tmp_path: Path) -> None:
-    with Serving("--sock", tmp_path / "nas", "--control", "none"):
-        fails_in_one_line("probe", "--sock", str(tmp_path / "nas"))
+@pytest.mark.parametrize("words", [["events"], ["events", "--json"]], ids=" ".join)
+def test_events(words: list[str], daemon: Daemon) -> None:
+    """The first event is the first line that can't be written."""
+
+    def reboot_until_it_ends(process: Forked) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None:  # nothing tells when it is connected
+            assert time.monotonic() < deadline, f"{process.args} does not end"
+            daemon.other.serial()
+            daemon.other.tell(HostCommand.GUEST_POWER, b"on\0", needs_response=False)
+
+    fails_in_one_line(*words, begun=reboot_until_it_ends, VHOSTCOMM_CONTROL=daemon.control)
+
+
+@pytest.mark.parametrize("words", [["probe"], ["capture", "replay", SHORT, "--ignore-identity"]], ids=" ".join)
+def test_verbs_that_act_as_a_guest(words: list[str], daemon: Daemon) -> None:
+    fails_in_one_line(*words, "--sock", str(daemon.folder / "third"))
