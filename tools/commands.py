@@ -18,7 +18,7 @@ _SETTINGS: Final = re.compile(rf"(\*\*({'|'.join(each.name for each in GROUPS.va
 def commands() -> str:
     text = app.generate_docs(max_heading_level=3)
     # cyclopts repeats a verb that has its own usage, and inserts this program's name after a group of verbs.
-    text = re.sub(r"^(vhostcomm (?:\w+ )*(\w+)) (?:\2 |-m \w+ )", r"\1 ", text, flags=re.MULTILINE)
+    text = re.sub(r"^(vhostcomm ((?:\w+ )*\w+)) (?:\2 |-m \w+ )", r"\1 ", text, flags=re.MULTILINE)
     _, _, text = text.partition("## Table of Contents\n\n")
     first, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     parts = [first]

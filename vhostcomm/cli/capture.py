@@ -56,7 +56,7 @@ def redact_capture(
         raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
 
 
-@app.command
+@app.command(usage="Usage: vhostcomm capture export [OPTIONS] FILE [OUTPUT]")
 def export(
     file: CaptureFile,
     output: Annotated[

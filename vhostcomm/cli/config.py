@@ -18,7 +18,7 @@ from vhostcomm.errors import UsageError, VhostcommError
 app = group_of_verbs("config", "Validate or show the configuration, or write a commented file to start from.")
 
 
-@app.command
+@app.command(usage="Usage: vhostcomm config validate [OPTIONS] [FILE]")
 def validate(
     file: Annotated[Path | None, Parameter(help="The file; the same as --config.")] = None,
     *,
@@ -75,7 +75,7 @@ def show(
         print_line(f"watch  {path}")
 
 
-@app.command
+@app.command(usage="Usage: vhostcomm config init [FILE]")
 def init(
     file: Annotated[Path, Parameter(help="The file to write; an existing file is not overwritten.")] = Path(
         "vhostcomm.toml"

@@ -37,7 +37,7 @@ Folder: TypeAlias = Annotated[
 ]
 
 
-@app.command
+@app.command(usage="Usage: vhostcomm snippet qemu [OPTIONS] [FOLDER]")
 def qemu(
     folder: Folder = None,
     *,
@@ -69,7 +69,7 @@ def qemu(
     _show(command(*fitted(made, can.io_uring), can, spelling))
 
 
-@app.command
+@app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [FOLDER]")
 def libvirt(
     folder: Folder = None,
     *,
@@ -172,7 +172,7 @@ def _refuse(*, remedy: str, **machine: object) -> None:
         raise UsageError(f"{', '.join(flags)}: only a whole machine has that: {remedy}")
 
 
-@app.command
+@app.command(usage="Usage: vhostcomm snippet proxmox [OPTIONS] [FOLDER]")
 def proxmox(
     folder: Folder = None,
     *,
