@@ -8,7 +8,6 @@ are no Python packages that pip could install for a build.
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,13 +27,14 @@ class ManPages(BuildHookInterface[Any]):
     """Adds the pages to a wheel's share/man."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
-        self._made = Path(tempfile.mkdtemp(prefix="vhostcomm-man-"))
+        self._folder = tempfile.TemporaryDirectory(prefix="vhostcomm-man-")  # goes at the exit too, if the build fails
         for name, text in pages(Path(self.root) / "docs", self.metadata.version).items():
-            (self._made / name).write_text(text)
-            build_data["shared_data"][str(self._made / name)] = f"share/man/man{name[-1]}/{name}"
+            made = Path(self._folder.name, name)
+            made.write_text(text)
+            build_data["shared_data"][str(made)] = f"share/man/man{name[-1]}/{name}"
 
     def finalize(self, *_: object) -> None:
-        shutil.rmtree(self._made)
+        self._folder.cleanup()
 
 
 def pages(docs: Path, version: str) -> dict[str, str]:
