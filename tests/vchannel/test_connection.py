@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from tests.vchannel.feeding import Feed, drain, facts, guest, host
+from tests.vchannel.feeding import Feed, drain, facts, guest, host, whole
 from vchannel import (
     NEED_DATA,
     Connection,
-    Event,
     GuestCommand,
     HostCommand,
     MisuseError,
@@ -18,6 +19,7 @@ from vchannel import (
     UnsolicitedResponse,
     encode_text,
 )
+from vchannel.outstanding import IDS_KEPT
 
 SERIAL = encode_text("0000000000000")
 
@@ -179,7 +181,8 @@ def test_a_foreign_id_once_ids_are_known_to_be_repeated(feed: Feed) -> None:
     assert end.waiting == (waiting,)
 
 
-def test_a_second_answer_is_not_taken_for_another(feed: Feed) -> None:
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_second_answer_is_not_taken_for_another(feed: Feed, wanted: bool) -> None:
     """Answered without its id, then with it; and an answer to what wanted none."""
     end = host()
     first, told = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP, needs_response=False)
@@ -189,27 +192,22 @@ def test_a_second_answer_is_not_taken_for_another(feed: Feed) -> None:
     assert isinstance(answer, Response)
     waiting = Request.of(GuestCommand.GET_IP)
     end.send(waiting)
-    for stale in (first.reply(b"again").raw, told.raw[:32] + first.reply(b"unasked").raw[32:]):
-        end._outstanding._repeats_ids = False
-        (event,) = drained(end, stale)
-        assert isinstance(event, UnsolicitedResponse)
-        assert event.why.startswith("late")
-    assert end.waiting == (waiting,)
-
-
-def drained(end: Connection, raw: bytes) -> list[Event]:
+    stale = first.reply(b"again").raw if wanted else told.raw[:32] + first.reply(b"unasked").raw[32:]
     if end.held:
         end.discard_partial()
         drain(end)
-    end.receive_data(raw)
-    return drain(end)
+    assert unsolicited(feed, end, stale).startswith("late")
+    assert end.waiting == (waiting,)
 
 
 def test_ids_are_remembered_within_bounds() -> None:
     end = host()
-    for _ in range(3000):
-        end.send(Request.of(GuestCommand.GET_IP, needs_response=False))
-    assert len(end._outstanding._ids) == 1024
+    told = [Request.of(GuestCommand.GET_IP, needs_response=False) for _ in range(IDS_KEPT + 1)]
+    for each in told:
+        end.send(each)
+    forgotten, oldest = (each.raw[:32] + Request.of(GuestCommand.GET_IP).reply().raw[32:] for each in told[:2])
+    assert unsolicited(whole, end, forgotten) == "no request for its command waits"
+    assert unsolicited(whole, end, oldest).startswith("late")
 
 
 def test_forgetting_another_of_the_same_id() -> None:
@@ -314,7 +312,10 @@ def test_what_is_no_message() -> None:
 
 def test_a_long_drained_connection_holds_little() -> None:
     end = host()
-    end.receive_data(Request.of(5).raw * 100 + b"xy")
+    data = Request.of(5).raw * 100 + b"xy"
+    references = sys.getrefcount(data)
+    end.receive_data(data)
+    assert sys.getrefcount(data) > references
     drain(end)
     assert end.held == 2
-    assert len(end._buffer) == 2
+    assert sys.getrefcount(data) == references
