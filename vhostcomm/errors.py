@@ -10,7 +10,7 @@ VhostcommError       exit status 1
 ├── CaptureError     an invalid capture file, with the line
 ├── DiskError        a disk image that can't be read or created, with its path
 ├── InstallError     a .pat that can't be installed, or an unsuitable folder
-├── ResumeError      a paused machine that can't be resumed
+├── MachineError     a running machine that can't do what is asked through QMP
 └── QemuError        a QEMU that can't run, or lacks a feature
 """
 
@@ -71,8 +71,8 @@ class InstallError(VhostcommError):
     """A `.pat` that can't be installed, or a folder that it can't be installed into."""
 
 
-class ResumeError(VhostcommError):
-    """A paused machine that can't be resumed, or stopped again at once.
+class MachineError(VhostcommError):
+    """A running machine that can't do what is asked through QMP, such as resume.
 
     Args:
         what: in at most three words.

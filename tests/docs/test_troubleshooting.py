@@ -25,7 +25,7 @@ LEFT_OUT: Final = {
     "DiskError": "it names the image and what to do",
     "QemuError": "it names the QEMU and what to do",
     "InstallError": "it names the .pat or the folder and what to do",
-    "ResumeError": "it names the cause of the pause and what to do",
+    "MachineError": "it names the cause of the pause and what to do",
 }
 
 NO_MESSAGE: Final = {"", "tcp", "remedy"}

@@ -51,6 +51,7 @@ def test_full_disk_and_the_way_back(tmp_path: Path, images: Images) -> None:
         run.event("guest resumed")
         run.event("guest ready")
         assert ask(control, "resume").stdout == "vdsm: already running\n"
+        assert ask(control, "balloon").stdout == "vdsm: has 384 MiB of 384 MiB\n"
 
 
 def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Images) -> None:
@@ -90,6 +91,12 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             back = run_vhostcomm("resume", "--control", control, "nas")
             assert (back.returncode, back.stdout) == (0, "nas: resumed\n"), back.stderr
             daemon.event("guest resumed")
+            words: list[str | Path] = ["balloon", "--control", control, "nas"]
+            asked = run_vhostcomm(*words, "--size", "256M")
+            assert asked.stdout.endswith(" of 384 MiB, 256 MiB asked for\n"), asked.stderr
+            while run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n":  # the guest gives it back by and by
+                pass
+            assert "keeps 128 MiB at least" in run_vhostcomm(*words, "--size", "64M").stderr
             qmp_command(Path(f"{qmp}2"), "system_reset")
             assert daemon.event("machine reset")["by"] == "QMP"
         daemon.event("QMP not connected")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import random
 import re
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -170,6 +175,31 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (0, "")
     assert "has a guest already, and nothing was changed: data.img, synoboot.img, system.img" in again.stdout
     assert {each: each.stat().st_mtime_ns for each in (nas, *nas.iterdir())} == before
+
+
+def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
+    """Sizes and the time left, on standard error alone; the result is on standard output."""
+    pat = pats.pat(tmp_path, hda=pats.xz([*pats.HDA, pats.file("./big", random.Random(1).randbytes(3 << 20))]))
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [*VHOSTCOMM, "install", pat, tmp_path / "nas"]
+    environment = ENVIRONMENT | {"TERM": "xterm"}
+    with started(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        os.close(ours)
+        assert process.stdout
+        assert process.stdout.read().splitlines()[-1] == f"Start it: vhostcomm run {tmp_path}/nas"
+        assert process.wait(20) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    for step, size in (("unpack the boot disk", "4.1/4.1 MiB"), ("unpack the system", "3.0/3.0 MiB")):
+        assert re.search(f"{step} ━+ {size} 0:00:00", text), text
+    for step in ("make the file system", "set owners and modes", "check the file system", "finish"):
+        assert step in text
+    assert "\x1b[?25h" in shown.decode(), "the cursor is back"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -15,7 +15,7 @@ from tests.qemu.roms import IDLE, SUSPEND_ONCE, WATCHDOG
 from tests.qemu.running import SHORT, Run, guest, supervise
 from tests.trio_help import run as in_no_time
 from tests.trio_help import run_in_real_time
-from vhostcomm.errors import ResumeError
+from vhostcomm.errors import MachineError
 from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun, Started
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 from vhostcomm.qemu.pause import describe, failures_of
@@ -88,7 +88,7 @@ def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) 
                 async for _ in stream:
                     pass
         await run.tells(Paused, lambda each: each.pause.status == "postmigrate")
-        with pytest.raises(ResumeError, match="migrated to another QEMU, or saved to a file; end this QEMU"):
+        with pytest.raises(MachineError, match="migrated to another QEMU, or saved to a file; end this QEMU"):
             await run.qemu.resume()
         if by_us:
             await run.qemu.stop(grace=SHORT)
@@ -215,7 +215,7 @@ def test_resume_that_does_not_help_says_so() -> None:
                     watch.handle(event)
 
             nursery.start_soon(follow)
-            with pytest.raises(ResumeError) as caught:
+            with pytest.raises(MachineError) as caught:
                 await watch.resume()
             nursery.cancel_scope.cancel()
         assert caught.value.what == "paused again"
@@ -266,7 +266,7 @@ def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Pa
                 assert await monitor.resume("test") is True
                 await tells(Resumed)
                 await qemu.qemu.stop(grace=SHORT)
-            with pytest.raises(ResumeError):
+            with pytest.raises(MachineError):
                 await monitor.resume("test")
             nursery.cancel_scope.cancel()
 

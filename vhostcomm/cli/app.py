@@ -23,6 +23,7 @@ VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
         "shutdown": {"at": "actions:shutdown", "alias": "stop", "usage": "vhostcomm shutdown [OPTIONS] [GUEST]"},
         "reboot": {"at": "actions:reboot", "usage": "vhostcomm reboot [OPTIONS] [GUEST]"},
         "resume": {"at": "actions:resume", "usage": "vhostcomm resume [OPTIONS] [GUEST]"},
+        "balloon": {"at": "balloon:balloon", "usage": "vhostcomm balloon [OPTIONS] [GUEST]"},
         "freeze": {"at": "actions:freeze", "usage": "vhostcomm freeze [OPTIONS] [GUEST]"},
         "thaw": {"at": "actions:thaw", "usage": "vhostcomm thaw [OPTIONS] [GUEST]"},
         "call": {"at": "actions:call", "usage": "vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]"},

@@ -27,10 +27,10 @@ from vhostcomm.control.events import Events
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
 from vhostcomm.control.origin import check_origin, own_names
-from vhostcomm.control.problems import Problem, of_call
+from vhostcomm.control.problems import Problem, of_call, of_machine
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
-from vhostcomm.errors import ResumeError, ServeError
+from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
@@ -52,6 +52,7 @@ def make_app(daemon: DaemonApi, surface: Surface, strangers: StrangersLog, token
         ("POST", "/guests/{name}/shutdown", handlers.shutdown),
         ("POST", "/guests/{name}/reboot", handlers.reboot),
         ("POST", "/guests/{name}/resume", handlers.resume),
+        ("POST", "/guests/{name}/balloon", handlers.balloon),
         ("POST", "/guests/{name}/freeze", handlers.freeze),
         ("POST", "/guests/{name}/thaw", handlers.thaw),
         ("GET", "/config", handlers.config),
@@ -257,12 +258,16 @@ class _Handlers:
     async def resume(self, request: Request) -> Response:
         guest = self._guest(request)
         await request_parsing.body(request, ())
-        try:
-            resumed = await self._daemon.resume(guest.name, request_parsing.initiator(request))
-        except ResumeError as error:
-            remedy = error.remedy.replace("{guest}", guest.name)
-            raise Problem(409, error.what, f"{guest.name}: {error.why}", remedy) from None
+        with of_machine(guest.name):
+            resumed = await self._daemon.machine(guest.name).resume(request_parsing.initiator(request))
         return _json({"guest": guest.name, "resumed": resumed})
+
+    async def balloon(self, request: Request) -> Response:
+        guest = self._guest(request)
+        size = request_parsing.size(await request_parsing.body(request, ("size",)), "size")
+        with of_machine(guest.name):
+            found = await self._daemon.machine(guest.name).balloon(size, request_parsing.initiator(request))
+        return _json({"guest": guest.name, "asked": size, "actual": found.actual, "memory": found.memory})
 
     async def freeze(self, request: Request) -> Response:
         guest = self._guest(request)

@@ -15,6 +15,28 @@ from vhostcomm.guest.events import GuestEvent
 Listener = Callable[[Guest, GuestEvent], None]
 
 
+class BalloonState(Protocol):
+    """A guest's memory, in bytes."""
+
+    @property
+    def actual(self) -> int:
+        """What it has now."""
+
+    @property
+    def memory(self) -> int:
+        """What its machine was started with."""
+
+
+class MachineApi(Protocol):
+    """A running QEMU, by QMP. Each raises `MachineError`."""
+
+    async def resume(self, by: str) -> bool:
+        """Have the machine run again; False if it runs already."""
+
+    async def balloon(self, size: int | None, by: str) -> BalloonState:
+        """Ask the guest to have so many bytes of memory; None to only look."""
+
+
 class LauncherApi(Protocol):
     """The owner of the guest's QEMU, in the daemon's process."""
 
@@ -26,8 +48,9 @@ class LauncherApi(Protocol):
     def ask_to_stop(self, by: str) -> None:
         """Stop the guest in stages; a further call changes nothing."""
 
-    async def resume(self, by: str) -> bool:
-        """Resume its machine; return False if it already runs. Raises `ResumeError`."""
+    @property
+    def machine(self) -> MachineApi:
+        """Its machine."""
 
     @property
     def stage(self) -> str:
@@ -64,6 +87,6 @@ class DaemonApi(Protocol):
 
     def probe(self, name: str, age: float) -> trio.Event | None: ...
 
-    async def resume(self, name: str, by: str) -> bool: ...
+    def machine(self, name: str) -> MachineApi: ...
 
     async def reload(self) -> str: ...

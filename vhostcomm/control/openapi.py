@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from vchannel import GuestCommand
 from vhostcomm import __version__
-from vhostcomm.control.request_parsing import COMMAND_MAX, TIMEOUT_MAX
+from vhostcomm.control.request_parsing import COMMAND_MAX, SIZE_MAX, TIMEOUT_MAX
 from vhostcomm.guest import State
 
 Schema = dict[str, Any]
@@ -213,6 +213,25 @@ def document() -> Schema:
                 409,
                 *_BODY,
                 body=_object({}),
+            )
+        ),
+        "/guests/{name}/balloon": _about_guest(
+            post=_operation(
+                "Ask a guest to have so many bytes of memory, which it does at its own pace; without a size, only tell",
+                _content(
+                    _object(
+                        {
+                            "guest": _STRING,
+                            "asked": {"type": ["integer", "null"]},
+                            "actual": _INTEGER,
+                            "memory": _INTEGER,
+                        }
+                    )
+                ),
+                404,
+                409,
+                *_BODY,
+                body=_object({}, {"size": {"type": "integer", "minimum": 1, "maximum": SIZE_MAX}}),
             )
         ),
         "/guests/{name}/freeze": _about_guest(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.errors import MachineError
 from vhostcomm.text import escape
 
 SHOWN: Final = 400
@@ -36,6 +39,16 @@ class Problem(Exception):  # noqa: N818 - named as in the API
 def bad_request(why: str, remedy: str, status: int = 422) -> Problem:
     """Make the problem for a client's mistake."""
     return Problem(status, "bad request", why, remedy)
+
+
+@contextmanager
+def of_machine(guest: str) -> Iterator[None]:
+    """A machine that can't do what is asked."""
+    try:
+        yield
+    except MachineError as error:
+        remedy = error.remedy.replace("{guest}", guest)
+        raise Problem(409, error.what, f"{guest}: {error.why}", remedy) from None
 
 
 _OF_OUTCOME: Final = {

@@ -26,6 +26,9 @@ TIMEOUT_MAX: Final = 3600.0
 AGENT_SHOWN: Final = 60
 """Maximum characters of a client's own name for itself."""
 
+SIZE_MAX: Final = 1 << 50
+"""Bytes: more than any machine has."""
+
 COMMAND_MAX: Final = 0x7FFF_FFFF
 DIGITS: Final = len(str(COMMAND_MAX))
 
@@ -61,6 +64,17 @@ def seconds(body: dict[str, Any], name: str, default: float) -> float:
     if not good or not math.isfinite(value):
         raise bad_request(f"{name} is {value!r}", f"{name} is a number of seconds, more than 0 and at most 3600")
     return float(value)
+
+
+def size(body: dict[str, Any], name: str) -> int | None:
+    """A number of bytes out of a body, if it is there."""
+    if name not in body:
+        return None
+    value = body[name]
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= SIZE_MAX
+    if not whole or value != int(value):  # 5.0 is a whole number in JSON
+        raise bad_request(f"{name} is {value!r}", f"{name} is a whole number of bytes, more than 0")
+    return int(value)
 
 
 def flag(body: dict[str, Any], name: str) -> bool:

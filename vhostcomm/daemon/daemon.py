@@ -19,7 +19,7 @@ from vhostcomm.children import reap_orphans
 from vhostcomm.config.address import Listen, parse_api
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
-from vhostcomm.control.daemon_api import LauncherApi, Listener
+from vhostcomm.control.daemon_api import LauncherApi, Listener, MachineApi
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.origin import own_names
 from vhostcomm.control.surface import Surface
@@ -30,7 +30,7 @@ from vhostcomm.daemon.ports import Ports, in_batches
 from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.served import Served
 from vhostcomm.daemon.status import of_guests
-from vhostcomm.errors import ResumeError, ServeError
+from vhostcomm.errors import MachineError, ServeError
 from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import Log
@@ -218,21 +218,21 @@ class Daemon:
             raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self.guests) or 'none'}")
         return served
 
-    async def resume(self, name: str, by: str) -> bool:
-        """Resume a guest's paused machine. Return False if it already runs.
+    def machine(self, name: str) -> MachineApi:
+        """A guest's QEMU, by QMP.
 
         Raises:
-            ResumeError: it can't be resumed, stopped again at once, or has no known QEMU.
+            MachineError: its QEMU is not known.
         """
         if self.launcher:
-            return await self.launcher.resume(by)
+            return self.launcher.machine
         served = self._ports.get(name)
         if served is None or served.monitor is None:
-            raise ResumeError(
+            raise MachineError(
                 "no QMP socket", "vhostcomm has no connection to its QEMU's QMP",
-                'resume it where it runs, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket for vhostcomm alone',
+                'ask that QEMU itself, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket for vhostcomm alone',
             )  # fmt: skip
-        return await served.monitor.resume(by)
+        return served.monitor
 
     def _open_api(self, cleanup: ExitStack) -> HttpListener | None:
         service = self.config.service

@@ -18,10 +18,10 @@ from vhostcomm.children import reap_orphans
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.daemon.status import of_launched
-from vhostcomm.errors import ResumeError
 from vhostcomm.guest import State, events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.hooks import Hooks
+from vhostcomm.launcher.machine import LaunchedMachine
 from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.qemu import (
     DiskError,
@@ -108,6 +108,8 @@ class Launcher:
         """Set when the guest has confirmed its power-off."""
         self.ended = trio.Event()
         """Set when QEMU has ended and is not started again."""
+        self.machine = LaunchedMachine(lambda: self._qemu, log)
+        """Resumes the machine, and sets its balloon."""
         self._daemon.launcher = self
         self._manager = Manager(
             notifier,
@@ -165,20 +167,6 @@ class Launcher:
         """Request a stop like `stop`, but a further request changes nothing."""
         if not self._stop.is_set():
             self.stop(by)
-
-    async def resume(self, by: str) -> bool:
-        """Resume a paused machine. Return False if it already runs.
-
-        Raises:
-            ResumeError: it can't be resumed, or stopped again at once.
-        """
-        if self._qemu is None:
-            raise ResumeError("not running", "no QEMU runs", "wait until it is started again")
-        self._log.info("resume asked for", by=by)
-        try:
-            return await self._qemu.resume()
-        except QmpError as error:
-            raise ResumeError("not resumed", str(error), "look at QEMU's messages in the log") from None
 
     @property
     def stage(self) -> str:

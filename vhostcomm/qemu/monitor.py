@@ -8,7 +8,8 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from vhostcomm.errors import ResumeError
+from vhostcomm.errors import MachineError
+from vhostcomm.qemu.balloon import Balloon, balloon
 from vhostcomm.qemu.ending import RebootCounter
 from vhostcomm.qemu.pausing import PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpError, QmpEvent, QmpTimeoutError, connect
@@ -45,6 +46,7 @@ class Monitor:
         self.path = path
         self._report = report
         self._watch: PauseWatch | None = None
+        self._qmp: Qmp | None = None
         self._lost = ""
 
     async def run(self) -> None:
@@ -68,17 +70,34 @@ class Monitor:
         """Resume the machine. Return False if it already runs.
 
         Raises:
-            ResumeError: the machine can't be resumed, it stopped again at once, or QMP is not connected.
+            MachineError: the machine can't be resumed, it stopped again at once, or QMP is not connected.
         """
         del by  # logged by the daemon
         if self._watch is None:
-            raise ResumeError(
-                "no QMP connection", f"{self.path}: {self._lost or 'not connected yet'}", "look at its QEMU"
-            )
+            raise self._not_connected()
         try:
             return await self._watch.resume()
         except QmpError as error:
-            raise ResumeError("not resumed", str(error), "look at its QEMU") from None
+            raise MachineError("not resumed", str(error), "look at its QEMU") from None
+
+    async def balloon(self, size: int | None, by: str) -> Balloon:
+        """Ask the guest to have so many bytes of memory; None to only look.
+
+        Raises:
+            MachineError: the size can't be, there is no balloon, or QMP is not connected.
+        """
+        del by  # as above
+        if self._qmp is None:
+            raise self._not_connected()
+        try:
+            return await balloon(self._qmp.execute, size)
+        except QmpError as error:
+            raise MachineError("not done", str(error), "look at its QEMU") from None
+
+    def _not_connected(self) -> MachineError:
+        return MachineError(
+            "no QMP connection", f"{self.path}: {self._lost or 'not connected yet'}", "look at its QEMU"
+        )
 
     async def _listen(self) -> None:
         qmp = Qmp(await connect(self.path), greeting_timeout=GREETING_TIMEOUT)
@@ -99,13 +118,14 @@ class Monitor:
         self._report(Connected(qmp.version))
         reboots = RebootCounter()
         watch = self._watch = PauseWatch(qmp.execute, self._report)
+        self._qmp = qmp
         nursery.start_soon(watch.run)
         try:
             async for event in qmp.events:
                 watch.handle(event)
                 self._handle_reset(event, reboots)
         finally:
-            self._watch = None
+            self._watch = self._qmp = None
         self._lost = qmp.closed_because
         self._report(QmpLost(qmp.closed_because))
 

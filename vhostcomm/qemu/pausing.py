@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 from attrs import frozen
 
-from vhostcomm.errors import ResumeError
+from vhostcomm.errors import MachineError
 from vhostcomm.qemu.pause import TRANSIENT, Pause, clean, describe, failures_of
 from vhostcomm.qemu.qmp import QmpError, QmpEvent
 
@@ -122,7 +122,7 @@ class PauseWatch:
         """Resume the machine. Return False if it already runs.
 
         Raises:
-            ResumeError: it can't be resumed, or stopped again at once.
+            MachineError: it can't be resumed, or stopped again at once.
             QmpError: QEMU doesn't answer, or refuses.
         """
         await self._look()
@@ -130,7 +130,7 @@ class PauseWatch:
         if before is None:
             return False
         if not before.resumable:
-            raise ResumeError("can't be resumed", before.cause, before.remedy)
+            raise MachineError("can't be resumed", before.cause, before.remedy)
         self._stopped = trio.Event()
         await self._execute("system_wakeup" if before.status == "suspended" else "cont")
         with trio.move_on_after(SETTLING):
@@ -138,7 +138,7 @@ class PauseWatch:
         await self._look()
         if self.pause is not None:
             again = "it stopped again at once" if self._stopped.is_set() else "it does not run yet"
-            raise ResumeError("paused again", f"{again}: {self.pause.cause}", self.pause.remedy)
+            raise MachineError("paused again", f"{again}: {self.pause.cause}", self.pause.remedy)
         return True
 
     async def _look(self) -> None:

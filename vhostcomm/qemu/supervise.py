@@ -207,7 +207,7 @@ class Qemu:
         """Resume a paused machine. Return False if it already runs.
 
         Raises:
-            ResumeError: it can't be resumed, or stopped again at once.
+            MachineError: it can't be resumed, or stopped again at once.
             QmpError: QEMU doesn't answer, or refuses.
         """
         if self._watch is None:

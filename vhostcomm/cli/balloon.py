@@ -1,0 +1,48 @@
+"""`vhostcomm balloon`: a running guest's memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from vhostcomm.cli.daemons import DaemonOptions
+from vhostcomm.cli.guests import Json, Name, Where
+from vhostcomm.cli.output import print_json, print_line
+from vhostcomm.config import values
+from vhostcomm.errors import UsageError
+
+TIMEOUT: Final = 20.0
+"""Seconds: QEMU's answers take 5 s each at most."""
+
+
+def balloon(
+    guest: Name = None,
+    *,
+    size: Annotated[
+        str | None, Parameter(metavar="SIZE", help="The memory that the guest is to have, such as 512M.")
+    ] = None,
+    json: Json = False,
+    daemon: Where = None,
+) -> None:
+    """Ask a running guest to give memory back to the host, or to take it again; without --size, show what it has.
+
+    The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. It needs a driver for its
+    balloon, and changes its memory at its own pace. It never has more than its machine was started with.
+    """
+    try:
+        body = {} if size is None else {"size": values.size(size)}
+    except ValueError as error:
+        raise UsageError(f"--size {size}: {error}; for example: --size 512M") from None
+    with (daemon or DaemonOptions()).asked("balloon") as daemons:
+        client, name = daemons.with_guest(guest)
+        done = client.post(client.guest(name, "balloon"), body, takes=TIMEOUT)
+    if json:
+        print_json(done)
+        return
+    asked = "" if done["asked"] is None else f", {_mib(done['asked'])} asked for"
+    print_line(f"{name}: has {_mib(done['actual'])} of {_mib(done['memory'])}{asked}")
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"

@@ -1,0 +1,55 @@
+"""What can be asked of the launcher's machine while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vhostcomm.errors import MachineError
+from vhostcomm.log.logs import Log
+from vhostcomm.qemu import Qemu, QmpError
+from vhostcomm.qemu.balloon import Balloon, balloon
+
+
+class LaunchedMachine:
+    """Passes requests to the QEMU that runs now.
+
+    Args:
+        qemu: that QEMU; None between two runs.
+        log: gets who asked.
+    """
+
+    def __init__(self, qemu: Callable[[], Qemu | None], log: Log) -> None:
+        self._qemu = qemu
+        self._log = log
+
+    async def resume(self, by: str) -> bool:
+        """Resume the machine. Return False if it already runs.
+
+        Raises:
+            MachineError: it can't be resumed, it stopped again at once, or no QEMU runs.
+        """
+        qemu = self._running()
+        self._log.info("resume asked for", by=by)
+        try:
+            return await qemu.resume()
+        except QmpError as error:
+            raise MachineError("not resumed", str(error), "look at QEMU's messages in the log") from None
+
+    async def balloon(self, size: int | None, by: str) -> Balloon:
+        """Ask the guest to have so many bytes of memory; None to only look.
+
+        Raises:
+            MachineError: the size can't be, there is no balloon, or no QEMU runs.
+        """
+        qemu = self._running()
+        if size is not None:
+            self._log.info("balloon asked for", bytes=size, by=by)
+        try:
+            return await balloon(qemu.command, size)
+        except QmpError as error:
+            raise MachineError("not done", str(error), "look at QEMU's messages in the log") from None
+
+    def _running(self) -> Qemu:
+        if (qemu := self._qemu()) is None:
+            raise MachineError("not running", "no QEMU runs", "wait until it is started again")
+        return qemu
