@@ -196,9 +196,10 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
         assert process.wait(20) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     for step, size in (("unpack the boot disk", "4.1/4.1 MiB"), ("unpack the system", "3.0/3.0 MiB")):
-        assert re.search(f"{step} ━+ {size} 0:00:00", text), text
+        assert re.search(f"{step} +━+ {size} 0:00:00", text), text
     for step in ("make the file system", "set owners and modes", "check the file system", "finish"):
         assert step in text
+    assert "bytes" not in text, "a step without a size shows none"
     assert "\x1b[?25h" in shown.decode(), "the cursor is back"
 
 

@@ -144,23 +144,27 @@ def _shown(*, as_json: bool) -> Iterator[Callable[[Progress], None]]:
 @contextmanager
 def _bars() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[size]}"), TimeRemainingColumn())
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(progress: Progress) -> None:
-            if progress.step not in tasks:
-                for task in bars.tasks:
-                    bars.update(task.id, total=task.total or 1, completed=task.total or 1)
-                tasks[progress.step] = bars.add_task(progress.step, total=progress.total or None)
-            bars.update(tasks[progress.step], completed=progress.done)
+        def finish() -> None:
+            for task in bars.tasks:
+                bars.update(task.id, total=task.total or 1, completed=task.total or 1)
 
-        yield report
-        for task in bars.tasks:
-            bars.update(task.id, total=task.total or 1, completed=task.total or 1)
+        def tell(progress: Progress) -> None:
+            if progress.step not in tasks:
+                finish()
+                tasks[progress.step] = bars.add_task(progress.step, total=progress.total or None, size="")
+            done, total = (size / (1 << 20) for size in (progress.done, progress.total))
+            size = f"{done:.1f}/{total:.1f} MiB" if progress.total else ""
+            bars.update(tasks[progress.step], completed=progress.done, size=size)
+
+        yield tell
+        finish()
 
 
 def _as_text(done: Installed, folder: str, pat: str) -> Iterator[str]:
