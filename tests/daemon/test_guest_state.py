@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import trio
 
 from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
-from vchannel import FRAME_SIZE, HostCommand, Request
+from vchannel import FRAME_SIZE, GuestCommand, HostCommand, Request
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
+from vhostcomm.control.serialize import problem
 from vhostcomm.guest import State
 
 
@@ -87,6 +89,19 @@ def test_a_changed_identity_goes_to_the_next_question() -> None:
         await ends.write(ends.ask())
         assert (await ends.answers(1))[0].text == "NEW4567890123"
         assert [line["answer"] for line in ends.logged("guest asked")] == ["0" * 13, "NEW4567890123"]
+
+    states(main)
+
+
+def test_a_wall_clock_that_is_set_back_makes_no_guest_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(ends: Ends) -> None:
+        await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+        since = ends.guest.since
+        monkeypatch.setattr("time.time", lambda: since - 86400)
+        ends.guest.called(GuestCommand.GET_INFORMATION, "answered", b'{"data":{}}\0')
+        assert ends.guest.information is not None
+        assert ends.guest.information.when < since
+        assert problem(ends.guest) == "the guest has asked, but has no address yet"
 
     states(main)
 
