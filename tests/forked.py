@@ -1,4 +1,4 @@
-"""Processes of `vhostcomm` that skip the start of Python and the imports: they are forked from one that has done both.
+"""Processes of `vhostcomm`, `vdsm_run` and `qemu-host` that skip the start of Python and the imports: they are forked from one that has done both.
 
 Each is a process of its own, with its own streams, folder, environment, signals and exit status. Only the forking process is
 shared. Tests of the start itself, of descriptors it inherits or of a wrapper around it start Python, see `can_fork`.
@@ -28,6 +28,13 @@ CLOSED: Final = -9
 """For `stdout`: it is closed from the start."""
 
 _STATUS: Final = struct.Struct("i")
+_PROGRAMS: Final = {
+    "vhostcomm": ("vhostcomm.cli", "main"),
+    "vdsm_run.py": ("vhostcomm.cli", "vdsm_run"),
+    "qemu-host": ("vhostcomm.cli.qemu_host", "main"),
+}
+"""The function that a program calls, by the name of its file."""
+
 _AT_START: Final = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
 """Beginnings of the names of environment variables that Python and libc read once, at the start."""
 
@@ -39,18 +46,24 @@ def can_fork(env: Mapping[str, str]) -> bool:
 
 
 class Forked:
-    """`vhostcomm WORDS` in a forked process. Its attributes and methods are those of `subprocess.Popen`."""
+    """A program in a forked process. Its attributes and methods are those of `subprocess.Popen`.
+
+    Args:
+        words: the arguments.
+        program: the file that is called, or a link to it: vhostcomm, vdsm_run.py or qemu-host.
+    """
 
     def __init__(
         self,
         words: Sequence[str],
         *,
-        stdout: int,
+        stdout: int | IO[bytes],
         stderr: int | IO[bytes],
         env: Mapping[str, str],
         cwd: Path | None = None,
+        program: str = "vhostcomm",
     ) -> None:
-        self.args = ["vhostcomm", *words]
+        self.args = [program, *words]
         self.returncode: int | None = None
         self.stdin: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -60,8 +73,8 @@ class Forked:
         job = os.memfd_create("job")
         closed = [1] if out == CLOSED else []
         out = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC) if closed else out
-        told = {"words": words, "env": dict(env), "cwd": str(cwd or Path.cwd()), "closed": closed}
-        os.write(job, json.dumps(told).encode())
+        called = {"argv": self.args, "env": dict(env), "cwd": str(cwd or Path.cwd()), "closed": closed}
+        os.write(job, json.dumps(called).encode())
         try:
             socket.send_fds(_forker()[1], [b"job"], [status.fileno(), job, 0, out, err])
         finally:
@@ -200,14 +213,16 @@ def _become(fds: list[int]) -> None:
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
-    sys.argv[1:] = job["words"]
+    sys.argv = job["argv"]
 
 
 if __name__ == "__main__":
     _import_all()
     gc.freeze()
     _become(_fork_until_asked_no_more(socket.socket(fileno=int(sys.argv[1]))))
-    from vhostcomm import cli
+    module, function = _PROGRAMS[Path(sys.argv[0]).resolve().name]
+    if sys.argv[0] == "vhostcomm":
+        from vhostcomm import cli
 
-    sys.argv[0] = str(Path(cli.__file__).parents[1] / "__main__.py")
-    cli.main()
+        sys.argv[0] = str(Path(cli.__file__).parents[1] / "__main__.py")
+    getattr(importlib.import_module(module), function)()

@@ -35,13 +35,19 @@ ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not n
 
 
 def run_vhostcomm(
-    *words: str | Path, env: dict[str, str] = ENVIRONMENT, cwd: Path | None = None, patience: float = PATIENCE
+    *words: str | Path,
+    env: dict[str, str] = ENVIRONMENT,
+    cwd: Path | None = None,
+    patience: float = PATIENCE,
+    program: str = "vhostcomm",
 ) -> subprocess.CompletedProcess[str]:
-    """A verb, run to its end, in a forked process where it may be one."""
-    command = [*VHOSTCOMM, *map(str, words)]
+    """A verb, or another program, run to its end, in a forked process where it may be one."""
+    command = [*(VHOSTCOMM if program == "vhostcomm" else [program]), *map(str, words)]
     if not can_fork(env):
         return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
-    process = Forked(command[len(VHOSTCOMM) :], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd)
+    process = Forked(
+        [*map(str, words)], program=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd
+    )
     assert process.stdout
     assert process.stderr
     with TextIOWrapper(process.stdout) as out, TextIOWrapper(process.stderr) as err, ThreadPoolExecutor(2) as pool:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import httpx
 
+from tests.forked import Forked, can_fork
 from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, end, fake_guest, until
 from vchannel import NEED_DATA, HostCommand, Request
 
@@ -41,12 +42,13 @@ class QemuHost:
         self._out, self._err = folder / "stdout", folder / "stderr"
         self._stdout = stdout
         self.command = [str(program), f"-addr=unix:{self.sock}", "-api", str(self.api), *words]
+        self._shell = shell
         if shell:
             self.command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *self.command]
 
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(self.command, stdout=self._stdout or out, stderr=err, env=ENVIRONMENT)
+            self.process = self._start(self._stdout or out, err)
         try:  # the API's is the second
             until(lambda: listens(self.api) or self.process.poll() is not None, "its sockets")
             assert self.process.poll() is None, self.errors
@@ -54,6 +56,12 @@ class QemuHost:
             end(self.process)
             raise
         return self
+
+    def _start(self, out: Any, err: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+        program, *words = self.command
+        if self._shell or not can_fork(ENVIRONMENT) or Path(program).resolve() != QEMU_HOST.resolve():
+            return subprocess.Popen(self.command, stdout=out, stderr=err, env=ENVIRONMENT)
+        return Forked(words, program=program, stdout=out, stderr=err, env=ENVIRONMENT)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu_host.running import QEMU_HOST, QemuHost, error, listens
-from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, held_port, started, until
+from tests.serving import PATIENCE, fake_guest, held_port, run_vhostcomm, started, until
 from vchannel import HostCommand
 from vhostcomm import __version__
 from vhostcomm.config.identity import derived_uuid
@@ -46,9 +46,7 @@ DEFAULTS = {
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [QEMU_HOST, *words], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=False
-    )
+    return run_vhostcomm(*words, program=str(QEMU_HOST))
 
 
 @pytest.mark.parametrize(
