@@ -217,7 +217,7 @@ class Session:
                 case UnsolicitedResponse():
                     guest.heard_answer()
                     command = int(event.response.command)
-                    self._guest.lines.repeated("guest answered what nobody waits for", command=command, why=event.why)
+                    self._guest.lines.repeated("guest sent an unsolicited answer", command=command, why=event.why)
                 case FrameRefused():
                     guest.refused_frames += 1
                     self._guest.lines.repeated("frame refused", why=event)

@@ -151,11 +151,11 @@ class Daemon:
                 nursery.start_soon(self._manager.run)
                 await nursery.start(self.run)
                 self._manager.ready()
-                await self._heed(signals)
+                await self._handle_signals(signals)
                 nursery.cancel_scope.cancel()
         self._log.info("stopped")
 
-    async def _heed(self, signals: AsyncIterator[int]) -> None:
+    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:

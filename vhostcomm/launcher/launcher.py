@@ -132,7 +132,7 @@ class Launcher:
         with trio.open_signal_receiver(*handled_signals()) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reap_orphans)
-                nursery.start_soon(self._heed, signals)
+                nursery.start_soon(self._handle_signals, signals)
                 nursery.start_soon(self._manager.run)
                 async with trio.open_nursery() as serving:
                     # Bound before QEMU starts, so that its first attempt to connect succeeds.
@@ -184,7 +184,7 @@ class Launcher:
         (guest,) = self._daemon.guests.values()
         return guest
 
-    async def _heed(self, signals: AsyncIterator[int]) -> None:
+    async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGUSR1:
                 await self._daemon.reopen_recordings()
