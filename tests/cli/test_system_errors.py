@@ -112,7 +112,9 @@ def test_missing_temporary_directory_is_one_line(words: list[str], tmp_path: Pat
     ended = run(
         words, tmp_path, *namespace, *without, cwd="/proc", RUNTIME_DIRECTORY="", XDG_RUNTIME_DIR="", TMPDIR="/nowhere"
     )
-    one_line(ended, "no usable temporary directory: /nowhere (TMPDIR), /tmp and others", "set TMPDIR to a writable folder")
+    one_line(
+        ended, "no usable temporary directory: /nowhere (TMPDIR), /tmp and others", "set TMPDIR to a writable folder"
+    )
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,20 @@ def test_the_commands_of_proxmox_put_each_disk_into_its_place(nas: Path, tmp_pat
     assert said[-1] == "set 100 --boot order=scsi9"
 
 
+def test_a_processor_model_in_libvirts_words(nas: Path, tmp_path: Path) -> None:
+    need("virt-xml-validate")
+    file = nas / CONFIGURATION
+    file.write_text(file.read_text().replace("net =", 'cpu_model = "Skylake-Client,-hle,+avx2,rtm=off"\nnet ='))
+    text = printed("libvirt", nas)
+    (tmp_path / "nas.xml").write_text(text)
+    subprocess.run(["virt-xml-validate", tmp_path / "nas.xml", "domain"], check=True, capture_output=True)
+    cpu = ET.fromstring(text).find("cpu[@mode='custom']")
+    assert cpu is not None
+    assert cpu.findtext("model") == "Skylake-Client"
+    features = {each.attrib["name"]: each.attrib["policy"] for each in cpu.findall("feature")}
+    assert features == {"hle": "disable", "avx2": "require", "rtm": "disable"}
+
+
 @pytest.mark.parametrize("kind", ["qemu", "libvirt", "proxmox"])
 def test_a_folder_without_a_guest(tmp_path: Path, kind: str) -> None:
     words: list[str | Path] = [kind, tmp_path, *(["--vmid", "100"] if kind == "proxmox" else [])]

@@ -125,11 +125,23 @@ def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.
 
 
 def _cpu(root: ET.Element, machine: Machine) -> ET.Element:
-    if machine.cpu:
+    """The processor: a mode of libvirt's, or a model with its features."""
+    default = "host" if machine.accelerator is Accelerator.KVM else "max"
+    model, *flags = (machine.cpu or default).split(",")
+    if mode := _CPU_MODES.get(model):
+        cpu = ET.SubElement(root, "cpu", mode=mode)
+    else:
         cpu = ET.SubElement(root, "cpu", mode="custom", match="exact")
-        _leaf(cpu, "model", machine.cpu)
-        return cpu
-    return ET.SubElement(root, "cpu", mode="host-passthrough" if machine.accelerator is Accelerator.KVM else "maximum")
+        _leaf(cpu, "model", model)
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        off = flag.startswith("-") or value == "off"
+        ET.SubElement(cpu, "feature", policy="disable" if off else "require", name=name.lstrip("+-"))
+    return cpu
+
+
+_CPU_MODES: Final = {"host": "host-passthrough", "max": "maximum"}
+"""libvirt's modes for two of QEMU's models."""
 
 
 def _is_i440fx(machine: Machine) -> bool:
