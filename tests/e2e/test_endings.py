@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import termios
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.launched import Images, Launched, gone
-from tests.serving import main_threads_children
+from tests.serving import main_threads_children, until
+from vhostcomm.qemu.terminal import MODES
 
 
 def test_qemu_killed(tmp_path: Path, images: Images) -> None:
@@ -50,6 +53,31 @@ def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: I
         assert run.event("stopping")["why"] == "SIGTERM"
         assert run.ends() == 0
     assert not [line for line in run.log if line["event"] == "hurrying"]
+
+
+@pytest.mark.any_qemu
+def test_a_terminal_is_restored_after_sigterm(tmp_path: Path, images: Images) -> None:
+    """The guest's console is there: QEMU switches the terminal to raw mode, and the firmware its modes."""
+    ours, theirs = pty.openpty()
+    try:
+        run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "6")
+        at = run.command.index("--serial-console")
+        del run.command[at : at + 2]
+        terminal = os.ttyname(theirs)
+        run.command = ["sh", "-c", f'exec setsid --ctty "$@" <{terminal} >{terminal}', "sh", *run.command]
+        before = termios.tcgetattr(theirs)
+        with run:
+            run.event("QEMU runs")
+            until(lambda: termios.tcgetattr(theirs) != before, "QEMU's raw mode")
+            run.process.send_signal(signal.SIGTERM)
+            assert run.ends() == 0
+            assert termios.tcgetattr(theirs) == before
+            os.set_blocking(ours, False)
+            shown = os.read(ours, 1 << 20)
+            assert shown.endswith(MODES)
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @pytest.mark.any_qemu
