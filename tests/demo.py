@@ -106,7 +106,7 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
             match line["event"]:
                 case "QEMU runs":
                     say(f"   QEMU {line['version'].split()[0]} runs as process {line['pid']}; the kernel boots")
-                case "KVM does not work here, TCG is taken; it is much slower":
+                case "KVM does not work here, using TCG, which is much slower":
                     say("   KVM does not work here, so QEMU interprets")
                 case "guest ready":
                     say("   the guest is there\n")

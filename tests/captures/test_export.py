@@ -117,7 +117,7 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
     made.write_text("mine")
     ended = run_vhostcomm("capture", "export", SHORT, "-o", made)
     assert (ended.returncode, made.read_text()) == (1, "mine")
-    assert ended.stderr == f"vhostcomm: {made}: exists already; choose another --output, or overwrite it with --force\n"
+    assert ended.stderr == f"vhostcomm: {made}: already exists; choose another --output, or overwrite it with --force\n"
     assert run_vhostcomm("capture", "export", SHORT, "-o", made, "--force").returncode == 0
     assert packets(made.read_bytes())[1]
 

@@ -12,9 +12,9 @@ from tests.serving import ENVIRONMENT, run_vhostcomm
 @pytest.mark.parametrize(
     ("line", "what", "verb"),
     [
-        ("serve nas=/tmp/x", "nas=/tmp/x: serve takes no such argument; did you mean --sock nas=/tmp/x?", "serve"),
+        ("serve nas=/tmp/x", "nas=/tmp/x: serve accepts no such argument; did you mean --sock nas=/tmp/x?", "serve"),
         ("serve vhostcomm.toml", "did you mean --config vhostcomm.toml?", "serve"),
-        ("info nas attic", "attic: info takes no such argument", "info"),
+        ("info nas attic", "attic: info accepts no such argument", "info"),
         ("info --timeout soon", "--timeout soon: must be a number of seconds; for example: --timeout 10", "info"),
         ("info --timeout 0", "--timeout 0: must be more than 0 and at most 3600 seconds", "info"),
         ("list --sokc x", "--sokc: guests has no such flag", "guests"),

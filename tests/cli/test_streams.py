@@ -69,5 +69,5 @@ def test_closed_streams(tmp_path: Path) -> None:
 
 def test_redact_says_what_it_does() -> None:
     told = " ".join(shell('"$@"', "capture", "redact", "--help").stdout.split())
-    for what in ("Request ids", "dangerous command", "bytes that aren't text"):
+    for what in ("Request ids", "dangerous command", "In binary data"):
         assert what in told

@@ -45,9 +45,9 @@ def test_three_lines_with_the_qemu_that_is_found(tmp_path: Path, words: list[str
     ("script", "line"),
     [
         (None, "QEMU not found"),
-        ("exit 1", "QEMU unknown: {}: it shows no version"),
-        ("echo 'QEMU emulator version'", "QEMU unknown: {}: it shows no version"),
-        ("printf 'QEMU emulator version \\033[2J'", "QEMU unknown: {}: it shows no version"),
+        ("exit 1", "QEMU unknown: {}: it prints no version"),
+        ("echo 'QEMU emulator version'", "QEMU unknown: {}: it prints no version"),
+        ("printf 'QEMU emulator version \\033[2J'", "QEMU unknown: {}: it prints no version"),
         ("echo 'qemu: no memory' >&2; exit 1", "QEMU unknown: {}: qemu: no memory"),
         ("exec sleep 60", "QEMU unknown: {}: no answer"),
     ],

@@ -30,7 +30,7 @@ def test_init_writes_what_load_reads(tmp_path: Path) -> None:
         assert guest.serial() == "0" * 13
     again = run_vhostcomm("config", "init", path)
     assert again.returncode == 1
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_the_template_is_toml_with_every_line_in_force(tmp_path: Path) -> None:

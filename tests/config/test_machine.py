@@ -78,4 +78,4 @@ def test_a_folder_is_run_and_flags_override_it(tmp_path: Path) -> None:
     for piece in ("hostfwd", "one.img"):
         assert piece not in command
     assert "no folder with a vhostcomm.toml" in run_vhostcomm("run", tmp_path).stderr
-    assert "give one of them" in run_vhostcomm("run", folder, "--config", folder / "vhostcomm.toml").stderr
+    assert "give only one of them" in run_vhostcomm("run", folder, "--config", folder / "vhostcomm.toml").stderr

@@ -44,8 +44,8 @@ def test_two_activated_sockets_of_one_name() -> None:
 @pytest.mark.parametrize(
     ("facts", "what"),
     [
-        ({"LISTEN_FDS": "x"}, "LISTEN_FDS in the environment is 'x', and must be a number"),
-        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS in the environment is '-1', and must be a number"),
+        ({"LISTEN_FDS": "x"}, "LISTEN_FDS in the environment is 'x', but must be a number"),
+        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS in the environment is '-1', but must be a number"),
         ({"LISTEN_FDS": "1"}, "file descriptor 3 from systemd is no listening stream socket"),
         ({"LISTEN_FDS": "2"}, "file descriptor 4 from systemd can't be used: Bad file descriptor"),
     ],

@@ -61,7 +61,7 @@ def test_health_is_of_now(tmp_path: Path) -> None:
             assert health.status_code == (503 if what else 200)
             return what in health.json()["unwell"].get("nas", "")
 
-        assert unwell("does not answer what its address is")
+        assert unwell("does not answer the question for its address")
         answers[INFO] = b"no json at all\0"
         until(lambda: unwell("the guest's information can't be read"))
         assert "unreadable" in {each["outcome"] for each in http.get("/guests/nas").json()["calls"]}
@@ -216,7 +216,7 @@ def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
         config.write_text(f'{one}[guests.two]\nsock = "{tmp_path}/two"\n[guests.three]\nsock = "{tmp_path}/three"\n')
         status, refused = post(http, "/reload")
         assert (status, refused["error"]["what"]) == (409, "not reloaded")
-        for why in (f"{tmp_path}/two: a folder stands", f"{tmp_path}/three: a file stands"):
+        for why in (f"{tmp_path}/two: a folder is in the place", f"{tmp_path}/three: a file is in the place"):
             assert why in refused["error"]["why"]
             assert why in http.get("/healthz").json()["not_reloaded"]
         assert http.get("/healthz").status_code == 503

@@ -94,7 +94,7 @@ def test_call(tmp_path: Path) -> None:
         for words, status, why in [
             (["call", "nas", "get_pi"], 2, "get_pi"),
             (["call", "nobody", "get_ip", "x"], 2, "no guest 'nobody'"),
-            (["call"], 2, "call takes"),
+            (["call"], 2, "call needs"),
             (["call", "reset"], 2, "--i-know-this-is-dangerous"),
             (["call", "reset", "--i-know-this-is-dangerous"], 2, "--allow-dangerous yes"),
             (["call", "get_ip", "x" * 4032], 2, "4031"),
@@ -125,7 +125,7 @@ def test_stopping_and_freezing(tmp_path: Path) -> None:
             assert gone.returncode == 0
             assert "gone after" in gone.stdout
             assert "QEMU closed the connection" in gone.stdout
-        assert "vhostcomm/" in daemon.event("stop asked for", how="power-off")["by"]
+        assert "vhostcomm/" in daemon.event("stop requested", how="power-off")["by"]
         refused = ask(tmp_path, "shutdown")
         assert refused.returncode == 1
         assert "not connected" in refused.stderr
@@ -142,7 +142,7 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
             daemon.process.kill()
             told, errors = waiting.communicate(timeout=PATIENCE)
     assert (waiting.returncode, told) == (1, b"")
-    assert b"what became of it is not known" in errors
+    assert b"the outcome is unknown" in errors
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_reload(tmp_path: Path) -> None:
         refused = ask(tmp_path, "reload")
         assert refused.returncode == 1
         for name in "ab":
-            assert f"{tmp_path}/{name}: a folder stands where the socket should be" in refused.stderr
+            assert f"{tmp_path}/{name}: a folder is in the place of the socket" in refused.stderr
         assert [each["name"] for each in json.loads(ask(tmp_path, "guests", "--json").stdout)] == ["one", "two"]
 
 

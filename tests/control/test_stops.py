@@ -22,7 +22,7 @@ def test_a_shutdown_that_is_waited_for(tmp_path: Path) -> None:
     ):
         status, done = post(http, "/guests/nas/shutdown", wait=20)
         assert (status, done["gone"], done["how"]) == (200, True, "QEMU closed the connection")
-        asked = daemon.event("stop asked for", guest="nas", how="power-off")
+        asked = daemon.event("stop requested", guest="nas", how="power-off")
         assert f"pid {os.getpid()}" in asked["by"]
         assert daemon.event("guest gone")["stop_by"] == asked["by"]
         stop = http.get("/guests/nas").json()["stop"]
@@ -112,4 +112,4 @@ def test_a_guest_that_starts_again_and_again_is_asked_once_a_second(tmp_path: Pa
             guest.serial()
         status, told = stopping.result()
         assert (status, told["error"]["what"]) in {(502, "rebooted"), (504, "still there")}, told
-    assert 1 <= len([line for line in daemon.log if line["event"] == "stop asked for"]) <= 3
+    assert 1 <= len([line for line in daemon.log if line["event"] == "stop requested"]) <= 3

@@ -117,7 +117,7 @@ def test_urgent_and_ordinary_calls_take_no_room_from_each_other(urgent_first: bo
                 nursery.start_soon(ends.session.exchange, command, b"", 600)
             await trio.testing.wait_all_tasks_blocked()
             for command in GuestCommand.GET_IP, *URGENT:
-                with pytest.raises(CallError, match=f"{OUTSTANDING_LIMIT} calls wait") as caught:
+                with pytest.raises(CallError, match=f"{OUTSTANDING_LIMIT} calls already wait") as caught:
                     ends.session.check_room(command)
                 assert outcome(caught) is Outcome.BUSY
             nursery.cancel_scope.cancel()

@@ -86,7 +86,7 @@ def test_descendants_end_with_the_launcher(tmp_path: Path) -> None:
     program = script(tmp_path, f"exec > {tmp_path}/pipe; sh -c 'sleep 1000 & echo begun; wait' & wait")
     with fifo(tmp_path) as pipe:
         (line,) = run_hook(program, patience=0.5)
-        assert line["event"] == "hooks cut off at the end"
+        assert line["event"] == "hooks killed at the end"
         assert closes(pipe) == b"begun\n"
 
 

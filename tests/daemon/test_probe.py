@@ -195,7 +195,7 @@ def test_a_daemon_that_breaks_the_connection(tmp_path: Path) -> None:
 def test_a_replay_with_a_time_that_is_none() -> None:
     replayed = run_vhostcomm("capture", "replay", FOLDER / "every-command.jsonl", "--sock", "/x", "--timeout", "-1")
     assert replayed.returncode == 2
-    assert "--timeout is -1: it takes seconds" in replayed.stderr
+    assert "--timeout is -1: expected seconds" in replayed.stderr
 
 
 @pytest.mark.parametrize(

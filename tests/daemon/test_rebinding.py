@@ -41,7 +41,7 @@ def test_socket_replaced_by_another_process_is_left_alone(tmp_path: Path) -> Non
         other.listen()
         Path(f"{path}-other").rename(path)
         lost = daemon.event("socket file deleted or replaced, QEMU can't connect", guest="guest")
-        assert "somebody listens there already" in lost["why"]
+        assert "another process already listens there" in lost["why"]
         path.unlink()
         daemon.event("socket file deleted or replaced, bound again")
         with fake_guest(path) as guest:
@@ -66,7 +66,7 @@ def test_deleted_socket_of_the_control_surface_is_bound_again(tmp_path: Path) ->
         daemon.event("socket file deleted or replaced, bound again", sock=str(control))
         (tmp_path / "file").rename(control)
         lost = daemon.event("socket file deleted or replaced, clients can't connect", sock=str(control))
-        assert "a file stands where the socket should be" in lost["why"]
+        assert "a file is in the place of the socket" in lost["why"]
     assert control.read_text() == "precious"
 
 

@@ -146,7 +146,7 @@ def test_lost_file_is_logged_once_and_reopened(tmp_path: Path, lose: Callable[[P
         for _ in range(2):
             assert guest.serial()
             assert guest.serial()
-        line = daemon.event("recording renamed or deleted, it is written on")
+        line = daemon.event("recording renamed or deleted, still writing")
         assert line["file"] == str(recording)
         assert line["remedy"] == f"kill -USR1 {daemon.process.pid} begins a new one"
         daemon.send_signal(signal.SIGUSR1)

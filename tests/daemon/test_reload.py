@@ -188,7 +188,7 @@ def test_what_only_a_start_can_change(tmp_path: Path) -> None:
         for _ in range(2):
             daemon.send_signal(signal.SIGHUP)
             assert (
-                daemon.event("this takes effect at the next start; guests and identities do now")["keys"]
+                daemon.event("changed settings need a restart; guests and identities are active now")["keys"]
                 == "socket_mode"
             )
             daemon.event("reloaded")

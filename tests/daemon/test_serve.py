@@ -114,7 +114,7 @@ def test_a_hostile_guest_counts_no_more_than_it_may(tmp_path: Path) -> None:
             assert guest.ask(number) == b""
         assert guest.serial() == ZERO
         daemon.event("guest asked", command="5 GUEST_SERIAL")
-    unknown = [line for line in daemon.log if line["event"].startswith("guest asked something unknown")]
+    unknown = [line for line in daemon.log if line["event"].startswith("unknown command from guest")]
     assert len(unknown) == 64
 
 
@@ -202,7 +202,7 @@ def test_a_dead_connection_with_unread_data_makes_room(tmp_path: Path) -> None:
         with fake_guest(tmp_path / "nas") as guest:
             for _ in range(20):
                 guest.tell(HostCommand.GUEST_POWER, needs_response=False)
-            daemon.event("guest sends too fast, it is read more slowly")
+            daemon.event("guest sends too fast, reading more slowly")
         with fake_guest(tmp_path / "nas") as guest:
             assert guest.serial() == ZERO
 
@@ -247,12 +247,12 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
         with fake_guest(tmp_path / "nas") as guest:
-            short = daemon.event("can't take the connection, it waits")
+            short = daemon.event("connection waits for a descriptor or memory")
             assert short["why"] == "Too many open files"
             assert "LimitNOFILE" in short["remedy"]
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
             assert guest.serial() == ZERO
-    assert [line["event"] for line in daemon.log].count("can't take the connection, it waits") == 1
+    assert [line["event"] for line in daemon.log].count("connection waits for a descriptor or memory") == 1
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_a_socket_somebody_listens_on(tmp_path: Path) -> None:
             more = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             more.connect_ex(str(path))
             waiting.append(more)
-        assert "somebody listens there already" in refused("--sock", path)
+        assert "another process already listens there" in refused("--sock", path)
         for more in waiting:
             more.close()
     assert [each.name for each in tmp_path.iterdir()] == ["guest"]
@@ -81,9 +81,9 @@ def test_a_socket_somebody_listens_on(tmp_path: Path) -> None:
 def test_a_second_daemon(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with Serving("--sock", path):
-        assert "another process serves it already" in refused("--sock", path)
+        assert "another process already serves it" in refused("--sock", path)
         path.unlink()  # even then: the lock tells
-        assert "another process serves it already" in refused("--sock", path)
+        assert "another process already serves it" in refused("--sock", path)
 
 
 @pytest.mark.parametrize("kind", ["a file", "a symbolic link", "a folder"])
@@ -99,7 +99,7 @@ def test_what_is_no_socket_stays(tmp_path: Path, kind: str) -> None:
             path.symlink_to(target)
     before = path.lstat()
     message = refused("--sock", path)
-    assert f"{kind} stands where the socket should be" in message
+    assert f"{kind} is in the place of the socket" in message
     assert path.lstat().st_ino == before.st_ino
     assert not target.exists()
     assert not (tmp_path / LOCK).exists()

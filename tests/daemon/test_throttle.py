@@ -61,7 +61,7 @@ def test_a_flood_is_read_in_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
             assert trio.current_time() - begin >= (in_lane / LANE_READ - 1) * REST * WORK
             assert bad.ended is None
             assert bad.guest.throttled > 0
-            assert len(bad.logged("guest causes too much work, it is read more slowly")) > 0
+            assert len(bad.logged("guest causes too much work, reading more slowly")) > 0
             assert good.guest.throttled == 0
 
     run(main)

@@ -50,7 +50,7 @@ def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, im
         assert gone.returncode == 0, gone.stderr
         assert "gone" in gone.stdout
         run.console.says("reboot: Power down")
-        assert 'says it is "vhostcomm/' in run.event("stop asked for")["by"]
+        assert 'says it is "vhostcomm/' in run.event("stop requested")["by"]
         assert "own power-off" in run.event("QEMU ended")["why"]
         assert run.ends() == 0
     run.console.kept_to_the_protocol()
@@ -168,7 +168,7 @@ def test_a_crash_is_no_answer_to_a_shutdown(tmp_path: Path, images: Images) -> N
         run.event("guest ready")
         with client(tmp_path / "control") as http, ThreadPoolExecutor(1) as pool:
             stopping = pool.submit(post, http, "/guests/vdsm/shutdown", timeout=25)
-            run.event("stop asked for", how="power-off")
+            run.event("stop requested", how="power-off")
             os.kill(run.qemu_pid, signal.SIGKILL)
             status, done = stopping.result()
         assert (status, done["answered"], done["gone"], done["exit_status"]) == (200, False, True, 5), done

@@ -122,7 +122,7 @@ def test_a_stop_during_a_reboot_waits_for_the_guest(tmp_path: Path, images: Imag
         run.event("guest ready")
         run.event("machine reset")
         run.process.send_signal(signal.SIGTERM)
-        run.event("the guest is not ready at the moment, it is waited for")
+        run.event("waiting until the guest is ready")
         assert run.ends() == 0
     assert "reboot: Power down" in run.console.text
     assert [line["stage"] for line in run.log if line["event"] == "stopping by"] == [
@@ -209,7 +209,7 @@ def test_slow_and_failing_hooks_harm_nothing(tmp_path: Path, images: Images) -> 
         assert run.ends() == 0
         status = Path(f"/proc/{run.process.pid}/status")
     assert [line for line in run.log if line["event"] == "hook can't be run"]
-    assert [line for line in run.log if line["event"] == "hooks cut off at the end"]
+    assert [line for line in run.log if line["event"] == "hooks killed at the end"]
     assert not status.exists()
 
 
@@ -238,7 +238,7 @@ def test_the_channel_survives_throttling(tmp_path: Path, images: Images) -> None
     The rate is one that an emulated guest exceeds on any machine.
     """
     with Launched(tmp_path, *images.direct(flood=3000, timeout=30), "--frame-rate", "250") as run:
-        run.event("guest sends too fast, it is read more slowly", times=100)
+        run.event("guest sends too fast, reading more slowly", times=100)
         assert run.console.says("vchannel: flood sent") == "vchannel: flood sent 3000 answered 3000"
     run.console.says("vchannel: request 6 poweroff")
     run.console.kept_to_the_protocol()
@@ -327,6 +327,6 @@ def test_two_launchers_with_one_socket(tmp_path: Path, images: Images) -> None:
         run.event("QEMU runs")
         second = run_vhostcomm("run", *images.direct(), "--sock", run.sock, "--serial-console", "none")
         assert second.returncode == 1
-        assert "another process serves it already" in second.stderr
+        assert "another process already serves it" in second.stderr
         assert "Traceback" not in second.stderr
         assert run.stop_at_once() == 0

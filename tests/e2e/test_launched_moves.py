@@ -51,7 +51,7 @@ def test_a_shutdown_that_is_waited_for_across_a_reset(tmp_path: Path, images: Im
         stopped = pool.submit(run_vhostcomm, *words, patience=BOOT_PATIENCE)
         run.event("the guest powers itself off")
         qmp_command(tmp_path / "qmp", "system_reset")
-        run.event("the machine was reset before it was off, so the guest is asked again")
+        run.event("machine reset before the power-off, asking the guest again")
         run.event("the guest powers itself off")
         run.process.send_signal(signal.SIGTERM)
         assert "gone after" in stopped.result().stdout, stopped.result()

@@ -118,7 +118,7 @@ def test_a_reset_with_a_call_outstanding(tmp_path: Path, images: Images, command
         with ThreadPoolExecutor(1) as pool:
             if command == POWEROFF:
                 asked = pool.submit(post, http, "/guests/nas/shutdown", wait=80)
-                daemon.event("stop asked for")
+                daemon.event("stop requested")
             elif command == FREEZE:
                 asked = pool.submit(post, http, "/guests/nas/freeze", timeout=1)
                 daemon.event("frozen")

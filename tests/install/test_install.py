@@ -173,7 +173,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     before = {each: each.stat().st_mtime_ns for each in (nas, *nas.iterdir())}
     again = run_vhostcomm("install", tmp_path / "gone.pat", nas)
     assert (again.returncode, again.stderr) == (0, "")
-    assert "has a guest already, and nothing was changed: data.img, synoboot.img, system.img" in again.stdout
+    assert "already has a guest, nothing was changed: data.img, synoboot.img, system.img" in again.stdout
     assert {each: each.stat().st_mtime_ns for each in (nas, *nas.iterdir())} == before
 
 

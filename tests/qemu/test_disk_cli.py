@@ -52,7 +52,7 @@ partition      start    sectors type      start    sectors type
 2            4982528    4194304   82    4982528    4194304   82
 3            9437184   the rest   83    9437184   11534336   83
 
-The guest will print:
+The guest prints:
     Partition Version=8
 """,
         "",
@@ -74,7 +74,7 @@ partition      start    sectors type      start    sectors type
 3            9437184   the rest   83   12000000       2048   83
 4                  -          -    -   12100000       2048   83
 
-The guest will print:
+The guest prints:
     Partition Version=0
     Partition layout is not DiskStation style.
     NOT EXECUTE /sbin/e2fsck.
@@ -91,7 +91,7 @@ def test_a_disk_without_a_third_partition_says_that_it_may_not_matter(shell: She
     partitioned(Path("two.img"), VDSM.first, VDSM.second)
     status, out, _ = shell("disk", "inspect", "two.img")
     assert status == 0
-    assert "(a guest isn't known to compare partition 3)\n" in out
+    assert "(it is unknown whether guests compare partition 3)\n" in out
 
 
 def test_an_empty_disk(shell: Shell) -> None:

@@ -205,7 +205,7 @@ def test_in_serve_the_dangerous_is_refused_and_who_asked_is_told(tmp_path: Path)
         assert request(api, reset) == error("Failed sending command 12 to guest")
         assert "--allow-dangerous" in daemon.event("not asked")["why"]
         assert request(api, "/read?command=6") == ok('"done"')
-        assert daemon.event("stop asked for")["by"] == f"qemu-host API: pid {os.getpid()}"
+        assert daemon.event("stop requested")["by"] == f"qemu-host API: pid {os.getpid()}"
     with Serving(*served, "--allow-dangerous", "yes"), answering(sock, lambda _: b"done\0"):
         assert request(api, reset) == ok('"done"')
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"done\0"):

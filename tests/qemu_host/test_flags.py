@@ -179,12 +179,12 @@ def test_stale_sockets_are_replaced_and_nothing_else(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host:
         second = run("-addr", str(host.sock), "-api", str(tmp_path / "other"))
         assert second.returncode == 1
-        assert "another process serves it already" in second.stderr
+        assert "another process already serves it" in second.stderr
     for flag, other in (("-addr", "-api"), ("-api", "-addr")):
         (tmp_path / "file").write_text("precious")
         refused = run(flag, str(tmp_path / "file"), other, str(tmp_path / "fine"))
         assert refused.returncode == 1
-        assert "a file stands where the socket should be" in refused.stderr
+        assert "a file is in the place of the socket" in refused.stderr
         assert (tmp_path / "file").read_text() == "precious"
         assert not (tmp_path / "fine").exists()
 

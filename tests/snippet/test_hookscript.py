@@ -67,7 +67,7 @@ def test_its_phases(tmp_path: Path, program: Path) -> None:
             assert (stopped.returncode, stopped.stderr) == (0, "")
             assert "nas: gone after" in stopped.stdout
             assert POWEROFF in guest.asked
-        assert "vhostcomm/" in daemon.event("stop asked for", how="power-off")["by"]
+        assert "vhostcomm/" in daemon.event("stop requested", how="power-off")["by"]
         ended = phase(script, "100", "post-stop")
         assert ended.returncode == 0
         assert "vhostcomm, VM 100:" in ended.stderr

@@ -79,7 +79,10 @@ def test_a_name_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
     with activating(held, fdname(units.SOCKET, "nsa"), "--config", config) as daemon:
         with fake_guest(held) as guest:
             assert guest.serial() == "0" * 13
-        assert "'nsa', but the file has no such guest, only nas" in daemon.event("look at the configuration")["why"]
+        assert (
+            "'nsa', but the file has no such guest, only nas"
+            in daemon.event("probable mistake in the configuration")["why"]
+        )
 
 
 def test_a_guest_by_its_uuid(tmp_path: Path) -> None:

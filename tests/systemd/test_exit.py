@@ -146,4 +146,4 @@ def test_a_socket_that_another_daemon_has_is_tried_again(tmp_path: Path) -> None
         status, said = refused("--sock", tmp_path / "nas", "--control", "none")
     assert status == 1
     assert status not in prevented(units.SERVE) | prevented(units.SERVE_ONE) | prevented(units.RUN)
-    assert "another process serves it already" in said
+    assert "another process already serves it" in said

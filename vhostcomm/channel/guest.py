@@ -237,7 +237,7 @@ class Guest:
     def stopping(self, by: str, how: str) -> None:
         """Note that a client requests a power-off or reboot."""
         self.take(StopAsked(by, how))
-        self.log.info("stop asked for", by=by, how=how)
+        self.log.info("stop requested", by=by, how=how)
         self._emit(events.Stopping())
 
     def freezing(self, by: str, until: Moment) -> None:
@@ -294,7 +294,7 @@ class Guest:
         if len(self._unknown) >= UNKNOWN_KEPT:
             return False
         self._unknown.add(command)
-        self.lines.warning("guest asked something unknown, answered with nothing", command=command)
+        self.lines.warning("unknown command from guest, answered empty", command=command)
         return True
 
     def _power(self, request: Request) -> None:
@@ -316,7 +316,7 @@ class Guest:
             self.told_time = decode_integer(request.data)
         except PayloadError:
             return  # the session logs it, as every problem of data
-        self.lines.info("guest told its time", time=self.told_time)
+        self.lines.info("guest reported its time", time=self.told_time)
 
     def _tell_answer(self, command: Command, data: bytes) -> None:
         """Log each answer that is new since the boot."""

@@ -102,7 +102,7 @@ def _acquire(path: Path, number: int) -> _File:
 
 def _taken(path: Path, lock: Path) -> ServeError:
     return ServeError(
-        f"{path}: another process serves it already (it holds {lock}); `fuser {lock}` names it; of run: another --guest"
+        f"{path}: another process already serves it (it holds {lock}); `fuser {lock}` names it; of run: another --guest"
     )
 
 
@@ -123,7 +123,7 @@ def _open(path: Path) -> _File:
         os.close(fd)
         if stat.S_ISREG(found.st_mode) and not found.st_size:
             raise PlaceError(f"{path}: the sockets' lock can't be used{_foreign(owner(path))}")
-        raise ServeError(f"{path}: in the place of the sockets' lock, and is no lock; move it away")
+        raise ServeError(f"{path}: is in the place of the sockets' lock, but is no lock; move it away")
     made = _files[found.st_dev, found.st_ino] = _File(path, fd)
     return made
 

@@ -260,7 +260,7 @@ class Port:
         if self._refused == 1:
             self.guest.comings.warning(
                 "connection refused",
-                why="another is live; QEMU tries again every second, so look which of the two is the guest's",
+                why="another one is live; QEMU retries every second, so check which of the two is the guest's",
                 **peer(sock),
             )
         return False
@@ -269,7 +269,7 @@ class Port:
         if not self._short:
             self._short = True
             self._log.error(
-                "can't take the connection, it waits",
+                "connection waits for a descriptor or memory",
                 why=error.strerror,
                 remedy="raise LimitNOFILE= or `ulimit -n`" if error.errno in _SHORTAGES else None,
             )
@@ -309,7 +309,7 @@ class Port:
         if refused:
             remedy = "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
             self.guest.unreachable = f"{why}; {remedy}"
-            self._log.warning("QEMU's socket refuses us", sock=str(path), why=why, remedy=remedy)
+            self._log.warning("QEMU's socket denies access", sock=str(path), why=why, remedy=remedy)
         else:
             self._log.info("waiting for QEMU's socket", sock=str(path), why=why)
 
@@ -332,7 +332,7 @@ class Port:
         except Exception:  # noqa: BLE001
             # Any error in serving one guest ends only its connection, and QEMU reconnects.
             end = Gone("an error of vhostcomm's own", by_us=True)
-            self._log.exception("internal error, the connection is closed; please report it")
+            self._log.exception("internal error, closing the connection; please report it")
         finally:
             self._session = self.asker.session = None
             self.guest.gone(end)

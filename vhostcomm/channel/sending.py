@@ -85,9 +85,7 @@ class Sender:
             await self._send_slowly(frames, sent)
         if deadline.cancelled_caught:
             self._drop_whole_frames()
-            self._guest.lines.repeated(
-                "guest does not read its answers, they are dropped", dropped=self._guest.dropped_answers
-            )
+            self._guest.lines.repeated("guest does not read, dropping answers", dropped=self._guest.dropped_answers)
 
     async def _wait_turn(self, frames: bytes) -> None:
         """Wait until another task's frames are sent; drop these frames if that takes too long."""

@@ -160,7 +160,7 @@ class Session:
                     throttle.turned(size=size)
             if rested:
                 self._guest.throttled += 1
-                self._guest.lines.repeated("guest causes too much work, it is read more slowly")
+                self._guest.lines.repeated("guest causes too much work, reading more slowly")
             if sent < len(out):
                 await self._sender.finish(out, sent)
                 if throttle is not None:
@@ -190,7 +190,7 @@ class Session:
         assert self._throttle
         self._guest.throttled += 1
         self._guest.lines.repeated(
-            "guest sends too fast, it is read more slowly", frames_a_second=self._service.frame_rate
+            "guest sends too fast, reading more slowly", frames_a_second=self._service.frame_rate
         )
         await trio.sleep(seconds)
         self._throttle.waited()
@@ -295,7 +295,7 @@ class Session:
         urgent = command in URGENT
         waiting = sum((each.command in URGENT) is urgent for each in self._calls.values())
         if waiting >= OUTSTANDING_LIMIT:
-            raise CallError(command, Outcome.BUSY, f"{waiting} calls wait for the guest already")
+            raise CallError(command, Outcome.BUSY, f"{waiting} calls already wait for the guest")
 
     def _answered(self, response: Response) -> None:
         if response.problem:

@@ -146,10 +146,10 @@ def _clear(path: Path) -> None:
             if stat.S_ISDIR(found.st_mode)
             else "a file"
         )
-        raise ServeError(f"{path}: {kind} stands where the socket should be; move it away, or choose another path")
+        raise ServeError(f"{path}: {kind} is in the place of the socket; move it away, or choose another path")
     if _alive(path):
         raise ServeError(
-            f"{path}: somebody listens there already; if that is QEMU (server=on), use connect:{path}; "
+            f"{path}: another process already listens there; if that is QEMU (server=on), use connect:{path}; "
             f"else stop it: `fuser {path}` names it"
         )
     with suppress(FileNotFoundError):
@@ -166,7 +166,7 @@ def _alive(path: Path) -> bool:
         except BlockingIOError:  # its backlog is full
             return True
         except OSError as error:
-            raise ServeError(f"{path}: can't tell whether somebody listens there: {error.strerror}") from None
+            raise ServeError(f"{path}: can't find out whether a process listens there: {error.strerror}") from None
     return True
 
 

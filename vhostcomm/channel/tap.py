@@ -146,7 +146,7 @@ class Recording:
         if not self._lost and not self._is_there():
             self._lost = True
             self._log.warning(
-                "recording renamed or deleted, it is written on",
+                "recording renamed or deleted, still writing",
                 file=str(self._path),
                 remedy=f"kill -USR1 {os.getpid()} begins a new one",
             )
@@ -205,7 +205,7 @@ def _new_file(path: Path) -> tuple[int, Path]:
             raise error_of(error)(
                 f"{free}: the recording can't be made: {error.strerror}{remedy(free, error)}"
             ) from None
-    raise ServeError(f"{path}: {NUMBERS} recordings are there already; move them away")
+    raise ServeError(f"{path}: {NUMBERS} recordings already exist; move them away")
 
 
 def _size(record: Record | None) -> int:

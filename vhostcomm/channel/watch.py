@@ -139,7 +139,7 @@ class SocketFiles:
             if not self._warned:
                 self._warned = True
                 self._log.warning(
-                    "deleted sockets go unnoticed, their folder can't be watched",
+                    "folder can't be watched, deleted sockets go unnoticed",
                     folder=str(folder),
                     why=error.strerror,
                     remedy="sysctl fs.inotify.max_user_instances fs.inotify.max_user_watches",

@@ -142,7 +142,7 @@ def call(
     with (daemon or DaemonOptions()).asked("call") as daemons:
         client, name, rest = daemons.with_first_word(list(words))
         if not 1 <= len(rest) <= 2:
-            raise UsageError("call takes [GUEST] COMMAND [DATA]; text with spaces needs quotes")
+            raise UsageError("call needs [GUEST] COMMAND [DATA]; text with spaces needs quotes")
         body: dict[str, Any] = {"command": rest[0], "timeout": timeout}
         if len(rest) > 1:
             body["data"] = rest[1]

@@ -36,15 +36,15 @@ def redact_capture(
         Path | None, Parameter(name=["--output", "-o"], metavar="FILE", help="Where to; standard output by default.")
     ] = None,
     keep_text: Annotated[
-        bool, Parameter(negative=(), help="Keep the guest's text, such as names, where no secret is found in it.")
+        bool, Parameter(negative=(), help="Keep the guest's text, such as names, except the secrets found in it.")
     ] = False,
 ) -> None:
-    """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may hold others.
+    """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may contain others.
 
-    The same secret always gets the same placeholder. Request ids and unusual guest ids become small numbers; what goes
-    with a dangerous command of the host is blanked; of bytes that aren't text (data, padding, bytes in no frame,
-    headers that weren't believed) nothing is left but where the zeros are. The guest's text becomes x, except integers and
-    JSON members that the protocol knows; --keep-text keeps it. Times stay: read the result before you publish it.
+    The same secret always gets the same placeholder. Request ids and unusual guest ids become small numbers. The data
+    of a dangerous command is blanked. In binary data, padding, skipped bytes and invalid headers, only the positions of
+    zeros stay. The guest's text becomes x, except integers and JSON members that the protocol defines; --keep-text
+    keeps it. Times stay: read the result before you publish it.
     """
     text = "".join(format_capture(redact(_load(file), keep_text=keep_text)))
     if output is None:
@@ -75,8 +75,8 @@ def export(
     The dissector is in share/vhostcomm/wireshark beside the bin of the installation: of /opt/vhostcomm/bin/vhostcomm
     it is /opt/vhostcomm/share/vhostcomm/wireshark/vchannel.lua. In a checkout it is in protocol/wireshark.
 
-    Each frame is a packet, with its direction; so are bytes in no frame. What the capture says of itself and of a
-    record goes along as comments. What was redacted stays redacted; nothing else is.
+    Each frame is a packet with its direction; so are skipped bytes. The capture's provenance and remarks become
+    comments. A redacted capture stays redacted; exporting redacts nothing.
     """
     from vhostcomm.capture.export import times_of, write_pcapng
 
@@ -91,14 +91,12 @@ def export(
         write_pcapng(capture, sys.stdout.buffer, str(file))
         return
     if output.exists() and output.samefile(file):
-        raise UsageError(
-            f"{output} is the capture itself, which can't be made of pcapng again; choose another --output"
-        )
+        raise UsageError(f"{output} is the capture itself; choose another --output")
     try:
         made = output.open("wb" if force else "xb")
     except FileExistsError:
         raise VhostcommError(
-            f"{output}: exists already; choose another --output, or overwrite it with --force"
+            f"{output}: already exists; choose another --output, or overwrite it with --force"
         ) from None
     except OSError as error:
         raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
@@ -118,7 +116,7 @@ def diff(
     *,
     request_ids: Annotated[bool, Parameter(negative=(), help="Compare the random request ids too.")] = False,
 ) -> int:
-    """Tell what differs between two captures, with the line in each; exit with 1 if anything does.
+    """Print the differences of two captures, with the line in each. Exit with 1 if there are any.
 
     Times are not compared.
     """
@@ -140,9 +138,9 @@ def replay(
     ] = False,
     timeout: Annotated[float, Parameter(metavar="SECONDS", help="To wait for each answer.")] = 5.0,
 ) -> int:
-    """Play the guest's side of a capture to a running daemon, and compare every reply with the capture's.
+    """Replay the guest's side of a capture to a running daemon, and compare every reply with the capture's.
 
-    Each difference is named; exit with 1 if there is any.
+    Prints each difference, and exits with 1 if there are any.
     """
     from vhostcomm.probe import UnreachableError
     from vhostcomm.replay import play

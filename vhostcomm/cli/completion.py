@@ -63,7 +63,7 @@ def _no_files(app: App, program: str) -> Iterator[str]:
 
 
 _ZSH_END: Final = """\
-# cyclopts defines the function, and leaves it at that.
+# cyclopts defines the function, but does not register it.
 compdef _cyclopts_PROGRAM PROGRAM
 (( ${funcstack[(I)_PROGRAM]} )) && _cyclopts_PROGRAM "$@"
 """

@@ -86,7 +86,7 @@ def init(
         with file.open("x") as made:
             made.write(template())
     except FileExistsError:
-        raise VhostcommError(f"{file} exists already; name another file") from None
+        raise VhostcommError(f"{file} already exists; choose another file") from None
     except OSError as error:
         raise VhostcommError(f"{file}: {error.strerror}") from None
     print_line(f"{file} written; next: vhostcomm serve --config {file}")

@@ -28,7 +28,7 @@ def inspect(
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object instead.")] = False,
 ) -> int:
-    """Tell what a guest will make of a system disk's partition table.
+    """Show how a guest reads a system disk's partition table.
 
     Exit status 0: genuine guests are known to run on the layout (VDSM's version 8, or the container's). 1: they are not, or
     the disk can't be read.
@@ -83,7 +83,7 @@ def grow(
     *,
     size: Annotated[str, Parameter(metavar="SIZE", help="What the guest will see, such as 2T; more than now.")],
 ) -> None:
-    """Make a disk larger, never smaller. Its partitions and file systems are the guest's to enlarge."""
+    """Make a disk larger, never smaller. The guest has to enlarge its partitions and file systems itself."""
     from vhostcomm.qemu.disk.growing import grow as grow_disk
 
     in_bytes = _bytes(size)
@@ -128,9 +128,9 @@ def _as_text(found: Inspection) -> Iterator[str]:
         yield f"{number:<9}  {_CELLS.format(*left)}  {_CELLS.format(*right)}{mark}"
     third = found.partitions.get(3)
     if found.is_vdsm and (third is None or (third.start, third.type) != (VDSM.third_start, VDSM.third_type)):
-        yield "(a guest isn't known to compare partition 3)"
+        yield "(it is unknown whether guests compare partition 3)"
     yield ""
-    yield "The guest will print:"
+    yield "The guest prints:"
     yield from (f"    {line}" for line in found.guest_prints)
     if found.is_container:
         yield f"This is {CONTAINER}: genuine guests run on it, and version 0 is harmless."

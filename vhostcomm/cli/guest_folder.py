@@ -33,7 +33,7 @@ def file_of(folder: str | None, config: Path | None, *, remark: str = "") -> Pat
     if folder is None:
         return config
     if config:
-        raise UsageError(f"{folder} and --config: the folder has a file of its own; give one of them")
+        raise UsageError(f"{folder} and --config: the folder has its own file; give only one of them")
     file = Path(folder, CONFIGURATION)
     if not file.is_file():
         raise ConfigError(

@@ -94,7 +94,7 @@ def _state(guest: dict[str, Any]) -> str:
     if guest["frozen_until"]:
         state += ", frozen" if state == "ready" else ", thaw owed"
     if guest["stop"]:
-        state += f", {guest['stop']['how']} asked for"
+        state += f", {guest['stop']['how']} requested"
     return state
 
 
@@ -128,7 +128,7 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
         ("state", f"{_state(found)}, since {local(found['since'])}"),
         ("address", reported.get("address")),
         ("DSM", reported.get("link")),
-        ("told", local(reported.get("when"))),
+        ("as of", local(reported.get("when"))),
         ("uptime", f"{uptime} (inferred)" if uptime else None),
         ("serial", identity["serial"]),
         ("UUID", identity["uuid"]),

@@ -72,9 +72,9 @@ def install(
 ) -> int:
     """Install a .pat into a folder: the boot, system and data disks, and vhostcomm.toml for vhostcomm run.
 
-    Works as an ordinary user, without Docker, root or loop devices; needs e2fsprogs and sfdisk. Everything is made in a
-    temporary folder beside FOLDER, which is renamed at the end: FOLDER is whole or not there. A folder that has a guest
-    already is listed, and not changed.
+    Works as an ordinary user, without Docker, root or loop devices; needs e2fsprogs and sfdisk. A temporary folder
+    beside FOLDER is renamed at the end, so FOLDER appears only when it is complete. If FOLDER already has a guest, it
+    is listed and left unchanged.
     """
     try:
         size = values.size(data)
@@ -169,7 +169,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
 
 def _as_text(done: Installed, folder: str, pat: str) -> Iterator[str]:
     if not done.is_new:
-        yield f"{folder}: has a guest already, and nothing was changed: {', '.join(done.files)}"
+        yield f"{folder}: already has a guest, nothing was changed: {', '.join(done.files)}"
     else:
         yield f"{folder}: {', '.join(done.files)}, from {pat}; the guest's MAC address is {done.mac}"
         yield _LICENCE

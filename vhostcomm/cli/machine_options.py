@@ -91,7 +91,7 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
         raise UsageError("--initrd and --append go with --direct-kernel")
     hooks = tuple(_hook(each) for each in wanted.on)
     if not 1 <= wanted.grace <= 86400:
-        raise UsageError(f"--grace is {wanted.grace:g}: it takes seconds, from 1 to a day's")
+        raise UsageError(f"--grace is {wanted.grace:g}: expected seconds, from 1 to a day (86400)")
     address = config.guests[0].address
     if isinstance(address, ListenTcp | Activated):
         raise UsageError(f"--sock {address}: a launched guest has a unix socket: a path, or connect:PATH")
@@ -106,7 +106,7 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     for change in changes:
         log.warning("machine changed", why=change)
     if machine.serial is None and wanted.serial_console == "terminal":
-        log.warning("no console: this runs in the background of its terminal; --serial-console FILE keeps what it says")
+        log.warning("no console in the background; --serial-console FILE saves its output")
     return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
 
 
@@ -124,8 +124,8 @@ def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
     if not can.kvm_problem:
         return Accelerator.KVM
     if accel == "kvm":
-        raise UsageError(f"--accel kvm: KVM does not work here: {can.kvm_problem}; --accel auto takes TCG then")
-    log.warning("KVM does not work here, TCG is taken; it is much slower", why=can.kvm_problem)
+        raise UsageError(f"--accel kvm: KVM does not work here: {can.kvm_problem}; --accel auto uses TCG")
+    log.warning("KVM does not work here, using TCG, which is much slower", why=can.kvm_problem)
     return Accelerator.TCG
 
 
@@ -179,9 +179,9 @@ def _net(wanted: Wanted) -> Net | None:
     kind, _, rest = wanted.net.partition("=")
     name, *settings = rest.split(",")
     if settings and kind != "tap":
-        raise UsageError(f"--net {wanted.net}: settings behind a comma are of tap alone")
+        raise UsageError(f"--net {wanted.net}: only tap has settings after a comma")
     if wanted.forward and kind != "user":
-        raise UsageError("--forward goes with --net user; the others have the guest in a network of its own")
+        raise UsageError("--forward needs --net user; with other networks, the guest has its own address")
     match kind, name:
         case "user", "":
             return UserNet(tuple(map(_forward, wanted.forward)))

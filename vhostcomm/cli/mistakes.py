@@ -103,7 +103,7 @@ def _unused(app: App, verb: Sequence[str], word: str) -> str:
     is_sock = "/" in word or "=" in word or word.startswith(("tcp:", "connect:")) or uuid_of(word)
     flag = "--config" if is_file else "--sock" if is_sock else ""
     meant = f"; did you mean {flag} {shlex.quote(word)}?" if flag in flags else ""
-    return f"{word}: {' '.join(verb) or 'vhostcomm'} takes no such argument" + meant
+    return f"{word}: {' '.join(verb) or 'vhostcomm'} accepts no such argument" + meant
 
 
 def _missing(argument: Argument, keyword: str | None) -> str:

@@ -28,8 +28,8 @@ def probe(
     """Ask a daemon what a guest asks, and show the answers.
 
     If an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1. A daemon
-    serves one connection per guest: probe before QEMU starts, or use the socket of another guest. A daemon that was started
-    within the last 10 seconds is waited for.
+    serves one connection per guest: probe before QEMU starts, or use the socket of another guest. `probe` waits for a
+    daemon that was started within the last 10 seconds.
 
     For example:
 
@@ -50,7 +50,7 @@ def probe(
             print_json(
                 {"sock": str(where), "reached": False, "error": str(error), "advice": error.advice, "answers": []}
             )
-        print_error(f"vhostcomm: {error}\n{error.advice}\nA guest would say:")
+        print_error(f"vhostcomm: {error}\n{error.advice}\nA guest would log:")
         for command in COMPLAINTS:
             _complain(Answer(command, None, None))
         return 1

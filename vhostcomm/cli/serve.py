@@ -87,7 +87,7 @@ def _activated() -> list[Sock]:
         count = -1
     if count < 0:
         raise ConfigError(
-            f"LISTEN_FDS in the environment is {os.environ['LISTEN_FDS']!r}, and must be a number; systemd sets it: "
+            f"LISTEN_FDS in the environment is {os.environ['LISTEN_FDS']!r}, but must be a number; systemd sets it: "
             "without systemd, unset LISTEN_PID"
         )
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")

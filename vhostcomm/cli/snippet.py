@@ -147,7 +147,7 @@ def libvirt(
             "--net network=NAME: the name of libvirt's network is missing; virsh net-list --all lists them"
         )
     if emulator and shutil.which(emulator) is None:
-        raise UsageError(f"--emulator {emulator}: no such program; libvirt takes its own choice without it")
+        raise UsageError(f"--emulator {emulator}: no such program; without the flag, libvirt chooses")
     made = machine_in_file(
         found, boot=boot, system=system, data=tuple(data) if data else None, memory=memory, cpus=cpus, accel=accel,
         machine=machine, net="none" if kind == "network" else net, mac=mac, qemu=emulator,

@@ -86,7 +86,7 @@ class Which:
             if self.name in (None, each.name):
                 return config, each
         raise ConfigError(
-            f"the configuration has no guest {self.name!r}, but {', '.join(names)}: choose one of them with --guest, "
+            f"the configuration has no guest {self.name!r}, only {', '.join(names)}: choose one of them with --guest, "
             f"or add [guests.{self.name}] to the file" + (f" {self.config}" if self.config else " of --config")
         )
 
@@ -286,7 +286,7 @@ class WhichQemu:
         from vhostcomm.snippet import Spelling
 
         if self.qemu and self.qemu_version:
-            raise UsageError("--qemu asks a QEMU, --qemu-version does without: give one")
+            raise UsageError("--qemu queries a QEMU, --qemu-version doesn't: give only one")
         path = self.qemu or _QEMU
         if self.qemu_version:
             spelling = Spelling.of_version(self.qemu_version)
@@ -314,7 +314,7 @@ def capabilities(path: str) -> Capabilities:
     async def ask() -> Capabilities:
         can = await find_capabilities(Program(path), try_kvm=False)
         if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
-            raise QemuError(f"{path} has no device {missing[0]}; take a QEMU built for x86_64 with it")
+            raise QemuError(f"{path} has no device {missing[0]}; use a QEMU for x86_64 that has it")
         if can.reconnects is None:
             raise QemuError(f"{path} can't reconnect a socket: use QEMU 7.2 or later")
         return can

@@ -70,7 +70,7 @@ class _Output(io.FileIO):
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
             # Not a BrokenPipeError, for which rich would exit with status 1.
-            raise ReaderGoneError("standard output: nobody reads it any more") from None
+            raise ReaderGoneError("standard output: its reader has closed it") from None
         except OSError as error:
             if error.errno == errno.EBADF:
                 raise VhostcommError(

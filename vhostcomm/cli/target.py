@@ -17,7 +17,7 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
     except ValueError as error:
         raise UsageError(f"--sock {sock}: {error}") from None
     if isinstance(where, Connect):
-        raise UsageError("--sock connect:… is for a daemon; this is in the guest's place: give the daemon's socket")
+        raise UsageError("--sock connect:… is for a daemon; this verb acts as a guest: give the daemon's socket")
     if not 0 < timeout < 3600:
-        raise UsageError(f"--timeout is {timeout:g}: it takes seconds, more than 0")
+        raise UsageError(f"--timeout is {timeout:g}: expected seconds, more than 0")
     return where

@@ -43,4 +43,4 @@ def _qemu() -> str:
     if found and said.isprintable():
         return f"QEMU {said} ({path})"
     complaint = escape(done.stderr.decode(errors="replace").strip().partition("\n")[0])
-    return f"QEMU unknown: {path}: {complaint or 'it shows no version'}"
+    return f"QEMU unknown: {path}: {complaint or 'it prints no version'}"

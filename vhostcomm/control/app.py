@@ -140,7 +140,7 @@ class ControlApp:
         try:
             check_origin(dict(scope["headers"]), self._names)
         except Problem as problem:
-            self._strangers.warning("control request refused", why=escape(problem.why), by=peer_of(scope))
+            self._strangers.warning("control request rejected", why=escape(problem.why), by=peer_of(scope))
             raise
         if not self._token or (len(shown) == 1 and self._is_token(shown[0])):
             return

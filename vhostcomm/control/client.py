@@ -126,7 +126,7 @@ class Client:
                 ) from None
             except (OSError, HTTPException):
                 raise DaemonGoneError(
-                    f"{self.where}: the daemon went away before it answered, so what became of it is not known; see its log"
+                    f"{self.where}: the daemon ended before it answered, so the outcome is unknown; see its log"
                 ) from None
 
     def _connected(self, timeout: float) -> HTTPConnection:
@@ -159,7 +159,7 @@ def _remedy(error: OSError) -> str:
         return "ask as the user that the daemon runs as, or with sudo"
     if isinstance(error, BlockingIOError | TimeoutError):
         return "it is busy: try again"
-    return "start it (vhostcomm serve, vhostcomm run), or say where it listens with --control; its log tells"
+    return "start it (vhostcomm serve, vhostcomm run), or give its address with --control; see its log"
 
 
 def _result(response: HTTPResponse) -> Any:

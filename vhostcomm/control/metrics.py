@@ -16,7 +16,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTERS = {
     "connections": "Connections of QEMU.",
-    "boots": "Starts that the guest has told of.",
+    "boots": "Starts that the guest has reported.",
     "refused_frames": "Frames that broke the protocol.",
     "skipped_bytes": "Bytes that were no frame.",
     "dropped_answers": "Answers that the guest did not read in time.",
@@ -35,7 +35,7 @@ class _Collector:
         well = GaugeMetricFamily("vhostcomm_guest_healthy", "1 for a guest that is well.", labels=["guest"])
         last = GaugeMetricFamily(
             "vhostcomm_guest_last_frame_timestamp_seconds",
-            "When the guest last asked, told or answered, in this boot.",
+            "When the guest last sent a request or an answer, in this boot.",
             labels=["guest"],
         )
         frozen = GaugeMetricFamily(

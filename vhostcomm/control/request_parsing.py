@@ -98,7 +98,7 @@ def command(value: object) -> Command:
         if found is not None:  # TEST is 0
             return found
     names = ", ".join(name.lower() for name in GuestCommand.__members__)
-    raise bad_request(f"command is {value!r:.100}", f"it is a number, or one of: {names}")
+    raise bad_request(f"command is {value!r:.100}", f"expected a number, or one of: {names}")
 
 
 def by_number(number: int) -> Command:

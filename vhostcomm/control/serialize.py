@@ -141,7 +141,7 @@ def problem(guest: Guest) -> str | None:
         case State.READY:
             return _problem_of_ready(guest)
         case State.SILENT:
-            return f"the guest has asked, but does not answer what its address is (since {when(guest.since)})"
+            return f"the guest does not answer the question for its address (since {when(guest.since)})"
         case State.PAUSED:
             assert guest.pause is not None
             return f"the machine is paused: {escape(guest.pause.cause)}; {escape(guest.pause.remedy)}"
@@ -184,7 +184,7 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
         except PayloadError as error:
             trouble = trouble or str(error)
     if document is None and not text.isprintable() and not trouble:
-        trouble = "it holds control characters; they are escaped here"
+        trouble = "it contains control characters, which are escaped here"
     return {
         "bytes": len(raw),
         "text": escape(text, ESCAPED_MAX),

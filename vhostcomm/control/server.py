@@ -141,7 +141,7 @@ async def serve_app(
         try:
             await connection.run()
         except Exception:
-            log.exception("internal error, the control connection is closed; please report it")
+            log.exception("internal error, closing the control connection; please report it")
         finally:
             slots.remove(connection)
 

@@ -114,7 +114,7 @@ class Surface:
                     app = make_app(self._daemon, self, strangers, token)
                     await serve_app(app, [self.listener], self.log, strangers)
             except Exception:
-                self.log.exception("internal error in the control surface, guests are served on; please report it")
+                self.log.exception("internal error in the control surface, restarting it; please report it")
             await trio.sleep(BIND_INTERVAL)
 
     async def finish(self) -> None:

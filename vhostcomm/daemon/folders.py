@@ -63,7 +63,7 @@ class Folders:
                     self.match()
             except OSError as error:
                 self._log.error(
-                    "the watched folder is lost, its guests too; it is looked for again",
+                    "watched folder lost, with its guests; retrying",
                     folder=str(folder.path),
                     why=error.strerror or str(error),
                 )
@@ -111,7 +111,7 @@ class Folders:
         except ValueError as error:
             why = str(error)
         if self._ports.get(name):
-            why = "a guest of that name is served already"
+            why = "a guest with that name is already served"
         if not why:
             self._ports.start_found(self._config().guest(Sock(name, Connect(path), values.uuid_of(name))), folder)
         elif path not in self._ignored:

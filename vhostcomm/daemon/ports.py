@@ -265,7 +265,7 @@ class Ports:
                             await served.port.run()
                         except Exception:
                             log = self._log.bind(guest=name)
-                            log.exception("internal error, the port is opened again; please report it")
+                            log.exception("internal error, reopening the port; please report it")
                         else:
                             return
                         served.open = False
@@ -287,7 +287,7 @@ class Ports:
             await self._open([served])
         except ServeError as error:
             if served.why_not != str(error):
-                self._log.error("guest not served, it is tried again", guest=served.config.name, why=str(error))
+                self._log.error("guest not served, retrying", guest=served.config.name, why=str(error))
             served.why_not = str(error)
             return False
         served.why_not = ""

@@ -142,7 +142,7 @@ class Reload:
             self._log.error("reload rejected, the old configuration stays", why=str(error))
             return self._rejected(str(error))
         except Exception:  # noqa: BLE001 - no file may end the service
-            self._log.exception("internal error in reading the configuration, the old one stays; please report it")
+            self._log.exception("internal error in reading the configuration, keeping the old one; please report it")
             return self._rejected("an internal error; the log has it")
         return await self._serve(config)
 
@@ -250,9 +250,11 @@ class Reload:
         try:
             check(made)
         except ConfigError as error:
-            raise ConfigError(f"{error}; what [serve] says is in force until a restart") from None
+            raise ConfigError(f"{error}; a change of [serve] needs a restart") from None
         if keys:
-            self._log.warning("this takes effect at the next start; guests and identities do now", keys=", ".join(keys))
+            self._log.warning(
+                "changed settings need a restart; guests and identities are active now", keys=", ".join(keys)
+            )
         return made
 
 
@@ -293,4 +295,4 @@ def without_collections() -> Iterator[None]:
 def warn(config: Config, log: Log) -> None:
     """Log settings that are valid but probably mistakes."""
     for warning in config.warnings:
-        log.warning("look at the configuration", why=warning)
+        log.warning("probable mistake in the configuration", why=warning)

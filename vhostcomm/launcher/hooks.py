@@ -62,7 +62,7 @@ class Hooks:
             if name != event or self._nursery is None:
                 continue
             if self._running >= RUNNING_LIMIT:
-                self._log.warning("hook left out", on=event, program=path, why=f"{self._running} run already")
+                self._log.warning("hook skipped", on=event, program=path, why=f"{self._running} already run")
                 continue
             self._running += 1
             self._nursery.start_soon(self._run, event, path, {"event": event} | dict(self._facts) | facts)
@@ -74,7 +74,7 @@ class Hooks:
                 self._idle = trio.Event()
                 await self._idle.wait()
         if deadline.cancelled_caught:
-            self._log.warning("hooks cut off at the end", running=self._running)
+            self._log.warning("hooks killed at the end", running=self._running)
 
     async def _run(self, event: str, path: str, facts: Mapping[str, str]) -> None:
         told = {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}

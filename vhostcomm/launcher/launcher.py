@@ -257,7 +257,7 @@ class Launcher:
             if not self._reset.is_set():
                 why = f"{self._guest.name}: the guest was never ready, and gave no sign of life"
                 raise CallError(GuestCommand.POWEROFF, Outcome.NOT_READY, why)
-            self._log.info("the machine was reset before it was off, so the guest is asked again")
+            self._log.info("machine reset before the power-off, asking the guest again")
 
     async def _cancel_unheard(self, scope: trio.CancelScope) -> None:
         """Cancel the wait for a guest that was never ready, after the time of a boot."""
@@ -273,7 +273,7 @@ class Launcher:
     async def _ask_to_power_off(self) -> None:
         """Send the power-off. A connection that ends before the answer counts as an answer."""
         if self._ready.is_set() and self._guest.state is not State.READY:
-            self._log.info("the guest is not ready at the moment, it is waited for")
+            self._log.info("waiting until the guest is ready")
         try:
             await self._daemon.call(
                 self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace, by=self._stop_why

@@ -29,7 +29,7 @@ class LaunchedMachine:
             MachineError: it can't be resumed, it stopped again at once, or no QEMU runs.
         """
         qemu = self._running()
-        self._log.info("resume asked for", by=by)
+        self._log.info("resume requested", by=by)
         try:
             return await qemu.resume()
         except QmpError as error:

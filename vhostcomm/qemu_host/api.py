@@ -157,7 +157,7 @@ class QemuHostApi:
                     self._strangers = StrangersLog(self._log, self._nursery)
                     await serve_app(self, listeners, self._log, self._strangers)
             except Exception:  # noqa: BLE001 - a client's request must not stop the guests' service
-                self._log.exception("internal error in the API, it is served again; please report it")
+                self._log.exception("internal error in the API, restarting it; please report it")
             await trio.sleep(BIND_INTERVAL)
 
     def admit(self, scope: Scope) -> None:
@@ -172,7 +172,7 @@ class QemuHostApi:
         try:
             self._check(scope)
         except Problem as problem:
-            self._strangers.warning("API request refused", why=escape(problem.why), by=peer_of(scope))
+            self._strangers.warning("API request rejected", why=escape(problem.why), by=peer_of(scope))
             raise
 
     def _check(self, scope: Scope) -> None:

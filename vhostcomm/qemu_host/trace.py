@@ -74,11 +74,11 @@ class LineTrace:
         lost = self.sink.lost - self._lost
         if lost:
             self._lost += lost
-            self._log.warning("lines of the trace were lost: nobody read them fast enough", lines=lost)
+            self._log.warning("trace lines lost: standard output is read too slowly", lines=lost)
         write_all(self._fd, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
 
     def _failed(self, error: OSError) -> None:
-        self._log.warning("no more trace: standard output can't be written to", why=error.strerror)
+        self._log.warning("trace ended: standard output can't be written", why=error.strerror)
 
 
 def name_of(command: Command) -> str:
