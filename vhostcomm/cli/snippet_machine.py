@@ -1,4 +1,4 @@
-"""The machine of a snippet that prints all of it: from the flags and from what the guest's file says."""
+"""Make the machine of a snippet that prints a whole machine: from flags and the guest's file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vhostcomm.snippet import channel_of
 
 
 def machine(found: Served, **flags: Any) -> Machine:
-    """The machine that the guest's file describes, with flags over it; without a change for this host.
+    """Make the machine of the guest's file, overridden by flags, and not adapted to this host.
 
     Args:
         found: the guest.
-        flags: of `Wanted`, None for those that weren't given.
+        flags: of `Wanted`; None for those that weren't given.
 
     Raises:
-        UsageError: there is no boot disk, or flags don't go together.
+        UsageError: there is no boot disk, or flags are incompatible.
     """
     guest, said = found.guest, found.guest.machine
     given = {name: value for name, value in flags.items() if value is not None}

@@ -201,7 +201,7 @@ class WhichUnit(Which):
         return Served(config, guest, unit, place.service, place.name, control)
 
     def of_folder(self, folder: str | None) -> WhichUnit:
-        """The same, of the guest in a folder that `install` made; unchanged without one."""
+        """Return the selection of the guest in a folder that `install` made; unchanged without a folder."""
         return self if folder is None else attrs.evolve(self, config=file_of(folder, self.config))
 
     def external(self) -> Served:
@@ -275,7 +275,7 @@ class WhichQemu:
         return self.asked()[0]
 
     def asked(self) -> tuple[Spelling, Capabilities]:
-        """How it is spelt, and what the QEMU can do: by its own word, else what such a QEMU should.
+        """Return the spelling and the capabilities: queried, or those expected of a version.
 
         Raises:
             UsageError: as `spelling`.
@@ -301,10 +301,10 @@ class WhichQemu:
 
 
 def capabilities(path: str) -> Capabilities:
-    """What the QEMU there can do.
+    """Query the capabilities of a QEMU.
 
     Raises:
-        QemuError: it can't be asked, or has no vchannel.
+        QemuError: it can't be queried, or has no vchannel.
     """
     import trio
 

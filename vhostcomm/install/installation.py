@@ -47,8 +47,8 @@ class Options:
         data_size: of the data disk, in bytes.
         image_format: of all disks.
         layout: of the system disk's partitions.
-        disk_options: for the configuration; checked by who gives them. Empty for the defaults.
-        mac: the guest's MAC address; empty for one that follows from its name.
+        disk_options: for the configuration; checked by the caller. Empty for the defaults.
+        mac: the guest's MAC address; empty to derive it from the guest's name.
     """
 
     data_size: int = 16 << 30

@@ -40,7 +40,7 @@ _BOOT_MAX: Final = 1 << 30
 _SHOWN: Final = 8
 _VERSION: Final = "VERSION"
 _VERSION_MAX: Final = 64 << 10
-"""Bytes read of it; a genuine one has some hundred."""
+"""Maximum bytes to read of it; a genuine one has some hundred."""
 _MODEL: Final = "virtualdsm"
 _MODELS: Final = (
     re.compile(r"synology_[a-z0-9]+_(?P<model>[a-z0-9+-]+)", re.IGNORECASE),  # unique= of VERSION, the boot disk's name
@@ -188,7 +188,7 @@ def _virtual_dsm(archive: tarfile.TarFile, path: str, members: dict[str, tarfile
 
 
 def _check_model(pat: Pat) -> None:
-    """Check that what names a model names this one; the contents are believed before the file's name."""
+    """Check the name of the model, in the contents or else in the file's name."""
     version = pat.open(_VERSION).read(_VERSION_MAX).decode(errors="replace") if _VERSION in pat.members else ""
     for text in (version, pat.boot_name, Path(pat.path).name):
         for pattern in _MODELS:

@@ -1,4 +1,4 @@
-"""A disk of the machine in QEMU's spelling."""
+"""Build QEMU's arguments for a disk."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ VHOST_SETTINGS: Final = {
     "max_sectors": "16384",
     "boot_tpgt": "1",
 }
-"""The genuine host's. set_driverok is of its own QEMU, so each is given only to one that knows it."""
+"""The genuine host's settings. Only its own QEMU has set_driverok, so each setting is used only if QEMU knows it."""
 
 DISK_DRIVERS: Final = ("virtio-scsi-pci", "scsi-hd")
-"""What a disk in a file is made of."""
+"""The devices of a disk in a file."""
 
 
 def file_disk(disk: Disk, slot: int, name: str, bootindex: int, *, bus: str = "pci.0") -> Iterator[str]:
-    """The arguments of a disk in a file or a block device, behind a controller of its own.
+    """Build the arguments for a disk in a file or a block device, with its own controller.
 
     Args:
         disk: the disk.
         slot: the controller's PCI slot.
         name: the disk's id.
-        bootindex: its place in the order of the boot.
-        bus: that the controller is on.
+        bootindex: its position in the boot order.
+        bus: of the controller.
     """
     how = disk.options
     controller = {"id": f"hw-{name}"}
@@ -38,7 +38,7 @@ def file_disk(disk: Disk, slot: int, name: str, bootindex: int, *, bus: str = "p
         yield from ("-object", f"iothread,id=io-{name}")
         controller["iothread"] = f"io-{name}"
     yield from ("-device", options("virtio-scsi-pci", controller | {"bus": bus, "addr": f"{slot:#x}"}))
-    # An absolute path, or one with ./, is never taken for a protocol such as nbd:.
+    # QEMU never parses an absolute path, or one with ./, as a protocol such as nbd:.
     path = disk.path if disk.path.startswith("/") else f"./{disk.path}"
     drive = {"file": path, "if": "none", "id": f"drive-{name}", "format": disk.format.value}
     drive |= {"cache": how.cache.value, "aio": how.effective_aio.value}
@@ -52,7 +52,7 @@ def file_disk(disk: Disk, slot: int, name: str, bootindex: int, *, bus: str = "p
 def vhost_disk(
     disk: VhostDisk, slot: int, bootindex: int, known: Collection[str], *, bus: str = "pci.0"
 ) -> Iterator[str]:
-    """The arguments of a disk of the kernel's SCSI target, with those of the genuine settings that are known to QEMU."""
+    """Build the arguments for a disk of the kernel's SCSI target, with the genuine settings that QEMU knows."""
     settings = {key: value for key, value in VHOST_SETTINGS.items() if key in known}
     properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | settings
     properties |= {"bootindex": str(bootindex), "bus": bus, "addr": f"{slot:#x}"}

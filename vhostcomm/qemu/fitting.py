@@ -1,4 +1,4 @@
-"""The machine with what this host can do for it."""
+"""Adapt a machine to this host."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vhostcomm.qemu.disk import fitting
 from vhostcomm.qemu.machine import AnyDisk, Disk, Machine, TapNet
 
 HUGEPAGES_AUTO: Final = "auto"
-"""In the place of a folder: find one with room, or go without."""
+"""Instead of a directory: find one with enough free pages, or use ordinary pages."""
 
 
 def fitted(machine: Machine, io_uring: bool) -> tuple[Machine, tuple[str, ...]]:
-    """The same machine as this host can run it, and what had to give way, a sentence each.
+    """Return the machine as this host can run it, and a sentence for each change.
 
     Args:
-        machine: that is wanted.
-        io_uring: QEMU is built with it for disks.
+        machine: the requested one.
+        io_uring: whether QEMU is built with io_uring.
     """
     said: list[str] = []
     if isinstance(machine.net, TapNet):

@@ -1,4 +1,4 @@
-"""Huge pages of this host: where a guest's memory can be taken from."""
+"""Find huge pages of this host for a guest's memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def find(memory: int, *, mounts: str = _MOUNTS, pools: str = _POOLS) -> tuple[str, str]:
-    """A hugetlbfs folder with room for a guest's memory; and why there is none.
+    """Find a hugetlbfs directory with enough free pages; also return the reason if there is none.
 
     Args:
         memory: MiB.
         mounts: the list of mounts.
-        pools: the folder of the kernel's pools.
+        pools: the directory of the kernel's pools.
     """
     problems = []
     for line in Path(mounts).read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The network card's other end in QEMU's spelling."""
+"""Build QEMU's arguments for the network of the card."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from vhostcomm.qemu.machine import BridgeNet, Net, TapNet, UserNet
 from vhostcomm.qemu.words import options
 
 NETDEV: Final = "hostnet0"
-"""Its id."""
+"""The id of the network."""
 
 
 def netdev(net: Net) -> Iterator[str]:
-    """The arguments of what the card is connected to."""
+    """Build the arguments for the network of the card."""
     match net:
         case UserNet(forwards=forwards):
             rules = [("hostfwd", f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}") for f in forwards]
             yield from ("-netdev", options("user", [("id", NETDEV), *rules]))
         case TapNet(interface=interface, vhost=vhost, queues=count):
-            # The scripts would be started as root, with the host's network in their hands.
+            # QEMU would run these scripts as root, with control of the host's network.
             settings = {"id": NETDEV, "ifname": interface, "script": "no", "downscript": "no"}
             settings |= {"vhost": "on"} if vhost else {}
             yield from ("-netdev", options("tap", settings | ({"queues": str(count)} if count and count > 1 else {})))
@@ -30,7 +30,7 @@ def netdev(net: Net) -> Iterator[str]:
 
 
 def queues(net: Net) -> dict[str, str]:
-    """The card's properties for several queues: one interrupt for each direction of each, one for control, one for changes."""
+    """Return the card's properties for several queues: two interrupts for each queue and two more."""
     if not isinstance(net, TapNet) or not net.queues or net.queues == 1:
         return {}
     return {"mq": "on", "vectors": str(2 * net.queues + 2)}

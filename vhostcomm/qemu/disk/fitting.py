@@ -1,4 +1,4 @@
-"""What this host can do for a disk: O_DIRECT, native AIO, io_uring; and the next best where it can't."""
+"""Adapt a disk's options to this host: O_DIRECT, native AIO, io_uring, or their best replacements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vhostcomm.qemu.disk.options import Aio, DiskOptions
 
 _BLOCK: Final = 4096
 _EVENTS: Final = 1024
-"""What QEMU asks the kernel for, for each disk with an I/O thread of its own."""
+"""Events that QEMU requests from the kernel for each disk with its own I/O thread."""
 
 _IO_SETUP: Final = {"x86_64": 206, "aarch64": 0}
 _IO_DESTROY: Final = {"x86_64": 207, "aarch64": 1}
@@ -23,12 +23,12 @@ _IO_URING_PARAMS: Final = 120  # bytes
 
 
 def fitted(path: str, options: DiskOptions, *, io_uring: bool) -> tuple[DiskOptions, tuple[str, ...]]:
-    """The options that work for an image here, and what had to give way, a sentence each.
+    """Return options that work for an image on this host, and a sentence for each change.
 
     Args:
         path: of the image; a file or a block device.
-        options: that are wanted.
-        io_uring: QEMU is built with it.
+        options: the requested ones.
+        io_uring: whether QEMU is built with io_uring.
     """
     said = []
     if options.cache.is_direct and (why := direct_problem(path)):
@@ -46,11 +46,11 @@ def fitted(path: str, options: DiskOptions, *, io_uring: bool) -> tuple[DiskOpti
 
 
 def direct_problem(path: str) -> str:
-    """Why an image can't be opened and read with O_DIRECT; empty if it can."""
+    """Return why an image can't be read with O_DIRECT; empty if it can."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:
-        # Anything else isn't about O_DIRECT, and QEMU says it better.
+        # Other errors aren't about O_DIRECT, and QEMU explains them better.
         return "its file system refuses it" if error.errno == errno.EINVAL else ""
     try:
         with mmap.mmap(-1, _BLOCK) as aligned:
@@ -63,7 +63,7 @@ def direct_problem(path: str) -> str:
 
 
 def native_problem() -> str:
-    """Why one more context of native AIO can't be had; empty if it can."""
+    """Return why another context of native AIO is unavailable; empty if it is available."""
     machine = os.uname().machine
     if machine not in _IO_SETUP:
         return ""
@@ -78,7 +78,7 @@ def native_problem() -> str:
 
 
 def io_uring_problem() -> str:
-    """Why io_uring can't be had; empty if it can."""
+    """Return why io_uring is unavailable; empty if it is available."""
     library = ctypes.CDLL(None, use_errno=True)
     descriptor = library.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(_IO_URING_PARAMS))
     if descriptor < 0:
@@ -88,6 +88,6 @@ def io_uring_problem() -> str:
 
 
 def _call(number: int, *arguments: object) -> int:
-    """Make a system call. Returns its errno, 0 for none."""
+    """Make a system call. Return its errno, 0 for none."""
     library = ctypes.CDLL(None, use_errno=True)
     return ctypes.get_errno() if library.syscall(number, *arguments) < 0 else 0

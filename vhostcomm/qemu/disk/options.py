@@ -1,4 +1,4 @@
-"""How QEMU opens a disk and shows it to the guest, as values. Pure.
+"""How QEMU opens a disk and presents it to the guest, as values. Pure.
 
 The defaults are those of the genuine host (no host cache, native AIO, detection of zeros) with those of the container
 vdsm/virtual-dsm (discard, the rotation rate of an SSD, an I/O thread).
@@ -17,7 +17,7 @@ from vhostcomm.errors import QemuError
 
 
 class Cache(Enum):
-    """What the host's page cache does with the disk's data; the value is QEMU's word."""
+    """The use of the host's page cache for the disk's data; the value is QEMU's word."""
 
     NONE = "none"
     DIRECTSYNC = "directsync"
@@ -27,12 +27,12 @@ class Cache(Enum):
 
     @property
     def is_direct(self) -> bool:
-        """Whether it needs O_DIRECT."""
+        """Whether the mode needs O_DIRECT."""
         return self in {Cache.NONE, Cache.DIRECTSYNC}
 
     @property
     def through_pages(self) -> Cache:
-        """The mode of the same safety that works without O_DIRECT."""
+        """The equally safe mode that works without O_DIRECT."""
         return {Cache.NONE: Cache.WRITEBACK, Cache.DIRECTSYNC: Cache.WRITETHROUGH}.get(self, self)
 
 
@@ -45,7 +45,7 @@ class Aio(Enum):
 
 
 class DetectZeroes(Enum):
-    """What becomes of writes of zeros: `ON` has the file system store no data, `UNMAP` frees the space."""
+    """The handling of writes of zeros: `ON` makes the file system store no data, `UNMAP` frees the space."""
 
     ON = "on"
     OFF = "off"
@@ -55,21 +55,21 @@ class DetectZeroes(Enum):
 _SSD: Final = 1
 _ROTATION_MAX: Final = 0xFFFE
 _SERIAL: Final = re.compile(r"[A-Za-z0-9_.-]{1,36}")
-"""What QEMU, libvirt and Proxmox VE accept alike; SCSI shows the guest 36 characters."""
+"""The serials that QEMU, libvirt and Proxmox VE all accept; SCSI shows the guest 36 characters."""
 
 
 @frozen
 class DiskOptions:
-    """How a disk is opened and shown.
+    """How a disk is opened and presented.
 
     Args:
-        cache: the mode of the host's page cache.
+        cache: the use of the host's page cache.
         aio: None for `Aio.NATIVE` with a direct cache mode, else `Aio.THREADS`.
-        discard: the guest's discards free space in the image.
-        detect_zeroes: what becomes of writes of zeros.
+        discard: whether the guest's discards free space in the image.
+        detect_zeroes: the handling of writes of zeros.
         rotation_rate: per minute; 1 for an SSD, 0 for unknown.
-        serial: that the guest sees; empty for QEMU's own.
-        iothread: the disk's controller has a thread of its own in QEMU.
+        serial: for the guest; empty for QEMU's own.
+        iothread: whether the disk's controller has its own thread in QEMU.
     """
 
     cache: Cache = Cache.NONE
@@ -90,11 +90,11 @@ class DiskOptions:
 
     @property
     def effective_aio(self) -> Aio:
-        """The one that QEMU is started with."""
+        """The method that QEMU is started with."""
         return self.aio or (Aio.NATIVE if self.cache.is_direct else Aio.THREADS)
 
     def without_direct(self) -> DiskOptions:
-        """The next best where O_DIRECT can't be had."""
+        """Return the best options without O_DIRECT."""
         aio = None if self.aio is Aio.NATIVE else self.aio
         return attrs.evolve(self, cache=self.cache.through_pages, aio=aio)
 
@@ -122,16 +122,16 @@ _WITH_OPTIONS: Final = re.compile(rf"(?P<path>.+?)(?P<options>(?:,(?:{'|'.join(N
 
 
 def split(disk: str) -> tuple[str, str]:
-    """A disk's path and its options, of ``PATH,NAME=VALUE,…``. A comma of another kind belongs to the path."""
+    """Split ``PATH,NAME=VALUE,…`` into path and options. Other commas belong to the path."""
     match = _WITH_OPTIONS.fullmatch(disk)
     return (match["path"], match["options"][1:]) if match else (disk, "")
 
 
 def parse(text: str, base: DiskOptions | None = None) -> DiskOptions:
-    """Options out of ``NAME=VALUE,…``; what isn't named is as in `base`.
+    """Parse ``NAME=VALUE,…``; the other options are those of `base`.
 
     Raises:
-        QemuError: a name or a value that isn't known, or values that don't go together.
+        QemuError: an unknown name or value, or incompatible values.
     """
     found: dict[str, object] = {}
     for word in filter(None, text.split(",")):
@@ -151,10 +151,10 @@ def parse(text: str, base: DiskOptions | None = None) -> DiskOptions:
 
 
 def parse_shared(text: str) -> DiskOptions:
-    """Options of several disks, as `parse`.
+    """Parse the options of several disks, like `parse`.
 
     Raises:
-        QemuError: as `parse`, or a serial is among them.
+        QemuError: as `parse`, or there is a serial.
     """
     found = parse(text)
     if found.serial:
