@@ -81,7 +81,7 @@ def test_a_long_or_nasty_text_is_cut_and_escaped() -> None:
         assert COMMENT_LIMIT <= len(comment.encode()) < 1 << 16
 
 
-def test_a_line_that_was_cut_off_is_told() -> None:
+def test_an_incomplete_line_is_reported() -> None:
     section, _ = packets(pcapng(Capture(header(), (RECORD,), '{"t": 1')))
     assert section.options.get_all("opt_comment")[2] == "the capture's last line is cut off and left out"
 

@@ -112,7 +112,7 @@ def test_names_are_of_who_asked() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 30, len(GOOD) - 2])
-def test_a_last_line_cut_off_is_told_not_fatal(cut: int) -> None:
+def test_an_incomplete_last_line_is_reported_and_not_fatal(cut: int) -> None:
     capture = read_capture([format_header(HEADER), GOOD, GOOD[:cut]])
     assert len(capture.records) == 1
     assert capture.cut_off == GOOD[:cut]

@@ -69,7 +69,7 @@ def test_every_reconstructed_capture_has_its_maker() -> None:
 
 
 @pytest.mark.parametrize("name", ["boot-2022-04-25", "graceful-stop"])
-def test_what_nobody_saw_is_named(name: str) -> None:
+def test_assumed_fields_are_named(name: str) -> None:
     """No request id was ever published; nor more of a guest's answer than that it comes."""
     for record in load(FOLDER / f"{name}.jsonl").records:
         assert isinstance(record, FrameRecord)

@@ -242,7 +242,7 @@ def test_small_ids_and_placeholders_in_use_are_given_to_no_other() -> None:
     ]  # fmt: skip
 
 
-def test_the_first_line_tells_secrets_and_placeholders_too() -> None:
+def test_secrets_and_placeholders_in_the_first_line_are_learned() -> None:
     header = attrs.evolve(HEADER, producer="tool on 10.0.0.9", provenance="serial number 654321 at 192.0.2.1")
     assert redact(Capture(header, ())).header.producer == "tool on 192.0.2.2"
     record = FrameRecord(0, Direction.TO_HOST, Request.of(99, b"of 654321\0").frame)
@@ -278,7 +278,7 @@ def told(direction: Direction, command: int, answer: bytes) -> list[object]:
     return [data for [data] in values(redact(Capture(HEADER, tuple(records)), keep_text=True), "data")]
 
 
-def test_only_the_host_tells_serial_numbers() -> None:
+def test_only_the_hosts_answers_are_serial_numbers() -> None:
     """A guest that answers command 5 tells its uptime."""
     assert told(Direction.TO_GUEST, 5, b"654321\0") == [b"up REDACTED1 s or 1234567 s\0", b"REDACTED1\0"]
     assert told(Direction.TO_GUEST, 13, b"1234567\0") == [b"up 654321 s or REDACTED1 s\0", b"REDACTED1\0"]

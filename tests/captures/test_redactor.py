@@ -96,7 +96,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
         ("[" * 3000 + '"10.0.0.7"' + "]" * 3000, "x" * 6010),
     ],
 )
-def test_what_is_taken_for_a_secret(told: str, shown: str) -> None:
+def test_doubtful_text_counts_as_a_secret(told: str, shown: str) -> None:
     assert Redactor().text(told) == shown
     assert Redactor().text(shown) == shown
 

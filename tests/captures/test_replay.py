@@ -58,12 +58,12 @@ UPTIME = request(9, 5)
         pytest.param([attrs.evolve(UPTIME, is_response=1)], id="both flags"),
     ],
 )
-def test_what_its_own_end_said_is_said_again_as_it_stands(own: list[Frame]) -> None:
+def test_frames_of_the_same_end_are_repeated_unchanged(own: list[Frame]) -> None:
     records: list[Record] = [FrameRecord(0, TO_HOST, ASKED), *(FrameRecord(1, TO_GUEST, frame) for frame in own)]
     assert played(records) == records
 
 
-def test_its_own_bytes_in_no_frame_are_said_again() -> None:
+def test_skipped_bytes_of_the_same_end_are_repeated() -> None:
     records: list[Record] = [
         SkippedRecord(0, TO_GUEST, b"junk", SkipReason.CLOSED),
         FrameRecord(0, TO_GUEST, attrs.evolve(UPTIME, needs_response=2), refused="needs_response is 2"),

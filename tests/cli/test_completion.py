@@ -134,7 +134,7 @@ def test_fish_offers_no_files_where_a_verb_is_due(here: Path, env: dict[str, str
 
 
 @pytest.mark.needs("fish")
-def test_candidates_are_told_with_their_meaning(env: dict[str, str]) -> None:
+def test_candidates_have_descriptions(env: dict[str, str]) -> None:
     script = f"set -g fish_complete_path {COMPLETIONS}; complete -C 'vhostcomm the'; complete -C 'vhostcomm tha'"
     done = subprocess.run(
         ["fish", "--no-config", "-c", script], env=env, timeout=PATIENCE, check=True, capture_output=True, text=True
@@ -142,7 +142,7 @@ def test_candidates_are_told_with_their_meaning(env: dict[str, str]) -> None:
     assert done.stdout == "thaw\tThaw a guest's file systems.\n"
 
 
-def test_without_a_daemon_no_guest_is_offered_and_nothing_is_said(tmp_path: Path) -> None:
+def test_without_a_daemon_completion_is_silent(tmp_path: Path) -> None:
     done = run_vhostcomm("__complete", "info", "--control", tmp_path / "none", "")
     assert (done.returncode, done.stderr) == (0, "")
     assert "attic" not in done.stdout

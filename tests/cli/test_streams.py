@@ -43,12 +43,12 @@ def test_a_full_device_is_one_message(words: list[str]) -> None:
     )
 
 
-def test_another_error_is_told_where_output_fails_too() -> None:
+def test_another_error_is_reported_if_output_fails_too() -> None:
     ended = shell('"$@" > /dev/full', "capture", "diff", SHORT, "/nowhere")
     assert (ended.returncode, ended.stderr) == (1, "vhostcomm: /nowhere: No such file or directory\n")
 
 
-def test_a_pipe_that_nobody_reads_any_more_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     ended = shell('"$@" | head -c 10', "capture", "redact", LONG)
     assert (ended.returncode, ended.stderr, len(ended.stdout)) == (0, "", 10)
 

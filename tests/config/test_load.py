@@ -253,7 +253,7 @@ def test_one_serial_for_all_that_appear_in_a_folder(tmp_path: Path) -> None:
     assert load(watch=["/run/x"], flags={"vcpus": "2"}, environment={}).watch == (Path("/run/x"),)
 
 
-def test_guests_that_are_told_the_same_are_warned_of(tmp_path: Path) -> None:
+def test_guests_with_the_same_identity_cause_a_warning(tmp_path: Path) -> None:
     assert load(socks=["/x/a"], environment={}).warnings == ()
     guests = "".join(f'[guests.g{place}]\nsock = "/x/{place}"\nserial = "{place:013}"\n' for place in range(10))
     loaded = load(config(tmp_path, guests), environment={})

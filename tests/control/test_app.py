@@ -128,7 +128,7 @@ def test_the_command_that_is_0(tmp_path: Path) -> None:
     ],
     ids=["text", "control", "bytes", "deep", "infinite", "half"],
 )
-def test_odd_answers_are_told_as_such(tmp_path: Path, answer: bytes, text: str, problem: str) -> None:
+def test_odd_answers_are_reported(tmp_path: Path, answer: bytes, text: str, problem: str) -> None:
     with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {INFO: answer}):
         status, found = post(http, "/guests/nas/call", command=10)
         assert status == 200
@@ -237,7 +237,7 @@ def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
         ]
 
 
-def test_clients_that_never_read_or_never_finish_cost_nobody_else(tmp_path: Path) -> None:
+def test_clients_that_never_read_or_finish_do_not_disturb_others(tmp_path: Path) -> None:
     with (
         controlled(tmp_path, "--sock", tmp_path / "deaf") as (daemon, http),
         answering(tmp_path / "nas", {IP: b"10.0.2.15\0"}),

@@ -44,7 +44,7 @@ def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) ->
         assert [int(each) for each in guest.asked] == [14, 15]
 
 
-def test_a_guest_that_does_not_heed_a_thaw_is_told_to_stop_all_the_same(tmp_path: Path) -> None:
+def test_a_guest_that_ignores_a_thaw_is_stopped_all_the_same(tmp_path: Path) -> None:
     """It may not know either command: both are inferred."""
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
         guest.serial()

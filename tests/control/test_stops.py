@@ -46,7 +46,7 @@ def test_a_guest_that_does_not_answer_its_shutdown(tmp_path: Path) -> None:
         assert "it did not answer" in done["error"]["why"]
 
 
-def test_a_stop_that_is_not_sent_is_not_told_as_asked_for(tmp_path: Path) -> None:
+def test_a_stop_that_was_not_sent_is_not_shown_as_requested(tmp_path: Path) -> None:
     with (
         controlled(tmp_path) as (_, http),
         ThreadPoolExecutor(OUTSTANDING_LIMIT) as pool,

@@ -139,7 +139,7 @@ def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
 # -- what a guest's state costs
 
 
-def test_a_guest_that_flaps_costs_nobodys_events(tmp_path: Path) -> None:
+def test_a_flapping_guest_costs_no_other_guests_events(tmp_path: Path) -> None:
     """It starts a thousand times, and comes and goes; the events of another guest are complete, and so are its own."""
     connections, boots = 20, 50
 

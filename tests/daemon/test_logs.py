@@ -108,7 +108,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
     os.close(follower)
 
 
-def test_a_log_that_nobody_reads_stalls_nobody(tmp_path: Path) -> None:
+def test_an_unread_log_stalls_no_guest(tmp_path: Path) -> None:
     """The pipe is full after 64 KiB; service goes on, and at the end the process ends."""
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
     with started(command, stdout=subprocess.PIPE) as process:
@@ -139,7 +139,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_what_is_lost_is_told_in_the_logs_own_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_lost_lines_are_reported_in_the_logs_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setattr("vhostcomm.log.sink.QUEUE_BYTES", 5000)
     reading, writing = os.pipe()
     seen: list[bytes] = []
@@ -168,7 +168,7 @@ def test_what_is_lost_is_told_in_the_logs_own_format(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_an_exception_is_told_to_its_end(tmp_path: Path, form: str) -> None:
+def test_the_end_of_an_exception_is_logged(tmp_path: Path, form: str) -> None:
     def deeper(depth: int) -> None:
         if depth:
             deeper(depth - 1)
@@ -225,7 +225,7 @@ def test_a_log_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sink.lost == 0
 
 
-def test_a_closed_log_stalls_nobody(tmp_path: Path) -> None:
+def test_a_closed_log_stalls_no_guest(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas")]
     with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -202,7 +202,7 @@ def test_a_replay_with_a_time_that_is_none() -> None:
     ("words", "what"),
     [
         ([], "SOCK is missing"),
-        (["--sock", "connect:/x"], "the guest's place"),
+        (["--sock", "connect:/x"], "acts as a guest"),
         (["--sock", "/x", "--timeout", "0"], "more than 0"),
     ],
 )

@@ -125,7 +125,7 @@ def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
                 daemon.event("guest gone")
 
 
-def test_somebody_elses_socket_in_our_place_is_left_alone(tmp_path: Path) -> None:
+def test_a_socket_that_replaced_ours_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with Serving("--sock", path) as daemon, socket.socket(socket.AF_UNIX) as other:
         other.bind(f"{path}-other")

@@ -78,7 +78,7 @@ def test_what_cannot_be_served_changes_nothing_and_is_tried_again(tmp_path: Path
         write(path, tmp_path, {"nas": "Z" * 13, "bad": "B" * 13, "good": "C" * 13})
         daemon.send_signal(signal.SIGHUP)
         why = daemon.event("reload rejected, the old configuration stays")["why"]
-        assert f"{tmp_path}/bad: a file stands" in why
+        assert f"{tmp_path}/bad: a file is in the place" in why
         assert guest.serial() == "A" * 13
         assert not (tmp_path / "good").exists()
         # Put right, it is served without another reload.
@@ -103,7 +103,7 @@ def test_a_file_with_a_mistake_ends_the_tries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a folder", "a socket", "gigabytes"])
-def test_whatever_is_at_the_path_of_the_file_holds_nobody_up(tmp_path: Path, bad: str) -> None:
+def test_nothing_at_the_path_of_the_file_delays_guests(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path) as daemon, fake_guest(tmp_path / "nas") as guest:

@@ -130,7 +130,7 @@ def test_runtime_directory_of_another_user_is_rejected(short_path: Path) -> None
     assert not any(folder.iterdir())
 
 
-def test_a_lock_that_is_somebodys_file(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("precious")
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
     assert ended.returncode == 1

@@ -43,7 +43,7 @@ def test_every_capture_replayed_over_a_real_socket(tmp_path: Path, path: Path) -
     assert " 0 differences" in played.stdout
 
 
-def test_a_replay_tells_each_difference(tmp_path: Path) -> None:
+def test_a_replay_prints_each_difference(tmp_path: Path) -> None:
     sock = tmp_path / "guest"
     with Serving("--sock", sock, "--guest-serial", "1234ABC567890"):
         played = run_vhostcomm("capture", "replay", FOLDER / "graceful-stop.jsonl", "--sock", sock)

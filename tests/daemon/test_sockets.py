@@ -61,7 +61,7 @@ def test_a_killed_daemon_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_socket_somebody_listens_on(tmp_path: Path) -> None:
+def test_a_live_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))

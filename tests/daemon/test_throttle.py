@@ -145,7 +145,7 @@ def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
     run(main)
 
 
-def test_the_lane_does_not_rest_while_nobody_else_is_served() -> None:
+def test_the_lane_does_not_rest_without_other_guests() -> None:
     async def main() -> None:
         lane = Lane()
         good, bad = Throttle(FAST, lane), braked(lane)

@@ -99,7 +99,7 @@ def test_over_http_alone(tmp_path: Path, images: Images) -> None:
         assert run.ends() == 0
 
 
-def test_a_shutdown_that_the_guest_does_not_heed_is_carried_out_by_the_launcher(tmp_path: Path, images: Images) -> None:
+def test_the_launcher_completes_a_shutdown_that_the_guest_ignores(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "12", ignore_poweroff=1) as run:
         run.ready()
         early = ask(tmp_path, "shutdown", "--wait", "0.5")

@@ -35,7 +35,7 @@ def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
         run.ready()
 
 
-def test_qemu_ended_by_somebody_else(tmp_path: Path, images: Images) -> None:
+def test_qemu_ended_by_another_program(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(mode="silent"), expect_exit=7) as run:
         run.event("QEMU runs")
         os.kill(run.qemu_pid, signal.SIGTERM)

@@ -280,7 +280,7 @@ def test_what_cannot_start(tmp_path: Path, images: Images) -> None:
 
 
 @pytest.mark.any_qemu
-def test_a_wrong_layout_is_told_before_the_guest_does(tmp_path: Path, images: Images) -> None:
+def test_a_wrong_layout_is_reported_before_the_guest_starts(tmp_path: Path, images: Images) -> None:
     disk = tmp_path / "system.img"
     with disk.open("wb") as made:
         made.truncate(1 << 30)

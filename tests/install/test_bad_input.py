@@ -262,7 +262,7 @@ def read(_: tarfile.TarInfo, data: IO[bytes] | None) -> None:
 
 
 @pytest.mark.parametrize("name", [BOOT_NAME, "hda1.tgz"])
-def test_a_device_that_fails_is_not_taken_for_a_damaged_file(tmp_path: Path, name: str) -> None:
+def test_a_failing_device_is_not_reported_as_a_damaged_file(tmp_path: Path, name: str) -> None:
     with FailingFile(pats.pat(tmp_path)) as raw, tarfile.open(fileobj=io.BufferedReader(raw, 512)) as archive:
         members = {each.name: each for each in archive if each.isreg()}
         opened = Pat(NAME, archive, members, BOOT_NAME, len(BOOT), {})

@@ -135,7 +135,7 @@ def test_who_can_wait_does_so_for_a_qemu_that_may_reconnect() -> None:
     assert may_ask(off, Kind.ENDING, 3.5) == Refuse(Why.ABSENT), "it is gone for good"
 
 
-def test_a_pause_is_told_with_its_cause_and_nothing_is_kept_for_its_end() -> None:
+def test_a_pause_has_a_cause_and_queues_no_questions() -> None:
     model = model_of(*WAYS[READY], Paused("disk full", "resume"))
     assert may_ask(model, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.PAUSED)
     assert may_ask(model, Kind.ENDING, 2 + SETTLE) == Refuse(Why.PAUSED)

@@ -181,7 +181,7 @@ def test_its_last_words_are_waited_for_but_not_for_ever(monkeypatch: pytest.Monk
     os.kill(int(tail[0]), signal.SIGKILL)  # it lives, and its open pipe held nobody up
 
 
-def test_an_ignored_sigchld_is_mended() -> None:
+def test_an_ignored_sigchld_is_reset() -> None:
     """Started by somebody who ignores it, the kernel would throw exit codes away."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:

@@ -112,7 +112,7 @@ def test_the_trial_runs_on_tcg(can: Capabilities) -> None:
     assert run_in_real_time(kvm.trial, can.program.command, "tcg") == "", "the few instructions are right"
 
 
-def test_the_trial_tells_why_not(can: Capabilities) -> None:
+def test_a_failed_trial_has_a_reason(can: Capabilities) -> None:
     assert "invalid accelerator no-such" in run_in_real_time(kvm.trial, can.program.command, "no-such")
 
 

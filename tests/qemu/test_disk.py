@@ -80,7 +80,7 @@ def test_each_layout_is_recognised(disk: Path, layout: Layout) -> None:
     assert warning(disk) == ()
 
 
-def test_another_layout_tells_which_and_what_differs(disk: Path) -> None:
+def test_another_layout_is_named_with_its_differences(disk: Path) -> None:
     found = inspect(partitioned(disk, LAYOUTS[5].first, LAYOUTS[5].second))
     assert found.why == (
         "it has version 7 of the known layouts; VDSM has version 8",

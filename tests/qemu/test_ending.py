@@ -110,7 +110,7 @@ def test_an_intended_end_is_reported_in_a_line() -> None:
     )
 
 
-def test_somebody_elses_signal_is_reported_with_what_qemu_said_of_it() -> None:
+def test_a_foreign_signal_is_reported_with_qemus_words() -> None:
     report = Ending(EndKind.SIGNALLED, 0, last_lines=("terminating on signal 15 from pid 7",), command="qemu").report()
     assert report.endswith("terminating on signal 15 from pid 7")
 

@@ -273,7 +273,7 @@ def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Pa
     run_in_real_time(main)
 
 
-def test_second_client_of_one_socket_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_client_of_one_socket_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU greets it when the first has left."""
     monkeypatch.setattr("vhostcomm.qemu.monitor.GREETING_TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as busy:

@@ -88,7 +88,7 @@ def test_run_says_so_before_qemu_starts(taken: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("qemu-system-x86_64")
-def test_port_that_is_taken_meanwhile_is_named_too(tmp_path: Path) -> None:
+def test_port_that_is_bound_meanwhile_is_named_too(tmp_path: Path) -> None:
     """Taken by QEMU's own start script, when vhostcomm has looked already."""
     holder = tmp_path / "holder"
     start = tmp_path / "qemu"

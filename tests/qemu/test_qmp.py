@@ -163,7 +163,7 @@ def test_a_command_that_can_not_be_sent_whole_ends_the_connection() -> None:
     ],
     ids=["end", "cut off", "junk", "empty", "list", "no text", "deep", "long"],
 )
-def test_the_end_is_told_to_whoever_waits(last: bytes, why: str) -> None:
+def test_waiting_commands_fail_at_the_end(last: bytes, why: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.hear()
         await peer.stream.send_all(last)

@@ -76,6 +76,6 @@ def test_a_second_client_gets_no_greeting_until_the_first_leaves(can: Capabiliti
     with_qemu(can, tmp_path, body)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_connecting_without_a_listener_fails(tmp_path: Path) -> None:
     with pytest.raises(QmpError, match="No such file or directory; no QEMU listens there"):
         run_in_real_time(connect, str(tmp_path / "none"))

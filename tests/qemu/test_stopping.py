@@ -141,7 +141,7 @@ def failing(error: Exception) -> PowerOff:
     [(OSError("the channel is closed"), "the channel is closed"), (TimeoutError(), "TimeoutError"),
      (ExceptionGroup("two", [OSError("x"), OSError("y")]), "two (2 sub-exceptions)")],
 )  # fmt: skip
-def test_a_power_off_that_fails_is_told_and_not_waited_for(error: Exception, why: str) -> None:
+def test_a_failed_power_off_is_reported_and_not_waited_for(error: Exception, why: str) -> None:
     target = Target({"system_powerdown"})
     _, told = stop(target, failing(error))
     assert told == [("POWEROFF", 40, "asked to stop"), ("POWERDOWN", 10, why)]

@@ -113,7 +113,7 @@ def test_quit_from_outside(idle: list[str]) -> None:
 # -- we end it
 
 
-def test_stopping_a_guest_that_heeds_nothing(idle: list[str]) -> None:
+def test_stopping_a_guest_that_ignores_everything(idle: list[str]) -> None:
     async def poweroff() -> None:
         await trio.lowlevel.checkpoint()
 
@@ -183,7 +183,7 @@ def test_a_second_request_hurries(idle: list[str]) -> None:
     ]  # fmt: skip
 
 
-def test_a_stop_that_was_cancelled_can_be_taken_up(idle: list[str]) -> None:
+def test_a_cancelled_stop_can_be_repeated(idle: list[str]) -> None:
     async def body(told: Run) -> None:
         await told.tells(Started)
         with trio.move_on_after(0.1):
@@ -234,7 +234,7 @@ def test_a_refused_command_harms_nothing(idle: list[str]) -> None:
     assert supervise(idle, body)[0].kind is EndKind.STOPPED
 
 
-def test_losing_qmp_is_told_and_signals_still_stop(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losing_qmp_is_reported_and_signals_still_stop(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vhostcomm.qemu.supervise.LAST_WORDS", 0.1)
 
     async def body(told: Run) -> None:

@@ -198,7 +198,7 @@ def test_in_serve(tmp_path: Path) -> None:
     assert not api.exists()
 
 
-def test_in_serve_the_dangerous_is_refused_and_who_asked_is_told(tmp_path: Path) -> None:
+def test_serve_rejects_dangerous_commands_and_logs_the_client(tmp_path: Path) -> None:
     sock, api, reset = tmp_path / "guest", tmp_path / "api", "/read?command=12"
     served: list[str | Path] = ["--sock", sock, "--qemu-host-api", f"unix:{api}", "--control", tmp_path / "control"]
     with Serving(*served) as daemon, answering(sock, lambda _: b"done\0"):

@@ -100,7 +100,7 @@ def test_the_newer_of_two_connections(tmp_path: Path) -> None:
             with fake_guest(host.sock) as newer:
                 assert newer.at_end()
             assert host.get("/read?command=2") == ok('"first"')
-        assert "another is live" in host.errors
+        assert "another one is live" in host.errors
 
 
 def test_another_connection_answers(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_forged_lines_of_the_trace(tmp_path: Path) -> None:
     assert host.errors == ""
 
 
-def test_a_trace_that_nobody_reads(tmp_path: Path) -> None:
+def test_an_unread_trace(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with ExitStack() as cleanup:
         cleanup.callback(os.close, reading)
@@ -177,14 +177,14 @@ def test_a_trace_that_nobody_reads(tmp_path: Path) -> None:
                 assert host.get("/read?command=2") == ok('"fine"')
 
 
-def test_a_trace_that_nobody_can_read(tmp_path: Path) -> None:
+def test_a_trace_without_a_reader(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with QemuHost(tmp_path, stdout=writing) as host:
         os.close(writing)
         os.close(reading)
         with fake_guest(host.sock) as guest:
             assert guest.serial() == ZERO
-            until(lambda: "no more trace" in host.errors)
+            until(lambda: "trace ended" in host.errors)
             assert guest.serial() == ZERO
 
 

@@ -94,7 +94,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         ),
     ],
 )  # fmt: skip
-def test_what_a_guest_is_told(tmp_path: Path, words: tuple[str, ...], told: dict[int, str]) -> None:
+def test_the_answers_of_a_guest(tmp_path: Path, words: tuple[str, ...], told: dict[int, str]) -> None:
     with QemuHost(tmp_path, *words) as host, fake_guest(host.sock) as guest:
         answers = {number: guest.ask(command) for number, command in ASKED.items()}
     assert answers == {number: text.encode() + b"\0" for number, text in (DEFAULTS | told).items()}

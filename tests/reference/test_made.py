@@ -38,7 +38,7 @@ def test_what_is_committed_is_what_is_made(path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
-def test_every_flag_that_help_tells_is_documented(words: tuple[str, ...]) -> None:
+def test_every_flag_in_help_is_documented(words: tuple[str, ...]) -> None:
     printed = io.StringIO()
     app.help_print([*words], console=Console(file=printed, width=100))  # as `--help` does
     named = re.findall(r"^  ((?:--?[a-z-]+|[A-Z-]+)(?:, --?[a-z-]+)*)", printed.getvalue(), re.MULTILINE)
@@ -56,7 +56,7 @@ def section(heading: str) -> str:
 
 
 @pytest.mark.parametrize("each", SETTINGS, ids=lambda each: each.name)
-def test_examples_of_settings_are_taken(each: Setting, tmp_path: Path) -> None:
+def test_examples_of_settings_are_valid(each: Setting, tmp_path: Path) -> None:
     guests = "" if each.section == "guests.NAME" else "[guests.nas]\nsock = '/tmp/nas'\n"
     token = "control_token = 'a-long-random-secret'\n" if each.key == "control" else ""
     file = tmp_path / "vhostcomm.toml"
@@ -78,7 +78,7 @@ def test_every_key_of_the_models_is_documented_once() -> None:
     assert [page.count(f"\n### {each.name}\n") for each in SETTINGS] == [1] * len(SETTINGS)
 
 
-def test_the_example_at_the_head_is_taken(tmp_path: Path) -> None:
+def test_the_example_at_the_head_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(), re.DOTALL)
     file = tmp_path / "vhostcomm.toml"
     file.write_text(example)
@@ -88,7 +88,7 @@ def test_the_example_at_the_head_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "each", [each for model in SECTIONS.values() for each in settings(model).values()], ids=lambda each: each.name
 )
-def test_defaults_are_told_as_they_can_be_written(each: attrs.Attribute[Any]) -> None:
+def test_defaults_are_shown_as_they_can_be_written(each: attrs.Attribute[Any]) -> None:
     default, kind = default_text(each), each.metadata["kind"]
     if default:
         assert kind.parse(default) == kind.parse(tomllib.loads(f"x = {kind.toml(each.default)}")["x"]) == each.default
@@ -97,7 +97,7 @@ def test_defaults_are_told_as_they_can_be_written(each: attrs.Attribute[Any]) ->
     assert re.fullmatch(r"[A-Z]+|[A-Z]+\|[A-Z]+|[a-z|]+", each.metadata["word"])
 
 
-def test_every_exit_status_is_told() -> None:
+def test_every_exit_status_is_documented() -> None:
     errors = {VhostcommError.exit_code} | {each.exit_code for each in vars(vhostcomm.errors).values() if is_error(each)}
     _, of_serve, of_run = re.split(r"^Of .*:$", section("## Exit status"), flags=re.MULTILINE)[1:]
     for words, listed, wanted in (("run", of_run, set(EXIT_CODES.values())), ("serve", of_serve, {0})):

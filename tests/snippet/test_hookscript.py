@@ -99,7 +99,7 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_stop(tmp_path: Path, program: 
         given_up(phase(script, "100", "pre-stop"), "nas did not power itself off")
 
 
-def test_nobody_serves_it(tmp_path: Path, program: Path) -> None:
+def test_a_guest_without_a_daemon(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program)
     refused = phase(script, "100", "pre-start")
     assert refused.returncode == 1

@@ -123,7 +123,7 @@ def test_other_mistakes(tmp_path: Path, words: list[str], why: str) -> None:
     assert why in refused(*words, *(["--sock", "nas=/run/nas"] if words != ["virtualbox"] else []))
 
 
-def test_a_qemu_that_is_none_is_told() -> None:
+def test_a_program_that_is_no_qemu_is_rejected() -> None:
     with pytest.raises(QemuError, match="doesn't answer as a QEMU does"):
         printed("qemu", "--sock", "nas=/run/nas", "--qemu", "/bin/true")
 
@@ -168,7 +168,7 @@ def test_by_address(sock: str, socket: str) -> None:
     ("sock", "why"),
     [("/run/a\nb", "can't be pasted"), ("tcp:127.0.0.1:0", "a different port at each start; choose a port")],
 )
-def test_an_address_that_nobody_can_paste(sock: str, why: str) -> None:
+def test_an_address_that_cannot_be_pasted(sock: str, why: str) -> None:
     assert why in refused("qemu", "--sock", f"nas={sock}", "--qemu-version", "7.2")
 
 

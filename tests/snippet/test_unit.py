@@ -92,7 +92,9 @@ def test_no_such_unit() -> None:
 
 
 @pytest.mark.parametrize("xdg", ["/run/user/1000", ""])
-def test_whoever_prints_it_it_is_for_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xdg: str) -> None:
+def test_snippets_are_for_the_service_not_for_their_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xdg: str
+) -> None:
     """In a user's own runtime directory, or in none, there is no service for QEMU to connect to."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", xdg)

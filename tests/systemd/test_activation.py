@@ -95,7 +95,7 @@ def test_a_guest_by_its_uuid(tmp_path: Path) -> None:
         assert not (tmp_path / "run").exists()
 
 
-def test_a_daemon_that_is_killed_refuses_nobody(tmp_path: Path) -> None:
+def test_a_killed_daemons_socket_still_accepts(tmp_path: Path) -> None:
     """Who connects while there is no daemon is served by the next."""
     path = tmp_path / "held"
     with socket.socket(socket.AF_UNIX) as held:

@@ -76,7 +76,7 @@ def test_the_namespaces_are_two(feed: Feed) -> None:
     ("data", "why"),
     [(b"\xffsoon\0", "not UTF-8"), (b"1648798789", "without its closing NUL"), (b"soon\0", "not a decimal number")],
 )
-def test_odd_data_is_told_with_the_request(feed: Feed, data: bytes, why: str) -> None:
+def test_odd_data_is_reported_with_the_request(feed: Feed, data: bytes, why: str) -> None:
     end = host()
     odd = Request.of(HostCommand.GUEST_TIMESTAMP, data)
     good = Request.of(HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
@@ -90,7 +90,7 @@ def test_odd_data_is_told_with_the_request(feed: Feed, data: bytes, why: str) ->
     assert second.problem is None
 
 
-def test_odd_data_is_told_with_the_response(feed: Feed) -> None:
+def test_odd_data_is_reported_with_the_response(feed: Feed) -> None:
     end = host()
     question = Request.of(GuestCommand.GET_INFORMATION)
     end.send(question)
@@ -159,7 +159,7 @@ def test_an_id_with_another_command(feed: Feed) -> None:
     assert end.waiting == (question,)
 
 
-def test_a_late_answer_is_not_taken_for_another(feed: Feed) -> None:
+def test_a_late_answer_does_not_match_another_request(feed: Feed) -> None:
     end = host()
     late, waiting = Request.of(GuestCommand.GET_INFORMATION), Request.of(GuestCommand.GET_INFORMATION)
     end.send(late)

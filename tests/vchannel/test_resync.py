@@ -142,7 +142,7 @@ def test_bytes_lost_between_frames() -> None:
 
 
 @pytest.mark.parametrize(("offset", "value"), [(56, 0), (56, 1000), (56, -1), (60, 1000), (60, -1)])
-def test_odd_fields_behind_a_good_frame_are_taken(feed: Feed, offset: int, value: int) -> None:
+def test_odd_fields_after_a_good_frame_are_accepted(feed: Feed, offset: int, value: int) -> None:
     odd = with_field(offset, value)
     assert answered(feed(host(), GOOD + odd + GOOD)) == [GOOD_ID, GOOD_ID, GOOD_ID]
 
@@ -188,7 +188,7 @@ def test_an_early_reading_is_still_refused(feed: Feed, guest_id: int, junk: int)
 
 
 @pytest.mark.parametrize(("seen", "taken"), [(4032, False), (4033, True)])
-def test_an_odd_frame_is_taken_only_where_no_better_one_begins(seen: int, taken: bool) -> None:
+def test_an_odd_frame_is_accepted_only_if_no_better_one_begins(seen: int, taken: bool) -> None:
     """Looked for as far as a header stands whole within the odd frame's own 4096 bytes."""
     odd = with_field(56, 0)[:seen]
     events = whole(host(), OTHER + odd + GOOD + GOOD + GOOD)

@@ -137,7 +137,7 @@ def test_guests_in_one_file_are_kept_apart(tmp_path: Path) -> None:
     assert links(packets) == [">3", ">4", "<1", "<2"]
 
 
-def test_in_one_pass_nothing_is_told_of_what_has_not_come(tmp_path: Path) -> None:
+def test_in_one_pass_later_frames_are_unknown(tmp_path: Path) -> None:
     from tests.wireshark.looking import tshark
 
     path = exported(tmp_path / "a.pcapng", made(*frames((HOST, asks(SERIAL, 1)), (GUEST, answers(SERIAL, 1)))))
