@@ -80,10 +80,10 @@ def all_settings() -> Iterator[Setting]:
 def _setting(
     section: str, each: attrs.Attribute[Any], default: str, takes_effect: str, environment: str = ""
 ) -> Setting:
-    told, flag = each.metadata, f"--{each.metadata['flag']} {each.metadata['word']}"
-    words = told["kind"].words
+    metadata, flag = each.metadata, f"--{each.metadata['flag']} {each.metadata['word']}"
+    words = metadata["kind"].words
     return Setting(
-        section, each.name, example_toml(each), told["help"], words, default, takes_effect, environment, flag
+        section, each.name, example_toml(each), metadata["help"], words, default, takes_effect, environment, flag
     )
 
 

@@ -38,7 +38,7 @@ def test_from_connected_to_ready() -> None:
         await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
         seen.append(ends.guest.state)
         assert seen == [State.CONNECTED, State.READY]
-        assert ends.guest.told_time == 1648798789
+        assert ends.guest.reported_time == 1648798789
         assert ends.guest.last_frame is not None
         assert ends.logged("guest ready")[0]["first"] == "17 GUEST_TIMESTAMP"
 

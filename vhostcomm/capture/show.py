@@ -26,7 +26,7 @@ def transcript(capture: Capture) -> Iterator[str]:
         yield f"{record.time:10.3f}  {_describe(record)}"
 
 
-def tell(raw: bytes, direction: Direction) -> str:
+def describe_frame(raw: bytes, direction: Direction) -> str:
     """Describe a frame on one line, safe for a terminal."""
     return _describe(FrameRecord(0, direction, Frame.decode(raw)))
 

@@ -80,7 +80,7 @@ class Guest:
     log: Log
     model: Model = field(factory=Model)
     boots: int = 0
-    told_time: int | None = None
+    reported_time: int | None = None
     connections: int = 0
     counts: Counter[int] = field(factory=Counter)
     """Requests by command."""
@@ -284,7 +284,7 @@ class Guest:
             return None
         data = self.answers.get(command, EMPTY)
         if self._logged_answers.get(command) is not data:
-            self._tell_answer(command, data)
+            self._log_answer(command, data)
         return prepare(command, data)
 
     # -- log messages
@@ -313,12 +313,12 @@ class Guest:
 
     def _timestamp(self, request: Request) -> None:
         try:
-            self.told_time = decode_integer(request.data)
+            self.reported_time = decode_integer(request.data)
         except PayloadError:
             return  # the session logs it, as every problem of data
-        self.lines.info("guest reported its time", time=self.told_time)
+        self.lines.info("guest reported its time", time=self.reported_time)
 
-    def _tell_answer(self, command: Command, data: bytes) -> None:
+    def _log_answer(self, command: Command, data: bytes) -> None:
         """Log each answer that is new since the boot."""
         if not isinstance(command, HostCommand):
             return

@@ -72,7 +72,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _guard(folder: Path) -> threading.Lock:
-    with suppress(OSError):  # told with the lock file
+    with suppress(OSError):  # reported with the lock file
         found = folder.stat()
         return _guards[found.st_dev, found.st_ino]
     return threading.Lock()

@@ -189,11 +189,11 @@ class Port:
 
     async def _keep_accepting(self, nursery: trio.Nursery) -> None:
         assert self._listener
-        told = str(self.guest.address)
+        shown = str(self.guest.address)
         if isinstance(self.guest.address, ListenTcp):
             host, port, *_ = self._listener.sock.getsockname()
-            told = f"tcp:{host_and_port(host, port)}"
-        self._log.info("waiting for QEMU", sock=told)
+            shown = f"tcp:{host_and_port(host, port)}"
+        self._log.info("waiting for QEMU", sock=shown)
         if self._listener.sock.fileno() == -1:  # the port before has lent it
             await self.bind_again()
         while self._listener is not None:  # until another port takes it over
@@ -280,14 +280,14 @@ class Port:
     async def _keep_connecting(self, nursery: trio.Nursery) -> None:
         address = self.guest.address
         assert isinstance(address, Connect)
-        wait, told = RECONNECT_FIRST, ""
+        wait, logged = RECONNECT_FIRST, ""
         while True:
             try:
                 sock = await connect(address.path)
             except OSError as error:
                 why = str(error.strerror)
-                if why != told:
-                    told = why
+                if why != logged:
+                    logged = why
                     self._unreachable(address.path, why, refused=error.errno in {errno.EACCES, errno.EPERM})
                 self.retry_now = trio.Event()
                 with trio.move_on_after(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load, hides nothing
@@ -296,7 +296,7 @@ class Port:
                     continue
                 wait = min(wait * 2, RECONNECT_MAX)
                 continue
-            told = ""
+            logged = ""
             self._attend(sock, nursery)
             began = trio.current_time()
             await self._session_ended.wait()

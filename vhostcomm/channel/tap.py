@@ -32,7 +32,7 @@ from vhostcomm.capture import (
     format_header,
     format_record,
 )
-from vhostcomm.capture.show import tell
+from vhostcomm.capture.show import describe_frame
 from vhostcomm.channel.file_errors import error_of, remedy
 from vhostcomm.channel.trace import Trace
 from vhostcomm.errors import ServeError
@@ -243,7 +243,7 @@ class Tap:
         if self.log:
             match event:
                 case Request() | Response() | UnsolicitedResponse():
-                    self.log.debug("frame", what=tell(event.raw, Direction.TO_HOST))
+                    self.log.debug("frame", what=describe_frame(event.raw, Direction.TO_HOST))
                 case FrameRefused():
                     self.log.debug("frame refused", what=str(event))
                 case BytesSkipped():
@@ -263,7 +263,7 @@ class Tap:
                 self.trace.sent(raw[place : place + 4096])
         if self.log:
             for place in range(0, len(raw), 4096):
-                self.log.debug("frame", what=tell(raw[place : place + 4096], Direction.TO_GUEST))
+                self.log.debug("frame", what=describe_frame(raw[place : place + 4096], Direction.TO_GUEST))
 
     def close(self) -> None:
         """Write the recorder's delayed record at the end of the connection."""

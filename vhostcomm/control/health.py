@@ -40,11 +40,11 @@ async def _answers(asked: Iterable[tuple[Guest, trio.Event | None]]) -> None:
 
 
 def _is_old(guest: Guest) -> bool:
-    told = guest.information
-    if told is None or told.told.at < guest.model.entered.at:
+    report = guest.information
+    if report is None or report.received.at < guest.model.entered.at:
         return True
-    age = trio.current_time() - told.told.at
-    return age >= (FRESH if told.address is not None else FRESH_UNKNOWN)
+    age = trio.current_time() - report.received.at
+    return age >= (FRESH if report.address is not None else FRESH_UNKNOWN)
 
 
 async def look(daemon: DaemonApi) -> tuple[bool, dict[str, Any]]:

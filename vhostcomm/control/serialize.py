@@ -69,7 +69,7 @@ def full(guest: Guest) -> dict[str, Any]:
         "identity": {"host": attrs.asdict(guest.host), "guest": attrs.asdict(guest.identity)},
         "connections": guest.connections,
         "starts_seen": guest.boots,
-        "told_time": guest.told_time,
+        "told_time": guest.reported_time,
         "gone_why": guest.last_end.why if guest.last_end else "",
         "requests": {command_name(number): count for number, count in guest.counts.items()},
         "calls": [
@@ -149,12 +149,12 @@ def problem(guest: Guest) -> str | None:
 
 
 def _problem_of_ready(guest: Guest) -> str | None:
-    told = guest.information
-    if told is None or told.told.at < guest.model.entered.at:
+    report = guest.information
+    if report is None or report.received.at < guest.model.entered.at:
         return None
-    if told.problem:
-        return f"the guest's information can't be read: {escape(told.problem)}"
-    return "the guest has asked, but has no address yet" if told.address is None else None
+    if report.problem:
+        return f"the guest's information can't be read: {escape(report.problem)}"
+    return "the guest has asked, but has no address yet" if report.address is None else None
 
 
 def called(guest: Guest, command: Command, response: Response, took: float) -> dict[str, Any]:

@@ -76,18 +76,18 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
             break
     if guest.state is State.ABSENT:
         return answered
-    told = _power_off_sent(answered=answered)
+    sent = _power_off_sent(answered=answered)
     if times:
         why = (
-            f"{guest.name}: {told}, and it started again, {times} times"
+            f"{guest.name}: {sent}, and it started again, {times} times"
             if times > 1
-            else f"{guest.name}: {told}, and it started again"
+            else f"{guest.name}: {sent}, and it started again"
         )
         raise Problem(502, "rebooted", why, "ask again, with more time; look at its console")
     raise Problem(
         504,
         "still there",
-        f"{guest.name}: {told}, and after {until - began:.3g} s its QEMU is still connected",
+        f"{guest.name}: {sent}, and after {until - began:.3g} s its QEMU is still connected",
         "give it more time, look at its console; QEMU's -no-shutdown keeps it there too",
     )
 

@@ -250,7 +250,7 @@ class Daemon:
         names = own_names(parse_api(self.config.service.qemu_host_api))
         return QemuHostApi(
             self._ask_only_guest,
-            self._tell_only_guest,
+            self._notify_only_guest,
             self._log,
             self._api_timeout,
             names=names,
@@ -262,7 +262,7 @@ class Daemon:
             return (await self._freezer.ask(served.port.guest, command, b"", timeout=timeout, by=by)).data
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
-    async def _tell_only_guest(self, command: Command, timeout: float, by: str) -> None:
+    async def _notify_only_guest(self, command: Command, timeout: float, by: str) -> None:
         for served in self._ports.all:
             if command in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}:
                 # Their outcome has to be known: a frozen guest is owed a thaw.

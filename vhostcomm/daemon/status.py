@@ -28,13 +28,13 @@ CAUSE_SHOWN: Final = 60
 def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "") -> str:
     """Describe how many guests are served and their states; also why the last reload was rejected, if it was."""
     counts = Counter(guest.state for guest in guests.values())
-    told = ", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items() if counts[state])
+    states = ", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items() if counts[state])
     paused = [guest for guest in guests.values() if guest.state is State.PAUSED]
     causes = [f"{guest.name}: {_cause(guest)}" for guest in paused[:PAUSES_SHOWN]]
     if causes:
         more = f"; and {len(paused) - PAUSES_SHOWN} more" if len(paused) > PAUSES_SHOWN else ""
-        told += f" ({'; '.join(causes)}{more})"
-    line = f"{len(guests)} guest{'' if len(guests) == 1 else 's'} served{f': {told}' if told else ''}"
+        states += f" ({'; '.join(causes)}{more})"
+    line = f"{len(guests)} guest{'' if len(guests) == 1 else 's'} served{f': {states}' if states else ''}"
     return f"{line}; not reloaded: {not_reloaded}" if not_reloaded else line
 
 

@@ -23,12 +23,12 @@ class Information:
     """The data of a guest's answer about itself, with the time of the answer."""
 
     data: bytes
-    told: Moment
+    received: Moment
 
     @property
     def when(self) -> float:
         """Seconds since 1970."""
-        return self.told.wall
+        return self.received.wall
 
     @cached_property
     def _read(self) -> GuestInformation | PayloadError:

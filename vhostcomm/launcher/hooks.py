@@ -77,10 +77,10 @@ class Hooks:
             self._log.warning("hooks killed at the end", running=self._running)
 
     async def _run(self, event: str, path: str, facts: Mapping[str, str]) -> None:
-        told = {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
+        variables = {f"{PREFIX}{name.upper()}": value for name, value in facts.items()}
         try:
             async with program(
-                [path], added=told, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                [path], added=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             ) as process:
                 assert process.stdout
                 tail = _Tail(process.stdout)

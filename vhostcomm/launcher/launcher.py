@@ -220,7 +220,7 @@ class Launcher:
             nursery.cancel_scope.cancel()
         self._qemu = None
         self._manager.changed()
-        self._tell_ending(ending)
+        self._log_ending(ending)
         return ending
 
     async def _stop_when_asked(self, qemu: Qemu) -> None:
@@ -326,7 +326,7 @@ class Launcher:
             case _:
                 assert_never(notice)
 
-    def _tell_ending(self, ending: Ending) -> None:
+    def _log_ending(self, ending: Ending) -> None:
         facts = {"why": str(ending), "kind": ending.kind.value, "code": ending.code}
         if ending.exit_code == 0:
             self._log.info("QEMU ended", **facts)
