@@ -8,7 +8,7 @@ from pathlib import Path
 try:
     from vhostcomm.cli import main
 except ImportError as error:
-    # Run from a checkout: what it needs is in the environment that make has made.
+    # Run from a checkout: `make` has installed its dependencies into .venv.
     made = Path(__file__).resolve().with_name(".venv") / "bin" / "python"
     if not made.exists() or Path(sys.prefix) == made.parents[1]:
         sys.exit(f"vdsm_run.py: {error}; in a checkout run `make venv` first, elsewhere `pip install vhostcomm`")
