@@ -71,7 +71,7 @@ def test_its_phases(tmp_path: Path, program: Path) -> None:
         ended = phase(script, "100", "post-stop")
         assert ended.returncode == 0
         assert "vhostcomm, VM 100:" in ended.stderr
-        assert "absent, power-off asked for" in ended.stderr
+        assert "absent, power-off requested" in ended.stderr
 
 
 def test_a_guest_without_qemu_is_not_waited_for_and_one_that_boots_for_its_time(tmp_path: Path, program: Path) -> None:
