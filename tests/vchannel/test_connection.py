@@ -182,7 +182,7 @@ def test_a_foreign_id_once_ids_are_known_to_be_repeated(feed: Feed) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_second_answer_is_not_taken_for_another(feed: Feed, wanted: bool) -> None:
+def test_a_second_answer_does_not_match_another_request(feed: Feed, wanted: bool) -> None:
     """Answered without its id, then with it; and an answer to what wanted none."""
     end = host()
     first, told = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP, needs_response=False)
