@@ -106,7 +106,7 @@ def test_a_wall_clock_that_is_set_back_makes_no_guest_well(monkeypatch: pytest.M
     states(main)
 
 
-def test_what_repeats_is_told_at_its_1st_10th_and_100th_time() -> None:
+def test_a_repeated_event_is_logged_the_1st_10th_and_100th_time() -> None:
     async def main(ends: Ends) -> None:
         bad = b"\xff" * FRAME_SIZE
         for _ in range(250):
