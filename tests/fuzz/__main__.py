@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,8 @@ LARGEST: Final = 4096
 def main(seconds: str, *names: str) -> int:
     """Fuzz the named targets, or all, each for so many seconds. Returns an exit status."""
     if importlib.util.find_spec("atheris") is None:
-        version = ".".join(map(str, sys.version_info[:2]))
-        print(
-            f"Nothing was fuzzed: PyPI has no atheris for this machine's Python {version}; it has 3.11 to 3.13 on x86-64."
-        )
+        python = f"Python {'.'.join(map(str, sys.version_info[:2]))} on {platform.machine()}"
+        print(f"Nothing was fuzzed: atheris was not found for {python}. PyPI has it for Python 3.11 to 3.13 on x86_64.")
         return 0
     from tests.fuzz.targets import TARGETS
 
