@@ -101,6 +101,7 @@ def test_a_time_that_pcapng_does_not_have(when: datetime, time: float) -> None:
 # -- the verb
 
 
+@pytest.mark.slow
 def test_to_a_file_and_to_a_pipe(tmp_path: Path) -> None:
     made = tmp_path / "x.pcapng"
     assert run_vhostcomm("capture", "export", SHORT, "-o", made).returncode == 0
@@ -163,6 +164,7 @@ def test_a_time_that_can_not_be_leaves_the_old_file(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"vhostcomm: {capture}:2: ")
 
 
+@pytest.mark.slow
 def test_what_is_no_capture_is_one_message(tmp_path: Path) -> None:
     """As the other capture verbs have it, and no file is left."""
     made = tmp_path / "x.pcapng"

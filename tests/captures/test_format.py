@@ -54,6 +54,7 @@ records = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(records, max_size=5))
 def test_any_records_come_back(made: list[FrameRecord | SkippedRecord]) -> None:
     capture = Capture(HEADER, tuple(made))

@@ -170,12 +170,14 @@ def encodings(count: int) -> list[str]:
     return [encoded(word.encode()) for word in serials(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [serials, addresses, encodings, labelled])
 def test_time_grows_with_the_text_alone(make: Callable[[int], list[str]]) -> None:
     """Eight times the frames, with eight times the known values: about 8 times the time, where a square has 64."""
     assert seconds(make(16)) < 20 * seconds(make(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [serials, addresses, encodings, labelled])
 def test_time_grows_with_one_text(make: Callable[[int], list[str]]) -> None:
     assert seconds([" ".join(make(8))]) < 20 * seconds([" ".join(make(1))])

@@ -177,6 +177,7 @@ def test_a_recorded_session_is_played_again_exactly(
     assert played(read.records, role) == list(read.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @given(data=st.data())
 def test_a_golden_capture_in_other_pieces(path: Path, data: st.DataObject) -> None:

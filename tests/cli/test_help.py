@@ -18,6 +18,7 @@ SGR = re.compile(r"\x1b\[([0-9;]*)m")
 NARROW = ENVIRONMENT | {"COLUMNS": "80"}
 
 
+@pytest.mark.slow
 def test_commands_to_paste_stay_whole_and_stand_together() -> None:
     shown = run_vhostcomm("completion", "--help", env=NARROW).stdout
     assert """

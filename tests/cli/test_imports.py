@@ -38,6 +38,7 @@ def imported(*words: str, cwd: Path) -> set[str]:
     return (packages & HEAVY) | (rooms & {f".{room}" for room in ROOMS})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "allowed"),
     [

@@ -25,24 +25,28 @@ def pasted(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_probe_waits_for_the_daemon_before_it(tmp_path: Path) -> None:
     done = pasted("vhostcomm serve --sock nas=./nas >serve.log &\nvhostcomm probe --sock ./nas", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "GUEST_SERIAL" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_verb_finds_the_daemon_before_it(tmp_path: Path) -> None:
     done = pasted("vhostcomm serve --sock nas=./nas >serve.log &\nvhostcomm guests", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nas" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_verb_waits_where_it_says_that_the_daemon_listens(tmp_path: Path) -> None:
     script = "vhostcomm serve --sock ./nas --control ./c >serve.log &\nvhostcomm guests --control ./c"
     done = pasted(script, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_verb_waits_for_a_guest_of_the_second_daemon(tmp_path: Path) -> None:
     first = ("--sock", tmp_path / "one", "--control", tmp_path / "control.sock")
     with Serving(*first, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}):
@@ -51,6 +55,7 @@ def test_a_verb_waits_for_a_guest_of_the_second_daemon(tmp_path: Path) -> None:
     assert "two" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_daemon_that_fails_is_waited_for_no_longer(tmp_path: Path) -> None:
     done = pasted("vhostcomm serve --sock ./none/nas >serve.log 2>&1 &\nvhostcomm probe --sock ./none/nas", tmp_path)
     assert done.returncode == 1

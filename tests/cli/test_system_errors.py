@@ -49,6 +49,7 @@ def one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
         assert part in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [SERVE, RUN, PLACE], ids=["serve", "run", "qemu-host"])
 def test_denied_clone3_is_one_line(words: list[str], tmp_path: Path) -> None:
     deny = [sys.executable, "-m", "tests.deny", CLONE3, str(errno.EPERM)]
@@ -66,6 +67,7 @@ if os.geteuid() == 0:  # whom this limit doesn't bind
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -88,6 +90,7 @@ def test_limit_of_processes_leaves_the_version(tmp_path: Path) -> None:
     assert "Resource temporarily unavailable" in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [[*RUN[:-4], "--dry-run", "--control", "none"], [*VHOSTCOMM, "disk", "inspect", "SOCK.qcow2"]],
@@ -135,6 +138,7 @@ def test_output_that_cannot_be_written(words: str, program: str) -> None:
     assert full.stderr.count("\n") == closed.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [[*VHOSTCOMM, "--help"], [*VDSM_RUN, "--version"], [str(QEMU_HOST), "-help"]],
@@ -150,6 +154,7 @@ def test_closed_pipe_is_no_error(words: list[str]) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ['"$@" nonsense', f"{QEMU_HOST} -bogus"])
 @pytest.mark.parametrize("redirected", ["2>/dev/full", ">&- 2>&-"])
 def test_standard_error_that_fails_leaves_the_exit_status(words: str, redirected: str) -> None:

@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.config.test_load import SERIAL, config
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
 from vhostcomm.config.identity import derived_uuid
@@ -16,6 +18,7 @@ from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.template import template
 
 
+@pytest.mark.slow
 def test_init_writes_what_load_reads(tmp_path: Path) -> None:
     path = tmp_path / "new.toml"
     written = run_vhostcomm("config", "init", path)
@@ -64,6 +67,7 @@ def test_show_prints_each_value_and_its_source(tmp_path: Path) -> None:
     assert told["serve"]["socket_mode"] == {"value": "0600", "source": "default"}
 
 
+@pytest.mark.slow
 def test_show_prints_the_values_of_unlisted_guests(tmp_path: Path) -> None:
     path = config(tmp_path, f'[guest]\nvcpus = 3\n[guests.nas]\nsock = "/x/nas"\nserial = "{SERIAL}"\n')
     for words in (["--config", path, "--watch", tmp_path], ["--vcpus", "3"]):

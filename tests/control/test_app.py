@@ -319,6 +319,7 @@ def test_where_it_is_by_default_and_without(tmp_path: Path) -> None:
     assert not [line for line in daemon.log if "control" in line["event"]]
 
 
+@pytest.mark.slow
 def test_nothing_of_http_is_loaded_before_it_is_asked(tmp_path: Path) -> None:
     with controlled(tmp_path, fresh=True) as (daemon, http):
         with fake_guest(tmp_path / "nas") as guest:

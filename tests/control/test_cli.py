@@ -53,6 +53,7 @@ def test_guests_and_info(tmp_path: Path) -> None:
             assert (found["name"], found["state"]) == ("nas", "ready")
 
 
+@pytest.mark.slow
 @pytest.mark.needs("setpriv")
 def test_daemons_user_without_a_session_finds_the_units_daemon(tmp_path: Path) -> None:
     """As with `sudo -u USER vhostcomm guests`; /run is one of its own, in a namespace of mounts."""
@@ -81,6 +82,7 @@ def test_remark_follows_the_answer_in_one_file(tmp_path: Path) -> None:
     assert printed.read_text() == "10.0.2.15\n2 get_ip is inferred: nobody has published what a genuine guest does\n"
 
 
+@pytest.mark.slow
 def test_call(tmp_path: Path) -> None:
     answers: Answers = {IP: b"10.0.2.15\0", INFO: INFORMATION, UPTIME: b"\x1b[2J\0", 11: b"no json\0"}
     with controlled(tmp_path), answering(tmp_path / "nas", answers):
@@ -236,6 +238,7 @@ def test_watching_on_a_terminal(tmp_path: Path) -> None:
     os.close(terminal)
 
 
+@pytest.mark.slow
 def test_several_daemons_on_one_host(tmp_path: Path) -> None:
     """The first has control.sock, others a socket of their guest's name; a verb finds the one that serves the guest."""
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}

@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.control.controlled import controlled
 from tests.serving import PATIENCE, fake_guest
 from vchannel import HostCommand
@@ -18,6 +20,7 @@ READ_EVERY = 200
 """Reboots between two reads: a client that reads nothing at all for ten seconds is disconnected."""
 
 
+@pytest.mark.slow
 def test_reboots_of_one_guest_push_out_no_event_of_another(tmp_path: Path) -> None:
     with (
         controlled(tmp_path, "--sock", tmp_path / "loud") as (daemon, _),

@@ -30,6 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_each_operation(base: str, mode: str) -> None:
     # A connection for each: one that a malformed request has closed must not be used again.

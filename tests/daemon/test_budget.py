@@ -121,6 +121,7 @@ def test_a_storm_of_hooks_is_a_hundred_lines() -> None:
     assert len(lines) < 200
 
 
+@pytest.mark.slow
 def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
     """Each connects, asks, sends junk, and goes; lines of another guest still come."""
     with Serving("--sock", tmp_path / "bad", "--sock", tmp_path / "good") as daemon:

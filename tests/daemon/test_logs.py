@@ -87,6 +87,7 @@ def test_escape(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
+@pytest.mark.slow
 def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     for output, colour in ((follower, True), (None, False)):
@@ -108,6 +109,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
     os.close(follower)
 
 
+@pytest.mark.slow
 def test_an_unread_log_stalls_no_guest(tmp_path: Path) -> None:
     """The pipe is full after 64 KiB; service goes on, and at the end the process ends."""
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
@@ -120,6 +122,7 @@ def test_an_unread_log_stalls_no_guest(tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_lost_lines_are_counted(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
     with started(command, stdout=subprocess.PIPE) as process:
@@ -200,6 +203,7 @@ def test_the_end_of_an_exception_is_logged(tmp_path: Path, form: str) -> None:
     assert "ValueError: invalid literal for int() with base 10: 'no number'" in trace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
 def test_a_log_that_was_closed_at_the_start(tmp_path: Path, closed: str) -> None:
     """The lines go nowhere, and above all into no guest's socket."""

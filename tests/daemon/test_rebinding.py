@@ -7,6 +7,8 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.daemon.test_sockets import UUID
 from tests.serving import (
     ENVIRONMENT,
@@ -110,6 +112,7 @@ def retrying(path: Path) -> socket.socket:
     return made
 
 
+@pytest.mark.slow
 def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
     """With one descriptor less than two for each guest, all are served, and listen again afterwards."""
     paths = [tmp_path / f"g{place}" for place in range(40)]

@@ -18,6 +18,7 @@ from tests.qemu.peers import GREETING
 from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, until
 
 
+@pytest.mark.slow
 def test_a_moved_socket(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(f'[guests.nas]\nsock = "{tmp_path}/one"\n')

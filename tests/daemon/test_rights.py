@@ -82,6 +82,7 @@ def test_its_own_group_takes_no_right_to_give(tmp_path: Path) -> None:
         assert guest.serial()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
 def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:

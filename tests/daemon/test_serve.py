@@ -168,6 +168,7 @@ def test_tcp(tmp_path: Path) -> None:
         assert str(daemon.event("guest connected", guest=f"127.0.0.1-{port}")["peer"]).startswith("127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_socket_activation(tmp_path: Path) -> None:
     """As systemd does it: a listening socket as file descriptor 3, with its name."""
     path = tmp_path / "activated"

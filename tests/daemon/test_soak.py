@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.soak import soak
 
 ROOM: Final = 4096
 """Kilobytes that memory may grow by: what allocators keep, and no more with more frames."""
 
 
+@pytest.mark.slow
 def test_soak(short_path: Path) -> None:
     soaked = soak(20_000, short_path)
     assert soaked.frames >= 20_000

@@ -62,6 +62,7 @@ def expanded(value: Any) -> Any:
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uuid", ["", 'uuid = "ba13a19a-c0c1-4fef-9346-915ed3b98341"'])
 @pytest.mark.parametrize("sock", ADDRESSES)
 def test_the_container_serves_what_was_configured(tmp_path: Path, sock: str, uuid: str) -> None:
@@ -90,6 +91,7 @@ def test_the_container_serves_what_was_configured(tmp_path: Path, sock: str, uui
     assert service["user"] == ("0:0" if sock.startswith("connect:") else "900:900")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sock", ADDRESSES)
 def test_the_schema_of_compose_files(tmp_path: Path, sock: str) -> None:
     _, config = configured(tmp_path, sock)

@@ -84,6 +84,7 @@ def test_a_guest_without_qemu_is_not_waited_for_and_one_that_boots_for_its_time(
             given_up(phase(script, "100", "pre-stop"), "not ready")
 
 
+@pytest.mark.slow
 def test_a_guest_that_stays_is_left_to_proxmox(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program, "--wait", "1")
     with controlled(tmp_path), answering(tmp_path / "nas", {POWEROFF: b""}):

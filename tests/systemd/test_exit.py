@@ -52,6 +52,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert f"vhostcomm config init {tmp_path}/c.toml" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "remedy"),
     [
@@ -92,6 +93,7 @@ def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "nas").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -141,6 +143,7 @@ def test_a_launcher_without_its_file(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_socket_that_another_daemon_has_is_tried_again(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--control", "none"):
         status, said = refused("--sock", tmp_path / "nas", "--control", "none")
