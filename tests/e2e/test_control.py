@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.control.controlled import answering, client, post
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, Launched, command_of
@@ -69,6 +70,7 @@ def test_a_reboot(tmp_path: Path, images: Images) -> None:
     run.console.kept_to_the_protocol()
 
 
+@pytest.mark.any_qemu
 def test_over_http_alone(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images) as run:
         run.ready()
@@ -99,6 +101,7 @@ def test_over_http_alone(tmp_path: Path, images: Images) -> None:
         assert run.ends() == 0
 
 
+@pytest.mark.any_qemu
 def test_the_launcher_completes_a_shutdown_that_the_guest_ignores(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "12", ignore_poweroff=1) as run:
         run.ready()
@@ -110,6 +113,7 @@ def test_the_launcher_completes_a_shutdown_that_the_guest_ignores(tmp_path: Path
         assert run.ends() == 0
 
 
+@pytest.mark.any_qemu
 def test_a_shutdown_of_a_guest_that_never_comes_up(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "6", mode="silent") as run:
         run.event("QEMU runs")
@@ -118,6 +122,7 @@ def test_a_shutdown_of_a_guest_that_never_comes_up(tmp_path: Path, images: Image
         assert run.ends() == 0
 
 
+@pytest.mark.any_qemu
 def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "1", expect_exit=8) as run:
         run.ready()
@@ -127,6 +132,7 @@ def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) 
         assert run.ends() == 8
 
 
+@pytest.mark.any_qemu
 def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Images) -> None:
     """Fifty calls of another guest are answered before the one of the guest that reads nothing has timed out."""
     sock, other, console = tmp_path / "sock", tmp_path / "other", Console(tmp_path / "console")
@@ -163,6 +169,7 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
             qemu.kill()
 
 
+@pytest.mark.any_qemu
 def test_a_crash_is_no_answer_to_a_shutdown(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "600", expect_exit=5, mode="never") as run:
         run.event("guest ready")

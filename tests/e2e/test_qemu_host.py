@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
 from tests.qemu_host.running import QEMU_HOST, QemuHost
 from tests.serving import started, until
@@ -49,6 +51,7 @@ exit 2
 """
 
 
+@pytest.mark.any_qemu
 def test_a_containers_scripts(tmp_path: Path, images: Images) -> None:
     for name, text in (("print.sh", POLL), ("stop.sh", STOP)):
         (tmp_path / name).write_text(text)
