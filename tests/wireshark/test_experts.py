@@ -72,6 +72,7 @@ def test_messages_name_field_and_value(tmp_path: Path) -> None:
         assert f"]: {message}" in shown or f"{message}]" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 4095, 4097, 9000])
 def test_a_frame_of_another_size(tmp_path: Path, size: int) -> None:
     """Cut by somebody else; the capture format has none."""

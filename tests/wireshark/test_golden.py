@@ -54,6 +54,7 @@ def octets(packet: Packet, name: str) -> bytes:
     return bytes.fromhex(packet.get(f"vchannel.{name}", [""])[0].replace(":", ""))
 
 
+@pytest.mark.slow
 def test_every_field_of_every_record(seen: tuple[Capture, list[Packet]]) -> None:
     capture, packets = seen
     again = [record_of(packet, capture.header.when.timestamp()) for packet in packets]
@@ -93,6 +94,7 @@ def test_names_of_both_namespaces(seen: tuple[Capture, list[Packet]]) -> None:
     assert named
 
 
+@pytest.mark.slow
 def test_text_and_json(seen: tuple[Capture, list[Packet]]) -> None:
     capture, packets = seen
     for packet, record in zip(packets, capture.records, strict=True):
