@@ -257,14 +257,14 @@ class Launcher:
             if not self._reset.is_set():
                 why = f"{self._guest.name}: the guest was never ready, and gave no sign of life"
                 raise CallError(GuestCommand.POWEROFF, Outcome.NOT_READY, why)
-            self._log.info("machine reset before the power-off, asking the guest again")
+            self._qemu_lines.info("machine reset before the power-off, asking the guest again")
 
     async def _cancel_unheard(self, scope: trio.CancelScope) -> None:
         """Cancel the wait for a guest that was never ready, after the time of a boot."""
         if self._ready.is_set():
             return
         seconds = max(UNHEARD_TIMEOUT, self._boot_began + BOOT_TIME - trio.current_time())
-        self._log.info("waiting for a guest that was never ready", seconds=round(seconds, 1))
+        self._qemu_lines.info("waiting for a guest that was never ready", seconds=round(seconds, 1))
         with trio.move_on_after(seconds):
             await self._ready.wait()
             return
@@ -273,7 +273,7 @@ class Launcher:
     async def _ask_to_power_off(self) -> None:
         """Send the power-off. A connection that ends before the answer counts as an answer."""
         if self._ready.is_set() and self._guest.state is not State.READY:
-            self._log.info("waiting until the guest is ready")
+            self._qemu_lines.info("waiting until the guest is ready")
         try:
             await self._daemon.call(
                 self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace, by=self._stop_why
@@ -283,7 +283,7 @@ class Launcher:
                 raise
             return
         self.confirmed.set()
-        self._log.info("the guest powers itself off")
+        self._qemu_lines.info("the guest powers itself off")
 
     # -- events
 
@@ -306,13 +306,13 @@ class Launcher:
                 self._reset.set()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():
-                self._log.error("the guest's kernel panicked")
+                self._qemu_lines.error("the guest's kernel panicked")
             case Paused(pause):
                 self._guest.machine_paused(pause.cause, pause.remedy_for(self._guest.name))
             case Resumed():
                 self._guest.machine_resumed()
             case DiskError(disk, reason):
-                self._log.error("disk error reported to the guest", disk=disk, why=reason)
+                self._qemu_lines.error("disk error reported to the guest", disk=disk, why=reason)
             case QmpLost(why):
                 self._guest.machine_resumed()  # a pause is no longer known
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
