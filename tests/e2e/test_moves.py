@@ -16,7 +16,7 @@ from tests.e2e.launched import BOOT_PATIENCE, Images
 from tests.e2e.moved import machine, restore
 from tests.serving import Serving, until
 
-IP, POWEROFF, INFO, FREEZE, THAW = 2, 6, 10, 14, 15
+IP, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 6, 8, 10, 14, 15
 
 
 @contextmanager
@@ -24,9 +24,9 @@ def served(
     folder: Path, *names: str, control: str = "control", expect_exit: int | None = 0
 ) -> Iterator[tuple[Serving, httpx.Client]]:
     """A daemon of guests of these names, each at the socket of its name."""
-    words = [word for name in names for word in ("--sock", f"{name}={folder / name}")]
+    socks = [word for name in names for word in ("--sock", f"{name}={folder / name}")]
     with (
-        Serving(*words, "--control", folder / control, expect_exit=expect_exit) as daemon,
+        Serving(*socks, "--control", folder / control, expect_exit=expect_exit) as daemon,
         client(folder / control) as http,
     ):
         daemon.patience = BOOT_PATIENCE
@@ -38,14 +38,21 @@ def state(http: httpx.Client, name: str = "nas") -> str:
     return str(http.get(f"/guests/{name}").json()["state"])
 
 
+def unanswered(http: httpx.Client, name: str) -> float:
+    """Harmless questions that the guest left unanswered; asks another where one is due."""
+    metrics = http.get("/metrics").text
+    line = f'vhostcomm_guest_calls_total{{command="get_information",guest="{name}",outcome="timed out"}} '
+    return float(metrics.partition(line)[2].partition("\n")[0] or 0)
+
+
 def powers_off(http: httpx.Client, name: str = "nas") -> None:
     status, done = post(http, f"/guests/{name}/shutdown", wait=80)
     assert (status, done.get("gone")) == (200, True), done
 
 
 def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Images) -> None:
-    """It asks nothing after the restore, its QEMU is new, and it is frozen: it is thawed, found up, and stopped."""
-    saved, incoming = tmp_path / "saved", tmp_path / "incoming"
+    """It asks nothing after the restore, its QEMU is new, and it is frozen: it is thawed and found up. Then it migrates."""
+    saved, incoming, other = tmp_path / "saved", tmp_path / "incoming", tmp_path / "other"
     with served(tmp_path, "nas") as (daemon, http):
         with machine(tmp_path, images, tmp_path / "nas") as before:
             daemon.event("guest ready")
@@ -59,9 +66,16 @@ def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Image
             assert daemon.event("thawed")["why"] == "its connection ended"
             assert http.get("/guests/nas").json()["thaw_owed"] is None
             assert state(http) == "ready"
-            powers_off(http)
-            after.ends()
-            assert "vchannel: request 15" in after.console.text
+            after.console.says("vchannel: request 15")
+            assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+            # Until the source ends, the daemon rejects the destination's connection.
+            with machine(tmp_path, images, tmp_path / "nas", "three", "-incoming", f"unix:{other}") as moved:
+                after.monitor.save_to(f"unix:{other}")
+                after.quit()
+                assert daemon.event("thawed")["why"] == "its connection ended"
+                powers_off(http)
+                moved.ends()
+                assert "vchannel: request 15" in moved.console.text
 
 
 @pytest.mark.parametrize("daemons", [1, 2])
@@ -75,18 +89,23 @@ def test_a_live_migration(tmp_path: Path, images: Images, daemons: int) -> None:
         (daemon, http), (there, moved) = first, second
         daemon.event("guest ready", guest="nas")
         source.console.says("vchannel: ready")
+        assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
         incoming = tmp_path / "incoming"
         with machine(tmp_path, images, tmp_path / "moved", "two", "-incoming", f"unix:{incoming}") as target:
             there.event("guest connected", guest="moved")
+            until(lambda: unanswered(moved, "moved") >= 3, "three probes before the switch", BOOT_PATIENCE)
             assert "moved" in moved.get("/healthz").json()["unwell"]
             assert state(moved, "moved") == "connected"
             source.monitor.save_to(f"unix:{incoming}")
             until(lambda: state(moved, "moved") == "ready", "the guest's first sign of life", BOOT_PATIENCE)
+            # Nothing tells the destination that its guest is frozen; a thaw is accepted.
+            assert post(moved, "/guests/moved/thaw", timeout=60)[0] == 200
             # The source's QEMU takes frames that nobody will read.
             assert post(http, "/guests/nas/freeze", timeout=5)[0] in {409, 504}
             source.quit()
             powers_off(moved, "moved")
             target.ends()
+            assert "vchannel: request 15" in target.console.text
 
 
 def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
@@ -107,34 +126,45 @@ def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
         qemu.ends()
 
 
-@pytest.mark.parametrize("command", [IP, INFO, FREEZE, POWEROFF])
-def test_a_reset_with_a_call_outstanding(tmp_path: Path, images: Images, command: int) -> None:
-    """QEMU keeps what was sent for the next boot, which carries it out: a freeze is thawed, a stop is a stop."""
-    with served(tmp_path, "nas") as (daemon, http), machine(tmp_path, images, tmp_path / "nas") as qemu:
+@pytest.mark.parametrize("command", [FREEZE, POWEROFF, REBOOT])
+def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images, command: int) -> None:
+    """QEMU keeps what was sent, or the reset loses it: a freeze is thawed, a stop is a stop."""
+    with (
+        served(tmp_path, "nas") as (daemon, http),
+        machine(tmp_path, images, tmp_path / "nas") as qemu,
+        ThreadPoolExecutor(4) as pool,
+    ):
         daemon.event("guest ready")
         qemu.console.says("vchannel: ready")
         assert post(http, "/guests/nas/call", command=INFO, timeout=60)[0] == 200
         qemu.monitor.do("stop")
-        with ThreadPoolExecutor(1) as pool:
-            if command == POWEROFF:
-                asked = pool.submit(post, http, "/guests/nas/shutdown", wait=80)
+        match command:
+            case _ if command == POWEROFF:
+                stopping = pool.submit(powers_off, http)
                 daemon.event("stop requested")
-            elif command == FREEZE:
-                asked = pool.submit(post, http, "/guests/nas/freeze", timeout=1)
+                qemu.monitor.do("system_reset")
+            case _ if command == REBOOT:
+                reboot = pool.submit(post, http, "/guests/nas/reboot", timeout=1)
+                daemon.event("stop requested")
+                qemu.monitor.do("system_reset")
+                assert reboot.result()[0] == 504, reboot.result()
+                stopping = pool.submit(powers_off, http)
+            case _:
+                asked = [
+                    pool.submit(post, http, "/guests/nas/call", command=each, timeout=1) for each in (IP, INFO, THAW)
+                ]
+                qemu.monitor.do("system_reset")
+                # The next boot, whose agent isn't up yet.
+                asked.append(pool.submit(post, http, "/guests/nas/freeze", timeout=1))
                 daemon.event("frozen")
-            else:
-                asked = pool.submit(post, http, "/guests/nas/call", command=command, timeout=1)
-            qemu.monitor.do("system_reset")
-            if command != POWEROFF:
-                assert asked.result()[0] == 504
-            qemu.monitor.do("cont")
-            if command == FREEZE:
-                daemon.event("thawed")
-                assert http.get("/guests/nas").json()["thaw_owed"] is None
-            if command == POWEROFF:
-                assert (asked.result()[0], asked.result()[1].get("gone")) == (200, True), asked.result()
-            else:
-                powers_off(http)
+                assert [each.result()[0] for each in asked] == [504] * 4, [each.result() for each in asked]
+        qemu.monitor.do("cont")
+        if command == FREEZE:
+            daemon.event("thawed")
+            assert http.get("/guests/nas").json()["thaw_owed"] is None
+            powers_off(http)
+        else:
+            stopping.result()
         qemu.ends()
 
 
