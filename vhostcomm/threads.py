@@ -15,8 +15,24 @@ THREADS: Final = 4
 
 T = TypeVar("T")
 
-_limiters: Final[WeakValueDictionary[Hashable, trio.CapacityLimiter]] = WeakValueDictionary()
-"""The limiters in use, by place. An abandoned thread still uses its limiter."""
+
+class _Place:
+    """The threads of one place."""
+
+    def __init__(self) -> None:
+        self.limiter = trio.CapacityLimiter(THREADS)
+        self.returned = 0
+        """Calls that returned."""
+
+
+_places: Final[WeakValueDictionary[Hashable, _Place]] = WeakValueDictionary()
+"""The places in use."""
+
+
+def _place_of(place: Hashable) -> _Place:
+    if (found := _places.get(place)) is None:
+        found = _places[place] = _Place()
+    return found
 
 
 async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T:
@@ -27,9 +43,29 @@ async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T
         call: the function; its errors are raised.
         args: its arguments.
     """
-    if (limiter := _limiters.get(place)) is None:
-        limiter = _limiters[place] = trio.CapacityLimiter(THREADS)
-    return await trio.to_thread.run_sync(call, *args, limiter=limiter, abandon_on_cancel=True)
+    found = _place_of(place)
+
+    def run() -> T:
+        try:
+            return call(*args)
+        finally:
+            found.returned += 1
+
+    return await trio.to_thread.run_sync(run, limiter=found.limiter, abandon_on_cancel=True)
+
+
+async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: float) -> None:
+    """Call in a thread, and give up once no call in this place returned for `patience` seconds.
+
+    The call waits for its turn behind thousands of others, and may be made again.
+    """
+    found = _place_of(place)
+    while True:
+        before = found.returned
+        with trio.move_on_after(patience) as waiting:
+            await in_thread(place, call)
+        if not waiting.cancelled_caught or found.returned == before:
+            return
 
 
 async def connect(path: Path) -> socket.socket:

@@ -7,10 +7,9 @@ import os
 import random
 import resource
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -24,7 +23,7 @@ from vhostcomm.config.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.config.models import Service
 from vhostcomm.errors import ServeError
 from vhostcomm.guest.events import Gone
-from vhostcomm.threads import connect, in_thread
+from vhostcomm.threads import connect, in_thread, unless_it_hangs
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next attempt if there is no descriptor or memory for a connection."""
@@ -38,8 +37,6 @@ RECONNECT_MAX: Final = 5.0
 
 SPARE: Final = 256
 """Descriptors to reserve for the latest guests and everything else: at most this many, and a sixteenth of the limit."""
-
-T = TypeVar("T")
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -127,8 +124,8 @@ class Port:
                         await self._keep_accepting(nursery)
         finally:
             if self._listener or self._recording:
-                with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                    await self._in_thread(self.close)
+                with trio.CancelScope(shield=True):
+                    await unless_it_hangs(self._place, self.close, CLOSE_TIMEOUT)
 
     def close(self) -> None:
         """Close the socket and the recording. May block."""
@@ -174,16 +171,18 @@ class Port:
         """
         if (listener := self._listener) is None:
             return
-        old = await self._in_thread(listener.bind_again)
+        old = await in_thread(self._place, listener.bind_again)
         if old.fileno() != -1:
             trio.lowlevel.notify_closing(old)
             old.close()
         if self._listener is not listener:  # replaced or closed meanwhile
-            await self._in_thread(listener.close)
+            await in_thread(self._place, listener.close)
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
+    @property
+    def _place(self) -> Path | str:
+        """What hangs if this port's files do."""
         address = self.guest.address
-        return await in_thread(address.path.parent if isinstance(address, Listen) else self._service.record, call)
+        return address.path.parent if isinstance(address, Listen) else self._service.record
 
     # -- QEMU connects
 
