@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, nullcontext
@@ -21,12 +20,12 @@ from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import effective
 from vhostcomm.control import health, request_parsing, serialize, shutdown
+from vhostcomm.control.admission import check_origin, has_token, own_names
 from vhostcomm.control.connection import peer_of
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.events import Events
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
-from vhostcomm.control.origin import check_origin, own_names
 from vhostcomm.control.problems import Problem, of_call, of_machine
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
@@ -142,7 +141,7 @@ class ControlApp:
         except Problem as problem:
             self._strangers.warning("control request rejected", why=escape(problem.why), by=peer_of(scope))
             raise
-        if not self._token or (len(shown) == 1 and self._is_token(shown[0])):
+        if has_token(shown, self._token):
             return
         self._strangers.warning("control token rejected", why="wrong" if shown else "missing", by=peer_of(scope))
         raise Problem(
@@ -152,10 +151,6 @@ class ControlApp:
             "set VHOSTCOMM_CONTROL_TOKEN to the daemon's (over HTTP: the header Authorization: Bearer TOKEN)",
             {"WWW-Authenticate": "Bearer"},
         )
-
-    def _is_token(self, shown: bytes) -> bool:
-        kind, _, token = shown.partition(b" ")
-        return kind.lower() == b"bearer" and hmac.compare_digest(token, self._token)
 
     def is_urgent(self, scope: Scope) -> bool:
         """Return whether the request stops or thaws a guest."""

@@ -19,9 +19,9 @@ from vhostcomm.children import reap_orphans
 from vhostcomm.config.address import Listen, parse_api
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.control.admission import own_names
 from vhostcomm.control.daemon_api import LauncherApi, Listener, MachineApi
 from vhostcomm.control.listener import HttpListener
-from vhostcomm.control.origin import own_names
 from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders

@@ -176,7 +176,7 @@ class QemuHostApi:
             raise
 
     def _check(self, scope: Scope) -> None:
-        from vhostcomm.control.origin import check_origin
+        from vhostcomm.control.admission import check_origin
         from vhostcomm.control.problems import Problem
 
         check_origin(dict(scope["headers"]), self._names, browsers=False)

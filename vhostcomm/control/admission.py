@@ -1,11 +1,12 @@
-"""Detect requests that a web page makes without its user's knowledge: of another site, or through its own DNS name."""
+"""Which requests are answered: with the token, and not of a web page of another site, or through its own DNS name."""
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,6 +25,21 @@ def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:
         return None
     machine = socket.gethostname().lower()
     return frozenset({address.host.lower(), machine, machine.partition(".")[0]} - {""})
+
+
+def has_token(shown: Sequence[bytes], token: bytes) -> bool:
+    """Return whether a request shows the token.
+
+    Args:
+        shown: the values of its Authorization headers.
+        token: that it must show; empty if there is none.
+    """
+    if not token:
+        return True
+    if len(shown) != 1:
+        return False
+    kind, _, what = shown[0].partition(b" ")
+    return kind.lower() == b"bearer" and hmac.compare_digest(what, token)
 
 
 def check_origin(headers: Mapping[bytes, bytes], names: Collection[str] | None, *, browsers: bool = True) -> None:
