@@ -75,7 +75,7 @@ def test_of_a_guest_in_a_file(file: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_guest_that_is_not_there(file: Path, kind: str) -> None:
     assert refused(*words_of(kind), "--config", file, "--guest", "nass") == (
-        "the configuration has no guest 'nass', but nas, office: choose one of them with --guest, "
+        "the configuration has no guest 'nass', only nas, office: choose one of them with --guest, "
         f"or add [guests.nass] to the file {file}"
     )
 
@@ -102,7 +102,7 @@ def test_without_any_guest() -> None:
     [
         (["qemu", "--qemu-version", "seven"], "--qemu-version seven: expected MAJOR.MINOR"),
         (["qemu", "--qemu-version", "6.2"], "7.0 or later"),
-        (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give one"),
+        (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give only one"),
         (["proxmox"], "--vmid N is missing: the VM's number; qm list"),
         (["proxmox", "--vmid", "99"], "--vmid 99: expected 100 to 999999999"),
         (["libvirt", "--boot", "boot.img"], "add --domain"),
