@@ -96,17 +96,13 @@ class Pat:
         Raises:
             InstallError: its archive is damaged.
         """
-        try:
-            with (
-                zipfile.ZipFile(self.open(self.boot_name)) as archive,
-                archive.open(_image(archive, self.boot_name)) as data,
-            ):
-                while piece := data.read(1 << 20):
-                    yield piece
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise _damaged(self.boot_name, error) from None
-        except OSError as error:
-            raise _unread(self.boot_name, error) from None
+        with (
+            _unzipping(self.boot_name),
+            zipfile.ZipFile(self.open(self.boot_name)) as archive,
+            archive.open(_image(archive, self.boot_name)) as data,
+        ):
+            while piece := data.read(1 << 20):
+                yield piece
 
 
 @contextmanager
@@ -203,15 +199,10 @@ def _check_model(pat: Pat) -> None:
 
 def _boot_size(pat: Pat) -> int:
     packed = pat.members[pat.boot_name].size
-    try:
-        with zipfile.ZipFile(pat.open(pat.boot_name)) as archive:
-            for each in archive.infolist():
-                inside(each.filename, f"{pat.boot_name}: {each.filename!a}")
-            image = _image(archive, pat.boot_name)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise _damaged(pat.boot_name, error) from None
-    except OSError as error:
-        raise _unread(pat.boot_name, error) from None
+    with _unzipping(pat.boot_name), zipfile.ZipFile(pat.open(pat.boot_name)) as archive:
+        for each in archive.infolist():
+            inside(each.filename, f"{pat.boot_name}: {each.filename!a}")
+        image = _image(archive, pat.boot_name)
     if image.flag_bits & _ENCRYPTED:
         raise InstallError(f"{pat.boot_name}: encrypted; vhostcomm decrypts nothing")
     if image.file_size > min(_BOOT_MAX, max(SMALL, packed * RATIO_MAX)):
@@ -226,9 +217,16 @@ def _image(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     return images[0]
 
 
-def _unread(name: str, error: OSError) -> Exception:
-    """What went wrong: zipfile seeks to impossible places in a damaged archive; the rest is this host's."""
-    return _damaged(name, error) if error.errno in {None, errno.EINVAL} else error
+@contextmanager
+def _unzipping(name: str) -> Iterator[None]:
+    """Report what zipfile raises for a damaged archive of that name. Other errors of the system are the host's own."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+        # zipfile seeks to impossible places in a damaged archive: EINVAL, or an OSError without a number.
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+            raise
+        raise _damaged(name, error) from None
 
 
 def _damaged(name: str, error: Exception) -> InstallError:
