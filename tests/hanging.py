@@ -1,4 +1,4 @@
-"""A file system that hangs: whoever looks into it waits until it is taken away."""
+"""A file system that hangs: every process that looks into it waits until it is unmounted."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def example_socket(name: str, environment: Mapping[str, str] = os.environ) -> Pa
 
 
 def own_example(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """An example with this user's runtime directory in the place of root's."""
+    """Return an example with this user's runtime directory instead of the system's."""
     return text.replace(str(SYSTEM_RUNTIME), str(example_socket("", environment)))
 
 
