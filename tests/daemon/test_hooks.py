@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +96,11 @@ def test_session_of_its_own_outlives_a_hook(tmp_path: Path) -> None:
     begin = f"echo $$ > {told}.new; mv {told}.new {told}; exec sleep 1000"
     program = script(tmp_path, f"setsid sh -c '{begin}' > /dev/null 2>&1 & until [ -e {told} ]; do sleep 0.01; done")
     run_hook(program)
-    pid = int(told.read_text())
-    os.kill(pid, 9)  # which fails if it is gone
+    alive = os.pidfd_open(int(told.read_text()))
+    with os.fdopen(alive, "rb"):
+        ended, _, _ = select.select([alive], [], [], 0)
+        signal.pidfd_send_signal(alive, signal.SIGKILL)
+    assert not ended
 
 
 def test_hook_does_not_inherit_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
