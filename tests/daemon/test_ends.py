@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,7 +49,8 @@ def test_signals_without_end(tmp_path: Path) -> None:
         with Serving("--sock", tmp_path / "nas") as daemon:
             while daemon.process.poll() is None:
                 daemon.send_signal(signal.SIGINT)
-                time.sleep(0.002)
+                with suppress(subprocess.TimeoutExpired):
+                    daemon.process.wait(0.002)
             assert daemon.process.returncode == 0
 
 
