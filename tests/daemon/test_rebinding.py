@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import stat
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,19 @@ def test_deleted_socket_is_bound_again(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_socket_replaced_by_another_process_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "guest"
-    with Serving("--sock", path) as daemon, socket.socket(socket.AF_UNIX) as other:
+@contextmanager
+def replacing(path: Path) -> Iterator[None]:
+    """Another process's socket, put in the place of a daemon's."""
+    with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"{path}-other")
         other.listen()
         Path(f"{path}-other").rename(path)
+        yield
+
+
+def test_socket_replaced_by_another_process_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "guest"
+    with Serving("--sock", path) as daemon, replacing(path):
         lost = daemon.event("socket file deleted or replaced, QEMU can't connect", guest="guest")
         assert "another process already listens there" in lost["why"]
         path.unlink()
@@ -130,9 +138,6 @@ def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
 
 def test_a_socket_that_replaced_ours_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "guest"
-    with Serving("--sock", path) as daemon, socket.socket(socket.AF_UNIX) as other:
-        other.bind(f"{path}-other")
-        other.listen()
-        Path(f"{path}-other").rename(path)
+    with Serving("--sock", path) as daemon, replacing(path):
         daemon.event("socket file deleted or replaced, QEMU can't connect")
     assert path.exists()
