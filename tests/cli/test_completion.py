@@ -54,7 +54,7 @@ LOADED = [LINES[0], LINES[8], LINES[11]]
 """A verb, a guest and vdsm_run: enough where the script that all lines were tried with is loaded in another way."""
 
 
-def complete(shell: Shell, lines: list[tuple[str, str]]) -> None:
+def assert_completed(shell: Shell, lines: list[tuple[str, str]]) -> None:
     with shell:
         assert [shell.complete(line).rstrip() for line, _ in lines] == [wanted for _, wanted in lines]
 
@@ -66,25 +66,25 @@ def test_bash_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[st
     folder.mkdir(parents=True)
     for name in PROGRAMS:
         shutil.copy(COMPLETIONS / name, folder)
-    complete(Shell("bash", here, env | {"XDG_DATA_HOME": str(here / "share")}), LINES)
+    assert_completed(Shell("bash", here, env | {"XDG_DATA_HOME": str(here / "share")}), LINES)
 
 
 @pytest.mark.slow
 @pytest.mark.needs("/usr/share/bash-completion/bash_completion")
 def test_bash_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
-    complete(Shell("bash", here, env, after=sourced("bash")), LOADED)
+    assert_completed(Shell("bash", here, env, after=sourced("bash")), LOADED)
 
 
 @pytest.mark.slow
 @pytest.mark.needs("zsh")
 def test_zsh_reads_the_installed_file_at_the_first_tab(here: Path, env: dict[str, str]) -> None:
-    complete(Shell("zsh", here, env, setup=f"fpath=({COMPLETIONS} $fpath)"), LINES)
+    assert_completed(Shell("zsh", here, env, setup=f"fpath=({COMPLETIONS} $fpath)"), LINES)
 
 
 @pytest.mark.slow
 @pytest.mark.needs("zsh")
 def test_zsh_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
-    complete(Shell("zsh", here, env, after=sourced("zsh")), LOADED)
+    assert_completed(Shell("zsh", here, env, after=sourced("zsh")), LOADED)
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_zsh_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
 def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> None:
     for name in PROGRAMS:
         (here / f"_{name}").write_text(printed("zsh", name))
-    complete(Shell("zsh", here, env, setup=f"fpath=({here} $fpath)"), LOADED)
+    assert_completed(Shell("zsh", here, env, setup=f"fpath=({here} $fpath)"), LOADED)
 
 
 @pytest.mark.slow

@@ -47,8 +47,8 @@ def phase(script: Path, *words: str, path: str = BARE["PATH"]) -> subprocess.Com
     )
 
 
-def given_up(stopped: subprocess.CompletedProcess[str], why: str) -> None:
-    """Told, and no failure: Proxmox VE has its own stop."""
+def assert_left_to_proxmox(stopped: subprocess.CompletedProcess[str], why: str) -> None:
+    """Assert that it says why and does not fail: Proxmox VE has its own stop."""
     assert stopped.returncode == 0
     assert why in stopped.stderr
     assert "Proxmox VE continues with its own stop" in stopped.stderr
@@ -77,18 +77,18 @@ def test_its_phases(tmp_path: Path, program: Path) -> None:
 def test_a_guest_without_qemu_is_not_waited_for_and_one_that_boots_for_its_time(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program, "--wait", "3600")
     with controlled(tmp_path) as (daemon, _):
-        given_up(phase(script, "100", "pre-stop"), "not connected")
+        assert_left_to_proxmox(phase(script, "100", "pre-stop"), "not connected")
         with fake_guest(tmp_path / "nas"):
             daemon.event("guest connected")
             script = hookscript(tmp_path, program, "--wait", "1")
-            given_up(phase(script, "100", "pre-stop"), "not ready")
+            assert_left_to_proxmox(phase(script, "100", "pre-stop"), "not ready")
 
 
 @pytest.mark.slow
 def test_a_guest_that_stays_is_left_to_proxmox(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program, "--wait", "1")
     with controlled(tmp_path), answering(tmp_path / "nas", {POWEROFF: b""}):
-        given_up(phase(script, "100", "pre-stop"), "still there")
+        assert_left_to_proxmox(phase(script, "100", "pre-stop"), "still there")
 
 
 def test_a_daemon_that_hangs_does_not_hold_up_the_stop(tmp_path: Path, program: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_stop(tmp_path: Path, program: 
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "control"))
         silent.listen()
-        given_up(phase(script, "100", "pre-stop"), "nas did not power itself off")
+        assert_left_to_proxmox(phase(script, "100", "pre-stop"), "nas did not power itself off")
 
 
 def test_a_guest_without_a_daemon(tmp_path: Path, program: Path) -> None:
