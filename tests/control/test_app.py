@@ -220,7 +220,7 @@ def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
             assert why in refused["error"]["why"]
             assert why in http.get("/healthz").json()["not_reloaded"]
         assert http.get("/healthz").status_code == 503
-        assert list(http.get("/config").json()) == ["host", "guests.one", "serve", "watch"]
+        assert list(http.get("/config").json()) == ["host", "guests.one", "serve", "watch", "watch_sources"]
         (tmp_path / "two").rmdir()
         (tmp_path / "three").unlink()
         daemon.event("reloaded")
@@ -234,6 +234,7 @@ def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
             "guests.three",
             "serve",
             "watch",
+            "watch_sources",
         ]
 
 

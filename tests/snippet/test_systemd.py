@@ -62,7 +62,7 @@ def needs(tmp_path: Path) -> Callable[..., list[str]]:
     def remarks(text: str, *, program: str = PLACE, file: str = units.CONFIG) -> list[str]:
         (tmp_path / "c.toml").write_text(text)
         config = load(tmp_path / "c.toml", environment={"RUNTIME_DIRECTORY": "/run/vhostcomm"})
-        found = unit(config, config.guests[0], units.SERVE, executable=program, file=Path(file))
+        found = unit(config, config.guests[0], units.SERVE, executable=program, files=[Path(file)])
         assert found.remarks[0].startswith("save it as ")
         return list(found.remarks[1:])
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
+from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
+from vhostcomm.cli.guest_folder import shown
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.config.load import check, load
@@ -18,12 +19,11 @@ from vhostcomm.errors import UsageError, VhostcommError
 app = group_of_verbs("config", "Validate or show the configuration, or write a commented file to start from.")
 
 
-@app.command(usage="Usage: vhostcomm config validate [OPTIONS] [FILE]")
+@app.command(usage="Usage: vhostcomm config validate [OPTIONS] [FILE...]")
 def validate(
-    file: Annotated[Path | None, Parameter(help="The file; the same as --config.")] = None,
-    *,
+    *file: Annotated[Path, Parameter(help="A file or folder; the same as --config.")],
     sock: Socks = None,
-    config: ConfigFile = None,
+    config: ConfigFiles = None,
     watch: Watch = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
@@ -33,22 +33,22 @@ def validate(
 
     Exit status: 0 valid; 2 invalid, with the place, the reason and an example.
     """
-    if file is not None and config is not None:
+    if file and config:
         raise UsageError("the file is given twice: give FILE or --config")
-    loaded = load(file or config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
+    loaded = load(file or config or (), socks=sock or (), watch=watch or (), flags=given(host, guest, service))
     check(loaded)
     for warning in loaded.warnings:
         print_error(f"vhostcomm: {warning}")
     names = [each.name for each in loaded.guests]
     folders = f"; watched: {', '.join(map(str, loaded.watch))}" if loaded.watch else ""
-    print_line(f"{file or config or 'the configuration'}: valid; guests: {several(names) or 'none'}{folders}")
+    print_line(f"{shown(file or config or ())}: valid; guests: {several(names) or 'none'}{folders}")
 
 
 @app.command
 def show(
     *,
     sock: Socks = None,
-    config: ConfigFile = None,
+    config: ConfigFiles = None,
     watch: Watch = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
@@ -64,15 +64,15 @@ def show(
         print_error(f"vhostcomm: {warning}")
     sections = effective(loaded, as_text=not json)
     if json:
-        print_json(sections | {"watch": [str(path) for path in loaded.watch]})
+        print_json(sections | {"watch": list(map(str, loaded.watch)), "watch_sources": list(loaded.watch_sources)})
         return
     for name, section in sections.items():
         print_line(f"[{name}]")
         rows = [(key, str(each["value"]), str(each["source"])) for key, each in section.items()]
         print_table(("", "", ""), rows)
         print_line()
-    for path in loaded.watch:
-        print_line(f"watch  {path}")
+    for path, source in zip(loaded.watch, loaded.watch_sources, strict=True):
+        print_line(f"watch  {path}  {source}")
 
 
 @app.command(usage="Usage: vhostcomm config init [FILE]")

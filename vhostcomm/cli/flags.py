@@ -69,13 +69,15 @@ Socks = Annotated[
         "which names a socket in the runtime directory; connect:PATH, where QEMU or libvirt listens; or tcp:HOST:PORT.",
     ),
 ]
-ConfigFile = Annotated[
-    Path | None,
+ConfigFiles = Annotated[
+    list[Path] | None,
     Parameter(
         name=["--config", "-c"],
         metavar="FILE",
+        negative=(),
         group=Group("Guests", sort_key=1),
-        help="The TOML file with the configuration; `vhostcomm config init` writes one.",
+        help="A TOML file with the configuration, or a folder of them (`*.toml`, in the order of their names); "
+        "`vhostcomm config init` writes one. May be repeated: a later file overrides an earlier one, key by key.",
     ),
 ]
 Watch = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import attrs
 from vhostcomm.config.address import parse_sock, runtime_directory
 from vhostcomm.config.load import load
 from vhostcomm.config.machine import CONFIGURATION
-from vhostcomm.config.models import Config
+from vhostcomm.config.models import Config, several
 from vhostcomm.errors import ConfigError, UsageError
 from vhostcomm.system_errors import temporary_folder
 
 
-def file_of(folder: str | None, config: Path | None, *, remark: str = "") -> Path | None:
-    """Return the configuration file: the folder's if a folder is given, else that of --config.
+def files_of(folder: str | None, config: list[Path] | None, *, remark: str = "") -> list[Path] | None:
+    """Return the configuration's files: the folder's if a folder is given, else those of --config.
 
     Args:
         folder: made by `install`.
@@ -39,24 +39,35 @@ def file_of(folder: str | None, config: Path | None, *, remark: str = "") -> Pat
         raise ConfigError(
             f"{folder}: no folder with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one{remark}"
         )
-    return file
+    return [file]
+
+
+def shown(config: Sequence[Path]) -> str:
+    """Return the paths of --config for a sentence."""
+    return several(list(map(str, config))) or "the configuration"
 
 
 @contextmanager
-def configured(config: Path | None, name: str | None, sock: str | None, flags: dict[str, object]) -> Iterator[Config]:
-    """Provide the configuration of one guest: by name in the file, the file's only guest, or from flags alone."""
+def configured(
+    config: list[Path] | None, name: str | None, sock: str | None, flags: dict[str, object]
+) -> Iterator[Config]:
+    """Provide the configuration of one guest: by name in the files, their only guest, or from flags alone."""
     with _runtime() as environment:
         yield _found(config, name, sock, flags, environment)
 
 
 def _found(
-    config: Path | None, name: str | None, sock: str | None, flags: dict[str, object], environment: Mapping[str, str]
+    config: list[Path] | None,
+    name: str | None,
+    sock: str | None,
+    flags: dict[str, object],
+    environment: Mapping[str, str],
 ) -> Config:
     listed = [each.name for each in load(config, environment=environment).guests] if config else []
     if name is None and len(listed) == 1:
         name = listed[0]
     if listed and name not in listed:
-        raise ConfigError(f"{config} describes {', '.join(listed)}: choose one with --guest")
+        raise ConfigError(f"{shown(config or ())} describes {', '.join(listed)}: choose one with --guest")
     if listed:
         loaded = load(config, flags=flags, only=name, environment=environment)
         if sock is not None:

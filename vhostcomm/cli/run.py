@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
-from vhostcomm.cli.guest_folder import configured, file_of
+from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
+from vhostcomm.cli.guest_folder import configured, files_of
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
 from vhostcomm.config.models import Config
@@ -170,7 +170,7 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, Parameter(negative=(), group=_SUPERVISION, help="Print QEMU's command and exit.")] = False,
-    config: ConfigFile = None,
+    config: ConfigFiles = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
     service: ServeFlags = None,
@@ -209,7 +209,7 @@ def run(
     if len(words) - len(extra) > 1:
         raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
     folder = words[0] if len(words) > len(extra) else None
-    config = file_of(folder, config, remark=", and arguments of QEMU come after --")
+    config = files_of(folder, config, remark=", and arguments of QEMU come after --")
     if name is not None and guest_name is not None:
         raise UsageError("--name is an older name of --guest: give one of them")
     guest_name = guest_name if name is None else name

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, Quiet, ServeFlags, Socks, Verbose, Watch, given
+from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Quiet, ServeFlags, Socks, Verbose, Watch, given
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Sock
 from vhostcomm.config.load import check, load
@@ -21,7 +21,7 @@ _FIRST_FD = 3
 def serve(
     *,
     sock: Socks = None,
-    config: ConfigFile = None,
+    config: ConfigFiles = None,
     watch: Watch = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
@@ -33,8 +33,8 @@ def serve(
 
     QEMU connects with the arguments that `vhostcomm snippet qemu --unit none` prints for the same flags.
 
-    Flags override environment variables, which override the file; `vhostcomm config show` shows each value and its source.
-    SIGHUP reloads the file. SIGUSR1 reopens recordings whose file was renamed or deleted. SIGHUP and SIGINT stay ignored if
+    Flags override environment variables, which override files; `vhostcomm config show` shows each value and its source.
+    SIGHUP reloads the files. SIGUSR1 reopens recordings whose file was renamed or deleted. SIGHUP and SIGINT stay ignored if
     they were ignored at the start (nohup, a script's &). Sockets of systemd's socket activation are served too. The log goes
     to standard output; `run` writes it to standard error.
 

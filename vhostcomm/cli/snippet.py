@@ -247,10 +247,10 @@ def systemd(
     executable = program or units.running_executable()
     if which.is_of_all:
         config = which.all_guests()
-        _show(made(config, None, units.SERVE, executable=executable, file=which.config))
+        _show(made(config, None, units.SERVE, executable=executable, files=which.config or ()))
         return
     found = which.served(units.SERVE_ONE)
-    _show(made(found.config, found.guest, found.unit, executable=executable, file=which.config))
+    _show(made(found.config, found.guest, found.unit, executable=executable, files=which.config or ()))
 
 
 @app.command

@@ -11,8 +11,8 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import ConfigFile, GuestFlags, HostFlags, ServeFlags, Socks, given
-from vhostcomm.cli.guest_folder import file_of
+from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, ServeFlags, Socks, given
+from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp, control_address, runtime_directory
@@ -36,7 +36,7 @@ class Which:
     Args:
         name: its name in the configuration.
         sock: guests given as flags.
-        config: the file with guests.
+        config: the files with guests.
         host: the host's identity.
         guest: the guest's identity.
         service: the daemon's settings.
@@ -52,7 +52,7 @@ class Which:
         ),
     ] = None
     sock: Socks = None
-    config: ConfigFile = None
+    config: ConfigFiles = None
     host: HostFlags = None
     guest: GuestFlags = None
     service: ServeFlags = None
@@ -77,7 +77,7 @@ class Which:
         names = [each.name for each in config.guests]
         if not names:
             raise ConfigError(
-                f"{self.config or 'the configuration'} has no guest{f' {self.name!r}' if self.name else ''}: "
+                f"{shown(self.config or ())} has no guest{f' {self.name!r}' if self.name else ''}: "
                 f"give --config with a guest in it, or --sock {self.name or 'nas'}=PATH"
             )
         if self.name is None and len(names) > 1:
@@ -87,7 +87,7 @@ class Which:
                 return config, each
         raise ConfigError(
             f"the configuration has no guest {self.name!r}, only {', '.join(names)}: choose one of them with --guest, "
-            f"or add [guests.{self.name}] to the file" + (f" {self.config}" if self.config else " of --config")
+            f"or add [guests.{self.name}] to the file {shown(self.config) if self.config else 'of --config'}"
         )
 
 
@@ -167,8 +167,8 @@ class WhichUnit(Which):
         """
         flags = [*given(self.host, self.guest, self.service), *(["sock"] if self.sock else [])]
         if flags:
-            shown = ", ".join(f"--{flag}" for flag in flags)
-            raise UsageError(f"{shown}: {units.SERVE} reads {self.config} alone: put it into that file")
+            given_flags = ", ".join(f"--{flag}" for flag in flags)
+            raise UsageError(f"{given_flags}: {units.SERVE} reads {shown(self.config or ())} alone: put it in there")
         config = load(self.config, environment=of_service())
         check(config)
         for warning in config.warnings:
@@ -202,7 +202,7 @@ class WhichUnit(Which):
 
     def of_folder(self, folder: str | None) -> WhichUnit:
         """Return the selection of the guest in a folder that `install` made; unchanged without a folder."""
-        return self if folder is None else attrs.evolve(self, config=file_of(folder, self.config))
+        return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
     def external(self) -> Served:
         """Return the same as `served`, for a guest whose QEMU another program runs.
@@ -217,7 +217,7 @@ class WhichUnit(Which):
 
     def words(self) -> list[str]:
         """Return the flags that select the same guest for another kind of snippet."""
-        words = ["--config", str(self.config.absolute())] if self.config else []
+        words = [word for each in self.config or () for word in ("--config", str(each.absolute()))]
         words += [word for each in self.sock or () for word in ("--sock", str(each))]
         words += ["--guest", self.name] if self.name else []
         words += ["--unit", self.unit] if self.unit else []

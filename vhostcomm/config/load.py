@@ -1,4 +1,4 @@
-"""Load the configuration: flags override the environment, which overrides a TOML file. Pure, except for reading it.
+"""Load the configuration: flags override the environment, which overrides TOML files. Pure, except for reading them.
 
 Unknown keys and invalid values are rejected with their place, the reason, and a valid example.
 """
@@ -6,7 +6,7 @@ Unknown keys and invalid values are rejected with their place, the reason, and a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -22,6 +22,7 @@ from vhostcomm.config.address import (
     parse_sock,
     runtime_directory,
 )
+from vhostcomm.config.files import Listed, is_tcp, merge, sock_of
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import (
@@ -35,22 +36,12 @@ from vhostcomm.config.models import (
     settings,
     several,
 )
-from vhostcomm.config.reading import (
-    ENVIRONMENT_PREFIX,
-    Flags,
-    from_environment,
-    from_flags,
-    parsed,
-    quoted,
-    read_file,
-    section_of,
-    table_of,
-)
+from vhostcomm.config.reading import ENVIRONMENT_PREFIX, Flags, from_environment, from_flags, parsed, quoted
 from vhostcomm.errors import ConfigError
 
 
 def load(
-    file: Path | None = None,
+    files: Path | Sequence[Path] | None = None,
     *,
     socks: Iterable[str] = (),
     watch: Iterable[str | Path] = (),
@@ -62,30 +53,30 @@ def load(
     """Load and combine the configuration.
 
     Args:
-        file: a TOML file.
+        files: TOML files, and folders of them. A later file overrides an earlier one, key by key.
         socks: of ``--sock``.
         watch: of ``--watch``.
         flags: other flags.
         environment: for VHOSTCOMM_… and the runtime directory.
         activated: listening sockets that systemd has passed.
-        only: use only the guest with this name of the guests in the file.
+        only: use only the guest with this name of the guests in the files.
 
     Raises:
         ConfigError: something is invalid; has the place and a valid example.
     """
-    document = read_file(file) if file else {}
+    paths = [files] if isinstance(files, Path) else list(files or ())
+    merged = merge(paths, environment, only)
     folders = [_folder(each, "--watch") for each in watch]
-    label = str(file)
+    watch_sources = ["--watch"] * len(folders)
+    if merged.watch and (in_files := _folders(merged.watch)):
+        folders = [*in_files, *folders]
+        watch_sources = [merged.watch.source] * len(in_files) + watch_sources
     over = [from_environment(environment), from_flags(flags or {})]
-    layers: dict[str, dict[str, Value]] = {}
-    for section, model in SECTIONS.items():
-        in_file = section_of(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
-        watched = in_file.pop("watch", None)
-        if watched:
-            folders = [*_folders(watched), *folders]
-        layers[section] = in_file | {
-            name: layer[section, name] for layer in over for name in settings(model) if (section, name) in layer
-        }
+    layers = {
+        section: merged.sections[section]
+        | {name: layer[section, name] for layer in over for name in settings(model) if (section, name) in layer}
+        for section, model in SECTIONS.items()
+    }
     host, host_sources = build(HostIdentity, layers["host"])
     service, service_sources = build(Service, layers["serve"])
     if service.control.startswith("tcp:") and not service.control_token:
@@ -97,30 +88,21 @@ def load(
         host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
         host_sources["cluster_uuid"] = "derived from the host's serial number"
 
-    guest_layers: dict[str, dict[str, Value]] = {"": layers["guest"]}
+    guest_layers = {"": layers["guest"]} | {name: each.identity for name, each in merged.guests.items()}
     found = _Socks()
-    monitors: dict[str, Value | None] = {}
-    machines: dict[str, dict[str, Value]] = {}
-    listed = table_of(document.pop("guests", {}), "guests", label)
-    if only is not None:
-        listed = {name: table for name, table in listed.items() if name == only}
-    if document:
-        raise ConfigError(
-            f"{label}: unknown: {', '.join(map(repr, document))}; known are host, guest, guests and serve"
-        )
-    for name, table in listed.items():
-        monitors[name] = _monitor(table, name, label)
-        machines[name] = _machine(table, name, label)
-        sock, guest_layers[name] = _listed_guest(name, table, label, environment)
-        found.add(sock, f"{label}: guests.{name}")
+    for each in merged.guests.values():
+        if each.sock:
+            found.add(sock_of(each.sock, each.name), each.where, each.sock.source)
+        else:
+            found.add(_default_sock(each, environment), each.where)
     for text in socks:
-        example = "nas=tcp:127.0.0.1:12345" if _is_tcp(text) else f"nas={example_socket('nas', environment)}"
+        example = "nas=tcp:127.0.0.1:12345" if is_tcp(text) else f"nas={example_socket('nas', environment)}"
         sock = parsed(parse_sock, text, "--sock", example, environment)
-        found.add(sock, f"--sock {text}")
+        found.add(sock, f"--sock {text}", f"--sock {text}")
     configured = set(found.by_name)
     for sock in activated:
         found.activate(sock)
-    strangers = tuple(name for name in found.by_name if name not in configured) if file else ()
+    strangers = tuple(name for name in found.by_name if name not in configured) if paths else ()
 
     own = {name for layer in over for section, name in layer if section == "guest"}
     if own & {"uuid", "serial"} and (len(found.by_name) > 1 or folders):
@@ -132,16 +114,26 @@ def load(
             f"{' and '.join(filter(None, (whom, appearing)))}: "
             f'give each its own in a --config file, as [guests.{next(iter(names), "nas")}] serial = "…"'
         )
-    # The environment and flags override the file, including a guest's own section.
+    # The environment and flags override the files, including a guest's own section.
     for name, layer in guest_layers.items():
         guest_layers[name] = layer | {
             name: value for each in over for (section, name), value in each.items() if section == "guest"
         }
     guests = tuple(
-        _with_machine(_monitored(guest_config(sock, guest_layers), monitors), machines, file)
+        _complete(guest_config(sock, guest_layers), found.sources[sock.name], merged.guests.get(sock.name))
         for sock in found.by_name.values()
     )
-    made = Config(host, guests, service, tuple(folders), host_sources, service_sources, guest_layers, strangers)
+    made = Config(
+        host,
+        guests,
+        service,
+        tuple(folders),
+        host_sources,
+        service_sources,
+        tuple(watch_sources),
+        guest_layers,
+        strangers,
+    )
     _check_together(made)
     return made
 
@@ -184,68 +176,28 @@ def _folder(raw: object, source: str, example: str = "/run/guests") -> Path:
     return Path(parsed(values.path, raw if not isinstance(raw, Path) else str(raw), source, example)).absolute()
 
 
-def _is_tcp(raw: object) -> bool:
-    return isinstance(raw, str) and "tcp:" in raw
+def _default_sock(guest: Listed, environment: Mapping[str, str]) -> Sock:
+    """Return the address of a listed guest without `sock`: in the runtime directory, its UUID or name."""
+    own = guest.identity.get("uuid")
+    try:
+        path = runtime_directory(environment) / (str(own.value) if own else guest.name)
+        check_path(path)
+    except ValueError as error:
+        raise ConfigError(f'{guest.where}: {error}; for example: sock = "/run/vhostcomm/{guest.name}"') from None
+    return Sock(guest.name, Listen(path), values.uuid_text(own.value) if own else "")
 
 
-def _listed_guest(
-    name: str, table: object, label: str, environment: Mapping[str, str]
-) -> tuple[Sock, dict[str, Value]]:
-    where = f"guests.{name}"
-    parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
-    layer = section_of(table, "guest", label, ("sock", "qmp", "machine"), where=where)
-    layer.pop("qmp", None)
-    layer.pop("machine", None)
-    given = layer.pop("sock", None)
-    if given is None:
-        own = layer.get("uuid")
-        try:
-            path = runtime_directory(environment) / (str(own.value) if own else name)
-            check_path(path)
-        except ValueError as error:
-            raise ConfigError(f'{label}: {where}: {error}; for example: sock = "/run/vhostcomm/{name}"') from None
-        return Sock(name, Listen(path), values.uuid_text(own.value) if own else ""), layer
-    example = "tcp:127.0.0.1:12345" if _is_tcp(given.value) else str(example_socket(name, environment))
-    sock = parsed(parse_sock, given.value, given.source, f'sock = "{example}"', environment)
-    return attrs.evolve(sock, name=name), layer
-
-
-def _monitor(table: object, name: str, label: str) -> Value | None:
-    """Parse the QMP socket of a listed guest's QEMU."""
-    if not isinstance(table, dict) or "qmp" not in table:
-        return None
-    source = f"{label}: guests.{name}.qmp"
-    return Value(parsed(_socket_path, table["qmp"], source, f'qmp = "/run/qemu/{name}.qmp"'), source)
-
-
-def _machine(table: object, name: str, label: str) -> dict[str, Value]:
-    """Parse the machine of a listed guest."""
-    if not isinstance(table, dict) or "machine" not in table:
-        return {}
-    return section_of(table["machine"], "machine", label, where=f"guests.{name}.machine")
-
-
-def _with_machine(guest: GuestConfig, machines: Mapping[str, dict[str, Value]], file: Path | None) -> GuestConfig:
-    layer = machines.get(guest.name)
-    if not layer or file is None:
-        return guest
-    machine, sources = build(MachineSettings, layer)
-    return attrs.evolve(guest, machine=machine.beside(file.absolute().parent), machine_sources=sources)
-
-
-def _socket_path(raw: object) -> str:
-    path = Path(values.path(raw))
-    if not path.is_absolute():
-        raise ValueError("it is an absolute path of a unix socket")
-    check_path(path)
-    return str(path)
-
-
-def _monitored(guest: GuestConfig, monitors: Mapping[str, Value | None]) -> GuestConfig:
-    found = monitors.get(guest.name)
-    if found is None:
-        return guest
-    return attrs.evolve(guest, qmp=str(found.value), sources={**guest.sources, "qmp": found.source})
+def _complete(guest: GuestConfig, sock_source: str, listed: Listed | None) -> GuestConfig:
+    """Add what isn't a guest's identity: the source of its address, its QMP socket, its machine."""
+    sources = {**guest.sources, "sock": sock_source}
+    if listed is None:
+        return attrs.evolve(guest, sources=sources)
+    if listed.qmp:
+        guest, sources["qmp"] = attrs.evolve(guest, qmp=str(listed.qmp.value)), listed.qmp.source
+    if listed.machine:
+        machine, machine_sources = build(MachineSettings, listed.machine)
+        guest = attrs.evolve(guest, machine=machine, machine_sources=machine_sources)
+    return attrs.evolve(guest, sources=sources)
 
 
 class _Socks:
@@ -253,24 +205,31 @@ class _Socks:
 
     def __init__(self) -> None:
         self.by_name: dict[str, Sock] = {}
+        self.sources: dict[str, str] = {}
         self._by_address: dict[Address, str] = {}
         self._by_place: dict[str, str] = {}
 
-    def add(self, sock: Sock, source: str) -> None:
+    def add(self, sock: Sock, where: str, source: str = "default") -> None:
         """Add a guest's socket.
+
+        Args:
+            sock: the guest's name and address.
+            where: its place, for errors.
+            source: of its address.
 
         Raises:
             ConfigError: another guest has its name or address.
         """
         if sock.name in self.by_name:
             raise ConfigError(
-                f"{source}: another guest is named {sock.name!r}; give this one a different name: NAME=SOCK"
+                f"{where}: another guest is named {sock.name!r}; give this one a different name: NAME=SOCK"
             )
         if other := self._by_address.get(sock.address):
-            raise ConfigError(f"{source}: guest {other!r} already has the socket {sock.address}")
-        self._put(sock)
+            raise ConfigError(f"{where}: guest {other!r} already has the socket {sock.address}")
+        self._put(sock, source)
 
-    def _put(self, sock: Sock) -> None:
+    def _put(self, sock: Sock, source: str) -> None:
+        self.sources[sock.name] = source
         self.by_name[sock.name] = sock
         self._by_address[sock.address] = self._by_place[str(sock.address)] = sock.name
 
@@ -290,4 +249,4 @@ class _Socks:
         name = self._by_place.get(sock.address.where)
         if other is None and name:
             other = self.by_name[name]
-        self._put(attrs.evolve(other, address=sock.address) if other else sock)
+        self._put(attrs.evolve(other, address=sock.address) if other else sock, "systemd")

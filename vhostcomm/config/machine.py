@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import attrs
 from attrs import frozen
 
 from vhostcomm.config import values
@@ -62,11 +61,13 @@ class MachineSettings:
         "forward",
     )
 
-    def beside(self, folder: Path) -> MachineSettings:
-        """Return a copy whose relative disk paths are in a folder."""
 
-        def placed(path: str) -> str:
-            return path if not path or path.startswith(_TARGET) else str(folder / path)
+def beside(folder: Path, key: str, value: object) -> object:
+    """Return a setting's value with relative disk paths placed in a folder, that of the file with the setting."""
 
-        data = tuple(map(placed, self.data))
-        return attrs.evolve(self, boot=placed(self.boot), system=placed(self.system), data=data)
+    def placed(path: str) -> str:
+        return path if not path or path.startswith(_TARGET) else str(folder / path)
+
+    if isinstance(value, str) and key in {"boot", "system"}:
+        return placed(value)
+    return tuple(map(placed, value)) if isinstance(value, tuple) and key == "data" else value

@@ -153,10 +153,12 @@ class Config:
     watch: tuple[Path, ...] = ()
     host_sources: Sources = field(factory=dict, eq=False, repr=False)
     service_sources: Sources = field(factory=dict, eq=False, repr=False)
+    watch_sources: tuple[str, ...] = field(default=(), eq=False, repr=False)
+    """The source of each watched folder."""
     guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
-    """Settings in the file by guest name, and "" for those of all guests: for guests that appear later."""
+    """Settings in the files by guest name, and "" for those of all guests: for guests that appear later."""
     strangers: tuple[str, ...] = field(default=(), eq=False)
-    """Guests for which systemd passed a socket, but which are not in the file."""
+    """Guests for which systemd passed a socket, but which are in no file."""
 
     @property
     def warnings(self) -> tuple[str, ...]:

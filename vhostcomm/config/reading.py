@@ -32,17 +32,22 @@ def read_file(file: Path) -> dict[str, Any]:
         ConfigError: it can't be read, or is not TOML.
     """
     try:
-        return tomllib.loads(_bytes(file).decode())
+        return tomllib.loads(content(file).decode())
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}{_remedy(file, error)}") from None
+        raise read_error(file, error) from None
     except RecursionError:
         raise ConfigError(f"{file}: TOML with lists or tables that are nested too deeply") from None
     except ValueError as error:  # TOML's errors, encoding errors, and numbers with thousands of digits
         raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
 
 
-def _bytes(file: Path) -> bytes:
-    """Read a regular file. Never opens anything that could block or has no end."""
+def content(file: Path) -> bytes:
+    """Read a regular file. Never opens anything that could block or has no end.
+
+    Raises:
+        OSError: it can't be read.
+        ConfigError: it is no regular file, or too large.
+    """
     _check_regular(file, file.stat())
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as opened:
@@ -72,12 +77,14 @@ _KINDS: Final = {
 }
 
 
-def _remedy(file: Path, error: OSError) -> str:
+def read_error(path: Path, error: OSError) -> ConfigError:
+    """Explain why a file or folder of the configuration can't be read, and what to do."""
+    remedy = ""
     if isinstance(error, FileNotFoundError):
-        return f"; create one: vhostcomm config init {file}"
-    if isinstance(error, PermissionError):
-        return f"; uid {os.geteuid()} must be able to read it: chmod a+r {file}, and keep secrets in the environment"
-    return ""
+        remedy = f"; create one: vhostcomm config init {path}"
+    elif isinstance(error, PermissionError):
+        remedy = f"; uid {os.geteuid()} must be able to read it: chmod a+r {path}, and keep secrets in the environment"
+    return ConfigError(f"{path}: {error.strerror}{remedy}")
 
 
 def table_of(value: object, where: str, label: str) -> dict[str, Any]:

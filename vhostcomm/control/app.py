@@ -193,7 +193,8 @@ class _Handlers:
 
     async def config(self, _: Request) -> Response:
         config = self._daemon.config
-        return _json(effective(config) | {"watch": [str(path) for path in config.watch]})
+        watched = {"watch": list(map(str, config.watch)), "watch_sources": list(config.watch_sources)}
+        return _json(effective(config) | watched)
 
     async def healthz(self, _: Request) -> Response:
         healthy, why = await health.look(self._daemon)

@@ -246,7 +246,13 @@ class Reload:
                 pass
         if config.watch != old.watch:
             keys.append("watch")
-        made = attrs.evolve(config, service=old.service, watch=old.watch, service_sources=old.service_sources)
+        made = attrs.evolve(
+            config,
+            service=old.service,
+            service_sources=old.service_sources,
+            watch=old.watch,
+            watch_sources=old.watch_sources,
+        )
         try:
             check(made)
         except ConfigError as error:

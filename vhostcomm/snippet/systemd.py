@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ _HIDDEN: Final = {
 """Directories that a unit hides from its service, with the setting that hides them."""
 
 
-def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: str, file: Path | None) -> Snippet:
+def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: str, files: Sequence[Path]) -> Snippet:
     """Make a unit file.
 
     Args:
@@ -35,17 +35,17 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
         guest: the guest; None for the unit of all guests.
         name: the unit's name, of `units.NAMES`.
         executable: the absolute path of the console script.
-        file: the configuration file; required for the unit of all guests.
+        files: the configuration's files and folders; required for the unit of all guests.
 
     Raises:
         UsageError: the unit can't serve this guest.
     """
-    if name in {units.SERVE, units.SOCKET} and file is None:
+    if name in {units.SERVE, units.SOCKET} and not files:
         raise UsageError(f"{name} serves the guests of a file: give it with --config, or use --unit {units.SERVE_ONE}")
-    path = (file or Path(units.CONFIG)).absolute()
+    paths = [each.absolute() for each in files]
     try:
         place = units.place(name, guest.name if guest else "", guest.identity.uuid if guest else "")
-        found = units.text(name, guest=place.name, executable=executable, config=str(path))
+        found = units.text(name, guest=place.name, executable=executable, configs=tuple(map(str, paths)))
         saved = units.file(name, place.name)
         held = name in {units.SOCKET, units.SOCKET_ONE}
         socket = units.instance(name, place.name) if held else ""
@@ -62,7 +62,8 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
     if not held:
         remarks += _unseen("the program", Path(executable))
     if name == units.SERVE:
-        remarks += _unseen("the configuration", path)
+        for path in paths:
+            remarks += _unseen("the configuration", path)
         for each in config.guests:
             remarks += _address(each)
         for folder in config.watch:

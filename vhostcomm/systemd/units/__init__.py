@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -62,22 +63,23 @@ def user(name: str, guest: str) -> str:
     return f"vhost-{base64.b32encode(digest).decode().lower()}"
 
 
-def text(name: str, *, guest: str = "", executable: str = EXECUTABLE, config: str = CONFIG) -> str:
+def text(name: str, *, guest: str = "", executable: str = EXECUTABLE, configs: Sequence[str] = ()) -> str:
     """Return the text of a unit.
 
     Args:
         name: one of `NAMES`.
         guest: the instance of a service for one guest.
         executable: the absolute path of the console script.
-        config: the absolute path of the configuration file, for units that read one.
+        configs: the absolute paths of the configuration, for units that read one; `CONFIG` by default.
 
     Raises:
         ValueError: there is no such unit, or a path is unusable in one.
     """
     if name not in NAMES:
         raise ValueError(f"there is no unit {name!r}; there are {', '.join(NAMES)}")
+    words = " ".join(f"--config {_word(each)}" for each in configs or (CONFIG,))
     found = files(__name__).joinpath(name).read_text(encoding="utf-8")
-    found = found.replace("@EXECUTABLE@", _word(executable, program=True)).replace("@CONFIG@", _word(config))
+    found = found.replace("@EXECUTABLE@", _word(executable, program=True)).replace("@CONFIG@", words)
     return found.replace("@USER@", user(name, guest))
 
 

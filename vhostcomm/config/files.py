@@ -1,0 +1,165 @@
+"""Read the files of a configuration, and merge them: a later file overrides an earlier one, key by key.
+
+Pure, except for reading them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field
+
+from vhostcomm.config import values
+from vhostcomm.config.address import Sock, check_path, example_socket, parse_sock
+from vhostcomm.config.machine import beside
+from vhostcomm.config.models import SECTIONS, Value
+from vhostcomm.config.reading import parsed, read_error, read_file, section_of, table_of
+from vhostcomm.errors import ConfigError
+
+SUFFIX: Final = ".toml"
+"""A folder's files are those with this suffix; hidden ones are temporary files of editors and copying tools."""
+
+
+@define
+class Listed:
+    """A guest in the files.
+
+    Args:
+        name: its name.
+        where: the section that mentions it first, for errors.
+        identity: the settings of its identity.
+        sock: its parsed address.
+        qmp: the path of its QEMU's QMP socket.
+        machine: the settings of its machine, with disk paths relative to no file.
+    """
+
+    name: str
+    where: str
+    identity: dict[str, Value] = field(factory=dict)
+    sock: Value | None = None
+    qmp: Value | None = None
+    machine: dict[str, Value] = field(factory=dict)
+
+
+@define
+class Merged:
+    """All files together: settings by section, the watched folders as the last file has them, and the guests."""
+
+    sections: dict[str, dict[str, Value]] = field(factory=lambda: {section: {} for section in SECTIONS})
+    watch: Value | None = None
+    guests: dict[str, Listed] = field(factory=dict)
+
+
+def list_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files: those given, and for a folder its ``*.toml`` files in the order of their names.
+
+    Raises:
+        ConfigError: a folder can't be read, or has no such file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        try:
+            if path.is_dir():
+                found += _in_folder(path)
+            else:
+                found.append(path)
+        except OSError as error:
+            raise read_error(path, error) from None
+    return found
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    names = sorted(each.name for each in folder.iterdir() if each.suffix == SUFFIX and not each.name.startswith("."))
+    if not names:
+        # An empty folder is what a file system that isn't mounted looks like.
+        raise ConfigError(
+            f"{folder}: a folder without a *{SUFFIX} file; check that its file system is mounted, "
+            f"or create one: vhostcomm config init {folder}/vhostcomm{SUFFIX}"
+        )
+    return [folder / each for each in names]
+
+
+def merge(paths: Sequence[Path], environment: Mapping[str, str], only: str | None = None) -> Merged:
+    """Read the files and merge them.
+
+    Args:
+        paths: files and folders; see `list_files`.
+        environment: has the runtime directory.
+        only: leave out all guests but the one with this name.
+
+    Raises:
+        ConfigError: a file can't be read, or something in it is invalid.
+    """
+    merged = Merged()
+    for file in list_files(paths):
+        try:
+            document = read_file(file)
+        except ConfigError:
+            if file in paths or os.path.lexists(file):
+                raise
+            continue  # deleted from its folder after the listing
+        _add(merged, document, file, environment, only)
+    return merged
+
+
+def _add(
+    merged: Merged, document: dict[str, Any], file: Path, environment: Mapping[str, str], only: str | None
+) -> None:
+    label = str(file)
+    for section in SECTIONS:
+        found = section_of(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
+        merged.watch = found.pop("watch", merged.watch)
+        merged.sections[section] |= found
+    guests = table_of(document.pop("guests", {}), "guests", label)
+    if document:
+        raise ConfigError(
+            f"{label}: unknown: {', '.join(map(repr, document))}; known are host, guest, guests and serve"
+        )
+    for name, table in guests.items():
+        if only in (None, name):
+            where = f"guests.{name}"
+            parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
+            listed = merged.guests.setdefault(name, Listed(name, f"{label}: {where}"))
+            _add_guest(listed, table, file, environment)
+
+
+def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[str, str]) -> None:
+    where, label = f"guests.{listed.name}", str(file)
+    layer = section_of(table, "guest", label, ("sock", "qmp", "machine"), where=where)
+    if sock := layer.pop("sock", None):
+        example = "tcp:127.0.0.1:12345" if is_tcp(sock.value) else str(example_socket(listed.name, environment))
+        listed.sock = Value(
+            parsed(parse_sock, sock.value, sock.source, f'sock = "{example}"', environment), sock.source
+        )
+    if qmp := layer.pop("qmp", None):
+        example = f'qmp = "/run/qemu/{listed.name}.qmp"'
+        listed.qmp = Value(parsed(_socket_path, qmp.value, qmp.source, example), qmp.source)
+    if machine := layer.pop("machine", None):
+        folder = file.absolute().parent
+        listed.machine |= {
+            key: Value(beside(folder, key, each.value), each.source)
+            for key, each in section_of(machine.value, "machine", label, where=f"{where}.machine").items()
+        }
+    listed.identity |= layer
+
+
+def is_tcp(raw: object) -> bool:
+    """Return whether an invalid address was meant for TCP."""
+    return isinstance(raw, str) and "tcp:" in raw
+
+
+def _socket_path(raw: object) -> str:
+    path = Path(values.path(raw))
+    if not path.is_absolute():
+        raise ValueError("it is an absolute path of a unix socket")
+    check_path(path)
+    return str(path)
+
+
+def sock_of(value: Value, name: str) -> Sock:
+    """Return the address of a listed guest, under its own name."""
+    assert isinstance(value.value, Sock)
+    return Sock(name, value.value.address, value.value.uuid)
