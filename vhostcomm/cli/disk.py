@@ -18,6 +18,7 @@ from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.inspection import Inspection
 from vhostcomm.qemu.disk.inspection import inspect as inspect_disk
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Partition
+from vhostcomm.signals import ended_by_signals
 
 app = group_of_verbs("disk", "Inspect a guest's system disk, and make or grow disks.")
 
@@ -54,7 +55,8 @@ def init(
 ) -> None:
     """Make an empty system disk with VDSM's partition layout and no file systems."""
     in_bytes = _bytes(size)
-    init_disk(image, in_bytes, image_format)
+    with ended_by_signals():
+        init_disk(image, in_bytes, image_format)
     print_line(f"{image}: {image_format.value}, {_readable(in_bytes)}, VDSM's layout ({VDSM}), no file systems")
 
 
@@ -71,7 +73,8 @@ def add(
     from vhostcomm.install.adding import add as add_disk
 
     in_bytes = _bytes(size)
-    name = add_disk(Path(folder), in_bytes, image_format)
+    with ended_by_signals():
+        name = add_disk(Path(folder), in_bytes, image_format)
     print_line(
         f"{Path(folder) / name}: {image_format.value}, {_readable(in_bytes)}, empty; the guest has it at its next start"
     )
@@ -87,7 +90,8 @@ def grow(
     from vhostcomm.qemu.disk.growing import grow as grow_disk
 
     in_bytes = _bytes(size)
-    before = grow_disk(image, in_bytes)
+    with ended_by_signals():
+        before = grow_disk(image, in_bytes)
     print_line(f"{image}: {_readable(in_bytes)}, was {_readable(before)}")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Final, Literal, NoReturn
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
@@ -23,6 +21,7 @@ from vhostcomm.install.pat import PUBLISHED
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
 from vhostcomm.qemu.disk.options import parse_shared
+from vhostcomm.signals import ended_by_signals
 
 _LAYOUTS: Final[dict[str, Layout]] = {
     "container": CONTAINER,
@@ -89,32 +88,13 @@ def install(
     except ValueError as error:
         raise UsageError(f"--mac {mac}: {error}; for example: --mac 02:11:32:00:00:01") from None
     options = Options(size, image_format, _LAYOUTS[layout], disk_options, address)
-    with _ended_by_signals(), _shown(as_json=as_json) as report:
+    with ended_by_signals(), _shown(as_json=as_json) as report:
         done = install_pat(str(pat), str(folder), options, report)
     if as_json:
         print_line(json.dumps(_as_json(done)))
     else:
         print_line("\n".join(_as_text(done, str(folder), Path(pat).name)))
     return 0
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Handle SIGTERM and SIGHUP like Ctrl-C inside the block, so that the installation cleans up."""
-
-    def end(number: int, _: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
-    for each, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup
-            signal.signal(each, end)
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @contextmanager

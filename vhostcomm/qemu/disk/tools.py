@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, Final
 
 from vhostcomm.environment import child_environment
 from vhostcomm.errors import DiskError
+from vhostcomm.signals import deferred_end
 from vhostcomm.system_errors import explain
 
 _PACKAGES: Final = {
@@ -67,18 +69,24 @@ def run(
     program = find(tool, path=path)
     limit = _DEADLINE if seconds is None else seconds
     try:
-        return subprocess.run(  # noqa: S603  # no shell; every path is absolute or a descriptor
-            [program, *arguments],
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-            env=child_environment(LC_ALL="C", **variables),
-            timeout=limit,
-            cwd=folder,
-            check=False,
-            pass_fds=tuple(pass_fds),
-        )
+        with ExitStack() as stack:
+            with deferred_end():
+                process = stack.enter_context(
+                    subprocess.Popen(  # noqa: S603  # no shell; every path is absolute or a descriptor
+                        [program, *arguments],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE,
+                        encoding="utf-8",
+                        errors="backslashreplace",
+                        env=child_environment(LC_ALL="C", **variables),
+                        cwd=folder,
+                        pass_fds=tuple(pass_fds),
+                    )
+                )
+                stack.callback(process.kill)  # does nothing if it has ended
+            stdout, stderr = process.communicate(stdin, limit)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     except subprocess.TimeoutExpired:
         raise DiskError(path, f"{tool} took more than {limit:.0f} seconds and was killed") from None
     except OSError as error:

@@ -1,0 +1,39 @@
+"""Signals that come while a tool of the disks is started or runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+
+from vhostcomm.qemu.disk import tools
+from vhostcomm.signals import ended_by_signals
+
+pytestmark = pytest.mark.needs("qemu-img")
+
+
+@pytest.mark.parametrize(
+    ("number", "ended"),
+    [(signal.SIGTERM, SystemExit(143)), (signal.SIGHUP, SystemExit(129)), (signal.SIGINT, KeyboardInterrupt())],
+)
+def test_no_tool_outlives_a_signal_at_its_start(
+    number: int, ended: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes when the child exists already, and its starter doesn't know it yet."""
+    children: list[subprocess.Popen[str]] = []
+
+    class Started(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            children.append(self)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    with pytest.raises(type(ended)) as raised, ended_by_signals():
+        tools.run("qemu-img", "--help", path="here")
+    assert raised.value.args == ended.args
+    (child,) = children
+    assert child.returncode is not None, "it was killed and waited for"
