@@ -97,6 +97,43 @@ def long_headers(tmp_path: Path) -> None:
     pats.pat(tmp_path, hda=lzma.compress(written.getvalue(), preset=0))
 
 
+def nested(count: int) -> bytes:
+    """Headers with a long name for the next header, which is another such header."""
+    made = tarfile.TarInfo("././@LongLink")
+    made.type, made.size = tarfile.GNUTYPE_LONGNAME, 1
+    return (made.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * count
+
+
+def holes(tmp_path: Path) -> None:
+    """A file with a hole and no data, in the old format of GNU tar."""
+    header = bytearray(other("./x", tarfile.GNUTYPE_SPARSE)[0].tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, 0)
+    header[483:495] = b"%011o\0" % ZEROS
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    pats.pat(tmp_path, hda=lzma.compress(bytes(header) + pats.tar(pats.HDA), preset=0))
+
+
+def package(**headers: str) -> Make:
+    """A package in the `.pat` with such extended headers."""
+
+    def make(tmp_path: Path) -> None:
+        made = tarfile.TarInfo("packages/x")
+        made.pax_headers = headers
+        header = made.tobuf(tarfile.PAX_FORMAT)
+        (tmp_path / NAME).write_bytes(header + pats.pat(tmp_path).read_bytes())
+
+    return make
+
+
+def long_integer(tmp_path: Path) -> None:
+    """An index of xz with one integer of 16 MiB, whose sum would take hours."""
+    size = 16 << 20
+    index = b"\0" + b"\xff" * (size - 1)
+    footer = bytes(4) + (size // 4 - 1).to_bytes(4, "little") + bytes(2) + b"YZ"
+    pats.pat(tmp_path, hda=xz(pats.HDA) + index + footer)
+
+
 def many(count: int) -> Iterable[Member]:
     return (file(f"./{number}") for number in range(count))
 
@@ -166,6 +203,15 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
         r"bin.zip: \d+ bytes that unpack to \d+ or more",
     ),
     "bomb of headers": (long_headers, "a member with more than 1048576 bytes of headers"),
+    "bomb of holes": (holes, r"hda1.tgz: \d+ bytes that unpack to \d+ or more"),
+    "nested headers": (raw(nested(3000)), "cut off or damaged"),
+    "nested headers in hda1": (
+        lambda tmp_path: pats.pat(tmp_path, hda=lzma.compress(nested(900) + pats.tar(pats.HDA), preset=0)),
+        "hda1.tgz: cut off or damaged",
+    ),
+    "a package without a time": (package(mtime="nan"), "cut off or damaged.*NaN"),
+    "a package with a negative size": (package(size="-5"), "cut off or damaged"),
+    "integer in an index": (long_integer, "hda1.tgz: cut off or damaged"),
     "bomb of members": (beside(*many(5000)), "more than 4096 members"),
     "two images": (
         lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=BOOT, two=BOOT)),

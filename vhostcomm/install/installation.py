@@ -19,7 +19,7 @@ from vhostcomm.errors import InstallError
 from vhostcomm.install import filesystem
 from vhostcomm.install.configuration import configuration, derived_mac, guest_name
 from vhostcomm.install.pat import PACKAGES, PACKAGES_TARGET, SYSTEM, Pat, open_pat
-from vhostcomm.install.stream import unpack
+from vhostcomm.install.stream import damage_reported, unpack
 from vhostcomm.install.tree import Tree
 from vhostcomm.qemu.disk.creation import partition
 from vhostcomm.qemu.disk.image import ImageFormat
@@ -261,7 +261,8 @@ def _system(pat: Pat, work: Path, image: Path, layout: Layout, report: ReportPro
     for path in pat.packages:
         member = copy.copy(pat.members[path])
         member.name = PACKAGES_TARGET + path.removeprefix(PACKAGES)
-        tree.add(Path(pat.path).name, member, pat.open(path))
+        with damage_reported(Path(pat.path).name):
+            tree.add(Path(pat.path).name, member, pat.open(path))
     tree.finish()
     size = SYSTEM_SIZE if layout is CONTAINER else layout.third_start * SECTOR_SIZE + (1 << 20)
     partition(image, size, layout, path=image)

@@ -17,7 +17,7 @@ from typing import IO, Final
 from attrs import field, frozen
 
 from vhostcomm.errors import InstallError
-from vhostcomm.install.stream import RATIO_MAX, SMALL, bomb, cut_off, unpacked_size
+from vhostcomm.install.stream import RATIO_MAX, SMALL, bomb, cut_off, damage_reported, unpacked_size
 from vhostcomm.install.tree import filtered, inside
 from vhostcomm.system_errors import explain
 
@@ -129,21 +129,20 @@ def open_pat(path: str) -> Iterator[Pat]:
 
 
 def _tar(file: IO[bytes], path: str) -> tarfile.TarFile:
-    try:
-        return tarfile.open(fileobj=file, mode="r:")
-    except tarfile.TarError:
-        raise InstallError(
-            f"{path}: no tar archive: no .pat, or an encrypted one, as those of DSM 7.0 to 7.1 are. vhostcomm decrypts "
-            f"nothing; newer releases are plain archives: {PUBLISHED}"
-        ) from None
-    except (EOFError, ValueError, OverflowError) as error:
-        raise _damaged(path, error) from None
+    with damage_reported(path):
+        try:
+            return tarfile.open(fileobj=file, mode="r:")
+        except tarfile.TarError:
+            raise InstallError(
+                f"{path}: no tar archive: no .pat, or an encrypted one, as those of DSM 7.0 to 7.1 are. vhostcomm decrypts "
+                f"nothing; newer releases are plain archives: {PUBLISHED}"
+            ) from None
 
 
 def _checked(archive: tarfile.TarFile, path: str, size: int) -> Pat:
     members: dict[str, tarfile.TarInfo] = {}
     end = count = 0
-    try:
+    with damage_reported(path):
         for member in archive:
             count += 1
             if count > _MEMBERS_MAX:
@@ -155,15 +154,13 @@ def _checked(archive: tarfile.TarFile, path: str, size: int) -> Pat:
                 raise InstallError(f"{where}: {what}; a .pat has only files and folders, so it is rejected")
             filtered(member, Path("/nonexistent"), where, whole_system=False)
             end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
-            if end > size:
+            if end > size or member.size < 0:
                 raise cut_off(path)
             if member.isreg():
                 members[name] = member
         archive.fileobj.seek(end)
         if archive.fileobj.read(_BLOCK) != bytes(_BLOCK):
             raise cut_off(path)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise _damaged(path, error) from None
     return _virtual_dsm(archive, path, members)
 
 
@@ -226,8 +223,4 @@ def _unzipping(name: str) -> Iterator[None]:
         # zipfile seeks to impossible places in a damaged archive: EINVAL, or an OSError without a number.
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
-        raise _damaged(name, error) from None
-
-
-def _damaged(name: str, error: Exception) -> InstallError:
-    return InstallError(f"{cut_off(name)} ({error})")
+        raise InstallError(f"{cut_off(name)} ({error})") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import lzma
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Final
 
 from vhostcomm.errors import InstallError
@@ -26,6 +27,7 @@ _HEADERS_MAX: Final = 1 << 20
 """Maximum bytes of one member's headers, which tarfile keeps in memory. Long names and attributes need a few KiB."""
 
 _FOOTER_SIZE: Final = 12
+_INTEGER_BITS: Final = 63
 _INDEX_MAX: Final = 16 << 20
 
 Handle = Callable[[tarfile.TarInfo, IO[bytes] | None], None]
@@ -42,6 +44,16 @@ def bomb(name: str, unpacked: int, packed: int) -> InstallError:
 def cut_off(name: str) -> InstallError:
     """Return the error for an incomplete archive."""
     return InstallError(f"{name}: cut off or damaged; download the .pat again and compare its checksum")
+
+
+@contextmanager
+def damage_reported(name: str) -> Iterator[None]:
+    """Report what tarfile and lzma raise for a damaged or hostile archive of that name as an `InstallError`."""
+    try:
+        yield
+    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        # tarfile recurses for each header that extends the next one.
+        raise InstallError(f"{cut_off(name)} ({error})") from None
 
 
 def unpacked_size(packed: IO[bytes], name: str) -> int:
@@ -75,7 +87,7 @@ def unpacked_size(packed: IO[bytes], name: str) -> int:
 
 
 class _Numbers:
-    """The variable-length integers of an xz index."""
+    """The variable-length integers of an xz index, of 63 bits at most."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -90,6 +102,8 @@ class _Numbers:
             shift += 7
             if not byte & 0x80:
                 return value
+            if shift >= _INTEGER_BITS:
+                raise IndexError("an integer longer than the format allows")
 
 
 class _Unpacked:
@@ -136,14 +150,16 @@ def unpack(packed: IO[bytes], name: str, handle: Handle) -> None:
     most = unpacked_size(packed, name)
     packed.seek(0)
     reader = _Unpacked(packed, name, most)
-    try:
+    contents = 0
+    with damage_reported(name):
         with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
             while member := archive.next():
                 archive.members.clear()  # tarfile would keep them all in memory
+                contents += member.size  # of a sparse file with its holes, which the archive doesn't contain
+                if contents > most:
+                    raise bomb(name, contents, packed.seek(0, os.SEEK_END))
                 reader.allow(member.size + _HEADERS_MAX)
                 handle(member, archive.extractfile(member) if member.isreg() else None)
         reader.allow(most)
         while reader.read(CHUNK):  # to the checksum at the end
             pass
-    except (tarfile.TarError, lzma.LZMAError, EOFError, UnicodeError, ValueError, OverflowError) as error:
-        raise InstallError(f"{cut_off(name)} ({error})") from None
