@@ -93,11 +93,17 @@ def test_the_drop_ins_of_the_documentation(tmp_path: Path) -> None:
 
 
 def test_texts() -> None:
-    assert "ExecStart=/usr/bin/vhostcomm serve --config /etc/vhostcomm/vhostcomm.toml\n" in units.text(units.SERVE)
+    assert (
+        "ExecStart=/usr/bin/vhostcomm serve --config /etc/vhostcomm/vhostcomm.toml --reload-on-change\n"
+        in units.text(units.SERVE)
+    )
     moved = units.text(
         units.SERVE, executable="/opt/v h/bin/vhostcomm", configs=["/srv/100%$x.toml", "/etc/pve/vhostcomm"]
     )
-    assert 'ExecStart="/opt/v h/bin/vhostcomm" serve --config /srv/100%%$$x.toml --config /etc/pve/vhostcomm\n' in moved
+    assert (
+        'ExecStart="/opt/v h/bin/vhostcomm" serve --config /srv/100%%$$x.toml --config /etc/pve/vhostcomm --reload-on-change\n'
+        in moved
+    )
     for name in units.NAMES:
         assert "@EXECUTABLE@" not in units.text(name)
         assert "@CONFIG@" not in units.text(name)

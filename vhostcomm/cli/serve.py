@@ -7,13 +7,17 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Quiet, ServeFlags, Socks, Verbose, Watch, given
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Sock
+from vhostcomm.config.files import fingerprint
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config
-from vhostcomm.errors import ConfigError
+from vhostcomm.errors import ConfigError, UsageError
 
 _FIRST_FD = 3
 
@@ -22,6 +26,15 @@ def serve(
     *,
     sock: Socks = None,
     config: ConfigFiles = None,
+    reload_on_change: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            group=Group("Guests", sort_key=1),
+            help="Reload when the content of the --config files changes. It is looked at every 2 s, and at once where the "
+            "system reports changes.",
+        ),
+    ] = False,
     watch: Watch = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
@@ -53,26 +66,31 @@ def serve(
     """
     activated = _activated()
     flags = given(host, guest, service, verbose=verbose, quiet=quiet)
+    if reload_on_change and not config:
+        raise UsageError("--reload-on-change: there is no file that could change; give it with --config")
+    known = fingerprint(config or ()) if reload_on_change else None
 
     def read() -> Config:
         loaded = load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated)
         check(loaded)
         return loaded
 
-    run(read(), read if config else None)
+    run(read(), read if config else None, (config or [], known) if known else None)
 
 
-def run(config: Config, reload: Callable[[], Config] | None) -> None:
-    """Run the daemon until a signal ends it."""
+def run(config: Config, reload: Callable[[], Config] | None, watched: tuple[list[Path], str] | None) -> None:
+    """Run the daemon until a signal ends it; `watched` are the files that cause a reload, and their fingerprint."""
     import trio
 
+    from vhostcomm.daemon.changes import Changes
     from vhostcomm.daemon.daemon import Daemon
     from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.systemd.notify import Notifier
 
     log, sink = start_log(config.service.log_level, config.service.log_format)
     try:
-        trio.run(Daemon(config, log, reload, notifier=Notifier.of_environment()).run_with_signals)
+        changes = Changes(*watched) if watched else None
+        trio.run(Daemon(config, log, reload, notifier=Notifier.of_environment(), changes=changes).run_with_signals)
     finally:
         sink.close(FLUSH_TIMEOUT)
 

@@ -5,6 +5,7 @@ Pure, except for reading them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from vhostcomm.config import values
 from vhostcomm.config.address import Sock, check_path, example_socket, parse_sock
 from vhostcomm.config.machine import beside
 from vhostcomm.config.models import SECTIONS, Value
-from vhostcomm.config.reading import parsed, read_error, read_file, section_of, table_of
+from vhostcomm.config.reading import content, parsed, read_error, read_file, section_of, table_of
 from vhostcomm.errors import ConfigError
 
 SUFFIX: Final = ".toml"
@@ -80,6 +81,21 @@ def _in_folder(folder: Path) -> list[Path]:
             f"or create one: vhostcomm config init {folder}/vhostcomm{SUFFIX}"
         )
     return [folder / each for each in names]
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """Return a text that differs if the names or contents of the files differ, or why they can't be read."""
+    digest = hashlib.blake2b()
+    try:
+        for file in list_files(paths):
+            try:
+                found = content(file)
+            except OSError as error:
+                raise read_error(file, error) from None
+            digest.update(b"%b\0%d\0%b" % (os.fsencode(file), len(found), found))
+    except ConfigError as error:
+        return str(error)
+    return digest.hexdigest()
 
 
 def merge(paths: Sequence[Path], environment: Mapping[str, str], only: str | None = None) -> Merged:

@@ -23,6 +23,7 @@ from vhostcomm.control.admission import own_names
 from vhostcomm.control.daemon_api import LauncherApi, Listener, MachineApi
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.surface import Surface
+from vhostcomm.daemon.changes import Changes
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
@@ -50,6 +51,7 @@ class Daemon:
         api_timeout: seconds for a guest's answer if a request to qemu-host's API has no timeout.
         control_name: names the control surface's socket without `--control`, for one daemon of many.
         notifier: notifies systemd; None if another object does that, or none.
+        changes: causes a reload when the configuration's files change; None for no such reloads.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Daemon:
         api_timeout: float = DEFAULT_TIMEOUT,
         control_name: str = "",
         notifier: Notifier | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self._trace = trace
         self._api_timeout = api_timeout
+        self._changes = changes
         self._log = log
         self._surface = Surface(self, config.service, log, control_name)
         self._freezer = Freezer(self._ask, log)
@@ -122,6 +126,8 @@ class Daemon:
                 async for port in in_batches(opened):
                     self._ports.start(port)
                 nursery.start_soon(self._reload.run)
+                if self._changes:
+                    nursery.start_soon(self._changes.run, self.reload, self._log)
                 for folder in folders:
                     nursery.start_soon(self._folders.keep, folder)
                 nursery.start_soon(self._ports.keep_sockets)

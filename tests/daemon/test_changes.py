@@ -1,0 +1,175 @@
+"""A reload when the content of the configuration's files changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.control.controlled import client
+from tests.hanging import Hanging
+from tests.serving import Serving, fake_guest, run_vhostcomm
+from tests.trio_help import run_in_real_time
+from vhostcomm.config.files import fingerprint
+from vhostcomm.daemon import changes
+from vhostcomm.daemon.changes import Changes
+from vhostcomm.log.logs import start_log
+
+REJECTED = "reload rejected, the old configuration stays"
+RELOADING = "reloading"
+
+
+def text(folder: Path, serial: str) -> str:
+    return f'[guests.nas]\nsock = "{folder}/nas"\nserial = "{serial * 13}"\n'
+
+
+def replace(path: Path, content: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(content)
+    new.rename(path)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_replaced_or_written_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text(tmp_path, "A"))
+    with Serving("--config", path, "--reload-on-change") as daemon, fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial() == "A" * 13
+        replace(path, text(tmp_path, "B"))
+        assert daemon.event("reloaded")["changed"] == 1
+        assert guest.serial() == "B" * 13
+        path.write_text(text(tmp_path, "C"))
+        assert daemon.event("reloaded")["changed"] == 1
+        assert guest.serial() == "C" * 13
+
+
+@pytest.mark.slow
+def test_content_that_changes_without_a_notice(tmp_path: Path) -> None:
+    """As on Proxmox's /etc/pve, where another host changes it."""
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "conf.d" / "c.toml"
+    elsewhere.write_text(text(tmp_path, "A"))
+    path.parent.mkdir()
+    path.symlink_to(elsewhere)
+    with Serving("--config", path.parent, "--reload-on-change") as daemon, fake_guest(tmp_path / "nas") as guest:
+        assert guest.serial() == "A" * 13
+        elsewhere.write_text(text(tmp_path, "B"))
+        daemon.event("reloaded")
+        assert guest.serial() == "B" * 13
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_away_changes_nothing_and_is_reported_once(tmp_path: Path) -> None:
+    folder, away = tmp_path / "conf.d", tmp_path / "away"
+    folder.mkdir()
+    (folder / "a.toml").write_text(text(tmp_path, "A"))
+    words = ("--config", folder, "--reload-on-change", "--control", tmp_path / "control")
+    with (
+        Serving(*words) as daemon,
+        fake_guest(tmp_path / "nas") as guest,
+        client(tmp_path / "control") as http,
+    ):
+        assert guest.serial() == "A" * 13
+        folder.rename(away)
+        assert f"{folder}: No such file" in daemon.event(REJECTED)["why"]
+        folder.mkdir()  # as where nothing is mounted
+        assert f"{folder}: a folder without a *.toml file" in daemon.event(REJECTED)["why"]
+        assert f"{folder}: a folder without" in http.get("/healthz").json()["not_reloaded"]
+        assert guest.serial() == "A" * 13
+        (folder / "README").write_text("wakes it up, and changes nothing")
+        replace(folder / "a.toml", "[guests.nas")
+        assert f"{folder}/a.toml: not TOML" in daemon.event(REJECTED)["why"]
+        replace(folder / "a.toml", text(tmp_path, "A"))
+        assert daemon.event("reloaded")["changed"] == 0  # the same as before: accepted, so that health is right again
+        assert http.get("/healthz").json()["not_reloaded"] is None
+        assert guest.serial() == "A" * 13
+        replace(folder / "b.toml", '[guests.nas]\nserial = "BBBBBBBBBBBBB"\n')
+        assert daemon.event("reloaded")["changed"] == 1
+        (folder / "b.toml").unlink()
+        assert daemon.event("reloaded")["changed"] == 1
+        assert guest.serial() == "A" * 13
+    assert len([line for line in daemon.log if line["event"] == REJECTED]) == 3
+    assert len([line for line in daemon.log if line["event"] == RELOADING]) == 6
+
+
+def test_it_needs_a_file() -> None:
+    ended = run_vhostcomm("serve", "--sock", "/x/nas", "--reload-on-change")
+    assert (ended.returncode, "give it with --config" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("instances", ["some", "none"])
+def test_a_half_written_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instances: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text(tmp_path, "A"))
+    known = fingerprint([path])
+    half = text(tmp_path, "B")
+    whole = half + '[guests.attic]\nsock = "/x/attic"\n'
+
+    def look(paths: Sequence[Path]) -> str:
+        """The rest is written as soon as the half was seen."""
+        found = fingerprint(paths)
+        if path.read_text() == half:
+            path.write_text(whole)
+        return found
+
+    monkeypatch.setattr(changes, "fingerprint", look)
+    if instances == "none":
+        monkeypatch.setattr(changes, "INotify", _none_left)
+    log, sink = start_log("info", "json")
+    seen: list[str] = []
+
+    async def reload() -> str:
+        seen.append(path.read_text())
+        done.set()
+        return ""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Changes([path], known).run, reload, log)
+            path.write_text(half)
+            await done.wait()
+            nursery.cancel_scope.cancel()
+
+    done = trio.Event()
+    try:
+        run_in_real_time(main)
+    finally:
+        sink.close(1.0)
+    assert seen == [whole]
+
+
+def _none_left(*, nonblocking: bool) -> None:
+    assert nonblocking
+    raise OSError(24, os.strerror(24))
+
+
+@pytest.mark.slow
+def test_a_file_system_that_hangs_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    (folder / "c.toml").write_text(text(tmp_path, "A"))
+    known = fingerprint([folder])
+    monkeypatch.setattr(changes, "PATIENCE", 0.3)
+    log, sink = start_log("info", "json")
+    send, receive = trio.open_memory_channel[str](10)
+
+    async def reload() -> str:
+        await send.send("asked")
+        return ""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            with Hanging(folder) as hanging:
+                nursery.start_soon(Changes([folder], known).run, reload, log)
+                await trio.to_thread.run_sync(hanging.asked)
+                assert await receive.receive() == "asked"
+            assert await receive.receive() == "asked"  # what hung has returned, and is read as it is
+            nursery.cancel_scope.cancel()
+        assert receive.statistics().current_buffer_used == 0
+
+    try:
+        run_in_real_time(main)
+    finally:
+        sink.close(1.0)

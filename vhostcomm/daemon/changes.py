@@ -1,0 +1,105 @@
+"""Reload when the content of the configuration's files changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+from inotify_simple import INotify, flags
+
+from vhostcomm.config.files import SUFFIX, fingerprint
+from vhostcomm.log.logs import Log
+from vhostcomm.threads import in_thread
+
+POLL_INTERVAL: Final = 2.0
+"""Seconds between looks at the content. A FUSE such as Proxmox's /etc/pve reports no changes of other hosts."""
+
+SETTLE: Final = 0.5
+"""Seconds without a change before a reload: a file that is written in place is incomplete at first."""
+
+PATIENCE: Final = 10.0
+"""Seconds for a look. A file system that needs more hangs."""
+
+_HANGS: Final = "the file system hangs"
+
+_CHANGES: Final = (
+    flags.CLOSE_WRITE | flags.CREATE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE | flags.ATTRIB | flags.ONLYDIR
+)
+
+
+class Changes:
+    """The files of a configuration, as far as their content is known.
+
+    Args:
+        paths: the files, and folders of files.
+        known: the `fingerprint` of the paths before they were read for the active configuration.
+    """
+
+    def __init__(self, paths: Sequence[Path], known: str) -> None:
+        self._paths = paths
+        self._known = known
+        self._inotify: INotify | None = None
+        self._watches: dict[int, str] = {}
+        """The names of interest, by inotify's watch: a file's, or a folder's suffix."""
+
+    async def run(self, reload: Callable[[], Awaitable[str]], log: Log) -> None:
+        """Reload whenever the content has changed and is stable, until cancelled.
+
+        A rejected reload is not repeated until the content changes again.
+
+        Args:
+            reload: reloads the configuration, and reports why it was rejected itself.
+            log: the log.
+        """
+        with suppress(OSError):  # out of inotify instances: changes are noticed later
+            self._inotify = INotify(nonblocking=True)
+        try:
+            while True:
+                seen = await self._look()
+                while seen != self._known:
+                    before = seen
+                    await trio.sleep(SETTLE)
+                    seen = await self._look()
+                    if seen == before != self._known:
+                        log.info("reloading", why="the configuration's files have changed")
+                        self._known = seen
+                        await reload()
+                await self._woken()
+        finally:
+            if self._inotify:
+                self._inotify.close()
+
+    async def _look(self) -> str:
+        with trio.move_on_after(PATIENCE):
+            return await in_thread("the configuration", self._look_now)
+        return _HANGS
+
+    def _look_now(self) -> str:
+        self._watch()  # first, so that no later change is missed
+        return fingerprint(self._paths)
+
+    def _watch(self) -> None:
+        """Watch the present folders. A folder that was replaced is another one, even at the same path."""
+        if self._inotify is None:
+            return
+        watches = {}
+        for path in self._paths:
+            with suppress(OSError, ValueError):  # it is missing, or the end came first
+                folder, name = (path, SUFFIX) if path.is_dir() else (path.parent, path.name)
+                watches[self._inotify.add_watch(folder, _CHANGES)] = name
+        for gone in self._watches.keys() - watches.keys():
+            with suppress(OSError, ValueError):  # the kernel has already removed a deleted folder's
+                self._inotify.rm_watch(gone)
+        self._watches = watches
+
+    async def _woken(self) -> None:
+        """Wait until a file may have changed."""
+        with trio.move_on_after(POLL_INTERVAL):
+            while self._inotify:
+                await trio.lowlevel.wait_readable(self._inotify.fileno())
+                if any(each.name.endswith(self._watches.get(each.wd, "")) for each in self._inotify.read(timeout=0)):
+                    return
+            await trio.sleep_forever()
