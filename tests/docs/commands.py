@@ -18,7 +18,7 @@ from vhostcomm.qemu_host.flags import FLAGS
 from vhostcomm.qemu_host.goflags import parse
 from vhostcomm.systemd import units
 
-ELSEWHERE: Final = {"docker", "git", "gh", "pvesm", "qm", "reboot", "tshark", "virsh", "wireshark"}
+ELSEWHERE: Final = {"docker", "git", "gh", "pvesm", "qm", "reboot", "rsync", "tshark", "virsh", "wireshark"}
 """Programs of which nothing can be told here."""
 
 OPTIONS_OF_OTHERS: Final = {"--format", "--pids-limit", "--read-only", "--unix-socket", "--x"}

@@ -72,6 +72,7 @@ class Shell:
                 place: f"{folder}{place}"
                 for place in (
                     "/etc/vhostcomm",
+                    "/etc/pve",
                     "/etc/systemd/system",
                     "/var/lib/vz/snippets",
                     "/var/lib/vhostcomm-run-nas",

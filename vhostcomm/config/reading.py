@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import grp
 import os
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -83,8 +85,18 @@ def read_error(path: Path, error: OSError) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         remedy = f"; create one: vhostcomm config init {path}"
     elif isinstance(error, PermissionError):
-        remedy = f"; uid {os.geteuid()} must be able to read it: chmod a+r {path}, and keep secrets in the environment"
+        remedy = f"; uid {os.geteuid()} must be able to read it: {_letting_in(path)}"
     return ConfigError(f"{path}: {error.strerror}{remedy}")
+
+
+def _letting_in(path: Path) -> str:
+    """Say how this process gets access to a file or folder: as a member of its group, or as everybody."""
+    with suppress(OSError, KeyError):
+        found = path.stat()
+        if found.st_mode & stat.S_IRGRP and found.st_gid:
+            group = grp.getgrgid(found.st_gid).gr_name
+            return f"add it to the group {group}; under systemd, SupplementaryGroups={group} in the unit"
+    return f"chmod a+r {path}, and keep secrets in the environment"
 
 
 def table_of(value: object, where: str, label: str) -> dict[str, Any]:
