@@ -1,4 +1,4 @@
-"""1,000 and 10,000 guests in one daemon, in one run: start, reload, memory, descriptors. No number is asserted.
+"""1,000 and 10,000 guests in one daemon, in one run: start, reload, stop, memory, descriptors. No number is asserted.
 
 The daemon has `ulimit -n 20000`. The client here asks each guest once, so that all of them are known to be connected.
 """
@@ -68,6 +68,9 @@ def measure(size: int, work: Path, stack: ExitStack) -> None:
             f" {max(times) * 1000:9.2f} ms most ({len(times):,} answers)"
         )
     print(f"  {'after it':28}{daemon.resident():9.0f} MB")
+    began = time.perf_counter()
+    daemon.stop()
+    print(f"  {'stop, all of them connected':28}{time.perf_counter() - began:9.2f} s")
 
 
 def write(config: Path, size: int, letter: str) -> None:
@@ -126,6 +129,9 @@ class Daemon:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
 

@@ -23,6 +23,18 @@ class _Place:
         self.limiter = trio.CapacityLimiter(THREADS)
         self.returned = 0
         """Calls that returned."""
+        self.queue: list[_Queued] = []
+        """Calls that the next thread makes one after the other."""
+        self.has_queue_task = False
+
+
+class _Queued:
+    """A call in a queue."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+        self.error: Exception | None = None
+        self.done = trio.Event()
 
 
 _places: Final[WeakValueDictionary[Hashable, _Place]] = WeakValueDictionary()
@@ -55,17 +67,49 @@ async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T
 
 
 async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: float) -> None:
-    """Call in a thread, and give up once no call in this place returned for `patience` seconds.
+    """Make a short call in a thread, and give up once no call in this place returned for `patience` seconds.
 
-    The call waits for its turn behind thousands of others, and may be made again.
+    One thread makes all calls that wait, so that thousands of them need only a few threads.
     """
     found = _place_of(place)
+    queued = _Queued(call)
+    found.queue.append(queued)
+    if not found.has_queue_task:
+        found.has_queue_task = True
+        trio.lowlevel.spawn_system_task(_empty_queue, place, found)
     while True:
         before = found.returned
-        with trio.move_on_after(patience) as waiting:
-            await in_thread(place, call)
-        if not waiting.cancelled_caught or found.returned == before:
+        with trio.move_on_after(patience):
+            await queued.done.wait()
+            break
+        if found.returned == before:
             return
+    if queued.error:
+        raise queued.error
+
+
+async def _empty_queue(place: Hashable, found: _Place) -> None:
+    try:
+        while batch := found.queue:
+            found.queue = []
+            try:
+                await in_thread(place, _make_calls, found, batch)
+            except RuntimeError as error:  # no thread can be started
+                for queued in batch:
+                    queued.error = error
+            for queued in batch:
+                queued.done.set()
+    finally:
+        found.has_queue_task = False
+
+
+def _make_calls(found: _Place, batch: list[_Queued]) -> None:
+    for queued in batch:
+        try:
+            queued.call()
+        except Exception as error:  # noqa: BLE001 - raised where the call was requested
+            queued.error = error
+        found.returned += 1
 
 
 async def connect(path: Path) -> socket.socket:

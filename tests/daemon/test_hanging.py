@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from tests.hanging import Hanging
-from tests.serving import FakeGuest, Serving, fake_guest
+from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest
+from tests.trio_help import run_in_real_time
+from vhostcomm.threads import unless_it_hangs
 
 FINE = "A" * 13
 
@@ -73,3 +79,53 @@ def test_a_new_guest(tmp_path: Path) -> None:
         hanging.asked()
         assert answered(nas)
         assert daemon.stop() == 0
+
+
+def test_one_thread_makes_all_short_calls_that_wait(tmp_path: Path) -> None:
+    """The removal of a thousand sockets must not need a thousand threads."""
+    made: list[int] = []
+    go = threading.Event()
+
+    async def main() -> None:
+        begun = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def first() -> None:
+            token.run_sync_soon(begun.set)
+            go.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unless_it_hangs, tmp_path, first, PATIENCE)
+            await begun.wait()
+            for number in range(100):
+                nursery.start_soon(unless_it_hangs, tmp_path, partial(made.append, number), PATIENCE)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not made, "another thread makes them"
+            go.set()
+
+    try:
+        run_in_real_time(main)
+    finally:
+        go.set()
+    assert sorted(made) == list(range(100))
+
+
+def test_a_short_call_that_fails_or_hangs_affects_no_other_place(tmp_path: Path) -> None:
+    go = threading.Event()
+    done: list[bool] = []
+
+    async def main() -> None:
+        with pytest.raises(NotADirectoryError):
+            await unless_it_hangs(tmp_path, partial(os.rmdir, __file__), PATIENCE)
+        await unless_it_hangs(tmp_path, lambda: _block(go), 0.01)
+        await unless_it_hangs(tmp_path / "other", partial(done.append, True), PATIENCE)
+
+    try:
+        run_in_real_time(main)
+    finally:
+        go.set()
+    assert done
+
+
+def _block(until: threading.Event) -> None:
+    until.wait()

@@ -29,7 +29,7 @@ ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next attempt if there is no descriptor or memory for a connection."""
 
 CLOSE_TIMEOUT: Final = 3.0
-"""Seconds for removing the socket's file and writing the recording. Only a hanging file system takes longer."""
+"""Seconds for removing the socket's file, and for writing the recording. Only a hanging file system takes longer."""
 
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_MAX: Final = 5.0
@@ -123,16 +123,24 @@ class Port:
                     else:
                         await self._keep_accepting(nursery)
         finally:
-            if self._listener or self._recording:
-                with trio.CancelScope(shield=True):
-                    await unless_it_hangs(self._place, self.close, CLOSE_TIMEOUT)
+            with trio.CancelScope(shield=True):
+                if self._listener:
+                    await unless_it_hangs(self._folder, self._close_listener, CLOSE_TIMEOUT)
+                if self._recording:  # may be on another file system, and waits for its own writer
+                    await unless_it_hangs(self, self._close_recording, CLOSE_TIMEOUT)
 
     def close(self) -> None:
         """Close the socket and the recording. May block."""
+        self._close_listener()
+        self._close_recording()
+
+    def _close_listener(self) -> None:
         listener, self._listener = self._listener, None
-        recording, self._recording = self._recording, None
         if listener:
             listener.close()
+
+    def _close_recording(self) -> None:
+        recording, self._recording = self._recording, None
         if recording:
             recording.close()
 
@@ -171,18 +179,18 @@ class Port:
         """
         if (listener := self._listener) is None:
             return
-        old = await in_thread(self._place, listener.bind_again)
+        old = await in_thread(self._folder, listener.bind_again)
         if old.fileno() != -1:
             trio.lowlevel.notify_closing(old)
             old.close()
         if self._listener is not listener:  # replaced or closed meanwhile
-            await in_thread(self._place, listener.close)
+            await in_thread(self._folder, listener.close)
 
     @property
-    def _place(self) -> Path | str:
-        """What hangs if this port's files do."""
+    def _folder(self) -> Path | None:
+        """The directory of its socket's file; None without a file."""
         address = self.guest.address
-        return address.path.parent if isinstance(address, Listen) else self._service.record
+        return address.path.parent if isinstance(address, Listen) else None
 
     # -- QEMU connects
 

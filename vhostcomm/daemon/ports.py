@@ -51,6 +51,12 @@ async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
 
 
+async def _all_ended(ending: Iterable[Served]) -> None:
+    for served in ending:
+        if not served.ended.is_set():  # a wait for a set event costs a turn of the event loop
+            await served.ended.wait()
+
+
 @define(eq=False)
 class _Http:
     """A socket for HTTP; its file is watched as those of guests are."""
@@ -181,12 +187,12 @@ class Ports:
             return
         with trio.move_on_after(self._service.drain_timeout + STOP_MARGIN):
             async for served in in_batches(ending):
+                self._forget_path(served)  # nobody misses its file from now on
                 served.port.stop()
-            for served in ending:
-                await served.ended.wait()
+            await _all_ended(ending)
         for served in ending:
             served.scope.cancel()
-            await served.ended.wait()
+        await _all_ended(ending)
 
     def change(self, served: Served, new: GuestConfig, host: HostIdentity) -> bool:
         """Apply a new configuration with the same address to a guest. Return whether its answers have changed."""
@@ -276,9 +282,12 @@ class Ports:
             served.monitor_scope.cancel()
             if self._served.get(name) is served:
                 del self._served[name]
-            if served.path and self._by_path.get(served.path) is served:
-                del self._by_path[served.path]
+            self._forget_path(served)
             served.ended.set()
+
+    def _forget_path(self, served: Served) -> None:
+        if served.path and self._by_path.get(served.path) is served:
+            del self._by_path[served.path]
 
     async def _try_open(self, served: Served) -> bool:
         if served.open:
