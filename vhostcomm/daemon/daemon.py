@@ -282,7 +282,8 @@ class Daemon:
     async def stop(self) -> None:
         """End every port: accept no connections, answer pending questions, close. Limited in time."""
         await self.thaw("the daemon stops")
-        await self._ports.end(self._ports.all)
+        with without_collections():
+            await self._ports.end(self._ports.all)
         await self._surface.finish()
 
     async def reopen_recordings(self) -> None:

@@ -229,7 +229,8 @@ class Ports:
         async with trio.open_nursery() as nursery:  # a hanging path must not delay the others
             async for paths in self.files.lost():
                 async for path in in_batches(list(self._by_path) if paths is None else paths):
-                    nursery.start_soon(self._look_at, path)
+                    if path in self._by_path:
+                        nursery.start_soon(self._look_at, path)
 
     async def _look_at(self, path: Path) -> None:
         if served := self._by_path.get(path):
