@@ -126,6 +126,8 @@ def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
     paths = [tmp_path / f"g{place}" for place in range(40)]
     words = [word for path in paths for word in ("--sock", path)]
     with Serving(*words) as daemon:
+        for _ in paths:
+            daemon.event("waiting for QEMU")
         alone = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) - len(paths)
     with Serving(*words, shell=f"ulimit -n {alone + 2 * len(paths) - 1}") as daemon:
         for _ in range(2):
