@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -111,6 +113,66 @@ def test_the_commands_of_proxmox_put_each_disk_into_its_place(nas: Path, tmp_pat
         f"importdisk 100 {nas}/synoboot.img tank"
     )
     assert said[-1] == "set 100 --boot order=scsi9"
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def proxmox_line(nas: Path, verb: str) -> list[str]:
+    """The words of the command that creates the VM or sets its args."""
+    lines = printed("proxmox", nas, "--vmid", "100").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"qm {verb}"))
+    return shlex.split(line)
+
+
+def test_huge_pages_and_queues_in_proxmoxs_words(nas: Path) -> None:
+    replace(
+        nas / CONFIGURATION, 'net = "user"\nforward = ["5000:5000"]', 'net = "tap=tap0,queues=4"\nhugepages = "auto"'
+    )
+    words = proxmox_line(nas, "create 100")
+    assert words[words.index("--net0") + 1] == f"virtio={MAC.upper()},bridge=vmbr0,queues=4"
+    assert words[words.index("--numa") :][:4] == ["--numa", "1", "--hugepages", "any"]
+
+
+@pytest.mark.needs("qemu-system-x86_64")
+def test_qemu_accepts_the_changes_of_proxmoxs_arguments(nas: Path) -> None:
+    """A rotation rate other than an SSD's, and a processor's features."""
+    replace(nas / CONFIGURATION, '"data.img,serial=A1', '"data.img,rotation-rate=7200')
+    replace(nas / CONFIGURATION, "net =", 'cpu_model = "Skylake-Client,-hle"\nnet =')
+    words = proxmox_line(nas, "create 100")
+    assert words[words.index("--cpu") + 1] == "Skylake-Client"
+    *_, args = proxmox_line(nas, "set 100 --args")
+    assert args.endswith(" -cpu Skylake-Client,-hle -set device.scsi11.rotation_rate=7200")
+    its_own = [
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-machine",
+        "pc,accel=tcg",
+        "-cpu",
+        "qemu64",
+        "-S",
+    ]
+    its_own += ["-device", "virtio-scsi-pci,id=virtioscsi11,bus=pci.0,addr=0xc"]
+    its_own += ["-drive", f"file={nas}/data.img,if=none,id=drive-scsi11,format=raw"]
+    its_own += ["-device", "scsi-hd,bus=virtioscsi11.0,drive=drive-scsi11,id=scsi11,rotation_rate=1"]
+    asked = [
+        {"execute": "qmp_capabilities"},
+        {"execute": "qom-get", "arguments": {"path": "/machine/peripheral/scsi11", "property": "rotation_rate"}},
+        {"execute": "qom-get", "arguments": {"path": "/machine/unattached/device[0]", "property": "type"}},
+        {"execute": "quit"},
+    ]
+    done = subprocess.run(
+        [*its_own, *shlex.split(args), "-qmp", "stdio"], input="\n".join(map(json.dumps, asked)), env=ENVIRONMENT,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answers = [line["return"] for line in map(json.loads, done.stdout.splitlines()) if "return" in line]
+    assert answers[1] == 7200
+    assert answers[2] == "Skylake-Client-x86_64-cpu"
 
 
 def test_a_processor_model_in_libvirts_words(nas: Path, tmp_path: Path) -> None:

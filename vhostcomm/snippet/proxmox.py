@@ -17,7 +17,7 @@ from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.disk.options import DetectZeroes
-from vhostcomm.qemu.machine import BridgeNet, Disk, Machine, TcpVchannel, VhostDisk
+from vhostcomm.qemu.machine import AnyDisk, BridgeNet, Disk, Machine, TapNet, TcpVchannel, VhostDisk
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 AGENT_SLOT: Final = 0x8
@@ -27,13 +27,14 @@ VMID_MAX: Final = 999_999_999
 """Proxmox VE's own limits."""
 
 
-def args(guest: GuestConfig, spelling: Spelling) -> str:
-    """Return the value of the VM's ``args``.
+def args(guest: GuestConfig, spelling: Spelling, machine: Machine | None = None) -> str:
+    """Return the value of the VM's ``args``, which Proxmox VE appends to its own arguments.
 
     Raises:
         UsageError: QEMU can't connect to the guest's address.
     """
-    return shlex.join([*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)])
+    words = [*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)]
+    return shlex.join([*words, *(_changes(machine) if machine else ())])
 
 
 def commands(
@@ -60,7 +61,7 @@ def commands(
     """
     if not VMID_MIN <= vmid <= VMID_MAX:
         raise UsageError(f"--vmid {vmid}: expected {VMID_MIN} to {VMID_MAX}")
-    value = args(guest, spelling)
+    value = args(guest, spelling, machine)
     script = f"vhostcomm-{guest.name}"
     hookscript = shlex.join(["vhostcomm", "snippet", "hookscript", *words])
     one = (
@@ -123,19 +124,36 @@ def _creation(guest: GuestConfig, machine: Machine, vmid: int) -> Iterator[str]:
     """The command that makes the VM without its disks."""
     bridge = machine.net.bridge if isinstance(machine.net, BridgeNet) else _BRIDGE
     card = f"virtio{f'={machine.mac.upper()}' if machine.mac else ''},bridge={bridge}"
+    if isinstance(machine.net, TapNet) and machine.net.queues and machine.net.queues > 1:
+        card += f",queues={machine.net.queues}"
     words = ["qm", "create", str(vmid), "--name", re.sub(r"[^A-Za-z0-9.-]+", "-", guest.name).strip("-.") or "vdsm"]
     words += ["--ostype", "l26", "--memory", str(machine.memory), "--cores", str(machine.cpus)]
-    words += ["--cpu", machine.cpu or "host", "--net0", card, "--serial0", "socket"]
+    words += ["--cpu", (machine.cpu or "host").split(",")[0], "--net0", card, "--serial0", "socket"]
     yield "# The VM, a new one."
+    if machine.hugepages:
+        words += ["--numa", "1", "--hugepages", "any"]  # Proxmox VE has huge pages only with NUMA
+        yield "# It starts only while the host has enough free huge pages."
     yield shlex.join([*words, "--smbios1", f"uuid={machine.uuid}"] if machine.uuid else words)
+
+
+def _changes(machine: Machine) -> Iterator[str]:
+    """Yield QEMU's arguments for what Proxmox VE has no setting for. They change its own arguments, which precede them."""
+    if machine.cpu and "," in machine.cpu:
+        yield from ("-cpu", machine.cpu)
+    for number, disk in _numbered(machine):
+        if isinstance(disk, Disk) and number <= _LAST and disk.options.rotation_rate > 1:
+            yield from ("-set", f"device.scsi{number}.rotation_rate={disk.options.rotation_rate}")
+
+
+def _numbered(machine: Machine) -> Iterator[tuple[int, AnyDisk | None]]:
+    """Yield the disks with their numbers."""
+    yield from enumerate((machine.boot, machine.system, *machine.data), start=_FIRST)
 
 
 def _imports(machine: Machine, vmid: int, storage: str) -> Iterator[str]:
     """The commands that copy the disks into a storage, and put each into its place."""
     yield "# Each is copied into the storage. An imported disk is unused0 until it has its place."
-    disks = [(_FIRST, machine.boot), (_FIRST + 1, machine.system)]
-    disks += [(number, disk) for number, disk in enumerate(machine.data, start=_FIRST + 2)]
-    for number, disk in disks:
+    for number, disk in _numbered(machine):
         match disk:
             case Disk() if number <= _LAST:
                 path = os.path.abspath(disk.path)  # noqa: PTH100 - a path to print, not one that is opened here
@@ -154,7 +172,7 @@ def _imports(machine: Machine, vmid: int, storage: str) -> Iterator[str]:
 
 
 def _options(disk: Disk) -> str:
-    """A disk's options in Proxmox VE's words; it has none for a rotation rate but an SSD's."""
+    """A disk's options in Proxmox VE's words; its only rotation rate is an SSD's, `_changes` has the others."""
     how = disk.options
     found = {"cache": how.cache.value, "aio": how.effective_aio.value, "discard": "on" if how.discard else "ignore"}
     found |= {"detect_zeroes": "0" if how.detect_zeroes is DetectZeroes.OFF else "1"}
