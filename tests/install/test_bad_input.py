@@ -241,6 +241,16 @@ def test_no_pat_and_no_place(tmp_path: Path) -> None:
     assert "Not a directory; choose another folder" in rejected(tmp_path, folder="file")
     assert "a data disk of 512 bytes" in rejected(tmp_path, options=Options(data_size=512))
     assert "a folder; give the .pat itself" in rejected(tmp_path, pat="used")
+    os.mkfifo(tmp_path / "pipe")
+    assert "a pipe or a device; give the .pat itself" in rejected(tmp_path, pat="pipe")
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in it would stay in the removed one, and `vhostcomm run .` would find nothing."""
+    pats.pat(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "the current folder, which can't be replaced; choose a folder in it" in rejected(tmp_path, folder="here")
 
 
 def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:

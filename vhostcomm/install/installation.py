@@ -134,6 +134,8 @@ def _existing(target: Path) -> Installed | None:
         raise InstallError(f"{target}: contains other files ({', '.join(names[:3])}); choose a new folder")
     if target.is_mount():
         raise InstallError(f"{target}: a mount point, which can't be replaced; choose a folder in it: {target}/nas")
+    if target == Path.cwd():  # the shell would stay in the replaced folder
+        raise InstallError(f"{target}: the current folder, which can't be replaced; choose a folder in it, such as nas")
     return None
 
 

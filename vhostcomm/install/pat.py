@@ -6,6 +6,7 @@ import errno
 import fnmatch
 import os
 import re
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -113,6 +114,8 @@ def open_pat(path: str) -> Iterator[Pat]:
         InstallError: the file is missing, or is no `.pat` of Virtual DSM that can be installed.
     """
     try:
+        if not (stat.S_ISREG(kind := Path(path).stat().st_mode) or stat.S_ISDIR(kind)):
+            raise InstallError(f"{path}: a pipe or a device; give the .pat itself, as a file")
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
