@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import termios
+import threading
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.qemu.disks import run
 from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm, started
 from vhostcomm.install import Options, install
 from vhostcomm.install.installation import is_sparse
+from vhostcomm.install.progress import Progress, growth_reported
 from vhostcomm.qemu.disk import inspect
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
 
@@ -201,6 +203,23 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
         assert step in text
     assert "bytes" not in text, "a step without a size shows none"
     assert "\x1b[?25h" in shown.decode(), "the cursor is back"
+
+
+def test_the_growth_of_a_file_is_reported(tmp_path: Path) -> None:
+    """As the progress of the programs that write the disks."""
+    file, seen = tmp_path / "image", threading.Event()
+    reports: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        reports.append(progress)
+        if progress.done:
+            seen.set()
+
+    with growth_reported("make it", file, 5 << 20, report):
+        file.write_bytes(random.Random(1).randbytes(3 << 20))
+        assert seen.wait(60)
+    assert reports[0] == Progress("make it", 0, 5 << 20)
+    assert 0 < reports[-1].done <= reports[-1].total == 5 << 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -15,9 +15,10 @@ from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
 from vhostcomm.errors import QemuError, UsageError
-from vhostcomm.install.installation import Installed, Options, Progress
+from vhostcomm.install.installation import Installed, Options
 from vhostcomm.install.installation import install as install_pat
 from vhostcomm.install.pat import PUBLISHED
+from vhostcomm.install.progress import Progress
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
 from vhostcomm.qemu.disk.options import parse_shared

@@ -4,6 +4,7 @@
 and their owners, `filesystem` makes a partition of them, and `installation` does the whole.
 """
 
-from vhostcomm.install.installation import Installed, Options, Progress, install
+from vhostcomm.install.installation import Installed, Options, install
+from vhostcomm.install.progress import Progress
 
 __all__ = ["Installed", "Options", "Progress", "install"]

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -19,6 +19,7 @@ from vhostcomm.errors import InstallError
 from vhostcomm.install import filesystem
 from vhostcomm.install.configuration import configuration, derived_mac, guest_name
 from vhostcomm.install.pat import PACKAGES, PACKAGES_TARGET, SYSTEM, Pat, open_pat
+from vhostcomm.install.progress import Progress, ReportProgress, growth_reported, occupied
 from vhostcomm.install.stream import damage_reported, unpack
 from vhostcomm.install.tree import Tree
 from vhostcomm.qemu.disk.creation import partition
@@ -59,15 +60,6 @@ class Options:
 
 
 @frozen
-class Progress:
-    """The progress of a step: bytes done and in total; both 0 if the step can't be measured."""
-
-    step: str
-    done: int = 0
-    total: int = 0
-
-
-@frozen
 class Installed:
     """The installed folder.
 
@@ -82,9 +74,6 @@ class Installed:
     files: tuple[str, ...]
     is_new: bool
     mac: str = ""
-
-
-ReportProgress = Callable[[Progress], None]
 
 
 def install(pat: str, folder: str, options: Options, report: ReportProgress) -> Installed:
@@ -210,9 +199,10 @@ def _make(pat: Pat, work: Path, target: Path, options: Options, report: ReportPr
     os.truncate(data, options.data_size)
     if options.image_format is ImageFormat.QCOW2:
         for image in (boot, system, data):
-            report(Progress(f"convert {image.stem} to qcow2"))
-            words = ("convert", "-f", "raw", "-O", "qcow2", image.name, f"{image.stem}.qcow2")
-            checked("qemu-img", *words, path=str(target), folder=str(work), seconds=3600.0)
+            made = image.with_suffix(".qcow2")
+            words = ("convert", "-f", "raw", "-O", "qcow2", image.name, made.name)
+            with growth_reported(f"convert {image.stem} to qcow2", made, occupied(image), report):
+                checked("qemu-img", *words, path=str(target), folder=str(work), seconds=3600.0)
             image.unlink()
     name = guest_name(target)
     mac = options.mac or derived_mac(name)
@@ -268,8 +258,8 @@ def _system(pat: Pat, work: Path, image: Path, layout: Layout, report: ReportPro
     tree.finish()
     size = SYSTEM_SIZE if layout is CONTAINER else layout.third_start * SECTOR_SIZE + (1 << 20)
     partition(image, size, layout, path=image)
-    report(Progress("make the file system"))
-    filesystem.make(image, layout.first, files)
+    with growth_reported("make the file system", image, total, report):
+        filesystem.make(image, layout.first, files)
     report(Progress("set owners and modes"))
     filesystem.set_owners(image, layout.first, tree.nodes)
     report(Progress("check the file system"))
@@ -291,8 +281,7 @@ def _check_sparse(work: Path, target: Path) -> None:
 
 def is_sparse(path: Path) -> bool:
     """Return whether a file occupies less than half of its size."""
-    found = path.stat()
-    return found.st_blocks * 512 < found.st_size // 2
+    return occupied(path) < path.stat().st_size // 2
 
 
 def _sync(work: Path) -> None:
