@@ -98,7 +98,8 @@ class Guest:
     unreachable: str = ""
     """If vhostcomm connects: why QEMU's socket can't be reached, and what to do."""
     throttled: int = 0
-    trace: Trace | None = field(default=None, repr=False)
+    traces: list[Trace] = field(factory=list, repr=False)
+    """The observers of its frames."""
     news: trio.Event = field(factory=trio.Event, repr=False)
     """Set and replaced at every piece of evidence, except frames of a guest that is ready."""
     lines: LimitedLog = field(init=False, repr=False)

@@ -27,7 +27,7 @@ class Sender:
 
     __slots__ = ("_guest", "_lock", "_rest", "_sock", "_tap", "_timeout")
 
-    def __init__(self, guest: Guest, sock: socket.socket, timeout: float, tap: Tap | None) -> None:
+    def __init__(self, guest: Guest, sock: socket.socket, timeout: float, tap: Tap) -> None:
         self._guest = guest
         self._sock = sock
         self._timeout = timeout
@@ -65,7 +65,7 @@ class Sender:
         Raises:
             GoneError: the connection ended.
         """
-        if self._tap:
+        if self._tap.is_observed:
             self._tap.sent(frames)
         return 0 if self._rest or self._lock.locked() else self._write(frames)
 

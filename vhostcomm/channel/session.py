@@ -81,7 +81,7 @@ class Session:
         self._sock = sock
         self._service = service
         self._connection = Connection(Role.HOST)
-        self._tap = Tap.of(guest.log, recording, guest.trace)
+        self._tap = Tap.of(guest.log, recording, guest.traces)
         self._sender = Sender(guest, sock, service.send_timeout, self._tap)
         self._throttle = throttle
         self._calls: dict[int, _Waiter] = {}
@@ -124,8 +124,7 @@ class Session:
         try:
             self._connection.discard_partial(SkipReason.CLOSED)
             self._events()
-            if self._tap:
-                self._tap.close()
+            self._tap.close()
         finally:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
@@ -197,7 +196,8 @@ class Session:
 
     def _events(self) -> list[bytes]:
         """Process all events. Return the frames to send."""
-        connection, guest, tap = self._connection, self._guest, self._tap
+        connection, guest = self._connection, self._guest
+        tap = self._tap if self._tap.is_observed else None
         out = []
         now = trio.current_time()  # once for all events, since this is the hot path
         while (event := connection.next_event()) is not NEED_DATA:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from vchannel import (
     BytesSkipped,
@@ -222,24 +222,33 @@ class _LimitReachedError(OSError):
 
 @frozen
 class Tap:
-    """Observes every frame of one connection. Without observers, there is no tap."""
+    """Observes every frame of one connection. Check `is_observed` first: mostly, nobody observes it.
+
+    Args:
+        log: for each frame; None for none.
+        recording: for each frame; None for none.
+        traces: the guest's observers, which come and go.
+    """
 
     log: Log | None
     recording: Recording | None
-    recorder: Recorder
-    trace: Trace | None
+    traces: list[Trace]
+    recorder: Recorder = field(factory=lambda: Recorder(Role.HOST))
 
     @classmethod
-    def of(cls, log: Log, recording: Recording | None, trace: Trace | None) -> Tap | None:
-        debug = log if log.is_enabled_for(10) else None
-        return cls(debug, recording, Recorder(Role.HOST), trace) if debug or recording or trace else None
+    def of(cls, log: Log, recording: Recording | None, traces: list[Trace]) -> Tap:
+        return cls(log if log.is_enabled_for(10) else None, recording, traces)
+
+    @property
+    def is_observed(self) -> bool:
+        return bool(self.traces or self.recording or self.log)
 
     def received(self, event: Event) -> None:
         if self.recording:
             for record in self.recorder.received(self.recording.now(), event):
                 self.recording.put(record)
-        if self.trace:
-            self.trace.received(event)
+        for trace in self.traces:
+            trace.received(event)
         if self.log:
             match event:
                 case Request() | Response() | UnsolicitedResponse():
@@ -258,9 +267,9 @@ class Tap:
             for place in range(0, len(raw), 4096):
                 for record in self.recorder.sent(now, raw[place : place + 4096]):
                     self.recording.put(record)
-        if self.trace:
+        for trace in self.traces:
             for place in range(0, len(raw), 4096):
-                self.trace.sent(raw[place : place + 4096])
+                trace.sent(raw[place : place + 4096])
         if self.log:
             for place in range(0, len(raw), 4096):
                 self.log.debug("frame", what=describe_frame(raw[place : place + 4096], Direction.TO_GUEST))
