@@ -23,6 +23,8 @@ GET = b"GET /path?a=b HTTP/1.1\r\nhost: x\r\n\r\n"
 class Echo:
     """An application that answers with the request's target, or waits for ever; its log and its server."""
 
+    headers = ()
+
     def __init__(self, where: Path) -> None:
         self.where = where
         self.lines: list[dict[str, Any]] = []

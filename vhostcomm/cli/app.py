@@ -20,6 +20,7 @@ VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
         "guests": {"at": "guests:guests", "alias": "list"},
         "info": {"at": "guests:info", "usage": "vhostcomm info [OPTIONS] [GUEST]"},
         "events": {"at": "guests:events"},
+        "web": {"at": "web:web"},
         "shutdown": {"at": "actions:shutdown", "alias": "stop", "usage": "vhostcomm shutdown [OPTIONS] [GUEST]"},
         "reboot": {"at": "actions:reboot", "usage": "vhostcomm reboot [OPTIONS] [GUEST]"},
         "resume": {"at": "actions:resume", "usage": "vhostcomm resume [OPTIONS] [GUEST]"},

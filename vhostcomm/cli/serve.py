@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +91,9 @@ def run(config: Config, reload: Callable[[], Config] | None, watched: tuple[list
     log, sink = start_log(config.service.log_level, config.service.log_format)
     try:
         changes = Changes(*watched) if watched else None
-        trio.run(Daemon(config, log, reload, notifier=Notifier.of_environment(), changes=changes).run_with_signals)
+        by_hand = sys.stdout is not None and sys.stdout.isatty()
+        daemon = Daemon(config, log, reload, notifier=Notifier.of_environment(), changes=changes, by_hand=by_hand)
+        trio.run(daemon.run_with_signals)
     finally:
         sink.close(FLUSH_TIMEOUT)
 

@@ -264,8 +264,28 @@ def api(text: object) -> str:
     return str(text)
 
 
+def web_address(text: object) -> ListenTcp:
+    """Parse the address of the web page: ``HOST:PORT`` or ``tcp:HOST:PORT``.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    return _tcp(values.string(text).removeprefix("tcp:"))
+
+
+def web(text: object) -> str:
+    """Check the address of the web page, see `web_address`, and return it unchanged.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    web_address(text)
+    return str(text)
+
+
 API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
 CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT` or `none`", control)
+WEB: Final = values.Kind("ADDRESS", "HOST:PORT or `tcp:HOST:PORT`", web)
 
 
 def check_path(path: Path) -> None:

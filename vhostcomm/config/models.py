@@ -14,7 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from vhostcomm.config import values
-from vhostcomm.config.address import API, CONTROL, Address, Sock
+from vhostcomm.config.address import API, CONTROL, WEB, Address, Sock
 from vhostcomm.config.identity import GuestIdentity, HostIdentity, derived_uuid, setting
 from vhostcomm.config.machine import MachineSettings
 
@@ -107,6 +107,15 @@ class Service:
         "a-long-random-secret",
         "control-token",
         "TOKEN",
+    )
+    web: str = setting(
+        "",
+        WEB,
+        "Also serve a web page at HOST:PORT. It opens with a link that has a one-time key, which `vhostcomm web` prints. "
+        "There is no encryption: use the loopback.",
+        "127.0.0.1:8470",
+        "web",
+        "ADDRESS",
     )
     allow_dangerous: bool = setting(
         False,

@@ -77,6 +77,20 @@ def check_origin(headers: Mapping[bytes, bytes], names: Collection[str] | None, 
         raise _refused("a browser asks, and does not say for which page", _REMEDY)
 
 
+def check_own_page(headers: Mapping[bytes, bytes]) -> None:
+    """Reject a request that no page of this server makes, by headers that each browser adds to a change.
+
+    Args:
+        headers: by their names in lower case, which `check_origin` has checked.
+
+    Raises:
+        Problem: the request is rejected; has the reason.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site != b"same-origin" and (site or b"origin" not in headers):
+        raise _refused("a change is not asked by a page of this server", "use its page, or the verbs of vhostcomm")
+
+
 _REMEDY: Final = "ask with a program such as curl"
 
 

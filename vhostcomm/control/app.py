@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, nullcontext
+from functools import partial
 from typing import Any
 
 import trio
@@ -34,19 +35,13 @@ from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
 
-def make_app(daemon: DaemonApi, surface: Surface, strangers: StrangersLog, token: str = "") -> ControlApp:
-    """Make the application for a daemon.
-
-    Args:
-        daemon: the daemon.
-        surface: counts the requests.
-        strangers: logs rejected requests.
-        token: required from every client; empty for none.
-    """
+def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
+    """Make the application that answers the requests to a daemon. It does not check who sends them."""
     handlers = _Handlers(daemon)
     routes = [
         ("GET", "/guests", handlers.guests),
         ("GET", "/guests/{name}", handlers.guest),
+        ("GET", "/guests/{name}/snippets", handlers.snippets),
         ("POST", "/guests/{name}/call", handlers.call),
         ("POST", "/guests/{name}/shutdown", handlers.shutdown),
         ("POST", "/guests/{name}/reboot", handlers.reboot),
@@ -56,25 +51,27 @@ def make_app(daemon: DaemonApi, surface: Surface, strangers: StrangersLog, token
         ("POST", "/guests/{name}/thaw", handlers.thaw),
         ("GET", "/config", handlers.config),
         ("POST", "/reload", handlers.reload),
+        ("POST", "/web", handlers.web),
         ("GET", "/healthz", handlers.healthz),
         ("GET", "/metrics", handlers.metrics),
         ("GET", "/events", handlers.events),
         ("GET", "/openapi.json", handlers.openapi),
     ]
     app = Starlette(
-        routes=[Route(path, _guarded(surface.log, handler), methods=[method]) for method, path, handler in routes],
+        routes=[Route(path, _guarded(log, handler), methods=[method]) for method, path, handler in routes],
         exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
     )
     app.router.redirect_slashes = False  # a redirect has no JSON body as other answers have
-    return ControlApp(app, surface, strangers, token)
+    return app
 
 
-def _encode(value: Any) -> bytes:
+def encode(value: Any) -> bytes:
+    """Return a document as the bytes of JSON."""
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encode(value), status, headers=headers, media_type="application/json")
+    return Response(encode(value), status, headers=headers, media_type="application/json")
 
 
 def _problem(problem: Problem) -> Response:
@@ -120,7 +117,16 @@ def _guarded(log: Log, handler: Handler) -> Handler:
 
 
 class ControlApp:
-    """The application for the server, with the checks of a request's head."""
+    """The application for the server, with the checks of a request's head.
+
+    Args:
+        app: answers the requests, see `make_api`.
+        surface: counts the requests.
+        strangers: logs rejected requests.
+        token: required from every client; empty for none.
+    """
+
+    headers = ()
 
     def __init__(self, app: ASGIApp, surface: Surface, strangers: StrangersLog, token: str) -> None:
         self._app = app
@@ -158,7 +164,7 @@ class ControlApp:
 
     def error(self, problem: Problem) -> bytes:
         """Return the body for a problem."""
-        return _encode(problem.document())
+        return encode(problem.document())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. A stopping daemon waits for the answer, unless it is a stream."""
@@ -172,7 +178,9 @@ class _Handlers:
         self._events = Events(daemon)
 
     def _guest(self, request: Request) -> Guest:
-        name = request.path_params["name"]
+        return self._named(request.path_params["name"])
+
+    def _named(self, name: str) -> Guest:
         guests = self._daemon.guests
         if name not in guests:
             raise Problem(
@@ -191,6 +199,11 @@ class _Handlers:
         await health.look_for(self._daemon, [guest])
         return _json(serialize.full(guest))
 
+    async def snippets(self, request: Request) -> Response:
+        found = self._daemon.snippets(self._guest(request).name)
+        made = [{"kind": kind, "text": each.text, "remarks": list(each.remarks)} for kind, each in found.items()]
+        return _json({"snippets": made})
+
     async def config(self, _: Request) -> Response:
         config = self._daemon.config
         watched = {"watch": list(map(str, config.watch)), "watch_sources": list(config.watch_sources)}
@@ -207,13 +220,14 @@ class _Handlers:
     async def openapi(self, _: Request) -> Response:
         return _json(document())
 
-    async def events(self, _: Request) -> ASGIApp:
-        return self._stream
+    async def events(self, request: Request) -> ASGIApp:
+        name = request.query_params.get("frames")
+        return partial(self._stream, None if name is None else self._named(name))
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(self, watched: Guest | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events. A stream occupies a place from the check for it until it is closed, in any way."""
         with self._events.place():
-            async with aclosing(self._events.stream()) as stream:
+            async with aclosing(self._events.stream(watched)) as stream:
                 headers = {"cache-control": "no-store"}
                 await StreamingResponse(stream, media_type="text/event-stream", headers=headers)(scope, receive, send)
 
@@ -291,3 +305,10 @@ class _Handlers:
         if why := await self._daemon.reload():
             raise Problem(409, "not reloaded", why, "correct that and reload again; the old configuration stays active")
         return _json({"reloaded": True, "guests": list(self._daemon.guests)})
+
+    async def web(self, request: Request) -> Response:
+        await request_parsing.body(request, ())
+        link = self._daemon.new_link(request_parsing.initiator(request))
+        if link is None:
+            raise Problem(409, "no web page", "this daemon serves none", "start it with --web 127.0.0.1:8470")
+        return _json({"link": link}, headers={"cache-control": "no-store"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import AbstractContextManager, suppress
 from email.utils import formatdate
 from http import HTTPStatus
@@ -55,6 +55,10 @@ Send = Callable[[Message], Awaitable[None]]
 
 class Application(Protocol):
     """An ASGI application with the functions that the server needs."""
+
+    @property
+    def headers(self) -> Collection[tuple[bytes, bytes]]:
+        """Headers of every response."""
 
     def admit(self, scope: Scope) -> None:
         """Check a request by its head. The body of a rejected request isn't read.
@@ -268,11 +272,11 @@ class HttpConnection:
         if self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         body = self._app.error(problem)
+        given = {name.lower().encode(): value.encode() for name, value in (problem.headers or {}).items()}
         headers = [
-            (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
-            *((name.lower().encode(), value.encode()) for name, value in (problem.headers or {}).items()),
+            *({b"content-type": b"application/json"} | given).items(),
         ]
         self._unsent = self._begin(problem.status, headers)
         await self._forward({"type": "http.response.body", "body": body})
@@ -280,7 +284,7 @@ class HttpConnection:
     def _begin(self, status: int, headers: Any) -> bytes:
         date = (b"date", formatdate(usegmt=True).encode())
         reason = HTTPStatus(status).phrase.encode()
-        return self._send(h11.Response(status_code=status, headers=[*headers, date], reason=reason))
+        return self._send(h11.Response(status_code=status, headers=[*headers, *self._app.headers, date], reason=reason))
 
     def _send(self, event: Any) -> bytes:
         return self._http.send(event) or b""

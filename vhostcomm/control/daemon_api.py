@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
@@ -35,6 +35,17 @@ class MachineApi(Protocol):
 
     async def balloon(self, size: int | None, by: str) -> BalloonState:
         """Ask the guest to have so many bytes of memory; None to only look."""
+
+
+class SnippetApi(Protocol):
+    """Text to paste elsewhere."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user has to know."""
 
 
 class LauncherApi(Protocol):
@@ -89,4 +100,9 @@ class DaemonApi(Protocol):
 
     def machine(self, name: str) -> MachineApi: ...
 
+    def snippets(self, name: str) -> Mapping[str, SnippetApi]:
+        """Text to paste for a guest, by the tool's name. Raises `ServeError` if there is no such guest."""
+
     async def reload(self) -> str: ...
+
+    def new_link(self, by: str) -> str | None: ...

@@ -15,6 +15,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.control import serialize
 from vhostcomm.control.backlog import Backlog
 from vhostcomm.control.daemon_api import DaemonApi
+from vhostcomm.control.frames import Frames
 from vhostcomm.control.problems import Problem
 from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
@@ -26,6 +27,13 @@ KEEPALIVE: Final = 15.0
 """Seconds of silence after which a comment is sent, to detect clients that have disconnected."""
 
 
+FRAMES_INTERVAL: Final = 0.25
+"""Seconds at least between two events with frames: more often, a person sees no difference."""
+
+WATCH_INTERVAL: Final = 1.0
+"""Seconds between checks whether a watched guest is still served."""
+
+
 @define
 class Events:
     """The clients that follow events."""
@@ -33,27 +41,44 @@ class Events:
     daemon: DaemonApi
     following: int = field(default=0, init=False)
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Yield server-sent events from now on."""
+    async def stream(self, watched: Guest | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield server-sent events from now on.
+
+        Args:
+            watched: a guest whose frames are events too. When it is no longer served, the stream ends.
+        """
         backlog, added = Backlog(), trio.Event()
+        frames, due = Frames(lambda: added.set()), 0.0  # noqa: PLW0108 - `added` changes
 
         def add(guest: Guest, event: GuestEvent) -> None:
             backlog.put(guest.name, name_of(event), _facts(guest, event))
             added.set()
 
         self.daemon.listeners.append(add)
+        if watched:
+            watched.traces.append(frames)
         try:
-            yield b": what happens to guests, from now on\n\n"
+            yield b": what happens to guests, from now on\nretry: 1000\n\n"
             while True:
                 added = trio.Event()
                 while event := backlog.take():
                     yield _encode(*event)
-                with trio.move_on_after(KEEPALIVE) as silence:
+                if frames and trio.current_time() >= due:
+                    due = trio.current_time() + FRAMES_INTERVAL
+                    yield _encode("frames", {"guest": watched.name if watched else ""} | frames.take())
+                if watched and self.daemon.guests.get(watched.name) is not watched:
+                    if watched.name not in self.daemon.guests:
+                        yield _encode("removed", {"guest": watched.name})
+                    return
+                until = due if frames else trio.current_time() + (WATCH_INTERVAL if watched else KEEPALIVE)
+                with trio.move_on_at(until) as silence:
                     await added.wait()
-                if silence.cancelled_caught:
+                if silence.cancelled_caught and not frames:
                     yield b": nothing happened\n\n"
         finally:
             self.daemon.listeners.remove(add)
+            if watched:
+                watched.traces.remove(frames)
 
     @contextmanager
     def place(self) -> Iterator[None]:

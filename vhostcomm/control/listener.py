@@ -40,6 +40,10 @@ class HttpListener:
         return self._listener.sock
 
     @property
+    def address(self) -> object:
+        return self._listener.address
+
+    @property
     def path(self) -> Path | None:
         """The path of a unix socket."""
         address = self._listener.address

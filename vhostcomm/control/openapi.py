@@ -44,7 +44,9 @@ _SUMMARY: Final[dict[str, Schema]] = {
     "since": _TIME,
     "sock": _STRING,
     "serial": _STRING,
+    "served_serial": _MAYBE | {"description": "The serial number that the guest was last answered."},
     "address": _MAYBE,
+    "link": _MAYBE | {"description": "Of its DSM."},
     "last_frame": _TIME,
     "stop": _STOP,
     "frozen_until": _TIME,
@@ -73,6 +75,7 @@ _FULL: Final = _SUMMARY | {
     "counts": {"type": "object", "additionalProperties": _INTEGER},
     "information": {"anyOf": [{"type": "null"}, _INFORMATION]},
 }
+_SNIPPET: Final = _object({"kind": _STRING, "text": _STRING, "remarks": {"type": "array", "items": _STRING}})
 _CALLED: Final[dict[str, Schema]] = {
     "guest": _STRING,
     "command": _COMMAND,
@@ -191,6 +194,13 @@ def document() -> Schema:
     paths = {
         "/guests": {"get": _operation("Every guest", guests)},
         "/guests/{name}": _about_guest(get=_operation("All that is known of a guest", _content(_ref("Guest")), 404)),
+        "/guests/{name}/snippets": _about_guest(
+            get=_operation(
+                "What to paste into other tools for a guest; without text, the remark says why not",
+                _content(_object({"snippets": {"type": "array", "items": _SNIPPET}})),
+                404,
+            )
+        ),
         "/guests/{name}/call": _about_guest(
             post=_operation("Ask a guest anything", called, 403, *_ASKING, body=_CALL, needs_body=True)
         ),
@@ -248,15 +258,37 @@ def document() -> Schema:
         ),
         "/config": {"get": _operation("What is configured, and where from; no secrets", _content({"type": "object"}))},
         "/reload": {"post": _operation("Read the configuration again", reloaded, 409, *_BODY, body=_object({}))},
+        "/web": {
+            "post": _operation(
+                "Make a link to the web page, which signs one browser in, once",
+                _content(_object({"link": _STRING})),
+                409,
+                *_BODY,
+                body=_object({}),
+            )
+        },
         "/healthz": {"get": healthz},
         "/metrics": {"get": _operation("Prometheus metrics", _text("text/plain"))},
         "/events": {
             "get": _operation(
                 "What happens, as server-sent events. Waiting events of one guest and kind are merged into the last, with "
-                "their number as `times`; `lost` has a guest and the `count` of its events that found no room",
+                "their number as `times`; `lost` has a guest and the `count` of its events that found no room. With `frames`, "
+                "up to four times a second, `frames` has the latest frames of that guest and the number of all since the last; "
+                "`removed` is the last event if the guest is no longer served",
                 _text("text/event-stream"),
+                404,
                 429,
             )
+            | {
+                "parameters": [
+                    {
+                        "name": "frames",
+                        "in": "query",
+                        "schema": _STRING,
+                        "description": "A guest whose frames to follow.",
+                    }
+                ]
+            }
         },
         "/openapi.json": {"get": _operation("This document", _content({"type": "object"}))},
     }

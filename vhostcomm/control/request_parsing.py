@@ -125,7 +125,8 @@ def initiator(request: Request) -> str:
     """Describe the client: as the kernel reports it, and as it names itself."""
     who = peer_of(request.scope)
     agent = escape(request.headers.get("user-agent", ""), AGENT_SHOWN)
-    return f'control: {who}, says it is "{agent}"' if agent else f"control: {who}"
+    surface = request.scope["state"].get("surface", "control")
+    return f'{surface}: {who}, says it is "{agent}"' if agent else f"{surface}: {who}"
 
 
 def check_dangerous(asked: Command, insisted: bool, allowed: bool) -> None:

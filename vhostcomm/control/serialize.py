@@ -53,7 +53,9 @@ def summary(guest: Guest) -> dict[str, Any]:
         "since": when(guest.since),
         "sock": str(guest.address),
         "serial": guest.identity.serial,
+        "served_serial": served.text if (served := guest.answered.get(HostCommand.GUEST_SERIAL)) else None,
         "address": guest.information.address if guest.information else None,
+        "link": link(guest),
         "last_frame": when(guest.last_frame),
         "stop": stop(guest),
         "frozen_until": when(guest.frozen_until),
@@ -113,20 +115,23 @@ def thaw_owed(guest: Guest) -> dict[str, Any] | None:
     return {"by": escape(debt.by), "since": when(debt.since.wall), "until": when(debt.until.wall)}
 
 
+def link(guest: Guest) -> str | None:
+    """Return the address of a guest's DSM; None if it isn't known, or if browsers reject it (link-local)."""
+    if guest.information is None or not (address := guest.information.address) or "%" in address:
+        return None
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{port}/" if (port := guest.information.http_port) else None
+
+
 def information(guest: Guest) -> dict[str, Any] | None:
     """Return the last report of a guest about itself."""
     if guest.information is None:
         return None
-    port = guest.information.http_port
-    address = guest.information.address
-    host = f"[{address}]" if address and ":" in address else address
-    if address and "%" in address:
-        host = None  # a link-local address, which browsers reject
     return {
         "when": when(guest.information.when),
-        "address": address,
-        "http_port": port,
-        "link": f"http://{host}:{port}/" if host and port else None,
+        "address": guest.information.address,
+        "http_port": guest.information.http_port,
+        "link": link(guest),
         "answer": data(GuestCommand.GET_INFORMATION, guest.information.data),
     }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -23,6 +23,10 @@ from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
+
+if TYPE_CHECKING:
+    from vhostcomm.control.connection import Application
+    from vhostcomm.control.server import StrangersLog
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds at the end to complete pending answers."""
@@ -98,24 +102,14 @@ class Surface:
         if self.listener is None:
             return
         self.log.info("control surface", sock=str(self.address))
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(self.listener.sock)
-            except trio.ClosedResourceError:  # bound again
-                continue
-            try:
-                await trio.to_thread.run_sync(_import)
-                from vhostcomm.control.app import make_app
-                from vhostcomm.control.server import StrangersLog, serve_app
 
-                token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
-                async with trio.open_nursery() as counting:
-                    strangers = StrangersLog(self.log, counting)
-                    app = make_app(self._daemon, self, strangers, token)
-                    await serve_app(app, [self.listener], self.log, strangers)
-            except Exception:
-                self.log.exception("internal error in the control surface, restarting it; please report it")
-            await trio.sleep(BIND_INTERVAL)
+        def make(strangers: StrangersLog) -> Application:
+            from vhostcomm.control.app import ControlApp, make_api
+
+            token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
+            return ControlApp(make_api(self._daemon, self.log), self, strangers, token)
+
+        await serve_on_demand(self.listener, self.log, make)
 
     async def finish(self) -> None:
         """Wait for pending answers, within a time limit."""
@@ -134,6 +128,31 @@ class Surface:
             self.in_flight -= 1
             if not self.in_flight:
                 self.idle.set()
+
+
+async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[StrangersLog], Application]) -> None:
+    """Serve a listener until cancelled, from its first client on.
+
+    Args:
+        listener: the listener.
+        log: the log.
+        make: makes the application, with the log for rejected requests.
+    """
+    while True:
+        try:
+            await trio.lowlevel.wait_readable(listener.sock)
+        except trio.ClosedResourceError:  # bound again
+            continue
+        try:
+            await trio.to_thread.run_sync(_import)
+            from vhostcomm.control.server import StrangersLog, serve_app
+
+            async with trio.open_nursery() as counting:
+                strangers = StrangersLog(log, counting)
+                await serve_app(make(strangers), [listener], log, strangers)
+        except Exception:
+            log.exception("internal error in the control surface, restarting it; please report it")
+        await trio.sleep(BIND_INTERVAL)
 
 
 def _import() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,6 +24,7 @@ from vhostcomm.control.admission import own_names
 from vhostcomm.control.daemon_api import LauncherApi, Listener, MachineApi
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.surface import Surface
+from vhostcomm.control.web_surface import WebSurface
 from vhostcomm.daemon.changes import Changes
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
@@ -39,6 +41,9 @@ from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT, QemuHostApi
 from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.notify import Manager, Notifier
 
+if TYPE_CHECKING:
+    from vhostcomm.snippet import Snippet
+
 
 class Daemon:
     """Serves the guests of a configuration.
@@ -52,6 +57,7 @@ class Daemon:
         control_name: names the control surface's socket without `--control`, for one daemon of many.
         notifier: notifies systemd; None if another object does that, or none.
         changes: causes a reload when the configuration's files change; None for no such reloads.
+        by_hand: print a link to the web page, because the log goes to a terminal.
     """
 
     def __init__(
@@ -65,12 +71,15 @@ class Daemon:
         control_name: str = "",
         notifier: Notifier | None = None,
         changes: Changes | None = None,
+        by_hand: bool = False,
     ) -> None:
         self._trace = trace
         self._api_timeout = api_timeout
         self._changes = changes
         self._log = log
         self._surface = Surface(self, config.service, log, control_name)
+        self._web = WebSurface(self, config.service, self._surface, log, by_hand=by_hand)
+        self.new_link = self._web.new_link
         self._freezer = Freezer(self._ask, log)
         self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
@@ -114,6 +123,7 @@ class Daemon:
             gc.freeze()  # these objects stay, so the collector need not check them again
             try:
                 cleanup.enter_context(self._surface.listening())
+                cleanup.enter_context(self._web.listening())
                 api = self._open_api(cleanup)
             except BaseException:
                 await self._ports.discard(opened)
@@ -136,6 +146,7 @@ class Daemon:
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._ports), pid=os.getpid())
                 warn(config, self._log)
+                nursery.start_soon(self._web.run)
                 await self._surface.run()
                 await trio.sleep_forever()
 
@@ -240,6 +251,16 @@ class Daemon:
             )  # fmt: skip
         return served.monitor
 
+    def snippets(self, name: str) -> dict[str, Snippet]:
+        """Return what to paste elsewhere for a guest, by the tool's name.
+
+        Raises:
+            ServeError: there is no such guest.
+        """
+        from vhostcomm.daemon.snippets import snippets_of
+
+        return snippets_of(self.config, self._served(name).config)
+
     def _open_api(self, cleanup: ExitStack) -> HttpListener | None:
         service = self.config.service
         if not service.qemu_host_api:
@@ -307,8 +328,10 @@ class Daemon:
         return str(self._surface.address)
 
     def _make_guest(self, config: GuestConfig, host: HostIdentity, log: Log) -> Guest:
-        guest = Guest(config.name, config.address, host, config.identity, log, trace=self._trace)
+        guest = Guest(config.name, config.address, host, config.identity, log)
         guest.listeners.append(self._on_guest)
+        if self._trace:
+            guest.traces.append(self._trace)
         return guest
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:

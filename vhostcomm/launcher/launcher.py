@@ -94,7 +94,9 @@ class Launcher:
         self._launch = launch
         self._log = log
         self._qemu_lines = LimitedLog(log)
-        self._daemon = Daemon(launch.config, log, control_name=launch.config.guests[0].name)
+        self._daemon = Daemon(
+            launch.config, log, control_name=launch.config.guests[0].name, by_hand=sys.stderr.isatty()
+        )
         self._restarts = Restarts(launch.restart)
         self._qemu: Qemu | None = None
         self._stop_why = ""

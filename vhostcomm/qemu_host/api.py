@@ -128,6 +128,8 @@ class QemuHostApi:
         allow_dangerous: allow commands that can lose data, settings or a secret.
     """
 
+    headers = ()
+
     def __init__(
         self,
         ask: Ask,

@@ -121,6 +121,8 @@ def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
         )
     if service.control.startswith("tcp:"):
         yield _tcp("the control surface")
+    if service.web:
+        yield _tcp("web")
     if service.qemu_host_api and isinstance(parse_api(service.qemu_host_api), ListenTcp):
         yield _tcp("qemu_host_api")
     if not service.record:

@@ -1,0 +1,25 @@
+"""One browser for all tests of the page in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.needs import need
+from tests.web.browser import Browser, Page, chromium
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    need("chromium")
+    with chromium(tmp_path_factory.mktemp("chromium")) as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page in a context of its own; it has had no errors at the end."""
+    made = Page(browser)
+    yield made
+    made.close()

@@ -1,0 +1,1 @@
+"""The files of the web page: plain HTML, CSS and ES modules, as they are sent."""

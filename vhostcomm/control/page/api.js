@@ -1,0 +1,70 @@
+// The control surface's own API, which is described in /openapi.json.
+
+/** An answer that is an error, with what failed, why, and the remedy; status 0 without an answer. */
+export class Failed extends Error {
+  constructor(status, { what, why, remedy }) {
+    super(`${what}: ${why}; ${remedy}`);
+    this.status = status;
+  }
+}
+
+const NO_ANSWER = { what: 'no answer', why: 'the daemon does not answer', remedy: 'look whether it runs' };
+
+/** Sends GET, or POST with a body. */
+export async function ask(path, body) {
+  const options = body === undefined ? {}
+    : { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
+  let response;
+  let answer;
+  try {
+    response = await fetch(path, options);
+    answer = await response.json();
+  } catch {
+    throw new Failed(0, NO_ANSWER);
+  }
+  if (!response.ok) throw new Failed(response.status, answer.error ?? NO_ANSWER);
+  return answer;
+}
+
+export const pathOf = (name, verb = '') => `/guests/${encodeURIComponent(name)}${verb && `/${verb}`}`;
+
+const AGAIN = 1000;
+
+/** Follows the events, with the frames of one guest; again and again, until it is closed. */
+export class Stream {
+  constructor(guest, { opened, lost, ended, happened }) {
+    this.url = guest === null ? '/events' : `/events?frames=${encodeURIComponent(guest)}`;
+    this.probe = guest === null ? '/guests' : pathOf(guest);
+    this.on = { opened, lost, ended, happened };
+    this.open();
+  }
+
+  open() {
+    this.source = new EventSource(this.url);
+    this.source.onopen = () => this.on.opened();
+    this.source.onerror = () => this.failed();
+    const kinds = ['connected', 'ready', 'silent', 'paused', 'resumed', 'rebooted', 'stopping', 'frozen', 'thawed', 'gone',
+      'lost', 'frames', 'removed'];
+    for (const kind of kinds) {
+      this.source.addEventListener(kind, (event) => this.on.happened(kind, JSON.parse(event.data)));
+    }
+  }
+
+  async failed() {
+    this.on.lost();
+    if (this.source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+    const closed = this.source;
+    try {
+      await ask(this.probe);
+    } catch (error) {
+      if (error.status && this.source === closed && this.on.ended(error)) return;
+    }
+    this.timer = setTimeout(() => this.open(), AGAIN);
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.source.close();
+    this.on = { opened() {}, lost() {}, ended: () => true, happened() {} };
+  }
+}

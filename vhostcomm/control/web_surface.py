@@ -1,0 +1,137 @@
+"""The web page's socket and links: the daemon's part of it, without HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vhostcomm.channel.sockets import group_id, make_folder
+from vhostcomm.config.address import ListenTcp, host_and_port, runtime_directory, web_address
+from vhostcomm.config.models import Service
+from vhostcomm.control.daemon_api import DaemonApi
+from vhostcomm.control.listener import HttpListener
+from vhostcomm.control.sign_in import SignIn, kept_secret
+from vhostcomm.control.surface import Surface, serve_on_demand
+from vhostcomm.errors import ServeError
+from vhostcomm.log.logs import Log
+
+if TYPE_CHECKING:
+    from vhostcomm.control.connection import Application
+    from vhostcomm.control.server import StrangersLog
+
+
+class WebSurface:
+    """A daemon's web page, if `web` is configured.
+
+    Args:
+        daemon: the daemon.
+        service: the address.
+        surface: counts the requests.
+        log: the log.
+        by_hand: print a link, because the log goes to a terminal. Logs that are kept get no key.
+    """
+
+    def __init__(self, daemon: DaemonApi, service: Service, surface: Surface, log: Log, *, by_hand: bool) -> None:
+        self._daemon = daemon
+        self._service = service
+        self._surface = surface
+        self._log = log
+        self._by_hand = by_hand
+        self._listener: HttpListener | None = None
+        self._sign_in: SignIn | None = None
+        self._where = ""
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Bind the socket.
+
+        Raises:
+            ServeError: it can't be bound.
+        """
+        if not self._service.web:
+            yield
+            return
+        address = web_address(self._service.web)
+        try:
+            self._listener = HttpListener(address)
+        except ServeError as error:
+            raise type(error)(f"the web page: {error}") from None
+        try:
+            port = self._listener.sock.getsockname()[1]
+            self._where = host_and_port(_shown(address.host), port)
+            self._sign_in = SignIn(port, self._secret(port))
+            yield
+        finally:
+            self._listener.close()
+
+    async def run(self) -> None:
+        """Serve, until cancelled. HTTP is imported only for the first client."""
+        if self._listener is None:
+            return
+        address = self._listener.address
+        assert isinstance(address, ListenTcp)
+        assert self._sign_in is not None
+        sign_in = self._sign_in
+        if self._by_hand:
+            self._log.info("web page", link=self._link(sign_in))
+        else:
+            self._log.info("web page", url=f"http://{self._where}/", remedy="vhostcomm web prints a link to open it")
+        if not _is_of_this_machine(address.host):
+            self._log.warning(
+                "web page without encryption can be reached from other machines",
+                remedy="--web 127.0.0.1:8470, and from another machine: ssh -L 8470:127.0.0.1:8470 HOST",
+            )
+
+        def make(strangers: StrangersLog) -> Application:
+            from vhostcomm.control.app import make_api
+            from vhostcomm.control.web import WebApp
+
+            return WebApp(make_api(self._daemon, self._surface.log), self._surface, strangers, sign_in, address)
+
+        await serve_on_demand(self._listener, self._log, make)
+
+    def new_link(self, by: str) -> str | None:
+        """Make a link with a one-time key; None without a web page."""
+        if self._sign_in is None:
+            return None
+        self._log.info("web link made", by=by)
+        return self._link(self._sign_in)
+
+    def _link(self, sign_in: SignIn) -> str:
+        return f"http://{self._where}/?key={sign_in.new_key()}"
+
+    def _secret(self, port: int) -> bytes:
+        """Return the secret that signs cookies: kept, so that open pages survive a restart, or a new one."""
+        try:
+            return kept_secret(self._secret_path(port))
+        except (OSError, ServeError, ValueError) as error:
+            self._log.warning(
+                "web sign-ins not kept", why=str(error), consequence="after a restart, every browser needs a new link"
+            )
+            return secrets.token_bytes()
+
+    def _secret_path(self, port: int) -> Path:
+        if state := os.environ.get("STATE_DIRECTORY"):
+            folder = Path(state.partition(":")[0])
+        else:
+            folder = runtime_directory()
+            make_folder(folder, group_id(self._service.socket_group))
+        return folder / f".web-{port}.secret"
+
+
+def _shown(host: str) -> str:
+    """Return the host for a link: every address is this machine."""
+    return socket.gethostname() if host in {"0.0.0.0", "::"} else host  # noqa: S104 - nothing listens here
+
+
+def _is_of_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
