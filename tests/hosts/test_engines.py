@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.control.controlled import INFORMATION, answering
-from tests.hosts.docker import IMAGES, Docker, build, daemon
+from tests.hosts.engines import IMAGES, Docker, build, daemon
 from tests.hosts.folders import need_root
 from tests.needs import need
 from tests.serving import fake_guest, run_vhostcomm, until
