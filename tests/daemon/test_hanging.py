@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -12,8 +13,9 @@ import pytest
 import trio
 import trio.testing
 
+from tests.forked import Forked
 from tests.hanging import Hanging
-from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest
+from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest
 from tests.trio_help import run_in_real_time
 from vhostcomm.threads import unless_it_hangs
 
@@ -79,6 +81,23 @@ def test_a_new_guest(tmp_path: Path) -> None:
         hanging.asked()
         assert answered(nas)
         assert daemon.stop() == 0
+
+
+def test_disks_of_a_launcher_that_is_stopped(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "boot.img").touch()
+    log = tmp_path / "log"
+    with Hanging(place) as hanging, log.open("wb") as written:
+        words = ["run", "--boot", str(place / "boot.img"), "--log-format", "json"]
+        process = Forked(words, stdout=written, stderr=written, env=ENVIRONMENT)
+        try:
+            hanging.asked()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            end(process)
+    assert json.loads(log.read_text())["event"] == "stopped before QEMU was started"
 
 
 def test_one_thread_makes_all_short_calls_that_wait(tmp_path: Path) -> None:

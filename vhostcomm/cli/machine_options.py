@@ -6,6 +6,7 @@ import os
 import re
 import uuid as uuids
 from collections.abc import Iterator
+from typing import Final
 
 from attrs import frozen
 
@@ -42,6 +43,10 @@ from vhostcomm.qemu import (
 from vhostcomm.qemu import disk as disks
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
 from vhostcomm.qemu.fitting import fitted
+from vhostcomm.threads import in_thread
+
+_DISKS: Final = "disks"
+"""The place of a launcher's disks. They may be on a hanging file system, and a signal has to end the launcher."""
 
 
 @frozen
@@ -78,7 +83,7 @@ class Wanted:
 
 
 async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
-    """Detect QEMU's capabilities, and make the launch.
+    """Detect QEMU's capabilities, and make the launch. A signal can end it even if the disks' file system hangs.
 
     Raises:
         UsageError: incompatible flags.
@@ -98,11 +103,13 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     try:
         channel = Vchannel(str(address.path), server=isinstance(address, Connect))
         # Check the machine before detecting QEMU, so that mistakes are reported at once.
-        machine_of(wanted, config, Accelerator.TCG, channel)
+        await in_thread(_DISKS, machine_of, wanted, config, Accelerator.TCG, channel)
     except QemuError as error:
         raise UsageError(str(error)) from None
     can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
-    machine, changes = fitted(machine_of(wanted, config, _accelerator(wanted.accel, can, log), channel), can.io_uring)
+    accelerator = _accelerator(wanted.accel, can, log)
+    made = await in_thread(_DISKS, machine_of, wanted, config, accelerator, channel)
+    machine, changes = await in_thread(_DISKS, fitted, made, can.io_uring)
     for change in changes:
         log.warning("machine changed", why=change)
     if machine.serial is None and wanted.serial_console == "terminal":
