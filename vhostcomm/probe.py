@@ -170,7 +170,8 @@ def connect(address: str) -> socket.socket:
     Raises:
         UnreachableError: no daemon can be reached; with advice.
     """
-    for _ in attempts():
+    folders = [] if address.startswith("tcp:") else [Path(address).parent]
+    for _ in attempts(*folders):
         try:
             return _connect(address)
         except UnreachableError as error:

@@ -7,16 +7,19 @@ sockets, nothing on disk shows that it will. The process table does.
 from __future__ import annotations
 
 import os
+import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 START_TIMEOUT: Final = 10.0
 """Maximum age of a daemon to wait for, in seconds. A start takes half a second, and several on a busy machine."""
 
 START_INTERVAL: Final = 0.05
-"""Seconds between two attempts."""
+"""Seconds between two attempts where no event announces success: with TCP, or without inotify."""
 
 _DAEMONS: Final = {"vdsm_run", "vdsm_run.py", "qemu-host"}
 _RUNTIME: Final = {
@@ -26,34 +29,87 @@ _RUNTIME: Final = {
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
-def attempts() -> Iterator[None]:
+def attempts(*folders: Path) -> Iterator[None]:
     """Yield for each attempt: one now, and more while a daemon is starting, for at most `START_TIMEOUT` seconds.
 
-    If no daemon was started within the last `START_TIMEOUT` seconds, there is only one attempt.
+    The next attempt follows a change in a directory, or the end of such a daemon. If no daemon was started within the
+    last `START_TIMEOUT` seconds, there is only one attempt.
+
+    Args:
+        folders: where the daemon's sockets may appear; none if they can't be watched.
     """
     end = time.monotonic() + START_TIMEOUT
-    while is_starting() and time.monotonic() < end:
-        yield
-        time.sleep(START_INTERVAL)
+    while (young := dict(_young_daemons())) and (left := end - time.monotonic()) > 0:
+        with _Changes(folders, young) as changes:  # begins before the attempt, so that no change is missed
+            yield
+            changes.wait(min(left, max(young.values())))
     yield
 
 
 def is_starting() -> bool:
     """Return whether a daemon with our runtime directory is just starting; False if processes are invisible."""
+    return any(True for _ in _young_daemons())
+
+
+class _Changes:
+    """Changes in directories, and the ends of processes, while the context is entered."""
+
+    def __init__(self, folders: Sequence[Path], pids: Iterable[int]) -> None:
+        self._folders = folders
+        self._pids = pids
+        self._poller = select.poll()
+        self._limit = inf
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if not self._watch(stack):
+                self._limit = START_INTERVAL
+            for pid in self._pids:
+                try:
+                    fd = os.pidfd_open(pid)
+                except OSError:  # it has ended, or no descriptor is left
+                    self._limit = START_INTERVAL
+                else:
+                    stack.callback(os.close, fd)
+                    self._poller.register(fd, select.POLLIN)
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def _watch(self, stack: ExitStack) -> bool:
+        """Watch the directories, or the nearest parents of those that don't exist yet. Return False if that fails."""
+        from inotify_simple import INotify, flags  # only a wait needs it
+
+        try:
+            inotify = stack.enter_context(INotify())
+            for folder in self._folders:
+                there = next(each for each in (folder, *folder.parents) if each.is_dir())
+                inotify.add_watch(there, flags.CREATE | flags.MOVED_TO | flags.ATTRIB)
+        except OSError:
+            return False
+        self._poller.register(inotify.fileno(), select.POLLIN)
+        return bool(self._folders)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a change since the context was entered, for at most so many seconds."""
+        self._poller.poll(min(seconds, self._limit) * 1000)
+
+
+def _young_daemons() -> Iterator[tuple[int, float]]:
+    """Yield each daemon that is just starting: its pid, and the seconds until it counts as started."""
     try:
         now = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
-        return False
-    return any(now - since < START_TIMEOUT for since in _daemons())
-
-
-def _daemons() -> Iterator[float]:
-    """Yield when each daemon was started, in seconds since the boot."""
+        return
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if is_daemon(_words(folder / "cmdline")) and {*_words(folder / "environ")} >= _RUNTIME:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                yield int(fields[19]) / _TICK
+                left = int(fields[19]) / _TICK + START_TIMEOUT - now
+                if left > 0:
+                    yield int(folder.name), left
         except OSError:  # it ended meanwhile
             continue
 

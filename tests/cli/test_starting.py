@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from inotify_simple import INotify, flags
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving
-from vhostcomm.starting import is_daemon
+from vhostcomm.channel.sockets import Listener
+from vhostcomm.config.address import Listen
+from vhostcomm.starting import attempts, is_daemon
 
 OURS = shlex.join(VHOSTCOMM)
 
@@ -69,6 +75,37 @@ def test_without_a_daemon_there_is_one_attempt(tmp_path: Path) -> None:
         timeout=PATIENCE, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "1\n"
+
+
+def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No timer is involved: with one of an hour, the test would hang."""
+    monkeypatch.setattr("vhostcomm.starting.START_INTERVAL", 3600)
+    monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
+    os.mkfifo(tmp_path / "serve")
+    cat = shutil.which("cat")
+    with subprocess.Popen(["vhostcomm", "serve"], executable=cat, cwd=tmp_path) as daemon:
+        attempt = attempts(tmp_path / "runtime" / "control")
+        next(attempt)
+        (tmp_path / "runtime").mkdir()
+        next(attempt)
+        (tmp_path / "runtime" / "control").mkdir()
+        next(attempt)
+        with closing(Listener(Listen(tmp_path / "runtime" / "control" / "sock"))):
+            next(attempt)
+        (tmp_path / "serve").write_text("")
+        daemon.wait(PATIENCE)
+        assert len([*attempt]) <= 2, "the socket's other events, and one last attempt"
+
+
+def test_a_socket_that_listens_is_an_event(tmp_path: Path) -> None:
+    """The creation of its file is none: it refuses connections until it listens."""
+    with INotify() as changes:
+        changes.add_watch(tmp_path, flags.CREATE | flags.ATTRIB)
+        with closing(Listener(Listen(tmp_path / "sock"))):
+            events = [(event.name, event.mask) for event in changes.read(timeout=0)]
+    assert events[-1] == ("sock", flags.ATTRIB)
 
 
 @pytest.mark.parametrize(

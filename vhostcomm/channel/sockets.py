@@ -106,9 +106,8 @@ def _bind(path: Path, mode: int, group: int) -> tuple[socket.socket, os.stat_res
             cleanup.callback(_unlink, path, ours)
             if group != -1:
                 give(path, group)
-            if mode != 0o600:
-                path.chmod(mode)
             made.listen(BACKLOG)
+            path.chmod(mode)  # always, since clients that watch the directory try again at this event
         except OSError as error:
             raise error_of(error)(f"{path}: the socket can't be made: {error.strerror}{remedy(path, error)}") from None
         cleanup.pop_all()

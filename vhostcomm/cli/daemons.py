@@ -20,6 +20,7 @@ from vhostcomm.config.address import (
     Listen,
     ListenTcp,
     control_address,
+    control_folders,
     control_places,
     runtime_directories,
 )
@@ -94,7 +95,7 @@ class DaemonOptions:
 
     def _places(self) -> list[Listen | ListenTcp]:
         found: list[Listen] = []
-        for _ in attempts() if not self.control else ():
+        for _ in attempts(*control_folders()) if not self.control else ():
             found = control_places()
             if live := [*filter(_lives, found)] if len(found) > 1 else found:
                 return [*live]
@@ -224,7 +225,7 @@ class Daemons:
 
     def _chosen(self, name_of: Callable[[set[str]], str | None], words: list[str]) -> tuple[Client, str, list[str]]:
         """Return daemon, guest and remaining words. Wait for a guest of a daemon that is just starting."""
-        for _ in attempts():
+        for _ in attempts(*control_folders()):
             listings, failed = self._listings()
             name = name_of({str(each["name"]) for _, found in listings for each in found})
             rest = words[1:] if words and name == words[0] else words

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -205,14 +205,25 @@ def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Pat
     return own if is_given or SYSTEM_RUNTIME in own else [*own, SYSTEM_RUNTIME]
 
 
+def control_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return the directories in which control surfaces appear, or their directories."""
+    parents = {runtime.parent: None for runtime in runtime_directories(environment)}
+    return [*parents, *(path for each in _runtimes(environment) for path in (each, each / CONTROL_FOLDER))]
+
+
 def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
     """Return the sockets in the runtime directories that look like control surfaces, the first daemon's first."""
-    found = []
-    for runtime in runtime_directories(environment):
-        # systemd creates a runtime directory for each instance of a unit: /run/vhostcomm-run-nas.
-        for each in (runtime, *sorted(runtime.parent.glob(f"{runtime.name}-*"))):
-            found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
+    found: list[Path] = []
+    for each in _runtimes(environment):
+        found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
     return [Listen(path) for path in found if is_socket(path)]
+
+
+def _runtimes(environment: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the runtime directories. systemd creates one for each instance of a unit: /run/vhostcomm-run-nas."""
+    for runtime in runtime_directories(environment):
+        yield runtime
+        yield from sorted(runtime.parent.glob(f"{runtime.name}-*"))
 
 
 def is_socket(path: Path) -> bool:

@@ -131,7 +131,8 @@ class Client:
 
     def _connected(self, timeout: float) -> HTTPConnection:
         """Connect to the daemon. If it is just starting, wait until it listens."""
-        for _ in attempts():
+        folders = [self.where.path.parent] if isinstance(self.where, Listen) else []
+        for _ in attempts(*folders):
             connection = self._connection(timeout)
             try:
                 connection.connect()
