@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from vchannel import GuestInformation
@@ -26,3 +28,18 @@ def test_answer_is_parsed_once(data: bytes, port: int | None, problem: bool, mon
         assert information.address == ("10.0.2.15" if port else None)
         assert bool(information.problem) == problem
     assert parsed == [data]
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "address"),
+    [
+        ([], None),
+        ([{"name": "lo"}, {"name": "eth1", "ip": "10.0.0.1"}, {"name": "eth0", "ip": "10.0.0.2"}], "10.0.0.2"),
+        ([{"name": "eth0"}, {"name": "eth2", "ip": "10.0.0.3"}, {"name": "eth1", "ip": "10.0.0.1"}], "10.0.0.3"),
+    ],
+)
+def test_the_address_of_eth0_else_the_first(interfaces: list[dict[str, str]], address: str | None) -> None:
+    data = json.dumps({"data": {"ip": {"data": interfaces}}}).encode()
+    information = Information(data, Moment(1.0, 7.0))
+    assert (information.address, information.http_port, information.problem) == (address, None, None)
+    assert information.when == 7.0

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vchannel import GuestCommand
 from vhostcomm.guest import (
     HEARD_RECENTLY,
     Answer,
     Booted,
     Connected,
+    Debt,
     Disconnected,
     Evidence,
     Frame,
@@ -18,6 +20,7 @@ from vhostcomm.guest import (
     Kind,
     Model,
     Moment,
+    Pause,
     Paused,
     Probe,
     ProbeSent,
@@ -27,10 +30,12 @@ from vhostcomm.guest import (
     Send,
     Silence,
     State,
+    Stop,
     StopAsked,
     ThawAnswered,
     Wait,
     Why,
+    kind_of,
     may_ask,
     probe_due,
 )
@@ -213,3 +218,154 @@ def test_any_order_of_evidence(history: list[tuple[Evidence, float]], wall: floa
         assert (model.debt is not None) == (freezes > settled)
         # Nobody waits for ever, nor asks without end.
         assert model.probe_again <= now + PROBE_TIMEOUT + PROBE_INTERVAL_MAX
+
+
+ASKS = Frame(1, asks=True)
+
+
+@pytest.mark.parametrize(
+    ("history", "began"),
+    [
+        ((Connected(1), Frame(1), Frame(1)), 1),
+        ((Connected(1), Connected(2)), 1),
+        ((Connected(1), Reset(by_guest=True)), 1),
+        ((Reset(by_guest=True),), 0),
+        # A boot notification is another start after a question, but not after the notifications of the same start.
+        ((Connected(1), Frame(1), Booted(1)), 1),
+        ((Connected(1), ASKS, Booted(1)), 2),
+        ((Connected(1), Frame(1), ASKS, Booted(1)), 3),
+        ((Connected(1), ASKS, Frame(1), Booted(1)), 3),
+        ((Connected(1), ASKS, ProbeSent(1), Silence(1), Frame(1), Booted(1)), 5),
+        ((Connected(1), ASKS, Booted(1), Booted(1)), 2),
+        ((Connected(1), ASKS, Reset(by_guest=True), Booted(1)), 3),
+        ((Connected(1), ASKS, Reset(by_guest=True), Frame(1), Booted(1)), 3),
+        ((Connected(1), Frame(1), ProbeSent(1), Answer(1)), 1),
+        ((Connected(1), Paused("a", "b"), Paused("c", "d")), 2),
+        ((Connected(1), Paused("a", "b"), Paused("a", "b"), Resumed()), 3),
+        ((Connected(1), Frame(1), StopAsked("", "reboot"), FreezeSent("", Moment(9, 9)), ThawAnswered(1)), 1),
+    ],
+)  # fmt: skip
+def test_a_state_begins_with_its_evidence(history: tuple[Evidence, ...], began: int) -> None:
+    model = Model()
+    for second, each in enumerate(history):
+        model.take(each, float(second), 100.0 + second)
+    assert (model.entered, model.evidence) == (Moment(float(began), 100.0 + began), history[began])
+
+
+def test_a_frame_of_another_connection_is_no_sign_of_life() -> None:
+    model = model_of(*WAYS[READY])
+    for now in range(2, 20):
+        model.take(Frame(0), float(now))
+    assert may_ask(model, Kind.CHANGING, 1 + HEARD_RECENTLY) == Send()
+    assert may_ask(model, Kind.CHANGING, 1.1 + HEARD_RECENTLY) == Probe(Why.SILENT)
+    model.take(Frame(1), 20.0)
+    assert may_ask(model, Kind.CHANGING, 20 + HEARD_RECENTLY) == Send()
+
+
+def test_a_sign_of_life_at_the_time_of_the_probe_answers_it() -> None:
+    model = model_of(*WAYS[READY])
+    model.take(ProbeSent(1), 5.0)
+    model.take(Frame(1), 5.0)
+    model.take(Silence(1), 5.0 + PROBE_TIMEOUT)
+    assert model.state is READY
+
+
+def test_unanswered_probes_come_at_growing_intervals() -> None:
+    model, gaps = model_of(*WAYS[CONNECTED]), []
+    for now in range(100, 109):
+        model.take(ProbeSent(1), float(now))
+        gaps.append(model.probe_again - now - PROBE_TIMEOUT)
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    signs: tuple[Evidence, ...] = Frame(1), Frame(1), Answer(1), Booted(1)
+    for now, sign in enumerate(signs, 200):
+        model.take(sign, float(now))
+        for gap in (1, 2):
+            model.take(ProbeSent(1), now + gap / 4)
+            assert model.probe_again == now + gap / 4 + PROBE_TIMEOUT + gap, sign
+    for again in (Connected(1), Reset(by_guest=True)):
+        model.take(again, 300.0)
+        assert probe_due(model, 300.0, 1.0), "a guest that starts is asked at once"
+        model.take(ProbeSent(1), 300.0)
+        assert model.probe_again == 300 + PROBE_TIMEOUT + 1
+
+
+def test_a_stop_is_of_one_start_and_connection() -> None:
+    asked = (*WAYS[READY], StopAsked("somebody", "reboot"))
+    stop = model_of(*asked, Disconnected(1, ""), Reset(by_guest=True)).stop
+    assert stop == Stop("somebody", "reboot", Moment(2.0, 0.0))
+    assert model_of(*asked, Booted(1)).stop == stop, "a notification of the start before"
+    for forgets in ((Connected(2),), (Reset(by_guest=True),), (ASKS, Booted(1))):
+        assert model_of(*asked, *forgets).stop is None, forgets
+
+
+def test_a_pause_begins_once() -> None:
+    model = model_of(Connected(1), Paused("disk full", "free"), Paused("disk fuller", "free more"))
+    assert model.pause == Pause("disk fuller", "free more", Moment(1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("back", "why"),
+    [
+        ((Disconnected(1, ""), Connected(2)), "its connection ended"),
+        ((Reset(by_guest=True),), "its machine was reset"),
+        ((ASKS, Booted(1)), "it started again"),
+        ((Booted(1),), ""),
+        ((Disconnected(1, ""), Reset(by_guest=True)), ""),
+    ],
+)
+def test_debt_of_a_guest_that_is_back_is_due(back: tuple[Evidence, ...], why: str) -> None:
+    model = Model()
+    for second, each in enumerate(
+        (*WAYS[READY], FreezeSent("one", Moment(50.0, 150.0)), FreezeSent("two", Moment(9.0, 109.0)), *back)
+    ):
+        model.take(each, float(second), 100.0 + second)
+    now = Moment(3.0 + len(back), 103.0 + len(back))
+    assert model.debt == Debt(2, "two", Moment(2.0, 102.0), *((now, why) if why else (Moment(9.0, 109.0),)))
+    model.take(Connected(3), 9.0)
+    assert model.debt is not None
+    assert model.debt.why == (why or "its time is over"), "it was due already"
+
+
+def test_a_debt_is_adopted_and_settled_by_any_thaw() -> None:
+    model, debt = Model(), Debt(0, "backup", Moment(1.0, 1.0), Moment(2.0, 2.0))
+    model.adopt(debt)
+    assert model.debt == debt
+    model.take(ThawAnswered(0), 3.0)
+    assert model.debt is None
+
+
+def test_patience_ends_at_its_limit() -> None:
+    gone, paused = model_of(*WAYS[READY], Disconnected(1, "")), model_of(*WAYS[READY], Paused("", ""))
+    for kind in (Kind.ENDING, Kind.THAW):
+        assert may_ask(gone, kind, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
+    assert may_ask(paused, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.PAUSED)
+    rebooting = model_of(*WAYS[READY], StopAsked("somebody", "reboot"), Disconnected(1, ""))
+    assert may_ask(rebooting, Kind.ENDING, 3.5) == Wait(3 + SETTLE, Why.ABSENT)
+
+
+def test_when_a_guest_is_probed() -> None:
+    up, unheard, silent = model_of(*WAYS[READY]), model_of(*WAYS[CONNECTED]), model_of(*WAYS[SILENT])
+    assert (probe_due(up, 1.9, 1.0), probe_due(up, 2.0, 1.0)) == (False, True)
+    for model in (unheard, silent):
+        model.take(ProbeSent(1), 10.0)
+        again, kinds = model.probe_again, (Kind.PROBE, Kind.READING, Kind.CHANGING)
+        assert (probe_due(model, again - 0.1, 1.0), probe_due(model, again, 1.0)) == (False, True)
+        why = Why.UNHEARD if model is unheard else Why.SILENT
+        assert may_ask(model, Kind.ENDING, again - 0.1, probing=True) == Wait(float("inf"), why)
+        may = [may_ask(model, kind, again - 0.1) for kind in kinds]
+        assert may == ([Refuse(why)] * 3 if model is unheard else [Send(), Send(), Refuse(why)])
+        assert may_ask(unheard, Kind.PROBE, unheard.probe_again) == Send()
+    up.take(ProbeSent(1), 1.0)
+    assert not probe_due(up, 2.0, 0.5), "the last question is not overdue yet"
+    assert not probe_due(Model(), 99.0, 0.0)
+
+
+def test_kinds_of_commands() -> None:
+    kinds: dict[Kind, set[GuestCommand]] = {}
+    for command in GuestCommand:
+        kinds.setdefault(kind_of(command), set()).add(command)
+    assert kinds[Kind.PROBE] == {GuestCommand.GET_INFORMATION}
+    assert kinds[Kind.THAW] == {GuestCommand.FS_UNFREEZE}
+    assert kinds[Kind.ENDING] == {GuestCommand.POWEROFF, GuestCommand.REBOOT}
+    assert GuestCommand.FS_FREEZE in kinds[Kind.CHANGING]
+    assert kind_of(99) is Kind.CHANGING, "an unknown command may do harm"
