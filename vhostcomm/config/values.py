@@ -114,12 +114,12 @@ def deadline(value: object) -> int:
         given = _string(value).strip()
         if given.lower() == "never":
             return NEVER
-        if not re.fullmatch(r"-?[0-9]{1,20}", given) or re.fullmatch(r"[0-9]{8}", given):
+        if not re.fullmatch(r"-?[0-9]+", given) or re.fullmatch(r"[0-9]{8}", given):
             try:
                 return deadline(datetime.fromisoformat(given))
             except ValueError:
                 raise ValueError("neither never, nor an ISO date, nor seconds since 1970") from None
-        value = int(given)
+        value = given
     return whole_number(value, -NEVER - 1, NEVER)
 
 
