@@ -22,11 +22,16 @@ def run(test: Async, *args: Any) -> Any:
     return trio.run(bounded, clock=MockClock(autojump_threshold=0.02))
 
 
-def run_in_real_time(test: Callable[..., Awaitable[T]], *args: Any, limit: float = 60.0) -> T:
-    """Run with the real clock, for processes and sockets; after `limit` seconds it fails with the trace of where it hangs."""
+def run_in_real_time(
+    test: Callable[..., Awaitable[T]], *args: Any, limit: float = 60.0, clock: MockClock | None = None
+) -> T:
+    """Run with the real clock, for processes and sockets; after `limit` seconds it fails with the trace of where it hangs.
+
+    A clock of rate 1 that the test has can skip a time limit, once the program waits for it.
+    """
 
     async def bounded() -> T:
         with trio.fail_after(limit):
             return await test(*args)
 
-    return trio.run(bounded)
+    return trio.run(bounded, clock=clock)

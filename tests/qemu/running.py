@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from trio.testing import MockClock
 
 from tests.qemu.roms import rom
 from tests.trio_help import run_in_real_time
@@ -56,7 +57,9 @@ class Run:
 Body = Callable[[Run], Awaitable[object]]
 
 
-def supervise(argv: Sequence[str], body: Body | None = None, *, paused: bool = False) -> tuple[Ending, Run]:
+def supervise(
+    argv: Sequence[str], body: Body | None = None, *, paused: bool = False, clock: MockClock | None = None
+) -> tuple[Ending, Run]:
     """Run QEMU and the body beside it; the body has to end it, unless it ends by itself."""
     made = Run(argv, paused=paused)
 
@@ -67,7 +70,7 @@ def supervise(argv: Sequence[str], body: Body | None = None, *, paused: bool = F
                 await body(made)
             return await made.qemu.wait()
 
-    return run_in_real_time(main), made
+    return run_in_real_time(main, clock=clock), made
 
 
 def guest(can: Capabilities, folder: Path, code: bytes, *, no_reboot: bool = False) -> list[str]:

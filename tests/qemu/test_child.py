@@ -155,7 +155,7 @@ def test_even_a_stopped_one_is_killed() -> None:
 def test_a_signal_after_the_end_goes_nowhere() -> None:
     async def main() -> int:
         async with spawn(["true"]) as process:
-            await trio.lowlevel.wait_readable(process._pidfd)
+            await trio.to_thread.run_sync(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             process.send_signal(signal.SIGTERM)  # ended, and not reaped yet
             code = await process.wait()
             process.send_signal(signal.SIGTERM)

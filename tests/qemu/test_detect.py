@@ -12,6 +12,7 @@ from vhostcomm.qemu import detect, kvm
 from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
 from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.disk.fitting import io_uring_problem
+from vhostcomm.qemu.qmp import Qmp
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -129,20 +130,30 @@ def test_kvm_is_tried_for_real(program: Program) -> None:
         assert "no /dev/kvm" in can.kvm_problem
 
 
+class QmpWithoutKvm(Qmp):
+    async def execute(self, command: str, /, **arguments: object) -> object:
+        return {"present": False} if command == "query-kvm" else await super().execute(command, **arguments)
+
+
 @pytest.mark.parametrize(
     ("has_kvm", "there", "allowed", "what"),
     [
         (False, True, True, "this QEMU is built without KVM"),
-        (True, False, True, "no /dev/kvm"),
+        (True, False, True, "no /dev/kvm: no virtualisation in this machine"),
         (True, True, False, "/dev/kvm: no permission; add the user to the group kvm"),
-        (True, True, True, ""),
+        (True, True, True, "tried"),
     ],
 )
 def test_kvm_is_not_tried_in_vain(
-    monkeypatch: pytest.MonkeyPatch, has_kvm: bool, there: bool, allowed: bool, what: str
+    program: Program, monkeypatch: pytest.MonkeyPatch, has_kvm: bool, there: bool, allowed: bool, what: str
 ) -> None:
-    monkeypatch.setattr(Path, "exists", lambda _: there)
-    monkeypatch.setattr(os, "access", lambda *_: allowed)
-    answers = detect._Answers("", {}, frozenset(), has_kvm, frozenset(), {}, io_uring=False)
-    assert detect._kvm_hindrance(answers).startswith(what)
-    assert bool(detect._kvm_hindrance(answers)) is bool(what)
+    async def trial(*_: object) -> str:
+        return "tried"
+
+    exists, access = Path.exists, os.access
+    monkeypatch.setattr(Path, "exists", lambda path: there if path == Path("/dev/kvm") else exists(path))
+    monkeypatch.setattr(os, "access", lambda path, mode: allowed if path == "/dev/kvm" else access(path, mode))
+    monkeypatch.setattr(kvm, "trial", trial)
+    if not has_kvm:
+        monkeypatch.setattr(detect, "Qmp", QmpWithoutKvm)
+    assert run_in_real_time(find_capabilities, program).kvm_problem.startswith(what)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 import trio
 import trio.lowlevel
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.qemu.roms import PANIC, POWER_OFF, POWER_OFF_AT_A_KEY, REBOOT_THREE_TIMES
 from tests.qemu.running import SHORT, Run, guest, supervise
@@ -16,7 +18,7 @@ from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind, Stage
-from vhostcomm.qemu.qmp import QmpCommandError, QmpError, QmpEvent
+from vhostcomm.qemu.qmp import ANSWER_TIMEOUT, QmpCommandError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, StageBegun
 from vhostcomm.qemu.supervise import Panicked, QmpLost, Rebooted, Started
 
@@ -151,17 +153,22 @@ def test_stopping_a_paused_guest_does_not_wait_for_it(idle: list[str]) -> None:
     ]
 
 
-def test_stopping_a_stopped_process(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """QMP hangs and SIGTERM waits: it ends all the same, soon."""
+def test_stopping_a_stopped_process(idle: list[str]) -> None:
+    """QMP hangs and SIGTERM waits: it is killed all the same."""
+    clock = MockClock(rate=1.0)
 
     async def body(told: Run) -> None:
         await told.tells(Started)
-        assert told.qemu._qmp
-        monkeypatch.setattr(told.qemu._qmp, "_timeout", 0.2)
         os.kill(told.qemu.pid, signal.SIGSTOP)
-        await told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 1000, terminate=0.2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: told.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 1000, 5)))
+            await wait_all_tasks_blocked()
+            clock.jump(ANSWER_TIMEOUT)
+            await told.tells(StageBegun, lambda begun: begun.stage is Stage.TERMINATE)
+            await wait_all_tasks_blocked()
+            clock.jump(5)
 
-    ending, told = supervise(idle, body)
+    ending, told = supervise(idle, body, clock=clock)
     assert (ending.kind, ending.stage, ending.exit_code) == (EndKind.KILLED, Stage.KILL, 8)
     assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE, Stage.KILL]
 
@@ -236,16 +243,24 @@ def test_a_refused_command_harms_nothing(idle: list[str]) -> None:
 
 def test_losing_qmp_is_reported_and_signals_still_stop(idle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vhostcomm.qemu.supervise.LAST_WORDS", 0.1)
+    genuine, copies = socket.socketpair, list[socket.socket]()
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        ours, theirs = genuine()
+        copies.append(theirs.dup())
+        return ours, theirs
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
 
     async def body(told: Run) -> None:
         await told.tells(Started)
-        qmp = told.qemu._qmp
-        assert qmp
-        qmp._buffer += b"junk\n"  # as if QEMU had said so
-        with pytest.raises(QmpError, match="not a message of QMP"):
-            await told.qemu.command("query-status")
+        copies[-1].sendall(b"junk\n")  # as if QEMU had said so
+        for copy in copies:
+            copy.close()
         lost = await told.tells(QmpLost)
         assert "not a message of QMP: b'junk'" in lost.why
+        with pytest.raises(QmpError, match="not a message of QMP"):
+            await told.qemu.command("query-status")
         await told.qemu.stop(trio.sleep_forever)
 
     ending, told = supervise(idle, body)
