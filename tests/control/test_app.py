@@ -29,13 +29,13 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
             daemon.event("guest connected")
             health = http.get("/healthz")
             assert health.status_code == 503
-            assert "has not asked anything yet" in health.json()["unwell"]["nas"]
+            assert "no sign of life yet" in health.json()["unwell"]["nas"]
             status, refused = post(http, "/guests/nas/call", command="get_ip")
             assert (status, refused["error"]["what"]) == (409, "not ready")
             Answering(guest, {INFO: b'{"data":{}}\0'})
             health = http.get("/healthz")
             assert health.status_code == 503
-            assert health.json()["unwell"] == {"nas": "the guest has asked, but has no address yet"}
+            assert health.json()["unwell"] == {"nas": "the guest is up, but has no address yet"}
             full = http.get("/guests/nas").json()
             assert full["state"] == "ready"
             assert full["identity"]["guest"]["serial"] == full["serial"] == "0" * 13

@@ -101,7 +101,7 @@ def test_a_wall_clock_that_is_set_back_makes_no_guest_well(monkeypatch: pytest.M
         ends.guest.called(GuestCommand.GET_INFORMATION, "answered", b'{"data":{}}\0')
         assert ends.guest.information is not None
         assert ends.guest.information.when < since
-        assert problem(ends.guest) == "the guest has asked, but has no address yet"
+        assert problem(ends.guest) == "the guest is up, but has no address yet"
 
     states(main)
 

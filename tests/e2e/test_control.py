@@ -41,7 +41,7 @@ def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, im
         found = json.loads(told.stdout)
         assert (found["state"], found["information"]["http_port"]) == ("ready", 5000)
         # It has no network, and that is what is said of it.
-        assert (told.returncode, found["problem"]) == (1, "the guest has asked, but has no address yet")
+        assert (told.returncode, found["problem"]) == (1, "the guest is up, but has no address yet")
         assert int(found["uptime"]) >= 0
         assert ask(tmp_path, "freeze", "--timeout", "60").returncode == 0
         run.console.says("vchannel: request 14 fs_freeze")

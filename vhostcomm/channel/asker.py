@@ -146,7 +146,7 @@ class Asker:
                 cause = f": {pause.cause}; {pause.remedy}" if pause else ""
                 return CallError(command, Outcome.PAUSED, f"{name}: the machine is paused{cause}")
             case Why.UNHEARD:
-                silent = "QEMU is connected, but the guest has not asked anything, and does not answer"
+                silent = "QEMU is connected, but the guest has shown no sign of life, and does not answer"
                 return CallError(command, Outcome.NOT_READY, f"{name}: {silent}{within}")
             case Why.SILENT:
                 return CallError(command, Outcome.NOT_READY, f"{name}: the guest does not answer{within}")

@@ -142,7 +142,7 @@ def problem(guest: Guest) -> str | None:
         case State.ABSENT:
             return f"QEMU is not connected to {guest.address}" + (guest.unreachable and f": {guest.unreachable}")
         case State.CONNECTED:
-            return "QEMU is connected, but the guest has not asked anything yet"
+            return "QEMU is connected, but the guest has shown no sign of life yet"
         case State.READY:
             return _problem_of_ready(guest)
         case State.SILENT:
@@ -159,7 +159,7 @@ def _problem_of_ready(guest: Guest) -> str | None:
         return None
     if report.problem:
         return f"the guest's information can't be read: {escape(report.problem)}"
-    return "the guest has asked, but has no address yet" if report.address is None else None
+    return "the guest is up, but has no address yet" if report.address is None else None
 
 
 def called(guest: Guest, command: Command, response: Response, took: float) -> dict[str, Any]:
