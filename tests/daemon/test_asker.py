@@ -53,14 +53,15 @@ def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path)
     run(main)
 
 
-def test_a_guest_that_was_up_before_us_is_found_whatever_the_age_of_its_qemu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", [0, 3, 600])
+def test_a_guest_that_was_up_before_us_is_found_whatever_the_age_of_its_qemu(tmp_path: Path, age: float) -> None:
     """As after a restart of the daemon, a restore, a migration: nothing needs to be asked by the guest first."""
 
     async def main() -> None:
         asked_for: list[Command] = []
         async with connected(tmp_path) as (ends, port, nursery, stream):
             nursery.start_soon(answer_all, stream, asked_for)
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(age)
             async with trio.open_nursery() as several:
                 for _ in range(3):
                     several.start_soon(partial(port.asker.ask, IP, timeout=5))
