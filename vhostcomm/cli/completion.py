@@ -74,15 +74,17 @@ def guest_names(context: Any) -> Sequence[str]:
     import os
 
     from vhostcomm.cli.daemons import DaemonOptions
+    from vhostcomm.cli.hosts import split
     from vhostcomm.errors import VhostcommError
 
     def given(flag: str, variable: str) -> str:
         return context[flag].raw or os.environ.get(variable, "")
 
     with suppress(ValueError, VhostcommError, KeyError, TypeError):
-        daemon = DaemonOptions(
-            given("--control", "VHOSTCOMM_CONTROL"), given("--control-token", "VHOSTCOMM_CONTROL_TOKEN")
-        )
+        control = split(given("--control", "VHOSTCOMM_CONTROL"))
+        if any(each.startswith("ssh:") for each in control):
+            return []  # a connection may take long, or ask for a password
+        daemon = DaemonOptions([*filter(None, control)], given("--control-token", "VHOSTCOMM_CONTROL_TOKEN"))
         with daemon.asked("completion", COMPLETION_TIMEOUT) as daemons:
             return [str(each["name"]) for each in daemons.guests()[0]]
     return []

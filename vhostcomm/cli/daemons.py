@@ -5,14 +5,15 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 from cyclopts import Group, Parameter
 
+from vhostcomm.cli.hosts import Listing, merged, split_variable, that_have_it
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
 from vhostcomm.config.address import (
@@ -24,11 +25,15 @@ from vhostcomm.config.address import (
     control_places,
     runtime_directories,
 )
+from vhostcomm.config.ssh_address import SCHEME, Forwarded, SshAddress, parse
 from vhostcomm.errors import UsageError, VhostcommError
 from vhostcomm.starting import attempts, is_starting
 
 if TYPE_CHECKING:
     from vhostcomm.control.client import Client
+
+
+Where: TypeAlias = Listen | ListenTcp | Forwarded
 
 _DAEMON = Group("The daemon", sort_key=9)
 
@@ -47,21 +52,24 @@ class DaemonOptions:
     """Which daemon to ask.
 
     Args:
-        control: the address of its control surface.
+        control: the addresses of control surfaces.
         control_token: the token for a control surface over TCP.
     """
 
     control: Annotated[
-        str,
+        list[str] | None,
         Parameter(
             name="--control",
             metavar="ADDRESS",
             env_var="VHOSTCOMM_CONTROL",
+            env_var_split=split_variable,
+            negative=(),
             group=_DAEMON,
             show_default=False,
-            help="The daemon's address: a path or tcp:HOST:PORT. By default every daemon in the runtime directory.",
+            help="The daemon's address: a path, tcp:HOST:PORT, or ssh://[USER@]HOST[:PORT][/PATH] for another host. May be "
+            "repeated: each guest is then asked on the host that has it. By default every daemon in the runtime directory.",
         ),
-    ] = ""
+    ] = None
     control_token: Annotated[
         str,
         Parameter(
@@ -91,22 +99,49 @@ class DaemonOptions:
             token = self.control_token and values.token(self.control_token)
         except ValueError as error:
             raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
-        yield Daemons(lambda: [Client(where, token, verb, margin=timeout or MARGIN) for where in self._places()])
+        with self._found() as find:
+            yield Daemons(
+                lambda: [Client(where, token, verb, margin=timeout or MARGIN) for where in find()],
+                of_hosts=len(self.control or ()) > 1,
+            )
 
-    def _places(self) -> list[Listen | ListenTcp]:
-        found: list[Listen] = []
-        for _ in attempts(*control_folders()) if not self.control else ():
-            found = control_places()
-            if live := [*filter(_lives, found)] if len(found) > 1 else found:
-                return [*live]
-        try:
-            usual = found[0].path if found else runtime_directories()[0] / CONTROL_NAME
-            where = control_address(self.control or str(usual))
-        except ValueError as error:
-            raise UsageError(f"--control: {error}") from None
-        if where is None:
-            raise UsageError("--control none is for a daemon; give the address of the daemon to ask")
-        return [where]
+    @contextmanager
+    def _found(self) -> Iterator[Callable[[], Sequence[Where]]]:
+        """Provide a function that finds the daemons; other hosts are connected inside the block."""
+        given = [_address(each) for each in self.control or () if each]
+        remote = [each for each in given if isinstance(each, SshAddress)]
+        if not remote:
+            here = [each for each in given if not isinstance(each, SshAddress)]
+            yield (lambda: here) if here else _local
+            return
+        from vhostcomm.control.over_ssh import forwarded
+
+        with forwarded(remote) as reached:
+            left = iter(reached)
+            places = [next(left) if isinstance(each, SshAddress) else each for each in given]
+            yield lambda: places
+
+
+def _local() -> list[Where]:
+    """Find the daemons of this host."""
+    found: list[Listen] = []
+    for _ in attempts(*control_folders()):
+        found = control_places()
+        if live := [*filter(_lives, found)] if len(found) > 1 else found:
+            return [*live]
+    usual = _address(str(found[0].path if found else runtime_directories()[0] / CONTROL_NAME))
+    assert not isinstance(usual, SshAddress)
+    return [usual]
+
+
+def _address(text: str) -> Listen | ListenTcp | SshAddress:
+    try:
+        where = parse(text) if text.startswith(SCHEME) else control_address(text)
+    except ValueError as error:
+        raise UsageError(f"--control: {error}") from None
+    if where is None:
+        raise UsageError("--control none is for a daemon; give the address of the daemon to ask")
+    return where
 
 
 class _NoGuestError(UsageError):
@@ -119,9 +154,11 @@ class Daemons:
 
     Args:
         find: finds them.
+        of_hosts: each is of another host, where all may list the same guests; a guest runs on one of them.
     """
 
     find: Callable[[], list[Client]]
+    of_hosts: bool = False
     clients: list[Client] = field(init=False)
     _printed: set[str] = field(factory=set)
 
@@ -151,6 +188,8 @@ class Daemons:
             listings = [(client, _again(client, found) if id(client) in asked else found) for client, found in listings]
         for error in failed:
             self._print_once(error)
+        if self.of_hosts:
+            return merged(listings), not failed
         return [guest for _, found in listings for guest in found], not failed
 
     def only(self) -> Client:
@@ -210,7 +249,7 @@ class Daemons:
             self._printed.add(str(error))
             print_error(f"vhostcomm: {error}")
 
-    def _listings(self) -> tuple[list[tuple[Client, list[dict[str, Any]]]], list[VhostcommError]]:
+    def _listings(self) -> tuple[list[Listing], list[VhostcommError]]:
         """Ask all daemons at once. Return the guests of each, and the errors of those that don't answer."""
         if len(self.clients) == 1:
             return [(self.clients[0], self.clients[0].get("/guests")["guests"])], []
@@ -240,14 +279,16 @@ class Daemons:
         self,
         name: str | None,
         rest: list[str],
-        listings: list[tuple[Client, list[dict[str, Any]]]],
+        listings: list[Listing],
         failed: list[VhostcommError],
     ) -> tuple[Client, str]:
         from vhostcomm.control.client import ControlError
 
         there = [(client, str(each["name"])) for client, found in listings for each in found]
         fitting = [each for each in there if name in (None, each[1])]
-        names = ", ".join(each for _, each in there)
+        if self.of_hosts:
+            fitting = that_have_it(fitting, listings, complete=not failed)
+        names = ", ".join(dict.fromkeys(each for _, each in there))
         if failed and (name is None or not fitting):
             # A daemon that failed may serve the guest too, or may serve other guests.
             which = (

@@ -79,14 +79,19 @@ def _show_guests(found: list[dict[str, Any]], *, json: bool = False, clear: bool
     if json:
         print_json(found)
         return
+    hosts = any("host" in each for each in found)
     rows = [
         (
-            each["name"], _state(each), local(each["since"]), each["serial"], each["address"] or "", each["sock"],
+            each["name"], *([each["host"] or ""] if hosts else []), _state(each), local(each["since"]), each["serial"], each["address"] or "", each["sock"],
             each["problem"] or "",
         )
         for each in found
     ]  # fmt: skip
-    print_table(("guest", "state", "since", "serial", "address", "socket", "problem"), rows, clear=clear)
+    print_table(
+        ("guest", *(["host"] if hosts else []), "state", "since", "serial", "address", "socket", "problem"),
+        rows,
+        clear=clear,
+    )
 
 
 def _state(guest: dict[str, Any]) -> str:

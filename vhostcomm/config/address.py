@@ -172,6 +172,8 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
     """
     if text == "none":
         return None
+    if text.startswith("ssh:"):
+        raise ValueError("a daemon can't listen on another host; ssh:// is for verbs that ask a daemon")
     if text.startswith("tcp:"):
         return _tcp(text.removeprefix("tcp:"))
     path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME

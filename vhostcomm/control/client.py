@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from vhostcomm import __version__
 from vhostcomm.config.address import Listen, ListenTcp
+from vhostcomm.config.ssh_address import Forwarded
 from vhostcomm.errors import VhostcommError
 from vhostcomm.starting import attempts
 
@@ -63,12 +64,19 @@ class Client:
         margin: seconds beyond the time that a request itself may take.
     """
 
-    def __init__(self, where: Listen | ListenTcp, token: str = "", verb: str = "", *, margin: float = MARGIN) -> None:
+    def __init__(
+        self, where: Listen | ListenTcp | Forwarded, token: str = "", verb: str = "", *, margin: float = MARGIN
+    ) -> None:
         self.where = where
         self._margin = margin
         self._headers = {"User-Agent": f"vhostcomm/{__version__} {verb} by {_user()}", "Connection": "close"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
+
+    @property
+    def host(self) -> str:
+        """The daemon's host, as the user named it; its address for one on this host."""
+        return self.where.remote.destination if isinstance(self.where, Forwarded) else str(self.where)
 
     def get(self, path: str) -> Any:
         """Send a GET request.
@@ -125,12 +133,20 @@ class Client:
                     f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
                 ) from None
             except (OSError, HTTPException):
+                # ssh closes a connection to a socket that isn't there, as a daemon does that ends.
+                missing = (
+                    f"no daemon listens on {self.where.remote.path} there, or this user may not connect to it; otherwise, "
+                    if isinstance(self.where, Forwarded)
+                    else ""
+                )
                 raise DaemonGoneError(
-                    f"{self.where}: the daemon ended before it answered, so the outcome is unknown; see its log"
+                    f"{self.where}: {missing}the daemon ended before it answered, so the outcome is unknown; see its log"
                 ) from None
 
     def _connected(self, timeout: float) -> HTTPConnection:
         """Connect to the daemon. If it is just starting, wait until it listens."""
+        if isinstance(self.where, Forwarded) and self.where.why_not:
+            raise ControlError(f"no daemon to ask: {self.where.why_not}")
         folders = [self.where.path.parent] if isinstance(self.where, Listen) else []
         for _ in attempts(*folders):
             connection = self._connection(timeout)
@@ -146,7 +162,7 @@ class Client:
         raise ControlError(f"no daemon to ask: {self.where}: {_why(failed)}; {_remedy(failed)}") from None
 
     def _connection(self, timeout: float) -> HTTPConnection:
-        if isinstance(self.where, Listen):
+        if isinstance(self.where, Listen | Forwarded):
             return _UnixConnection(str(self.where.path), timeout)
         return HTTPConnection(self.where.host, self.where.port, timeout=timeout)
 

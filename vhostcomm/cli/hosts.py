@@ -1,0 +1,62 @@
+"""The guests of several hosts: all may list the same guests, and each guest runs on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from vhostcomm.config.ssh_address import SCHEME
+
+if TYPE_CHECKING:
+    from vhostcomm.control.client import Client
+
+Listing: TypeAlias = "tuple[Client, list[dict[str, Any]]]"
+"""A daemon, and the guests that it lists."""
+
+_ABSENT: Final = "absent"
+_READY: Final = "ready"
+
+
+def merged(listings: Sequence[Listing]) -> list[dict[str, Any]]:
+    """Return each guest once for every host where it is, or once without a host if it is absent everywhere."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for client, found in listings:
+        for each in found:
+            by_name.setdefault(str(each["name"]), []).append({"host": client.host, **each})
+    return [
+        guest
+        for found in by_name.values()
+        for guest in [each for each in found if each["state"] != _ABSENT] or [{**found[0], "host": None}]
+    ]
+
+
+def that_have_it(
+    fitting: list[tuple[Client, str]], listings: Sequence[Listing], *, complete: bool
+) -> list[tuple[Client, str]]:
+    """Return the daemons that have a guest: those where it is ready, else connected, else the first that lists it.
+
+    During a migration, both hosts are connected, and the guest has answered on one of them.
+
+    Args:
+        fitting: daemons with the names of guests.
+        listings: has the guests' states.
+        complete: all daemons have answered. Otherwise, the guest may be on another host.
+    """
+    states = {(id(client), str(each["name"])): str(each["state"]) for client, found in listings for each in found}
+    if len({name for _, name in fitting}) > 1:
+        # For an error that names the guests, each counts once.
+        return list({name: (client, name) for client, name in fitting}.values())
+    known = [(states[id(client), name], (client, name)) for client, name in fitting]
+    ready = [each for state, each in known if state == _READY]
+    there = [each for state, each in known if state != _ABSENT]
+    return ready or there or (fitting[:1] if complete else [])
+
+
+def split(text: str) -> list[str]:
+    """Split the value of VHOSTCOMM_CONTROL. Several addresses are separated by blanks, which a single path may contain."""
+    return text.split() if SCHEME in text else [text]
+
+
+def split_variable(_: object, text: str, **_options: object) -> list[str]:
+    """Do the same, as cyclopts calls it."""
+    return split(text)
