@@ -12,7 +12,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit quick stress coverage format docs bench soak fuzz mutants wheel pyz hosts virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit quick stress coverage format docs pictures bench soak fuzz mutants wheel pyz hosts virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make mutants  plant faults in the codec, the guest's model, QEMU's endings, the configuration, the token: 95 % are noticed; or GROUPS"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make docs    rewrite what is made from the program: docs/commands.md and docs/configuration.md"
+	@echo "make pictures  make the pictures in docs/pictures again, with Chromium"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try the wheel elsewhere"
 	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
 	@echo "make virtual-dsm  the container's own scripts, from the checkout in VIRTUAL_DSM, with our qemu-host"
@@ -108,6 +109,10 @@ format: $(DEV)
 
 docs: $(DEV)
 	$(BIN)/python -m tools
+
+pictures: $(DEV)
+	@mkdir -p docs/pictures
+	PICTURES=docs/pictures $(BIN)/pytest -q tests/web/test_pictures.py
 
 bench: $(DEV)
 	$(BIN)/python bench/codec.py

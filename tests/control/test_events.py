@@ -12,6 +12,7 @@ import pytest
 from tests.control.controlled import controlled
 from tests.serving import PATIENCE, fake_guest
 from vchannel import HostCommand
+from vhostcomm.control.events import STREAM_LIMIT
 
 REBOOTS = 4000
 """Their events are more than the kernel holds for a client that reads little."""
@@ -64,3 +65,48 @@ def events_until_gone(slow: socket.socket, begun: bytes) -> list[dict[str, Any]]
         received += data
     lines = received.decode().splitlines()
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+def test_frames_of_one_guest_follow_its_events(tmp_path: Path) -> None:
+    with controlled(tmp_path, "--sock", tmp_path / "two") as (_, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        with http.stream("GET", "/events?frames=nas") as stream, fake_guest(tmp_path / "two") as two:
+            lines = stream.iter_lines()
+            assert next(lines).startswith(": what happens")
+            two.serial()
+            guest.ask(HostCommand.HOST_MAC)
+            guest.tell(HostCommand.GUEST_POWER, b"up\x1b\0", needs_response=False)
+            guest.sock.sendall(b"\xff" * 4096)
+            shown: list[dict[str, Any]] = []
+            counted = 0
+            while not shown or shown[-1]["kind"] != "skipped":
+                line = next(lines)
+                found = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+                if "frames" in found:
+                    assert found["guest"] == "nas"
+                    shown += found["frames"]
+                    counted += found["to_host"]
+    assert [(each["direction"], each["by"], each["kind"], each["name"]) for each in shown[:3]] == [
+        ("guest>host", "guest", "question", "host_mac"),
+        ("host>guest", "guest", "answer", "host_mac"),
+        ("guest>host", "guest", "notice", "guest_power"),
+    ]
+    assert shown[0]["id"] == shown[1]["id"]
+    assert [each["text"] for each in shown[1:3]] == ["00:00:00:00:00:00", "up\\x1b"]
+    assert counted == 2
+
+
+def test_frames_of_no_guest(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http):
+        got = http.get("/events?frames=other")
+    assert (got.status_code, got.json()["error"]["what"]) == (404, "no such guest")
+
+
+def test_a_client_that_leaves_observes_no_more(tmp_path: Path) -> None:
+    """As many streams as there are places, again and again."""
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
+        guest.serial()
+        for _ in range(STREAM_LIMIT + 1):
+            with http.stream("GET", "/events?frames=nas") as stream:
+                assert next(stream.iter_lines()).startswith(": what happens")
+                guest.ask(HostCommand.HOST_MAC)

@@ -195,5 +195,5 @@ class Page:
         )
 
     def picture(self) -> bytes:
-        """The page as PNG."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        """The page as WebP."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="webp", quality=80)["data"])
