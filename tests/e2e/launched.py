@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from tests.serving import ENVIRONMENT, LogReader, end, run_vhostcomm
 
@@ -39,6 +39,11 @@ class Images:
     system: Path
     data: Path
     qemu: tuple[str, ...]
+    disks: tuple[str, ...] = ()
+
+    def with_only(self, disk: Path) -> Images:
+        """For a guest with that data disk alone, which keeps what the guest writes."""
+        return evolve(self, disks=("--data", str(disk)))
 
     def direct(self, **parameters: object) -> list[str]:
         """Flags for a guest that starts from its kernel directly, with `vchannel.` parameters."""
@@ -46,7 +51,7 @@ class Images:
         return [
             *self.qemu, "--accel", "tcg", "--memory", "384M", "--net", "none",
             "--direct-kernel", str(self.kernel), "--initrd", str(self.initramfs), "--append", append,
-            "--system", str(self.system), "--data", str(self.data), "--snapshot",
+            *(self.disks or ("--system", str(self.system), "--data", str(self.data), "--snapshot")),
         ]  # fmt: skip
 
 

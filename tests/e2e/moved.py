@@ -44,6 +44,12 @@ class Monitor:
         said = self.do("human-monitor-command", **{"command-line": line})
         assert not said, said
 
+    def connect_chardev_to(self, sock: Path) -> None:
+        """Connect the guest's channel to another socket. QEMU rejects that while its machine is stopped."""
+        address = {"type": "unix", "data": {"path": str(sock)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        self.do("chardev-change", id="charchannel0", backend=backend)
+
     def save_to(self, uri: str) -> None:
         """Migrate, to its end."""
         self.do("migrate", uri=uri)

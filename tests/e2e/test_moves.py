@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -14,19 +15,21 @@ import pytest
 from tests.control.controlled import client, post
 from tests.e2e.launched import BOOT_PATIENCE, Images
 from tests.e2e.moved import machine, restore
-from tests.serving import Serving, until
+from tests.serving import Serving, is_listening, started, until
+from vchannel import GuestCommand
 
+DEBUG = "--log-level", "debug"
 IP, INFO, THAW = 2, 10, 15
 
 
 @contextmanager
 def served(
-    folder: Path, *names: str, control: str = "control", expect_exit: int | None = 0
+    folder: Path, *names: str, control: str = "control", expect_exit: int | None = 0, words: tuple[str, ...] = ()
 ) -> Iterator[tuple[Serving, httpx.Client]]:
     """A daemon of guests of these names, each at the socket of its name."""
     socks = [word for name in names for word in ("--sock", f"{name}={folder / name}")]
     with (
-        Serving(*socks, "--control", folder / control, expect_exit=expect_exit) as daemon,
+        Serving(*socks, *words, "--control", folder / control, expect_exit=expect_exit) as daemon,
         client(folder / control) as http,
     ):
         daemon.patience = BOOT_PATIENCE
@@ -43,6 +46,12 @@ def unanswered(http: httpx.Client, name: str) -> float:
     metrics = http.get("/metrics").text
     line = f'vhostcomm_guest_calls_total{{command="get_information",guest="{name}",outcome="timed out"}} '
     return float(metrics.partition(line)[2].partition("\n")[0] or 0)
+
+
+def sends(daemon: Serving, command: str) -> None:
+    """Wait until a daemon with `DEBUG` sends that command."""
+    while f"asks {GuestCommand[command]:d} {command} " not in daemon.event("frame")["what"]:
+        pass
 
 
 def powers_off(http: httpx.Client, name: str = "nas") -> None:
@@ -108,22 +117,54 @@ def test_a_live_migration(tmp_path: Path, images: Images, daemons: int) -> None:
             assert "vchannel: request 15" in target.console.text
 
 
+@pytest.mark.needs("qemu-img", "socat")
 def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
-    """An earlier state in place, then another socket: neither tells anything on the channel."""
-    with served(tmp_path, "nas", "other") as (daemon, http), machine(tmp_path, images, tmp_path / "nas") as qemu:
-        daemon.event("guest ready")
-        qemu.console.says("vchannel: ready")
-        qemu.monitor.human("savevm before")
-        assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
-        qemu.monitor.human("loadvm before")
-        assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
-        backend = {"type": "socket", "data": {"addr": {"type": "unix", "data": {"path": str(tmp_path / "other")}}, "server": False}}  # fmt: skip
-        qemu.monitor.do("chardev-change", id="charchannel0", backend=backend)
-        daemon.event("guest connected", guest="other")
-        until(lambda: state(http) == "absent", "the end of the first connection", BOOT_PATIENCE)
-        assert post(http, "/guests/nas/shutdown")[0] == 409
-        powers_off(http, "other")
-        qemu.ends()
+    """Earlier states, in place and in a new QEMU, and other sockets: the channel shows none of it."""
+    disk, proxy, nas, other = (tmp_path / each for each in ("data.qcow2", "proxy", "nas", "other"))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
+    with (
+        served(tmp_path, "nas", "other", words=DEBUG) as (daemon, http),
+        started(["socat", f"UNIX-LISTEN:{proxy},fork", f"UNIX-CONNECT:{other}"]),
+    ):
+        until(lambda: is_listening(proxy), "the proxy")
+        with machine(tmp_path, images.with_only(disk), nas, acpi="wait") as qemu, ThreadPoolExecutor(1) as pool:
+            qemu.console.says("acpi: waiting for")  # its agent starts when the power button is pressed
+            qemu.monitor.human("savevm early")
+            qemu.monitor.do("system_powerdown")
+            qemu.console.says("vchannel: ready")
+            qemu.monitor.human("savevm up")
+            assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
+            qemu.monitor.human("loadvm up")
+            assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
+            # Behind a proxy, the guest is idle: it is found up.
+            qemu.monitor.connect_chardev_to(proxy)
+            daemon.event("guest connected", guest="other")
+            until(lambda: state(http) == "absent", "the end of the first connection", BOOT_PATIENCE)
+            assert post(http, "/guests/nas/shutdown")[0] == 409
+            assert post(http, "/guests/other/call", command=IP, timeout=60)[0] == 200
+            # Without its agent, a stop is rejected, and not kept for the agent.
+            qemu.monitor.connect_chardev_to(nas)
+            daemon.event("guest connected", guest="nas")
+            qemu.monitor.human("loadvm early")
+            assert post(http, "/guests/nas/shutdown", timeout=1)[0] == 409
+            qemu.monitor.do("system_powerdown")
+            qemu.console.says("vchannel: ready")
+            # A stop that may wait is carried out when the agent is up.
+            qemu.monitor.connect_chardev_to(other)
+            daemon.event("guest connected", guest="other")
+            qemu.monitor.human("loadvm early")
+            stopping = pool.submit(powers_off, http, "other")
+            sends(daemon, "GET_INFORMATION")
+            qemu.monitor.do("system_powerdown")
+            stopping.result()
+            qemu.ends()
+            assert qemu.console.text.count("vchannel: request 6") == 1
+        with machine(tmp_path, images.with_only(disk), nas, "two", "-loadvm", "up") as qemu:
+            assert post(http, "/guests/nas/call", command=INFO, timeout=60)[0] == 200
+            assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+            powers_off(http)
+            qemu.ends()
+            assert "vchannel: request 15" in qemu.console.text
 
 
 def test_a_reset_while_a_shutdown_waits(tmp_path: Path, images: Images) -> None:

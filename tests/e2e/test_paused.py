@@ -27,12 +27,7 @@ def test_full_disk_and_the_way_back(tmp_path: Path, images: Images) -> None:
     )
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", disks], check=False).returncode:
         pytest.skip("no mount in a namespace of its own here")
-    words = [
-        "--data" if each == "--snapshot" else each
-        for each in images.direct(reboot_once=1)
-        if each not in {"--data", str(images.data), "--system", str(images.system)}
-    ]
-    run = Launched(tmp_path, *words, f"{disks}/data.img", "--control", str(control))
+    run = Launched(tmp_path, *images.with_only(disks / "data.img").direct(reboot_once=1), "--control", str(control))
     run.command = ["unshare", "-m", "sh", "-ec", mount, "sh", *run.command]
     with run:
         paused = run.event("guest paused")
