@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -208,25 +209,47 @@ def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
         qemu.ends()
 
 
-def test_a_daemon_that_is_killed_and_started_again(tmp_path: Path, images: Images) -> None:
-    """While its guest is idle, and with a freeze outstanding: health is true at once, and the guest is thawed."""
-    with machine(tmp_path, images, tmp_path / "nas") as qemu:
-        with served(tmp_path, "nas", expect_exit=-9) as (daemon, _):
-            daemon.event("guest ready")
-            qemu.console.says("vchannel: ready")
-            daemon.stop(signal.SIGKILL)
-        with served(tmp_path, "nas", expect_exit=-9) as (daemon, http), ThreadPoolExecutor(1) as pool:
-            daemon.event("guest connected")
-            # It has no network, and that is what is said of it.
-            assert "no address" in http.get("/healthz").json()["unwell"]["nas"]
-            assert 'vhostcomm_guest_state{guest="nas",state="ready"} 1.0' in http.get("/metrics").text
+def test_a_daemon_that_is_killed_at_each_moment(tmp_path: Path, images: Images) -> None:
+    """The next daemon finds the guest up, thaws it if that is owed, and shuts it down."""
+    killed = partial(served, tmp_path, "nas", expect_exit=-signal.SIGKILL, words=DEBUG)
+    with machine(tmp_path, images, tmp_path / "nas") as qemu, ThreadPoolExecutor(1) as pool:
+
+        def kill_while(path: str, sent: str, daemon: Serving, http: httpx.Client, **body: object) -> None:
+            """Kill the daemon while the stopped machine has that request."""
+            assert post(http, "/guests/nas/call", command=INFO, timeout=60)[0] == 200
             qemu.monitor.do("stop")
-            asked = pool.submit(http.post, "/guests/nas/freeze", json={"timeout": 600})
-            daemon.event("frozen")
+            answer = pool.submit(http.post, f"/guests/nas/{path}", json={"timeout": 600, **body})
+            sends(daemon, sent)
             daemon.stop(signal.SIGKILL)
-            assert isinstance(asked.exception(), httpx.HTTPError)
+            assert isinstance(answer.exception(), httpx.HTTPError)
             qemu.monitor.do("cont")
-        with served(tmp_path, "nas") as (daemon, http):
+
+        with killed() as (daemon, http):
+            daemon.event("guest connected")
+            daemon.stop(signal.SIGKILL)
+        with killed() as (daemon, http):
+            qemu.console.says("vchannel: ready")
+            kill_while("call", "GET_IP", daemon, http, command=IP)
+        with killed() as (daemon, http):
+            daemon.event("guest connected")
+            # The guest has no network.
+            until(lambda: "no address" in http.get("/healthz").json()["unwell"]["nas"], "its health", BOOT_PATIENCE)
+            assert 'vhostcomm_guest_state{guest="nas",state="ready"} 1.0' in http.get("/metrics").text
+            kill_while("freeze", "FS_FREEZE", daemon, http)
+        with killed() as (daemon, http):
             assert "before this one" in daemon.event("thawed")["why"]
-            powers_off(http)
+            assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+            daemon.stop(signal.SIGKILL)
+        with killed() as (daemon, http):
+            assert "before this one" in daemon.event("thawed")["why"]
+            assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
+            kill_while("thaw", "FS_UNFREEZE", daemon, http)
+        with killed() as (daemon, http):
+            assert "before this one" in daemon.event("thawed")["why"]
+            assert http.get("/guests/nas").json()["thaw_owed"] is None
+            kill_while("shutdown", "POWEROFF", daemon, http, wait=600)
+        with served(tmp_path, "nas") as (_, http):
+            # The killed daemon's power-off was lost, or is under way.
+            status, done = post(http, "/guests/nas/shutdown", wait=80)
+            assert status == 409 or (status, done["gone"]) == (200, True), done
             qemu.ends()
