@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
+from tests.e2e.moved import machine
 from tests.qemu_host.running import QEMU_HOST, QemuHost
 from tests.serving import started, until
 
@@ -76,3 +77,19 @@ def test_a_containers_scripts(tmp_path: Path, images: Images) -> None:
     console.says("vchannel: request 6 poweroff")
     console.kept_to_the_protocol()
     assert "Request: Poweroff [6]" in host.trace
+
+
+def test_a_containers_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: Images) -> None:
+    stop = tmp_path / "stop.sh"
+    stop.write_text(STOP)
+    stop.chmod(0o755)
+    with QemuHost(tmp_path) as host, machine(tmp_path, images, host.sock, acpi="wait") as qemu:
+        qemu.console.says("acpi: waiting for")  # its agent starts when the power button is pressed
+        with started([stop, str(qemu.process.pid)], stdout=subprocess.PIPE) as stopping:
+            until(lambda: any("[10]" in line for line in host.trace), "the question whether the guest is up")
+            qemu.monitor.do("system_powerdown")
+            qemu.ends()
+            told, _ = stopping.communicate(timeout=BOOT_PATIENCE)
+        assert (stopping.returncode, told) == (0, b"")
+    qemu.console.says("vchannel: request 6 poweroff")
+    qemu.console.kept_to_the_protocol()
