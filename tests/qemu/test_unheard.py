@@ -12,7 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.qemu.roms import IDLE, rom
 from tests.serving import PATIENCE
 from vhostcomm.config.load import load
-from vhostcomm.launcher.launcher import BOOT_TIME, UNHEARD_TIMEOUT, Launch, Launcher
+from vhostcomm.launcher.launcher import Launch, Launcher
+from vhostcomm.launcher.power_off import BOOT_TIME, UNHEARD_TIMEOUT
 from vhostcomm.log.logs import start_log
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities

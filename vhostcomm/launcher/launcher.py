@@ -5,23 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Final, assert_never
 
 import trio
 from attrs import field, frozen
 
-from vchannel import GuestCommand
-from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.children import reap_orphans
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.daemon.status import of_launched
-from vhostcomm.guest import State, events
+from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.launcher.machine import LaunchedMachine
+from vhostcomm.launcher.power_off import PowerOff
 from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.qemu import (
     DiskError,
@@ -34,7 +32,6 @@ from vhostcomm.qemu import (
     Panicked,
     Paused,
     Qemu,
-    QmpError,
     QmpEvent,
     QmpLost,
     Rebooted,
@@ -56,14 +53,6 @@ HOOK_TIMEOUT: Final = 5.0
 
 STAGE_MARGIN: Final = 20.0
 """Seconds to request from systemd beyond a stage's own: until the next stage, or until hooks and draining are done."""
-
-
-BOOT_TIME: Final = 600.0
-"""Seconds after QEMU's start or a reset in which a guest without a sign of life may still boot. In the only public
-trace of a genuine boot, seven minutes pass between QEMU's start and the first question."""
-
-UNHEARD_TIMEOUT: Final = 6.0
-"""Seconds that a stop then waits for such a guest, which may be restored and idle: time for two harmless questions."""
 
 
 @frozen
@@ -97,17 +86,14 @@ class Launcher:
         self._daemon = Daemon(
             launch.config, log, control_name=launch.config.guests[0].name, by_hand=sys.stderr.isatty()
         )
+        self._power_off = PowerOff(self._daemon, launch.grace, self._qemu_lines)
+        self.confirmed = self._power_off.confirmed
         self._restarts = Restarts(launch.restart)
         self._qemu: Qemu | None = None
         self._stop_why = ""
         self._stop = trio.Event()
-        self._ready = trio.Event()  # for this run of QEMU
-        self._reset = trio.Event()
-        self._boot_began = 0.0
         self._ending: Ending | None = None
         self._stage = ""
-        self.confirmed = trio.Event()
-        """Set when the guest has confirmed its power-off."""
         self.ended = trio.Event()
         """Set when QEMU has ended and is not started again."""
         self.machine = LaunchedMachine(lambda: self._qemu, log)
@@ -209,8 +195,7 @@ class Launcher:
                 return ending
 
     async def _run_once(self) -> Ending:
-        self._ready = trio.Event()
-        self._boot_began = trio.current_time()
+        self._power_off.qemu_starts()
         qemu = Qemu(
             self._launch.argv, self._on_notice, terminal=isinstance(self._launch.machine.serial, SerialTerminal)
         )
@@ -228,70 +213,18 @@ class Launcher:
     async def _stop_when_asked(self, qemu: Qemu) -> None:
         await self._stop.wait()
         self._hooks.happened("stopping", why=self._stop_why)
-        grace = Grace.split(self._launch.grace, ready=self._ready.is_set())
-        await qemu.stop(lambda: self._power_off(qemu), grace=grace)
+        grace = Grace.split(self._launch.grace, ready=self._power_off.ready.is_set())
 
-    async def _power_off(self, qemu: Qemu) -> None:
-        """Make the guest power itself off, as soon as it can be asked; ask again if its machine is reset meanwhile.
+        async def press_button() -> None:
+            await qemu.command("system_powerdown")
 
-        Raises:
-            CallError: it can't be asked, or is not up after the time of a boot.
-        """
-        await self._daemon.thaw("the guest is to power itself off")
-        if not self._ready.is_set():
-            with suppress(QmpError):  # other operating systems have no agent, but react to the power button
-                await qemu.command("system_powerdown")
-        while True:
-            self._reset = trio.Event()
-            failed: CallError | None = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_after, self._reset, nursery.cancel_scope)
-                nursery.start_soon(self._cancel_unheard, nursery.cancel_scope)
-                try:
-                    await self._ask_to_power_off()
-                except CallError as error:
-                    failed = error
-                else:
-                    await self._reset.wait()
-                nursery.cancel_scope.cancel()
-            if failed is not None:
-                raise failed
-            if not self._reset.is_set():
-                why = f"{self._guest.name}: the guest was never ready, and gave no sign of life"
-                raise CallError(GuestCommand.POWEROFF, Outcome.NOT_READY, why)
-            self._qemu_lines.info("machine reset before the power-off, asking the guest again")
-
-    async def _cancel_unheard(self, scope: trio.CancelScope) -> None:
-        """Cancel the wait for a guest that was never ready, after the time of a boot."""
-        if self._ready.is_set():
-            return
-        seconds = max(UNHEARD_TIMEOUT, self._boot_began + BOOT_TIME - trio.current_time())
-        self._qemu_lines.info("waiting for a guest that was never ready", seconds=round(seconds, 1))
-        with trio.move_on_after(seconds):
-            await self._ready.wait()
-            return
-        scope.cancel()
-
-    async def _ask_to_power_off(self) -> None:
-        """Send the power-off. A connection that ends before the answer counts as an answer."""
-        if self._ready.is_set() and self._guest.state is not State.READY:
-            self._qemu_lines.info("waiting until the guest is ready")
-        try:
-            await self._daemon.call(
-                self._guest.name, GuestCommand.POWEROFF, timeout=self._launch.grace, by=self._stop_why
-            )
-        except CallError as error:
-            if error.outcome is not Outcome.LOST:
-                raise
-            return
-        self.confirmed.set()
-        self._qemu_lines.info("the guest powers itself off")
+        await qemu.stop(lambda: self._power_off.ask(self._guest, press_button, self._stop_why), grace=grace)
 
     # -- events
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
         if isinstance(event, events.Ready):
-            self._ready.set()
+            self._power_off.ready.set()
             self._hooks.happened("ready", serial=guest.identity.serial)
 
     def _on_notice(self, notice: Notice) -> None:
@@ -304,8 +237,7 @@ class Launcher:
             case Rebooted(by_guest, count):
                 self._qemu_lines.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
                 self._guest.machine_reset(by_guest=by_guest)
-                self._boot_began = trio.current_time()
-                self._reset.set()
+                self._power_off.machine_reset()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():
                 self._qemu_lines.error("the guest's kernel panicked")
@@ -336,11 +268,6 @@ class Launcher:
             self._log.error("QEMU ended", **facts)
         crashed = ending.kind in {EndKind.CRASHED, EndKind.PANICKED, EndKind.FAILED_TO_START}
         self._hooks.happened("crashed" if crashed else "stopped", **{key: str(value) for key, value in facts.items()})
-
-
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 def tell_report(ending: Ending) -> None:
