@@ -122,6 +122,8 @@ def test_what_a_guest_in_each_state_may_be_asked() -> None:
     assert [may_ask(up, kind, now) for kind in Kind] == [Send()] * 5
     assert may_ask(up, Kind.CHANGING, 1 + HEARD_RECENTLY + 1) == Probe(Why.SILENT)
     assert may_ask(up, Kind.READING, 1 + HEARD_RECENTLY + 1) == Send()
+    resumed = model_of(*WAYS[READY], Resumed())
+    assert may_ask(resumed, Kind.CHANGING, now) == Probe(Why.SILENT), "perhaps an earlier state was loaded"
     for kind in Kind:
         assert may_ask(unheard, kind, now) == (Send() if kind in {Kind.PROBE, Kind.THAW} else Probe(Why.UNHEARD))
     assert [may_ask(silent, kind, now) for kind in Kind] == [
@@ -209,7 +211,7 @@ def test_any_order_of_evidence(history: list[tuple[Evidence, float]], wall: floa
             assert model.state is READY
             assert model.heard is not None
             assert now - model.heard <= HEARD_RECENTLY
-        if isinstance(evidence, Connected | Reset) and model.channel is not ABSENT:
+        if isinstance(evidence, Connected | Reset | Resumed) and model.channel is not ABSENT:
             assert model.heard is None
         # Once sent, a freeze is owed a thaw until one sent later was answered.
         freezes += isinstance(evidence, FreezeSent)

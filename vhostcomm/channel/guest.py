@@ -135,7 +135,7 @@ class Guest:
 
     @property
     def last_frame(self) -> float | None:
-        """The last sign of life in this connection and boot: a request or an answer of the guest."""
+        """The last sign of life since the connection, a reset or a resume: a request or an answer of the guest."""
         heard = self.model.heard
         return None if heard is None else round(time.time() - max(0.0, trio.current_time() - heard), 3)
 
@@ -228,12 +228,12 @@ class Guest:
             self._emit(events.Paused())
 
     def machine_resumed(self) -> None:
-        """Note that QMP reported a running machine, or that QMP ended, so that a pause is no longer known."""
-        if self.model.pause is None:
-            return
+        """Note that QMP reported a resume, or that QMP ended: a pause and an earlier sign of life count no more."""
+        was_paused = self.model.pause is not None
         self.take(Resumed())
-        self.comings.info("guest resumed")
-        self._emit(events.Resumed())
+        if was_paused:
+            self.comings.info("guest resumed")
+            self._emit(events.Resumed())
 
     def stopping(self, by: str, how: str) -> None:
         """Note that a client requests a power-off or reboot."""

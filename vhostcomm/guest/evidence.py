@@ -94,7 +94,10 @@ class Paused:
 
 @frozen
 class Resumed:
-    """QMP reported that the machine runs again, or QMP ended, so that a pause is no longer known."""
+    """QMP reported that the machine runs again, or QMP ended, so that a pause is no longer known.
+
+    QEMU reports the same after it has loaded an earlier state, in which the guest may not be up.
+    """
 
 
 @frozen

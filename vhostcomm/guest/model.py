@@ -100,7 +100,7 @@ class Model:
     pause: Pause | None = None
     connection: int = 0
     heard: float | None = None
-    """The last sign of life since the connection or a reset, on the monotonic clock."""
+    """The last sign of life since the connection, a reset or a resume, on the monotonic clock."""
     probes: int = 0
     """Harmless questions sent since the last sign of life."""
     probed: float = 0.0
@@ -164,7 +164,7 @@ class Model:
                 if self.channel is not State.ABSENT:
                     self._forget_boot()
                     self._demand(when, "its machine was reset")
-            case Disconnected():
+            case Disconnected() | Resumed():
                 self.heard = None
             case Frame(_, asks):
                 self.has_asked = self.has_asked or asks

@@ -38,7 +38,7 @@ class Paused:
 
 @frozen
 class Resumed:
-    """The machine runs again."""
+    """The machine runs again, also if its pause was too short to be reported: perhaps in an earlier state (loadvm)."""
 
 
 @frozen
@@ -88,7 +88,8 @@ class PauseWatch:
             case "RESUME" | "WAKEUP":
                 self._to_ask = False
                 self._resumes += 1
-                self._runs()
+                self._forget_pause()
+                self._report(Resumed())
             case "SHUTDOWN":
                 self._to_ask = False
                 self._ending = True  # unless a STOP follows: then QEMU stays
@@ -146,7 +147,10 @@ class PauseWatch:
         status = await self._execute("query-status")
         status = status if isinstance(status, dict) else {}
         if status.get("running") is True:
-            self._runs()
+            was_paused = self.pause is not None
+            self._forget_pause()
+            if was_paused:
+                self._report(Resumed())
             return
         name = str(status.get("status", "?"))
         failures = failures_of(await self._execute("query-block"), self._reasons) if name == "io-error" else ()
@@ -157,12 +161,10 @@ class PauseWatch:
             self.pause = pause
             self._report(Paused(pause))
 
-    def _runs(self) -> None:
+    def _forget_pause(self) -> None:
         self._reasons.clear()
         self._reported.clear()
-        if self.pause is not None:
-            self.pause = None
-            self._report(Resumed())
+        self.pause = None
 
     def _failed(self, data: dict[str, Any]) -> None:
         names = [each for each in (data.get("device"), data.get("node-name")) if isinstance(each, str) and each]
