@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.launched import Console, Images, Launched, command_of, qmp_command
-from tests.serving import Serving, run_vhostcomm, started
+from tests.control.controlled import client, post
+from tests.e2e.launched import BOOT_PATIENCE, Images, Launched, qmp_command
+from tests.e2e.moved import machine
+from tests.serving import Serving, run_vhostcomm, until
 
 
 def ask(control: Path, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,22 +68,24 @@ def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Im
     assert "the guest can't shut down" in stages[0]["why"]
 
 
+@pytest.mark.needs("qemu-img")
 def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) -> None:
-    """`qmp =` in the file: the daemon shows the pause, and resumes."""
-    sock, qmp, control, file = (tmp_path / each for each in ("sock", "qmp", "control", "file.toml"))
+    """`qmp =` in the file: the daemon shows the pause, resumes, and notices a reset and an earlier state."""
+    sock, qmp, control, file, disk = (tmp_path / each for each in ("sock", "qmp", "control", "file.toml", "data.qcow2"))
     file.write_text(f'[guests.nas]\nsock = "{sock}"\nqmp = "{qmp}"\n')
-    console = Console(tmp_path / "console")
-    command = command_of(
-        *images.direct(), "--sock", str(sock), "--serial-console", str(console.path),
-        "--", "-qmp", f"unix:{qmp},server=on,wait=off", "-qmp", f"unix:{qmp}2,server=on,wait=off",
-    )  # fmt: skip
-    with Serving("--config", file, "--control", control) as daemon:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
+    extra = "-qmp", f"unix:{qmp},server=on,wait=off"
+    with Serving("--config", file, "--control", control) as daemon, client(control) as http:
+        daemon.patience = BOOT_PATIENCE
         assert daemon.event("QMP not connected")["why"].endswith("no QEMU listens there for QMP")
-        with started(command, stdin=subprocess.DEVNULL):
-            daemon.patience = 90
+        with machine(tmp_path, images.with_only(disk), sock, "one", *extra, acpi="wait") as qemu:
             daemon.event("QMP connected")
+            qemu.console.says("acpi: waiting for")  # its agent starts when the power button is pressed
+            qemu.monitor.human("savevm early")
+            qemu.monitor.do("system_powerdown")
             daemon.event("guest ready")
-            qmp_command(Path(f"{qmp}2"), "stop")
+            qemu.console.says("vchannel: ready")
+            qemu.monitor.do("stop")
             assert daemon.event("guest paused")["remedy"] == "vhostcomm resume nas"
             back = run_vhostcomm("resume", "--control", control, "nas")
             assert (back.returncode, back.stdout) == (0, "nas: resumed\n"), back.stderr
@@ -92,6 +96,14 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             while run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n":  # the guest gives it back by and by
                 pass
             assert "keeps 128 MiB at least" in run_vhostcomm(*words, "--size", "64M").stderr
-            qmp_command(Path(f"{qmp}2"), "system_reset")
+            assert post(http, "/guests/nas/call", command=2, timeout=60)[0] == 200
+            qemu.monitor.human("loadvm early")
+            until(lambda: http.get("/guests/nas").json()["last_frame"] is None, "QMP's event")
+            assert post(http, "/guests/nas/shutdown", timeout=1)[0] == 409
+            qemu.monitor.do("system_powerdown")
+            qemu.console.says("vchannel: ready")
+            assert "vchannel: request 6" not in qemu.console.text
+            qemu.monitor.do("system_reset")
             assert daemon.event("machine reset")["by"] == "QMP"
+            qemu.quit()
         daemon.event("QMP not connected")
