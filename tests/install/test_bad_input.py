@@ -206,8 +206,8 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "bomb of holes": (holes, r"hda1.tgz: \d+ bytes that unpack to \d+ or more"),
     "nested headers": (raw(nested(3000)), "cut off or damaged"),
     "nested headers in hda1": (
-        lambda tmp_path: pats.pat(tmp_path, hda=lzma.compress(nested(900) + pats.tar(pats.HDA), preset=0)),
-        "hda1.tgz: cut off or damaged",
+        lambda tmp_path: pats.pat(tmp_path, hda=lzma.compress(nested(1100) + pats.tar(pats.HDA), preset=0)),
+        "hda1.tgz: (cut off or damaged|a member with more than)",  # a tarfile that does not recurse reads on to the limit
     ),
     "a package without a time": (package(mtime="nan"), "cut off or damaged.*NaN"),
     "a package with a negative size": (package(size="-5"), "cut off or damaged"),
