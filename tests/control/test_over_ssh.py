@@ -149,7 +149,7 @@ def test_a_guest_is_asked_on_the_host_that_has_it(hosts: Hosts) -> None:
 
 @pytest.mark.slow
 def test_a_migration_is_decided_by_the_guests_own_answer(hosts: Hosts) -> None:
-    """Both hosts' QEMUs are connected; a guest that two hosts have seen up is asked nowhere unless one is named."""
+    """Both hosts' QEMUs are connected. The source stays ready until it leaves a question unanswered."""
     with fake_guest(hosts.folder / "one" / "nas") as source:
         hosts.daemons["one"].event("guest connected")
         with answering(hosts.folder / "two" / "nas", ANSWERS):
@@ -157,11 +157,21 @@ def test_a_migration_is_decided_by_the_guests_own_answer(hosts: Hosts) -> None:
             assert [each[:2] for each in hosts.guests()][:2] == [("nas", "one"), ("nas", "two")]
             assert "10.0.2.15" in hosts.ask("info", "nas").stdout
             ready(source)
-            both = hosts.ask("shutdown", "nas")
-            place = hosts.folder
-            assert f"choose one with --control ssh://one{place}/one/control and --control" in both.stderr, both
-            assert both.returncode == 2
-            assert "10.0.2.15" in hosts.ask("info", "nas", hosts=("two",)).stdout
+            hosts.daemons["one"].event("guest ready")
+            gone = hosts.ask("shutdown", "nas", "--wait", "30")
+            assert gone.stdout.startswith("nas: gone after "), gone
+    hosts.daemons["two"].event("stop requested")
+
+
+@pytest.mark.slow
+def test_a_guest_that_answers_on_two_hosts_is_asked_on_neither(hosts: Hosts) -> None:
+    place = hosts.folder
+    with answering(place / "one" / "nas", ANSWERS) as one, answering(place / "two" / "nas", ANSWERS) as two:
+        both = hosts.ask("shutdown", "nas")
+        assert f"choose one with --control ssh://one{place}/one/control and --control" in both.stderr, both
+        assert both.returncode == 2
+        assert "10.0.2.15" in hosts.ask("info", "nas", hosts=("two",)).stdout
+        assert GuestCommand.POWEROFF not in {*one.asked, *two.asked}
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from attrs import define, field, frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.hosts import Listing, merged, split_variable, that_have_it
+from vhostcomm.cli.hosts import Listing, merged, split_variable, that_answer, that_have_it
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
 from vhostcomm.config.address import (
@@ -287,7 +287,7 @@ class Daemons:
         there = [(client, str(each["name"])) for client, found in listings for each in found]
         fitting = [each for each in there if name in (None, each[1])]
         if self.of_hosts:
-            fitting = that_have_it(fitting, listings, complete=not failed)
+            fitting = that_answer(that_have_it(fitting, listings, complete=not failed))
         names = ", ".join(dict.fromkeys(each for _, each in there))
         if failed and (name is None or not fitting):
             # A daemon that failed may serve the guest too, or may serve other guests.

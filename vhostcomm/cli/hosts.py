@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from vhostcomm.config.ssh_address import SCHEME
+from vhostcomm.errors import VhostcommError
 
 if TYPE_CHECKING:
     from vhostcomm.control.client import Client
 
 Listing: TypeAlias = "tuple[Client, list[dict[str, Any]]]"
 """A daemon, and the guests that it lists."""
+
+ANSWER_TIMEOUT: Final = 2.0
+"""Seconds for a guest to prove on which of several hosts it runs; a guest that is up answers in milliseconds."""
 
 _ABSENT: Final = "absent"
 _READY: Final = "ready"
@@ -50,6 +55,28 @@ def that_have_it(
     ready = [each for state, each in known if state == _READY]
     there = [each for state, each in known if state != _ABSENT]
     return ready or there or (fitting[:1] if complete else [])
+
+
+def that_answer(having: list[tuple[Client, str]]) -> list[tuple[Client, str]]:
+    """Of several daemons that have one guest, return those where it answers now; all if it answers nowhere.
+
+    The source of a migration is ready until a question is left unanswered. No clocks are compared.
+    """
+    if len(having) < 2 or len({name for _, name in having}) > 1:
+        return having
+    with ThreadPoolExecutor(len(having)) as pool:
+        answered = [*pool.map(_answers, having)]
+    return [each for each, does in zip(having, answered, strict=True) if does] or having
+
+
+def _answers(one: tuple[Client, str]) -> bool:
+    client, name = one
+    body = {"command": "get_information", "timeout": ANSWER_TIMEOUT}  # harmless whenever it is executed
+    try:
+        client.post(client.guest(name, "call"), body, takes=ANSWER_TIMEOUT)
+    except VhostcommError:
+        return False
+    return True
 
 
 def split(text: str) -> list[str]:
