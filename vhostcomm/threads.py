@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Hashable
+import sys
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
@@ -12,6 +14,9 @@ import trio
 
 THREADS: Final = 4
 """Threads of one place. A hanging place occupies no thread of another place."""
+
+SWITCH_INTERVAL: Final = 0.0002
+"""Seconds between switches of threads inside `short_turns`; Python's default is 0.005."""
 
 T = TypeVar("T")
 
@@ -45,6 +50,31 @@ def _place_of(place: Hashable) -> _Place:
     if (found := _places.get(place)) is None:
         found = _places[place] = _Place()
     return found
+
+
+class _Turns:
+    """How many `short_turns` are entered, and the interval before the first."""
+
+    entered = 0
+    before = 0.0
+
+
+@contextmanager
+def short_turns() -> Iterator[None]:
+    """Have threads switch often inside the block, which computes in a thread while guests are served.
+
+    The event loop and the thread take turns; a guest's answer may wait for some of them. For the event loop only.
+    """
+    if not _Turns.entered:
+        _Turns.before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL)
+    _Turns.entered += 1
+    try:
+        yield
+    finally:
+        _Turns.entered -= 1
+        if not _Turns.entered:
+            sys.setswitchinterval(_Turns.before)
 
 
 async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T:

@@ -12,10 +12,13 @@ from inotify_simple import INotify, flags
 
 from vhostcomm.config.files import SUFFIX, fingerprint
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread
+from vhostcomm.threads import in_thread, short_turns
 
 POLL_INTERVAL: Final = 2.0
 """Seconds between looks at the content. A FUSE such as Proxmox's /etc/pve reports no changes of other hosts."""
+
+LOOK_SHARE: Final = 0.05
+"""Maximum part of the time that looks take: one at ten thousand files needs a second of processor time."""
 
 SETTLE: Final = 0.5
 """Seconds without a change before a reload: a file that is written in place is incomplete at first."""
@@ -41,6 +44,8 @@ class Changes:
     def __init__(self, paths: Sequence[Path], known: str) -> None:
         self._paths = paths
         self._known = known
+        self._took = 0.0
+        """Seconds of the last look."""
         self._inotify: INotify | None = None
         self._watches: dict[int, str] = {}
         """The names of interest, by inotify's watch: a file's, or a folder's suffix."""
@@ -67,15 +72,17 @@ class Changes:
                         log.info("reloading", why="the configuration's files have changed")
                         self._known = seen
                         await reload()
-                await self._woken()
+                await self._woken(max(POLL_INTERVAL, self._took / LOOK_SHARE))
         finally:
             if self._inotify:
                 self._inotify.close()
 
     async def _look(self) -> str:
-        with trio.move_on_after(PATIENCE):
-            return await in_thread("the configuration", self._look_now)
-        return _HANGS
+        started, found = trio.current_time(), _HANGS
+        with short_turns(), trio.move_on_after(PATIENCE):
+            found = await in_thread("the configuration", self._look_now)
+        self._took = 0.0 if found is _HANGS else trio.current_time() - started
+        return found
 
     def _look_now(self) -> str:
         self._watch()  # first, so that no later change is missed
@@ -95,11 +102,12 @@ class Changes:
                 self._inotify.rm_watch(gone)
         self._watches = watches
 
-    async def _woken(self) -> None:
-        """Wait until a file may have changed."""
-        with trio.move_on_after(POLL_INTERVAL):
+    async def _woken(self, at_most: float) -> None:
+        """Wait until a file may have changed, for at most some seconds."""
+        with trio.move_on_after(at_most):
             while self._inotify:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
                 if any(each.name.endswith(self._watches.get(each.wd, "")) for each in self._inotify.read(timeout=0)):
+                    await trio.sleep(self._took)  # the same file may be written again and again
                     return
             await trio.sleep_forever()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
@@ -24,12 +23,10 @@ from vhostcomm.daemon.ports import Ports, in_batches
 from vhostcomm.daemon.served import Served
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.log.logs import Log
+from vhostcomm.threads import short_turns
 
 READ_DEADLINE: Final = 30.0
 """Seconds to read the configuration. That of 10,000 guests needs a few; a hanging file system needs for ever."""
-
-SWITCH_INTERVAL: Final = 0.0002
-"""Seconds between switches of threads while the configuration is read; Python's default is 0.005."""
 
 RETRY_FIRST: Final = 2.0
 RETRY_MAX: Final = 60.0
@@ -270,18 +267,13 @@ async def _read_in_thread(read: Callable[[], Config]) -> Config:
     Raises:
         VhostcommError: it can't be read in time, or is invalid.
     """
-    interval = sys.getswitchinterval()
     try:
-        # The event loop and the thread take turns; a guest's answer may wait for some of them.
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        with trio.fail_after(READ_DEADLINE):
+        with short_turns(), trio.fail_after(READ_DEADLINE):
             return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except trio.TooSlowError:
         raise ServeError(
             f"the configuration could not be read within {READ_DEADLINE:.0f} s: look whether its file system hangs"
         ) from None
-    finally:
-        sys.setswitchinterval(interval)
 
 
 @contextmanager
