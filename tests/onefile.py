@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -92,6 +93,20 @@ def test_units_name_the_file(alone: Path) -> None:
     assert f"ExecStart={alone / 'vhostcomm'} serve" in unit.stdout, unit.stderr
 
 
+def test_a_daemon_outlives_the_replacement_of_its_file(alone: Path) -> None:
+    """An upgrade renames another archive over it; what the daemon imports later is still its own."""
+    command = [str(alone / "vhostcomm"), "serve", "--sock", "nas", "--control", f"{alone}/control"]
+    with started(command, cwd=alone, stderr=subprocess.DEVNULL):
+        until((alone / "control").is_socket)
+        other = alone / "other"
+        other.write_bytes(b"#!/bin/sh\nexit 1\n")
+        other.rename(alone / "vhostcomm")
+        with fake_guest(alone / "nas") as guest:
+            assert guest.serial()
+        asked = call(FOLDER / "vhostcomm", "guests", "--json", "--control", f"{alone}/control", cwd=alone)
+        assert '"nas"' in asked.stdout, asked.stderr
+
+
 @pytest.mark.parametrize("version", DEBIAN)
 def test_bytecode_of_debians_pythons_is_used(version: str, alone: Path) -> None:
     command, environment = interpreter(version)
@@ -105,7 +120,9 @@ def test_bytecode_of_debians_pythons_is_used(version: str, alone: Path) -> None:
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     tree = f"cp{version.replace('.', '')}"
-    assert done.stdout.endswith(f"{alone / 'vhostcomm'}/{tree}/vhostcomm/cli/__init__.pyc\n"), done.stderr
+    assert re.search(rf"^/proc/self/fd/\d+/{tree}/vhostcomm/cli/__init__.pyc\n\Z", done.stdout, re.MULTILINE), (
+        done.stderr
+    )
     assert f"Python {version}." in done.stdout
 
 

@@ -8,10 +8,16 @@ TREES = {}  # type: dict[str, str] # Python version -> folder of its bytecode
 DEFAULT = "vhostcomm"
 
 
+def held(archive: str) -> str:
+    """Return a path of the archive that stays valid when an upgrade replaces the file under a running daemon."""
+    path = "/proc/self/fd/%d" % os.open(archive, os.O_RDONLY)
+    return path if os.path.exists(path) else archive
+
+
 def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit("%s: Python 3.11 or later is needed; this is %s" % (DEFAULT, sys.version.split()[0]))
-    archive = sys.path[0]
+    archive = sys.path[0] = held(sys.path[0])
     tree = TREES.get("%d.%d" % sys.version_info[:2])
     if tree and sys.implementation.name == "cpython":
         sys.path.insert(0, os.path.join(archive, tree))

@@ -90,7 +90,8 @@ def file(name: str, guest: str) -> str:
 
 def running_executable() -> str:
     """Return the program that runs, as a unit needs it: the one-file archive, or the console script beside Python."""
-    if archive := getattr(__spec__.loader, "archive", ""):  # of a zipimporter
+    main = sys.modules["__main__"].__spec__  # of the archive's own path; it imports this package by a descriptor's
+    if archive := getattr(main and main.loader, "archive", ""):  # of a zipimporter
         return str(archive)
     beside = Path(sys.executable).with_name("vhostcomm")
     return str(beside) if beside.exists() else EXECUTABLE
