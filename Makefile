@@ -12,7 +12,7 @@ DEV := $(VENV)/.dev
 # One more at once than there are cores, since most wait for something most of the time.
 PYTEST := $(BIN)/pytest -q -n $$(($$(nproc) + 1)) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit quick stress coverage format docs pictures bench soak fuzz mutants wheel pyz hosts virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit quick stress coverage format docs pictures bench soak fuzz mutants wheel pyz deb hosts virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make pictures  make the pictures in docs/pictures again, with Chromium"
 	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try the wheel elsewhere"
 	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
+	@echo "make deb     dist/vhostcomm_VERSION_all.deb, for Debian 12 and 13"
 	@echo "make virtual-dsm  the container's own scripts, from the checkout in VIRTUAL_DSM, with our qemu-host"
 	@echo "make hosts   the units under a systemd that boots, the images in container engines; root, before a release"
 	@echo "make clean   remove .venv and all that was made"
@@ -136,6 +137,10 @@ wheel: $(DEV)
 
 pyz: $(DEV)
 	$(BIN)/python -m tools.onefile
+
+# Of the commit's date, so that a commit gives the same bytes at any time.
+deb: $(DEV)
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} $(BIN)/python -m tools.deb
 
 # Skips what can't be had, by the name of the missing package or right; -o stuck: Debian folders and images are made first.
 hosts: $(DEV)

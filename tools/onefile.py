@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,15 +44,21 @@ EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 def main() -> None:
     target = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "dist"
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vhostcomm-onefile-") as folder:
-        work = Path(folder)
-        sources = work / "sources"
-        install(sources)
-        trees = {f"cp{version.replace('.', '')}": compiled(sources, work, version) for version in DEBIAN}
+    with prepared() as (sources, trees):
         for program in PROGRAMS:
             made = target / program
             write(made, program, sources, trees)
             print(f"{made}: {made.stat().st_size / 1e6:.1f} MB")  # noqa: T201
+
+
+@contextmanager
+def prepared() -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Yield the folder of all sources, and the folders of bytecode by their names in the archive."""
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-onefile-") as folder:
+        work = Path(folder)
+        sources = work / "sources"
+        install(sources)
+        yield sources, {f"cp{version.replace('.', '')}": compiled(sources, work, version) for version in DEBIAN}
 
 
 def install(target: Path) -> None:
@@ -110,8 +117,10 @@ def interpreter(version: str) -> tuple[list[str | Path], dict[str, str]]:
     )
 
 
-def write(made: Path, program: str, sources: Path, trees: dict[str, Path]) -> None:
-    """Write a program's archive, and rename it when it is complete."""
+def write(
+    made: Path, program: str, sources: Path, trees: dict[str, Path], python: str = "/usr/bin/env python3"
+) -> None:
+    """Write a program's archive for an interpreter, and rename it when it is complete."""
     start = (ROOT / "tools/onefile_main.py").read_text()
     known = {f"{tree[2]}.{tree[3:]}": tree for tree in trees}
     start = start.replace("TREES = {}", f"TREES = {known!r}", 1).replace(
@@ -119,7 +128,7 @@ def write(made: Path, program: str, sources: Path, trees: dict[str, Path]) -> No
     )
     partial = made.with_name(f".{made.name}.partial")
     with partial.open("wb") as file:
-        file.write(b"#!/usr/bin/env python3\n")
+        file.write(f"#!{python}\n".encode())
         with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             put(archive, "__main__.py", start.encode())
             for prefix, folder in {"": sources, **{f"{name}/": tree for name, tree in trees.items()}}.items():

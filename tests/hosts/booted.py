@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +27,10 @@ _POWER_OFF: Final = signal.SIGRTMIN + 4
 
 @frozen
 class Booted:
-    """A machine that has booted; `leader` is its PID 1, as this one numbers it."""
+    """A machine that has booted; `leader` is its PID 1, and `nspawn` its container's parent, as this one numbers them."""
 
     leader: int
+    nspawn: int
 
     def path(self, inside: str) -> Path:
         """A file in the machine, from outside; sockets can be connected to by it."""
@@ -52,9 +53,9 @@ class Booted:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def install(self, unit: str, *words: str) -> None:
+    def install(self, unit: str, *words: str, program: str = PROGRAM) -> None:
         """A unit as `vhostcomm snippet systemd` prints it, in the file that it names."""
-        printed = self.run(PROGRAM, "snippet", "systemd", "--unit", unit, *words)
+        printed = self.run(program, "snippet", "systemd", "--unit", unit, *words)
         file = printed.stderr.partition("save it as ")[2].partition(",")[0]
         assert file.startswith("/etc/systemd/system/vhostcomm"), printed.stderr
         self.write(file, printed.stdout)
@@ -109,6 +110,12 @@ class Booted:
         except OSError:
             return False
 
+    def rebooted(self) -> Booted:
+        """Reboot it in its own order; returns the machine that has booted then."""
+        self.systemctl("reboot")
+        until(lambda: _leader(self.nspawn) not in {0, self.leader}, "the next boot", 2 * PATIENCE)
+        return _started(self.nspawn)
+
     def clear(self) -> None:
         """Remove every unit of ours, and what they have left."""
         for kind in ("vhostcomm*.socket", "vhostcomm*.service"):
@@ -145,23 +152,32 @@ def booted(root: Path, work: Path) -> Iterator[Booted]:
     try:
         until(lambda: _leader(process.pid) or process.poll() is not None, f"systemd; see {console}", PATIENCE)
         assert process.poll() is None, console.read_text()
-        machine = Booted(_leader(process.pid))
-        until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), f"its bus; see {console}", PATIENCE)
-        state = machine.systemctl("is-system-running", "--wait", check=False).stdout.strip()
-        assert state in {"running", "degraded"}, state
-        yield machine
-        os.kill(machine.leader, _POWER_OFF)
+        yield _started(process.pid)
+        os.kill(_leader(process.pid), _POWER_OFF)
         process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()
 
 
+def _started(nspawn: int) -> Booted:
+    """Wait until it has started its services."""
+    machine = Booted(_leader(nspawn), nspawn)
+    until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), "the machine's bus", PATIENCE)
+    state = machine.systemctl("is-system-running", "--wait", check=False).stdout.strip()
+    assert state in {"running", "degraded"}, state
+    return machine
+
+
 def _leader(nspawn: int) -> int:
     """The machine's PID 1; 0 until it has become systemd."""
     for line in Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split():
-        if status(int(line))["NSpid"].split()[1:] == ["1"] and Path(f"/proc/{line}/root/run/systemd/system").is_dir():
-            return int(line)
+        with suppress(OSError):  # it ends, in a reboot
+            if (
+                status(int(line))["NSpid"].split()[1:] == ["1"]
+                and Path(f"/proc/{line}/root/run/systemd/system").is_dir()
+            ):
+                return int(line)
     return 0
 
 

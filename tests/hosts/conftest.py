@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import images  # noqa: F401 - a fixture
 from tests.hosts.booted import PROGRAM, Booted, booted
 from tests.hosts.folders import copy_of, debian, need_root, one_file
 from tests.needs import need
 
 SYSTEMD = (
     "systemd-sysv", "dbus", "udev", "python3", "procps", "libnss-systemd", "qemu-system-x86", "qemu-utils", "fdisk",
+    "tshark",
 )  # fmt: skip
+NEXT = ("systemd-sysv", "dbus", "python3", "procps", "libnss-systemd", "tshark")
+"""For the Debian package in the next release."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,11 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(1200))  # with the Debian folder and the images
 
 
-@pytest.fixture(scope="session")
-def booted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    need_root()
-    need("systemd-nspawn")
-    folder = debian("systemd", SYSTEMD)
+@contextmanager
+def with_program(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """Boot a copy of a folder, with vhostcomm as one file in it."""
     work = tmp_path_factory.mktemp("machine")
     with copy_of(folder, work) as root:
         target = root / PROGRAM.lstrip("/")
@@ -37,6 +40,28 @@ def booted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
         shutil.copy(one_file(tmp_path_factory.mktemp("onefile")), target)
         with booted(root, work) as machine:
             yield machine
+
+
+@pytest.fixture(scope="session")
+def bootable() -> None:
+    """Skip before anything is built for a machine that can't be booted."""
+    need_root()
+    need("mmdebstrap", "systemd-nspawn")
+
+
+@pytest.fixture(scope="session")
+def booted_once(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    with with_program(debian("systemd", SYSTEMD), tmp_path_factory) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def next_release(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """Debian 13 with its systemd."""
+    folder = debian("next", NEXT, "trixie")
+    work = tmp_path_factory.mktemp("next")
+    with copy_of(folder, work) as root, booted(root, work) as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -28,13 +29,13 @@ def need_root() -> None:
         pytest.skip("missing right: root, to make and mount folders of Debian")
 
 
-def debian(name: str, packages: Sequence[str]) -> Path:
-    """A folder of Debian 12 with these packages, from the cache."""
+def debian(name: str, packages: Sequence[str], suite: str = "bookworm") -> Path:
+    """A folder of a Debian release with these packages, from the cache."""
     need_root()
     need("mmdebstrap")
     CACHE.mkdir(parents=True, exist_ok=True)
-    week = time.strftime("%G-%V")
-    folder = CACHE / f"hosts-{name}-{week}"
+    wanted = hashlib.sha256(" ".join((suite, *packages)).encode()).hexdigest()[:8]
+    folder = CACHE / f"hosts-{name}-{time.strftime('%G-%V')}-{wanted}"
     with (CACHE / f"hosts-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
@@ -45,7 +46,7 @@ def debian(name: str, packages: Sequence[str]) -> Path:
         if not mirror:
             pytest.skip("missing mirror: apt knows none; run apt-get update")
         made = folder.with_name(f"hosts-{name}-new")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", "bookworm"]
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", suite]
         subprocess.run([*command, made, mirror], check=True)
         made.rename(folder)
     return folder
