@@ -211,28 +211,13 @@ def test_socket_that_another_process_has_is_tried_again(machine: Booted) -> None
             assert guest.serial(), "when the other process is gone"
 
 
-def test_new_version_under_a_connected_and_frozen_guest(machine: Booted) -> None:
-    """The file is replaced and the service restarted: the guest is answered by the new daemon, and thawed."""
-    serve(machine, "", "nas")
-    sock = machine.path("/run/vhostcomm/nas")
-    old = machine.main_pid(SERVE)
-    with fake_guest(sock) as guest:
-        guest.serial()
-        freeze = ["systemd-run", "--collect", "--unit=freeze", PROGRAM, "freeze", "nas", "--timeout", "300"]
-        machine.run(*freeze)
-        request = guest.next_request()
-        while request.command != 14:
-            guest.sock.sendall(guest.connection.send(request.reply(b"")))
-            request = guest.next_request()
-        guest.sock.sendall(guest.connection.send(request.reply(b"")))
-        until(lambda: "frozen" in machine.run(PROGRAM, "guests", "--json").stdout)
-        os.kill(old, signal.SIGKILL)  # which leaves the guest frozen, as a stop would not
-    machine.run("sh", "-c", f"cp {PROGRAM} {PROGRAM}.new && mv {PROGRAM}.new {PROGRAM}")
-    machine.systemctl("restart", SERVE)
-    assert machine.main_pid(SERVE) != old
-    with fake_guest(sock) as guest:
+def test_socket_unit_for_a_name_that_is_no_guests(machine: Booted) -> None:
+    """One warning names the guests that there are, and these are served."""
+    machine.write(CONFIG, guests("", "nas"))
+    machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
+    machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
+    machine.systemctl("start", "vhostcomm-guest@nas.socket", "vhostcomm-guest@nsa.socket")
+    with fake_guest(machine.path("/run/vhostcomm-sockets/nas")) as guest:
         assert guest.serial()
-        request = guest.next_request()
-        assert request.command == 15
-        guest.sock.sendall(guest.connection.send(request.reply(b"")))
-        until(lambda: '"thaw_owed": null' in machine.run(PROGRAM, "guests", "--json").stdout)
+    warnings = [each["MESSAGE"] for each in machine.journal(SERVE, "--priority=warning", "--identifier=vhostcomm")]
+    assert len([each for each in warnings if "'nsa', but the file has no such guest, only nas" in each]) == 1, warnings
