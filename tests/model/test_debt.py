@@ -38,7 +38,7 @@ def test_times_that_can_be_shown(since: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_other_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(DebtError):
+    with pytest.raises(DebtError, match=r"^it is not the record of a freeze$|^the time .* is out of range$"):
         parse_debt(data, NOW)
 
 
@@ -54,5 +54,5 @@ def test_other_bytes_are_refused(data: bytes) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_record_is_refused(data: bytes) -> None:
-    with pytest.raises(DebtError):
+    with pytest.raises(DebtError, match=r"^it is not the record of a freeze$|^the time .* is out of range$"):
         parse_debt(data, NOW)

@@ -264,6 +264,13 @@ def test_a_frame_of_another_connection_is_no_sign_of_life() -> None:
     assert may_ask(model, Kind.CHANGING, 20 + HEARD_RECENTLY) == Send()
 
 
+def test_a_sign_of_life_is_of_one_connection_and_boot() -> None:
+    for ends in (Disconnected(1, ""), Connected(2), Reset(by_guest=True)):
+        model = model_of(*WAYS[READY])
+        model.take(ends, 2.0)
+        assert model.heard is None, ends
+
+
 def test_a_sign_of_life_at_the_time_of_the_probe_answers_it() -> None:
     model = model_of(*WAYS[READY])
     model.take(ProbeSent(1), 5.0)
