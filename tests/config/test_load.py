@@ -300,3 +300,14 @@ def test_an_unknown_variable() -> None:
         match=r"VHOSTCOMM_SERIAL: unknown; did you mean VHOSTCOMM_HOST_SERIAL.* known are .*VHOSTCOMM_VCPUS",
     ):
         load(socks=["/x/a"], environment={"VHOSTCOMM_SERIAL": SERIAL})
+
+
+def test_an_invalid_token_is_in_no_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"CONTROL_TOKEN is .hidden.: a token is 16 to 256") as environment:
+        load(socks=["/x/a"], environment={"VHOSTCOMM_CONTROL_TOKEN": "s3cret"})
+    with pytest.raises(ConfigError, match=r"--control-token is .hidden.: a token is") as flag:
+        load(socks=["/x/a"], flags={"control-token": "s3cret"}, environment={})
+    with pytest.raises(ConfigError, match=r"serve.control_token is .hidden.: a token is") as file:
+        load(config(tmp_path, '[serve]\ncontrol_token = "s3cret"\n'), environment={})
+    for caught in (environment, flag, file):
+        assert "s3cret" not in str(caught.value)

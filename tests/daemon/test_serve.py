@@ -19,6 +19,7 @@ from tests.captures.make_golden import FOLDER
 from tests.serving import (
     ENVIRONMENT,
     PATIENCE,
+    VHOSTCOMM,
     FakeGuest,
     Serving,
     fake_guest,
@@ -158,6 +159,23 @@ def test_connecting_to_qemu(tmp_path: Path) -> None:
         daemon.event("waiting for QEMU's socket")
 
 
+def test_a_port_that_failed_is_reopened(tmp_path: Path) -> None:
+    """After a fault of our own, which a patch plants into the first run of a port."""
+    fail = (
+        "import runpy, sys\nfrom vhostcomm.channel.port import Port\ngenuine = Port.run\n"
+        "async def run(*_, **__):\n    Port.run = genuine\n    raise RuntimeError('planted')\nPort.run = run\n"
+        "sys.argv[0] = 'vhostcomm'\nrunpy.run_module('vhostcomm', run_name='__main__')"
+    )
+    daemon = Serving("--sock", tmp_path / "nas", "--control", "none")
+    daemon.command = [sys.executable, "-c", fail, *daemon.command[len(VHOSTCOMM) :]]
+    with daemon:
+        assert "planted" in str(daemon.event("internal error, reopening the port; please report it"))
+        daemon.event("waiting for QEMU")
+        with fake_guest(tmp_path / "nas") as guest:
+            assert guest.serial() == ZERO
+        daemon.log[:] = [line for line in daemon.log if "planted" not in str(line)]  # else it fails the test
+
+
 def test_tcp(tmp_path: Path) -> None:
     with (
         held_port() as port,
@@ -166,6 +184,9 @@ def test_tcp(tmp_path: Path) -> None:
     ):
         assert guest.serial() == ZERO
         assert str(daemon.event("guest connected", guest=f"127.0.0.1-{port}")["peer"]).startswith("127.0.0.1:")
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        (timer,) = (row[5] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
+        assert timer.startswith("02:"), "the kernel asks whether the peer is still there"
 
 
 @pytest.mark.slow

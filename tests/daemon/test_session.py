@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.port import Port
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.throttle import Lane, Throttle
-from vhostcomm.config.address import Listen
+from vhostcomm.config.address import Connect, Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.config.models import Service
 from vhostcomm.guest import State
@@ -266,6 +268,45 @@ def test_the_end_of_the_stream() -> None:
             assert ends.guest.state is State.ABSENT
 
     run(main)
+
+
+def test_qemus_socket_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is missing, or only closes each connection."""
+
+    def tries(*, accepts: bool) -> list[float]:
+        tried: list[float] = []
+
+        async def connect(path: Path) -> socket.socket:
+            tried.append(trio.current_time())
+            if not accepts:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            theirs.close()
+            ours.setblocking(False)
+            return ours
+
+        async def main() -> None:
+            ends = Ends(Service())
+            ends.guest.address = Connect(Path("/run/qemu/nas"))
+            port = Port(ends.guest, Service())
+            port.open()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(port.run)
+                await trio.sleep(60)
+                port.stop()
+            ends.sock.close()
+            ends.ours.close()
+
+        monkeypatch.setattr("vhostcomm.channel.port.connect", connect)
+        run(main)
+        return tried
+
+    for accepts in (False, True):
+        tried = tries(accepts=accepts)
+        gaps = [after - before for before, after in pairwise(tried)]
+        wanted = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0][accepts:]
+        assert gaps[: len(wanted)] == pytest.approx(wanted, rel=0.15), accepts
+        assert max(gaps) <= 5.5
 
 
 def test_a_fault_of_our_own_ends_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
