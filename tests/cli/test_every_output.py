@@ -6,6 +6,8 @@ The processes are forked. `test_streams.py` has a shell close and fill the strea
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,9 @@ from tests.captures.make_golden import FOLDER
 from tests.cli.verbs import all_verbs
 from tests.control.controlled import INFORMATION, Answers, answering
 from tests.forked import CLOSED, Forked
-from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest
+from tests.install import pats
+from tests.qemu.disks import sparse
+from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest, is_listening, run_vhostcomm, until
 from vchannel import GuestCommand, HostCommand
 
 SHORT: Final = str(FOLDER / "graceful-stop.jsonl")
@@ -57,11 +61,14 @@ ASKING: Final = [
     ["shutdown", "nas"],
     ["reload"],
 ]
+OF_MACHINES: Final = [["resume"], ["balloon"], ["balloon", "--json"]]
 TRIED: Final = (
-    {" ".join(words[:2]) for words in WORK} | {words[0] for words in ASKING} | {"probe", "capture replay", "events"}
+    {" ".join(words[:2]) for words in WORK}
+    | {words[0] for words in ASKING + OF_MACHINES}
+    | {"disk inspect", "disk add", "disk grow", "install", "run", "serve", "probe", "capture replay", "events"}
 )
 HELPED: Final = [words for words in all_verbs() if " ".join(words) not in {*TRIED, "help"}]
-"""Verbs that serve or need a disk; they have their help to print."""
+"""Groups of verbs, and verbs that print only what a page needs; they have their help to print."""
 
 
 def started(words: list[str], stdout: int, **more: str) -> Forked:
@@ -79,27 +86,32 @@ def ended(process: Forked) -> tuple[int, str]:
 
 
 def fails_in_one_line(
-    *words: str, new: Path | None = None, begun: Callable[[Forked], None] = lambda _: None, **more: str
+    *words: str,
+    new: Path | None = None,
+    prepare: Callable[[], None] = lambda: None,
+    begun: Callable[[Forked], None] = lambda _: None,
+    **more: str,
 ) -> None:
-    """The notes of a snippet and of a replay come before that line, on standard error too."""
+    """The notes of a snippet, a replay or an installation come before that line, on standard error too."""
     reading, unread = os.pipe()
     os.close(reading)
     full = os.open("/dev/full", os.O_WRONLY)
     notes: set[str] = set()
     try:
         for stdout, status, error in (full, 1, FULL), (CLOSED, 1, NONE), (unread, 0, ""):
+            prepare()
             process = started([str(new) if word == NEW else word for word in words], stdout, **more)
             begun(process)
             code, errors = ended(process)
             assert (code, errors.endswith(error)) == (status, True), (stdout, code, errors)
             notes.add(errors.removesuffix(error))
             if new:
-                new.unlink(missing_ok=True)
+                shutil.rmtree(new) if new.is_dir() else new.unlink(missing_ok=True)
     finally:
         os.close(unread)
         os.close(full)
     assert len(notes) == 1
-    assert notes == {""} or words[0] == "snippet" or "replay" in words
+    assert notes == {""} or words[0] in {"snippet", "install"} or "replay" in words
 
 
 @pytest.mark.parametrize("words", HELPED, ids=" ".join)
@@ -157,3 +169,72 @@ def test_events(words: list[str], daemon: Daemon) -> None:
 @pytest.mark.parametrize("words", [["probe"], ["capture", "replay", SHORT, "--ignore-identity"]], ids=" ".join)
 def test_verbs_that_act_as_a_guest(words: list[str], daemon: Daemon) -> None:
     fails_in_one_line(*words, "--sock", str(daemon.folder / "third"))
+
+
+@pytest.mark.slow
+@pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
+def test_install(tmp_path: Path) -> None:
+    """The disks are complete before their directory is named."""
+    fails_in_one_line("install", str(pats.pat(tmp_path)), NEW, "--data", "1G", new=tmp_path / "nas")
+
+
+@pytest.mark.slow
+@pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk", "qemu-img")
+def test_work_of_verbs_on_disks(tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    done = run_vhostcomm("install", pats.pat(tmp_path), nas, "--data", "1G")
+    assert done.returncode == 0, done.stderr
+    fails_in_one_line("disk", "inspect", str(nas / "system.img"))
+    fails_in_one_line("disk", "add", str(nas), "--size", "1G")
+    data = nas / "data.img"
+    grow = ("disk", "grow", str(data), "--size", "2G")
+    fails_in_one_line(*grow, prepare=lambda: os.truncate(data, 1 << 30))
+
+
+@pytest.mark.slow
+@pytest.mark.needs("qemu-system-x86_64")
+def test_command_of_run(tmp_path: Path) -> None:
+    boot = sparse(tmp_path / "boot.img", 1 << 20)
+    fails_in_one_line("run", "--boot", str(boot), "--accel", "tcg", "--dry-run", "--log-level", "error")
+
+
+@pytest.mark.slow
+@pytest.mark.needs("qemu-system-x86_64")
+def test_work_of_verbs_on_machines(tmp_path: Path) -> None:
+    config, qmp, control = tmp_path / "c.toml", tmp_path / "qmp", tmp_path / "control"
+    config.write_text(f'[guests.nas]\nsock = "{tmp_path}/nas"\nqmp = "{qmp}"\n')
+    qemu = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-S"]
+    machine = ["-device", "virtio-balloon-pci", "-qmp", f"unix:{qmp},server=on,wait=off"]
+    with subprocess.Popen(qemu + machine) as process:
+        try:
+            with Serving("--config", config, "--control", control) as daemon:
+                daemon.event("QMP connected")
+                for words in OF_MACHINES:
+                    fails_in_one_line(*words, VHOSTCOMM_CONTROL=str(control))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("output", ["full", "closed", "unread"])
+def test_serve_continues_without_its_log(tmp_path: Path, output: str) -> None:
+    """Its log goes to standard output: lines are lost, but no guest."""
+    reading, unread = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        stdout = {"full": full, "closed": CLOSED, "unread": unread}[output]
+        process = started(["serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug"], stdout)
+        try:
+            until(lambda: is_listening(tmp_path / "nas"), "the socket")
+            for _ in range(3):
+                with fake_guest(tmp_path / "nas") as guest:
+                    assert guest.serial()
+            process.send_signal(signal.SIGTERM)
+        finally:
+            code, errors = ended(process)
+    finally:
+        os.close(unread)
+        os.close(full)
+    assert code == 0
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) <= 1
