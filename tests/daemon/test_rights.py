@@ -131,6 +131,20 @@ def test_runtime_directory_of_another_user_is_rejected(short_path: Path) -> None
     assert not any(folder.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_runtime_directory_that_is_no_directory_is_rejected(short_path: Path, kind: str) -> None:
+    """The target of a link may change, and may belong to another user."""
+    folder, elsewhere = short_path / "run", short_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    if kind == "link":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.touch()
+    message = refused("--sock", UUID, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, status=78)
+    assert f"{folder}: not a folder" in message
+    assert not any(elsewhere.iterdir())
+
+
 def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("precious")
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
