@@ -1,0 +1,103 @@
+"""A system's libvirtd beside the daemon's unit: the stand-in guest saved, restored, reverted, stopped; the host rebooted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from tests.e2e.launched import BOOT_PATIENCE, Images
+from tests.hosts.booted import CONFIG, PROGRAM, Booted
+from tests.hosts.conftest import with_program
+from tests.hosts.folders import debian
+from tests.needs import need
+from tests.serving import until
+from tests.systemd.test_units import drop_ins
+from vhostcomm.systemd import units
+
+LIBVIRT = (
+    "systemd-sysv", "dbus", "udev", "python3", "procps", "libnss-systemd", "qemu-system-x86", "qemu-utils",
+    "libvirt-daemon-system", "libvirt-clients",
+)  # fmt: skip
+DISKS = "/var/lib/libvirt/images"
+SERVE = units.SERVE
+
+
+@pytest.fixture(scope="module")
+def booted_with_libvirt(bootable: None, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    need("qemu-img")
+    with with_program(debian("libvirt", LIBVIRT), tmp_path_factory) as machine:
+        for name in ("boot", "system", "data"):  # qcow2, which keeps snapshots
+            target = machine.path(f"{DISKS}/{name}.qcow2")
+            subprocess.run(["qemu-img", "convert", "-O", "qcow2", getattr(images, name), target], check=True)
+        yield machine
+
+
+def virsh(machine: Booted, *words: str) -> str:
+    return machine.run("virsh", *words).stdout.strip()
+
+
+def state(machine: Booted) -> str:
+    """Of the guest, as the daemon knows it."""
+    (guest,) = json.loads(machine.run(PROGRAM, "guests", "--json").stdout)
+    return str(guest["state"])
+
+
+def is_ready(machine: Booted) -> bool:
+    return state(machine) == "ready" and virsh(machine, "domstate", "nas") == "running"
+
+
+def served(machine: Booted, sock: str, drop_in: str, *, kvm: bool) -> None:
+    """The service with a drop-in of its page, and the domain of the snippet."""
+    machine.drop_in(SERVE, drop_in)
+    machine.write(CONFIG, f'[serve]\nsocket_mode = "0660"\n[guests.nas]\nsock = "{sock}"\nserial = "1234ABC567890"\n')
+    machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
+    machine.systemctl("enable", "--now", SERVE)
+    disks = [f"--{name}={DISKS}/{name}.qcow2" for name in ("boot", "system", "data")]
+    printed = machine.run(
+        PROGRAM, "snippet", "libvirt", "--config", CONFIG, "--guest", "nas", "--domain", *disks, "--accel", "tcg",
+        "--memory", "384M", "--net", "none",
+    ).stdout  # fmt: skip
+    assert ('mode="connect"' in printed) is kvm
+    machine.write("/root/nas.xml", printed)
+    virsh(machine, "define", "/root/nas.xml")
+    virsh(machine, "start", "nas")
+    until(partial(is_ready, machine), "the guest", BOOT_PATIENCE)
+
+
+@pytest.fixture
+def libvirtd(booted_with_libvirt: Booted) -> Iterator[Booted]:
+    """A machine with libvirtd, without a domain or a unit of ours before and afterwards."""
+    machine = booted_with_libvirt
+    yield machine
+    machine.run("virsh", "destroy", "nas", check=False)
+    machine.run("virsh", "undefine", "nas", "--managed-save", "--snapshots-metadata", check=False)
+    machine.clear()
+
+
+def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted) -> None:
+    (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and text.strip() == "[Service]\nGroup=kvm"]
+    served(libvirtd, "/run/vhostcomm/nas", drop_in, kvm=True)
+    owner = libvirtd.run("stat", "--format=%U", "/run/vhostcomm/nas").stdout.strip()
+    assert owner == "libvirt-qemu", "libvirt has given the socket to its QEMU, as the page says"
+    for out, back in (
+        (("managedsave", "nas"), ("start", "nas")),
+        (("save", "nas", f"{DISKS}/saved"), ("restore", f"{DISKS}/saved")),
+    ):
+        virsh(libvirtd, *out)
+        until(lambda: state(libvirtd) == "absent")
+        virsh(libvirtd, *back)
+        until(partial(is_ready, libvirtd), "the restored guest")
+        assert libvirtd.run(PROGRAM, "call", "nas", "get_ip").returncode == 0
+    virsh(libvirtd, "snapshot-create-as", "nas", "before")
+    virsh(libvirtd, "snapshot-revert", "nas", "before")
+    until(partial(is_ready, libvirtd), "the reverted guest")
+    assert libvirtd.run(PROGRAM, "call", "nas", "get_ip").returncode == 0
+    libvirtd.systemctl("restart", SERVE)
+    until(partial(is_ready, libvirtd), "the guest with another daemon, whose socket is root's again")
+    virsh(libvirtd, "shutdown", "nas")  # the power button, which neither this guest nor a genuine one obeys
+    assert "gone after" in libvirtd.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
+    until(lambda: virsh(libvirtd, "domstate", "nas") == "shut off")
