@@ -81,6 +81,8 @@ class Recording:
             f"Recorded by vhostcomm's daemon from the channel of {guest}.",
         )
         self._header = format_header(header).encode()
+        self.ended = ""
+        """Why it has ended early; empty if it has not."""
         self._fd, self._path = _new_file(path)
         self._begin()
         self._sink = self._make_sink()
@@ -94,6 +96,15 @@ class Recording:
         self._log.info("recording", file=str(self._path))
         with suppress(OSError):  # the next write reports it
             write_all(self._fd, self._header)
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return self._path
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all records are written, for at most `timeout` seconds. Return False if some are not."""
+        return self._sink.flush(timeout)
 
     def now(self) -> float:
         return time.monotonic() - self._start
@@ -186,6 +197,7 @@ class Recording:
 
     def _failed(self, error: OSError) -> None:
         why = "its limit is reached" if isinstance(error, _LimitReachedError) else error.strerror
+        self.ended = str(why)
         self._log.warning("recording ended", file=str(self._path), why=why)
 
 

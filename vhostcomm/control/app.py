@@ -23,14 +23,14 @@ from vhostcomm.config.models import effective
 from vhostcomm.control import health, request_parsing, serialize, shutdown
 from vhostcomm.control.admission import check_origin, has_token, own_names
 from vhostcomm.control.connection import peer_of
-from vhostcomm.control.daemon_api import DaemonApi
+from vhostcomm.control.daemon_api import DaemonApi, RecordingState
 from vhostcomm.control.events import Events
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
 from vhostcomm.control.problems import Problem, of_call, of_machine
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.surface import Surface
-from vhostcomm.errors import ServeError
+from vhostcomm.errors import CaptureError, ServeError
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
@@ -42,6 +42,8 @@ def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
         ("GET", "/guests", handlers.guests),
         ("GET", "/guests/{name}", handlers.guest),
         ("GET", "/guests/{name}/snippets", handlers.snippets),
+        ("GET", "/guests/{name}/capture", handlers.capture),
+        ("POST", "/guests/{name}/record", handlers.record),
         ("POST", "/guests/{name}/call", handlers.call),
         ("POST", "/guests/{name}/shutdown", handlers.shutdown),
         ("POST", "/guests/{name}/reboot", handlers.reboot),
@@ -197,12 +199,27 @@ class _Handlers:
     async def guest(self, request: Request) -> Response:
         guest = self._guest(request)
         await health.look_for(self._daemon, [guest])
-        return _json(serialize.full(guest))
+        return _json(serialize.full(guest) | {"recording": serialize.recording(self._daemon.recordings.of(guest))})
 
     async def snippets(self, request: Request) -> Response:
         found = self._daemon.snippets(self._guest(request).name)
         made = [{"kind": kind, "text": each.text, "remarks": list(each.remarks)} for kind, each in found.items()]
         return _json({"snippets": made})
+
+    async def capture(self, request: Request) -> Response:
+        guest = self._guest(request)
+        wanted = request.query_params.get("redacted", "yes")
+        if wanted not in {"yes", "no"}:
+            raise Problem(422, "bad request", f"redacted is {wanted!r:.100}", "redacted is yes or no")
+        try:
+            text = await self._daemon.recordings.text(guest, redacted=wanted == "yes")
+        except (OSError, CaptureError) as error:
+            raise Problem(409, "not readable", str(error), "the file was changed or removed; record again") from None
+        if text is None:
+            raise Problem(409, "no recording", f"{guest.name} was not recorded", "POST /guests/NAME/record begins one")
+        name = f"{guest.name}{'-redacted' if wanted == 'yes' else ''}.jsonl"
+        headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
+        return Response(text, headers=headers, media_type="application/jsonl")
 
     async def config(self, _: Request) -> Response:
         config = self._daemon.config
@@ -264,6 +281,21 @@ class _Handlers:
         if self._daemon.launcher:
             return _json(await shutdown.through_launcher(self._daemon.launcher, guest, wait, timeout, by))
         return _json(await shutdown.through_guest(self._daemon, guest, wait, timeout, by))
+
+    async def record(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("on",))
+        if "on" not in body:
+            raise Problem(422, "bad request", "on is missing", "on is true to begin a recording, false to end it")
+        recordings = self._daemon.recordings
+        try:
+            if request_parsing.flag(body, "on"):
+                found: RecordingState | None = await recordings.start(guest, request_parsing.initiator(request))
+            else:
+                found = await recordings.stop(guest)
+        except ServeError as error:
+            raise Problem(409, "not recorded", str(error), "end that recording, or make room for its file") from None
+        return _json({"guest": guest.name, "recording": serialize.recording(found)})
 
     async def resume(self, request: Request) -> Response:
         guest = self._guest(request)

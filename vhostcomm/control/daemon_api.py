@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -48,6 +49,36 @@ class SnippetApi(Protocol):
         """What the user has to know."""
 
 
+class RecordingState(Protocol):
+    """A guest's recording that a client started."""
+
+    @property
+    def file(self) -> Path: ...
+
+    @property
+    def started(self) -> float:
+        """Seconds since 1970."""
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def ended(self) -> str:
+        """Why it has ended early; empty if it has not."""
+
+
+class RecordingsApi(Protocol):
+    """The recordings that clients start and stop; see `vhostcomm.daemon.recordings`."""
+
+    def of(self, guest: Guest) -> RecordingState | None: ...
+
+    async def start(self, guest: Guest, by: str) -> RecordingState: ...
+
+    async def stop(self, guest: Guest) -> RecordingState | None: ...
+
+    async def text(self, guest: Guest, *, redacted: bool) -> str | None: ...
+
+
 class LauncherApi(Protocol):
     """The owner of the guest's QEMU, in the daemon's process."""
 
@@ -79,6 +110,9 @@ class DaemonApi(Protocol):
     """The owner of the QEMU; None if another program runs it."""
     listeners: list[Listener]
     """Called with every guest that has an event, and the event."""
+
+    @property
+    def recordings(self) -> RecordingsApi: ...
 
     @property
     def not_reloaded(self) -> str:

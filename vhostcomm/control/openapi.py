@@ -63,6 +63,13 @@ _INFORMATION: Final = _object(
         "answer": _ref("Answer"),
     }
 )
+_RECORDING: Final = {
+    "anyOf": [
+        {"type": "null"},
+        _object({"file": _STRING, "since": _TIME, "active": _BOOLEAN, "ended": _MAYBE}),
+    ],
+    "description": "The last recording that a client began.",
+}
 _FULL: Final = _SUMMARY | {
     "identity": _object({"host": {"type": "object"}, "guest": {"type": "object"}}),
     "connections": _INTEGER,
@@ -74,6 +81,7 @@ _FULL: Final = _SUMMARY | {
     "answered": {"type": "object", "additionalProperties": _object({"answer": _STRING, "when": _TIME})},
     "counts": {"type": "object", "additionalProperties": _INTEGER},
     "information": {"anyOf": [{"type": "null"}, _INFORMATION]},
+    "recording": _RECORDING,
 }
 _SNIPPET: Final = _object({"kind": _STRING, "text": _STRING, "remarks": {"type": "array", "items": _STRING}})
 _CALLED: Final[dict[str, Schema]] = {
@@ -200,6 +208,21 @@ def document() -> Schema:
                 _content(_object({"snippets": {"type": "array", "items": _SNIPPET}})),
                 404,
             )
+        ),
+        "/guests/{name}/record": _about_guest(
+            post=_operation(
+                "Begin a recording of a guest's frames, or end it",
+                _content(_object({"guest": _STRING, "recording": _RECORDING})),
+                404,
+                409,
+                *_BODY,
+                body=_object({"on": _BOOLEAN}),
+                needs_body=True,
+            )
+        ),
+        "/guests/{name}/capture": _about_guest(
+            get=_operation("The last recording that a client began", _text("application/jsonl"), 404, 409, 422)
+            | {"parameters": [{"name": "redacted", "in": "query", "schema": {"enum": ["yes", "no"], "default": "yes"}}]}
         ),
         "/guests/{name}/call": _about_guest(
             post=_operation("Ask a guest anything", called, 403, *_ASKING, body=_CALL, needs_body=True)

@@ -21,6 +21,7 @@ from vchannel import (
     decode_text,
 )
 from vhostcomm.channel.guest import OTHER, Guest
+from vhostcomm.control.daemon_api import RecordingState
 from vhostcomm.guest import State
 from vhostcomm.text import escape
 
@@ -105,6 +106,14 @@ def pause(guest: Guest) -> dict[str, Any] | None:
         return None
     cause, remedy = escape(guest.pause.cause), escape(guest.pause.remedy)
     return {"cause": cause, "remedy": remedy, "since": when(guest.pause.since.wall)}
+
+
+def recording(found: RecordingState | None) -> dict[str, Any] | None:
+    """Return the recording of a guest that a client started."""
+    if found is None:
+        return None
+    active = found.active and not found.ended
+    return {"file": str(found.file), "since": when(found.started), "active": active, "ended": found.ended or None}
 
 
 def thaw_owed(guest: Guest) -> dict[str, Any] | None:

@@ -30,8 +30,10 @@ from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.ports import Ports, in_batches
+from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.served import Served
+from vhostcomm.daemon.snippets import snippets_of
 from vhostcomm.daemon.status import of_guests
 from vhostcomm.errors import MachineError, ServeError
 from vhostcomm.guest import events
@@ -80,6 +82,7 @@ class Daemon:
         self._surface = Surface(self, config.service, log, control_name)
         self._web = WebSurface(self, config.service, self._surface, log, by_hand=by_hand)
         self.new_link = self._web.new_link
+        self.recordings = Recordings(log, lambda guest: self.guests.get(guest.name) is guest)
         self._freezer = Freezer(self._ask, log)
         self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
@@ -252,13 +255,7 @@ class Daemon:
         return served.monitor
 
     def snippets(self, name: str) -> dict[str, Snippet]:
-        """Return what to paste elsewhere for a guest, by the tool's name.
-
-        Raises:
-            ServeError: there is no such guest.
-        """
-        from vhostcomm.daemon.snippets import snippets_of
-
+        """Return what to paste elsewhere for a guest, by the tool's name."""
         return snippets_of(self.config, self._served(name).config)
 
     def _open_api(self, cleanup: ExitStack) -> HttpListener | None:
@@ -305,6 +302,7 @@ class Daemon:
         await self.thaw("the daemon stops")
         with without_collections():
             await self._ports.end(self._ports.all)
+        await self.recordings.close()
         await self._surface.finish()
 
     async def reopen_recordings(self) -> None:

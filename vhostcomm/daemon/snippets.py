@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import UsageError
-from vhostcomm.snippet import Snippet, Spelling
-from vhostcomm.snippet.compose import compose
-from vhostcomm.snippet.libvirt import devices
-from vhostcomm.snippet.qemu import arguments
+
+if TYPE_CHECKING:
+    from vhostcomm.snippet import Snippet
 
 
 def snippets_of(config: Config, guest: GuestConfig) -> dict[str, Snippet]:
@@ -17,6 +17,11 @@ def snippets_of(config: Config, guest: GuestConfig) -> dict[str, Snippet]:
 
     A snippet without text has the reason as its remark: QEMU can't connect to the guest's address.
     """
+    from vhostcomm.snippet import Snippet, Spelling
+    from vhostcomm.snippet.compose import compose
+    from vhostcomm.snippet.libvirt import devices
+    from vhostcomm.snippet.qemu import arguments
+
     spelling = Spelling.unasked()
     kinds: dict[str, Callable[[], Snippet]] = {
         "QEMU": lambda: arguments(guest, spelling),

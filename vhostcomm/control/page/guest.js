@@ -2,6 +2,7 @@
 
 import { showActions } from './actions.js';
 import { Failed, ask, pathOf } from './api.js';
+import { chooseRecording, showRecording } from './capture.js';
 import { byId, clock, make, show, since, table } from './dom.js';
 import { linkOf, servedOf, stateOf } from './list.js';
 
@@ -27,6 +28,7 @@ export function chooseGuest(chosen) {
   }
   byId('pause').checked = false;
   showActions(null);
+  chooseRecording(name);
   if (name === null) return;
   show(byId('guest-title'), name);
   drawRates();
@@ -45,6 +47,7 @@ export async function refreshGuest() {
   byId('gone').replaceChildren();
   showGuest(guest);
   showActions(guest);
+  showRecording(guest);
   askUptime(guest);
 }
 

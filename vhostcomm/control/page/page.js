@@ -2,6 +2,7 @@
 
 import { prepareActions } from './actions.js';
 import { Failed, Stream, ask, pathOf } from './api.js';
+import { prepareRecording } from './capture.js';
 import { byId, clock, make, show, tick } from './dom.js';
 import { chooseGuest, flush, framesCame, guestHappened, rateTick, refreshGuest, removed } from './guest.js';
 import { filterGuests, showGuests } from './list.js';
@@ -141,6 +142,7 @@ function route() {
 }
 
 prepareActions(refresh);
+prepareRecording(refresh);
 byId('filter').addEventListener('input', filterGuests);
 byId('pause').addEventListener('change', () => byId('pause').checked || flush());
 addEventListener('hashchange', route);

@@ -1,0 +1,157 @@
+"""Recordings that clients start and stop while guests are served, beside those of the setting `record`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from vchannel import FRAME_SIZE, Event, Role
+from vhostcomm.capture import Recorder, format_capture, read_capture, redact
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.sockets import make_folder
+from vhostcomm.channel.tap import Recording
+from vhostcomm.config.address import runtime_directory
+from vhostcomm.errors import ServeError
+from vhostcomm.log.logs import Log
+from vhostcomm.threads import in_thread
+
+LIMIT: Final = 8 << 20
+"""Bytes of a recording: thousands of frames, and little enough to be redacted in a moment."""
+
+READ_TIMEOUT: Final = 1.0
+"""Seconds that a client waits until the frames so far are in the file."""
+
+
+@define(eq=False)
+class LiveRecording:
+    """A guest's recording that a client started, as an observer of its frames."""
+
+    guest: Guest
+    recording: Recording
+    started: float
+    active: bool = True
+    _recorder: Recorder = field(factory=lambda: Recorder(Role.HOST), init=False)
+
+    def received(self, event: Event) -> None:
+        for record in self._recorder.received(self.recording.now(), event):
+            self.recording.put(record)
+
+    def sent(self, raw: bytes) -> None:
+        now = self.recording.now()
+        for place in range(0, len(raw), FRAME_SIZE):
+            for record in self._recorder.sent(now, raw[place : place + FRAME_SIZE]):
+                self.recording.put(record)
+
+    @property
+    def file(self) -> Path:
+        return self.recording.path
+
+    @property
+    def ended(self) -> str:
+        """Why it has ended early; empty if it has not."""
+        return self.recording.ended
+
+    def stop(self) -> None:
+        """Observe no more frames. The file is complete after `Recording.close`."""
+        if self.active:
+            self.active = False
+            self.guest.traces.remove(self)
+            for record in self._recorder.close():
+                self.recording.put(record)
+
+
+class Recordings:
+    """The last recording of each guest that a client started.
+
+    Args:
+        log: the log.
+        is_served: whether a guest is still served.
+    """
+
+    def __init__(self, log: Log, is_served: Callable[[Guest], bool]) -> None:
+        self._log = log
+        self._is_served = is_served
+        self._live: dict[str, LiveRecording] = {}
+
+    def of(self, guest: Guest) -> LiveRecording | None:
+        """Return the last recording of a guest."""
+        return self._live.get(guest.name)
+
+    async def start(self, guest: Guest, by: str) -> LiveRecording:
+        """Begin a recording in a new file.
+
+        Raises:
+            ServeError: one is running, or the file can't be made.
+        """
+        await self.close(lambda each: not self._is_served(each.guest))
+        if (known := self.of(guest)) and known.active and not known.ended:
+            raise ServeError(f"{guest.name}: a recording is running, into {known.file}")
+        if known:
+            await self._close(known)
+        path = _folder() / f"{guest.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
+        self._log.info("recording requested", guest=guest.name, by=by)
+        recording = await in_thread(path.parent, Recording, path, LIMIT, guest.name, guest.log)
+        made = self._live[guest.name] = LiveRecording(guest, recording, datetime.now(UTC).timestamp())
+        guest.traces.append(made)
+        return made
+
+    async def stop(self, guest: Guest) -> LiveRecording | None:
+        """End a guest's recording. Return the last one, if any."""
+        if found := self.of(guest):
+            await self._close(found)
+        return found
+
+    async def text(self, guest: Guest, *, redacted: bool) -> str | None:
+        """Return a guest's last recording up to now; None if there is none.
+
+        Raises:
+            OSError: its file can't be read any more.
+            CaptureError: its file was changed.
+        """
+        if (found := self.of(guest)) is None:
+            return None
+
+        def read() -> str:
+            if found.active:
+                found.recording.flush(READ_TIMEOUT)
+            text = found.file.read_text(encoding="utf-8", errors="backslashreplace")
+            text = text[: text.rfind("\n") + 1]  # a record may be half written
+            if not redacted:
+                return text
+            return "".join(format_capture(redact(read_capture(text.splitlines(keepends=True), str(found.file)))))
+
+        return await in_thread(found.file.parent, read)
+
+    async def close(self, which: Callable[[LiveRecording], bool] = lambda _: True) -> None:
+        """End recordings, by default all."""
+        for each in [each for each in self._live.values() if which(each)]:
+            await self._close(each)
+
+    async def _close(self, live: LiveRecording) -> None:
+        if live.active:
+            live.stop()
+            with trio.CancelScope(shield=True):
+                await in_thread(live.file.parent, live.recording.close)
+
+
+def _folder() -> Path:
+    """Return the folder of these recordings: systemd's for logs or state, else the runtime directory.
+
+    Raises:
+        ServeError: there is none, or it is not safe to use.
+    """
+    for variable in ("LOGS_DIRECTORY", "STATE_DIRECTORY"):
+        if given := os.environ.get(variable):
+            return Path(given.partition(":")[0])
+    try:
+        folder = runtime_directory()
+    except ValueError as error:
+        raise ServeError(f"no folder for a recording: {error}") from None
+    make_folder(folder)
+    return folder
