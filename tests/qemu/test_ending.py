@@ -6,6 +6,7 @@ import pytest
 
 from vhostcomm.errors import UsageError, VhostcommError
 from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, RebootCounter, Stage, classify
+from vhostcomm.system_errors import NO_THREAD
 
 GUEST, RESET, PANIC = "guest-shutdown", "guest-reset", "guest-panic"
 QUIT, SIGNAL, NOTHING = "host-qmp-quit", "host-signal", ""
@@ -38,6 +39,14 @@ QUIT, SIGNAL, NOTHING = "host-qmp-quit", "host-signal", ""
         (0, NOTHING, None, EndKind.CRASHED),
         (0, "host-error", None, EndKind.CRASHED),
         (0, NOTHING, Stage.QUIT, EndKind.STOPPED),
+        (0, "host-error", Stage.QUIT, EndKind.CRASHED),
+        (0, QUIT, Stage.TERMINATE, EndKind.STOPPED),
+        (0, QUIT, Stage.POWERDOWN, EndKind.QUIT_FROM_OUTSIDE),
+        (0, SIGNAL, Stage.KILL, EndKind.STOPPED),
+        (0, "host-ui", Stage.KILL, EndKind.QUIT_FROM_OUTSIDE),
+        (1, GUEST, Stage.POWEROFF, EndKind.CRASHED),
+        (-1, PANIC, None, EndKind.CRASHED),
+        (-15, NOTHING, Stage.KILL, EndKind.CRASHED),
     ],
 )
 def test_how_it_ended(code: int, reason: str, stage: Stage | None, kind: EndKind) -> None:
@@ -54,6 +63,7 @@ def test_how_it_ended(code: int, reason: str, stage: Stage | None, kind: EndKind
         (0, Stage.TERMINATE, EndKind.STOPPED),
         (-9, Stage.KILL, EndKind.KILLED),
         (1, Stage.TERMINATE, EndKind.FAILED_TO_START),
+        (-15, None, EndKind.FAILED_TO_START),
     ],
 )
 def test_before_it_has_started(code: int, stage: Stage | None, kind: EndKind) -> None:
@@ -91,6 +101,17 @@ def test_every_ending_has_its_code_and_sentence() -> None:
         ),
         (Ending(EndKind.FAILED_TO_START, -9, why="no greeting"), "QEMU did not start: SIGKILL (no greeting)"),
         (Ending(EndKind.STOPPED, 0, stage=Stage.TERMINATE), "stopped, by SIGTERM"),
+        (Ending(EndKind.STOPPED, 0), "stopped"),
+        (
+            Ending(EndKind.STOPPED_PAUSED, 0),
+            "stopped while the machine was paused, by us; the guest did not shut down",
+        ),
+        (
+            Ending(EndKind.STOPPED_PAUSED, 0, stage=Stage.QUIT),
+            "stopped while the machine was paused, by QMP quit; the guest did not shut down",
+        ),
+        (Ending(EndKind.QUIT_FROM_OUTSIDE, 0, "host-ui"), "another QMP client ended QEMU (host-ui)"),
+        (Ending(EndKind.FAILED_TO_START, 0), "QEMU did not start: exit code 0"),
     ],
 )
 def test_sentences(ending: Ending, text: str) -> None:
@@ -102,6 +123,40 @@ def test_a_crash_is_reported_with_what_helps() -> None:
     assert crash.report() == (
         "QEMU crashed: SIGABRT\n  QEMU's last words:\n    a: failed\n    b\n  to try it by hand:\nqemu \\\n    -m 1"
     )
+
+
+def test_a_missing_thread_has_its_remedy() -> None:
+    def report(*lines: str) -> str:
+        return Ending(EndKind.CRASHED, -6, last_lines=lines, command="qemu").report()
+
+    assert f"\n  {NO_THREAD}\n  to try it by hand:\nqemu" in report(
+        "first", "qemu: qemu_thread_create: Resource", "last"
+    )
+    assert NO_THREAD not in report("first")
+    assert report() == "QEMU crashed: SIGABRT\n  to try it by hand:\nqemu"
+
+
+MOVED, STOPPED, SHUT = "postmigrate", "paused", "shutdown"
+
+
+@pytest.mark.parametrize(
+    ("paused", "reason", "stage", "kind"),
+    [
+        (MOVED, QUIT, Stage.QUIT, EndKind.MIGRATED),
+        (MOVED, QUIT, None, EndKind.MIGRATED),
+        (MOVED, SIGNAL, None, EndKind.MIGRATED),
+        (MOVED, GUEST, None, EndKind.POWERED_OFF),
+        (STOPPED, QUIT, Stage.QUIT, EndKind.STOPPED_PAUSED),
+        (STOPPED, NOTHING, Stage.QUIT, EndKind.STOPPED_PAUSED),
+        (STOPPED, SIGNAL, None, EndKind.SIGNALLED),
+        (STOPPED, GUEST, Stage.QUIT, EndKind.STOPPED),
+        (SHUT, QUIT, Stage.QUIT, EndKind.STOPPED),
+        ("", QUIT, Stage.QUIT, EndKind.STOPPED),
+    ],
+)
+def test_how_a_paused_machine_ended(paused: str, reason: str, stage: Stage | None, kind: EndKind) -> None:
+    found = classify(started=True, code=0, reason=reason, panicked=False, stage=stage, paused=paused)
+    assert found is kind
 
 
 def test_an_intended_end_is_reported_in_a_line() -> None:

@@ -66,6 +66,7 @@ def stop(
     *,
     grace: Grace = GRACE,
     hurries: tuple[float, ...] = (),
+    pauses: tuple[float, ...] = (),
 ) -> tuple[bool, Told]:
     told: Told = []
 
@@ -78,8 +79,14 @@ def stop(
                 await trio.sleep(delay)
                 stopping.hurry()
 
+        async def pause() -> None:
+            for delay in pauses:
+                await trio.sleep(delay)
+                stopping.found_paused("io-error", f"a full disk after {delay:g} s")
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hurry)
+            nursery.start_soon(pause)
             gone = await stopping.run()
             nursery.cancel_scope.cancel()
         return gone
@@ -170,6 +177,55 @@ def test_a_guest_that_does_not_run_is_not_asked(status: str) -> None:
     _, told = stop(target, target.poweroff)
     why = f"the machine is paused, so the guest can't shut down: {describe(status).cause} ({status})"
     assert told == [("QUIT", 5, f"asked to stop; {why}")]
+
+
+FULL = "the machine is paused, so the guest can't shut down: a full disk after {} s (io-error)"
+
+
+def test_a_guest_paused_meanwhile_is_not_waited_for() -> None:
+    target = Target({"SIGKILL"})
+    _, told = stop(target, trio.sleep_forever, pauses=(1, 1, 1))
+    assert told == [
+        ("POWEROFF", 40, "asked to stop"), ("QUIT", 5, FULL.format(1)), ("TERMINATE", 3, FULL.format(1)),
+        ("KILL", 10, FULL.format(1)),
+    ]  # fmt: skip
+    assert target.log == [(1, "quit"), (6, "SIGTERM"), (9, "SIGKILL")], "and QEMU has its whole time"
+
+
+def test_a_guest_paused_during_its_power_button() -> None:
+    target = Target({"SIGTERM"})
+    _, told = stop(target, None, pauses=(7,))
+    assert told == [
+        ("POWERDOWN", 10, "asked to stop; there is no way to ask the guest, so its own power-off is skipped"),
+        ("QUIT", 5, FULL.format(7)), ("TERMINATE", 3, FULL.format(7)),
+    ]  # fmt: skip
+    assert target.log[-2:] == [(7, "quit"), (12, "SIGTERM")]
+
+
+def test_a_sleeping_guest_is_woken_up() -> None:
+    target = Target({"poweroff"}, status="suspended")
+    _, told = stop(target, target.poweroff)
+    assert told == [("POWEROFF", 40, "asked to stop; the guest was suspended and is woken up first")]
+    assert target.log == [(0, "system_wakeup"), (2, "poweroff")]
+
+
+def test_a_sleeping_guest_that_cannot_be_woken_up() -> None:
+    class Deaf(Target):
+        async def command(self, name: str, /) -> object:
+            if name == "system_wakeup":
+                raise QmpClosedError("QMP system_wakeup: refused")
+            return await super().command(name)
+
+    _, told = stop(Deaf({"quit"}, status="suspended"), trio.sleep_forever)
+    why = f"the machine is paused, so the guest can't shut down: {describe('suspended').cause} (suspended)"
+    assert told == [("QUIT", 5, f"asked to stop; {why}")]
+
+
+def test_a_grace_is_divided() -> None:
+    assert Grace.split(ready=True) == Grace.split(90, ready=True) == Grace(61.5, 20.5, 5, 3)
+    assert Grace.split(90, ready=False) == Grace(61.5, 6, 5, 3)
+    assert Grace.split(10, ready=True) == Grace.split(10, ready=False) == Grace(6, 2, 1, 1)
+    assert [Grace(1, 2, 3, 4).of(stage) for stage in Stage] == [1, 2, 3, 4, 10]
 
 
 @pytest.mark.parametrize("poweroff", [Target.poweroff, None])
