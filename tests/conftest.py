@@ -72,10 +72,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def _set_up_hypothesis() -> None:
     """No deadline: an example is right or wrong, however long a busy machine takes for it."""
     try:
-        from hypothesis import HealthCheck, settings
+        from hypothesis import HealthCheck, Phase, settings
     except ImportError:  # an installation without it, in which tests that need none are tried
         return
     settings.register_profile("vhostcomm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    # For `make mutants`, which only asks whether a test fails: the same examples each time, and no search for a smaller one.
+    settings.register_profile(
+        "mutants",
+        settings.get_profile("vhostcomm"),
+        derandomize=True,
+        database=None,
+        max_examples=25,
+        phases=[Phase.explicit, Phase.generate],
+    )
     settings.load_profile("vhostcomm")
 
 
