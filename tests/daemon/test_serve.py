@@ -159,6 +159,7 @@ def test_connecting_to_qemu(tmp_path: Path) -> None:
         daemon.event("waiting for QEMU's socket")
 
 
+@pytest.mark.slow
 def test_a_port_that_failed_is_reopened(tmp_path: Path) -> None:
     """After a fault of our own, which a patch plants into the first run of a port."""
     fail = (

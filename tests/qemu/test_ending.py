@@ -132,6 +132,9 @@ def test_a_missing_thread_has_its_remedy() -> None:
     assert f"\n  {NO_THREAD}\n  to try it by hand:\nqemu" in report(
         "first", "qemu: qemu_thread_create: Resource", "last"
     )
+    assert report("qemu_thread_create").startswith(
+        "QEMU crashed: SIGABRT\n  QEMU's last words:\n    qemu_thread_create\n"
+    )
     assert NO_THREAD not in report("first")
     assert report() == "QEMU crashed: SIGABRT\n  to try it by hand:\nqemu"
 

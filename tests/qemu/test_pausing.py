@@ -40,21 +40,26 @@ def test_stop_and_cont_by_qmp(idle: list[str]) -> None:
     assert ending.kind is EndKind.STOPPED
 
 
-def test_stop_of_a_paused_machine_is_no_success(idle: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("from_start", "cause"),
+    [(False, "a QMP or monitor client paused it (paused)"), (True, "QEMU was started with -S (prelaunch)")],
+)
+def test_stop_of_a_paused_machine_is_no_success(idle: list[str], *, from_start: bool, cause: str) -> None:
     async def ask() -> None:
         raise AssertionError("a paused guest is not asked")
 
     async def body(run: Run) -> None:
         await run.tells(Started)
-        await run.qemu.command("stop")
+        if not from_start:
+            await run.qemu.command("stop")
         await run.qemu.stop(ask, grace=SHORT)
 
-    ending, run = supervise(idle, body)
+    ending, run = supervise(idle, body, paused=from_start)
     assert (ending.kind, ending.exit_code) == (EndKind.STOPPED_PAUSED, 9)
     assert "the guest did not shut down" in str(ending)
-    first = run.all(StageBegun)[0]
-    assert first.stage.name == "QUIT"
-    assert "the machine is paused, so the guest can't shut down: a QMP or monitor client paused it" in first.why
+    (begun,) = run.all(StageBegun)
+    assert begun.stage.name == "QUIT"
+    assert begun.why == f"asked to stop; the machine is paused, so the guest can't shut down: {cause}"
 
 
 def test_machine_paused_during_its_stop(idle: list[str]) -> None:

@@ -141,18 +141,6 @@ def test_stopping_by_the_guests_own_power_off(can: Capabilities, tmp_path: Path)
     assert [begun.stage for begun in told.all(StageBegun)] == [Stage.POWEROFF]
 
 
-def test_stopping_a_paused_guest_does_not_wait_for_it(idle: list[str]) -> None:
-    async def body(told: Run) -> None:
-        await told.tells(Started)
-        await told.qemu.stop(trio.sleep_forever)
-
-    ending, told = supervise(idle, body, paused=True)
-    assert ending.stage is Stage.QUIT
-    assert [begun.why for begun in told.all(StageBegun)] == [
-        "asked to stop; the machine is paused, so the guest can't shut down: QEMU was started with -S (prelaunch)"
-    ]
-
-
 def test_stopping_a_stopped_process(idle: list[str]) -> None:
     """QMP hangs and SIGTERM waits: it is killed all the same."""
     clock = MockClock(rate=1.0)
