@@ -17,8 +17,8 @@ from vhostcomm.control.events import STREAM_LIMIT
 REBOOTS = 4000
 """Their events are more than the kernel holds for a client that reads little."""
 
-READ_EVERY = 200
-"""Reboots between two reads: a client that reads nothing at all for ten seconds is disconnected."""
+READ_EVERY, READ = 50, 1024
+"""Reboots between two reads, and the bytes of one: a client that reads nothing at all for ten seconds is disconnected."""
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_reboots_of_one_guest_push_out_no_event_of_another(tmp_path: Path) -> No
                 loud.tell(HostCommand.GUEST_POWER, needs_response=False)
                 loud.serial()
                 if number % READ_EVERY == 0:
-                    begun += slow.recv(4096)
+                    begun += slow.recv(READ)
 
         reboot()
         with fake_guest(tmp_path / "nas") as quiet:
