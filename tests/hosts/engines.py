@@ -1,4 +1,4 @@
-"""A Docker daemon of the tests' own, with nothing in it but the images that the Containerfile makes."""
+"""A container engine of the tests' own, with nothing in it but the images that the Containerfile makes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,34 +15,56 @@ import pytest
 from attrs import frozen
 
 from tests.hosts.folders import ROOT, copy_of, debian
+from tests.needs import need
 from tests.serving import started, until
 
 BUILD_PATIENCE: Final = 900.0
 PATIENCE: Final = 120.0
+ENGINES: Final = ("docker", "podman")
 IMAGES: Final = {"serve": "vhostcomm", "run": "vhostcomm-run", "qemu-host": "vhostcomm-qemu-host"}
 """The image of each target, as the Containerfile's first lines name them."""
 
-_SETTINGS: Final = {"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 20000, "Hard": 20000}}}
+_BASE: Final = "docker.io/library/debian:12-slim"
+_DAEMON_JSON: Final = {"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 20000, "Hard": 20000}}}
+_CONTAINERS_CONF: Final = """\
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
+[engine]
+cgroup_manager = "cgroupfs"
+compat_api_enforce_docker_hub = false
+events_logger = "file"
+runtime = "runc"
+[network]
+network_config_dir = "{work}/networks"
+"""
+_STORAGE_CONF: Final = """\
+[storage]
+driver = "overlay"
+graphroot = "{work}/data"
+runroot = "{work}/run"
+"""
 
 
 @frozen
-class Docker:
-    """Where the daemon listens."""
+class Engine:
+    """An engine's client; `sock` is where the engine serves Docker's API."""
 
+    program: str
     sock: Path
+    environment: Mapping[str, str]
 
     def run(self, *words: str | Path, check: bool = True, patience: float = PATIENCE) -> str:
         """A command of the client; returns what it prints."""
-        done = subprocess.run(
-            ["docker", *map(str, words)],
-            env=self.environment, capture_output=True, text=True, timeout=patience, check=False,
-        )  # fmt: skip
+        done = self.tried(*words, patience=patience)
         assert not check or done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
         return done.stdout.strip()
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"DOCKER_HOST": f"unix://{self.sock}", "DOCKER_BUILDKIT": "0"}
+    def tried(self, *words: str | Path, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        """A command of the client that may fail."""
+        command = [self.program, *map(str, words)]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=patience, check=False
+        )
 
     def inspect(self, what: str) -> dict[str, Any]:
         """An image or a container."""
@@ -52,11 +74,17 @@ class Docker:
 
     def log(self, container: str) -> str:
         """What a container has written."""
+        done = self.tried("logs", container)
+        return done.stdout + done.stderr
+
+    def compose(self, project: Path, *words: str) -> None:
+        """A command of docker-compose, for the file in a folder."""
+        file = str(project / "compose.yaml")
         done = subprocess.run(
-            ["docker", "logs", container], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=PATIENCE, check=True,
+            ["docker-compose", "--project-name=tried", "--file", file, *words],
+            env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
-        return done.stdout
+        assert done.returncode == 0, done.stderr
 
     @contextmanager
     def container(self, image: str, *words: str | Path, command: tuple[str | Path, ...] = ()) -> Iterator[str]:
@@ -69,10 +97,10 @@ class Docker:
 
 
 @contextmanager
-def _network_kept() -> Iterator[None]:
-    """Put back afterwards what the daemon changes of this machine's network: a bridge, and rules of the packet filter."""
-    if Path("/sys/class/net/docker0").exists():
-        pytest.skip("missing right: another Docker daemon has the bridge docker0, and the rules for it")
+def _network_kept(bridge: str) -> Iterator[None]:
+    """Put back afterwards what the engine changes of this machine's network: a bridge, and rules of the packet filter."""
+    if Path("/sys/class/net", bridge).exists():
+        pytest.skip(f"missing right: another engine has the bridge {bridge}, and the rules for it")
     tables = [
         subprocess.run(["iptables-save", "-t", table], capture_output=True, text=True, check=True).stdout
         for table in ("filter", "nat")
@@ -80,39 +108,69 @@ def _network_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
         for rules in tables:
             subprocess.run(["iptables-restore"], input=rules, text=True, check=True)
 
 
 @contextmanager
-def daemon(work: Path) -> Iterator[Docker]:
-    """Start a daemon with its data in a folder; nothing of it is left afterwards."""
-    with _network_kept():
-        yield from _daemon(work)
+def engine(program: str, work: Path) -> Iterator[Engine]:
+    """Start an engine with its data in a folder; nothing of it is left afterwards."""
+    need("docker-compose")
+    if program == "docker":
+        need("dockerd", "docker")
+        with _network_kept("docker0"):
+            yield from _docker(work)
+    else:
+        need("podman", "runc")
+        with _network_kept("podman0"):
+            yield from _podman(work)
 
 
-def _daemon(work: Path) -> Iterator[Docker]:
-    settings = work / "daemon.json"
-    settings.write_text(json.dumps(_SETTINGS))
-    docker = Docker(work / "docker.sock")
-    command = ["dockerd", f"--config-file={settings}", f"--host=unix://{docker.sock}", f"--pidfile={work / 'pid'}"]
+def _docker(work: Path) -> Iterator[Engine]:
+    settings, sock = work / "daemon.json", work / "docker.sock"
+    settings.write_text(json.dumps(_DAEMON_JSON))
+    docker = Engine("docker", sock, os.environ | {"DOCKER_HOST": f"unix://{sock}", "DOCKER_BUILDKIT": "0"})
+    command = ["dockerd", f"--config-file={settings}", f"--host=unix://{sock}", f"--pidfile={work / 'pid'}"]
     command += [f"--data-root={work / 'data'}", f"--exec-root={work / 'exec'}"]
-    with (work / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        until(lambda: docker.sock.is_socket() or process.poll() is not None, "dockerd", PATIENCE)
-        if process.poll() is not None:
-            why = (work / "log").read_text().strip().splitlines()[-1]
-            pytest.skip(f"missing right: dockerd does not start: {why}")
-        yield docker
+        yield from _serving(docker, command, work)
     finally:
-        process.terminate()
-        process.wait(PATIENCE)
         subprocess.run(["umount", work / "exec/netns/default"], capture_output=True, check=False)
 
 
-def build(docker: Docker, work: Path) -> None:
+def _podman(work: Path) -> Iterator[Engine]:
+    """Podman has no daemon; the service is for docker-compose."""
+    sock = work / "podman.sock"
+    environment = os.environ | {"DOCKER_HOST": f"unix://{sock}"}
+    for name, text in {"CONTAINERS_CONF": _CONTAINERS_CONF, "CONTAINERS_STORAGE_CONF": _STORAGE_CONF}.items():
+        file = work / f"{name.lower()}"
+        file.write_text(text.format(work=work))
+        environment[name] = str(file)
+    podman = Engine("podman", sock, environment)
+    command = ["podman", "system", "service", "--time=0", f"unix://{sock}"]
+    try:
+        yield from _serving(podman, command, work)
+    finally:
+        podman.run("rm", "--all", "--force", "--volumes", check=False)
+        subprocess.run(["umount", work / "data/overlay"], capture_output=True, check=False)
+
+
+def _serving(client: Engine, command: list[str], work: Path) -> Iterator[Engine]:
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=client.environment, stdout=log, stderr=log)
+    try:
+        until(lambda: client.sock.is_socket() or process.poll() is not None, client.program, PATIENCE)
+        if process.poll() is not None:
+            why = (work / "log").read_text().strip().splitlines()[-1]
+            pytest.skip(f"missing right: {client.program} does not start: {why}")
+        yield client
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def build(client: Engine, work: Path) -> None:
     """Build every target of the Containerfile, on a Debian folder in the place of the registry's image."""
     with copy_of(debian("image", ["ca-certificates"]), work) as root:
         # The network's own configuration: certificates, apt's and pip's settings.
@@ -125,12 +183,14 @@ def build(docker: Docker, work: Path) -> None:
         if Path("/etc/pip.conf").exists():
             shutil.copy("/etc/pip.conf", root / "etc")
         with started(["tar", "-C", root, "--exclude=./dev/*", "-c", "."], stdout=subprocess.PIPE) as tar:
-            command = ["docker", "import", "-", "debian:12-slim"]
-            subprocess.run(command, stdin=tar.stdout, env=docker.environment, capture_output=True, check=True)
+            command = [client.program, "import", "-", _BASE]
+            subprocess.run(command, stdin=tar.stdout, env=client.environment, capture_output=True, check=True)
     given = [name for name in ("PIP_CERT", "PIP_INDEX_URL", "http_proxy", "https_proxy") if name in os.environ]
     arguments = [f"--build-arg={name}={os.environ[name]}" for name in given]
+    if client.program == "podman":
+        arguments += ["--format=docker", "--isolation=chroot"]
     for target, image in IMAGES.items():
-        docker.run(
+        client.run(
             "build", "--quiet", "--network=host", *arguments, "--file", ROOT / "Containerfile", "--tag", image,
             "--target", target, ROOT, patience=BUILD_PATIENCE,
         )  # fmt: skip

@@ -59,7 +59,7 @@ _NO_NETWORK: Final = 'network_mode: "none" # the channel is a unix socket'
 
 _FILE: Final = """\
 # The guest {name}, served from a container; its QEMU runs in another one. Checked against the schema of compose files,
-# and started with Docker. Build the image with: docker build -f Containerfile -t vhostcomm .
+# and started with Docker and Podman. Build the image with: docker build -f Containerfile -t vhostcomm .
 services:
   vhostcomm:
     image: vhostcomm
