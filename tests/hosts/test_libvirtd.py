@@ -101,3 +101,27 @@ def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted) -> None
     virsh(libvirtd, "shutdown", "nas")  # the power button, which neither this guest nor a genuine one obeys
     assert "gone after" in libvirtd.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
     until(lambda: virsh(libvirtd, "domstate", "nas") == "shut off")
+
+
+def test_libvirt_makes_the_socket(libvirtd: Booted) -> None:
+    (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and "User=libvirt-qemu" in text]
+    libvirtd.run("install", "-d", "-m", "0710", "-o", "libvirt-qemu", "-g", "kvm", "/run/guests")
+    served(libvirtd, "connect:/run/guests/nas", drop_in, kvm=False)
+    assert "gone after" in libvirtd.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
+    until(lambda: virsh(libvirtd, "domstate", "nas") == "shut off")
+
+
+def test_guest_is_suspended_and_resumed_around_a_reboot_of_the_host(libvirtd: Booted) -> None:
+    """The daemon starts before libvirt, and libvirt before its guests."""
+    served(libvirtd, "/run/vhostcomm/nas", "[Service]\nGroup=kvm\n", kvm=True)
+    libvirtd.write("/etc/default/libvirt-guests", "ON_BOOT=start\nON_SHUTDOWN=suspend\n")
+    libvirtd.systemctl("enable", "libvirtd.service", "libvirt-guests.service")
+    libvirtd.systemctl("start", "libvirt-guests.service")
+    again = libvirtd.rebooted()
+    until(partial(is_ready, again), "the resumed guest", BOOT_PATIENCE)
+    active = {
+        unit: int(again.show(unit)["ActiveEnterTimestampMonotonic"])
+        for unit in (SERVE, "libvirtd.service", "libvirt-guests.service")
+    }
+    assert sorted(active, key=lambda unit: active[unit]) == list(active)
+    assert "gone after" in again.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
