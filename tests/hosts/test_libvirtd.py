@@ -1,4 +1,4 @@
-"""A system's libvirtd beside the daemon's unit: the stand-in guest saved, restored, reverted, stopped; the host rebooted."""
+"""A system's libvirtd beside the daemon's unit: the stand-in guest saved, restored, reverted, stopped."""
 
 from __future__ import annotations
 
@@ -109,19 +109,3 @@ def test_libvirt_makes_the_socket(libvirtd: Booted) -> None:
     served(libvirtd, "connect:/run/guests/nas", drop_in, kvm=False)
     assert "gone after" in libvirtd.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
     until(lambda: virsh(libvirtd, "domstate", "nas") == "shut off")
-
-
-def test_guest_is_suspended_and_resumed_around_a_reboot_of_the_host(libvirtd: Booted) -> None:
-    """The daemon starts before libvirt, and libvirt before its guests."""
-    served(libvirtd, "/run/vhostcomm/nas", "[Service]\nGroup=kvm\n", kvm=True)
-    libvirtd.write("/etc/default/libvirt-guests", "ON_BOOT=start\nON_SHUTDOWN=suspend\n")
-    libvirtd.systemctl("enable", "libvirtd.service", "libvirt-guests.service")
-    libvirtd.systemctl("start", "libvirt-guests.service")
-    again = libvirtd.rebooted()
-    until(partial(is_ready, again), "the resumed guest", BOOT_PATIENCE)
-    active = {
-        unit: int(again.show(unit)["ActiveEnterTimestampMonotonic"])
-        for unit in (SERVE, "libvirtd.service", "libvirt-guests.service")
-    }
-    assert sorted(active, key=lambda unit: active[unit]) == list(active)
-    assert "gone after" in again.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
