@@ -27,10 +27,9 @@ _POWER_OFF: Final = signal.SIGRTMIN + 4
 
 @frozen
 class Booted:
-    """A machine that has booted; `leader` is its PID 1, and `nspawn` its container's parent, as this one numbers them."""
+    """A machine that has booted; `leader` is its PID 1, as this one numbers it."""
 
     leader: int
-    nspawn: int
 
     def path(self, inside: str) -> Path:
         """A file in the machine, from outside; sockets can be connected to by it."""
@@ -110,12 +109,6 @@ class Booted:
         except OSError:
             return False
 
-    def rebooted(self) -> Booted:
-        """Reboot it in its own order; returns the machine that has booted then."""
-        self.systemctl("reboot")
-        until(lambda: _leader(self.nspawn) not in {0, self.leader}, "the next boot", 2 * PATIENCE)
-        return _started(self.nspawn)
-
     def clear(self) -> None:
         """Remove every unit of ours, and what they have left."""
         for kind in ("vhostcomm*.socket", "vhostcomm*.service"):
@@ -152,7 +145,7 @@ def booted(root: Path, work: Path) -> Iterator[Booted]:
     try:
         until(lambda: _leader(process.pid) or process.poll() is not None, f"systemd; see {console}", PATIENCE)
         assert process.poll() is None, console.read_text()
-        yield _started(process.pid)
+        yield _started(_leader(process.pid))
         os.kill(_leader(process.pid), _POWER_OFF)
         process.wait(PATIENCE)
     finally:
@@ -160,9 +153,9 @@ def booted(root: Path, work: Path) -> Iterator[Booted]:
         process.wait()
 
 
-def _started(nspawn: int) -> Booted:
+def _started(leader: int) -> Booted:
     """Wait until it has started its services."""
-    machine = Booted(_leader(nspawn), nspawn)
+    machine = Booted(leader)
     until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), "the machine's bus", PATIENCE)
     state = machine.systemctl("is-system-running", "--wait", check=False).stdout.strip()
     assert state in {"running", "degraded"}, state
@@ -172,7 +165,7 @@ def _started(nspawn: int) -> Booted:
 def _leader(nspawn: int) -> int:
     """The machine's PID 1; 0 until it has become systemd."""
     for line in Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split():
-        with suppress(OSError):  # it ends, in a reboot
+        with suppress(OSError):  # it ends
             if (
                 status(int(line))["NSpid"].split()[1:] == ["1"]
                 and Path(f"/proc/{line}/root/run/systemd/system").is_dir()
