@@ -222,6 +222,22 @@ def test_the_growth_of_a_file_is_reported(tmp_path: Path) -> None:
     assert 0 < reports[-1].done <= reports[-1].total == 5 << 20
 
 
+def test_a_signal_at_the_start_of_the_reports_ends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when their thread runs already: a thread that is left would keep the program from ending."""
+    threads: list[threading.Thread] = []
+
+    class Started(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            threads.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "Thread", Started)
+    with pytest.raises(KeyboardInterrupt), growth_reported("make it", tmp_path, 1, lambda _: None):
+        pass
+    assert not [each for each in threads if each.is_alive()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_it_leaves_nothing_or_what_the_next_run_removes(tmp_path: Path, number: int) -> None:
     nas = tmp_path / "nas"

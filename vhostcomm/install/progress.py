@@ -45,12 +45,13 @@ def growth_reported(step: str, file: Path, total: int, report: ReportProgress) -
 
     watcher = threading.Thread(target=watch)
     report(Progress(step, 0, total))
-    watcher.start()
     try:
+        watcher.start()  # here, because a signal can end the work at any moment
         yield
     finally:
         ended.set()
-        watcher.join()
+        if watcher.ident is not None:
+            watcher.join()
 
 
 def occupied(file: Path) -> int:
