@@ -23,7 +23,18 @@ from tests.control.controlled import INFORMATION, Answers, answering
 from tests.forked import CLOSED, Forked
 from tests.install import pats
 from tests.qemu.disks import sparse
-from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest, is_listening, run_vhostcomm, until
+from tests.serving import (
+    ENVIRONMENT,
+    PATIENCE,
+    FakeGuest,
+    Serving,
+    end,
+    fake_guest,
+    is_listening,
+    run_vhostcomm,
+    started,
+    until,
+)  # fmt: skip
 from vchannel import GuestCommand, HostCommand
 
 SHORT: Final = str(FOLDER / "graceful-stop.jsonl")
@@ -71,7 +82,7 @@ HELPED: Final = [words for words in all_verbs() if " ".join(words) not in {*TRIE
 """Groups of verbs, and verbs that print only what a page needs; they have their help to print."""
 
 
-def started(words: list[str], stdout: int, **more: str) -> Forked:
+def forked(words: list[str], stdout: int, **more: str) -> Forked:
     return Forked(words, stdout=stdout, stderr=subprocess.PIPE, env=ENVIRONMENT | more)
 
 
@@ -100,7 +111,7 @@ def fails_in_one_line(
     try:
         for stdout, status, error in (full, 1, FULL), (CLOSED, 1, NONE), (unread, 0, ""):
             prepare()
-            process = started([str(new) if word == NEW else word for word in words], stdout, **more)
+            process = forked([str(new) if word == NEW else word for word in words], stdout, **more)
             begun(process)
             code, errors = ended(process)
             assert (code, errors.endswith(error)) == (status, True), (stdout, code, errors)
@@ -205,14 +216,10 @@ def test_work_of_verbs_on_machines(tmp_path: Path) -> None:
     config.write_text(f'[guests.nas]\nsock = "{tmp_path}/nas"\nqmp = "{qmp}"\n')
     qemu = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-S"]
     machine = ["-device", "virtio-balloon-pci", "-qmp", f"unix:{qmp},server=on,wait=off"]
-    with subprocess.Popen(qemu + machine) as process:
-        try:
-            with Serving("--config", config, "--control", control) as daemon:
-                daemon.event("QMP connected")
-                for words in OF_MACHINES:
-                    fails_in_one_line(*words, VHOSTCOMM_CONTROL=str(control))
-        finally:
-            process.kill()
+    with started(qemu + machine), Serving("--config", config, "--control", control) as daemon:
+        daemon.event("QMP connected")
+        for words in OF_MACHINES:
+            fails_in_one_line(*words, VHOSTCOMM_CONTROL=str(control))
 
 
 @pytest.mark.parametrize("output", ["full", "closed", "unread"])
@@ -223,7 +230,7 @@ def test_serve_continues_without_its_log(tmp_path: Path, output: str) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         stdout = {"full": full, "closed": CLOSED, "unread": unread}[output]
-        process = started(["serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug"], stdout)
+        process = forked(["serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug"], stdout)
         try:
             until(lambda: is_listening(tmp_path / "nas"), "the socket")
             for _ in range(3):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from inotify_simple import INotify, flags
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, started
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen
 from vhostcomm.starting import attempts, is_daemon
@@ -85,7 +85,7 @@ def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
     monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
     os.mkfifo(tmp_path / "serve")
     cat = shutil.which("cat")
-    with subprocess.Popen(["vhostcomm", "serve"], executable=cat, cwd=tmp_path) as daemon:
+    with started(["vhostcomm", "serve"], executable=cat, cwd=tmp_path) as daemon:
         attempt = attempts(tmp_path / "runtime" / "control")
         next(attempt)
         (tmp_path / "runtime").mkdir()

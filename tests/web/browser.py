@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.serving import ENVIRONMENT, PATIENCE, end
+from tests.serving import ENVIRONMENT, PATIENCE, started
 
 _OPTIONS: Final = (
     "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run",
@@ -97,7 +97,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
         f"--user-data-dir={folder}",
     ]
     try:
-        with subprocess.Popen(
+        with started(
             command,
             env=ENVIRONMENT | {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)},
             pass_fds=(to_read, to_write),
@@ -107,15 +107,12 @@ def chromium(folder: Path) -> Iterator[Browser]:
         ) as process:
             os.close(to_read)
             os.close(to_write)
-            try:
-                made = Browser(commands, answers)
-                made.call("Browser.getVersion")
-                yield made
-                with suppress(AssertionError):
-                    made.call("Browser.close")
-                process.wait(PATIENCE)
-            finally:
-                end(process)
+            made = Browser(commands, answers)
+            made.call("Browser.getVersion")
+            yield made
+            with suppress(AssertionError):
+                made.call("Browser.close")
+            process.wait(PATIENCE)
     finally:
         os.close(commands)
         os.close(answers)
