@@ -73,7 +73,7 @@ def test_which_unit(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text(FILE)
     of_file = run_vhostcomm("snippet", "systemd", "-c", file, "--guest", "nas")
-    assert f"serve --config {file}\n" in of_file.stdout
+    assert f"serve --config {file} --reload-on-change\n" in of_file.stdout
     assert "enable --now vhostcomm.service\n" in of_file.stderr
     one = remarks("--sock", UUID, "--guest-serial", "1234ABC567890")
     assert one[0].startswith(f"save it as /etc/systemd/system/vhostcomm@{UUID}.service, then: ")
