@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "any_qemu: is the same with any QEMU, which only has to be there or to be killed"
     )
-    config.addinivalue_line("markers", "slow: takes more than 2 s; tests/conftest.py gives it to all that need a QEMU")
+    config.addinivalue_line("markers", "slow: takes some time, alone or with its rows; all that need a program have it")
     _set_up_hypothesis()
 
 
@@ -89,12 +89,13 @@ def _set_up_hypothesis() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what depends on which QEMU is run: `make qemu10` runs nothing else again. `make quick` runs none of it."""
+    """Mark what depends on which QEMU is run: `make qemu10` runs nothing else again. `make quick` runs no such program."""
     for item in items:
-        if {"program", "images"} & set(getattr(item, "fixturenames", ())):
+        needs_qemu = bool({"program", "images"} & set(getattr(item, "fixturenames", ())))
+        if needs_qemu or item.get_closest_marker("needs"):
             item.add_marker("slow")
-            if not item.get_closest_marker("any_qemu"):
-                item.add_marker("qemu")
+        if needs_qemu and not item.get_closest_marker("any_qemu"):
+            item.add_marker("qemu")
 
 
 @pytest.hookimpl(wrapper=True)

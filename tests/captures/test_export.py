@@ -180,6 +180,7 @@ def test_what_is_no_capture_is_one_message(tmp_path: Path) -> None:
         assert not made.exists()
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_no_pcapng() -> None:
     ours, theirs = pty.openpty()
     command = [*VHOSTCOMM, "capture", "export", str(SHORT)]

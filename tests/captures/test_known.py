@@ -121,6 +121,7 @@ def test_a_value_at_the_end_of_a_text_that_begins_a_longer_one() -> None:
     st.sampled_from([str, quote, lambda text: encoded(text.encode()), lambda text: text.encode().hex(), json.dumps]),
     st.text("xyz :=/", max_size=4),
 )
+@pytest.mark.slow
 def test_separators_case_and_encodings_combine(
     separator: str, places: list[int], lower: bool, encode: Callable[[str], str], around: str
 ) -> None:

@@ -126,11 +126,13 @@ def fails_in_one_line(
 
 
 @pytest.mark.parametrize("words", HELPED, ids=" ".join)
+@pytest.mark.slow
 def test_help_of_verbs(words: tuple[str, ...]) -> None:
     fails_in_one_line(*words, "--help")
 
 
 @pytest.mark.parametrize("words", WORK, ids=lambda words: " ".join(words[:2]))
+@pytest.mark.slow
 def test_work_of_verbs_without_a_daemon(words: list[str], tmp_path: Path) -> None:
     fails_in_one_line(*words, new=tmp_path / "new" if NEW in words else None)
 
@@ -159,11 +161,13 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
+@pytest.mark.slow
 def test_work_of_verbs_that_ask_a_daemon(words: list[str], daemon: Daemon) -> None:
     fails_in_one_line(*words, VHOSTCOMM_CONTROL=daemon.control)
 
 
 @pytest.mark.parametrize("words", [["events"], ["events", "--json"]], ids=" ".join)
+@pytest.mark.slow
 def test_events(words: list[str], daemon: Daemon) -> None:
     """The first event is the first line that can't be written."""
 

@@ -30,6 +30,7 @@ def test_commands_to_paste_stay_whole_and_stand_together() -> None:
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
+@pytest.mark.slow
 def test_help_says_what_a_value_is_and_no_more_than_that(words: tuple[str, ...]) -> None:
     written = io.StringIO()
     app.help_print([*words], console=Console(file=written, width=80))
@@ -41,6 +42,7 @@ def test_help_says_what_a_value_is_and_no_more_than_that(words: tuple[str, ...])
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
+@pytest.mark.slow
 def test_help_is_readable_on_any_background_and_has_no_padding(words: tuple[str, ...]) -> None:
     written = io.StringIO()
     app.help_print([*words], console=Console(file=written, width=80, force_terminal=True, no_color=False))
@@ -57,6 +59,7 @@ def test_verbs_are_grouped_by_what_people_do() -> None:
     assert listed == [name for verbs in VERBS_BY_TITLE.values() for name in verbs]
 
 
+@pytest.mark.slow
 def test_help_of_a_verb_is_its_help_flag() -> None:
     assert run_vhostcomm("help", "config", "show").stdout == run_vhostcomm("config", "show", "--help").stdout
     assert run_vhostcomm("help").stdout == run_vhostcomm("--help").stdout == run_vhostcomm().stdout

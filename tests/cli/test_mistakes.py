@@ -33,6 +33,7 @@ from tests.serving import ENVIRONMENT, run_vhostcomm
         ("probe --sock connect:/x", "--sock connect:", "probe"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(line: str, what: str, verb: str | None) -> None:
     done = run_vhostcomm(*line.split())
     assert (done.returncode, done.stdout) == (2, "")
@@ -46,6 +47,7 @@ def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(line: str, w
 
 
 @pytest.mark.parametrize("same", [("list", "guests"), ("stop", "shutdown")])
+@pytest.mark.slow
 def test_the_other_name_of_a_verb_is_the_verb(same: tuple[str, str]) -> None:
     words = ["--control", "/no/such/control.sock"]
     first, second = (run_vhostcomm(each, *words) for each in same)

@@ -35,6 +35,7 @@ def shell(words: str, *arguments: str, **more: str) -> subprocess.CompletedProce
     ],
     ids=" ".join,
 )
+@pytest.mark.slow
 def test_a_full_device_is_one_message(words: list[str]) -> None:
     ended = shell('"$@" > /dev/full', *words)
     assert ended.returncode == 1

@@ -50,6 +50,7 @@ def test_two_activated_sockets_of_one_name() -> None:
         ({"LISTEN_FDS": "2"}, "file descriptor 4 from systemd can't be used: Bad file descriptor"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_handed_over_and_no_socket(tmp_path: Path, facts: dict[str, str], what: str) -> None:
     (tmp_path / "file").write_text("")
     with socket.socket(socket.AF_UNIX) as listening:

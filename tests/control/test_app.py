@@ -50,6 +50,7 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
             guest.sock.shutdown(2)
 
 
+@pytest.mark.slow
 def test_health_is_of_now(tmp_path: Path) -> None:
     """The guest is asked, where what it told is old or has no address in it."""
     answers: Answers = {}
@@ -128,6 +129,7 @@ def test_the_command_that_is_0(tmp_path: Path) -> None:
     ],
     ids=["text", "control", "bytes", "deep", "infinite", "half"],
 )
+@pytest.mark.slow
 def test_odd_answers_are_reported(tmp_path: Path, answer: bytes, text: str, problem: str) -> None:
     with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {INFO: answer}):
         status, found = post(http, "/guests/nas/call", command=10)

@@ -113,6 +113,7 @@ def test_call(tmp_path: Path) -> None:
             assert why in refused.stderr, (words, refused.stderr)
 
 
+@pytest.mark.slow
 def test_stopping_and_freezing(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, _):
         answers: Answers = {POWEROFF: lambda: None, REBOOT: b"", FREEZE: b"", THAW: b""}
@@ -177,6 +178,7 @@ def test_several_guests_need_a_name(tmp_path: Path) -> None:
         assert "name one of the guests: nas, two" in refused.stderr
 
 
+@pytest.mark.slow
 def test_following(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
     with (

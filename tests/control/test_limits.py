@@ -88,6 +88,7 @@ def test_streams_that_end_make_room_at_once(tmp_path: Path) -> None:
             assert response.status_code == 200
 
 
+@pytest.mark.slow
 def test_connections_that_end_make_room_at_once(tmp_path: Path) -> None:
     """A client after the other, more than there may be at once."""
     with controlled(tmp_path):

@@ -198,6 +198,7 @@ def test_freeze_is_not_sent_where_the_stop_began_meanwhile() -> None:
     ("/read?command=6&timeout=20", None),
     ("/write?command=6", None),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_api_of_qemu_host_while_it_stops(tmp_path: Path, path: str, says: str | None) -> None:
     """A freeze fails with one of the API's own messages; no request is an internal error, and the stop has an end."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest, ThreadPoolExecutor(1) as pool:

@@ -7,6 +7,8 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.control.controlled import answering, controlled, post
 from tests.serving import fake_guest, until
 from vchannel import HostCommand
@@ -103,6 +105,7 @@ def test_a_power_off_that_a_reboot_has_lost_is_asked_again(tmp_path: Path) -> No
         assert daemon.event("guest gone")["stop"] == "power-off"
 
 
+@pytest.mark.slow
 def test_a_guest_that_starts_again_and_again_is_asked_once_a_second(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
         guest.serial()

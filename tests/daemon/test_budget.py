@@ -140,6 +140,7 @@ def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
 # -- what a guest's state costs
 
 
+@pytest.mark.slow
 def test_a_flapping_guest_costs_no_other_guests_events(tmp_path: Path) -> None:
     """It starts a thousand times, and comes and goes; the events of another guest are complete, and so are its own."""
     connections, boots = 20, 50

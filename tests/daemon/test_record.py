@@ -84,6 +84,7 @@ def test_the_limit_ends_it_with_one_warning(tmp_path: Path) -> None:
     assert len([line for line in daemon.log if line["event"] == "recording ended"]) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it_with_one_warning(tmp_path: Path) -> None:
     """As far as a process can tell: a file that may not grow beyond 8 KiB."""
     recording = tmp_path / "out.jsonl"
@@ -123,6 +124,7 @@ def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_recording_leaves_the_answers_alone(tmp_path: Path) -> None:
     with (
         Serving("--sock", tmp_path / "nas", "--record", tmp_path / "out.jsonl", "--frame-rate", "0"),

@@ -103,6 +103,7 @@ def test_a_file_with_a_mistake_ends_the_tries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a folder", "a socket", "gigabytes"])
+@pytest.mark.slow
 def test_nothing_at_the_path_of_the_file_delays_guests(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})

@@ -84,6 +84,7 @@ def test_more_guests_than_descriptors(tmp_path: Path) -> None:
         assert not (tmp_path / "g1").exists()
 
 
+@pytest.mark.slow
 def test_the_limit_of_descriptors_grows_with_the_guests(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})

@@ -35,6 +35,7 @@ def test_mode_and_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(0o700, 0o710), (0o770, 0o710), (0o755, 0o755), (0o710, 0o710)])
+@pytest.mark.slow
 def test_a_runtime_directory_that_is_there_lets_the_group_through(
     short_path: Path, a_group: int, before: int, after: int
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_qemu_whose_socket_does_not_let_us_in(tmp_path: Path) -> None:
     """The log and the list of guests say so, and when somebody mends it, it is connected to."""
     path = tmp_path / "qemu"

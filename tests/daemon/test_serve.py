@@ -34,6 +34,7 @@ ZERO = "0" * 13
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_every_capture_replayed_over_a_real_socket(tmp_path: Path, path: Path) -> None:
     sock = tmp_path / "guest"
     # The public boot was answered by a tool with UUIDs of its own.
@@ -69,6 +70,7 @@ def test_a_bare_uuid_is_a_socket_in_the_runtime_directory(short_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 2048, 4095, 5000])
+@pytest.mark.slow
 def test_frames_in_pieces(tmp_path: Path, size: int) -> None:
     with Serving("--sock", tmp_path / "guest"), fake_guest(tmp_path / "guest") as guest:
         asked = [Request.of(SERIAL) for _ in range(3)]

@@ -25,6 +25,7 @@ def test_hangup_is_ignored_under_nohup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["HUP", "INT"])
+@pytest.mark.slow
 def test_ignored_signal_changes_nothing(tmp_path: Path, name: str) -> None:
     with Serving("--sock", f"nas={tmp_path}/nas", shell=f"trap '' {name}") as daemon:
         daemon.send_signal(signal.Signals[f"SIG{name}"])
@@ -34,6 +35,7 @@ def test_ignored_signal_changes_nothing(tmp_path: Path, name: str) -> None:
     assert [line["why"] for line in daemon.log if line["event"] in {"stopping", "reloading"}] == ["SIGTERM"]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_daemon_that_was_started_with_it_ignored(tmp_path: Path) -> None:
     with Serving("--sock", f"nas={tmp_path}/nas", shell="trap '' TERM") as daemon:
         assert daemon.stop() == 0

@@ -140,6 +140,7 @@ def test_one_that_fails_stops_all(tmp_path: Path) -> None:
         ("", "it is empty"),
     ],
 )
+@pytest.mark.slow
 def test_bad_sockets_are_a_mistake_in_the_command_line(tmp_path: Path, sock: str, what: str) -> None:
     message = refused("--sock", tmp_path / "good", "--sock", sock, status=2)
     assert what in message
@@ -186,6 +187,7 @@ def test_two_guests_of_one_name_or_socket(tmp_path: Path) -> None:
         (["--bogus"], "--bogus", 2),
     ],
 )
+@pytest.mark.slow
 def test_bad_flags(tmp_path: Path, words: list[str], what: str, status: int) -> None:
     assert what in refused("--sock", tmp_path / "guest", *words, status=status)
     assert not any(tmp_path.iterdir())

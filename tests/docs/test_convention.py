@@ -81,6 +81,7 @@ def test_what_is_printed(expected: str, printed: str, same: bool) -> None:
         (Command("vhostcomm serve --sock nas=/run/vhostcomm/nas 2> serve.log &", ""), 0, "amid what the page shows"),
     ],
 )
+@pytest.mark.slow
 def test_a_page_that_is_not_true(tmp_path: Path, command: Command, status: int, why: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(why)), Shell(tmp_path) as shell:
         shell.run(command, status, "p:1")

@@ -47,6 +47,7 @@ def test_schema_rejects_a_wrong_name() -> None:
         kubernetes_validate.validate(wrong, "1.37", strict=True)
 
 
+@pytest.mark.slow
 def test_arguments_are_the_printed_ones() -> None:
     _, qemu = containers(manifest())
     printed = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/vhostcomm/nas", "--qemu-version", "10.0").stdout

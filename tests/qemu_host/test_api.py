@@ -16,6 +16,7 @@ from vchannel import GuestCommand
 INFORMATION = b'{"data": {"dsm_setting":{"data":{"http_port":5000}}, "x":1.50}}\0'
 
 
+@pytest.mark.slow
 def test_what_is_answered(tmp_path: Path) -> None:
     answers = {
         10: INFORMATION,
@@ -71,6 +72,7 @@ def test_what_is_answered(tmp_path: Path) -> None:
         ("/write?command=10", "No connection to guest"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_refused(path: str, message: str, idle: QemuHost) -> None:
     assert idle.get(path) == error(message)
     assert json.loads(idle.get(path, "POST")[1])["status"] == "error"
@@ -128,6 +130,7 @@ def test_a_newer_connection_takes_the_place_of_one_that_ended(tmp_path: Path) ->
         assert found == [error("Failed reading command 10 from guest: guest disconnected")]
 
 
+@pytest.mark.slow
 def test_odd_answers_stay_what_they_are(tmp_path: Path) -> None:
     """One odd byte doesn't make a string of a document, and no number or word becomes a document."""
     answers = {

@@ -72,6 +72,7 @@ def test_random_frames_with_the_request_flag(tmp_path: Path) -> None:
         assert guest.serial() == ZERO
 
 
+@pytest.mark.slow
 def test_two_hundred_connections_and_few_descriptors(tmp_path: Path) -> None:
     with QemuHost(tmp_path, shell="ulimit -n 64") as host, answering(host.sock, lambda _: b"fine\0"):
         for where in (host.sock, host.api):
@@ -140,6 +141,7 @@ def test_an_answer_to_another_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "{not json}", '{"a":', 'line\n{"status": "success"}\x1b[2J', '"', "\\", "\x00"])
+@pytest.mark.slow
 def test_what_would_break_the_json(tmp_path: Path, text: str) -> None:
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: text.encode()):
         status, body = host.get("/read?command=2")
@@ -164,6 +166,7 @@ def test_forged_lines_of_the_trace(tmp_path: Path) -> None:
     assert host.errors == ""
 
 
+@pytest.mark.slow
 def test_an_unread_trace(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with ExitStack() as cleanup:

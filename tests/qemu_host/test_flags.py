@@ -117,6 +117,7 @@ def test_the_answers_of_a_guest(tmp_path: Path, words: tuple[str, ...], told: di
         (["-h=maybe"], "it is true or false"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_refused(words: list[str], says: str) -> None:
     refused = run(*words)
     assert refused.returncode == 2

@@ -23,6 +23,7 @@ def beside(folder: Path, script: str, mode: int = 0o755) -> Path:
 
 @pytest.mark.parametrize("command", [5, 11, 12, 13])
 @pytest.mark.parametrize("mode", [0o755, 0o644])
+@pytest.mark.slow
 def test_it_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
     told = tmp_path / "told"
     program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\n", mode)
@@ -96,6 +97,7 @@ def test_flag_names_a_script_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["link", "wrapper", "flag"])
+@pytest.mark.slow
 def test_missing_script_is_logged_once(tmp_path: Path, how: str) -> None:
     program = tmp_path / "host.bin"
     beside_ours = QEMU_HOST.with_name("print.sh")

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.qemu_host.running import QEMU_HOST
 from tests.serving import end, until
 from tests.wheel import ROOT, build, check_wheel
@@ -23,6 +25,7 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_enough_to_build_from(tmp_path: Path) -> None:
     copies = [line.split()[1:] for line in CONTAINERFILE.read_text().splitlines() if line.startswith("COPY ")]
     copied = [(name, target) for *names, target in copies if not names[0].startswith("--") for name in names]
@@ -37,6 +40,7 @@ def test_what_is_copied_is_enough_to_build_from(tmp_path: Path) -> None:
     check_wheel(build("wheel", tmp_path / "src", tmp_path / "made"))
 
 
+@pytest.mark.slow
 def test_health_of_qemu_host_needs_only_python(tmp_path: Path) -> None:
     (words,) = re.findall(r"CMD (\[\"python3\".*\])$", CONTAINERFILE.read_text(), re.MULTILINE)
     _, flag, code = json.loads(words)

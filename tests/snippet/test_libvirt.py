@@ -116,6 +116,7 @@ def test_the_schema_refuses_what_is_none(tmp_path: Path) -> None:
     ],
     ids=lambda change: ",".join(change) or "usual",
 )
+@pytest.mark.slow
 def test_a_whole_domain(tmp_path: Path, sock: str, change: dict[str, Any]) -> None:
     machine = evolve(MACHINE, **change)
     read = validated(tmp_path, domain(guest_at(sock), machine).text)

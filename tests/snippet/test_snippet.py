@@ -65,6 +65,7 @@ def words_of(kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_of_a_guest_in_a_file(file: Path, kind: str) -> None:
     text = printed(*words_of(kind), "--config", file, "--guest", "office")
     # The one looks for no socket which QEMU makes, the other is of all guests.
@@ -115,6 +116,7 @@ def test_without_any_guest() -> None:
         (["virtualbox"], "virtualbox"),
     ],
 )
+@pytest.mark.slow
 def test_other_mistakes(tmp_path: Path, words: list[str], why: str) -> None:
     boot = tmp_path / "boot.img"
     boot.touch()
@@ -217,6 +219,7 @@ SECONDS = Spelling(Reconnect.SECONDS, "spelt for a test")
 
 
 @pytest.mark.parametrize("kind", ["qemu", "proxmox", "libvirt"])
+@pytest.mark.slow
 def test_the_qmp_socket_of_a_guest(tmp_path: Path, kind: str) -> None:
     """QEMU's two arguments of it; a comma in the path is doubled."""
     file = tmp_path / "vhostcomm.toml"

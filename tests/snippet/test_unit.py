@@ -48,6 +48,7 @@ def hookscript(*words: str | Path) -> dict[str, str]:
         (units.SOCKET_ONE, f"/run/vhostcomm-sockets/{UUID}", OWN, f"vhostcomm@{UUID}.service", UUID),
     ],
 )
+@pytest.mark.slow
 def test_by_unit(tmp_path: Path, unit: str, sock: str, runtime: str, service: str, name: str) -> None:
     file = tmp_path / "c.toml"
     file.write_text(f'[guests.nas]\nuuid = "{UUID}"\nsock = "/run/vhostcomm/nas"\n[guests.two]\n')
@@ -60,6 +61,7 @@ def test_by_unit(tmp_path: Path, unit: str, sock: str, runtime: str, service: st
     assert ('socket_group = "kvm"' in printed("libvirt", *words)) == (not held)
 
 
+@pytest.mark.slow
 def test_a_uuid_alone_is_of_the_unit_for_one_guest() -> None:
     """As the unit is that snippet systemd prints for the same flags, which starts `serve --sock UUID`."""
     for sock in (UUID, f"nas={UUID}"):
@@ -92,6 +94,7 @@ def test_no_such_unit() -> None:
 
 
 @pytest.mark.parametrize("xdg", ["/run/user/1000", ""])
+@pytest.mark.slow
 def test_snippets_are_for_the_service_not_for_their_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xdg: str
 ) -> None:

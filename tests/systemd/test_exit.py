@@ -73,12 +73,14 @@ def test_mistakes(tmp_path: Path, setting: str, remedy: str) -> None:
     assert remedy.format(tmp_path) in said
 
 
+@pytest.mark.slow
 def test_a_group_that_is_not_there(tmp_path: Path) -> None:
     status, said = refused("--sock", tmp_path / "nas", "--socket-group", "nobody-has-this", "--control", "none")
     assert status in prevented(units.SERVE)
     assert "there is no group 'nobody-has-this'" in said
 
 
+@pytest.mark.slow
 def test_no_runtime(tmp_path: Path) -> None:
     status, said = refused("--sock", UUID, RUNTIME_DIRECTORY=str(tmp_path / "none/x"))
     assert status in prevented(units.SERVE_ONE)
@@ -86,6 +88,7 @@ def test_no_runtime(tmp_path: Path) -> None:
     assert f"install -d -m 0700 {tmp_path}/none" in said
 
 
+@pytest.mark.slow
 def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
     status, said = refused("--sock", tmp_path / "nas", "--control", tmp_path / "none/control")
     assert status in prevented(units.SERVE)

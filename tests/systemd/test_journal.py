@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, fake_guest, run_vhostcomm, started
 from vchannel import HostCommand
 
@@ -62,6 +64,7 @@ def test_for_people_with_priorities_and_nothing_twice(tmp_path: Path) -> None:
     assert [line[:3] for line in lines if "guest ready" in line] == ["<6>"]
 
 
+@pytest.mark.slow
 def test_json_where_it_is_asked_for(tmp_path: Path) -> None:
     with serving_into_a_journal("--sock", tmp_path / "nas", "--log-format", "json") as journal:
         (*_, line) = read_until(journal, "waiting for QEMU")
@@ -69,6 +72,7 @@ def test_json_where_it_is_asked_for(tmp_path: Path) -> None:
     assert json.loads(line[3:])["event"] == "waiting for QEMU"
 
 
+@pytest.mark.slow
 def test_the_error_at_the_end(tmp_path: Path) -> None:
     with serving_into_a_journal("--config", tmp_path / "none") as journal:
         (line,) = journal.readlines()

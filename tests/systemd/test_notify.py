@@ -34,6 +34,7 @@ def guests(path: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("abstract", [False, True])
+@pytest.mark.slow
 def test_from_its_start_to_its_end(tmp_path: Path, abstract: bool) -> None:
     config = guests(tmp_path / "c.toml", "one", "two")
     with notify_socket(None if abstract else tmp_path / "notify") as manager:

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Final, Self
 
+import pytest
+
 from tests.serving import VHOSTCOMM, LogReader, end
 from tests.systemd.notified import NotifySocket, notify_socket
 
@@ -41,6 +43,7 @@ class Launched(LogReader):
         self.finish()
 
 
+@pytest.mark.slow
 def test_a_launched_guest(tmp_path: Path) -> None:
     with notify_socket() as manager, Launched(tmp_path, manager, "--grace", "10", "--name", "nas") as run:
         manager.sock.settimeout(PATIENCE)
@@ -64,6 +67,7 @@ def test_a_launched_guest(tmp_path: Path) -> None:
         assert run.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
     with notify_socket() as manager, Launched(tmp_path, manager, "--", "-device", "no-such-device") as run:
         assert run.process.wait(PATIENCE) == 3
@@ -72,6 +76,7 @@ def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
         assert "STOPPING=1\nSTATUS=stopping: the guest is done; vdsm: no QEMU runs" in told
 
 
+@pytest.mark.slow
 def test_recording_of_a_launcher_is_reopened(tmp_path: Path) -> None:
     recording = tmp_path / "out.jsonl"
     with notify_socket() as manager, Launched(tmp_path, manager, "--grace", "3", "--record", str(recording)) as run:

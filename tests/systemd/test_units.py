@@ -188,6 +188,7 @@ def words_of(name: str) -> list[str]:
     return str(line).replace("%i", GUESTS.get(name, "")).replace("$RUN", "--boot /nowhere --dry-run").split()
 
 
+@pytest.mark.slow
 def test_what_they_execute_is_understood(tmp_path: Path) -> None:
     """Each gets as far as what isn't there."""
     for name, what in (

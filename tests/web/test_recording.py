@@ -64,6 +64,7 @@ def fill(guest: FakeGuest) -> None:
 
 
 @pytest.mark.parametrize("fault", ["limit", "disk"])
+@pytest.mark.slow
 def test_a_recording_that_ends_early_says_why_and_the_guest_is_answered(tmp_path: Path, fault: str) -> None:
     """A full disk is a limit of the process's files here: the write fails in the same way."""
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:

@@ -236,6 +236,7 @@ def test_off_by_default_and_the_verb_says_so(tmp_path: Path) -> None:
     assert not [line for line in daemon.log if line["event"].startswith("web ")]
 
 
+@pytest.mark.slow
 def test_a_link_is_printed_on_a_terminal_alone(tmp_path: Path) -> None:
     with web(tmp_path) as made:
         assert made.daemon.event("web page")["url"] == f"http://{made.host}/"
