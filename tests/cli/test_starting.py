@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from inotify_simple import INotify, flags
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, started
+from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, started, until
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen
-from vhostcomm.starting import attempts, is_daemon
+from vhostcomm.starting import attempts, is_daemon, is_starting
 
 OURS = shlex.join(VHOSTCOMM)
 
@@ -86,6 +86,8 @@ def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
     os.mkfifo(tmp_path / "serve")
     cat = shutil.which("cat")
     with started(["vhostcomm", "serve"], executable=cat, cwd=tmp_path) as daemon:
+        # Its starter goes on as soon as its exec has begun, and its command line is there somewhat later.
+        until(is_starting, "the daemon's command line")
         attempt = attempts(tmp_path / "runtime" / "control")
         next(attempt)
         (tmp_path / "runtime").mkdir()
