@@ -60,6 +60,7 @@ def test_a_table_has_no_padding_and_no_folded_cell(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"name  why\na     {'x' * 200}\nnas\n"
 
 
+@pytest.mark.slow
 def test_guests_leaves_a_guest_without_an_answer_as_it_is(tmp_path: Path) -> None:
     with controlled(tmp_path), answering(tmp_path / "nas", {}):
         first, second = (run_vhostcomm("guests", "--control", tmp_path / "control") for _ in range(2))

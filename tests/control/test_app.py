@@ -18,6 +18,7 @@ from tests.serving import ENVIRONMENT, Serving, fake_guest, held_port, run_vhost
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
 
+@pytest.mark.slow
 def test_a_guest_through_its_states(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http):
         assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
@@ -78,6 +79,7 @@ def test_health_is_of_now(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_an_impatient_prober_finds_out(tmp_path: Path) -> None:
     """The question to the guest goes on without it, so the next look knows; and they who look at once know the same."""
     with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest, client(tmp_path / "control") as http:
@@ -208,6 +210,7 @@ def test_reload_and_configuration(tmp_path: Path) -> None:
         assert "not TOML" in refused["error"]["why"]
 
 
+@pytest.mark.slow
 def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     one = f'[guests.one]\nsock = "{tmp_path}/one"\n'

@@ -157,6 +157,7 @@ def test_a_guest_that_does_not_answer_a_shutdown(tmp_path: Path) -> None:
     assert "no answer to poweroff within 10 s" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_guest_that_does_not_know_its_uptime_is_well(tmp_path: Path) -> None:
     with controlled(tmp_path), answering(tmp_path / "nas", {INFO: INFORMATION}):
         told = ask(tmp_path, "info", "--json")
@@ -211,6 +212,7 @@ def shows_a_guest_of(sock: Path, events: subprocess.Popen[bytes]) -> bool:
     return bool(select.select([events.stdout], [], [], 0.2)[0])
 
 
+@pytest.mark.slow
 def test_watching_on_a_terminal(tmp_path: Path) -> None:
     """The table is shown again, alone on the screen, whenever something changes; Ctrl-C ends it."""
     terminal, end = pty.openpty()

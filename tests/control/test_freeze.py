@@ -7,6 +7,8 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.control.controlled import INFORMATION, answering, client, controlled, post
 from tests.serving import Serving, fake_guest, run_vhostcomm, until
 from vchannel import HostCommand
@@ -44,6 +46,7 @@ def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) ->
         assert [int(each) for each in guest.asked] == [14, 15]
 
 
+@pytest.mark.slow
 def test_a_guest_that_ignores_a_thaw_is_stopped_all_the_same(tmp_path: Path) -> None:
     """It may not know either command: both are inferred."""
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
@@ -85,6 +88,7 @@ def test_a_thaw_gets_through_where_calls_hang(tmp_path: Path) -> None:
         assert {each.result()[0] for each in hanging} == {502}
 
 
+@pytest.mark.slow
 def test_a_connection_that_ends_and_comes_again(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http):
         with answering(tmp_path / "nas", {FREEZE: b""}):

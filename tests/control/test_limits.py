@@ -154,6 +154,7 @@ def test_clients_that_want_http_2(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_reload_continues_without_its_client(tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     one, two, three = (f'[guests.{name}]\nsock = "{tmp_path / name}"\n' for name in ("one", "two", "three"))

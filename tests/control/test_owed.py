@@ -27,6 +27,7 @@ from vhostcomm.guest.events import Gone
 INFO, FREEZE, THAW = 10, 14, 15
 
 
+@pytest.mark.slow
 def test_thaw_is_owed_at_the_new_address(tmp_path: Path) -> None:
     config, old, new = (tmp_path / name for name in ("vhostcomm.toml", "old", "new"))
     config.write_text(f'[guests.nas]\nsock = "{old}"\n')
@@ -46,6 +47,7 @@ def test_thaw_is_owed_at_the_new_address(tmp_path: Path) -> None:
         assert not (tmp_path / ".new.frozen").exists()
 
 
+@pytest.mark.slow
 def test_guest_that_a_reload_removes_before_it_is_thawed(tmp_path: Path) -> None:
     """Its record stays, so it is thawed as soon as its socket is served again."""
     config, sock = tmp_path / "vhostcomm.toml", tmp_path / "nas"

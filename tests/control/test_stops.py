@@ -89,6 +89,7 @@ def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
         assert (status, told["error"]["what"]) == (502, "connection lost"), told
 
 
+@pytest.mark.slow
 def test_a_power_off_that_a_reboot_has_lost_is_asked_again(tmp_path: Path) -> None:
     """The answer that never comes is not waited for."""
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:

@@ -45,6 +45,7 @@ def test_what_we_connect_to(tmp_path: Path, more: str) -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_socket_of_ours(tmp_path: Path) -> None:
     """Its file is deleted while the file system hangs, and then the guest is taken out of the configuration."""
     place, config = tmp_path / "place", tmp_path / "c.toml"

@@ -80,6 +80,7 @@ def test_deleted_socket_of_the_control_surface_is_bound_again(tmp_path: Path) ->
     assert control.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_folder_of_sockets_that_was_deleted(short_path: Path) -> None:
     """The runtime directory is made again, as at a start; any other is waited for."""
     folder, other = short_path / "run", short_path / "other"

@@ -23,6 +23,7 @@ def read(path: Path) -> Capture:
 
 
 @pytest.mark.parametrize("name", ["every-command", "damage"])
+@pytest.mark.slow
 def test_a_replayed_capture_is_recorded_as_it_was(tmp_path: Path, name: str) -> None:
     recording = tmp_path / "out.jsonl"
     with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon:

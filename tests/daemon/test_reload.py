@@ -70,6 +70,7 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
         assert guest.serial() == "A" * 13
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_changes_nothing_and_is_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
@@ -214,6 +215,7 @@ def test_a_stop_during_a_reload(tmp_path: Path) -> None:
         assert daemon.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None:
     with (
         Serving("--sock", tmp_path / "nas", "--control", tmp_path / "control") as daemon,

@@ -84,6 +84,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield host
 
 
+@pytest.mark.slow
 def test_timeouts(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-timeout=1") as host, fake_guest(host.sock) as guest:
         # Connected, and never a word of it: what is sent now would be carried out by its next boot.
@@ -96,6 +97,7 @@ def test_timeouts(tmp_path: Path) -> None:
         assert found == [error("Timeout while reading command 10 from guest")]
 
 
+@pytest.mark.slow
 def test_an_answer_later_than_half_a_minute(tmp_path: Path) -> None:
     """A guest takes its time to shut down; nothing of the HTTP server may be in a hurry."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:

@@ -202,6 +202,7 @@ def test_a_guest_that_never_reads(tmp_path: Path) -> None:
         assert host.get("/") == error("No command specified")
 
 
+@pytest.mark.slow
 def test_clients_that_never_read_or_never_finish(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"fine\0"), ExitStack() as held:
         for number in range(100):

@@ -114,6 +114,7 @@ def stick(daemon: Serving, pipe: Path) -> int:
     return found[0]
 
 
+@pytest.mark.slow
 def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
     config = guests(tmp_path / "c.toml", "one")
     with notify_socket() as manager:
