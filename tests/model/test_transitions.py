@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vchannel import GuestCommand
+from tests.model.models import ABSENT, CONNECTED, PAUSED, PROBED_IN_VAIN, READY, SILENT, WAYS, model_of
 from vhostcomm.guest import (
     HEARD_RECENTLY,
     Answer,
@@ -24,7 +24,6 @@ from vhostcomm.guest import (
     Paused,
     Probe,
     ProbeSent,
-    Refuse,
     Reset,
     Resumed,
     Send,
@@ -33,32 +32,11 @@ from vhostcomm.guest import (
     Stop,
     StopAsked,
     ThawAnswered,
-    Wait,
     Why,
-    kind_of,
     may_ask,
     probe_due,
 )
 from vhostcomm.guest.model import PAUSES, PROBE_INTERVAL_MAX, PROBE_TIMEOUT, TRANSITIONS
-from vhostcomm.guest.questions import SETTLE
-
-ABSENT, CONNECTED, READY, SILENT, PAUSED = State
-
-PROBED_IN_VAIN = ProbeSent(1), Silence(1)
-WAYS: dict[State, tuple[Evidence, ...]] = {
-    ABSENT: (),
-    CONNECTED: (Connected(1),),
-    READY: (Connected(1), Frame(1)),
-    SILENT: (Connected(1), Frame(1), *PROBED_IN_VAIN),
-}
-"""How a guest comes into each state of its channel."""
-
-
-def model_of(*evidence: Evidence) -> Model:
-    model = Model()
-    for second, each in enumerate(evidence):
-        model.take(each, float(second))
-    return model
 
 
 @pytest.mark.parametrize(
@@ -114,41 +92,6 @@ def test_the_table_is_the_transitions_that_are_tested() -> None:
             if kind is not Silence:
                 assert model_of(*WAYS[state], made[kind]).channel is after, (state, kind)
     assert set(PAUSES) == {Paused, Resumed, Disconnected}
-
-
-def test_what_a_guest_in_each_state_may_be_asked() -> None:
-    now = 3.0
-    up, unheard, silent = model_of(*WAYS[READY]), model_of(*WAYS[CONNECTED]), model_of(*WAYS[SILENT])
-    assert [may_ask(up, kind, now) for kind in Kind] == [Send()] * 5
-    assert may_ask(up, Kind.CHANGING, 1 + HEARD_RECENTLY + 1) == Probe(Why.SILENT)
-    assert may_ask(up, Kind.READING, 1 + HEARD_RECENTLY + 1) == Send()
-    resumed = model_of(*WAYS[READY], Resumed())
-    assert may_ask(resumed, Kind.CHANGING, now) == Probe(Why.SILENT), "perhaps an earlier state was loaded"
-    for kind in Kind:
-        assert may_ask(unheard, kind, now) == (Send() if kind in {Kind.PROBE, Kind.THAW} else Probe(Why.UNHEARD))
-    assert [may_ask(silent, kind, now) for kind in Kind] == [
-        Send(), Send(), Send(), Refuse(Why.SILENT), Wait(silent.probe_again, Why.SILENT),
-    ]  # fmt: skip
-    assert may_ask(silent, Kind.CHANGING, silent.probe_again) == Probe(Why.SILENT)
-    assert may_ask(silent, Kind.CHANGING, silent.probe_again, probing=True) == Wait(float("inf"), Why.SILENT)
-
-
-def test_who_can_wait_does_so_for_a_qemu_that_may_reconnect() -> None:
-    gone = model_of(*WAYS[READY], Disconnected(1, ""))
-    assert may_ask(gone, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
-    assert may_ask(gone, Kind.ENDING, 2 + SETTLE) == Refuse(Why.ABSENT)
-    assert may_ask(gone, Kind.CHANGING, 2.5) == Refuse(Why.ABSENT)
-    off = model_of(*WAYS[READY], StopAsked("somebody", "power-off"), Disconnected(1, ""))
-    assert may_ask(off, Kind.ENDING, 3.5) == Refuse(Why.ABSENT), "it is gone for good"
-
-
-def test_a_pause_has_a_cause_and_queues_no_questions() -> None:
-    model = model_of(*WAYS[READY], Paused("disk full", "resume"))
-    assert may_ask(model, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.PAUSED)
-    assert may_ask(model, Kind.ENDING, 2 + SETTLE) == Refuse(Why.PAUSED)
-    assert [may_ask(model, kind, 2.5) for kind in (Kind.PROBE, Kind.READING, Kind.CHANGING)] == [Refuse(Why.PAUSED)] * 3
-    assert may_ask(model, Kind.THAW, 99.0) == Send()
-    assert not probe_due(model, 99.0, 0.0)
 
 
 def test_the_budget_of_probes_shrinks_and_recovers() -> None:
@@ -341,42 +284,3 @@ def test_a_debt_is_adopted_and_settled_by_any_thaw() -> None:
     assert model.debt == debt
     model.take(ThawAnswered(0), 3.0)
     assert model.debt is None
-
-
-def test_patience_ends_at_its_limit() -> None:
-    gone, paused = model_of(*WAYS[READY], Disconnected(1, "")), model_of(*WAYS[READY], Paused("", ""))
-    for kind in (Kind.ENDING, Kind.THAW):
-        assert may_ask(gone, kind, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
-    assert may_ask(paused, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.PAUSED)
-    rebooting = model_of(*WAYS[READY], StopAsked("somebody", "reboot"), Disconnected(1, ""))
-    assert may_ask(rebooting, Kind.ENDING, 3.5) == Wait(3 + SETTLE, Why.ABSENT)
-
-
-def test_when_a_guest_is_probed() -> None:
-    up, unheard, silent = model_of(*WAYS[READY]), model_of(*WAYS[CONNECTED]), model_of(*WAYS[SILENT])
-    assert (probe_due(up, 1.9, 1.0), probe_due(up, 2.0, 1.0)) == (False, True)
-    for model in (unheard, silent):
-        model.take(ProbeSent(1), 10.0)
-        again, kinds = model.probe_again, (Kind.PROBE, Kind.READING, Kind.CHANGING)
-        assert (probe_due(model, again - 0.1, 1.0), probe_due(model, again, 1.0)) == (False, True)
-        why = Why.UNHEARD if model is unheard else Why.SILENT
-        assert may_ask(model, Kind.ENDING, again - 0.1, probing=True) == Wait(float("inf"), why)
-        may = [may_ask(model, kind, again - 0.1) for kind in kinds]
-        assert may == ([Refuse(why)] * 3 if model is unheard else [Send(), Send(), Refuse(why)])
-        assert may_ask(unheard, Kind.PROBE, unheard.probe_again) == Send()
-    up.take(ProbeSent(1), 1.0)
-    assert not probe_due(up, 2.0, 0.5), "the last question is not overdue yet"
-    assert probe_due(up, up.probe_again, 0.5)
-    assert probe_due(model_of(Connected(1)), 0.0, 1.0)
-    assert not probe_due(Model(), 99.0, 0.0)
-
-
-def test_kinds_of_commands() -> None:
-    kinds: dict[Kind, set[GuestCommand]] = {}
-    for command in GuestCommand:
-        kinds.setdefault(kind_of(command), set()).add(command)
-    assert kinds[Kind.PROBE] == {GuestCommand.GET_INFORMATION}
-    assert kinds[Kind.THAW] == {GuestCommand.FS_UNFREEZE}
-    assert kinds[Kind.ENDING] == {GuestCommand.POWEROFF, GuestCommand.REBOOT}
-    assert GuestCommand.FS_FREEZE in kinds[Kind.CHANGING]
-    assert kind_of(99) is Kind.CHANGING, "an unknown command may do harm"

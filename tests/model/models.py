@@ -1,0 +1,32 @@
+"""Models of guests in each state."""
+
+from __future__ import annotations
+
+from vhostcomm.guest import (
+    Connected,
+    Evidence,
+    Frame,
+    Model,
+    ProbeSent,
+    Silence,
+    State,
+)
+
+ABSENT, CONNECTED, READY, SILENT, PAUSED = State
+
+PROBED_IN_VAIN = ProbeSent(1), Silence(1)
+
+WAYS: dict[State, tuple[Evidence, ...]] = {
+    ABSENT: (),
+    CONNECTED: (Connected(1),),
+    READY: (Connected(1), Frame(1)),
+    SILENT: (Connected(1), Frame(1), *PROBED_IN_VAIN),
+}
+"""How a guest comes into each state of its channel."""
+
+
+def model_of(*evidence: Evidence) -> Model:
+    model = Model()
+    for second, each in enumerate(evidence):
+        model.take(each, float(second))
+    return model
