@@ -18,6 +18,7 @@ from tests.control.controlled import INFORMATION, Answers, answering
 from tests.needs import need
 from tests.serving import (
     ENVIRONMENT,
+    PATIENCE,
     VHOSTCOMM,
     FakeGuest,
     Serving,
@@ -25,6 +26,7 @@ from tests.serving import (
     fake_guest,
     line_from,
     run_vhostcomm,
+    started,
     until,
 )
 from vchannel import GuestCommand
@@ -193,11 +195,11 @@ def test_hosts_that_cannot_be_asked(hosts: Hosts) -> None:
 @pytest.mark.slow
 def test_no_ssh_outlives_a_killed_verb(hosts: Hosts) -> None:
     words = [*VHOSTCOMM, "events", "--control", f"ssh://one{hosts.folder}/one/control"]
-    verb = subprocess.Popen(words, env=hosts.environment, stdout=subprocess.DEVNULL)
-    until(lambda: descendants(verb.pid), "its ssh")
-    (ssh,) = descendants(verb.pid)
-    verb.send_signal(signal.SIGKILL)
-    verb.wait()
+    with started(words, env=hosts.environment, stdout=subprocess.DEVNULL) as verb:
+        until(lambda: descendants(verb.pid), "its ssh")
+        (ssh,) = descendants(verb.pid)
+        verb.send_signal(signal.SIGKILL)
+        verb.wait(PATIENCE)
     until(lambda: not _lives(ssh), "ssh's end")
 
 
