@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -55,6 +56,14 @@ def test_a_recording_begins_and_ends_while_a_guest_is_served(tmp_path: Path) -> 
         assert http.get("/guests/nas/capture").json()["error"]["what"] == "not readable"
         file.unlink()
         assert http.get("/guests/nas/capture?redacted=no").json()["error"]["what"] == "not readable"
+
+
+def test_two_clients_begin_one_recording(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(8) as pool:
+        guest.serial()
+        answers = [pool.submit(post, http, "/guests/nas/record", on=True) for _ in range(8)]
+        assert sorted(each.result()[0] for each in answers) == [200] + 7 * [409]
+        assert post(http, "/guests/nas/record", on=False)[1]["recording"]["active"] is False
 
 
 def fill(guest: FakeGuest) -> None:

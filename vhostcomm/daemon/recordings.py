@@ -11,7 +11,7 @@ from typing import Final
 import trio
 from attrs import define, field
 
-from vchannel import FRAME_SIZE, Event, Role
+from vchannel import Event, Role
 from vhostcomm.capture import Recorder, format_capture, read_capture, redact
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import make_folder
@@ -39,14 +39,16 @@ class LiveRecording:
     _recorder: Recorder = field(factory=lambda: Recorder(Role.HOST), init=False)
 
     def received(self, event: Event) -> None:
+        if self.ended:
+            return
         for record in self._recorder.received(self.recording.now(), event):
             self.recording.put(record)
 
     def sent(self, raw: bytes) -> None:
-        now = self.recording.now()
-        for place in range(0, len(raw), FRAME_SIZE):
-            for record in self._recorder.sent(now, raw[place : place + FRAME_SIZE]):
-                self.recording.put(record)
+        if self.ended:
+            return
+        for record in self._recorder.sent(self.recording.now(), raw):
+            self.recording.put(record)
 
     @property
     def file(self) -> Path:
@@ -78,6 +80,7 @@ class Recordings:
         self._log = log
         self._is_served = is_served
         self._live: dict[str, LiveRecording] = {}
+        self._changing = trio.Lock()  # a file is made meanwhile: two clients at once would lose one recording
 
     def of(self, guest: Guest) -> LiveRecording | None:
         """Return the last recording of a guest."""
@@ -89,6 +92,10 @@ class Recordings:
         Raises:
             ServeError: one is running, or the file can't be made.
         """
+        async with self._changing:
+            return await self._start(guest, by)
+
+    async def _start(self, guest: Guest, by: str) -> LiveRecording:
         await self.close(lambda each: not self._is_served(each.guest))
         if (known := self.of(guest)) and known.active and not known.ended:
             raise ServeError(f"{guest.name}: a recording is running, into {known.file}")
@@ -103,9 +110,10 @@ class Recordings:
 
     async def stop(self, guest: Guest) -> LiveRecording | None:
         """End a guest's recording. Return the last one, if any."""
-        if found := self.of(guest):
-            await self._close(found)
-        return found
+        async with self._changing:
+            if found := self.of(guest):
+                await self._close(found)
+            return found
 
     async def text(self, guest: Guest, *, redacted: bool) -> str | None:
         """Return a guest's last recording up to now; None if there is none.
