@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -96,18 +98,26 @@ def test_a_folder_without_files_may_not_be_mounted(tmp_path: Path) -> None:
         load(tmp_path / "away", environment=RUNTIME)
 
 
-def test_a_file_deleted_after_the_listing_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_deleted_after_the_listing_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are all files of a folder that is unmounted meanwhile: a reload would remove their guests."""
     stays = write(tmp_path / "conf.d" / "a.toml", "[guests.a]\n")
     listed = files.list_files
-
-    def late(paths: list[Path]) -> list[Path]:
-        return [*listed(paths), tmp_path / "conf.d" / "gone.toml"]
-
-    monkeypatch.setattr(files, "list_files", late)
-    assert [each.name for each in load(stays.parent, environment=RUNTIME).guests] == ["a"]
-    (tmp_path / "conf.d" / "gone.toml").symlink_to("nowhere")  # a mistake, and no deleted file
+    monkeypatch.setattr(files, "list_files", lambda paths: [*listed(paths), tmp_path / "conf.d" / "gone.toml"])
     with pytest.raises(ConfigError, match=r"gone\.toml: No such file"):
         load(stays.parent, environment=RUNTIME)
+
+
+def test_a_folder_that_may_be_listed_and_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files can't be read; they are no empty configuration."""
+    folder = write(tmp_path / "conf.d" / "a.toml", "[guests.a]\n").parent
+
+    def content(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("vhostcomm.config.reading.content", content)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    with pytest.raises(ConfigError, match=r"a\.toml: Permission denied"):
+        load(folder, environment=RUNTIME)
 
 
 @pytest.mark.slow

@@ -111,13 +111,8 @@ def merge(paths: Sequence[Path], environment: Mapping[str, str], only: str | Non
     """
     merged = Merged()
     for file in list_files(paths):
-        try:
-            document = read_file(file)
-        except ConfigError:
-            if file in paths or os.path.lexists(file):
-                raise
-            continue  # deleted from its folder after the listing
-        _add(merged, document, file, environment, only)
+        # One that was deleted after the listing is an error too: so are all of a folder that is unmounted meanwhile.
+        _add(merged, read_file(file), file, environment, only)
     return merged
 
 

@@ -91,12 +91,14 @@ def read_error(path: Path, error: OSError) -> ConfigError:
 
 def _letting_in(path: Path) -> str:
     """Say how this process gets access to a file or folder: as a member of its group, or as everybody."""
+    bits = "r"
     with suppress(OSError, KeyError):
         found = path.stat()
+        bits = "rx" if stat.S_ISDIR(found.st_mode) else "r"
         if found.st_mode & stat.S_IRGRP and found.st_gid:
             group = grp.getgrgid(found.st_gid).gr_name
             return f"add it to the group {group}; under systemd, SupplementaryGroups={group} in the unit"
-    return f"chmod a+r {path}, and keep secrets in the environment"
+    return f"chmod a+{bits} {path}, and keep secrets in the environment"
 
 
 def table_of(value: object, where: str, label: str) -> dict[str, Any]:
