@@ -16,6 +16,7 @@ from vhostcomm.guest import (
     Refuse,
     Resumed,
     Send,
+    Silence,
     StopAsked,
     Wait,
     Why,
@@ -87,6 +88,15 @@ def test_when_a_guest_is_probed() -> None:
     assert probe_due(up, up.probe_again, 0.5)
     assert probe_due(model_of(Connected(1)), 0.0, 1.0)
     assert not probe_due(Model(), 99.0, 0.0)
+
+
+def test_a_resumed_guest_is_probed_at_once() -> None:
+    """However long it had not answered before the pause."""
+    model = model_of(*WAYS[READY], *(ProbeSent(1), Silence(1)) * 7)
+    assert not probe_due(model, 20.0, 1.0)
+    model.take(Paused("disk full", "resume"), 20.0)
+    model.take(Resumed(), 21.0)
+    assert probe_due(model, 21.0, 1.0)
 
 
 def test_kinds_of_commands() -> None:

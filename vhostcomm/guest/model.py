@@ -164,8 +164,11 @@ class Model:
                 if self.channel is not State.ABSENT:
                     self._forget_boot()
                     self._demand(when, "its machine was reset")
-            case Disconnected() | Resumed():
+            case Disconnected():
                 self.heard = None
+            case Resumed():
+                self.heard = None
+                self.probes, self.probe_again = 0, 0.0
             case Frame(_, asks):
                 self.has_asked = self.has_asked or asks
             case Booted():
