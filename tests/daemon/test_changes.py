@@ -140,6 +140,34 @@ def test_a_half_written_file_is_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert seen == [whole]
 
 
+def test_each_file_of_a_folder_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have one watch in common. No look at the content comes by itself here."""
+    paths = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    for path in paths:
+        path.touch()
+    monkeypatch.setattr(changes, "POLL_INTERVAL", 3600.0)
+    reloads: list[trio.Event] = [trio.Event(), trio.Event()]
+    log, sink = start_log("info", "json")
+    left = iter(reloads)
+
+    async def reload() -> str:
+        next(left).set()
+        return ""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Changes(paths, "").run, reload, log)  # the first is for what is there
+            await reloads[0].wait()
+            paths[0].write_text("# changed")
+            await reloads[1].wait()
+            nursery.cancel_scope.cancel()
+
+    try:
+        run_in_real_time(main)
+    finally:
+        sink.close(1.0)
+
+
 def _none_left(*, nonblocking: bool) -> None:
     assert nonblocking
     raise OSError(24, os.strerror(24))

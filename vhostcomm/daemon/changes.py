@@ -47,8 +47,8 @@ class Changes:
         self._took = 0.0
         """Seconds of the last look."""
         self._inotify: INotify | None = None
-        self._watches: dict[int, str] = {}
-        """The names of interest, by inotify's watch: a file's, or a folder's suffix."""
+        self._watches: dict[int, tuple[str, ...]] = {}
+        """The names of interest, by inotify's watch: files', or a folder's suffix. Two files of a folder have one watch."""
 
     async def run(self, reload: Callable[[], Awaitable[str]], log: Log) -> None:
         """Reload whenever the content has changed and is stable, until cancelled.
@@ -92,11 +92,12 @@ class Changes:
         """Watch the present folders. A folder that was replaced is another one, even at the same path."""
         if self._inotify is None:
             return
-        watches = {}
+        watches: dict[int, tuple[str, ...]] = {}
         for path in self._paths:
             with suppress(OSError, ValueError):  # it is missing, or the end came first
                 folder, name = (path, SUFFIX) if path.is_dir() else (path.parent, path.name)
-                watches[self._inotify.add_watch(folder, _CHANGES)] = name
+                watch = self._inotify.add_watch(folder, _CHANGES)
+                watches[watch] = (*watches.get(watch, ()), name)
         for gone in self._watches.keys() - watches.keys():
             with suppress(OSError, ValueError):  # the kernel has already removed a deleted folder's
                 self._inotify.rm_watch(gone)
@@ -107,7 +108,7 @@ class Changes:
         with trio.move_on_after(at_most):
             while self._inotify:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
-                if any(each.name.endswith(self._watches.get(each.wd, "")) for each in self._inotify.read(timeout=0)):
+                if any(each.name.endswith(self._watches.get(each.wd, ("",))) for each in self._inotify.read(timeout=0)):
                     await trio.sleep(self._took)  # the same file may be written again and again
                     return
             await trio.sleep_forever()
