@@ -1,4 +1,4 @@
-"""An ssh server for tests, on the loopback: it runs commands in a shell, and forwards connections to unix sockets.
+"""An ssh server for tests, on the loopback: it runs commands in a shell that greets, and forwards connections to unix sockets.
 
 `python -m tests.control.sshd KEY AUTHORIZED` prints its port, and serves until its standard input ends.
 """
@@ -20,7 +20,7 @@ class Server(asyncssh.SSHServer):
 async def _execute(process: asyncssh.SSHServerProcess[bytes]) -> None:
     assert process.command
     shell = await asyncio.create_subprocess_shell(
-        process.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        f"printf 'Welcome. '; {process.command}", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     await process.redirect(stdin=shell.stdin, stdout=shell.stdout)
     process.exit(await shell.wait())

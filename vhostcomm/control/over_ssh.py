@@ -56,7 +56,8 @@ class _Tunnel:
             return
         assert self.process.stdout
         for line in self.process.stdout:
-            if line.decode(errors="replace").strip() == _READY:
+            # What the remote shell's own files print may stand before it in the line.
+            if line.decode(errors="replace").strip().endswith(_READY):
                 return
         remote = self.forwarded.remote
         port = f"-p {remote.port} " if remote.port else ""
