@@ -127,6 +127,8 @@ def test_the_page_records_and_looks_into_captures(page: Page, tmp_path: Path) ->
             ("json.jsonl", "{}", "json.jsonl is no capture: line 1 is no header of a capture."),
             ("cut.jsonl", texts[1] + '{"t": 1', " is no JSON."),
             ("list.jsonl", texts[1] + "[]\n", " is no record of a frame."),
+            ("sideways.jsonl", texts[1] + '{"t": 1, "dir": "sideways", "command": 5}\n', " is no record of a frame."),
+            ("nothing.jsonl", texts[1] + '{"t": 1, "dir": "guest>host"}\n', " is no record of a frame."),
             ("empty.jsonl", "", "empty.jsonl is no capture: line 1 is no header of a capture."),
         ]:
             file = tmp_path / name

@@ -4,6 +4,8 @@ import { Failed, ask, pathOf } from './api.js';
 import { byId, make, moment, show, table } from './dom.js';
 
 const SHOWN = 1000;
+const SIZE_MAX = 64 << 20; // recordings that begin here have at most 8 MiB
+const DIRECTIONS = new Set(['guest>host', 'host>guest']);
 
 /** Reads a capture, which is a line of JSON for its header and one for each frame. Throws an Error that names the line. */
 export function parse(text) {
@@ -18,7 +20,8 @@ export function parse(text) {
   });
   const [header, ...records] = objects;
   if (header?.vchannel_capture !== 1) throw new Error('line 1 is no header of a capture');
-  const wrong = records.findIndex((each) => typeof each?.t !== 'number' || typeof each?.dir !== 'string');
+  const wrong = records.findIndex((each) => typeof each?.t !== 'number' || !DIRECTIONS.has(each.dir)
+    || !(each.skipped || typeof each.command === 'number'));
   if (wrong >= 0) throw new Error(`line ${wrong + 2} is no record of a frame`);
   return { header, records };
 }
@@ -91,6 +94,9 @@ export function prepareRecording(changed) {
   });
   byId('look-file').addEventListener('change', async ({ target }) => {
     const [file] = target.files;
-    if (file) look(await file.text(), file.name);
+    if (!file) return;
+    const text = file.size > SIZE_MAX ? null : await file.text().catch(() => null);
+    if (text === null) show(byId('look'), make('p', { class: 'bad' }, `${file.name} can’t be read, or has more than ${SIZE_MAX >> 20} MiB.`));
+    else look(text, file.name);
   });
 }
