@@ -190,7 +190,7 @@ def test_freeze_says_until_when_and_who_asked(page: Page, served: Web, guest: An
     page.click("Thaw")
     page.run("document.querySelector('#confirm-yes').click()")
     page.until_shown("Thaw: thawed", "#outcome")
-    page.until_shown("Nobody has asked", "#asked")
+    page.until_shown("No stop and no freeze is pending", "#asked")
     asked = [each for each in guest.asked if each in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}]
     assert asked == [GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE]
     assert shows_no_error(page)

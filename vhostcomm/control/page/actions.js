@@ -61,7 +61,7 @@ export function showActions(guest) {
     button.disabled = !guest || guest.state === 'absent' || (fits ? !fits(guest) : false);
   }
   const none = guest?.state === 'absent' ? 'QEMU is not connected, so nothing can be asked. ' : '';
-  show(byId('asked'), guest ? none + (askedLast(guest) || 'Nobody has asked this guest to stop or freeze.') : '');
+  show(byId('asked'), guest ? none + (askedLast(guest) || 'No stop and no freeze is pending.') : '');
   if (byId('confirm').open) showQuestion();
 }
 

@@ -32,10 +32,11 @@ const AGAIN = 1000;
 
 /** Follows the events, with the frames of one guest; again and again, until it is closed. */
 export class Stream {
-  constructor(guest, { opened, lost, ended, happened }) {
+  constructor(guest, on) {
     this.url = guest === null ? '/events' : `/events?frames=${encodeURIComponent(guest)}`;
     this.probe = guest === null ? '/guests' : pathOf(guest);
-    this.on = { opened, lost, ended, happened };
+    this.on = on;
+    this.closed = false;
     this.open();
   }
 
@@ -51,20 +52,25 @@ export class Stream {
   }
 
   async failed() {
-    this.on.lost();
-    if (this.source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
-    const closed = this.source;
+    if (this.source.readyState !== EventSource.CLOSED) { // the browser tries again by itself
+      this.on.lost();
+      return;
+    }
     try {
       await ask(this.probe);
+      this.on.refused();
     } catch (error) {
-      if (error.status && this.source === closed && this.on.ended(error)) return;
+      if (!(error instanceof Failed)) throw error;
+      if (error.status && this.on.ended(error)) return;
+      this.on.lost();
     }
-    this.timer = setTimeout(() => this.open(), AGAIN);
+    if (!this.closed) this.timer = setTimeout(() => this.open(), AGAIN);
   }
 
   close() {
+    this.closed = true;
     clearTimeout(this.timer);
     this.source.close();
-    this.on = { opened() {}, lost() {}, ended: () => true, happened() {} };
+    this.on = { opened() {}, lost() {}, refused() {}, ended: () => true, happened() {} };
   }
 }

@@ -13,7 +13,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 const VERBS = { question: 'asks', answer: 'answers', notice: 'tells', skipped: 'sent what is no frame' };
 
 let name = null;
-let uptime = '';
+let uptime = null;
 let asked = '';
 let rates = [];
 let second = null;
@@ -22,7 +22,7 @@ let held = [];
 /** Begins to show another guest, or none. */
 export function chooseGuest(chosen) {
   name = chosen;
-  [uptime, asked, rates, second, held] = ['', '', [], null, []];
+  [uptime, asked, rates, second, held] = [null, '', [], null, []];
   for (const id of ['gone', 'problem', 'about', 'served', 'timeline', 'calls', 'counts', 'snippets', 'outcome', 'guest-state', 'left-out']) {
     byId(id).replaceChildren();
   }
@@ -56,14 +56,14 @@ function showGuest(guest) {
   show(byId('problem'), ...(guest.problem ? [make('p', {}, guest.problem)] : []));
   const about = [
     ['DSM', linkOf(guest) || 'no address yet'],
-    ['Uptime', uptime || 'not known'],
+    ['Uptime', ...(uptime ? [`${uptime.text} (inferred), asked `, since(uptime.when, ' ago')] : ['not known'])],
     ['Last frame', guest.last_frame ? since(guest.last_frame, ' ago') : 'none'],
     ['Socket', guest.sock],
     ['Connections', String(guest.connections)],
     ['Starts seen', String(guest.starts_seen)],
     ['Last end', guest.gone_why || 'none'],
   ];
-  show(byId('about'), ...about.flatMap(([key, value]) => [make('dt', {}, key), make('dd', {}, value)]));
+  show(byId('about'), ...about.flatMap(([key, ...value]) => [make('dt', {}, key), make('dd', {}, ...value)]));
   const served = Object.entries(guest.answered).map(([command, each]) => [command, each.answer || '(nothing)', clock(each.when)]);
   const { serial, uuid } = guest.identity.guest;
   show(byId('served'),
@@ -79,11 +79,12 @@ function showGuest(guest) {
 async function askUptime(guest) {
   if (guest.state !== 'ready' || asked === guest.since) return;
   asked = guest.since;
+  uptime = null;
   try {
     if (!guest.address) await ask(pathOf(guest.name, 'call'), { command: 'get_information', timeout: 2 });
     const answer = await ask(pathOf(guest.name, 'call'), { command: 'get_uptime', timeout: 2 });
     if (guest.name !== name) return;
-    uptime = `${answer.answer.text} (inferred)`;
+    uptime = { text: answer.answer.text, when: new Date().toISOString() };
     await refreshGuest();
   } catch (error) {
     if (!(error instanceof Failed)) throw error; // a healthy guest may not know it
@@ -99,8 +100,7 @@ async function showSnippets(of) {
     return;
   }
   if (of !== name) return;
-  const command = `vhostcomm snippet --help`;
-  show(byId('snippets'), ...found.snippets.map(snippet), make('p', {}, `For Proxmox VE, hookscripts and systemd: ${command}`));
+  show(byId('snippets'), ...found.snippets.map(snippet), make('p', {}, 'For Proxmox VE, hookscripts and systemd: vhostcomm snippet --help'));
 }
 
 function snippet({ kind, text, remarks }) {

@@ -29,6 +29,7 @@ function say(words, kind = '') {
 const answers = {
   opened() {
     if (lostSince !== null) say(`The daemon is back since ${clock(Date.now())}. It did not answer from ${clock(lostSince)} on.`, 'good');
+    else say('');
     lostSince = null;
     byId('guest').dataset.live = isGone ? '' : guest;
     refresh();
@@ -36,6 +37,9 @@ const answers = {
   lost() {
     if (lostSince === null) lostSince = Date.now();
     say(`The daemon does not answer since ${clock(lostSince)}. Trying again …`, 'bad');
+  },
+  refused() {
+    say('The daemon answers, but sends no live updates: too many pages or clients follow its events. Trying again …', 'bad');
   },
   /** The daemon answers, but not what was asked. Returns whether to give up. */
   ended(error) {
