@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_where_answers_are_missing(tmp_path: Path) -> None:
 def _poor_host(server: socket.socket) -> None:
     sock, _ = server.accept()
     connection = Connection(Role.HOST)
-    with sock:
+    with suppress(ConnectionError), sock:  # a probe that ends with answers unread resets the connection
         while data := sock.recv(65536):
             connection.receive_data(data)
             while (event := connection.next_event()) is not NEED_DATA:

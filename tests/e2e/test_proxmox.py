@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -83,7 +83,8 @@ def ends_machines(place: Path) -> Iterator[threading.Event]:
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        with connection, connection.makefile("rwb") as qmp:
+        # A QEMU that ends with something unread resets the connection.
+        with suppress(ConnectionError), connection, connection.makefile("rwb") as qmp:
             for line in qmp:
                 message = json.loads(line)
                 if "QMP" in message:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -135,17 +135,14 @@ def answering(where: Path | tuple[str, int], answer: Answerer) -> Iterator[FakeG
 
 
 def _answer(guest: FakeGuest, answer: Answerer) -> None:
-    while True:
-        while (event := guest.connection.next_event()) is not NEED_DATA:
-            if isinstance(event, Request) and (data := answer(event)) is not None and event.needs_response:
-                guest.sock.sendall(guest.connection.send(event.reply(data)))
-        try:
-            data = guest.sock.recv(65536)
-        except OSError:
-            return
-        if not data:
-            return
-        guest.connection.receive_data(data)
+    with suppress(OSError):  # the connection can end while an answer is written too
+        while True:
+            while (event := guest.connection.next_event()) is not NEED_DATA:
+                if isinstance(event, Request) and (data := answer(event)) is not None and event.needs_response:
+                    guest.sock.sendall(guest.connection.send(event.reply(data)))
+            if not (data := guest.sock.recv(65536)):
+                return
+            guest.connection.receive_data(data)
 
 
 @contextmanager
