@@ -10,6 +10,7 @@ import trio
 
 from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
+from vhostcomm.cluster.records import View
 from vhostcomm.config.models import Config
 from vhostcomm.guest.events import GuestEvent
 
@@ -110,6 +111,8 @@ class DaemonApi(Protocol):
     """The owner of the QEMU; None if another program runs it."""
     listeners: list[Listener]
     """Called with every guest that has an event, and the event."""
+    cluster: View | None
+    """What the hosts of the cluster have published; None without a cluster."""
 
     @property
     def recordings(self) -> RecordingsApi: ...

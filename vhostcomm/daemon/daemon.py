@@ -17,6 +17,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.trace import Trace
 from vhostcomm.children import reap_orphans
+from vhostcomm.cluster.records import View
 from vhostcomm.config.address import Listen, parse_api
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
@@ -87,6 +88,7 @@ class Daemon:
         self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
         self.launcher: LauncherApi | None = None
+        self.cluster: View | None = None
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
         self.listeners: list[Listener] = [self._manager.changed]
         self._reload = Reload(

@@ -1,0 +1,83 @@
+"""The records that hosts publish: written, read, invalid, and in order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vhostcomm.cluster.records import (
+    VALUE_MAX,
+    HostRecord,
+    RecordError,
+    ServingRecord,
+    View,
+    format_record,
+    newest_first,
+    parse_record,
+)
+from vhostcomm.guest import State
+
+READY = ServingRecord("nas", "host1", State.READY, 1650802981.5, "answer", "10.0.2.15", 1650803000.0, 1650802982.0)
+HOST = HostRecord("host1", "ssh://root@host1", "0.1.0", 1650800000.0, 1650802982.0)
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert parse_record("serving/nas/host1", format_record(READY), 7) == READY
+    assert parse_record("serving/nas/host1", format_record(READY), 7).revision == 7  # type: ignore[union-attr]
+    assert parse_record(HOST.key, format_record(HOST)) == HOST
+    assert (READY.key, HOST.key) == ("serving/nas/host1", "hosts/host1")
+    assert json.loads(format_record(ServingRecord("nas", "host1", State.CONNECTED, 5.0))) == {
+        "state": "connected",
+        "since": 5.0,
+    }
+    assert json.loads(format_record(HostRecord("host1"))) == {}
+
+
+def test_keys_of_a_newer_version_are_ignored() -> None:
+    assert parse_record("hosts/a", b'{"control": "ssh://a", "mood": "fine"}') == HostRecord("a", "ssh://a")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("hosts/a", b"[]", "hosts/a: it is no JSON object"),
+        ("hosts/a", b"{", "hosts/a: it is no JSON"),
+        ("hosts/a", b"\xff", "hosts/a: it is no JSON"),
+        ("hosts/a", b'{"control": ' + b"[" * 60000, "hosts/a: it is no JSON"),
+        ("hosts/a", b'{"control": 5}', "hosts/a: control is no printable text of at most 512 characters"),
+        ("hosts/a", b'{"control": "\\u001b[2J"}', "hosts/a: control is no printable text of at most 512 characters"),
+        ("hosts/a", b'{"since": 1e400}', "hosts/a: since is no time in seconds since 1970"),
+        ("hosts/a", b'{"since": NaN}', "hosts/a: since is no time in seconds since 1970"),
+        ("hosts/a", b'{"since": true}', "hosts/a: since is no time in seconds since 1970"),
+        ("hosts/", b"{}", "hosts/: a host's name has"),
+        ("hosts/a/b", b"{}", "hosts/a/b: a host's name has"),
+        ("hosts/a", b" " * (VALUE_MAX + 1), f"hosts/a: {VALUE_MAX + 1} bytes, but a value has at most {VALUE_MAX}"),
+        ("serving/nas/a", b"{}", "serving/nas/a: None is not a valid State"),
+        ("serving/nas", b'{"state": "ready"}', "serving/nas: a host's name has"),
+        ("serving/.n/a", b'{"state": "ready"}', "serving/.n/a: a name has"),
+    ],
+)
+def test_an_invalid_record_is_rejected(key: str, value: bytes, why: str) -> None:
+    with pytest.raises(RecordError) as error:
+        parse_record(key, value)
+    assert str(error.value).startswith(why)
+
+
+def test_the_newest_ready_guest_is_first_whatever_the_clocks() -> None:
+    old = ServingRecord("nas", "a", State.READY, since=9e9, revision=3)
+    new = ServingRecord("nas", "b", State.READY, since=5.0, revision=4)
+    arriving = ServingRecord("nas", "c", State.CONNECTED, revision=5)
+    assert newest_first([arriving, old, new]) == [new, old, arriving]
+
+
+def test_a_view_follows_the_records() -> None:
+    view = View("host1")
+    view.replace([READY, HOST])
+    assert view.of_guest("nas") == [READY]
+    assert view.of_guest("attic") == []
+    view.remove(READY.key)
+    view.remove("serving/attic/host1")
+    assert not view.serving
+    view.remove(HOST.key)
+    assert not view.hosts

@@ -1,0 +1,252 @@
+"""The records that hosts publish in a cluster: which hosts there are, and which guests run on them. Pure.
+
+A record is a JSON object. Each host writes only records with its own name, so a migration has no conflict. Unknown keys
+are ignored, since another host may have a newer version.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+from attrs import define, field, frozen
+
+from vhostcomm.config import values
+from vhostcomm.guest import State
+from vhostcomm.text import escape
+
+HOSTS: Final = "hosts/"
+SERVING: Final = "serving/"
+"""Prefixes of the records' keys: ``hosts/HOST`` and ``serving/GUEST/HOST``."""
+
+VALUE_MAX: Final = 64 << 10
+"""Maximum bytes of a value in the tree; a guest with every setting has less than 4 KiB."""
+
+_YEAR_10000: Final = 253_402_300_800.0
+
+_TEXT_MAX: Final = 512
+_HOST: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
+
+
+def host_name(value: object) -> str:
+    """Parse a host's name, which is also a part of keys.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise ValueError(
+            "a host's name has 1 to 253 letters, digits, dots, dashes and underscores, and no dot in front"
+        )
+    return value
+
+
+@frozen
+class HostRecord:
+    """A host whose daemon runs now: ``hosts/HOST``, under a lease.
+
+    Args:
+        host: the host's name.
+        control: the address of its control surface for other machines, as `--control` takes it; "" for none.
+        version: of its vhostcomm.
+        since: when its daemon started, in seconds since 1970 on that host's clock.
+        written: when the record was written, on the same clock.
+    """
+
+    host: str
+    control: str = ""
+    version: str = ""
+    since: float | None = None
+    written: float | None = None
+
+    @property
+    def key(self) -> str:
+        return HOSTS + self.host
+
+
+@frozen
+class ServingRecord:
+    """A guest whose QEMU is connected to a host: ``serving/GUEST/HOST``, under that host's lease.
+
+    Times are in seconds since 1970, on that host's clock.
+
+    Args:
+        guest: the guest's name.
+        host: the host's name.
+        state: of the guest, as that host knows it. It is absent only if a thaw is owed.
+        since: when that state began.
+        evidence: the kind of evidence for the state, such as "frame" or "answer".
+        address: the guest's address, if it is known.
+        frozen_until: when the guest is thawed, if it is frozen.
+        written: when the record was written.
+        revision: the tree's revision of the record, a number that grows with each change of the tree. Of several hosts
+            with a guest that is ready, the one with the highest revision has the newest evidence, whatever the clocks.
+    """
+
+    guest: str
+    host: str
+    state: State
+    since: float | None = None
+    evidence: str = ""
+    address: str | None = None
+    frozen_until: float | None = None
+    written: float | None = None
+    revision: int = field(default=0, eq=False)
+
+    @property
+    def key(self) -> str:
+        return f"{SERVING}{self.guest}/{self.host}"
+
+
+Record = HostRecord | ServingRecord
+
+
+class RecordError(ValueError):
+    """A record is invalid."""
+
+
+def format_record(record: Record) -> bytes:
+    """Format a record's value: a JSON object. The names of guest and host are in the key."""
+    made = attrs.asdict(record, filter=lambda each, value: each.name not in _IN_KEY and value not in {None, ""})
+    return json.dumps({key: value.value if isinstance(value, State) else value for key, value in made.items()}).encode()
+
+
+_IN_KEY: Final = {"guest", "host", "revision"}
+
+
+def parse_record(key: str, value: bytes, revision: int = 0) -> Record:
+    """Parse a record.
+
+    Args:
+        key: without the tree's prefix.
+        value: the JSON object.
+        revision: the tree's revision of the record.
+
+    Raises:
+        RecordError: the key or the value is invalid; has the key and the reason.
+    """
+    try:
+        document = json_object(value)
+        if key.startswith(HOSTS):
+            return _host(host_name(key.removeprefix(HOSTS)), document)
+        guest, _, host = key.removeprefix(SERVING).partition("/")
+        return _serving(values.name(guest), host_name(host), document, revision)
+    except ValueError as error:
+        raise RecordError(f"{escape(key)}: {error}") from None
+
+
+def json_object(value: bytes) -> dict[str, Any]:
+    """Parse a value of the tree.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if len(value) > VALUE_MAX:
+        raise ValueError(f"{len(value)} bytes, but a value has at most {VALUE_MAX}")
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - a mistake in a value, not in a program
+    return document
+
+
+def _host(host: str, document: dict[str, Any]) -> HostRecord:
+    return HostRecord(
+        host,
+        _text(document, "control"),
+        _text(document, "version"),
+        _time(document, "since"),
+        _time(document, "written"),
+    )
+
+
+def _serving(guest: str, host: str, document: dict[str, Any], revision: int) -> ServingRecord:
+    return ServingRecord(
+        guest,
+        host,
+        State(document.get("state")),
+        _time(document, "since"),
+        _text(document, "evidence"),
+        _text(document, "address") or None,
+        _time(document, "frozen_until"),
+        _time(document, "written"),
+        revision,
+    )
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    """Return a text without control characters; another host has written it."""
+    found = document.get(key, "")
+    if not isinstance(found, str) or len(found) > _TEXT_MAX or not found.isprintable():
+        raise ValueError(f"{key} is no printable text of at most {_TEXT_MAX} characters")
+    return found
+
+
+def _time(document: dict[str, Any], key: str) -> float | None:
+    found = document.get(key)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _YEAR_10000:
+        raise ValueError(f"{key} is no time in seconds since 1970")
+    return float(found)
+
+
+@define
+class View:
+    """What a cluster's hosts have published, as far as it is known here. Only `vhostcomm.cluster` changes it.
+
+    Args:
+        host: the name of this host.
+        hosts: the hosts whose daemons run, by name.
+        serving: the guests that run somewhere, by the guest's name and the host's.
+        problem: why the view may be out of date, with a remedy; empty if it is current.
+    """
+
+    host: str = ""
+    hosts: dict[str, HostRecord] = field(factory=dict)
+    serving: dict[tuple[str, str], ServingRecord] = field(factory=dict)
+    problem: str = ""
+
+    def of_guest(self, name: str) -> list[ServingRecord]:
+        """Return the records of one guest, the newest first."""
+        return newest_first(each for each in self.serving.values() if each.guest == name)
+
+    def replace(self, records: Iterable[Record]) -> None:
+        """Forget all records, and use these."""
+        self.hosts.clear()
+        self.serving.clear()
+        for each in records:
+            self.put(each)
+
+    def put(self, record: Record) -> None:
+        if isinstance(record, HostRecord):
+            self.hosts[record.host] = record
+        else:
+            self.serving[record.guest, record.host] = record
+
+    def remove(self, key: str) -> None:
+        """Remove the record of a key, if there is one."""
+        if key.startswith(HOSTS):
+            self.hosts.pop(key.removeprefix(HOSTS), None)
+        else:
+            guest, _, host = key.removeprefix(SERVING).partition("/")
+            self.serving.pop((guest, host), None)
+
+
+_PROOF: Final[Mapping[State, int]] = {
+    State.READY: 0,
+    State.SILENT: 1,
+    State.PAUSED: 1,
+    State.CONNECTED: 2,
+    State.ABSENT: 3,
+}
+
+
+def newest_first(records: Iterable[ServingRecord]) -> list[ServingRecord]:
+    """Order the records of one guest: ready before other states, then the newest evidence first."""
+    return sorted(records, key=lambda each: (_PROOF[each.state], -each.revision))
