@@ -84,13 +84,13 @@ def test_a_new_guest(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
-def test_disks_of_a_launcher_that_is_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--boot", "--system"])
+def test_disks_of_a_launcher_that_is_stopped(tmp_path: Path, flag: str) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    (place / "boot.img").touch()
     log = tmp_path / "log"
     with Hanging(place) as hanging, log.open("wb") as written:
-        words = ["run", "--boot", str(place / "boot.img"), "--log-format", "json"]
+        words = ["run", flag, str(place / "disk.img"), "--log-format", "json"]
         process = Forked(words, stdout=written, stderr=written, env=ENVIRONMENT)
         try:
             hanging.asked()

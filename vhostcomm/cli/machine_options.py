@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import uuid as uuids
-from collections.abc import Iterator
 from typing import Final
 
 from attrs import frozen
@@ -117,12 +116,13 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
     return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
 
 
-def disk_warnings(wanted: Wanted) -> Iterator[str]:
-    """Yield what the guest will print about its system disk's partitions, if it will complain."""
-    if wanted.system:
-        path, _ = split(wanted.system)
-        for line in disks.warning(path):
-            yield f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}"
+async def disk_warnings(wanted: Wanted) -> list[str]:
+    """Return what the guest will print about its system disk's partitions, if it will complain."""
+    if not wanted.system:
+        return []
+    path, _ = split(wanted.system)
+    found = await in_thread(_DISKS, disks.warning, path)
+    return [f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}" for line in found]
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:

@@ -253,14 +253,16 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
         if dry_run:
             print_line(format_command(trio.run(machine_options.launch, wanted, loaded, log).argv))
             return 0
-        for line in machine_options.disk_warnings(wanted):
-            print_error(line)
-
         launch: Any = None
+
+        async def warned_of() -> Any:
+            for line in await machine_options.disk_warnings(wanted):
+                print_error(line)
+            return await machine_options.launch(wanted, loaded, log)
 
         async def main() -> Any:
             nonlocal launch
-            launch = await _unless_stopped(machine_options.launch, wanted, loaded, log)
+            launch = await _unless_stopped(warned_of)
             if launch and (problem := port_problem(launch.machine.net)):
                 raise QemuError(problem)
             return launch and await Launcher(launch, log, notifier).run()
