@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
@@ -17,6 +19,9 @@ THREADS: Final = 4
 
 SWITCH_INTERVAL: Final = 0.0002
 """Seconds between switches of threads inside `short_turns`; Python's default is 0.005."""
+
+DISCARD_PATIENCE: Final = 3.0
+"""Seconds that a cancelled `made_in_thread` waits for `discard`: longer than a recording takes to close."""
 
 T = TypeVar("T")
 
@@ -94,6 +99,39 @@ async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T
             found.returned += 1
 
     return await trio.to_thread.run_sync(run, limiter=found.limiter, abandon_on_cancel=True)
+
+
+async def made_in_thread(place: Hashable, make: Callable[[], T], discard: Callable[[T], None]) -> T:
+    """Make something in a thread that has to be closed. If the call is cancelled, a thread discards what was made.
+
+    Args:
+        place: what may hang, such as a directory.
+        make: makes it; its errors are raised.
+        discard: closes it, in a thread.
+    """
+    made: list[T] = []
+    cancelled = False
+    changing = threading.Lock()  # either the thread sees that the call is cancelled, or the call what was made
+
+    def run() -> None:
+        result = make()
+        with changing:
+            made.append(result)
+            late = cancelled
+        if late:
+            discard(result)
+
+    try:
+        await in_thread(place, run)
+    except BaseException:
+        with changing:
+            cancelled = True
+            early = list(made)
+        with trio.CancelScope(shield=True):
+            for each in early:
+                await unless_it_hangs(place, partial(discard, each), DISCARD_PATIENCE)
+        raise
+    return made[0]
 
 
 async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: float) -> None:

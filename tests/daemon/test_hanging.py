@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +15,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.control.controlled import controlled, post
 from tests.forked import Forked
 from tests.hanging import Hanging
 from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest
 from tests.trio_help import run_in_real_time
-from vhostcomm.threads import unless_it_hangs
+from vhostcomm.threads import made_in_thread, unless_it_hangs
 
 FINE = "A" * 13
 
@@ -84,6 +87,23 @@ def test_a_new_guest(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
+def test_a_recording_that_a_client_begins(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(place / "run")}
+    with (
+        controlled(tmp_path, env=environment) as (daemon, http),
+        fake_guest(tmp_path / "nas") as nas,
+        Hanging(place) as hanging,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        begun = pool.submit(post, http, "/guests/nas/record", on=True)
+        hanging.asked()
+        assert nas.serial()
+        assert daemon.stop() == 0
+        assert begun.exception(PATIENCE)
+
+
 @pytest.mark.parametrize("flag", ["--boot", "--system"])
 def test_disks_of_a_launcher_that_is_stopped(tmp_path: Path, flag: str) -> None:
     place = tmp_path / "place"
@@ -145,6 +165,45 @@ def test_a_short_call_that_fails_or_hangs_affects_no_other_place(tmp_path: Path)
     finally:
         go.set()
     assert done
+
+
+def test_what_is_made_for_a_cancelled_call_is_discarded_once(tmp_path: Path) -> None:
+    """Whether it is made after the call was cancelled, or just before."""
+    discarded: queue.SimpleQueue[str] = queue.SimpleQueue()
+    go = threading.Event()
+
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        scope = trio.CancelScope()
+
+        def late() -> str:
+            token.run_sync_soon(scope.cancel)
+            go.wait()
+            return "late"
+
+        with scope:
+            await made_in_thread(tmp_path, late, discarded.put)
+        assert scope.cancelled_caught
+        assert discarded.empty()
+        go.set()
+        assert await trio.to_thread.run_sync(partial(discarded.get, timeout=PATIENCE)) == "late"
+
+        scope = trio.CancelScope()
+
+        def early() -> str:
+            token.run_sync_soon(scope.cancel)
+            return "early"
+
+        with scope:
+            await made_in_thread(tmp_path, early, discarded.put)
+        assert await trio.to_thread.run_sync(partial(discarded.get, timeout=PATIENCE)) == "early"
+        assert discarded.empty()
+        assert await made_in_thread(tmp_path, lambda: "kept", discarded.put) == "kept"
+
+    try:
+        run_in_real_time(main)
+    finally:
+        go.set()
 
 
 def _block(until: threading.Event) -> None:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import signal
 import stat
 import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+import trio
 
 from tests.captures.make_golden import FOLDER
 from tests.docs.pages import ROOT
-from tests.serving import Serving, fake_guest, run_vhostcomm
+from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
+from tests.trio_help import run_in_real_time
 from vchannel import HostCommand, Request
-from vhostcomm.capture import Capture, Direction, FrameRecord, Origin, Record, compare, read_capture
+from vhostcomm.capture import Capture, Direction, FrameRecord, Origin, Record, compare, read_capture, redact
+from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.tap import Recording
+from vhostcomm.config.address import Listen
+from vhostcomm.config.identity import GuestIdentity, HostIdentity
+from vhostcomm.daemon import recordings
 
 
 def read(path: Path) -> Capture:
@@ -222,3 +233,67 @@ def test_logrotate_with_the_example_of_the_docs(tmp_path: Path) -> None:
         daemon.event("recording", file=str(folder / "nas.jsonl"))
         assert guest.serial()
     assert [len(read(folder / name).records) for name in ("nas.jsonl.1", "nas.jsonl")] == [2, 2]
+
+
+def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow disk: its file is made after the client has left."""
+    begun, go, discarded = (threading.Event() for _ in range(3))
+    made: list[Recording] = []
+
+    class Slow(Recording):
+        def __init__(self, *words: Any) -> None:
+            begun.set()
+            go.wait(PATIENCE)
+            super().__init__(*words)
+            made.append(self)
+
+        def discard(self) -> None:
+            super().discard()
+            discarded.set()
+
+    monkeypatch.setenv("LOGS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(recordings, "Recording", Slow)
+
+    async def main() -> None:
+        guest = Guest("nas", Listen(tmp_path / "nas"), HostIdentity(), GuestIdentity(), structlog.get_logger())
+        started = recordings.Recordings(structlog.get_logger(), lambda _: True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(started.start, guest, "a client")
+            assert await trio.to_thread.run_sync(begun.wait, PATIENCE)
+            nursery.cancel_scope.cancel()
+        assert started.of(guest) is None
+        assert not guest.traces
+        go.set()
+        assert await trio.to_thread.run_sync(discarded.wait, PATIENCE)
+        assert not made[0].path.exists()
+        again = await started.start(guest, "another client")
+        assert again.active
+        await started.close()
+        assert read(again.file).records == ()
+
+    run_in_real_time(main)
+
+
+def test_a_capture_is_redacted_while_guests_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread that leaves the event loop its turns."""
+    intervals: list[float] = []
+
+    def observed(capture: Capture) -> Capture:
+        intervals.append(sys.getswitchinterval())
+        return redact(capture)
+
+    monkeypatch.setenv("LOGS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(recordings, "redact", observed)
+
+    async def main() -> None:
+        guest = Guest("nas", Listen(tmp_path / "nas"), HostIdentity(), GuestIdentity(), structlog.get_logger())
+        started = recordings.Recordings(structlog.get_logger(), lambda _: True)
+        await started.start(guest, "a client")
+        assert await started.text(guest, redacted=True)
+        await started.close()
+
+    before = sys.getswitchinterval()
+    run_in_real_time(main)
+    (meanwhile,) = intervals
+    assert meanwhile < before
+    assert sys.getswitchinterval() == before

@@ -304,8 +304,8 @@ class Daemon:
         await self.thaw("the daemon stops")
         with without_collections():
             await self._ports.end(self._ports.all)
-        await self.recordings.close()
         await self._surface.finish()
+        await self.recordings.close()  # also one that began meanwhile
 
     async def reopen_recordings(self) -> None:
         """Begin new files for recordings whose file was renamed or deleted."""

@@ -15,17 +15,20 @@ from vchannel import Event, Role
 from vhostcomm.capture import Recorder, format_capture, read_capture, redact
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import make_folder
-from vhostcomm.channel.tap import Recording
+from vhostcomm.channel.tap import FLUSH_TIMEOUT, Recording
 from vhostcomm.config.address import runtime_directory
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread
+from vhostcomm.threads import in_thread, made_in_thread, short_turns
 
 LIMIT: Final = 8 << 20
 """Bytes of a recording: thousands of frames, and little enough to be redacted in a moment."""
 
 READ_TIMEOUT: Final = 1.0
 """Seconds that a client waits until the frames so far are in the file."""
+
+CLOSE_TIMEOUT: Final = FLUSH_TIMEOUT + 1
+"""Seconds that the end of a recording takes at most, also where its file system hangs."""
 
 
 @define(eq=False)
@@ -101,9 +104,16 @@ class Recordings:
             raise ServeError(f"{guest.name}: a recording is running, into {known.file}")
         if known:
             await self._close(known)
-        path = _folder() / f"{guest.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
+        folder, is_ours = _folder()
+        path = folder / f"{guest.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
         self._log.info("recording requested", guest=guest.name, by=by)
-        recording = await in_thread(path.parent, Recording, path, LIMIT, guest.name, guest.log)
+
+        def make() -> Recording:
+            if is_ours:
+                make_folder(folder)
+            return Recording(path, LIMIT, guest.name, guest.log)
+
+        recording = await made_in_thread(folder, make, Recording.discard)
         made = self._live[guest.name] = LiveRecording(guest, recording, datetime.now(UTC).timestamp())
         guest.traces.append(made)
         return made
@@ -134,32 +144,34 @@ class Recordings:
                 return text
             return "".join(format_capture(redact(read_capture(text.splitlines(keepends=True), str(found.file)))))
 
-        return await in_thread(found.file.parent, read)
+        with short_turns():
+            return await in_thread(found.file.parent, read)
 
     async def close(self, which: Callable[[LiveRecording], bool] = lambda _: True) -> None:
-        """End recordings, by default all."""
-        for each in [each for each in self._live.values() if which(each)]:
-            await self._close(each)
+        """End recordings, by default all. Limited in time."""
+        async with trio.open_nursery() as nursery:
+            for each in filter(which, self._live.values()):
+                nursery.start_soon(self._close, each)
 
     async def _close(self, live: LiveRecording) -> None:
         if live.active:
             live.stop()
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
                 await in_thread(live.file.parent, live.recording.close)
 
 
-def _folder() -> Path:
-    """Return the folder of these recordings: systemd's for logs or state, else the runtime directory.
+def _folder() -> tuple[Path, bool]:
+    """Return the folder of these recordings, and whether it is ours to make.
+
+    It is systemd's for logs or state, which exists, else the runtime directory.
 
     Raises:
-        ServeError: there is none, or it is not safe to use.
+        ServeError: there is none.
     """
     for variable in ("LOGS_DIRECTORY", "STATE_DIRECTORY"):
         if given := os.environ.get(variable):
-            return Path(given.partition(":")[0])
+            return Path(given.partition(":")[0]), False
     try:
-        folder = runtime_directory()
+        return runtime_directory(), True
     except ValueError as error:
         raise ServeError(f"no folder for a recording: {error}") from None
-    make_folder(folder)
-    return folder
