@@ -30,7 +30,7 @@ from tests.serving import (
     until,
 )
 from vchannel import GuestCommand
-from vhostcomm.config.address import control_address
+from vhostcomm.config.http_address import control_address
 from vhostcomm.config.ssh_address import SshAddress, parse
 
 ANSWERS: Answers = {

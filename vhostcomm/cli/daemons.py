@@ -16,10 +16,9 @@ from cyclopts import Group, Parameter
 from vhostcomm.cli.hosts import Listing, merged, split_variable, that_answer, that_have_it
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
-from vhostcomm.config.address import (
+from vhostcomm.config.address import Listen, ListenTcp
+from vhostcomm.config.http_address import (
     CONTROL_NAME,
-    Listen,
-    ListenTcp,
     control_address,
     control_folders,
     control_places,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 import attrs
 from cyclopts import Group, Parameter
 
-from vhostcomm.config import address, values
+from vhostcomm.config import http_address, values
 from vhostcomm.config.identity import default_text
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.reading import variable
@@ -44,7 +44,7 @@ def _hint(each: attrs.Attribute[Any]) -> Any:
     kind = each.metadata["kind"]
     if kind.choices:
         return Literal[kind.choices] | str | None
-    return str | Path | None if kind in {values.PATH, address.API, address.CONTROL} else str | None
+    return str | Path | None if kind in {values.PATH, http_address.API, http_address.CONTROL} else str | None
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, ServeFlags, 
 from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
-from vhostcomm.config.address import Listen, ListenTcp, control_address, runtime_directory
+from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
+from vhostcomm.config.http_address import control_address
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import ConfigError, QemuError, UsageError

@@ -14,7 +14,8 @@ import attrs
 from attrs import field, frozen
 
 from vhostcomm.config import values
-from vhostcomm.config.address import API, CONTROL, WEB, Address, Sock
+from vhostcomm.config.address import Address, Sock
+from vhostcomm.config.http_address import API, CONTROL, WEB
 from vhostcomm.config.identity import GuestIdentity, HostIdentity, derived_uuid, setting
 from vhostcomm.config.machine import MachineSettings
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from attrs import define, frozen
 
-from vhostcomm.config.address import CONTROL_NAME, SYSTEM_RUNTIME
+from vhostcomm.config.address import SYSTEM_RUNTIME
+from vhostcomm.config.http_address import CONTROL_NAME
 
 SCHEME: Final = "ssh://"
 

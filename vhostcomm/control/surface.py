@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from vhostcomm.channel.sockets import group_id, make_folder
-from vhostcomm.config.address import (
-    CONTROL_FOLDER,
-    Listen,
-    ListenTcp,
-    control_address,
-    own_control_places,
-    runtime_directory,
-)
+from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
+from vhostcomm.config.http_address import CONTROL_FOLDER, control_address, own_control_places
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vhostcomm.channel.sockets import group_id, make_folder
-from vhostcomm.config.address import ListenTcp, host_and_port, runtime_directory, web_address
+from vhostcomm.config.address import ListenTcp, host_and_port, runtime_directory
+from vhostcomm.config.http_address import web_address
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener

@@ -18,7 +18,8 @@ from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.trace import Trace
 from vhostcomm.children import reap_orphans
 from vhostcomm.cluster.records import View
-from vhostcomm.config.address import Listen, parse_api
+from vhostcomm.config.address import Listen
+from vhostcomm.config.http_address import parse_api
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.control.admission import own_names

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from vchannel import CpuInfo, HostVersion, MisuseError, VmmVersion
 from vhostcomm import __version__
-from vhostcomm.config.address import api, parse_api
+from vhostcomm.config.http_address import api, parse_api
 from vhostcomm.config.identity import ZERO_SERIAL, GuestIdentity, HostIdentity, derived_uuid
 from vhostcomm.config.models import Config, GuestConfig, Service
 from vhostcomm.errors import UsageError

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.config.address import Connect, Listen, ListenTcp, parse_api
+from vhostcomm.config.address import Connect, Listen, ListenTcp
+from vhostcomm.config.http_address import parse_api
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.snippet.parts import Snippet

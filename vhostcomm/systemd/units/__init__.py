@@ -14,7 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from vhostcomm.config import values
-from vhostcomm.config.address import CONTROL_NAME
+from vhostcomm.config.http_address import CONTROL_NAME
 
 SERVE: Final = "vhostcomm.service"
 """Serves all guests of a configuration file."""

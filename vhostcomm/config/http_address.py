@@ -1,0 +1,174 @@
+"""Addresses of the HTTP servers: the control surface, the web page and the API of qemu-host. Pure, except for the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from vhostcomm.config import values
+from vhostcomm.config.address import (
+    SYSTEM_RUNTIME,
+    Listen,
+    ListenTcp,
+    check_path,
+    runtime_directory,
+    tcp_address,
+)
+
+CONTROL_NAME: Final = "control.sock"
+"""The control surface's socket in the runtime directory."""
+
+CONTROL_FOLDER: Final = "control"
+"""Directory in the runtime directory for the control sockets of further daemons: launchers, and those of one guest."""
+
+
+def control(text: object) -> str:
+    """Parse `--control`: a path, tcp:HOST:PORT, or none.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    control_address(given)
+    return given
+
+
+def control_address(text: str, environment: Mapping[str, str] = os.environ) -> Listen | ListenTcp | None:
+    """Return the address of the control surface: for "" in the runtime directory, for "none" no address.
+
+    Raises:
+        ValueError: the address is invalid, or there is no runtime directory.
+    """
+    if text == "none":
+        return None
+    if text.startswith("ssh:"):
+        raise ValueError("a daemon can't listen on another host; ssh:// is for verbs that ask a daemon")
+    if text.startswith("tcp:"):
+        return tcp_address(text.removeprefix("tcp:"))
+    path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
+    check_path(path)
+    return Listen(path)
+
+
+def own_control_places(name: str, environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """Return the control sockets for a daemon beside others: it uses the first that is free.
+
+    Args:
+        name: of one of its guests.
+        environment: has the runtime directory.
+
+    Raises:
+        ValueError: there is no runtime directory, or its path is too long.
+    """
+    folder = runtime_directory(environment) / CONTROL_FOLDER
+    places = [Listen(folder / f"{each}.sock") for each in (name, f"{name}-{os.getpid()}")]
+    for place in places:
+        check_path(place.path)
+    return places
+
+
+def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return the directories to search for daemons: the runtime directory, and for a user also the system's."""
+    own = []
+    with suppress(ValueError):
+        own.append(runtime_directory(environment))
+    is_given = bool(environment.get("RUNTIME_DIRECTORY"))
+    return own if is_given or SYSTEM_RUNTIME in own else [*own, SYSTEM_RUNTIME]
+
+
+def control_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return the directories in which control surfaces appear, or their directories."""
+    parents = {runtime.parent: None for runtime in runtime_directories(environment)}
+    return [*parents, *(path for each in _runtimes(environment) for path in (each, each / CONTROL_FOLDER))]
+
+
+def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
+    """Return the sockets in the runtime directories that look like control surfaces, the first daemon's first."""
+    found: list[Path] = []
+    for each in _runtimes(environment):
+        found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
+    return [Listen(path) for path in found if is_socket(path)]
+
+
+def _runtimes(environment: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the runtime directories. systemd creates one for each instance of a unit: /run/vhostcomm-run-nas."""
+    for runtime in runtime_directories(environment):
+        yield runtime
+        yield from sorted(runtime.parent.glob(f"{runtime.name}-*"))
+
+
+def is_socket(path: Path) -> bool:
+    """Return whether a visible socket exists at the path."""
+    try:
+        return path.is_socket()
+    except PermissionError:
+        return False
+
+
+def parse_api(text: object) -> Listen | ListenTcp:
+    """Parse the address of an API: ``HOST:PORT``, ``tcp:HOST:PORT``, ``unix:/PATH`` or ``/PATH``.
+
+    Without a host, it is every address of this machine.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    given = values.string(text)
+    place = given.removeprefix("unix:")
+    if place.startswith("/"):
+        check_path(Path(place))
+        return Listen(Path(place))
+    if place != given:
+        raise ValueError("a unix socket is given by its absolute path")
+    place = given.removeprefix("tcp:")
+    if place.startswith(":"):
+        return tcp_address(("[::]" if _has_ipv6() else "0.0.0.0") + place)  # noqa: S104 - what was asked for
+    return tcp_address(place)
+
+
+def _has_ipv6() -> bool:
+    """Return whether `::` can be bound, which then includes IPv4."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def api(text: object) -> str:
+    """Check the address of an API, see `parse_api`, and return it unchanged.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    parse_api(text)
+    return str(text)
+
+
+def web_address(text: object) -> ListenTcp:
+    """Parse the address of the web page: ``HOST:PORT`` or ``tcp:HOST:PORT``.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    return tcp_address(values.string(text).removeprefix("tcp:"))
+
+
+def web(text: object) -> str:
+    """Check the address of the web page, see `web_address`, and return it unchanged.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    web_address(text)
+    return str(text)
+
+
+API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
+CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT` or `none`", control)
+WEB: Final = values.Kind("ADDRESS", "HOST:PORT or `tcp:HOST:PORT`", web)
