@@ -116,3 +116,13 @@ def test_every_setting_is_a_flag_in_the_help() -> None:
     for model in SECTIONS.values():
         for each in settings(model).values():
             assert f"--{each.metadata['flag']} " in shown
+
+
+def test_validate_rejects_what_other_machines_could_reach(tmp_path: Path) -> None:
+    path = config(tmp_path, '[serve]\nweb = "0.0.0.0:8470"\n[guests.nas]\n')
+    for verb in ("config validate", "serve"):
+        rejected = run_vhostcomm(
+            *verb.split(), "--config", path, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+        )
+        assert (rejected.returncode, rejected.stdout) == (2, "")
+        assert f"{path}: serve.web is 0.0.0.0:8470: " in rejected.stderr

@@ -294,6 +294,37 @@ def test_socks_that_are_none(sock: str, what: str) -> None:
         load(socks=[sock], environment={})
 
 
+TOKEN = {"control-token": "a-long-random-secret"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (
+            {"control": "tcp:0.0.0.0:9120"} | TOKEN,
+            "--control is tcp:0.0.0.0:9120: .*; use tcp:127.0.0.1:9120, or .*ssh://HOST",
+        ),
+        ({"control": "tcp:[::]:9120"} | TOKEN, "without encryption"),
+        ({"control": "tcp:192.0.2.1:9120"} | TOKEN, "without encryption"),
+        ({"control": "tcp:nas.example:9120"} | TOKEN, "without encryption"),
+        ({"web": "0.0.0.0:8470"}, "--web is 0.0.0.0:8470: .*; use 127.0.0.1:8470, .* ssh -L 8470:127.0.0.1:8470 HOST"),
+        ({"web": "tcp:[fe80::1%eth0]:8470"}, "without encryption"),
+        ({"qemu-host-api": ":2210"}, "--qemu-host-api is :2210: .*; use 127.0.0.1:2210 or unix:/PATH"),
+        ({"qemu-host-api": "tcp:192.0.2.1:2210"}, "without encryption"),
+    ],
+    ids=str,
+)
+def test_what_can_stop_guests_is_not_reachable_without_encryption(flags: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        load(socks=["/x/a"], flags=flags, environment={})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
+def test_the_loopback_needs_no_encryption(host: str) -> None:
+    flags = {"control": f"tcp:{host}:1", "web": f"{host}:2", "qemu-host-api": f"{host}:3"} | TOKEN
+    assert load(socks=["/x/a"], flags=flags, environment={}).service.web == f"{host}:2"
+
+
 def test_an_unknown_variable() -> None:
     with pytest.raises(
         ConfigError,

@@ -147,6 +147,7 @@ def test_a_start_refuses_what_a_reload_refuses(tmp_path: Path) -> None:
         ('[serve]\nsocket_group = "nobody-has-this"\n', "there is no group 'nobody-has-this'"),
         ('[serve]\nwatch = ["/nowhere/at/all"]\n', "/nowhere/at/all: can't be watched"),
         ('[guests.b]\nsock = "{0}/b"\n', "c.toml: serve.record: "),
+        ('[serve]\nweb = "0.0.0.0:8470"\n', "c.toml: serve.web is 0.0.0.0:8470: from other machines"),
     ],
 )
 def test_what_only_a_start_can_change_is_checked_all_the_same(tmp_path: Path, text: str, why: str) -> None:

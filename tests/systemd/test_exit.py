@@ -103,7 +103,7 @@ def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
         ("--sock", "nas=tcp:127.0.0.1:0", "--control", "none"),
         ("--sock", "nas=tcp:[::1]:0", "--control", "none"),
         ("--sock", "nas=./nas", "--control", "tcp:127.0.0.1:0"),
-        ("--sock", "nas=./nas", "--control", "none", "--qemu-host-api", ":0"),
+        ("--sock", "nas=./nas", "--control", "none", "--qemu-host-api", "127.0.0.1:0"),
     ],
 )
 def test_tcp_without_the_drop_in(tmp_path: Path, words: tuple[str, ...]) -> None:

@@ -273,14 +273,6 @@ def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
         assert (done.returncode, "--web" in done.stderr) == (2, True), done.stderr
 
 
-def test_other_machines_are_a_warning(tmp_path: Path) -> None:
-    with (
-        held_port("0.0.0.0") as port,
-        Serving("--sock", tmp_path / "nas", "--control", "none", "--web", f"0.0.0.0:{port}") as daemon,
-    ):
-        assert "ssh -L" in daemon.event("web page without encryption can be reached from other machines")["remedy"]
-
-
 def test_rejections_are_logged_once_a_minute_without_secrets(tmp_path: Path) -> None:
     with web(tmp_path) as made:
         for _ in range(5):

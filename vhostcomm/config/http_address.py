@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -107,6 +108,17 @@ def is_socket(path: Path) -> bool:
         return path.is_socket()
     except PermissionError:
         return False
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Return whether only this machine can reach a server at the host: a loopback address, or localhost.
+
+    Other names count as reachable: what they mean may change after the check.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def parse_api(text: object) -> Listen | ListenTcp:

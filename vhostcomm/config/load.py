@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -16,6 +17,7 @@ from vhostcomm.config.address import (
     Activated,
     Address,
     Listen,
+    ListenTcp,
     Sock,
     check_path,
     example_socket,
@@ -23,6 +25,7 @@ from vhostcomm.config.address import (
     runtime_directory,
 )
 from vhostcomm.config.files import Listed, is_tcp, merge, sock_of
+from vhostcomm.config.http_address import control_address, is_of_this_machine, parse_api, web_address
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import (
@@ -84,6 +87,7 @@ def load(
             f"{service_sources['control']} is {service.control}: any client that reaches it could stop guests, so TCP "
             f"needs a token: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
         )
+    _check_reach(service, service_sources)
     if not host.cluster_uuid:
         host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
         host_sources["cluster_uuid"] = "derived from the host's serial number"
@@ -161,6 +165,35 @@ def _check_together(config: Config) -> None:
             f"{sources['qemu_host_api']}: qemu-host's API is for one guest, but there are "
             f"{'watched folders' if config.watch else len(config.guests)}: serve that guest with its own process"
         )
+
+
+def _check_reach(service: Service, sources: Mapping[str, str]) -> None:
+    """Check that nothing that can stop guests is reachable from other machines without encryption.
+
+    The program qemu-host has no such check: existing containers need its API as it is.
+
+    Raises:
+        ConfigError: something is.
+    """
+    addresses = {
+        "control": control_address(service.control) if service.control else None,
+        "web": web_address(service.web) if service.web else None,
+        "qemu_host_api": parse_api(service.qemu_host_api) if service.qemu_host_api else None,
+    }
+    for name, address in addresses.items():
+        if isinstance(address, ListenTcp) and not is_of_this_machine(address.host):
+            raise ConfigError(
+                f"{sources[name]} is {getattr(service, name)}: from other machines, guests could be stopped through it "
+                f"without encryption; {_SAFE[name].format(port=address.port)}"
+            )
+
+
+_SAFE: Final = {
+    "control": "use tcp:127.0.0.1:{port}, or leave it out and ask from other machines with --control ssh://HOST",
+    "web": "use 127.0.0.1:{port}, and from another machine: ssh -L {port}:127.0.0.1:{port} HOST",
+    "qemu_host_api": "use 127.0.0.1:{port} or unix:/PATH",
+}
+"""What to do instead, by setting."""
 
 
 def _folders(value: Value) -> list[Path]:

@@ -72,8 +72,8 @@ class Service:
     qemu_host_api: str = setting(
         "",
         API,
-        "Also serve the HTTP API of qemu-host for one guest, on HOST:PORT or the path of a unix socket. It has no "
-        "password: any client that reaches it can power off the guest.",
+        "Also serve the HTTP API of qemu-host for one guest, on HOST:PORT (on the loopback) or the path of a unix socket. It "
+        "has no password: any client that reaches it can power off the guest.",
         "/run/vhostcomm/qemu-host.sock",
         "qemu-host-api",
         "ADDRESS",
@@ -96,7 +96,7 @@ class Service:
         "",
         CONTROL,
         "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
-        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (needs a token), or none.",
+        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (on the loopback; needs a token), or none.",
         "/run/vhostcomm/control.sock",
         "control",
         "PATH",
@@ -113,7 +113,7 @@ class Service:
         "",
         WEB,
         "Also serve a web page at HOST:PORT. It opens with a link that has a one-time key, which `vhostcomm web` prints. "
-        "There is no encryption: use the loopback.",
+        "There is no encryption, so HOST is the loopback's.",
         "127.0.0.1:8470",
         "web",
         "ADDRESS",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +63,7 @@ class WebSurface:
             raise type(error)(f"the web page: {error}") from None
         try:
             port = self._listener.sock.getsockname()[1]
-            self._where = host_and_port(_shown(address.host), port)
+            self._where = host_and_port(address.host, port)
             self._sign_in = SignIn(port, self._secret(port))
             yield
         finally:
@@ -83,11 +81,6 @@ class WebSurface:
             self._log.info("web page", link=self._link(sign_in))
         else:
             self._log.info("web page", url=f"http://{self._where}/", remedy="vhostcomm web prints a link to open it")
-        if not _is_of_this_machine(address.host):
-            self._log.warning(
-                "web page without encryption can be reached from other machines",
-                remedy="--web 127.0.0.1:8470, and from another machine: ssh -L 8470:127.0.0.1:8470 HOST",
-            )
 
         def make(strangers: StrangersLog) -> Application:
             from vhostcomm.control.app import make_api
@@ -124,15 +117,3 @@ class WebSurface:
             folder = runtime_directory()
             make_folder(folder, group_id(self._service.socket_group))
         return folder / f".web-{port}.secret"
-
-
-def _shown(host: str) -> str:
-    """Return the host for a link: every address is this machine."""
-    return socket.gethostname() if host in {"0.0.0.0", "::"} else host  # noqa: S104 - nothing listens here
-
-
-def _is_of_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
