@@ -203,7 +203,7 @@ def empty(path: Path) -> None:
 BAD = {
     "nonexistent": (
         lambda _: None,
-        "no such file; a boot disk is the guest's own image, and `vhostcomm disk init` makes",
+        r"no such file; `vhostcomm install` makes a guest's disks from a \.pat, `vhostcomm disk init`",
     ),
     "empty": (empty, r"empty \(0 bytes\)"),
     "tiny": (lambda path: path.write_bytes(b"\0" * 511), "511 bytes; a partition table alone takes 512"),

@@ -76,7 +76,7 @@ def probe(path: AnyPath) -> Image:
     except FileNotFoundError:
         raise DiskError(
             name,
-            "no such file; a boot disk is the guest's own image, and `vhostcomm disk init` makes an empty system disk",
+            "no such file; `vhostcomm install` makes a guest's disks from a .pat, `vhostcomm disk init` an empty system disk",
         ) from None
     except PermissionError:
         raise DiskError(name, f"user {os.geteuid()} may not read it; QEMU needs read and write access too") from None
