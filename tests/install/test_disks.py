@@ -39,13 +39,20 @@ def test_a_disk_is_added_to_the_folder_and_its_file(nas: Path) -> None:
     added = run_vhostcomm("disk", "add", nas, "--size", "1T")
     assert (added.returncode, added.stderr) == (0, "")
     assert added.stdout == f"{nas}/data2.img: raw, 1.0 TiB, empty; the guest has it at its next start\n"
-    assert add(nas, GIB, ImageFormat.QCOW2) == "data2.qcow2"
+    assert add(nas, GIB, ImageFormat.QCOW2) == ("data2.qcow2", ImageFormat.QCOW2)
     assert data_of(nas) == tuple(str(nas / name) for name in ("data.img", "data2.img", "data2.qcow2"))
     assert (probe(nas / "data2.img").size, probe(nas / "data2.qcow2").size) == (1 << 40, GIB)
     changed = (nas / "vhostcomm.toml").read_text()
     assert changed.replace(json.dumps(["data.img", "data2.img", "data2.qcow2"]), '["data.img"]') == before
     assert (nas / "vhostcomm.toml").stat().st_mode & 0o777 == 0o640
     assert sorted(each.name for each in nas.iterdir()) == ["data2.img", "data2.qcow2", "vhostcomm.toml"]
+
+
+def test_an_added_disk_has_the_format_of_the_last(nas: Path) -> None:
+    file = nas / "vhostcomm.toml"
+    file.write_text(file.read_text().replace('"data.img"', '"data.img", "other.qcow2,serial=D1"'))
+    assert add(nas, GIB, None) == ("data2.qcow2", ImageFormat.QCOW2)
+    assert probe(nas / "data2.qcow2").format is ImageFormat.QCOW2
 
 
 def test_what_cannot_be_added(nas: Path) -> None:

@@ -66,18 +66,17 @@ def add(
     *,
     size: Annotated[str, Parameter(metavar="SIZE", help="What the guest will see, such as 1T.")],
     image_format: Annotated[
-        ImageFormat, Parameter(name="--format", help="raw (a sparse file) or qcow2.")
-    ] = ImageFormat.RAW,
+        ImageFormat | None,
+        Parameter(name="--format", help="raw (a sparse file) or qcow2; by default, as the guest's last data disk."),
+    ] = None,
 ) -> None:
     """Add an empty data disk to a guest's folder and its vhostcomm.toml; the guest has it at its next start."""
     from vhostcomm.install.adding import add as add_disk
 
     in_bytes = _bytes(size)
     with ended_by_signals():
-        name = add_disk(Path(folder), in_bytes, image_format)
-    print_line(
-        f"{Path(folder) / name}: {image_format.value}, {_readable(in_bytes)}, empty; the guest has it at its next start"
-    )
+        name, made = add_disk(Path(folder), in_bytes, image_format)
+    print_line(f"{Path(folder) / name}: {made.value}, {_readable(in_bytes)}, empty; the guest has it at its next start")
 
 
 @app.command

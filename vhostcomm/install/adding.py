@@ -11,8 +11,9 @@ from pathlib import Path
 
 from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.errors import DiskError, InstallError
-from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, ImageFormat
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
+from vhostcomm.qemu.disk.options import split
 from vhostcomm.qemu.disk.tools import checked
 from vhostcomm.qemu.machine import DATA_SLOTS
 from vhostcomm.system_errors import explain
@@ -20,16 +21,16 @@ from vhostcomm.system_errors import explain
 _DATA_LINE = re.compile(r"^data = \[[^\]\n]*\]$", re.MULTILINE)
 
 
-def add(folder: Path, size: int, image_format: ImageFormat) -> str:
+def add(folder: Path, size: int, image_format: ImageFormat | None) -> tuple[str, ImageFormat]:
     """Create an empty data disk in a guest's folder and add it to its file. The guest's next start has it.
 
     Args:
         folder: a folder that `install` made.
         size: of the disk, in bytes.
-        image_format: of the disk.
+        image_format: of the disk; None for that of the guest's last data disk, by its name.
 
     Returns:
-        The disk's file name in the folder.
+        The disk's file name in the folder, and its format.
 
     Raises:
         InstallError: the folder is not an installed guest, has no free slot, or has a file with an unusual layout.
@@ -49,6 +50,8 @@ def add(folder: Path, size: int, image_format: ImageFormat) -> str:
         raise InstallError(f"{folder}: already has {len(disks)} data disks; a guest can have {DATA_SLOTS}")
     if size % SECTOR_SIZE:
         raise InstallError(f"a data disk of {size} bytes: give a multiple of {SECTOR_SIZE} bytes")
+    if image_format is None:
+        image_format = ImageFormat.QCOW2 if disks and split(disks[-1])[0].endswith(QCOW2_SUFFIX) else ImageFormat.RAW
     name = _free_name(folder, {ImageFormat.RAW: "img", ImageFormat.QCOW2: "qcow2"}[image_format])
     line = f"data = {json.dumps([*disks, name])}"
     changed = _DATA_LINE.sub(lambda _: line, text)
@@ -60,7 +63,7 @@ def add(folder: Path, size: int, image_format: ImageFormat) -> str:
     except OSError as error:
         (folder / name).unlink()
         raise InstallError(f"{file}: {explain(error)}; no disk was added") from None
-    return name
+    return name, image_format
 
 
 def _free_name(folder: Path, suffix: str) -> str:
