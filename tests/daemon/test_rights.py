@@ -103,6 +103,31 @@ def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
     assert [each.name for each in folder.iterdir()] == [LOCK]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes sockets of others")
+def test_a_socket_of_another_user_names_them(tmp_path: Path) -> None:
+    """In a folder of all users, a second daemon can't find out whether the first one runs."""
+    tmp_path.chmod(0o777)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "nas"))
+        other.listen()
+        (tmp_path / "nas").chmod(0o600)
+        os.chown(tmp_path / "nas", 65534, 65534)
+        ended = powerless("serve", "--sock", tmp_path / "nas", "--control", "none")
+    assert ended.returncode == 1, "which is tried again"
+    assert "Permission denied; it belongs to nobody (uid 65534): run as that user, or choose another" in ended.stderr
+    assert (tmp_path / "nas").is_socket()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
+def test_a_folder_of_another_user_names_them(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    ended = powerless("serve", "--sock", folder / "nas", "--control", "none")
+    assert ended.returncode == 78, ended.stderr
+    assert f"{folder} must be writable for uid 0, but it belongs to nobody (uid 65534): choose another" in ended.stderr
+
+
 def test_a_runtime_directory_that_everybody_can_write_to(short_path: Path) -> None:
     folder = short_path / "run"
     folder.mkdir()

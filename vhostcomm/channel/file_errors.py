@@ -26,7 +26,9 @@ def remedy(path: Path, error: OSError) -> str:
         case errno.ENOENT:
             return f"; make its folder: install -d -m 0700 {path.parent}"
         case errno.EACCES | errno.EPERM:
-            return f"; {path.parent} must be writable for uid {os.geteuid()}"
+            whose = owner(path.parent)
+            why_not = f", but it belongs to {whose}: choose another folder" if whose else ""
+            return f"; {path.parent} must be writable for uid {os.geteuid()}{why_not}"
         case errno.EROFS:
             uid, gid = os.geteuid(), os.getegid()
             return (

@@ -165,7 +165,11 @@ def _alive(path: Path) -> bool:
         except BlockingIOError:  # its backlog is full
             return True
         except OSError as error:
-            raise ServeError(f"{path}: can't find out whether a process listens there: {error.strerror}") from None
+            whose = owner(path)
+            what = f"; it belongs to {whose}: run as that user, or choose another socket" if whose else ""
+            raise ServeError(
+                f"{path}: can't find out whether a process listens there: {error.strerror}{what}"
+            ) from None
     return True
 
 
