@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -26,6 +27,7 @@ from vhostcomm.channel.tap import Recording
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon import recordings
+from vhostcomm.errors import ServeError
 
 
 def read(path: Path) -> Capture:
@@ -233,6 +235,18 @@ def test_logrotate_with_the_example_of_the_docs(tmp_path: Path) -> None:
         daemon.event("recording", file=str(folder / "nas.jsonl"))
         assert guest.serial()
     assert [len(read(folder / name).records) for name in ("nas.jsonl.1", "nas.jsonl")] == [2, 2]
+
+
+def test_a_recording_without_a_thread_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with pytest.raises(ServeError, match="record nas: "):
+        Recording(tmp_path / "nas.jsonl", 1000, "nas", structlog.get_logger())
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

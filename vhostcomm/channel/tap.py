@@ -64,7 +64,7 @@ class Recording:
         log: for the file's name, and one warning if the recording ends early or its file disappears.
 
     Raises:
-        ServeError: the file can't be created.
+        ServeError: the file can't be created, or the system refuses the thread. No file is left.
     """
 
     def __init__(self, path: Path, limit: int, guest: str, log: Log) -> None:
@@ -84,8 +84,14 @@ class Recording:
         self.ended = ""
         """Why it has ended early; empty if it has not."""
         self._fd, self._path = _new_file(path)
+        try:
+            self._sink = self._make_sink()
+        except ServeError:
+            os.close(self._fd)
+            with suppress(OSError):
+                self._path.unlink()
+            raise
         self._begin()
-        self._sink = self._make_sink()
 
     def _make_sink(self) -> Sink[Record | None]:
         return Sink(self._write, f"record {self._guest}", self._failed, size=_size)
