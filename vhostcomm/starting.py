@@ -33,17 +33,21 @@ def attempts(*folders: Path) -> Iterator[None]:
     """Yield for each attempt: one now, and more while a daemon is starting, for at most `START_TIMEOUT` seconds.
 
     The next attempt follows a change in a directory, or the end of such a daemon. If no daemon was started within the
-    last `START_TIMEOUT` seconds, there is only one attempt.
+    last `START_TIMEOUT` seconds, there is only one attempt. Processes are looked at only after it: a host has thousands.
 
     Args:
         folders: where the daemon's sockets may appear; none if they can't be watched.
     """
+    yield
     end = time.monotonic() + START_TIMEOUT
+    waited = False
     while (young := dict(_young_daemons())) and (left := end - time.monotonic()) > 0:
         with _Changes(folders, young) as changes:  # begins before the attempt, so that no change is missed
             yield
             changes.wait(min(left, max(young.values())))
-    yield
+        waited = True
+    if waited:
+        yield
 
 
 def is_starting() -> bool:

@@ -77,6 +77,19 @@ def test_without_a_daemon_there_is_one_attempt(tmp_path: Path) -> None:
     assert done.stdout == "1\n"
 
 
+def test_a_first_attempt_that_succeeds_looks_at_no_process() -> None:
+    program = """if True:
+        import sys
+        from vhostcomm.starting import attempts
+        sys.addaudithook(lambda event, found: print(event, found) if event in {"open", "os.listdir", "os.scandir"} else None)
+        next(attempts())
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+
+
 def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +102,7 @@ def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
         # Its starter goes on as soon as its exec has begun, and its command line is there somewhat later.
         until(is_starting, "the daemon's command line")
         attempt = attempts(tmp_path / "runtime" / "control")
+        next(attempt)  # at once
         next(attempt)
         (tmp_path / "runtime").mkdir()
         next(attempt)
