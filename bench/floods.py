@@ -23,7 +23,7 @@ from vchannel import GuestCommand, HostCommand, Request
 FLOODERS: Final = 16
 SECONDS: Final = 4.0
 """Of measuring, for each line."""
-SETTLE: Final = 1.0
+SETTLE: Final = 2.0
 """Seconds of a flood before anything is measured: its credit lasts for less."""
 PAUSE: Final = 0.02
 """Seconds between two questions of the guest that is measured: more often than a genuine one asks."""
