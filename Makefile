@@ -123,6 +123,9 @@ bench: $(DEV)
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
 
+soak: $(DEV)
+	@$(BIN)/python -m tests.soak
+
 # Coverage-guided. PyPI has no atheris for some machines; then it says so.
 fuzz: $(DEV)
 	@$(PIP) --only-binary=:all: atheris 2>/dev/null || true

@@ -43,9 +43,10 @@ def check(text: str) -> None:
                 raise AssertionError(f"{text}: {error}") from None
         case "make":
             done = subprocess.run(
-                ["make", "-n", *rest], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
+                ["make", "-nB", *rest], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
             )
             assert done.returncode == 0, f"{text}: {done.stderr}"
+            assert "Nothing to be done" not in done.stdout, f"{text}: the target has no recipe"
         case "systemctl" | "journalctl":
             wrong = {word for word in rest if word.startswith("vhostcomm") and not is_unit(word)}
             assert not wrong, f"{text}: there is no such unit of ours: {', '.join(wrong)}"
