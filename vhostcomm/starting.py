@@ -22,9 +22,7 @@ START_INTERVAL: Final = 0.05
 """Seconds between two attempts where no event announces success: with TCP, or without inotify."""
 
 _DAEMONS: Final = {"vdsm_run", "vdsm_run.py", "qemu-host"}
-_RUNTIME: Final = {
-    f"{name}={os.environ[name]}" for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR") if name in os.environ
-}
+_RUNTIME: Final = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")
 """Variables of our environment that a daemon started beside us shares. Clients ignore daemons with other values."""
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
@@ -107,9 +105,10 @@ def _young_daemons() -> Iterator[tuple[int, float]]:
         now = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
         return
+    runtime = {f"{name}={os.environ[name]}" for name in _RUNTIME if name in os.environ}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if is_daemon(_words(folder / "cmdline")) and {*_words(folder / "environ")} >= _RUNTIME:
+            if is_daemon(_words(folder / "cmdline")) and {*_words(folder / "environ")} >= runtime:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 left = int(fields[19]) / _TICK + START_TIMEOUT - now
                 if left > 0:
