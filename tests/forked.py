@@ -6,43 +6,65 @@ shared. Tests of the start itself, of descriptors it inherits or of a wrapper ar
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib
-import json
 import os
 import pkgutil
 import select
+import shlex
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 CLOSED: Final = -9
 """For `stdout`: it is closed from the start."""
 
 _STATUS: Final = struct.Struct("i")
+_STUB: Final = Path(__file__).with_name("forking.py")
 _PROGRAMS: Final = {
     "vhostcomm": ("vhostcomm.cli", "main"),
+    "vdsm_run": ("vhostcomm.cli", "vdsm_run"),
     "vdsm_run.py": ("vhostcomm.cli", "vdsm_run"),
     "qemu-host": ("vhostcomm.cli.qemu_host", "main"),
 }
 """The function that a program calls, by the name of its file."""
 
-_AT_START: Final = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
+_AT_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
 """Beginnings of the names of environment variables that Python and libc read once, at the start."""
+
+
+def _at_start(env: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """The part of an environment that has an effect on the start alone."""
+    return frozenset((name, value) for name, value in env.items() if name.startswith(_AT_START))
 
 
 def can_fork(env: Mapping[str, str]) -> bool:
     """Whether a process with that environment may be forked: nothing in it has an effect on the start alone."""
-    names = {name for name in {*env, *os.environ} if name.startswith(_AT_START)}
-    return all(env.get(name) == os.environ.get(name) for name in names)
+    return _at_start(env) == _at_start(os.environ)
+
+
+def forking(program: Path, env: Mapping[str, str]) -> Path:
+    """A file that does what `program` does, forked; for a shell's PATH. `serve` and `run` are started: shells end them.
+
+    Args:
+        program: vhostcomm or vdsm_run, as installed.
+        env: what the shell's environment has of `_AT_START`.
+    """
+    made = _forker(_at_start(env)).folder / program.name
+    if not made.exists():
+        words = [sys.executable, "-IS", _STUB, made.with_name("asked"), program]
+        made.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+        made.chmod(0o755)
+    return made
 
 
 class Forked:
@@ -73,10 +95,11 @@ class Forked:
         job = os.memfd_create("job")
         closed = [1] if out == CLOSED else []
         out = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC) if closed else out
-        called = {"argv": self.args, "env": dict(env), "cwd": str(cwd or Path.cwd()), "closed": closed}
-        os.write(job, json.dumps(called).encode())
+        closing = "1" if closed else ""
+        called = [str(cwd or Path.cwd()), closing, str(len(self.args)), *self.args, *map("=".join, env.items())]
+        os.write(job, b"\0".join(map(os.fsencode, called)))
         try:
-            socket.send_fds(_forker()[1], [b"job"], [status.fileno(), job, 0, out, err])
+            socket.send_fds(_forker(_at_start(os.environ)).connection, [b"job"], [status.fileno(), job, 0, out, err])
         finally:
             os.close(job)
             status.close()
@@ -122,25 +145,45 @@ def _piped(stream: int | IO[bytes]) -> tuple[IO[bytes] | None, int]:
     return os.fdopen(ours, "rb"), its
 
 
-@functools.cache
-def _forker() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The process that forks, and a connection to it. It ends with the connection."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
-        forker = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(its.fileno())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[its.fileno()],
-        )  # fmt: skip
-    return forker, ours
+class _Forker:
+    """A process that forks, a connection to it, and the folder of a socket for programs that are called by a shell.
+
+    It ends with the connection.
+    """
+
+    def __init__(self, at_start: Mapping[str, str]) -> None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(_AT_START)}
+        self._folder = tempfile.TemporaryDirectory(prefix="forker-")
+        self.folder = Path(self._folder.name)
+        self.connection, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(str(self.folder / "asked"))
+            listening.listen()
+            fds = its.fileno(), listening.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, *map(str, fds)], env=env | dict(at_start),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=fds,
+            )  # fmt: skip
+
+    def end(self) -> None:
+        self.connection.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+_forkers: Final[dict[frozenset[tuple[str, str]], _Forker]] = {}
+
+
+def _forker(at_start: frozenset[tuple[str, str]]) -> _Forker:
+    if at_start not in _forkers:
+        _forkers[at_start] = _Forker(dict(at_start))
+    return _forkers[at_start]
 
 
 def end_forker() -> None:
-    """End the process that forks, if there is one. Those that it has forked go on."""
-    if _forker.cache_info().currsize:
-        forker, connection = _forker()
-        connection.close()
-        forker.wait()
-        _forker.cache_clear()
+    """End the processes that fork. Those that they have forked go on."""
+    while _forkers:
+        _forkers.popitem()[1].end()
 
 
 def _import_all() -> None:
@@ -154,18 +197,25 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
-def _fork_until_asked_no_more(asked: socket.socket) -> list[int]:
+def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) -> list[int]:
     """Fork at each message, and report exit statuses. Returns in a child, with the descriptors that came with the message."""
     running: dict[int, tuple[int, socket.socket]] = {}
     """By the descriptor that is awaited: of a process that runs, or of the connection of one that has ended."""
     poll = select.poll()
     poll.register(asked, select.POLLIN)
+    poll.register(listening, select.POLLIN)
     while True:
         for ready, _ in poll.poll():
-            if ready == asked.fileno():
-                message, fds, _, _ = socket.recv_fds(asked, 8, 5)
-                if not message:
-                    os._exit(0)
+            if ready in {asked.fileno(), listening.fileno()}:
+                if ready == asked.fileno():
+                    message, fds, _, _ = socket.recv_fds(asked, 8, 5)
+                    if not message:
+                        os._exit(0)
+                else:
+                    with listening.accept()[0] as connection:
+                        message, fds, _, _ = socket.recv_fds(connection, 8, 5)
+                    if not message:  # it was killed before it asked
+                        continue
                 pid = os.fork()
                 if pid == 0:
                     return fds
@@ -196,7 +246,7 @@ def _become(fds: list[int]) -> None:
     """Be as a process is that has just been started to do the job."""
     with os.fdopen(fds[1], "rb") as file:
         file.seek(0)
-        job: dict[str, Any] = json.load(file)
+        cwd, closing, count, *words = map(os.fsdecode, file.read().split(b"\0"))
     for fd, given in enumerate(fds[2:]):
         os.dup2(given, fd, inheritable=True)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -207,19 +257,20 @@ def _become(fds: list[int]) -> None:
         )
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
-    for fd in job["closed"]:
-        os.close(fd)
+    if closing:
+        os.close(1)
         sys.stdout = sys.__stdout__ = None  # type: ignore[misc]
-    os.chdir(job["cwd"])
+    os.chdir(cwd)
     os.environ.clear()
-    os.environ.update(job["env"])
-    sys.argv = job["argv"]
+    os.environ.update((name, value) for name, _, value in (each.partition("=") for each in words[int(count) :]))
+    time.tzset()
+    sys.argv = words[: int(count)]
 
 
 if __name__ == "__main__":
     _import_all()
     gc.freeze()
-    _become(_fork_until_asked_no_more(socket.socket(fileno=int(sys.argv[1]))))
+    _become(_fork_until_asked_no_more(*(socket.socket(fileno=int(fd)) for fd in sys.argv[1:])))
     module, function = _PROGRAMS[Path(sys.argv[0]).resolve().name]
     if sys.argv[0] == "vhostcomm":
         from vhostcomm import cli

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.terminal import Shell
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, run_vhostcomm
+from tests.forked import forking
+from tests.serving import ENVIRONMENT, PATIENCE, Serving, line_from, run_vhostcomm, started
 
 ROOT = Path(__file__).parents[2]
 COMPLETIONS = ROOT / "completions"
@@ -39,7 +40,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An environment in which vhostcomm is found, and a daemon that serves `attic`."""
     folder = tmp_path_factory.mktemp("bin")
     for name in PROGRAMS:
-        (folder / name).symlink_to(Path(sys.executable).with_name(name))
+        (folder / name).symlink_to(forking(Path(sys.executable).with_name(name), ENVIRONMENT))
     with Serving("--sock", folder / "attic", "--control", folder / "control"):
         yield ENVIRONMENT | {"PATH": f"{folder}:/usr/bin:/bin", "VHOSTCOMM_CONTROL": str(folder / "control")}
 
@@ -98,21 +99,16 @@ def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> No
 @pytest.mark.slow
 @pytest.mark.needs("fish")
 @pytest.mark.parametrize(
-    "setup",
+    ("setup", "lines"),
     [
-        f"set -g fish_complete_path {COMPLETIONS}",
-        "; ".join(f"vhostcomm completion fish --program {name} | source" for name in PROGRAMS),
+        ([f"set -g fish_complete_path {COMPLETIONS}"], LINES),
+        ([f"vhostcomm completion fish --program {name} | source" for name in PROGRAMS], LOADED),
     ],
     ids=["installed", "config.fish"],
 )
-def test_fish(here: Path, env: dict[str, str], setup: str) -> None:
-    lines = "; ".join(f"complete -C '{line}'; echo =" for line, _ in LINES)
-    done = subprocess.run(
-        ["fish", "--no-config", "-c", f"{setup}; {lines}"],
-        env=env | {"HOME": str(here)}, cwd=here, timeout=PATIENCE, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    found = [each.split("\t")[0].strip() for each in done.stdout.split("=\n")]
-    assert found[:-1] == [wanted.split()[-1] for _, wanted in LINES[:-1]] + [""]
+def test_fish(here: Path, env: dict[str, str], setup: list[str], lines: list[tuple[str, str]]) -> None:
+    found = [each[0].split("\t")[0] if each else "" for each in fish(here, env, setup, [line for line, _ in lines])]
+    assert found == [wanted.split()[-1] if wanted != line else "" for line, wanted in lines]
 
 
 @pytest.mark.needs("fish")
@@ -120,12 +116,8 @@ def test_fish_offers_no_files_where_a_verb_is_due(here: Path, env: dict[str, str
     (here / "a-file").touch()
     verbs = ["vhostcomm ", "vhostcomm snippet ", "vhostcomm capture ", "vhostcomm disk "]
     lines = [*verbs, "vhostcomm capture show ", "vhostcomm snippet qemu --config "]
-    script = f"set -g fish_complete_path {COMPLETIONS}; " + "; ".join(f"complete -C '{line}'; echo =" for line in lines)
-    done = subprocess.run(
-        ["fish", "--no-config", "-c", script], cwd=here, env=env | {"HOME": str(here)}, timeout=PATIENCE,
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    found = [{word.split("\t")[0] for word in each.splitlines()} for each in done.stdout.split("=\n")[:-1]]
+    offers = fish(here, env, [f"set -g fish_complete_path {COMPLETIONS}"], lines)
+    found = [{word.split("\t")[0] for word in each} for each in offers]
     for offered, verb in zip(found, ("serve", "qemu", "show", "inspect"), strict=False):
         assert verb in offered
         assert "a-file" not in offered
@@ -134,12 +126,28 @@ def test_fish_offers_no_files_where_a_verb_is_due(here: Path, env: dict[str, str
 
 
 @pytest.mark.needs("fish")
-def test_candidates_have_descriptions(env: dict[str, str]) -> None:
-    script = f"set -g fish_complete_path {COMPLETIONS}; complete -C 'vhostcomm the'; complete -C 'vhostcomm tha'"
-    done = subprocess.run(
-        ["fish", "--no-config", "-c", script], env=env, timeout=PATIENCE, check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "thaw\tThaw a guest's file systems.\n"
+def test_candidates_have_descriptions(here: Path, env: dict[str, str]) -> None:
+    lines = ["vhostcomm the", "vhostcomm tha"]
+    assert fish(here, env, [f"set -g fish_complete_path {COMPLETIONS}"], lines) == [
+        [],
+        ["thaw\tThaw a guest's file systems."],
+    ]
+
+
+def fish(here: Path, env: dict[str, str], setup: list[str], lines: list[str]) -> list[list[str]]:
+    """What fish offers for each line. Each is waited for by itself, since a busy machine takes long for all of them."""
+    script = "; echo =; ".join([*setup, *(f"complete -C '{line}'" for line in lines), ""])
+    with started(
+        ["fish", "--no-config", "-c", script],
+        cwd=here,
+        env=env | {"HOME": str(here)},
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    ) as shell:
+        printed = [list(iter(lambda: line_from(shell), "=")) for _ in (*setup, *lines)]
+        assert shell.wait(PATIENCE) == 0
+    assert not any(printed[: len(setup)])
+    return printed[len(setup) :]
 
 
 def test_without_a_daemon_completion_is_silent(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from tests.docs.pages import ROOT, Command, matches
 from tests.e2e.launched import BOOT_PATIENCE
+from tests.forked import forking
 from tests.serving import ENVIRONMENT, held_port, until
 from tests.wireshark.looking import UNPRIVILEGED
 
@@ -87,7 +88,6 @@ class Shell:
     def __enter__(self) -> Self:
         theirs, ours = os.pipe()
         environment = ENVIRONMENT | {
-            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "RUNTIME_DIRECTORY": f"{self.folder}/run/vhostcomm",
             "HOME": str(self.folder),
             "XDG_CONFIG_HOME": f"{self.folder}/.config",
@@ -96,6 +96,9 @@ class Shell:
             "LC_ALL": "C.UTF-8",
             "PS1": "",
         }
+        programs = Path(sys.executable).parent
+        forked = forking(programs / "vhostcomm", environment).parent
+        environment["PATH"] = f"{self.folder}/bin:{forked}:{programs}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             stdin=subprocess.PIPE,

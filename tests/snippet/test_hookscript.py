@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.control.controlled import Answers, answering, controlled
+from tests.forked import forking
 from tests.needs import need
 from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, run_vhostcomm
 
@@ -24,8 +25,7 @@ BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 def program(tmp_path: Path) -> Path:
     """vhostcomm as installed somewhere that isn't on the PATH."""
     made = tmp_path / "a program"
-    made.write_text(f'#!/bin/sh\nexec {sys.executable} -m vhostcomm "$@"\n')
-    made.chmod(0o755)
+    made.symlink_to(forking(Path(sys.executable).with_name("vhostcomm"), ENVIRONMENT))
     return made
 
 
