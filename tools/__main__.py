@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tools.made import made
+from tools.made import PAGES, made
 
 
 def main() -> None:
-    for path, text in made().items():
-        if not path.exists() or path.read_text() != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for path in PAGES:
+        text = made(path)
+        if path.read_text() != text:
             path.write_text(text)
             print(path)  # noqa: T201
 

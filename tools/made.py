@@ -15,10 +15,11 @@ _PART: Final = re.compile(
 )
 
 
-def made() -> dict[Path, str]:
-    """Return the text of each page, by path."""
-    parts = {ROOT / "docs" / "commands.md": commands(), ROOT / "docs" / "configuration.md": configuration()}
-    return {
-        path: _PART.sub(lambda found, part=part: f"{found[1]}\n{part.strip()}\n\n{found[2]}", path.read_text())  # type: ignore[misc]
-        for path, part in parts.items()
-    }
+PAGES: Final = {ROOT / "docs" / "commands.md": commands, ROOT / "docs" / "configuration.md": configuration}
+"""By path, what generates the part."""
+
+
+def made(path: Path) -> str:
+    """Return the text of a page."""
+    part = PAGES[path]().strip()
+    return _PART.sub(lambda found: f"{found[1]}\n{part}\n\n{found[2]}", path.read_text())

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from schemathesis.checks import not_a_server_error
 
 from tests.control.controlled import INFORMATION, answering
 from tests.serving import ENVIRONMENT, Serving, held_port
@@ -33,6 +31,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_each_operation(base: str, mode: str) -> None:
+    import schemathesis  # half a second, which each process of the tests would need
+    from schemathesis.checks import not_a_server_error
+
     # A connection for each: one that a malformed request has closed must not be used again.
     headers = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json", headers=headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -80,7 +81,7 @@ def wrong_in_prose(code: str) -> str:
     """What is wrong with a piece of code in prose, if it is a verb or a flag of ours: there is none such."""
     words = re.split(r"[\s=]+", code)
     if words[0].startswith("--") and words[0] != "--":
-        return "" if words[0] in FLAGS_OF_ALL | OPTIONS_OF_OTHERS else f"{words[0]}: no verb has it"
+        return "" if words[0] in _flags_of_all() | OPTIONS_OF_OTHERS else f"{words[0]}: no verb has it"
     if words[0] != "vhostcomm":
         return ""
     at = app
@@ -105,8 +106,10 @@ def _flags(of: App) -> set[str]:
     return names | set(of.help_flags) | set(of.version_flags)
 
 
-def _flags_of_all(of: App) -> set[str]:
-    return _flags(of).union(*(_flags_of_all(of[verb]) for verb in _verbs(of)))
+def _flags_below(of: App) -> set[str]:
+    return _flags(of).union(*(_flags_below(of[verb]) for verb in _verbs(of)))
 
 
-FLAGS_OF_ALL: Final = _flags_of_all(app)
+@functools.cache
+def _flags_of_all() -> set[str]:
+    return _flags_below(app)
