@@ -15,14 +15,16 @@ import pytest
 import trio
 import trio.testing
 
-from tests.control.controlled import controlled, post
+from tests.control.controlled import answering, controlled, post
 from tests.forked import Forked
 from tests.hanging import Hanging
 from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest
 from tests.trio_help import run_in_real_time
+from vchannel import GuestCommand
 from vhostcomm.threads import made_in_thread, unless_it_hangs
 
 FINE = "A" * 13
+FREEZE, THAW = GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE
 
 
 def guests(folder: Path, more: str) -> str:
@@ -46,6 +48,31 @@ def test_what_we_connect_to(tmp_path: Path, more: str) -> None:
         hanging.asked()
         assert answered(nas)
         assert daemon.stop() == 0
+
+
+@pytest.mark.slow
+def test_the_record_of_a_freeze(tmp_path: Path) -> None:
+    """The freeze is sent all the same, after half of its time, and other guests are answered meanwhile."""
+    state = tmp_path / "state"
+    state.mkdir()
+    with (
+        controlled(tmp_path, "--sock", tmp_path / "other", env=ENVIRONMENT | {"STATE_DIRECTORY": str(state)}) as found,
+        answering(tmp_path / "nas", {FREEZE: b"", THAW: b""}) as nas,
+        fake_guest(tmp_path / "other") as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        daemon, http = found
+        with Hanging(state) as hanging:
+            asked = pool.submit(post, http, "/guests/nas/freeze", timeout=1)
+            hanging.asked()
+            assert other.serial()
+            assert asked.result()[0] == 200
+            line = daemon.event("record of a freeze not kept")
+            assert (line["guest"], line["why"]) == ("nas", "its file system has hung for 0.5 s")
+            assert daemon.event("thawed")["why"] == "its time is over"
+            assert nas.asked == [FREEZE, THAW]
+        assert daemon.stop() == 0
+        assert list(state.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Final, Protocol
 
 import trio
@@ -13,9 +10,8 @@ import trio
 from vchannel import Command, GuestCommand, Response
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, now
-from vhostcomm.config.address import Listen, runtime_directory
-from vhostcomm.guest import Debt, DebtError, Moment, State, ThawAnswered, format_debt, parse_debt
-from vhostcomm.guest.debt import FILE_MAX
+from vhostcomm.daemon.debt_files import DebtFiles, debt_path
+from vhostcomm.guest import Debt, Moment, State, ThawAnswered
 from vhostcomm.log.logs import Log
 
 THAW_TIMEOUT: Final = 5.0
@@ -59,6 +55,7 @@ class Freezer:
     def __init__(self, ask: Ask, log: Log) -> None:
         self._ask = ask
         self._log = log
+        self._files = DebtFiles(log)
         self._closing = False
         self._repaying: set[int] = set()  # guests with a thawing task, by identity
         self._nursery: trio.Nursery | None = None
@@ -71,36 +68,22 @@ class Freezer:
 
     def adopt(self, guest: Guest) -> None:
         """Take over the debt that an earlier daemon left for a guest. It may block, and has to be called in a thread."""
-        path = debt_path(guest)
-        if path is None:
-            return
-        try:
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-                debt = parse_debt(file.read(FILE_MAX + 1), trio.from_thread.run_sync(now))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except (OSError, DebtError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            self._log.warning(
-                "record of a freeze not read", guest=guest.name, file=str(path), why=why,
-                remedy=f"vhostcomm thaw {guest.name}",
-            )  # fmt: skip
-            return
-        guest.model.adopt(debt)
-        self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
+        if debt := self._files.read(guest):
+            guest.model.adopt(debt)
+            self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
 
-    def hand_over(self, old: Guest, new: Guest) -> None:
-        """Move the debt of a guest to its object for a new address."""
-        path, new_path = debt_path(old), debt_path(new)
+    def hand_over(self, old: Guest, new: Guest) -> bool:
+        """Move the debt of a guest to its object for a new address. Return whether `record_move` has to follow."""
         if old.debt is None:
-            if path == new_path:
+            if debt_path(old) == debt_path(new):
                 new.model.take(ThawAnswered(0), now().at)  # adopted from the file before the old one was thawed
-            return
+            return False
         new.model.adopt(Debt(0, old.debt.by, old.debt.since, now(), "its address changed"))
-        self._record(new)
-        if path and path != new_path:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        return True
+
+    async def record_move(self, old: Guest, new: Guest) -> None:
+        """Record a debt that was handed over."""
+        await self._files.move(old, new)
 
     def connected(self, guest: Guest) -> None:
         """Note that QEMU connected: the guest is thawed when that is due."""
@@ -137,18 +120,26 @@ class Freezer:
         """
         self._check_open(guest)
 
+        def until() -> Moment:
+            moment = now()
+            return Moment(moment.at + seconds, moment.wall + seconds)
+
         def sending() -> None:
             self._check_open(guest)  # the stop may have begun during the probe
-            moment = now()
-            guest.freezing(by, Moment(moment.at + seconds, moment.wall + seconds))
-            self._record(guest)
+            guest.freezing(by, until())
             self._see_to(guest)
             self._log.info("frozen", guest=guest.name, by=by, seconds=round(seconds, 1))
 
-        # A freeze without an answer when its thaw is due is thawed, not waited for.
-        return await self._ask(
-            guest.name, GuestCommand.FS_FREEZE, timeout=min(timeout, seconds), by=by, sending=sending
-        )
+        timeout = min(timeout, seconds)  # one without an answer when its thaw is due is thawed
+        end, patience = trio.current_time() + timeout, timeout / 2
+        try:
+            with self._files.announced(guest, Debt(0, by, now(), until())):
+                await self._files.update(guest, patience)
+                left = max(0, end - trio.current_time())
+                return await self._ask(guest.name, GuestCommand.FS_FREEZE, timeout=left, by=by, sending=sending)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._files.update(guest, patience)
 
     def _check_open(self, guest: Guest) -> None:
         if self._closing:
@@ -174,7 +165,7 @@ class Freezer:
 
         response = await self._ask(guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=by, sending=sending)
         guest.thawed(covers)
-        self._record(guest)
+        await self._files.update(guest)
         return response
 
     async def thaw_all(self, guests: Iterable[Guest], why: str) -> None:
@@ -237,39 +228,3 @@ class Freezer:
                         pause = THAW_INTERVAL if again else min(2 * pause, THAW_INTERVAL_MAX)
         finally:
             self._repaying.discard(id(guest))
-
-    # -- the file that survives the daemon
-
-    def _record(self, guest: Guest) -> None:
-        """Write the debt to its file, or remove the file."""
-        path = debt_path(guest)
-        if path is None:
-            return
-        try:
-            if guest.debt is None:
-                path.unlink(missing_ok=True)
-                return
-            made = path.with_name(f"{path.name}.new")
-            with suppress(FileNotFoundError):
-                made.unlink()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(made, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
-                file.write(format_debt(guest.name, guest.debt))
-            made.replace(path)
-        except OSError as error:
-            self._log.warning(
-                "record of a freeze not kept", guest=guest.name, file=str(path), why=error.strerror,
-                consequence="a daemon that is killed now leaves the guest frozen",
-            )  # fmt: skip
-
-
-def debt_path(guest: Guest) -> Path | None:
-    """Return the file of a guest's debt: in systemd's state directory, beside the socket, or in the runtime directory."""
-    if state := os.environ.get("STATE_DIRECTORY"):
-        return Path(state.partition(":")[0]) / f".{guest.name}.frozen"
-    if isinstance(guest.address, Listen):
-        return guest.address.path.with_name(f".{guest.address.path.name}.frozen")
-    try:
-        return runtime_directory() / f".{guest.name}.frozen"
-    except ValueError:
-        return None

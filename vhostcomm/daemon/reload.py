@@ -190,15 +190,20 @@ class Reload:
             served.folder = served.folder if new.name not in known else None
         ending = list(plan.ending)
         before_by_name = {each.config.name: each.port.guest for each in ending}
+        handed_over = []
         async for served in in_batches(opened):
             if moved := before_by_name.get(served.config.name):
-                self._freezer.hand_over(moved, served.port.guest)
+                guests = moved, served.port.guest
+                if self._freezer.hand_over(*guests):
+                    handed_over.append(guests)
             if old := plan.by_address.get(served.config.address):
                 served.port.take_over(old.port)
             # It was found in a watched directory meanwhile.
             if (before := self._ports.get(served.config.name)) and before not in plan.ending:
                 ending.append(before)
             self._ports.start(served)
+        for guests in handed_over:
+            await self._freezer.record_move(*guests)
         await self._ports.end(ending)
         self._folders.match()
         if ending:
