@@ -302,7 +302,7 @@ TOKEN = {"control-token": "a-long-random-secret"}
     [
         (
             {"control": "tcp:0.0.0.0:9120"} | TOKEN,
-            "--control is tcp:0.0.0.0:9120: .*; use tcp:127.0.0.1:9120, or .*ssh://HOST",
+            "--control is tcp:0.0.0.0:9120: .*; use tls:HOST:9120 with certificates, tcp:127.0.0.1:9120, or .*ssh://HOST",
         ),
         ({"control": "tcp:[::]:9120"} | TOKEN, "without encryption"),
         ({"control": "tcp:192.0.2.1:9120"} | TOKEN, "without encryption"),

@@ -188,6 +188,10 @@ def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tup
     [
         (["--control", "none"], "now it is disabled"),
         (["--control", "tcp:127.0.0.1:1", "--control-token", "0123456789abcdef"], "now it is TCP"),
+        (
+            ["--control", "tls:127.0.0.1:1", "--control-ca", "a", "--control-cert", "b", "--control-key", "c"],
+            "now it is TCP",
+        ),
         (["--wait", "0"], "--wait 0: expected seconds"),
     ],
 )

@@ -154,6 +154,16 @@ def test_what_the_service_needs(needs: Callable[..., list[str]], text: str, need
     assert needed in remark
 
 
+def test_tls_needs_its_clients_addresses_and_its_key(needs: Callable[..., list[str]]) -> None:
+    files = "control_ca = '/etc/a'\ncontrol_cert = '/etc/b'\ncontrol_key = '/etc/c'\n"
+    tcp, key = needs(SERVE + "control = 'tls:192.0.2.1:8471'\n" + files)
+    assert tcp.startswith("the control surface uses TCP, which the unit denies")
+    assert tcp.endswith("with the clients' addresses too in IPAddressAllow=")
+    assert key.startswith(
+        "the key /etc/c must be readable: owned by root, mode 0640, its group as SupplementaryGroups="
+    )
+
+
 def test_what_services_do_not_see(needs: Callable[..., list[str]]) -> None:
     (remark,) = needs("[guests.nas]", program="/root/venv/bin/vhostcomm")
     assert remark.startswith("the program is in /root, which the service can't see (ProtectHome=): move it elsewhere")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from vhostcomm.cli.completion import words_of_call
-from vhostcomm.cli.daemons import DaemonOptions
+from vhostcomm.cli.daemon_options import DaemonOptions
 from vhostcomm.cli.guests import Json, Name, Seconds, Where, check_seconds, local
 from vhostcomm.cli.output import print_error, print_json, print_line
 from vhostcomm.errors import UsageError

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from vhostcomm.cli.daemons import DaemonOptions
+from vhostcomm.cli.daemon_options import DaemonOptions
 from vhostcomm.cli.guests import Json, Name, Where
 from vhostcomm.cli.output import print_json, print_line
 from vhostcomm.config import values

@@ -73,7 +73,7 @@ def guest_names(context: Any) -> Sequence[str]:
     """Return the guests' names of the daemon that `--control` or the environment selects; none without a daemon."""
     import os
 
-    from vhostcomm.cli.daemons import DaemonOptions
+    from vhostcomm.cli.daemon_options import DaemonOptions
     from vhostcomm.cli.hosts import split
     from vhostcomm.errors import VhostcommError
 

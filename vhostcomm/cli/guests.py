@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from cyclopts import Parameter
 
 from vhostcomm.cli.completion import guest_names
-from vhostcomm.cli.daemons import DaemonOptions
+from vhostcomm.cli.daemon_options import DaemonOptions
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
 from vhostcomm.text import escape
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from vhostcomm.config.http_address import TLS
 from vhostcomm.config.ssh_address import SCHEME
 from vhostcomm.errors import VhostcommError
 
@@ -81,7 +82,7 @@ def _answers(one: tuple[Client, str]) -> bool:
 
 def split(text: str) -> list[str]:
     """Split the value of VHOSTCOMM_CONTROL. Several addresses are separated by blanks, which a single path may contain."""
-    return text.split() if SCHEME in text else [text]
+    return text.split() if SCHEME in text or text.startswith(TLS) else [text]
 
 
 def split_variable(_: object, text: str, **_options: object) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vhostcomm.cli.daemons import DaemonOptions
+from vhostcomm.cli.daemon_options import DaemonOptions
 from vhostcomm.cli.guests import Json, Where
 from vhostcomm.cli.output import print_error, print_json, print_line
 from vhostcomm.errors import VhostcommError

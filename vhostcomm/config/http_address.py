@@ -10,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from attrs import frozen
+
 from vhostcomm.config import values
 from vhostcomm.config.address import (
     SYSTEM_RUNTIME,
     Listen,
     ListenTcp,
     check_path,
+    host_and_port,
     runtime_directory,
     tcp_address,
 )
@@ -27,8 +30,35 @@ CONTROL_FOLDER: Final = "control"
 """Directory in the runtime directory for the control sockets of further daemons: launchers, and those of one guest."""
 
 
+TLS: Final = "tls:"
+"""Begins the address of a control surface with TLS."""
+
+
+@frozen
+class ListenTls(ListenTcp):
+    """A TCP address with TLS, whose clients need a certificate."""
+
+    def __str__(self) -> str:
+        return f"tls:{host_and_port(self.host, self.port)}"
+
+
+@frozen
+class TlsFiles:
+    """The files of one end of TLS, in PEM format.
+
+    Args:
+        ca: the certificates that the other end's certificate must be of.
+        cert: the own certificate.
+        key: its key.
+    """
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
 def control(text: object) -> str:
-    """Parse `--control`: a path, tcp:HOST:PORT, or none.
+    """Parse `--control`: a path, tcp:HOST:PORT, tls:HOST:PORT, or none.
 
     Raises:
         ValueError: with the reason.
@@ -50,6 +80,9 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
         raise ValueError("a daemon can't listen on another host; ssh:// is for verbs that ask a daemon")
     if text.startswith("tcp:"):
         return tcp_address(text.removeprefix("tcp:"))
+    if text.startswith(TLS):
+        tcp = tcp_address(text.removeprefix(TLS))
+        return ListenTls(tcp.host, tcp.port)
     path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
     check_path(path)
     return Listen(path)
@@ -182,5 +215,5 @@ def web(text: object) -> str:
 
 
 API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
-CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT` or `none`", control)
+CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT`, `tls:HOST:PORT` or `none`", control)
 WEB: Final = values.Kind("ADDRESS", "HOST:PORT or `tcp:HOST:PORT`", web)

@@ -25,7 +25,7 @@ from vhostcomm.config.address import (
     runtime_directory,
 )
 from vhostcomm.config.files import Listed, is_tcp, merge, sock_of
-from vhostcomm.config.http_address import control_address, is_of_this_machine, parse_api, web_address
+from vhostcomm.config.http_address import TLS, control_address, is_of_this_machine, parse_api, web_address
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import (
@@ -86,6 +86,11 @@ def load(
         raise ConfigError(
             f"{service_sources['control']} is {service.control}: any client that reaches it could stop guests, so TCP "
             f"needs a token: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
+        )
+    if service.control.startswith(TLS) and not (service.control_ca and service.control_cert and service.control_key):
+        raise ConfigError(
+            f"{service_sources['control']} is {service.control}: TLS needs three files: --control-ca, --control-cert and "
+            "--control-key, or these under [serve], as control_key and so on"
         )
     _check_reach(service, service_sources)
     if not host.cluster_uuid:
@@ -181,7 +186,7 @@ def _check_reach(service: Service, sources: Mapping[str, str]) -> None:
         "qemu_host_api": parse_api(service.qemu_host_api) if service.qemu_host_api else None,
     }
     for name, address in addresses.items():
-        if isinstance(address, ListenTcp) and not is_of_this_machine(address.host):
+        if type(address) is ListenTcp and not is_of_this_machine(address.host):
             raise ConfigError(
                 f"{sources[name]} is {getattr(service, name)}: from other machines, guests could be stopped through it "
                 f"without encryption; {_SAFE[name].format(port=address.port)}"
@@ -189,7 +194,7 @@ def _check_reach(service: Service, sources: Mapping[str, str]) -> None:
 
 
 _SAFE: Final = {
-    "control": "use tcp:127.0.0.1:{port}, or leave it out and ask from other machines with --control ssh://HOST",
+    "control": "use tls:HOST:{port} with certificates, tcp:127.0.0.1:{port}, or from other machines --control ssh://HOST",
     "web": "use 127.0.0.1:{port}, and from another machine: ssh -L {port}:127.0.0.1:{port} HOST",
     "qemu_host_api": "use 127.0.0.1:{port} or unix:/PATH",
 }

@@ -96,7 +96,7 @@ class Service:
         "",
         CONTROL,
         "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
-        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (on the loopback; needs a token), or none.",
+        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (on the loopback; needs a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none.",
         "/run/vhostcomm/control.sock",
         "control",
         "PATH",
@@ -108,6 +108,30 @@ class Service:
         "a-long-random-secret",
         "control-token",
         "TOKEN",
+    )
+    control_ca: str = setting(
+        "",
+        values.PATH,
+        "The CA of a control surface with TLS: clients need a certificate of it.",
+        "/etc/vhostcomm/tls/ca.crt",
+        "control-ca",
+        "FILE",
+    )
+    control_cert: str = setting(
+        "",
+        values.PATH,
+        "This host's certificate, for a control surface with TLS.",
+        "/etc/vhostcomm/tls/host.crt",
+        "control-cert",
+        "FILE",
+    )
+    control_key: str = setting(
+        "",
+        values.PATH,
+        "The key of that certificate. Other users must not be able to read it.",
+        "/etc/vhostcomm/tls/host.key",
+        "control-key",
+        "FILE",
     )
     web: str = setting(
         "",

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vhostcomm.config.address import Listen, ListenTcp
+from vhostcomm.config.http_address import ListenTls
 from vhostcomm.control.problems import Problem
 
 _PORT: Final = re.compile(r":[0-9]*$")
@@ -19,9 +20,9 @@ _PORT: Final = re.compile(r":[0-9]*$")
 def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:
     """Return the names, in lower case, that clients may use for a server, besides IP addresses and localhost.
 
-    None for a unix socket: no page can reach it, so every name is allowed.
+    None allows every name: no page can reach a unix socket, and with TLS the certificate is not for the page's name.
     """
-    if isinstance(address, Listen):
+    if isinstance(address, Listen | ListenTls):
         return None
     machine = socket.gethostname().lower()
     return frozenset({address.host.lower(), machine, machine.partition(".")[0]} - {""})

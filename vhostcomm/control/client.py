@@ -5,15 +5,17 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import OK as HTTP_OK
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final
 from urllib.parse import quote
 
 from vhostcomm import __version__
 from vhostcomm.config.address import Listen, ListenTcp
+from vhostcomm.config.http_address import TLS, ListenTls
 from vhostcomm.config.ssh_address import Forwarded
 from vhostcomm.errors import VhostcommError
 from vhostcomm.starting import attempts
@@ -62,12 +64,20 @@ class Client:
         token: for a surface over TCP.
         verb: the purpose, for the daemon's log.
         margin: seconds beyond the time that a request itself may take.
+        tls: for a surface with TLS; required there.
     """
 
     def __init__(
-        self, where: Listen | ListenTcp | Forwarded, token: str = "", verb: str = "", *, margin: float = MARGIN
+        self,
+        where: Listen | ListenTcp | Forwarded,
+        token: str = "",
+        verb: str = "",
+        *,
+        margin: float = MARGIN,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.where = where
+        self._tls = tls
         self._margin = margin
         self._headers = {"User-Agent": f"vhostcomm/{__version__} {verb} by {_user()}", "Connection": "close"}
         if token:
@@ -76,7 +86,7 @@ class Client:
     @property
     def host(self) -> str:
         """The daemon's host, as the user named it; its address for one on this host."""
-        return self.where.remote.destination if isinstance(self.where, Forwarded) else str(self.where)
+        return self.where.remote.destination if isinstance(self.where, Forwarded) else str(self.where).removeprefix(TLS)
 
     def get(self, path: str) -> Any:
         """Send a GET request.
@@ -132,6 +142,8 @@ class Client:
                 raise ControlError(
                     f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
                 ) from None
+            except ssl.SSLError as error:  # the daemon may reject the certificate after the connection is there
+                raise self._tls_failed(error) from None
             except (OSError, HTTPException):
                 # ssh closes a connection to a socket that isn't there, as a daemon does that ends.
                 missing = (
@@ -152,6 +164,9 @@ class Client:
             connection = self._connection(timeout)
             try:
                 connection.connect()
+            except ssl.SSLError as error:
+                connection.close()
+                raise self._tls_failed(error) from None
             except OSError as error:
                 connection.close()
                 failed = error
@@ -161,9 +176,18 @@ class Client:
                 return connection
         raise ControlError(f"no daemon to ask: {self.where}: {_why(failed)}; {_remedy(failed)}") from None
 
+    def _tls_failed(self, error: ssl.SSLError) -> ControlError:
+        from vhostcomm.control.certificates import explained
+
+        assert isinstance(self.where, ListenTls)
+        return ControlError(f"{self.where}: {explained(error, self.where.host)}")
+
     def _connection(self, timeout: float) -> HTTPConnection:
         if isinstance(self.where, Listen | Forwarded):
             return _UnixConnection(str(self.where.path), timeout)
+        if isinstance(self.where, ListenTls):
+            assert self._tls
+            return HTTPSConnection(self.where.host, self.where.port, timeout=timeout, context=self._tls)
         return HTTPConnection(self.where.host, self.where.port, timeout=timeout)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import AbstractContextManager, suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import unquote
 
 import h11
@@ -17,6 +17,9 @@ import trio
 from vhostcomm.channel.sockets import has_hung_up, peer
 from vhostcomm.control.problems import Problem
 from vhostcomm.log.logs import Log
+
+if TYPE_CHECKING:
+    from vhostcomm.control.tls import TlsStream
 
 HEAD_TIMEOUT: Final = 10.0
 """Seconds from the connection, or the last answer, to the end of a request's head."""
@@ -87,14 +90,16 @@ class HttpConnection:
         app: answers the requests.
         slot: entered during an answer; raises `Problem` if no slot is free.
         log: for the application's own errors.
+        certificate: the name in the client's certificate; empty without TLS.
     """
 
     def __init__(
         self,
-        stream: trio.SocketStream,
+        stream: trio.SocketStream | TlsStream,
         app: Application,
         slot: Callable[[HttpConnection, bool], AbstractContextManager[None]],
         log: Log,
+        certificate: str = "",
     ) -> None:
         self.admitted = False
         """Whether a request of this client has been admitted."""
@@ -105,6 +110,7 @@ class HttpConnection:
         self._app = app
         self._slot = slot
         self._log = log
+        self._certificate = {"certificate": certificate} if certificate else {}
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._method = b""
         self._unsent = b""
@@ -201,7 +207,7 @@ class HttpConnection:
             "headers": headers,
             "client": None,
             "server": None,
-            "state": {"peer": peer(self._socket)},
+            "state": {"peer": peer(self._socket) | self._certificate},
         }
 
     async def _linger(self) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.threads import in_thread
+
+if TYPE_CHECKING:
+    import ssl
 
 BACKLOG: Final = 128
 """Clients that may wait: scripts often start many at once, and the first one waits for the imports."""
@@ -31,6 +34,8 @@ class HttpListener:
 
     def __init__(self, address: Listen | ListenTcp, mode: int = 0o600, group: int = -1) -> None:
         self._listener = Listener(address, mode, group)
+        self.tls: ssl.SSLContext | None = None
+        """Of connections that are accepted from now on; None for no TLS."""
         self.bound_again = trio.Event()
         """Set when another socket replaces `sock`."""
         self.sock.listen(BACKLOG)

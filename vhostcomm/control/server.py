@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -12,6 +12,11 @@ from vhostcomm.control.connection import Application, HttpConnection
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.problems import Problem
 from vhostcomm.log.logs import Log
+
+if TYPE_CHECKING:
+    import ssl
+
+    from vhostcomm.control.tls import TlsStream
 
 CONNECTION_LIMIT: Final = 128
 """Maximum connections: those that clients leave open must not use up the guests' descriptors."""
@@ -136,6 +141,11 @@ async def serve_app(
         task_status: started when connections are accepted.
     """
     slots = _Slots()
+    handshakes = None
+    if any(each.tls for each in listeners):
+        from vhostcomm.control.tls import Handshakes
+
+        handshakes = Handshakes(strangers, app.error)
 
     async def handle(connection: HttpConnection) -> None:
         try:
@@ -145,29 +155,41 @@ async def serve_app(
         finally:
             slots.remove(connection)
 
-    async def accept(listener: trio.SocketListener) -> None:
+    def begin(stream: trio.SocketStream | TlsStream, certificate: str = "") -> None:
+        if slots.full and not slots.evict():
+            strangers.warning("control connection refused", why=f"{CONNECTION_LIMIT} requests are being answered")
+            stream.socket.close()
+            return
+        connection = HttpConnection(stream, app, slots.answering, log, certificate)
+        slots.add(connection)
+        nursery.start_soon(handle, connection)
+
+    async def begin_with_tls(stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        assert handshakes
+        if tls := await handshakes.finish(stream, context):
+            begin(tls, tls.client)
+
+    async def accept(listener: trio.SocketListener, of: HttpListener) -> None:
         while True:
             try:
                 stream = await listener.accept()
             except OSError as error:
                 strangers.warning("control connection waits", why=error.strerror)
-                slots.evict()
+                if not (handshakes and handshakes.evict()):
+                    slots.evict()
                 await trio.sleep(ACCEPT_PAUSE)
                 continue
-            if slots.full and not slots.evict():
-                strangers.warning("control connection refused", why=f"{CONNECTION_LIMIT} requests are being answered")
-                stream.socket.close()
-                continue
-            connection = HttpConnection(stream, app, slots.answering, log)
-            slots.add(connection)
-            nursery.start_soon(handle, connection)
+            if of.tls:
+                nursery.start_soon(begin_with_tls, stream, of.tls)
+            else:
+                begin(stream)
 
     async def keep_accepting(listener: HttpListener) -> None:
         while True:
             bound_again = listener.bound_again
             with trio.socket.from_stdlib_socket(listener.sock.dup()) as own:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(accept, trio.SocketListener(own))
+                    accepting.start_soon(accept, trio.SocketListener(own), listener)
                     await bound_again.wait()
                     accepting.cancel_scope.cancel()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from vhostcomm.channel.sockets import group_id, make_folder
 from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
-from vhostcomm.config.http_address import CONTROL_FOLDER, control_address, own_control_places
+from vhostcomm.config.http_address import CONTROL_FOLDER, ListenTls, TlsFiles, control_address, own_control_places
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
@@ -19,6 +20,8 @@ from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 
 if TYPE_CHECKING:
+    import ssl
+
     from vhostcomm.control.connection import Application
     from vhostcomm.control.server import StrangersLog
 
@@ -82,7 +85,9 @@ class Surface:
             try:
                 if isinstance(place, Listen) and place.path.parent.name == CONTROL_FOLDER and not self._service.control:
                     make_folder(place.path.parent)
+                context = self._context() if isinstance(place, ListenTls) else None
                 self.listener = HttpListener(place)
+                self.listener.tls = context
                 cleanup.callback(self.listener.close)
             except ServeError:
                 if place is places[-1]:
@@ -90,6 +95,35 @@ class Surface:
             else:
                 self.address = place
                 return
+
+    def _context(self) -> ssl.SSLContext:
+        from vhostcomm.control.certificates import server_context
+
+        return server_context(
+            TlsFiles(*map(Path, (self._service.control_ca, self._service.control_cert, self._service.control_key)))
+        )
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether clients need a certificate."""
+        return isinstance(self.address, ListenTls)
+
+    def read_again(self) -> Callable[[], None]:
+        """Read the files of TLS again, and return a function that puts them to use. May block.
+
+        Raises:
+            ServeError: one of them can't be used.
+        """
+        try:
+            context = self._context()
+        except ServeError as error:
+            raise type(error)(f"the control surface: {error}") from None
+
+        def use() -> None:
+            assert self.listener
+            self.listener.tls = context
+
+        return use
 
     async def run(self) -> None:
         """Serve, until cancelled. HTTP is imported only for the first client: most daemons have none."""
@@ -100,7 +134,7 @@ class Surface:
         def make(strangers: StrangersLog) -> Application:
             from vhostcomm.control.app import ControlApp, make_api
 
-            token = self._service.control_token if isinstance(self.address, ListenTcp) else ""
+            token = self._service.control_token if type(self.address) is ListenTcp else ""
             return ControlApp(make_api(self._daemon, self.log), self, strangers, token)
 
         await serve_on_demand(self.listener, self.log, make)

@@ -93,7 +93,7 @@ class Daemon:
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
         self.listeners: list[Listener] = [self._manager.changed]
         self._reload = Reload(
-            config, reload, self._ports, self._folders,
+            config, reload, self._ports, self._folders, self._surface,
             freezer=self._freezer, around=self._manager.reloading, changed=self._manager.changed, log=log,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -16,6 +16,7 @@ from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config.address import Address
 from vhostcomm.config.load import check
 from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
@@ -33,6 +34,9 @@ RETRY_MAX: Final = 60.0
 """Seconds before a configuration that could not be served is tried again: doubled up to this maximum."""
 
 NO_FILE: Final = "there is no --config file"
+
+
+T = TypeVar("T")
 
 
 class _Turn:
@@ -66,6 +70,7 @@ class Reload:
         read: reads the configuration; None if it can't change.
         ports: the running ports.
         folders: the guests in watched directories.
+        surface: its certificates, if it has any, are read again.
         freezer: thaws a frozen guest before its port ends.
         around: entered around each requested reload.
         changed: called when `why_not` may have changed.
@@ -78,6 +83,7 @@ class Reload:
         read: Callable[[], Config] | None,
         ports: Ports,
         folders: Folders,
+        surface: Surface,
         *,
         freezer: Freezer,
         around: Callable[[], AbstractContextManager[None]],
@@ -94,6 +100,7 @@ class Reload:
         self._around = around
         self._changed = changed
         self._log = log
+        self._surface = surface
         self._asked = trio.Event()
         self._turn = _Turn()
         self._again: Config | None = None
@@ -130,11 +137,11 @@ class Reload:
 
     async def _reload(self) -> str:
         self._again = None
-        if self._read is None:
+        if self._read is None and not self._surface.has_tls:
             self._log.warning("nothing to reload: there is no --config file")
             return NO_FILE  # the active configuration is fine
         try:
-            config = await _read_in_thread(self._read_checked)
+            config = await _read_in_thread(self._read_checked) if self._read else self.config
         except VhostcommError as error:
             self._log.error("reload rejected, the old configuration stays", why=str(error))
             return self._rejected(str(error))
@@ -150,7 +157,10 @@ class Reload:
 
     async def _serve(self, config: Config, *, again: bool = False) -> str:
         try:
+            use = await _read_in_thread(self._surface.read_again) if self._surface.has_tls else None
             await self._change(config)
+            if use:
+                use()
         except VhostcommError as error:
             self._again = config
             if not again or str(error) != self.why_not:
@@ -266,7 +276,7 @@ class Reload:
         return made
 
 
-async def _read_in_thread(read: Callable[[], Config]) -> Config:
+async def _read_in_thread(read: Callable[[], T]) -> T:
     """Read the configuration while guests are served.
 
     Raises:

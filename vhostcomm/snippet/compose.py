@@ -16,7 +16,19 @@ from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
 FOLDER: Final = "/run/vhostcomm"
 """The directory of the sockets, in both containers."""
 
-OF_THIS_HOST: Final = frozenset({"control", "control_token", "qemu_host_api", "record", "socket_group", "web"})
+OF_THIS_HOST: Final = frozenset(
+    {
+        "control",
+        "control_ca",
+        "control_cert",
+        "control_key",
+        "control_token",
+        "qemu_host_api",
+        "record",
+        "socket_group",
+        "web",
+    }
+)
 """Settings that refer to the machine that they are configured on, or contain a secret: not for a container."""
 
 

@@ -119,7 +119,7 @@ def script(
     if not isinstance(control, Listen):
         raise UsageError(
             "a hookscript asks the daemon over its control surface, a unix socket: configure one with --control PATH; "
-            f"now it is {'TCP, which needs a token' if control else 'disabled'}"
+            f"now it is {'TCP, which needs a token or a certificate' if control else 'disabled'}"
         )
     if not 1 <= wait <= WAIT_MAX:
         raise UsageError(f"--wait {wait}: expected seconds, 1 to {WAIT_MAX}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vhostcomm.config.address import Connect, Listen, ListenTcp
-from vhostcomm.config.http_address import parse_api
+from vhostcomm.config.http_address import TLS, parse_api
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import UsageError
 from vhostcomm.snippet.parts import Snippet
@@ -122,6 +122,9 @@ def _service(config: Config, name: str, place: units.Place) -> Iterator[str]:
         )
     if service.control.startswith("tcp:"):
         yield _tcp("the control surface")
+    if service.control.startswith(TLS):
+        yield _tcp("the control surface") + ", with the clients' addresses too in IPAddressAllow="
+        yield f"the key {service.control_key} must be readable: owned by root, mode 0640, its group as SupplementaryGroups="
     if service.web:
         yield _tcp("web")
     if service.qemu_host_api and isinstance(parse_api(service.qemu_host_api), ListenTcp):

@@ -1,0 +1,42 @@
+"""Certificates for tests: a CA, and hosts' files of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import trustme
+from attrs import frozen
+
+from vhostcomm.config.http_address import TlsFiles
+
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@frozen
+class Authority:
+    """A CA, whose files are in a folder."""
+
+    folder: Path
+    ca: trustme.CA
+
+    @classmethod
+    def new(cls, folder: Path) -> Authority:
+        folder.mkdir(exist_ok=True)
+        made = cls(folder, trustme.CA())
+        made.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        return made
+
+    def host(self, name: str, *names: str, expired: bool = False) -> TlsFiles:
+        """The files of a host: its certificate has these names."""
+        made = self.ca.issue_cert(*names, common_name=name, not_after=PAST if expired else None)
+        files = TlsFiles(self.folder / "ca.crt", self.folder / f"{name}.crt", self.folder / f"{name}.key")
+        files.cert.write_bytes(b"".join(each.bytes() for each in made.cert_chain_pems))
+        files.key.touch(mode=0o600)
+        made.private_key_pem.write_to_path(str(files.key))
+        return files
+
+
+def flags(files: TlsFiles) -> list[str | Path]:
+    """The flags of the command line, for daemons and verbs."""
+    return ["--control-ca", files.ca, "--control-cert", files.cert, "--control-key", files.key]

@@ -1,0 +1,185 @@
+"""Choose the daemon that a verb asks: the one of --control, or all daemons on this host."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+from attrs import frozen
+from cyclopts import Group, Parameter
+
+from vhostcomm.cli.daemons import Daemons
+from vhostcomm.cli.hosts import split_variable
+from vhostcomm.config import values
+from vhostcomm.config.address import Listen, ListenTcp
+from vhostcomm.config.http_address import (
+    CONTROL_NAME,
+    TLS,
+    TlsFiles,
+    control_address,
+    control_folders,
+    control_places,
+    runtime_directories,
+)
+from vhostcomm.config.ssh_address import SCHEME, Forwarded, SshAddress, parse
+from vhostcomm.errors import PlaceError, UsageError
+from vhostcomm.starting import attempts
+
+if TYPE_CHECKING:
+    import ssl
+
+Where: TypeAlias = Listen | ListenTcp | Forwarded
+
+_DAEMON = Group("The daemon", sort_key=9)
+
+CONNECT_TIMEOUT: Final = 1.0
+"""Seconds to find out whether a daemon listens on a socket. A connection takes no time."""
+
+
+def _file(name: str, help: str) -> Parameter:
+    return Parameter(
+        name=f"--control-{name}",
+        metavar="FILE",
+        env_var=f"VHOSTCOMM_CONTROL_{name.upper()}",
+        group=_DAEMON,
+        show_default=False,
+        help=help,
+    )
+
+
+@frozen
+class DaemonOptions:
+    """Which daemon to ask.
+
+    Args:
+        control: the addresses of control surfaces.
+        control_token: the token for a control surface over TCP.
+        control_ca: the files of TLS, see `TlsFiles`.
+        control_cert: as above.
+        control_key: as above.
+    """
+
+    control: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--control",
+            metavar="ADDRESS",
+            env_var="VHOSTCOMM_CONTROL",
+            env_var_split=split_variable,
+            negative=(),
+            group=_DAEMON,
+            show_default=False,
+            help="The daemon's address: a path, tcp:HOST:PORT, or for another host tls:HOST:PORT or ssh://[USER@]HOST[:PORT][/PATH]. May be "
+            "repeated: each guest is then asked on the host that has it. By default every daemon in the runtime directory.",
+        ),
+    ] = None
+    control_token: Annotated[
+        str,
+        Parameter(
+            name="--control-token",
+            metavar="TOKEN",
+            env_var="VHOSTCOMM_CONTROL_TOKEN",
+            group=_DAEMON,
+            show_default=False,
+            help="The token of a daemon over TCP; safer in the environment.",
+        ),
+    ] = ""
+    control_ca: Annotated[Path | None, _file("ca", "The CA of daemons with TLS.")] = None
+    control_cert: Annotated[Path | None, _file("cert", "A certificate of that CA, for daemons with TLS.")] = None
+    control_key: Annotated[
+        Path | None, _file("key", "The key of that certificate. Other users must not be able to read it.")
+    ] = None
+
+    @contextmanager
+    def asked(self, verb: str, timeout: float | None = None) -> Iterator[Daemons]:
+        """Provide the daemons to ask: the one of --control, else all with a socket in the runtime directory.
+
+        Args:
+            verb: the verb that asks, for the daemons' logs.
+            timeout: seconds for answers; None to wait as long as a busy daemon may need.
+
+        Raises:
+            UsageError: the address or the token is invalid.
+        """
+        from vhostcomm.control.client import MARGIN, Client
+
+        try:
+            token = self.control_token and values.token(self.control_token)
+        except ValueError as error:
+            raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
+        tls = self._tls()
+        with self._found() as find:
+            yield Daemons(
+                lambda: [Client(where, token, verb, margin=timeout or MARGIN, tls=tls) for where in find()],
+                of_hosts=len(self.control or ()) > 1,
+            )
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """Read the files for daemons with TLS, if there are such daemons."""
+        where = next((each for each in self.control or () if each.startswith(TLS)), None)
+        if where is None:
+            return None
+        if not (self.control_ca and self.control_cert and self.control_key):
+            raise UsageError(
+                f"--control {where}: TLS needs three files: --control-ca, --control-cert and --control-key"
+            )
+        from vhostcomm.control.certificates import client_context
+
+        try:
+            return client_context(TlsFiles(self.control_ca, self.control_cert, self.control_key))
+        except PlaceError as error:
+            raise UsageError(f"--control {where}: {error}") from None
+
+    @contextmanager
+    def _found(self) -> Iterator[Callable[[], Sequence[Where]]]:
+        """Provide a function that finds the daemons; other hosts are connected inside the block."""
+        given = [_address(each) for each in self.control or () if each]
+        remote = [each for each in given if isinstance(each, SshAddress)]
+        if not remote:
+            here = [each for each in given if not isinstance(each, SshAddress)]
+            yield (lambda: here) if here else _local
+            return
+        from vhostcomm.control.over_ssh import forwarded
+
+        with forwarded(remote) as reached:
+            left = iter(reached)
+            places = [next(left) if isinstance(each, SshAddress) else each for each in given]
+            yield lambda: places
+
+
+def _local() -> list[Where]:
+    """Find the daemons of this host."""
+    found: list[Listen] = []
+    for _ in attempts(*control_folders()):
+        found = control_places()
+        if live := [*filter(_lives, found)] if len(found) > 1 else found:
+            return [*live]
+    usual = _address(str(found[0].path if found else runtime_directories()[0] / CONTROL_NAME))
+    assert not isinstance(usual, SshAddress)
+    return [usual]
+
+
+def _address(text: str) -> Listen | ListenTcp | SshAddress:
+    try:
+        where = parse(text) if text.startswith(SCHEME) else control_address(text)
+    except ValueError as error:
+        raise UsageError(f"--control: {error}") from None
+    if where is None:
+        raise UsageError("--control none is for a daemon; give the address of the daemon to ask")
+    return where
+
+
+def _lives(place: Listen) -> bool:
+    """Return whether a daemon listens there. True also for a busy or forbidden one, whose error is reported later."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(CONNECT_TIMEOUT)
+        try:
+            trial.connect(str(place.path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
