@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.control.controlled import client
 from tests.hanging import Hanging
-from tests.serving import Serving, fake_guest, run_vhostcomm
+from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
 from tests.trio_help import run_in_real_time
 from vhostcomm.config.files import fingerprint
 from vhostcomm.daemon import changes
-from vhostcomm.daemon.changes import Changes
+from vhostcomm.daemon.changes import LOOK_SHARE, Changes
 from vhostcomm.log.logs import start_log
 
 REJECTED = "reload rejected, the old configuration stays"
@@ -166,6 +170,99 @@ def test_each_file_of_a_folder_is_watched(tmp_path: Path, monkeypatch: pytest.Mo
         run_in_real_time(main)
     finally:
         sink.close(1.0)
+
+
+class _Waiting(type(Path())):  # type: ignore[misc]
+    """A file whose first look waits and then fails, as on a file system that hangs until it is unmounted."""
+
+    asked = threading.Event()
+    returns = threading.Event()
+    looker = 0
+
+    def is_dir(self) -> bool:
+        if not _Waiting.looker:
+            _Waiting.looker = threading.get_ident()
+            self.asked.set()
+            assert self.returns.wait(PATIENCE)
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return bool(super().is_dir())
+
+
+def test_abandoned_look_changes_no_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look at the content comes by itself here."""
+    paths: list[Path] = [tmp_path / "a.toml", _Waiting(tmp_path / "b.toml")]
+    for path in paths:
+        path.touch()
+    monkeypatch.setattr(changes, "PATIENCE", 0.1)
+    monkeypatch.setattr(changes, "POLL_INTERVAL", 3600.0)
+    late = threading.Event()
+
+    def look(paths: Sequence[Path]) -> str:
+        found = fingerprint(paths)
+        if threading.get_ident() == _Waiting.looker:
+            late.set()
+        return found
+
+    monkeypatch.setattr(changes, "fingerprint", look)
+    reloads: list[trio.Event] = [trio.Event(), trio.Event()]
+    left = iter(reloads)
+    log, sink = start_log("info", "json")
+
+    async def reload() -> str:
+        next(left).set()
+        return ""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Changes(paths, "").run, reload, log)
+            await reloads[0].wait()
+            assert _Waiting.asked.is_set()
+            _Waiting.returns.set()
+            assert await trio.to_thread.run_sync(late.wait, PATIENCE)
+            paths[1].write_text("# changed")
+            await reloads[1].wait()
+            nursery.cancel_scope.cancel()
+
+    try:
+        run_in_real_time(main, limit=PATIENCE)
+    finally:
+        sink.close(1.0)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_looks_take_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noisy: bool) -> None:
+    """Each takes 3 s here, also where the content changes with each look. The second after a change comes at once."""
+    clock = trio.testing.MockClock()
+    looks: list[float] = []
+    path = tmp_path / "c.toml"
+
+    def look(_: Sequence[Path]) -> str:
+        looks.append(trio.from_thread.run_sync(trio.current_time))
+        trio.from_thread.run_sync(clock.jump, 3.0)
+        if noisy:
+            path.write_text(str(len(looks)))
+        return str(len(looks)) if noisy else ""
+
+    monkeypatch.setattr(changes, "fingerprint", look)
+    monkeypatch.setattr(changes, "PATIENCE", math.inf)
+    log, sink = start_log("info", "json")
+
+    async def reload() -> str:
+        raise AssertionError("the content is never stable")
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Changes([path], "").run, reload, log)
+            while len(looks) < 8:
+                await trio.testing.wait_all_tasks_blocked()
+                clock.jump(0.25)
+            nursery.cancel_scope.cancel()
+
+    try:
+        run_in_real_time(main, clock=clock, limit=math.inf)
+    finally:
+        sink.close(1.0)
+    assert (looks[7] - looks[0]) * LOOK_SHARE >= 6 * 3.0, looks
 
 
 def _none_left(*, nonblocking: bool) -> None:

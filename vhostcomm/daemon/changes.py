@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,8 +45,8 @@ class Changes:
     def __init__(self, paths: Sequence[Path], known: str) -> None:
         self._paths = paths
         self._known = known
-        self._took = 0.0
-        """Seconds of the last look."""
+        self._due = -math.inf
+        """When the next look may come, on trio's clock, so that looks keep to their share of the time."""
         self._inotify: INotify | None = None
         self._watches: dict[int, tuple[str, ...]] = {}
         """The names of interest, by inotify's watch: files', or a folder's suffix. Two files of a folder have one watch."""
@@ -63,52 +64,58 @@ class Changes:
             self._inotify = INotify(nonblocking=True)
         try:
             while True:
-                seen = await self._look()
+                seen, due = await self._look(), self._due
                 while seen != self._known:
                     before = seen
                     await trio.sleep(SETTLE)
+                    if self._due > due:  # it has changed again and again
+                        await trio.sleep_until(self._due)
                     seen = await self._look()
                     if seen == before != self._known:
                         log.info("reloading", why="the configuration's files have changed")
                         self._known = seen
                         await reload()
-                await self._woken(max(POLL_INTERVAL, self._took / LOOK_SHARE))
+                await self._woken()
+                await trio.sleep_until(self._due)
         finally:
             if self._inotify:
                 self._inotify.close()
 
     async def _look(self) -> str:
-        started, found = trio.current_time(), _HANGS
+        """Return the fingerprint of the content. A look that hangs is abandoned, and changes nothing when it returns."""
+        started = trio.current_time()
         with short_turns(), trio.move_on_after(PATIENCE):
-            found = await in_thread("the configuration", self._look_now)
-        self._took = 0.0 if found is _HANGS else trio.current_time() - started
-        return found
+            watches, found = await in_thread("the configuration", self._look_now)
+            self._due = max(self._due, started) + (trio.current_time() - started) / LOOK_SHARE
+            for gone in self._watches.keys() - watches.keys():
+                assert self._inotify
+                with suppress(OSError):  # the kernel has already removed a deleted folder's
+                    self._inotify.rm_watch(gone)
+            self._watches = watches
+            return found
+        return _HANGS
 
-    def _look_now(self) -> str:
-        self._watch()  # first, so that no later change is missed
-        return fingerprint(self._paths)
+    def _look_now(self) -> tuple[dict[int, tuple[str, ...]], str]:
+        return self._watch(), fingerprint(self._paths)  # first watch, so that no later change is missed
 
-    def _watch(self) -> None:
+    def _watch(self) -> dict[int, tuple[str, ...]]:
         """Watch the present folders. A folder that was replaced is another one, even at the same path."""
-        if self._inotify is None:
-            return
         watches: dict[int, tuple[str, ...]] = {}
+        if (inotify := self._inotify) is None:
+            return watches
         for path in self._paths:
             with suppress(OSError, ValueError):  # it is missing, or the end came first
                 folder, name = (path, SUFFIX) if path.is_dir() else (path.parent, path.name)
-                watch = self._inotify.add_watch(folder, _CHANGES)
+                watch = inotify.add_watch(folder, _CHANGES)
                 watches[watch] = (*watches.get(watch, ()), name)
-        for gone in self._watches.keys() - watches.keys():
-            with suppress(OSError, ValueError):  # the kernel has already removed a deleted folder's
-                self._inotify.rm_watch(gone)
-        self._watches = watches
+        return watches
 
-    async def _woken(self, at_most: float) -> None:
-        """Wait until a file may have changed, for at most some seconds."""
-        with trio.move_on_after(at_most):
+    async def _woken(self) -> None:
+        """Wait until a file may have changed, for at most the interval between looks."""
+        with trio.move_on_after(POLL_INTERVAL):
             while self._inotify:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
-                if any(each.name.endswith(self._watches.get(each.wd, ("",))) for each in self._inotify.read(timeout=0)):
-                    await trio.sleep(self._took)  # the same file may be written again and again
+                # One of a look that was abandoned has no names.
+                if any(each.name.endswith(self._watches.get(each.wd, ())) for each in self._inotify.read(timeout=0)):
                     return
             await trio.sleep_forever()
