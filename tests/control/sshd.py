@@ -1,5 +1,7 @@
 """An ssh server for tests, on the loopback: it runs commands in a shell that greets, and forwards connections to unix sockets.
 
+The shell of the user `hangs` does not answer.
+
 `python -m tests.control.sshd KEY AUTHORIZED` prints its port, and serves until its standard input ends.
 """
 
@@ -18,6 +20,9 @@ class Server(asyncssh.SSHServer):
 
 
 async def _execute(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    if process.get_extra_info("username") == "hangs":
+        await process.stdin.read()
+        return
     assert process.command
     shell = await asyncio.create_subprocess_shell(
         f"printf 'Welcome. '; {process.command}", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE

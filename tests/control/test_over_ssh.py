@@ -32,6 +32,8 @@ from tests.serving import (
 from vchannel import GuestCommand
 from vhostcomm.config.http_address import control_address
 from vhostcomm.config.ssh_address import SshAddress, parse
+from vhostcomm.control import over_ssh
+from vhostcomm.control.client import Client, ControlError
 
 ANSWERS: Answers = {
     GuestCommand.GET_INFORMATION: INFORMATION,
@@ -190,6 +192,25 @@ def test_hosts_that_cannot_be_asked(hosts: Hosts) -> None:
         f"no daemon listens on /nowhere{hosts.folder}/one/nowhere/control there, or this user may not" in nobody.stderr
     )
     assert nobody.returncode == 1
+
+
+@pytest.mark.slow
+def test_remote_shell_that_hangs_is_given_up(
+    hosts: Hosts, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a time limit that begins with the connection. Other hosts are asked."""
+    monkeypatch.setattr(over_ssh, "SHELL_TIMEOUT", 0.5)
+    monkeypatch.setenv("PATH", environment["PATH"])
+    places = f"ssh://hangs@one{hosts.folder}/one/control", f"ssh://two{hosts.folder}/two/control"
+    before = {*descendants(os.getpid())}
+    with over_ssh.forwarded([*map(parse, places)]) as (hangs, other):
+        why = (
+            f"{places[0]}: ssh is connected, but the shell there does not answer within 0.5 s; try: ssh hangs@one true"
+        )
+        with pytest.raises(ControlError, match=f"^no daemon to ask: {why}$"):
+            Client(hangs).get("/guests")
+        assert len(Client(other).get("/guests")["guests"]) == 2
+    until(lambda: not {*descendants(os.getpid())} - before, "the end of both ssh")
 
 
 @pytest.mark.slow

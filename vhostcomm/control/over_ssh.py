@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import selectors
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,11 +23,21 @@ from vhostcomm.system_errors import temporary_folder
 CONNECT_TIMEOUT: Final = 10
 """Seconds for ssh to reach a host. A password or a passphrase may take longer."""
 
+SHELL_TIMEOUT: Final = 10.0
+"""Seconds from the connection until the remote shell answers. Its own files may print and compute, or hang."""
+
 END_TIMEOUT: Final = 5.0
 """Seconds for ssh to end after its input did."""
 
+_CONNECTED: Final = "vhostcomm: connected"
+"""ssh prints this line after it has authenticated, which may have to wait for a password."""
+
 _READY: Final = "vhostcomm: forwarded"
 """The remote shell prints this line. ssh has bound the local socket by then."""
+
+
+_LINE_LIMIT: Final = 1 << 16
+"""Bytes of an unfinished line to keep."""
 
 
 @define
@@ -32,6 +46,10 @@ class _Tunnel:
 
     forwarded: Forwarded
     process: subprocess.Popen[bytes] | None = field(default=None)
+    deadline: float = field(default=math.inf)
+    """Until when the remote shell must answer, on the monotonic clock."""
+    _line: bytes = b""
+    """The unfinished line."""
 
     def start(self) -> None:
         remote = self.forwarded.remote
@@ -39,6 +57,7 @@ class _Tunnel:
             "ssh", "-T", "-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", "-o", f"ConnectTimeout={CONNECT_TIMEOUT}",
             # A host that is cut off ends the connection, which would otherwise last as long as a request.
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
+            "-o", "PermitLocalCommand=yes", "-o", f"LocalCommand=echo {_CONNECTED}",
             *(["-p", remote.port] if remote.port else []),
             "-L", f"{self.forwarded.path}:{remote.path}", "--", remote.destination, f"echo {_READY}; exec cat > /dev/null",
         ]  # fmt: skip
@@ -50,18 +69,30 @@ class _Tunnel:
             missing = isinstance(error, FileNotFoundError)
             self.forwarded.why_not = f"{remote}: ssh can't be started: {error.strerror}{'; apt-get install openssh-client' if missing else ''}"
 
-    def wait(self) -> None:
-        """Wait until the socket is there, or ssh has ended."""
-        if self.process is None:
-            return
+    def read(self) -> bool:
+        """Read what ssh prints. Return whether there is nothing more to wait for: the socket is there, or ssh has ended."""
+        assert self.process
         assert self.process.stdout
-        for line in self.process.stdout:
-            # What the remote shell's own files print may stand before it in the line.
-            if line.decode(errors="replace").strip().endswith(_READY):
-                return
+        data = os.read(self.process.stdout.fileno(), 4096)
+        if not data:
+            self._failed(f"ssh ended with {self.process.wait()}, see its message above")
+            return True
+        # What the remote shell's own files print may stand before it in the line.
+        *lines, self._line = (self._line + data)[-_LINE_LIMIT:].split(b"\n")
+        if any(each.strip().endswith(_CONNECTED.encode()) for each in lines):
+            self.deadline = time.monotonic() + SHELL_TIMEOUT
+        return any(each.strip().endswith(_READY.encode()) for each in lines)
+
+    def give_up(self) -> None:
+        """End ssh, because the remote shell hangs."""
+        assert self.process
+        self.process.kill()
+        self._failed(f"ssh is connected, but the shell there does not answer within {SHELL_TIMEOUT:g} s")
+
+    def _failed(self, why: str) -> None:
         remote = self.forwarded.remote
         port = f"-p {remote.port} " if remote.port else ""
-        self.forwarded.why_not = f"{remote}: ssh ended with {self.process.wait()}, see its message above; try: ssh {port}{remote.destination} true"
+        self.forwarded.why_not = f"{remote}: {why}; try: ssh {port}{remote.destination} true"
 
     def end(self) -> None:
         if self.process is None:
@@ -77,6 +108,24 @@ class _Tunnel:
         self.process.stdout.close()
 
 
+def _wait(tunnels: Sequence[_Tunnel]) -> None:
+    """Wait until each socket is there, or can't be."""
+    with selectors.DefaultSelector() as selector:
+        for each in tunnels:
+            assert each.process
+            assert each.process.stdout
+            selector.register(each.process.stdout, selectors.EVENT_READ, each)
+        while waiting := [key.data for key in selector.get_map().values()]:
+            left = min(each.deadline for each in waiting) - time.monotonic()
+            for key, _ in selector.select(None if left == math.inf else max(left, 0.0)):
+                if key.data.read():
+                    selector.unregister(key.fileobj)
+            for key in [*selector.get_map().values()]:
+                if key.data.deadline <= time.monotonic():
+                    key.data.give_up()
+                    selector.unregister(key.fileobj)
+
+
 @contextmanager
 def forwarded(addresses: Sequence[SshAddress]) -> Iterator[list[Forwarded]]:
     """Forward the control surfaces of other hosts inside the block, all at once. One that fails has its reason."""
@@ -90,6 +139,5 @@ def forwarded(addresses: Sequence[SshAddress]) -> Iterator[list[Forwarded]]:
         for each in tunnels:
             cleanup.callback(each.end)
             each.start()
-        for each in tunnels:
-            each.wait()
+        _wait([each for each in tunnels if each.process])
         yield [each.forwarded for each in tunnels]
