@@ -45,8 +45,16 @@ GROUPS: Final = {
     # Without the tests that start programs: a mutant is planted in this process alone.
     "config": Group(
         ["vhostcomm/config/*"],
-        [f"tests/config/test_{name}.py" for name in ("values", "load", "files", "machine", "socks")]
-        + ["-m", "not slow", "-k", "not reload and not handed_over and not folder_is_run"],
+        [
+            *(
+                f"tests/config/test_{name}.py"
+                for name in ("address", "files", "load", "machine", "models", "reading", "socks", "values")
+            ),
+            "tests/config/test_config_cli.py::test_the_template_is_toml_with_every_line_in_force",
+            "tests/control/test_over_ssh.py::test_addresses",
+            "tests/control/test_over_ssh.py::test_addresses_that_could_be_flags_or_are_expanded",
+            *("-m", "not slow", "-k", "not reload and not handed_over and not folder_is_run"),
+        ],
     ),
     "token": Group(["vhostcomm/control/admission.py"], ["tests/control/test_admission.py"]),
 }

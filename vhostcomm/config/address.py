@@ -165,7 +165,7 @@ def tcp_address(text: str) -> ListenTcp:
     Raises:
         ValueError: with the reason.
     """
-    match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", text, re.ASCII)
+    match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", text)
     if not match or int(match[3]) > 0xFFFF:
         raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
     if match[1] is not None and not _is_ipv6(match[1]):

@@ -1,0 +1,169 @@
+"""What a configuration is read from: regular files, sections, the environment, flags; and what its errors say."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.config.test_load import config
+from vhostcomm.config import files, models, reading
+from vhostcomm.errors import ConfigError
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    path = config(tmp_path, "[host]\n")
+    assert reading.content(path) == b"[host]\n"
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    for other, kind in (
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe", "a pipe"),
+        (tmp_path / "socket", "a socket"),
+        (Path("/dev/null"), "a device"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            reading.content(other)
+        what = "but the configuration must be a regular file; give the path of one"
+        assert str(caught.value) == f"{other}: {kind}, {what}"
+
+
+def test_a_file_larger_than_a_configuration(tmp_path: Path) -> None:
+    path = config(tmp_path, "")
+    os.truncate(path, 16 << 20)
+    assert len(reading.content(path)) == 16 << 20
+    os.truncate(path, (16 << 20) + 1)
+    with pytest.raises(ConfigError) as caught:
+        reading.content(path)
+    what = "16777217 bytes, but a configuration has at most 16777216; is it the right file?"
+    assert str(caught.value) == f"{path}: {what}"
+
+
+def test_a_file_that_is_replaced_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, pipe = config(tmp_path, ""), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda _, flags: opened(pipe, flags))
+    with pytest.raises(ConfigError, match="a pipe, but the configuration must be a regular file"):
+        reading.content(path)
+
+
+def test_what_is_read_does_not_block_and_is_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, given, opened = config(tmp_path, ""), [], os.open
+
+    def kept(path: Path, flags: int) -> int:
+        given.append(flags)
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", kept)
+    assert reading.read_file(path) == {}
+    assert given == [os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOENT, "; create one: vhostcomm config init {path}"),
+        (errno.EACCES, "; uid {uid} must be able to read it: chmod a+r {path}, and keep secrets in the environment"),
+        (errno.EIO, ""),
+    ],
+)
+def test_why_a_file_cannot_be_read(tmp_path: Path, number: int, remedy: str) -> None:
+    path = tmp_path / "away.toml"
+    error = reading.read_error(path, OSError(number, os.strerror(number)))
+    assert str(error) == f"{path}: {os.strerror(number)}{remedy.format(path=path, uid=os.geteuid())}"
+
+
+def test_a_folder_is_also_searched(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    error = str(reading.read_error(tmp_path, PermissionError(errno.EACCES, "Permission denied")))
+    assert error.endswith(f": chmod a+rx {tmp_path}, and keep secrets in the environment")
+
+
+def test_values_in_errors_are_short() -> None:
+    assert reading.quoted("x" * 79) == f"'{'x' * 79}'"
+    assert reading.quoted("x" * 80) == f"'{'x' * 80}'…"
+    assert reading.quoted("x" * 81) == f"'{'x' * 80}'…"
+    assert reading.quoted("é\n") == r"'\xe9\n'"
+    assert reading.quoted(10**5000) == "too long to be shown"
+
+
+def test_a_section_is_a_table() -> None:
+    assert reading.table_of({"a": 1}, "host", "file") == {"a": 1}
+    with pytest.raises(ConfigError) as caught:
+        reading.table_of([], "host", "file")
+    assert str(caught.value) == "file: host is []; it is a section, as in\n\n    [host]"
+
+
+def test_settings_of_the_environment_and_of_flags() -> None:
+    environment = {
+        "VHOSTCOMM_VCPUS": "2",
+        "VHOSTCOMM_HOST_MODEL": "box",
+        "VHOSTCOMM_HOOK_GUEST": "nas",
+        "VHOSTCOMM_QEMU": "/usr/bin/qemu",
+        "HOME": "/root",
+    }
+    assert reading.from_environment(environment) == {
+        ("guest", "vcpus"): models.Value(2, "environment VHOSTCOMM_VCPUS"),
+        ("host", "model"): models.Value("box", "environment VHOSTCOMM_HOST_MODEL"),
+    }
+    with pytest.raises(ConfigError, match=r"^the environment's VHOSTCOMM_VCPUS is 'x': not a .*; for example: 2$"):
+        reading.from_environment({"HOME": "/", "VHOSTCOMM_VCPUS": "x"})
+    with pytest.raises(
+        ConfigError,
+        match=r"^the environment's VHOSTCOMM_CPUS: unknown; did you mean VHOSTCOMM_VCPUS\? known are VHOSTCOMM_ALLOW_DANGEROUS, ",
+    ):
+        reading.from_environment({"VHOSTCOMM_CPUS": ""})
+    assert reading.from_flags({"vcpus": "2", "host-model": None, "host-fix": 0, "other": "x"}) == {
+        ("guest", "vcpus"): models.Value(2, "--vcpus"),
+        ("host", "fix"): models.Value(0, "--host-fix"),
+    }
+    with pytest.raises(ConfigError, match=r"^--vcpus is 'x': not a whole number; for example: 2$"):
+        reading.from_flags({"vcpus": "x"})
+
+
+def test_examples_in_errors_are_toml_and_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/x")
+    with pytest.raises(ConfigError) as caught:
+        reading.section_of({"control": 1}, "serve", "file")
+    assert str(caught.value) == (
+        'file: serve.control is 1: it must be text in quotes; for example: control = "/run/x/control.sock"'
+    )
+    with pytest.raises(ConfigError, match=r"for example: /run/x/control\.sock$"):
+        reading.from_flags({"control": ""})
+    found = reading.section_of({"watch": 1, "frame_rate": 5}, "serve", "file", extra=("watch",))
+    assert found == {
+        "watch": models.Value(1, "file: serve.watch"),
+        "frame_rate": models.Value(5, "file: serve.frame_rate"),
+    }
+    with pytest.raises(
+        ConfigError, match=r"^file: x\.y\.bot: unknown; did you mean boot\? known are boot, system, .*forward, z$"
+    ):
+        reading.section_of({"bot": 1}, "machine", "file", extra=("z",), where="x.y")
+
+
+def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text("a")
+    first = files.fingerprint([one])
+    assert first == files.fingerprint([one])
+    one.rename(two)
+    second = files.fingerprint([two])
+    assert len({first, second, files.fingerprint([two, two])}) == 3
+    two.write_text("b")
+    assert files.fingerprint([two]) != second
+    assert files.fingerprint([one]) == f"{one}: No such file or directory; create one: vhostcomm config init {one}"
+    assert files.fingerprint([tmp_path]) == files.fingerprint([two])
+
+
+def test_a_folder_without_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        files.list_files([tmp_path])
+    assert str(caught.value) == (
+        f"{tmp_path}: a folder without a *.toml file; check that its file system is mounted, "
+        f"or create one: vhostcomm config init {tmp_path}/vhostcomm.toml"
+    )
