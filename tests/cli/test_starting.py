@@ -90,6 +90,17 @@ def test_a_first_attempt_that_succeeds_looks_at_no_process() -> None:
     assert done.stdout == ""
 
 
+def test_a_daemon_is_just_starting_for_a_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its age is in seconds, though the kernel counts it in clock ticks."""
+    monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
+    os.mkfifo(tmp_path / "serve")
+    with started(["vhostcomm", "serve"], executable=shutil.which("cat"), cwd=tmp_path) as daemon:
+        until(is_starting, "the daemon's command line")
+        monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 0)
+        assert not is_starting()
+        daemon.kill()
+
+
 def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import trio
 
 import vhostcomm.launcher.hooks
 from tests.trio_help import run_in_real_time
-from vhostcomm.launcher.hooks import Hooks
+from vhostcomm.launcher.hooks import RUNNING_LIMIT, Hooks
 
 
 def script(folder: Path, text: str) -> str:
@@ -101,6 +101,33 @@ def test_session_of_its_own_outlives_a_hook(tmp_path: Path) -> None:
         ended, _, _ = select.select([alive], [], [], 0)
         signal.pidfd_send_signal(alive, signal.SIGKILL)
     assert not ended
+
+
+def test_hooks_at_the_same_time_are_limited(tmp_path: Path) -> None:
+    """An event over the limit starts no hook; a hook that ends makes room."""
+    program = script(tmp_path, f"read line < {tmp_path}/pipe; echo $VHOSTCOMM_HOOK_NUMBER >> {tmp_path}/ran")
+    os.mkfifo(tmp_path / "pipe")
+    lines = os.open(tmp_path / "pipe", os.O_RDWR)
+
+    async def main() -> list[tuple[object, object]]:
+        with structlog.testing.capture_logs() as logged:
+            hooks = Hooks([("ready", program)], {}, structlog.get_logger())
+            async with trio.open_nursery() as nursery:
+                await nursery.start(hooks.run)
+                for numbers in (range(RUNNING_LIMIT + 1), range(100, 101)):
+                    for number in numbers:
+                        hooks.happened("ready", number=str(number))
+                    os.write(lines, b"\n" * min(len(numbers), RUNNING_LIMIT))
+                    await hooks.finish(50.0)
+                nursery.cancel_scope.cancel()
+        return [(each["event"], each.get("why")) for each in logged]
+
+    try:
+        assert run_in_real_time(main) == [("hook skipped", f"{RUNNING_LIMIT} already run")]
+    finally:
+        os.close(lines)
+    ran = sorted(map(int, (tmp_path / "ran").read_text().split()))
+    assert ran == [*range(RUNNING_LIMIT), 100]
 
 
 def test_hook_does_not_inherit_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 import structlog
 import trio
 
 from tests.daemon.asking import INFORMATION, OFF, answer_all
 from tests.trio_help import run_in_real_time
-from vchannel import Command, HostCommand, Request
+from vchannel import Command, GuestCommand, HostCommand, Request
+from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.load import load
 from vhostcomm.daemon.daemon import Daemon
@@ -19,25 +23,38 @@ from vhostcomm.launcher.power_off import RESET_PAUSE, PowerOff
 from vhostcomm.log.logs import LimitedLog
 
 
-def test_power_off_is_asked_again_after_a_reset_once_a_second(tmp_path: Path) -> None:
+@asynccontextmanager
+async def launched(folder: Path) -> AsyncIterator[tuple[Daemon, PowerOff, trio.Nursery, trio.SocketStream]]:
+    """A daemon whose guest's QEMU has just started and is connected."""
     log = structlog.get_logger()
-    config = load(socks=[f"nas={tmp_path / 'nas'}"], flags={"control": "none"}, environment={})
+    daemon = Daemon(load(socks=[f"nas={folder / 'nas'}"], flags={"control": "none"}, environment={}), log)
+    power_off = PowerOff(daemon, 600.0, LimitedLog(log))
+
+    connected = trio.Event()
+
+    def note(_: Guest, event: GuestEvent) -> None:
+        if isinstance(event, events.Connected):
+            connected.set()
+        elif isinstance(event, events.Ready):
+            power_off.ready.set()
+
+    async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        daemon.listeners.append(note)
+        power_off.qemu_starts()
+        # Closed only when no task reads from it any longer.
+        stream = await cleanup.enter_async_context(await trio.open_unix_socket(folder / "nas"))
+        await connected.wait()
+        yield daemon, power_off, nursery, stream
+        nursery.cancel_scope.cancel()
+
+
+def test_power_off_is_asked_again_after_a_reset_once_a_second(tmp_path: Path) -> None:
     asked_for: list[Command] = []
 
     async def main() -> None:
-        daemon = Daemon(config, log)
-        power_off = PowerOff(daemon, 600.0, LimitedLog(log))
-
-        def note(_: Guest, event: GuestEvent) -> None:
-            if isinstance(event, events.Ready):
-                power_off.ready.set()
-
-        async with trio.open_nursery() as nursery:
-            await nursery.start(daemon.run)
-            daemon.listeners.append(note)
-            power_off.qemu_starts()
+        async with launched(tmp_path) as (daemon, power_off, nursery, stream):
             guest = daemon.guests["nas"]
-            stream = await trio.open_unix_socket(tmp_path / "nas")
 
             async def press_button() -> None:
                 """Its boot continues."""
@@ -55,9 +72,31 @@ def test_power_off_is_asked_again_after_a_reset_once_a_second(tmp_path: Path) ->
                 await trio.testing.wait_all_tasks_blocked()
             await power_off.confirmed.wait()
             assert trio.current_time() - reset >= RESET_PAUSE
-            nursery.cancel_scope.cancel()
-        await stream.aclose()
 
     run_in_real_time(main)
     assert asked_for.count(OFF) == 2
     assert INFORMATION in asked_for
+
+
+def test_guest_is_thawed_before_its_power_off_and_frozen_no_more(tmp_path: Path) -> None:
+    """Also before the power button: a guest with frozen file systems can't shut down."""
+    asked_for: list[Command] = []
+    at_button: list[Command] = []
+
+    async def main() -> None:
+        async with launched(tmp_path) as (daemon, power_off, nursery, stream):
+            nursery.start_soon(answer_all, stream, asked_for)
+            await daemon.freeze("nas", 600.0, timeout=60.0, by="a test")
+            power_off.ready = trio.Event()  # its QEMU was replaced
+
+            async def press_button() -> None:
+                at_button.extend(asked_for)
+
+            nursery.start_soon(power_off.ask, daemon.guests["nas"], press_button, "a test")
+            await power_off.confirmed.wait()
+            with pytest.raises(CallError, match="the daemon stops, and thaws what is frozen"):
+                await daemon.freeze("nas", 600.0, timeout=60.0, by="a test")
+
+    run_in_real_time(main)
+    assert at_button[-2:] == [GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE]
+    assert asked_for[len(at_button) :].count(OFF) == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.serving import (
     held_port,
     run_vhostcomm,
 )
+from vhostcomm.channel.locks import lock_file, locked
 from vhostcomm.config.load import load
 
 LOCK = f".vhostcomm-{os.geteuid()}.lock"
@@ -109,6 +112,24 @@ def test_a_lock_that_is_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
     assert "lock can't be made" in refused("--sock", tmp_path / "guest")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_only_our_own_lock_is_removed(tmp_path: Path) -> None:
+    """A lock file is another daemon's if it replaced ours, or has a record of that daemon."""
+    lock = lock_file(tmp_path / "nas")
+    with locked(tmp_path / "nas"):
+        lock.rename(tmp_path / "moved")
+        lock.touch(0o600)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [lock.name, "moved"]
+    with lock.open("r+b") as other:  # its locks are of this open file, as another process's would be
+        record = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 5, 1, 0)
+        fcntl.fcntl(other, fcntl.F_OFD_SETLK, record)
+        with locked(tmp_path / "nas"):
+            pass
+        assert lock.exists()
+    with locked(tmp_path / "nas"):
+        assert lock.exists()
+    assert not lock.exists()
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
