@@ -63,7 +63,10 @@ ACCEPTED: Final = {
     r"-    if type\(evidence\) is Frame and self.channel is _R": "the general path does the same, only slower",
     r"-        case _:\n-            pass": "other evidence changes nothing either way",
     r"-        value = None\n\+        value = \"\"": "neither is an object of JSON",
-    r"-( +[\w.]+ = )False\n\+\1None": "a flag that is only tested",
+    r"-    self\._killing = False\n\+    self\._killing = None": "only its truth is tested",
+    r"-    self\._paused_why = \"\"\n\+    self\._paused_why = None": "found_paused sets it before it is read",
+    r"-    self\._waiting(: trio\.CancelScope \| None|) = None\n\+    self\._waiting\1 = \"\"": "only its truth is tested",
+    r"-    problem = \"\"\n\+    problem = None": "only its truth is tested",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }
 """Survivors that behave as the code does: an expression for their difference, and the reason. They aren't counted."""

@@ -85,6 +85,7 @@ def test_when_a_guest_is_probed() -> None:
         assert may_ask(unheard, Kind.PROBE, unheard.probe_again) == Send()
     up.take(ProbeSent(1), 1.0)
     assert not probe_due(up, 2.0, 0.5), "the last question is not overdue yet"
+    assert not probe_due(up, up.probe_again - 0.1, 0.5)
     assert probe_due(up, up.probe_again, 0.5)
     assert probe_due(model_of(Connected(1)), 0.0, 1.0)
     assert not probe_due(Model(), 99.0, 0.0)

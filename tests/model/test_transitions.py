@@ -94,6 +94,19 @@ def test_the_table_is_the_transitions_that_are_tested() -> None:
     assert set(PAUSES) == {Paused, Resumed, Disconnected}
 
 
+def test_what_ends_a_connection_or_boot_ends_what_was_known_of_it() -> None:
+    up, gone = model_of(*WAYS[READY]), model_of(*WAYS[READY], Disconnected(1, ""))
+    assert (up.heard, gone.heard) == (1.0, None)
+    silent = model_of(*WAYS[SILENT])
+    assert (silent.probes, silent.probe_again > 2.0) == (1, True)
+    silent.take(Reset(by_guest=True), 4.0)
+    assert (silent.heard, silent.probes, silent.probe_again) == (None, 0, 0.0)
+    asking = model_of(Connected(1), Frame(1, asks=True))
+    assert asking.has_asked
+    asking.take(Booted(1), 2.0)
+    assert asking.has_asked is False
+
+
 def test_the_budget_of_probes_shrinks_and_recovers() -> None:
     model, now, gaps = model_of(*WAYS[CONNECTED]), 1.0, []
     for _ in range(12):

@@ -129,11 +129,9 @@ def test_a_missing_thread_has_its_remedy() -> None:
     def report(*lines: str) -> str:
         return Ending(EndKind.CRASHED, -6, last_lines=lines, command="qemu").report()
 
-    assert f"\n  {NO_THREAD}\n  to try it by hand:\nqemu" in report(
-        "first", "qemu: qemu_thread_create: Resource", "last"
-    )
-    assert report("qemu_thread_create").startswith(
-        "QEMU crashed: SIGABRT\n  QEMU's last words:\n    qemu_thread_create\n"
+    assert report("first", "qemu: qemu_thread_create: Resource", "last") == (
+        "QEMU crashed: SIGABRT\n  QEMU's last words:\n    first\n    qemu: qemu_thread_create: Resource\n    last\n"
+        f"  {NO_THREAD}\n  to try it by hand:\nqemu"
     )
     assert NO_THREAD not in report("first")
     assert report() == "QEMU crashed: SIGABRT\n  to try it by hand:\nqemu"

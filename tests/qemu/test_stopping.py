@@ -27,6 +27,7 @@ class Target:
     status: str = "running"
     log: list[tuple[float, str]] = field(factory=list)
     ended: trio.Event = field(factory=trio.Event)
+    over: float = 0.0
 
     async def command(self, name: str, /) -> object:
         if self.hangs:
@@ -47,7 +48,7 @@ class Target:
         self._do("poweroff")
 
     def _do(self, what: str) -> None:
-        self.log.append((round(trio.current_time() - self._begin, 3), what))
+        self.log.append((self.elapsed(), what))
         if what in self.heeds:
             self.ended.set()
 
@@ -55,6 +56,10 @@ class Target:
 
     def begin(self) -> None:
         self._begin = trio.current_time()
+
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return round(trio.current_time() - self._begin, 3)
 
 
 Told = list[tuple[str, float, str]]
@@ -73,6 +78,7 @@ def stop(
     async def main() -> bool:
         target.begin()
         stopping = Stopping(target, poweroff, grace, lambda n: told.append((n.stage.name, n.seconds, n.why)))
+        assert stopping.paused == ""
 
         async def hurry() -> None:
             for delay in hurries:
@@ -88,6 +94,7 @@ def stop(
             nursery.start_soon(hurry)
             nursery.start_soon(pause)
             gone = await stopping.run()
+            target.over = target.elapsed()
             nursery.cancel_scope.cancel()
         return gone
 
@@ -173,10 +180,20 @@ def test_a_qemu_that_does_not_answer_gets_signals() -> None:
 
 @pytest.mark.parametrize("status", ["paused", "prelaunch", "guest-panicked", "internal-error"])
 def test_a_guest_that_does_not_run_is_not_asked(status: str) -> None:
-    target = Target({"quit"}, status=status)
+    target = Target({"SIGTERM"}, status=status)
     _, told = stop(target, target.poweroff)
     why = f"the machine is paused, so the guest can't shut down: {describe(status).cause} ({status})"
-    assert told == [("QUIT", 5, f"asked to stop; {why}")]
+    assert told == [("QUIT", 5, f"asked to stop; {why}"), ("TERMINATE", 3, why)]
+
+
+def test_a_status_without_a_word_on_running_is_of_a_running_machine() -> None:
+    class Brief(Target):
+        async def command(self, name: str, /) -> object:
+            return {"status": "running"} if name == "query-status" else await super().command(name)
+
+    target = Brief({"poweroff"})
+    _, told = stop(target, target.poweroff)
+    assert told == [("POWEROFF", 40, "asked to stop")]
 
 
 FULL = "the machine is paused, so the guest can't shut down: a full disk after {} s (io-error)"
@@ -200,6 +217,18 @@ def test_a_guest_paused_during_its_power_button() -> None:
         ("QUIT", 5, FULL.format(7)), ("TERMINATE", 3, FULL.format(7)),
     ]  # fmt: skip
     assert target.log[-2:] == [(7, "quit"), (12, "SIGTERM")]
+
+
+def test_a_pause_cuts_only_the_wait_for_the_guest() -> None:
+    """Not the wait for QMP's first answer, nor QEMU's own stages."""
+    hanging = Target({"SIGTERM"}, hangs=True)
+    _, told = stop(hanging, hanging.poweroff, pauses=(1,))
+    assert told == [("TERMINATE", 3, "asked to stop; QMP query-status: no reply within 5 s")]
+    assert hanging.log == [(5, "SIGTERM")]
+    quitting = Target({"SIGTERM"})
+    _, told = stop(quitting, None, pauses=(12,))
+    assert told[-1:] == [("TERMINATE", 3, FULL.format(12))]
+    assert quitting.log[-2:] == [(10, "quit"), (15, "SIGTERM")]
 
 
 def test_a_sleeping_guest_is_woken_up() -> None:
@@ -251,6 +280,7 @@ def test_more_requests_do_not_cut_the_last_wait() -> None:
     gone, told = stop(target, target.poweroff, hurries=(1, 0.5, 0.1, 0.1))
     assert not gone, "nothing ends it"
     assert told[-1][:2] == ("KILL", 10)
+    assert target.over == 11.5
 
 
 def test_a_second_request_while_qmp_does_not_answer() -> None:
@@ -265,6 +295,33 @@ def test_it_may_end_by_itself_meanwhile() -> None:
     gone, told = stop(target, target.poweroff)
     assert gone
     assert told == []
+
+
+def test_a_second_request_before_the_first_is_carried_out() -> None:
+    target = Target({"quit"})
+
+    async def main() -> list[Stage]:
+        target.begin()
+        stages: list[Stage] = []
+        stopping = Stopping(target, target.poweroff, GRACE, lambda n: stages.append(n.stage))
+        stopping.hurry()
+        await stopping.run()
+        return stages
+
+    assert run(main) == [Stage.QUIT]
+
+
+def test_qmp_that_ends_before_qemu_is_no_failure() -> None:
+    class Closing(Target):
+        async def command(self, name: str, /) -> object:
+            if name == "quit":
+                raise QmpClosedError("QMP quit: QEMU closed the QMP connection")
+            return await super().command(name)
+
+    target = Closing({"SIGTERM"})
+    _, told = stop(target, None)
+    assert told[-1:] == [("TERMINATE", 3, "QEMU still ran after 5 s")]
+    assert target.log[-1] == (15, "SIGTERM")
 
 
 @pytest.mark.parametrize("total", [1, 10, 60, 90, 600])
