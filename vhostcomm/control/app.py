@@ -128,7 +128,7 @@ class ControlApp:
         token: required from every client; empty for none.
     """
 
-    headers = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(self, app: ASGIApp, surface: Surface, strangers: StrangersLog, token: str) -> None:
         self._app = app
@@ -168,10 +168,14 @@ class ControlApp:
         """Return the body for a problem."""
         return encode(problem.document())
 
+    def answer(self, scope: Scope) -> ASGIApp:  # noqa: ARG002 - the page's own differs by it
+        """Return what answers an admitted request."""
+        return self._app
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. A stopping daemon waits for the answer, unless it is a stream."""
         with self._surface.answering() if scope["path"] != "/events" else nullcontext():
-            await self._app(scope, receive, send)
+            await self.answer(scope)(scope, receive, send)
 
 
 class _Handlers:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from html import escape as escape_html
 from importlib.resources import files
 from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from vhostcomm.config.address import ListenTcp
 from vhostcomm.control.admission import check_origin, check_own_page, own_names
-from vhostcomm.control.app import encode
+from vhostcomm.control.app import ControlApp
 from vhostcomm.control.connection import peer_of
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import StrangersLog
@@ -58,11 +57,11 @@ class _PageProblem(Problem):
     """A problem that a browser shows as a page."""
 
 
-class WebApp:
-    """The application for the server.
+class WebApp(ControlApp):
+    """The application for the page's server: the page, and the API for browsers that have signed in.
 
     Args:
-        api: answers all other requests.
+        app: answers all other requests.
         surface: counts requests.
         strangers: logs rejected requests.
         sign_in: the keys and cookies.
@@ -72,11 +71,9 @@ class WebApp:
     headers = HEADERS
 
     def __init__(
-        self, api: ASGIApp, surface: Surface, strangers: StrangersLog, sign_in: SignIn, address: ListenTcp
+        self, app: ASGIApp, surface: Surface, strangers: StrangersLog, sign_in: SignIn, address: ListenTcp
     ) -> None:
-        self._api = api
-        self._surface = surface
-        self._strangers = strangers
+        super().__init__(app, surface, strangers, token="")
         self._sign_in = sign_in
         self._names = own_names(address)
         self._files = {
@@ -108,27 +105,19 @@ class WebApp:
         why = "this browser has not signed in, or its sign-in is too old or belongs to another daemon"
         raise _as_page(Problem(401, "not signed in", why, _REMEDY), headers)
 
-    def is_urgent(self, scope: Scope) -> bool:
-        """Return whether the request stops or thaws a guest."""
-        return scope["method"] == "POST" and scope["path"].rpartition("/")[2] in {"shutdown", "reboot", "thaw"}
-
     def error(self, problem: Problem) -> bytes:
-        """Return the body for a problem."""
         if not isinstance(problem, _PageProblem):
-            return encode(problem.document())
+            return super().error(problem)
         words = {key: escape_html(value) for key, value in problem.document()["error"].items()}
         return _PAGE.format_map(words).encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. A stopping daemon waits for the answer, unless it is a stream."""
-        with self._surface.answering() if scope["path"] != "/events" else nullcontext():
-            if key := _key(scope):
-                await self._signed_in(key, scope)(scope, receive, send)
-            elif scope["path"] in self._files and scope["method"] in {"GET", "HEAD"}:
-                content, kind = self._files[scope["path"]]
-                await Response(content, media_type=kind, headers={"cache-control": "no-cache"})(scope, receive, send)
-            else:
-                await self._api(scope, receive, send)
+    def answer(self, scope: Scope) -> ASGIApp:
+        if key := _key(scope):
+            return self._signed_in(key, scope)
+        if scope["path"] in self._files and scope["method"] in {"GET", "HEAD"}:
+            content, kind = self._files[scope["path"]]
+            return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+        return super().answer(scope)
 
     def _signed_in(self, key: str, scope: Scope) -> Response:
         """Exchange a key for a cookie, and lead to the page without the key, so that neither history nor referrer has it."""
