@@ -53,7 +53,7 @@ def test_a_guest_through_its_states(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_health_is_of_now(tmp_path: Path) -> None:
-    """The guest is asked, where what it told is old or has no address in it."""
+    """The daemon asks the guest if its information is old or has no address."""
     answers: Answers = {}
     with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", answers):
         daemon.event("guest ready")
@@ -81,7 +81,7 @@ def test_health_is_of_now(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_impatient_prober_finds_out(tmp_path: Path) -> None:
-    """The question to the guest goes on without it, so the next look knows; and they who look at once know the same."""
+    """The question to the guest continues, so the next request has its answer. Concurrent requests have the same one."""
     with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest, client(tmp_path / "control") as http:
         guest.serial()
         with pytest.raises(httpx.ReadTimeout):

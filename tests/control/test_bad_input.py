@@ -1,4 +1,4 @@
-"""Requests that are refused, each with what, why and the remedy; and the daemon goes on."""
+"""Rejected requests: each error has what, why and the remedy, and the daemon keeps serving."""
 
 from __future__ import annotations
 

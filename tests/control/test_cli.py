@@ -287,7 +287,7 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_daemon_among_several_that_hangs(tmp_path: Path) -> None:
-    """No guest is taken for the only one, and none is said not to be there, where not everybody answers."""
+    """If a daemon doesn't answer, no guest counts as the only one, and none is reported as missing."""
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
     environment.pop("VHOSTCOMM_CONTROL", None)
 

@@ -165,7 +165,7 @@ def test_a_thaw_is_owed_through_a_reset_and_a_reconnect(tmp_path: Path) -> None:
 
 
 def test_a_thaw_and_a_freeze_that_are_answered_together(tmp_path: Path) -> None:
-    """A thaw undoes the freezes that were sent before it, and no later one, in whatever order they are taken note of."""
+    """A thaw covers the freezes that were sent before it, and no later one, in whatever order the answers arrive."""
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(2) as pool:
         guest.serial()
         for _ in range(8):

@@ -148,7 +148,7 @@ def test_a_late_answer_proves_that_the_guest_is_up(tmp_path: Path) -> None:
 
 
 def test_a_silent_guest_is_probed_less_and_less_and_for_ever(tmp_path: Path) -> None:
-    """A probe whose asker has no time goes on, and several askers share one."""
+    """A probe continues after its client has timed out, and several clients share one."""
 
     async def main() -> None:
         async with connected(tmp_path) as (_, port, nursery, stream):

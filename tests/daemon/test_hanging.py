@@ -77,7 +77,7 @@ def test_the_record_of_a_freeze(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_socket_of_ours(tmp_path: Path) -> None:
-    """Its file is deleted while the file system hangs, and then the guest is taken out of the configuration."""
+    """Its file is deleted while the file system hangs. Then the guest is removed from the configuration."""
     place, config = tmp_path / "place", tmp_path / "c.toml"
     place.mkdir()
     config.write_text(guests(tmp_path, f'[guests.bad]\nsock = "{place}/bad"\n'))

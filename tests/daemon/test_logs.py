@@ -111,7 +111,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
 
 @pytest.mark.slow
 def test_an_unread_log_stalls_no_guest(tmp_path: Path) -> None:
-    """The pipe is full after 64 KiB; service goes on, and at the end the process ends."""
+    """The pipe is full after 64 KiB. The daemon keeps serving, and ends when it is stopped."""
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas"), "--log-level", "debug", "--frame-rate", "0"]
     with started(command, stdout=subprocess.PIPE) as process:
         until(lambda: is_listening(tmp_path / "nas"), "the socket")

@@ -147,7 +147,7 @@ def paused_qemu(place: Path) -> Iterator[threading.Event]:
 
 
 def test_a_qmp_socket_is_added_changed_and_removed(tmp_path: Path) -> None:
-    """The guest's connection goes on, and a pause that QMP told of is forgotten with its socket."""
+    """The guest stays connected, and the pause that QMP reported is forgotten with the QMP socket."""
     path, sock, places = tmp_path / "c.toml", tmp_path / "nas", [tmp_path / "one", tmp_path / "two"]
     listed = f'[guests.nas]\nsock = "{sock}"\n'
     path.write_text(listed)

@@ -197,7 +197,7 @@ def test_a_flood_does_not_hold_up_others() -> None:
 
 
 def test_answers_that_nobody_reads_are_dropped_whole() -> None:
-    """After the deadline the daemon goes on; when the guest reads again it finds whole frames only."""
+    """After the deadline, the daemon keeps serving. A guest that reads again finds only whole frames."""
 
     async def main() -> None:
         async with serving(send_timeout=5, frame_rate=0) as ends, trio.open_nursery() as nursery:

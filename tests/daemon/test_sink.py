@@ -171,7 +171,7 @@ def test_flush_waits_for_what_was_put_while_the_last_write_ended(monkeypatch: py
 
 
 def test_a_queue_is_limited_in_bytes() -> None:
-    """Items of any size, and also those that a stuck write has taken out of the queue; it is told what was lost."""
+    """Items of any size count, also those of a write that hangs. The lost ones are reported."""
     begun, go = threading.Event(), threading.Event()
     written: list[str] = []
     told: list[int] = []

@@ -1,4 +1,4 @@
-"""What a guest told of itself."""
+"""The information that a guest gives about itself."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ GREETING = {
 
 
 class Peer:
-    """The other end: says what it is told to, and hands out what it hears."""
+    """The other end: sends what the test passes, and returns what it receives."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""A supervised QEMU for a test, and what it told."""
+"""A supervised QEMU for a test, and its notices."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from vhostcomm.qemu.supervise import Notice, Qemu
 T = TypeVar("T")
 
 SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
-"""Seconds to stop a guest that heeds nothing; QEMU itself has as many as it wants."""
+"""Seconds to stop a guest that ignores everything. QEMU's own stages are not shortened."""
 
 
 class Run:
-    """One QEMU. `told` is what it told so far; `tells` waits for something."""
+    """One QEMU. `told` has its notices so far; `tells` waits for a notice."""
 
     def __init__(self, argv: Sequence[str], *, paused: bool = False, start_patience: float = 60) -> None:
         self.told: list[Notice] = []
@@ -45,7 +45,7 @@ class Run:
         return [event.name for event in self.all(QmpEvent)]
 
     async def tells(self, kind: type[T], which: Callable[[T], bool] = lambda _: True) -> T:
-        """Wait until it told something of that kind, earlier or now."""
+        """Wait for a notice of that kind, or return an earlier one."""
         while True:
             changed = self._changed
             for notice in self.all(kind):

@@ -125,7 +125,7 @@ print(options.cache.value, options.effective_aio.value, *why)
 
 @pytest.mark.needs("qemu-system-x86_64")
 def test_a_guest_starts_where_o_direct_cannot_be_had(tmp_path: Path) -> None:
-    """On a ramfs: the log says what was taken instead, and QEMU opens the disk."""
+    """On a ramfs, which has no O_DIRECT, the log names the replacement, and QEMU opens the disk."""
     place = tmp_path / "place"
     place.mkdir()
     words = ["--data", f"{place}/data.img,serial=A1", "--boot", f"{place}/boot.img", "--accel", "tcg", "--net", "none"]

@@ -164,7 +164,7 @@ IO_ERROR = {"status": "io-error", "running": False}
 
 
 def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any]]]) -> list[PauseNotice]:
-    """What is told by a watch that gets these events, and these answers in turn, then resumes."""
+    """Return what a watch reports that gets these events, and these answers in turn, and then resumes."""
     told: list[PauseNotice] = []
 
     async def execute(name: str) -> Any:

@@ -61,7 +61,7 @@ async def prints(console: trio.lowlevel.FdStream, text: str) -> str:
 
 
 def test_the_machine_is_as_the_guest_expects(can: Capabilities, tmp_path: Path, standin: dict[str, str]) -> None:
-    """Disks by slot, the port by name; and the power button stops a Linux that heeds it."""
+    """Disks are found by slot and the port by name. The power button stops a Linux that reacts to it."""
     argv = linux(can, tmp_path, standin, "vchannel.acpi=1", disks=True)
 
     async def main() -> Run:

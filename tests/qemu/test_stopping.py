@@ -1,4 +1,4 @@
-"""Escalation against a target that ends when it is told to, on a clock that jumps."""
+"""Stages of a stop, with a target that ends at a chosen one, on a clock that jumps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE = Grace(40, 10, 5, 3)
 
 @define
 class Target:
-    """Ends at what is in `heeds`; with `hangs`, QMP doesn't answer."""
+    """Ends at a command or signal in `heeds`. With `hangs`, QMP doesn't answer. `over` is when the stop ended."""
 
     heeds: set[str]
     hangs: bool = False

@@ -1,4 +1,4 @@
-"""Descriptors lent to a child, in a process of its own: pytest has taken ours."""
+"""Descriptors lent to a child, in a separate process, because pytest has replaced this one's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to hand the same bytes to a connection. What comes out must not depend on which was taken."""
+"""Ways to pass the same bytes to a connection. The events must not depend on the way."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from vchannel import (
 Feed = Callable[[Connection, bytes], list[Event]]
 
 BEGINNING: Final = Request.of(HostCommand.GUEST_CPU, request_id=7).raw[:100]
-"""The beginning of a next frame."""
+"""The beginning of the next frame."""
 
 
 def drain(connection: Connection) -> list[Event]:
-    """Every event there is. What was received before is now held only as an unfinished frame."""
+    """Return all events. Afterwards, the connection holds only an unfinished frame."""
     events: list[Event] = []
     while (event := connection.next_event()) is not NEED_DATA:
         events.append(event)
@@ -53,7 +53,7 @@ def byte_by_byte(connection: Connection, data: bytes) -> list[Event]:
 
 
 def undrained(connection: Connection, data: bytes) -> list[Event]:
-    """Several reads before anybody looks."""
+    """Pass several reads before the first event is taken."""
     for place in range(0, len(data), 1000):
         connection.receive_data(memoryview(data)[place : place + 1000])
     return drain(connection)
