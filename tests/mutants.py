@@ -67,6 +67,7 @@ ACCEPTED: Final = {
     r"-    self\._paused_why = \"\"\n\+    self\._paused_why = None": "found_paused sets it before it is read",
     r"-    self\._waiting(: trio\.CancelScope \| None|) = None\n\+    self\._waiting\1 = \"\"": "only its truth is tested",
     r"-    problem = \"\"\n\+    problem = None": "only its truth is tested",
+    r"-    chosen = \"\"\n\+    chosen = None": "only its truth is tested",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }
 """Survivors that behave as the code does: an expression for their difference, and the reason. They aren't counted."""

@@ -82,7 +82,7 @@ class _Tape:
         self._told = 0
 
     def end(self) -> None:
-        """The other end has said all: what the connection still holds will be told, too."""
+        """Note that the other end has sent everything: `events` then also has what the connection still holds."""
         self._silence = SkipReason.CLOSED
 
     def events(self, due: int) -> Iterator[tuple[float, Event]]:

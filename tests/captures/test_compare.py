@@ -115,7 +115,7 @@ def test_one_odd_id_is_one_difference() -> None:
 
 
 def test_few_differences_in_long_captures() -> None:
-    """Longer than what is matched at once: the records that one lacks are still told, and nothing else."""
+    """Captures longer than what is matched at once: exactly the records that one of them lacks are reported."""
     commands = [5 + (place * place % 7 + place // 50) % 3 for place in range(4000)]
     one = [FrameRecord(0, Direction.TO_HOST, request(place, each)) for place, each in enumerate(commands)]
     gone = [FrameRecord(0, Direction.TO_HOST, request(5000, 99))]

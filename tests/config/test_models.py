@@ -175,6 +175,11 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
          'for example: qmp = "/run/qemu/nas.qmp"')),
         ("[serve]\nwatch = 1", 'serve.watch is 1: it is a list of folders; for example: watch = ["/run/guests"]'),
         ("[serve]\nwatch = ['']", "serve.watch is '': it is empty; for example: watch = [\"/run/guests\"]"),
+        ("guests = 1", "guests is 1; it is a section, as in\n\n    [guests]"),
+        (
+            "[host]\nwatch = 1",
+            "host.watch: unknown; known are serial, mac, model, build, fix, vmm_version, vmm_timestamp, cluster_uuid",
+        ),
         ("x = 1\ny = 2", "unknown: 'x', 'y'; known are host, guest, guests and serve"),
         ('[guests.""]', "the name of [guests.] is '': it is empty; for example: [guests.nas]"),
     ],
@@ -213,4 +218,7 @@ def test_folders_to_watch_of_files_and_flags(tmp_path: Path, monkeypatch: pytest
     loaded = _load(tmp_path, '[serve]\nwatch = ["/a", "b"]\n', watch=["c", Path("/d")])
     assert loaded.watch == (Path("/a"), tmp_path / "b", tmp_path / "c", Path("/d"))
     source = f"{tmp_path}/vhostcomm.toml: serve.watch"
+    later = tmp_path / "later.toml"
+    later.write_text("[serve]\nframe_rate = 5\n")
+    assert load.load([tmp_path / "vhostcomm.toml", later], environment=RUNTIME).watch == loaded.watch[:2]
     assert loaded.watch_sources == (source, source, "--watch", "--watch")

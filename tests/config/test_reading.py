@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,19 @@ import pytest
 from tests.config.test_load import config
 from vhostcomm.config import files, models, reading
 from vhostcomm.errors import ConfigError
+
+
+@contextmanager
+def hidden(folder: Path) -> Iterator[None]:
+    """This process may not see what is in a folder."""
+    user = os.geteuid()
+    folder.chmod(0)
+    os.seteuid(user or 65534)  # root may see everything
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
 
 
 def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
@@ -167,3 +182,24 @@ def test_a_folder_without_files(tmp_path: Path) -> None:
         f"{tmp_path}: a folder without a *.toml file; check that its file system is mounted, "
         f"or create one: vhostcomm config init {tmp_path}/vhostcomm.toml"
     )
+
+
+def test_files_and_folders_in_their_order(tmp_path: Path) -> None:
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    for name in ("b.toml", "a.toml", "c.txt", ".d.toml"):
+        (folder / name).touch()
+    alone = tmp_path / "z.toml"
+    assert files.list_files([alone, folder, alone]) == [alone, folder / "a.toml", folder / "b.toml", alone]
+
+
+def test_a_file_or_folder_that_this_user_may_not_see(tmp_path: Path) -> None:
+    path = tmp_path / "hidden" / "c.toml"
+    path.parent.mkdir()
+    path.touch()
+    with hidden(path.parent), pytest.raises(ConfigError) as caught:
+        files.list_files([path])
+    why = f"must be able to read it: chmod a+r {path}, and keep secrets in the environment"
+    assert str(caught.value) == f"{path}: Permission denied; uid {os.geteuid() or 65534} {why}"
+    with hidden(path.parent):
+        assert files.fingerprint([path]) == str(caught.value)

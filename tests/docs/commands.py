@@ -1,4 +1,4 @@
-"""What can be told of a command without running it: our verbs and flags, make's targets, a program that is known."""
+"""Check a command without running it: our verbs and flags, make's targets, known programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vhostcomm.qemu_host.goflags import parse
 from vhostcomm.systemd import units
 
 ELSEWHERE: Final = {"docker", "git", "gh", "pvesm", "qm", "reboot", "rsync", "tshark", "virsh", "wireshark"}
-"""Programs of which nothing can be told here."""
+"""Programs that can't be checked here."""
 
 OPTIONS_OF_OTHERS: Final = {"--format", "--pids-limit", "--read-only", "--unix-socket", "--x"}
 """Flags in prose that are another program's, or stand for any."""
@@ -58,7 +58,7 @@ def check(text: str) -> None:
 
 
 def check_ours(words: list[str]) -> None:
-    """Our own command line takes it, as far as can be told without running it."""
+    """Fail if our own command line rejects the words, as far as that shows without running them."""
     try:
         app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -340,7 +340,7 @@ def test_tools_that_are_missing_are_named_before_anything_is_made(
 
 
 def test_a_tree_that_does_not_fit(tmp_path: Path) -> None:
-    """More files than the partition has inodes for: told in place of mke2fs's words."""
+    """There are more files than inodes in the partition: our own error, before mke2fs has one."""
     tree = Tree(tmp_path, 10, lambda _: None)
     for member, data in many(9):
         tree.add("hda1.tgz", member, io.BytesIO(data))

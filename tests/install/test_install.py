@@ -146,7 +146,7 @@ def test_qcow2_and_events_for_programs(tmp_path: Path) -> None:
 
 
 def mac_of_the_container(hostname: str) -> str:
-    """As its script has it."""
+    """Derive it as the container's script does."""
     script = r"""echo "$0" | md5sum | sed 's/^\(..\)\(..\)\(..\)\(..\)\(..\).*$/02:11:32:\3:\4:\5/'"""
     return subprocess.run(["sh", "-c", script, hostname], capture_output=True, text=True, check=True).stdout.strip()
 

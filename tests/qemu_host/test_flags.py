@@ -1,4 +1,4 @@
-"""Its command line, and what a guest is told by it."""
+"""The command line of `qemu-host`, and the answers that guests get."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def socket_in(kind: str, text: str) -> str:
-    """What QEMU connects to, by what it is told."""
+    """Return the socket in a snippet that QEMU connects to."""
     if kind == "libvirt":
         return text.split(' path="')[1].split('"', maxsplit=1)[0]
     return text.split("path=")[1].split(",", maxsplit=1)[0]

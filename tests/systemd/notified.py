@@ -12,7 +12,7 @@ from tests.serving import ENVIRONMENT, PATIENCE
 
 
 class NotifySocket:
-    """Receives what a service tells; `environment` has it told here."""
+    """Receives the messages of a service that is started with `environment`."""
 
     def __init__(self, sock: socket.socket, address: str) -> None:
         self.sock = sock

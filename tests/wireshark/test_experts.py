@@ -83,7 +83,7 @@ def test_a_frame_of_another_size(tmp_path: Path, size: int) -> None:
 
 
 def test_a_frame_that_does_not_say_its_way(tmp_path: Path) -> None:
-    """A file of somebody else's making, without the packet's flags."""
+    """A file of another program, without the packets' flags."""
     capture = exported(tmp_path / "a.pcapng", made(*frames((Direction.TO_HOST, GOOD))))
     subprocess.run(["editcap", "-F", "nsecpcap", capture, tmp_path / "a.pcap"], check=True)
     (packet,) = look(tmp_path / "a.pcap")

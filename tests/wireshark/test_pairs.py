@@ -1,4 +1,4 @@
-"""Which response belongs to which request, and what is told of those that belong to none."""
+"""Which response belongs to which request, and the notes on those that belong to none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def answers(command: HostCommand | GuestCommand, request_id: int) -> Frame:
 
 
 def links(packets: list[Packet]) -> list[str]:
-    """For each packet: >3 its response is in 3, <1 it answers 1; what else is told of its place."""
+    """Return for each packet: >3 if its response is in packet 3, <1 if it answers packet 1, and its other notes."""
     told = []
     for packet in packets:
         words = [f">{number}" for number in packet.get("vchannel.response_in", [])]

@@ -90,7 +90,7 @@ def test_junk_and_a_refused_header_between_frames(tmp_path: Path) -> None:
 
 
 def test_a_header_that_only_another_vouches_for(tmp_path: Path) -> None:
-    """Right behind a good frame it is taken, and vouches for no other."""
+    """It is accepted right after a good frame, and does not justify the next one."""
     odd = [evolve(Frame.decode(frame), sub_command=0).encode() for frame in ASKS]
     small = evolve(Frame.decode(ASKS[1]), reserved=5).encode()  # convinces when it is read 4 bytes late
     for stream, expected in (
