@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,11 +15,13 @@ LOGS: Final = ("log", "lines", "comings", "strangers")
 """Ends of the names of logs and of limited ones."""
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted((ROOT / "vhostcomm").rglob("*.py")):
-        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+@functools.cache
+def sources() -> list[tuple[str, ast.Module]]:
+    paths = sorted((ROOT / "vhostcomm").rglob("*.py"))
+    return [(str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in paths]
 
 
+@functools.cache
 def logged() -> dict[str, str]:
     """Every warning and error of the log, and where it is."""
     return dict(_logged())

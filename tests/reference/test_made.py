@@ -36,6 +36,7 @@ def test_what_is_committed_is_what_is_made(path: Path) -> None:
     assert path.read_text() == made(path), f"{path.name} is old: make docs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
 def test_every_flag_in_help_is_documented(words: tuple[str, ...]) -> None:
     printed = io.StringIO()

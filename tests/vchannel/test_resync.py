@@ -60,6 +60,7 @@ JUNK: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JUNK)
 @pytest.mark.parametrize("size", [1, 3, 4, 8, 31, 63, 64, 65, 100, 1000, 4032, 4033, 4095, 4096, 4097, 5000, 9000])
 def test_junk_before_frames(feed: Feed, kind: str, size: int) -> None:
@@ -72,6 +73,7 @@ def test_junk_before_frames(feed: Feed, kind: str, size: int) -> None:
     assert sum(len(event.data) for event in events if isinstance(event, BytesSkipped)) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JUNK)
 @pytest.mark.parametrize("size", [1, 3, 4, 8, 24, 63, 100, 1000, 4092, 4095, 4097, 5000])
 def test_junk_between_frames(feed: Feed, kind: str, size: int) -> None:
@@ -79,6 +81,7 @@ def test_junk_between_frames(feed: Feed, kind: str, size: int) -> None:
     assert answered(events) == [GOOD_ID, OTHER_ID, GOOD_ID]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1, 4, 8, 24, 32, 63, 64, 65, 100, 2048, 4000, 4095])
 @pytest.mark.parametrize("data", [b"", encode_text("1648798789"), b"x" * DATA_SIZE])
 def test_a_start_in_the_middle(feed: Feed, start: int, data: bytes) -> None:
