@@ -13,7 +13,7 @@ import pytest
 
 from tests.control.controlled import INFORMATION, answering
 from tests.e2e.launched import BOOT_PATIENCE, Images
-from tests.hosts.engines import ENGINES, IMAGES, Engine, build, engine
+from tests.hosts.engines import ENGINES, IMAGES, PATIENCE, Engine, build, engine
 from tests.hosts.folders import need_root
 from tests.serving import fake_guest, run_vhostcomm, until
 
@@ -42,10 +42,17 @@ def serves(client: Engine, container: str, times: int = 1) -> bool:
     return client.log(container).count('"serving"') == times
 
 
-def ended(client: Engine, container: str) -> tuple[int, str]:
+def ended(client: Engine, container: str, patience: float = PATIENCE) -> tuple[int, str]:
     """Its exit status and its log, after a stop."""
-    client.run("stop", container)
+    client.run("stop", container, patience=patience)
     return int(client.inspect(container)["State"]["ExitCode"]), client.log(container)
+
+
+def failure(client: Engine, image: str, *words: str | Path, command: tuple[str, ...] = ()) -> tuple[int, str]:
+    """The exit status and the log of a container that ends by itself."""
+    with client.container(image, *words, command=command) as container:
+        until(lambda: client.inspect(container)["State"]["Status"] == "exited", "its end", 60)
+        return int(client.inspect(container)["State"]["ExitCode"]), client.log(container)
 
 
 def accepts(sock: Path) -> bool:
@@ -77,7 +84,7 @@ def test_images_run_as_no_root_and_are_checked(client: Engine) -> None:
 
 
 def test_guests_beside_a_read_only_container_of_another_user(client: Engine, short_path: Path) -> None:
-    """Stopped, killed and started again, it serves the guests of the same folder."""
+    """Stopped, killed and started again, it serves the guests of the same folder. A second one there ends."""
     folder = short_path / "run"
     folder.mkdir(mode=0o710)
     subprocess.run(["chown", FOREIGN, folder], check=True)
@@ -91,6 +98,9 @@ def test_guests_beside_a_read_only_container_of_another_user(client: Engine, sho
             with fake_guest(folder / "nas") as guest:
                 assert guest.serial() == "1234ABC567890"
                 assert "ready" in client.run("exec", container, "vhostcomm", "guests")
+                second, said = failure(client, IMAGES["serve"], *words)
+                assert (second, said.count("another process already serves it")) == (1, 1), said
+                assert guest.serial() == "1234ABC567890", "on the same connection"
             client.run(end, container)
             assert client.inspect(container)["State"]["ExitCode"] == status
             client.run("start", container)
@@ -155,17 +165,18 @@ def test_published_port_is_reached_from_outside(client: Engine, disks: Path) -> 
 
 @pytest.mark.parametrize("when", ["QEMU runs", "guest ready"])
 def test_stop_of_a_container_is_its_guests_power_off(client: Engine, images: Images, tmp_path: Path, when: str) -> None:
-    """In the first stage, also for a stop that meets the guest while it boots."""
+    """In the first stage, also for a stop that meets the guest while it boots, if --grace is long enough for the boot."""
     command = ["run", "--serial-console", "none", "--accel", "tcg", "--memory", "384M", "--net", "none"]
+    command += ["--grace", str(2 * BOOT_PATIENCE)]
     for name in ("boot", "system", "data"):
         image = getattr(images, name)
         subprocess.run(["cp", "--sparse=always", image, tmp_path / name], check=True)
         command += [f"--{name}", f"/disks/{name}"]
     subprocess.run(["chown", "-R", "900:900", tmp_path], check=True)
-    words = [*POWERLESS, f"--volume={tmp_path}:/disks", "--stop-timeout=110"]
+    words = [*POWERLESS, f"--volume={tmp_path}:/disks", f"--stop-timeout={2 * BOOT_PATIENCE + 20:.0f}"]
     with client.container(IMAGES["run"], *words, command=tuple(command)) as container:
         until(lambda: when in client.log(container), when, BOOT_PATIENCE)
-        status, log = ended(client, container)
+        status, log = ended(client, container, patience=2 * BOOT_PATIENCE)
     assert status == 0, log
     assert "the guest powers itself off" in log
     assert log.count('"stopping by"') == 1, log
@@ -173,13 +184,11 @@ def test_stop_of_a_container_is_its_guests_power_off(client: Engine, images: Ima
 
 @pytest.mark.parametrize("mount", ["--read-only", "--volume=/srv:/run/vhostcomm:ro"])
 def test_read_only_folder_of_sockets_names_the_remedy(client: Engine, mount: str) -> None:
-    if client.program == "podman":
-        pytest.skip("untried with Podman: podman run --rm did not return within 80 s in the one run of this test")
     command = ("serve", "--sock", "nas=/run/vhostcomm/nas")
-    said = client.tried("run", "--rm", mount, "--entrypoint=vhostcomm", IMAGES["qemu-host"], *command)
-    assert said.returncode == 78
-    assert "mount a volume without :ro, or use --tmpfs /run/vhostcomm:" in said.stderr
-    flag = said.stderr.partition("or use ")[2].partition(";")[0]
+    status, said = failure(client, IMAGES["qemu-host"], mount, "--entrypoint=vhostcomm", command=command)
+    assert status == 78, said
+    assert "mount a volume without :ro, or use --tmpfs /run/vhostcomm:" in said
+    flag = said.partition("or use ")[2].partition(";")[0]
     words = ["--read-only", *flag.split(), "--entrypoint=vhostcomm"]
     with client.container(IMAGES["qemu-host"], *words, command=command) as container:
         until(lambda: "serving" in client.log(container))
