@@ -147,7 +147,7 @@ def json_object(value: bytes) -> dict[str, Any]:
     if len(value) > VALUE_MAX:
         raise ValueError(f"{len(value)} bytes, but a value has at most {VALUE_MAX}")
     try:
-        document = json.loads(value)
+        document = json.loads(value.decode())
     except (ValueError, RecursionError):
         raise ValueError("it is no JSON") from None
     if not isinstance(document, dict):

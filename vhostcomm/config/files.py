@@ -98,18 +98,21 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def merge(paths: Sequence[Path], environment: Mapping[str, str], only: str | None = None) -> Merged:
+def merge(
+    paths: Sequence[Path], environment: Mapping[str, str], only: str | None = None, under: Merged | None = None
+) -> Merged:
     """Read the files and merge them.
 
     Args:
         paths: files and folders; see `list_files`.
         environment: has the runtime directory.
         only: leave out all guests but the one with this name.
+        under: settings that the files override, key by key. It is changed.
 
     Raises:
         ConfigError: a file can't be read, or something in it is invalid.
     """
-    merged = Merged()
+    merged = under or Merged()
     for file in list_files(paths):
         # One that was deleted after the listing is an error too: so are all of a folder that is unmounted meanwhile.
         _add(merged, read_file(file), file, environment, only)

@@ -6,7 +6,7 @@ Unknown keys and invalid values are rejected with their place, the reason, and a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from vhostcomm.config.address import (
     parse_sock,
     runtime_directory,
 )
-from vhostcomm.config.files import Listed, is_tcp, merge, sock_of
+from vhostcomm.config.files import Listed, Merged, is_tcp, merge, sock_of
 from vhostcomm.config.http_address import TLS, control_address, is_of_this_machine, parse_api, web_address
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
@@ -52,6 +52,7 @@ def load(
     environment: Mapping[str, str] = os.environ,
     activated: Iterable[Sock] = (),
     only: str | None = None,
+    under: Merged | None = None,
 ) -> Config:
     """Load and combine the configuration.
 
@@ -63,12 +64,14 @@ def load(
         environment: for VHOSTCOMM_… and the runtime directory.
         activated: listening sockets that systemd has passed.
         only: use only the guest with this name of the guests in the files.
+        under: settings common to several hosts, which the files override, key by key. It is changed.
 
     Raises:
         ConfigError: something is invalid; has the place and a valid example.
     """
     paths = [files] if isinstance(files, Path) else list(files or ())
-    merged = merge(paths, environment, only)
+    common = {name: dict(each.identity) for name, each in under.guests.items()} if under else {}
+    merged = merge(paths, environment, only, under)
     folders = [_folder(each, "--watch") for each in watch]
     watch_sources = ["--watch"] * len(folders)
     if merged.watch and (in_files := _folders(merged.watch)):
@@ -142,6 +145,8 @@ def load(
         tuple(watch_sources),
         guest_layers,
         strangers,
+        tuple(_conflicts(common, merged)),
+        may_be_empty=under is not None,
     )
     _check_together(made)
     return made
@@ -153,7 +158,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: there is none, or they don't.
     """
-    if not config.guests and not config.watch:
+    if not config.guests and not config.watch and not config.may_be_empty:
         raise ConfigError("no guest to serve: add [guests.NAME] to the --config file, or give --sock or --watch")
     _check_together(config)
 
@@ -199,6 +204,15 @@ _SAFE: Final = {
     "qemu_host_api": "use 127.0.0.1:{port} or unix:/PATH",
 }
 """What to do instead, by setting."""
+
+
+def _conflicts(common: Mapping[str, Mapping[str, Value]], merged: Merged) -> Iterator[str]:
+    """Describe the serial numbers and UUIDs that this host's files have differently from all hosts' settings."""
+    for name, layer in common.items():
+        for key in ("serial", "uuid"):
+            of_all, own = layer.get(key), merged.guests[name].identity.get(key)
+            if of_all and own and of_all.value != own.value:
+                yield f"{own.source} is {own.value}, but {of_all.source} is {of_all.value}: this host uses its own; remove one"
 
 
 def _folders(value: Value) -> list[Path]:

@@ -193,12 +193,19 @@ class Config:
     """Settings in the files by guest name, and "" for those of all guests: for guests that appear later."""
     strangers: tuple[str, ...] = field(default=(), eq=False)
     """Guests for which systemd passed a socket, but which are in no file."""
+    conflicts: tuple[str, ...] = field(default=(), eq=False)
+    """Descriptions of identities that this host has differently from the cluster."""
+    may_be_empty: bool = field(default=False, eq=False)
+    """Whether having no guest is valid, since the cluster may get some later."""
+    tree: object = field(default=None, eq=False, repr=False)
+    """The cluster's tree that it was made from; None without a cluster."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return descriptions of settings that are valid but probably mistakes.
 
-        These are guests with the same serial number or UUID, and guests that are not in the file.
+        These are guests with the same serial number or UUID, guests that are not in the file, and guests that other hosts
+        serve with another identity.
         """
         known = several([name for name in self.guest_layers if name])
         strange = tuple(
@@ -207,12 +214,16 @@ class Config:
             f"(or FileDescriptorName=), or add [guests.{name}] to the file"
             for name in self.strangers
         )
-        return strange + tuple(
-            f"the guests {several(names)} have the same {words} ({value}): "
-            f'give each its own, as [guests.{names[-1]}] {key} = "…"'
-            for key, words in (("serial", "serial number"), ("uuid", "UUID"))
-            for value, names in _by(self.guests, key).items()
-            if len(names) > 1
+        return (
+            strange
+            + self.conflicts
+            + tuple(
+                f"the guests {several(names)} have the same {words} ({value}): "
+                f'give each its own, as [guests.{names[-1]}] {key} = "…"'
+                for key, words in (("serial", "serial number"), ("uuid", "UUID"))
+                for value, names in _by(self.guests, key).items()
+                if len(names) > 1
+            )
         )
 
     def guest(self, sock: Sock) -> GuestConfig:

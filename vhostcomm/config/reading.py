@@ -186,7 +186,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Va
     }
     made = {}
     for name, raw in environment.items():
-        if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES) or name in CLUSTER_VARIABLES:
             continue
         if name not in known:
             raise ConfigError(f"the environment's {name}: unknown; {_known(name, sorted(known))}")
@@ -199,6 +199,12 @@ FOREIGN_VARIABLES: Final = tuple(
     ENVIRONMENT_PREFIX + each for each in ("HOOK_", "KERNEL", "MODULES", "CACHE", "QEMU", "QEMU_DATA")
 )
 """Other variables with this prefix: those that hooks receive, and those of the tests' guest."""
+
+CLUSTER_VARIABLES: Final = frozenset(
+    f"{ENVIRONMENT_PREFIX}CLUSTER{each}"
+    for each in ("", "_CA", "_CERT", "_KEY", "_USER", "_PASSWORD", "_HOST", "_CONTROL")
+)
+"""Variables of the flags in `vhostcomm.cli.cluster`."""
 
 
 def from_flags(flags: Flags) -> dict[tuple[str, str], Value]:

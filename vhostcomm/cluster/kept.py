@@ -1,0 +1,81 @@
+"""The last accepted tree on this host's disk, for a start without etcd."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from vhostcomm.cluster.tree import Tree, format_tree, parse_tree
+from vhostcomm.config.reading import content
+from vhostcomm.errors import ConfigError, VhostcommError
+
+NAME: Final = "cluster.tree"
+
+
+class KeptError(VhostcommError):
+    """A tree can't be written to its file or read from it."""
+
+
+def state_directory(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """Return where state is kept: systemd's state directory, or the usual one of root or of this user."""
+    if state := environment.get("STATE_DIRECTORY"):
+        return Path(state.partition(":")[0])
+    if (os.geteuid() if uid is None else uid) == 0:
+        return Path("/var/lib/vhostcomm")
+    base = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME') or '/nonexistent'}/.local/state"
+    return Path(base) / "vhostcomm"
+
+
+@frozen
+class Kept:
+    """A tree's file.
+
+    Args:
+        prefix: of the tree's keys; a file of another prefix is not used.
+        path: the file.
+    """
+
+    prefix: str
+    path: Path
+
+    def read(self) -> Tree:
+        """Return the tree; an empty one if there is no file.
+
+        Raises:
+            KeptError: it can't be used.
+        """
+        try:
+            return parse_tree(content(self.path), self.prefix)
+        except (FileNotFoundError, NotADirectoryError):
+            return Tree()
+        except (OSError, ValueError, ConfigError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{self.path}: ")
+            raise KeptError(f"{self.path}: {why}; delete it") from None
+
+    def write(self, tree: Tree) -> None:
+        """Replace the file, at once and only for our own user. It may block.
+
+        Raises:
+            KeptError: it can't be written.
+        """
+        made = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                made.unlink()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                with open(os.open(made, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
+                    file.writelines(format_tree(tree, self.prefix))
+                    file.flush()
+                    os.fsync(file.fileno())
+                made.replace(self.path)
+            finally:
+                made.unlink(missing_ok=True)
+        except OSError as error:
+            raise KeptError(f"{self.path}: {error.strerror}") from None

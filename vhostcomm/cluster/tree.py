@@ -1,0 +1,123 @@
+"""The part of a cluster's tree that is configuration: what all hosts have in common. Pure.
+
+``cluster`` has the sections ``host`` and ``guest`` of the configuration file, as JSON. ``guests/NAME`` has the identity of a
+guest, with the keys of ``[guests.NAME]``. Sockets, machines and secrets are each host's own, and rejected here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from vhostcomm.cluster.records import json_object
+from vhostcomm.config import values
+from vhostcomm.config.files import Listed, Merged
+from vhostcomm.config.reading import section_of
+from vhostcomm.errors import ConfigError
+from vhostcomm.text import escape
+
+CLUSTER: Final = "cluster"
+GUESTS: Final = "guests/"
+
+GUESTS_MAX: Final = 10_000
+"""Maximum guests of a tree; with more, a host could not bind the sockets."""
+
+SIZE_MAX: Final = 12 << 20
+"""Maximum bytes of all values; 10,000 guests have 3 MiB."""
+
+_SECTIONS: Final = ("host", "guest")
+_OWN: Final = {"sock", "qmp", "machine", "serve", "watch"}
+"""Keys of the configuration file that each host has of its own."""
+
+
+@frozen(eq=False)
+class Tree:
+    """The values of ``cluster`` and ``guests/NAME`` at a revision; an empty tree stands for none."""
+
+    values: Mapping[str, bytes] = field(factory=dict, repr=False)
+    revision: int = 0
+
+
+def is_configuration(key: str) -> bool:
+    """Return whether a key is part of the configuration. Unknown keys are, since they are mistakes there."""
+    return not key.startswith(("hosts/", "serving/", "run/"))
+
+
+def settings_of(tree: Tree) -> Merged:
+    """Read the settings of a tree, in which each value has its key as the source.
+
+    Raises:
+        ConfigError: something is invalid; has the key, the reason and an example.
+    """
+    if (size := sum(map(len, tree.values.values()))) > SIZE_MAX:
+        largest = max(tree.values, key=lambda key: len(tree.values[key]))
+        raise ConfigError(
+            f"etcd: the tree has {size} bytes, but may have {SIZE_MAX}; the largest value is that of {escape(largest)}"
+        )
+    merged = Merged()
+    for key, value in tree.values.items():
+        label = f"etcd: {escape(key)}"
+        try:
+            document = json_object(value)
+        except ValueError as error:
+            raise ConfigError(f'{label}: {error}; for example: {{"serial": "1234ABC567890"}}') from None
+        if key == CLUSTER:
+            _add_cluster(merged, document, label)
+        elif key.startswith(GUESTS):
+            _add_guest(merged, key.removeprefix(GUESTS), document, label)
+        else:
+            raise ConfigError(f"{label}: unknown; known are {CLUSTER} and {GUESTS}NAME; delete it with etcdctl del")
+    if len(merged.guests) > GUESTS_MAX:
+        raise ConfigError(f"etcd: {len(merged.guests)} guests, but a tree has at most {GUESTS_MAX}")
+    return merged
+
+
+def _add_cluster(merged: Merged, document: dict[str, Any], label: str) -> None:
+    for section, table in document.items():
+        if section not in _SECTIONS:
+            _reject_own(section, label)
+            raise ConfigError(f"{label}: {section!r}: unknown; known are {' and '.join(_SECTIONS)}, as in the file")
+        merged.sections[section] |= section_of(table, section, "etcd", where=f"{CLUSTER}.{section}")
+
+
+def _add_guest(merged: Merged, name: str, document: dict[str, Any], label: str) -> None:
+    try:
+        values.name(name)
+    except ValueError as error:
+        raise ConfigError(f"{label}: {error}") from None
+    for key in document:
+        _reject_own(key, label)
+    merged.guests[name] = Listed(name, label, section_of(document, "guest", "etcd", where=GUESTS + name))
+
+
+def _reject_own(key: str, label: str) -> None:
+    if key in _OWN:
+        raise ConfigError(f"{label}: {key} is each host's own; put it into the host's file, given with --config")
+
+
+def format_tree(tree: Tree, prefix: str) -> list[bytes]:
+    """Format an accepted tree for a file: a line of JSON for each key, so that no step takes long."""
+    head = {"prefix": prefix, "revision": tree.revision}
+    rows = [{"key": key, "value": value.decode()} for key, value in tree.values.items()]
+    return [json.dumps(each).encode() + b"\n" for each in (head, *rows)]
+
+
+def parse_tree(data: bytes, prefix: str) -> Tree:
+    """Parse a tree's file.
+
+    Raises:
+        ValueError: it is none, or that of another prefix.
+    """
+    head, *rows = data.splitlines() or [b""]
+    try:
+        about = json.loads(head)
+        found = {str(each["key"]): str(each["value"]).encode() for each in map(json.loads, rows)}
+        other, revision = about["prefix"], int(about["revision"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError("it is not the record of a tree") from None
+    if other != prefix:
+        raise ValueError(f"it is of the prefix {escape(str(other))}, not of {prefix}")
+    return Tree(found, revision)
