@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-SECRET_VARIABLES: Final = frozenset({"VHOSTCOMM_CONTROL_TOKEN"})
-"""Environment variables with secret values; the settings of the kind `vhostcomm.config.values.TOKEN`."""
+SECRET_VARIABLES: Final = frozenset({"VHOSTCOMM_CONTROL_TOKEN", "VHOSTCOMM_CLUSTER_PASSWORD"})
+"""Environment variables with secret values: the settings of the kind `vhostcomm.config.values.TOKEN`, and etcd's password."""
 
 
 def child_environment(**added: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from vhostcomm.qemu_host.flags import FLAGS
 from vhostcomm.qemu_host.goflags import parse
 from vhostcomm.systemd import units
 
-ELSEWHERE: Final = {"docker", "git", "gh", "pvesm", "qm", "reboot", "rsync", "tshark", "virsh", "wireshark"}
+ELSEWHERE: Final = {"docker", "etcdctl", "git", "gh", "pvesm", "qm", "reboot", "rsync", "tshark", "virsh", "wireshark"}
 """Programs that can't be checked here."""
 
 OPTIONS_OF_OTHERS: Final = {"--format", "--pids-limit", "--read-only", "--unix-socket", "--x"}

@@ -7,18 +7,23 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from vhostcomm.cli.cluster import MemberOptions
 from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Quiet, ServeFlags, Socks, Verbose, Watch, given
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Sock
-from vhostcomm.config.files import fingerprint
+from vhostcomm.config.files import Merged, fingerprint
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config
 from vhostcomm.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from vhostcomm.daemon.membership import Membership
 
 _FIRST_FD = 3
 
@@ -40,6 +45,7 @@ def serve(
     host: HostFlags = None,
     guest: GuestFlags = None,
     service: ServeFlags = None,
+    cluster: Annotated[MemberOptions | None, Parameter(name="*")] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,6 +70,7 @@ def serve(
         vhostcomm serve --sock connect:/run/guests/nas
         vhostcomm serve --sock tcp:127.0.0.1:12345
         vhostcomm serve --watch /run/guests
+        vhostcomm serve --cluster etcd://host1,host2,host3   # several hosts with the same guests
     """
     activated = _activated()
     flags = given(host, guest, service, verbose=verbose, quiet=quiet)
@@ -71,15 +78,22 @@ def serve(
         raise UsageError("--reload-on-change: there is no file that could change; give it with --config")
     known = fingerprint(config or ()) if reload_on_change else None
 
-    def read() -> Config:
-        loaded = load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated)
+    def read(under: Merged | None = None) -> Config:
+        loaded = load(config, socks=sock or (), watch=watch or (), flags=flags, activated=activated, under=under)
         check(loaded)
         return loaded
 
-    run(read(), read if config else None, (config or [], known) if known else None)
+    membership = cluster.membership() if cluster and cluster.cluster else None
+    reading = partial(membership.read, read) if membership else read
+    run(reading(), reading if config or membership else None, (config or [], known) if known else None, membership)
 
 
-def run(config: Config, reload: Callable[[], Config] | None, watched: tuple[list[Path], str] | None) -> None:
+def run(
+    config: Config,
+    reload: Callable[[], Config] | None,
+    watched: tuple[list[Path], str] | None,
+    membership: Membership | None = None,
+) -> None:
     """Run the daemon until a signal ends it; `watched` are the files that cause a reload, and their fingerprint."""
     import trio
 
@@ -92,7 +106,15 @@ def run(config: Config, reload: Callable[[], Config] | None, watched: tuple[list
     try:
         changes = Changes(*watched) if watched else None
         by_hand = sys.stdout is not None and sys.stdout.isatty()
-        daemon = Daemon(config, log, reload, notifier=Notifier.of_environment(), changes=changes, by_hand=by_hand)
+        daemon = Daemon(
+            config,
+            log,
+            reload,
+            notifier=Notifier.of_environment(),
+            changes=changes,
+            membership=membership,
+            by_hand=by_hand,
+        )
         trio.run(daemon.run_with_signals)
     finally:
         sink.close(FLUSH_TIMEOUT)

@@ -46,6 +46,7 @@ from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.notify import Manager, Notifier
 
 if TYPE_CHECKING:
+    from vhostcomm.daemon.membership import Membership
     from vhostcomm.snippet import Snippet
 
 
@@ -61,6 +62,7 @@ class Daemon:
         control_name: names the control surface's socket without `--control`, for one daemon of many.
         notifier: notifies systemd; None if another object does that, or none.
         changes: causes a reload when the configuration's files change; None for no such reloads.
+        membership: connects the daemon with its cluster; None for none.
         by_hand: print a link to the web page, because the log goes to a terminal.
     """
 
@@ -75,6 +77,7 @@ class Daemon:
         control_name: str = "",
         notifier: Notifier | None = None,
         changes: Changes | None = None,
+        membership: Membership | None = None,
         by_hand: bool = False,
     ) -> None:
         self._trace = trace
@@ -89,12 +92,13 @@ class Daemon:
         self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
         self.launcher: LauncherApi | None = None
-        self.cluster: View | None = None
+        self._membership = membership
+        self.cluster: View | None = membership.view if membership else None
         self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
-        self.listeners: list[Listener] = [self._manager.changed]
+        self.listeners: list[Listener] = [self._manager.changed, *([membership.on_guest] if membership else [])]
         self._reload = Reload(
             config, reload, self._ports, self._folders, self._surface,
-            freezer=self._freezer, around=self._manager.reloading, changed=self._manager.changed, log=log,
+            freezer=self._freezer, around=self._manager.reloading, changed=self._reloaded, log=log,
         )  # fmt: skip
 
     @property
@@ -147,6 +151,8 @@ class Daemon:
                 for folder in folders:
                     nursery.start_soon(self._folders.keep, folder)
                 nursery.start_soon(self._ports.keep_sockets)
+                if self._membership:
+                    nursery.start_soon(self._membership.run, self, self._log)
                 if api:
                     nursery.start_soon(self._qemu_host_api().serve, [api])
                 task_status.started(self)
@@ -324,6 +330,11 @@ class Daemon:
         An invalid configuration is rejected as a whole. Return the reason; empty if the new one is active.
         """
         return await self._reload.wait()
+
+    def _reloaded(self) -> None:
+        self._manager.changed()
+        if self._membership:
+            self._membership.reloaded()
 
     def _own_sock(self) -> str:
         return str(self._surface.address)

@@ -1,0 +1,172 @@
+"""Two daemons as two hosts, with the three members of a real etcd: what fails there stops no guest's answers."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.etcd import Etcd, Member, running
+from tests.cluster.hosts import NAS, Host, asking
+from tests.serving import until
+from vhostcomm.cluster.kept import NAME
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
+
+ONE, TWO, THREE = "AAAAAAAAAAAAA", "BBBBBBBBBBBBB", "CCCCCCCCCCCCC"
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with running(tmp_path_factory.mktemp("etcd"), 3) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(members: Etcd) -> Iterator[Etcd]:
+    members.clear()
+    yield members
+    members.heal()
+
+
+def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
+    etcd.put("guests/nas", {"serial": ONE})
+    with (
+        Host(tmp_path, "host1", etcd.address, file=NAS) as first,
+        Host(tmp_path, "host2", etcd.address, file=NAS) as second,
+        asking(first.sock) as there,
+        asking(second.sock) as elsewhere,
+    ):
+        there.until(ONE)
+        elsewhere.until(ONE)
+        etcd.put("guests/nas", {"serial": TWO})
+        there.until(TWO)
+        elsewhere.until(TWO)
+        # An invalid tree changes nothing, also together with a valid change.
+        etcd.put("guests/attic", {"serail": TWO})
+        etcd.put("guests/nas", {"serial": THREE})
+        for each in first, second:
+            why = each.event("tree rejected, the last accepted one stays")["why"]
+            assert (
+                why
+                == "etcd: guests/attic.serail: unknown; did you mean serial? known are "
+                + why.rpartition("known are ")[2]
+            )
+        there.more()
+        etcd.delete("guests/attic")
+        there.until(THREE)
+        elsewhere.until(THREE)
+        assert there.serials[-2:] == elsewhere.serials[-2:] == [TWO, THREE]
+        # So is a tree without any key: it is what the wrong etcd looks like.
+        etcd.delete("guests/nas")
+        for each in first, second:
+            why = each.event("tree rejected, the last accepted one stays")["why"]
+            assert why.startswith("etcd: no key is left below /vhostcomm/v1/; if that is meant")
+        there.more()
+        etcd.put("cluster", {})
+        there.until("0" * 13)
+
+
+def test_the_last_accepted_tree_is_there_at_a_start_without_etcd(etcd: Etcd, tmp_path: Path) -> None:
+    etcd.put("guests/nas", {"serial": ONE})
+    with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
+        guest.until(ONE)
+        until((host.folder / NAME).exists)
+    etcd.put("guests/nas", {"serial": TWO})
+    assert stat.S_IMODE((host.folder / NAME).stat().st_mode) == 0o600
+    with Host(tmp_path, "host1", "etcd://127.0.0.1:9", file=NAS) as host:
+        host.event("cluster not reached", why="http://127.0.0.1:9: Connection refused")
+        with asking(host.sock) as guest:
+            guest.until(ONE)
+    (host.folder / NAME).write_bytes(b"damaged")
+    with Host(tmp_path, "host1", "etcd://127.0.0.1:9", file=NAS) as host:
+        host.event("kept tree not used", why=f"{host.folder}/{NAME}: it is not the record of a tree; delete it")
+        with asking(host.sock) as guest:
+            guest.until("0" * 13)
+
+
+def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> None:
+    with Host(tmp_path, "host1", etcd.address, file=NAS) as host:
+        with asking(host.sock) as guest:
+            guest.more()
+            until(lambda: etcd.records("serving/").get("serving/nas/host1", {}).get("state") == "ready")
+            record = etcd.records("hosts/")["hosts/host1"]
+            assert record["control"] == f"ssh://host1{host.control}"
+        until(lambda: "serving/nas/host1" not in etcd.records("serving/"))
+        assert "hosts/host1" in etcd.records("hosts/")
+    assert etcd.records("hosts/") == {}
+
+
+def test_the_watched_leader_is_killed(etcd: Etcd, tmp_path: Path) -> None:
+    etcd.put("guests/nas", {"serial": ONE})
+    leader, other, _ = members = etcd.leader_first()
+    with Host(tmp_path, "host1", etcd.address_of(members), file=NAS) as host, asking(host.sock) as guest:
+        guest.until(ONE)
+        leader.kill()
+        guest.more()
+        put_after_election(etcd, {"serial": TWO}, other)
+        guest.until(TWO)
+
+
+def test_the_watched_leader_hangs(etcd: Etcd, tmp_path: Path) -> None:
+    """Its connections stay, and nothing comes from them: a renewal of the lease finds that out."""
+    etcd.put("guests/nas", {"serial": ONE})
+    leader, other, _ = members = etcd.leader_first()
+    with Host(tmp_path, "host1", etcd.address_of(members), file=NAS) as host, asking(host.sock) as guest:
+        guest.until(ONE)
+        until(lambda: "hosts/host1" in etcd.records("hosts/", other))
+        leader.stop()
+        guest.more()
+        put_after_election(etcd, {"serial": TWO}, other)
+        guest.until(TWO)
+        leader.go_on()
+        etcd.put("guests/nas", {"serial": THREE}, other)
+        guest.until(THREE)
+
+
+def test_quorum_is_lost_and_regained(etcd: Etcd, tmp_path: Path) -> None:
+    etcd.put("guests/nas", {"serial": ONE})
+    with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
+        guest.until(ONE)
+        host.event("cluster reached")
+        for each in etcd.members[1:]:
+            each.kill()
+        # The watch of the member that is left, without a leader, would be silent for ever.
+        host.event("cluster not reached")
+        guest.more()
+        with Host(tmp_path, "host2", etcd.address, file=NAS) as other, asking(other.sock) as elsewhere:
+            other.event("cluster not reached")
+            elsewhere.until("0" * 13)
+            etcd.heal()
+            elsewhere.until(ONE)
+            put_after_election(etcd, {"serial": TWO}, etcd.members[0])
+            guest.until(TWO)
+            elsewhere.until(TWO)
+        until(lambda: list(etcd.records("hosts/")) == ["hosts/host1"])
+
+
+def test_a_compaction_under_a_watch(etcd: Etcd, tmp_path: Path) -> None:
+    etcd.put("guests/nas", {"serial": ONE})
+    with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
+        guest.until(ONE)
+        revision = etcd.put("guests/nas", {"serial": TWO})
+        etcd.call("kv/compaction", revision=str(revision), physical=True)
+        guest.until(TWO)
+        etcd.put("guests/nas", {"serial": THREE})
+        guest.until(THREE)
+
+
+def put_after_election(etcd: Etcd, value: object, at: Member) -> None:
+    """Change the guest once there is a leader. A write before that may be executed much later."""
+
+    def has_leader() -> bool:
+        with suppress(AssertionError):
+            etcd.records("guests/", at)
+            return True
+        return False
+
+    until(has_leader, "an election")
+    etcd.put("guests/nas", value, at)

@@ -1,0 +1,67 @@
+"""Contradictions between hosts: a guest that is ready twice, and clocks that differ."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import attrs
+import pytest
+from structlog.testing import LogCapture
+
+from vhostcomm.cluster.records import HostRecord, ServingRecord, View
+from vhostcomm.daemon.claims import PATIENCE, SKEW, Claims
+from vhostcomm.guest import State
+from vhostcomm.log.lean_structlog import structlog
+
+HERE = ServingRecord("nas", "host1", State.READY)
+THERE = ServingRecord("nas", "host2", State.READY)
+
+
+@pytest.fixture
+def logged() -> LogCapture:
+    return LogCapture()
+
+
+def claims(view: View, logged: LogCapture) -> Claims:
+    log: Any = structlog.wrap_logger(None, processors=[logged], wrapper_class=structlog.stdlib.BoundLogger)
+    return Claims(view, log)
+
+
+def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCapture) -> None:
+    view = View("host1")
+    made = claims(view, logged)
+    view.replace([HERE, THERE, ServingRecord("attic", "host2", State.READY)])
+    for now in (0.0, PATIENCE - 1):
+        made.look(now)
+        assert not logged.entries
+    for now in (PATIENCE, 2 * PATIENCE, 3 * PATIENCE):
+        made.look(now)
+    assert [(each["event"], each["guest"], each["other_host"]) for each in logged.entries] == [
+        ("guest ready on two hosts", "nas", "host2")
+    ]
+    # A migration that ends in time is none; a later one counts from its own beginning.
+    view.put(attrs.evolve(THERE, state=State.SILENT))
+    made.look(4 * PATIENCE)
+    view.put(THERE)
+    made.look(5 * PATIENCE)
+    assert len(logged.entries) == 1
+    made.look(6 * PATIENCE)
+    assert len(logged.entries) == 2
+
+
+def test_a_clock_that_differs_is_reported_once(logged: LogCapture) -> None:
+    made = claims(View("host1"), logged)
+    now = time.time()
+    made.heard(HostRecord("host1", written=now - 3600))
+    made.heard(HostRecord("host2"))
+    made.heard(HostRecord("host2", written=now))
+    assert not logged.entries
+    for written in (now - 3600, now - 3601):
+        made.heard(HostRecord("host2", written=written))
+    [message] = logged.entries
+    assert (message["event"], message["host"]) == ("clock of another host differs", "host2")
+    assert message["seconds"] == pytest.approx(-3600, abs=SKEW)
+    made.heard(HostRecord("host2", written=time.time()))
+    made.heard(HostRecord("host2", written=time.time() + 3600))
+    assert len(logged.entries) == 2

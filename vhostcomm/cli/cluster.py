@@ -1,0 +1,121 @@
+"""The flags of a cluster: its etcd, and this host's place in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from attrs import frozen
+from cyclopts import Group, Parameter
+
+from vhostcomm.errors import UsageError
+
+if TYPE_CHECKING:
+    from vhostcomm.cluster.address import Access
+    from vhostcomm.daemon.membership import Membership
+
+_GROUP: Final = Group("The cluster", sort_key=5)
+
+
+def _flag(name: str, metavar: str, text: str) -> Any:
+    variable = "VHOSTCOMM_" + name.removeprefix("--").upper().replace("-", "_")
+    return Parameter(
+        name=name, metavar=metavar, env_var=variable, negative=(), group=_GROUP, show_default=False, help=text
+    )
+
+
+@frozen
+class ClusterOptions:
+    """Where the etcd of a cluster is, and how to sign in; see `Access`."""
+
+    cluster: Annotated[
+        str,
+        _flag(
+            "--cluster",
+            "etcd://HOST:PORT,…",
+            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/).",
+        ),
+    ] = ""
+    cluster_ca: Annotated[
+        str, _flag("--cluster-ca", "FILE", "Use TLS; etcd's certificate is signed by an authority in this file.")
+    ] = ""
+    cluster_cert: Annotated[
+        str, _flag("--cluster-cert", "FILE", "Our certificate for etcd, without a common name.")
+    ] = ""
+    cluster_key: Annotated[
+        str, _flag("--cluster-key", "FILE", "The key of that certificate, if it has its own file.")
+    ] = ""
+    cluster_user: Annotated[
+        str,
+        _flag(
+            "--cluster-user", "NAME", "etcd's user, with the password in VHOSTCOMM_CLUSTER_PASSWORD in the environment."
+        ),
+    ] = ""
+
+    def access(self) -> Access:
+        """Return where etcd is.
+
+        Raises:
+            UsageError: a flag is invalid, or httpx is missing.
+        """
+        if find_spec("httpx") is None:
+            raise UsageError(
+                "--cluster needs the Python package httpx: pip install 'vhostcomm[cluster]', or apt-get install python3-httpx"
+            )
+        from vhostcomm.cluster.address import Access, parse
+
+        try:
+            endpoints, prefix = parse(self.cluster)
+        except ValueError as error:
+            raise UsageError(f"--cluster: {error}") from None
+        if self.cluster_cert and not self.cluster_ca:
+            raise UsageError("--cluster-cert needs --cluster-ca: without that, connections have no TLS")
+        if self.cluster_key and not self.cluster_cert:
+            raise UsageError("--cluster-key needs --cluster-cert")
+        password = os.environ.get(PASSWORD, "")
+        if bool(self.cluster_user) != bool(password):
+            raise UsageError(f"--cluster-user and {PASSWORD} in the environment need each other")
+        made = Access(
+            endpoints, prefix, self.cluster_ca, self.cluster_cert, self.cluster_key, self.cluster_user, password
+        )
+        made.context()  # a missing file is a mistake of now
+        return made
+
+
+PASSWORD: Final = "VHOSTCOMM_CLUSTER_PASSWORD"  # noqa: S105 - the variable's name
+
+
+@frozen
+class MemberOptions(ClusterOptions):
+    """The same, and this host's place in the cluster."""
+
+    cluster_host: Annotated[
+        str, _flag("--cluster-host", "NAME", "This host's name in the cluster; by default its hostname.")
+    ] = ""
+    cluster_control: Annotated[
+        str,
+        _flag(
+            "--cluster-control",
+            "ADDRESS",
+            "The --control with which other machines ask this daemon; by default ssh:// with the host's name.",
+        ),
+    ] = ""
+
+    def membership(self) -> Membership:
+        """Return this host's membership.
+
+        Raises:
+            UsageError: a flag is invalid.
+        """
+        access = self.access()
+        from vhostcomm.cluster.kept import NAME, Kept, state_directory
+        from vhostcomm.cluster.records import host_name
+        from vhostcomm.daemon.membership import Membership
+
+        try:
+            host = host_name(self.cluster_host or socket.gethostname())
+        except ValueError as error:
+            raise UsageError(f"--cluster-host: {error}") from None
+        return Membership(access, host, self.cluster_control, Kept(access.prefix, state_directory() / NAME))

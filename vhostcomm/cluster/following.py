@@ -1,0 +1,151 @@
+"""Follow a cluster's tree: read it whole, then watch its changes; again, whenever a watch ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from vhostcomm.cluster.gateway import Change, Entry, Gateway
+from vhostcomm.cluster.records import Record, RecordError, View, parse_record
+from vhostcomm.cluster.tree import Tree, is_configuration
+from vhostcomm.cluster.wire import CompactedError, EtcdError, TokenError, UnreachableError
+from vhostcomm.log.logs import Log
+
+RETRY_FIRST: Final = 0.2
+RETRY_MAX: Final = 5.0
+"""Seconds before a failed step is tried again: doubled up to this maximum."""
+
+INVALID_LOGGED: Final = 32
+"""Maximum keys of invalid records to log: a tree may have any number of them."""
+
+
+class Backoff:
+    """Pauses between tries, which grow until one succeeds."""
+
+    def __init__(self) -> None:
+        self._pause = RETRY_FIRST
+
+    def reset(self) -> None:
+        self._pause = RETRY_FIRST
+
+    async def wait(self) -> None:
+        await trio.sleep(self._pause)
+        self._pause = min(2 * self._pause, RETRY_MAX)
+
+
+class Following:
+    """What is known of a cluster's tree.
+
+    Args:
+        view: kept up to date with the records of hosts.
+        offer: called with the configuration's part whenever it has changed.
+        heard: called with each record that was written just now.
+        log: the log.
+    """
+
+    def __init__(self, view: View, offer: Callable[[Tree], None], heard: Callable[[Record], None], log: Log) -> None:
+        self._view = view
+        self._offer = offer
+        self._heard = heard
+        self._log = log
+        self._values: dict[str, bytes] | None = None
+        self._problem: type[EtcdError] | None = None
+        self._invalid: set[str] = set()
+
+    async def run(self, gateway: Gateway) -> None:
+        """Follow the tree, until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._follow(gateway, backoff)
+            except CompactedError as error:
+                self._log.debug("reading the tree again", why=str(error))
+            except TokenError as error:
+                self._log.debug("signing in again", why=str(error))
+                await backoff.wait()
+            except EtcdError as error:
+                self._failed(error)
+                await backoff.wait()
+
+    async def _follow(self, gateway: Gateway, backoff: Backoff) -> None:
+        left = gateway.left
+        entries, revision = await gateway.range()
+        self._replace(entries, revision)
+        self._reached(gateway, revision)
+        backoff.reset()
+        member = gateway.member
+        failed: EtcdError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_after, left, nursery.cancel_scope)
+            try:
+                await gateway.watch(revision + 1, self._apply)
+            except EtcdError as error:
+                failed = error  # raised outside of the nursery, which would raise a group
+            nursery.cancel_scope.cancel()
+        if isinstance(failed, UnreachableError):
+            gateway.leave(member)
+        if failed:
+            raise failed
+
+    # -- the tree
+
+    def _replace(self, entries: list[Entry], revision: int) -> None:
+        values = {each.key: each.value for each in entries if is_configuration(each.key)}
+        self._view.replace(filter(None, (self._record(each) for each in entries if not is_configuration(each.key))))
+        if values != self._values:
+            self._values = values
+            self._offer(Tree(dict(values), revision))
+
+    def _apply(self, changes: list[Change]) -> None:
+        offered = False
+        assert self._values is not None
+        for each in changes:
+            if is_configuration(each.key):
+                offered = True
+                if each.entry is None:
+                    self._values.pop(each.key, None)
+                else:
+                    self._values[each.key] = each.entry.value
+            elif each.entry is None:
+                self._view.remove(each.key)
+            elif record := self._record(each.entry):
+                self._view.put(record)
+                self._heard(record)
+        if offered:
+            self._offer(Tree(dict(self._values), changes[-1].revision))
+
+    def _record(self, entry: Entry) -> Record | None:
+        if entry.key.startswith("run/"):
+            return None
+        try:
+            return parse_record(entry.key, entry.value, entry.revision)
+        except RecordError as error:
+            if entry.key not in self._invalid and len(self._invalid) < INVALID_LOGGED:
+                self._invalid.add(entry.key)
+                self._log.warning("record of a host ignored", why=str(error))
+            return None
+
+    # -- reports
+
+    def _reached(self, gateway: Gateway, revision: int) -> None:
+        if self._view.problem:
+            self._log.info("cluster reached", member=gateway.member, revision=revision)
+        self._problem = None
+        self._view.problem = ""
+
+    def _failed(self, error: EtcdError) -> None:
+        self._view.problem = str(error)
+        if type(error) is not self._problem:
+            self._problem = type(error)
+            self._log.warning(
+                "cluster not reached",
+                why=str(error),
+                next="guests are served with the last accepted tree; it is tried again",
+            )
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -1,0 +1,189 @@
+"""Publish what this host has, under a lease: the records vanish soon after this process does."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Final
+
+import attrs
+import trio
+
+from vhostcomm.cluster.following import RETRY_MAX, Backoff
+from vhostcomm.cluster.gateway import Gateway
+from vhostcomm.cluster.records import HostRecord, Record, ServingRecord, format_record
+from vhostcomm.cluster.wire import EtcdError, UnreachableError
+from vhostcomm.log.logs import Log
+
+LEASE: Final = 10
+"""Seconds of the lease: a dead host's records vanish after that."""
+
+RENEWAL: Final = LEASE / 4
+"""Seconds between renewals. A failed one also shows that the member of a silent watch hangs."""
+
+BATCH: Final = 64
+"""Changes of a transaction; etcd allows 128."""
+
+LEAVE_TIMEOUT: Final = 0.5
+"""Seconds to delete the records at the end. Without it, they vanish with the lease."""
+
+
+class _LeaseLostError(Exception):
+    """The lease has ended, and the records with it."""
+
+
+class _NameTakenError(Exception):
+    """Another daemon publishes under this host's name."""
+
+
+class Publishing:
+    """The records of this host.
+
+    Args:
+        host: the record of the host.
+        log: the log.
+    """
+
+    def __init__(self, host: HostRecord, log: Log) -> None:
+        self._host = host
+        self._log = log
+        self._wanted: dict[str, ServingRecord] = {}
+        self._published: dict[str, ServingRecord] = {}
+        self._changed: dict[str, None] = {}
+        """Keys whose record is not published as wanted, the longest waiting first."""
+        self._news = trio.Event()
+        self._lease = 0
+        self._problem = ""
+        self._taken = 0.0
+        """Since when another lease has this host's record; 0 if none has."""
+
+    def put(self, record: ServingRecord) -> None:
+        """Publish a record soon, if it differs from the published one."""
+        if self._wanted.get(record.key) != record:
+            self._wanted[record.key] = record
+            self._note(record.key)
+
+    def drop(self, key: str) -> None:
+        """Delete a record soon."""
+        if self._wanted.pop(key, None):
+            self._note(key)
+
+    def _note(self, key: str) -> None:
+        self._changed[key] = None
+        self._news.set()
+
+    async def run(self, gateway: Gateway) -> None:
+        """Publish, until cancelled; then the records are deleted, if etcd answers at once."""
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    await self._publish(gateway, backoff)
+                except _LeaseLostError:
+                    self._log.info("lease ended, publishing again")
+                except _NameTakenError:
+                    # The records of this daemon before a kill last as long as their lease.
+                    self._taken = self._taken or trio.current_time()
+                    if trio.current_time() > self._taken + LEASE + RETRY_MAX:
+                        self._failed(f"another daemon publishes as {self._host.host}; give each its own --cluster-host")
+                except UnreachableError as error:
+                    self._log.debug("not published", why=str(error))  # the watch reports it
+                except EtcdError as error:
+                    self._failed(str(error))
+                await backoff.wait()
+        finally:
+            await self._leave(gateway)
+
+    async def _publish(self, gateway: Gateway, backoff: Backoff) -> None:
+        await self._end_lease(gateway)
+        until = trio.current_time() + LEASE  # from before the request: it may have been granted at once
+        self._lease = await gateway.grant(LEASE)
+        if not await gateway.transact(
+            {self._host.key: self._value(self._host)}, lease=self._lease, only_mine=self._host.key
+        ):
+            raise _NameTakenError
+        self._taken = 0.0
+        if self._problem:
+            self._log.info("published again")
+            self._problem = ""
+        backoff.reset()
+        self._published = {}
+        self._changed = dict.fromkeys(self._wanted)
+        self._news.set()
+        renewal = trio.current_time() + RENEWAL
+        while True:
+            with trio.move_on_at(renewal):
+                await self._news.wait()
+            if trio.current_time() >= renewal:
+                until = await self._renew(gateway, until)
+                renewal = trio.current_time() + RENEWAL
+            elif not self._changed:
+                self._news = trio.Event()
+            else:
+                await self._send_batch(gateway)
+
+    async def _renew(self, gateway: Gateway, until: float) -> float:
+        """Renew the lease, and try again until it has ended. Return its new end."""
+        backoff = Backoff()
+        while True:
+            asked = trio.current_time()
+            if asked >= until:
+                raise _LeaseLostError
+            try:
+                seconds = await gateway.keep_alive(self._lease)
+            except UnreachableError as error:
+                self._log.debug("lease not renewed", why=str(error))
+                await backoff.wait()
+                continue
+            if not seconds:
+                raise _LeaseLostError
+            return asked + seconds
+
+    async def _send_batch(self, gateway: Gateway) -> None:
+        keys = [*islice(self._changed, BATCH)]
+        puts = {key: record for key in keys if (record := self._wanted.get(key))}
+        puts = {key: record for key, record in puts.items() if self._published.get(key) != record}
+        deletes = [key for key in keys if key not in self._wanted and key in self._published]
+        if puts or deletes:
+            values = {key: self._value(record) for key, record in puts.items()}
+            try:
+                await gateway.transact(values, deletes, self._lease)
+            except UnreachableError:
+                raise
+            except EtcdError as error:
+                if "lease not found" in str(error):
+                    raise _LeaseLostError from None
+                raise
+        self._published |= puts
+        for key in deletes:
+            del self._published[key]
+        for key in keys:
+            if self._wanted.get(key) == self._published.get(key):
+                self._changed.pop(key, None)
+
+    def _value(self, record: Record) -> bytes:
+        return format_record(attrs.evolve(record, written=round(time.time(), 3)))
+
+    async def _end_lease(self, gateway: Gateway) -> None:
+        """End the former lease, which would keep the host's name taken."""
+        if lease := self._lease:
+            self._lease = 0
+            try:
+                await gateway.revoke(lease)
+            except UnreachableError:
+                self._lease = lease
+                raise
+            except EtcdError as error:
+                self._log.debug("former lease not ended", why=str(error))  # it has ended by itself
+
+    async def _leave(self, gateway: Gateway) -> None:
+        with trio.move_on_after(LEAVE_TIMEOUT, shield=True):
+            try:
+                await self._end_lease(gateway)
+            except EtcdError as error:
+                self._log.debug("records not deleted", why=str(error))
+
+    def _failed(self, why: str) -> None:
+        if why != self._problem:
+            self._problem = why
+            self._log.warning("this host's records not published", why=why, next="it is tried again")

@@ -1,0 +1,66 @@
+"""Contradictions between the hosts of a cluster: two that have a guest as ready, and clocks that differ."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from vhostcomm.cluster.records import Record, View
+from vhostcomm.guest import State
+from vhostcomm.log.logs import Log
+
+PATIENCE: Final = 30.0
+"""Seconds for which two hosts may have the same guest as ready: the source of a migration learns soon that it is gone."""
+
+SKEW: Final = 5.0
+"""Seconds by which clocks may differ: a record needs less from its writer to its reader."""
+
+
+class Claims:
+    """Compares what hosts have published.
+
+    Args:
+        view: all records.
+        log: the log.
+        patience: see `PATIENCE`.
+    """
+
+    def __init__(self, view: View, log: Log, patience: float = PATIENCE) -> None:
+        self._view = view
+        self._log = log
+        self._patience = patience
+        self._twice: dict[str, float] = {}
+        """Guests that this host and another have as ready, with the time when the message is due."""
+        self._skewed: set[str] = set()
+
+    def heard(self, record: Record) -> None:
+        """Compare the clock of the host that has written a record just now."""
+        if record.host == self._view.host or record.written is None:
+            return
+        differs = record.written - time.time()
+        if abs(differs) <= SKEW:
+            self._skewed.discard(record.host)
+        elif record.host not in self._skewed:
+            self._skewed.add(record.host)
+            self._log.warning(
+                "clock of another host differs", host=record.host, seconds=round(differs),
+                consequence="its times are shown as that clock has them", remedy="synchronise both: timedatectl set-ntp true",
+            )  # fmt: skip
+
+    def look(self, now: float) -> None:
+        """Report each guest that this host and another have had as ready for too long, once.
+
+        Args:
+            now: seconds on the monotonic clock.
+        """
+        ready = [each for each in self._view.serving.values() if each.state is State.READY]
+        here = {each.guest for each in ready if each.host == self._view.host}
+        others = {each.guest: each.host for each in ready if each.host != self._view.host and each.guest in here}
+        self._twice = {guest: self._twice.get(guest, now + self._patience) for guest in others}
+        for guest, due in self._twice.items():
+            if now >= due:
+                self._twice[guest] = float("inf")
+                self._log.warning(
+                    "guest ready on two hosts", guest=guest, other_host=others[guest],
+                    remedy="the same disks may be in use twice: shut one of them down, or give it another name",
+                )  # fmt: skip

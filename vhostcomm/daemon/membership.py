@@ -1,0 +1,240 @@
+"""The membership of this host in a cluster: its guests get the tree's identities, and the tree its guests' states.
+
+Nothing waits for etcd: every exchange is a task of its own, and the daemon serves with the last accepted tree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from vhostcomm import __version__
+from vhostcomm.channel.guest import Guest
+from vhostcomm.cluster.address import Access
+from vhostcomm.cluster.following import Following
+from vhostcomm.cluster.gateway import Gateway
+from vhostcomm.cluster.kept import Kept, KeptError
+from vhostcomm.cluster.publishing import Publishing
+from vhostcomm.cluster.records import HostRecord, ServingRecord, View
+from vhostcomm.cluster.tree import Tree, settings_of
+from vhostcomm.config.address import SYSTEM_RUNTIME
+from vhostcomm.config.files import Merged
+from vhostcomm.config.http_address import CONTROL_NAME
+from vhostcomm.config.models import Config
+from vhostcomm.daemon.claims import Claims
+from vhostcomm.daemon.ports import in_batches
+from vhostcomm.errors import ConfigError
+from vhostcomm.guest import State
+from vhostcomm.guest.events import GuestEvent
+from vhostcomm.log.logs import Log
+from vhostcomm.threads import in_thread, short_turns
+
+SETTLE: Final = 0.1
+"""Seconds from a change of the tree to the reload: changes of one script come together."""
+
+RETRY: Final = 10.0
+"""Seconds after a mistake in a file of TLS, or a bug."""
+
+LOOK_INTERVAL: Final = 5.0
+"""Seconds between looks at all guests, for what no event reports, such as a guest's address."""
+
+
+class Reloading(Protocol):
+    """The daemon, as its membership sees it."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def guests(self) -> Mapping[str, Guest]: ...
+
+    async def reload(self) -> str: ...
+
+
+class Membership:
+    """Connects a daemon with its cluster.
+
+    Args:
+        access: where etcd is.
+        host: this host's name.
+        control: the address of its control surface for other hosts; "" for that of ssh with the host's name.
+        kept: the file of the last accepted tree.
+    """
+
+    def __init__(self, access: Access, host: str, control: str, kept: Kept) -> None:
+        self.view = View(host, problem="etcd has not answered yet")
+        self._access = access
+        self._host = HostRecord(host, control, __version__, round(time.time(), 3))
+        self._kept = kept
+        self._newest = Tree()
+        """The newest tree, accepted or not."""
+        self._rejected: tuple[Tree, str] | None = None
+        self._reported: Tree | None = None
+        self._active: Callable[[], object] = lambda: None
+        """Returns the tree of the active configuration, once there is one."""
+        self._problem = ""
+        self._stored = self._newest
+        self._news = trio.Event()
+        try:
+            self._newest = self._stored = kept.read()
+        except KeptError as error:
+            self._problem = str(error)
+
+    def read(self, load: Callable[[Merged], Config]) -> Config:
+        """Read the configuration with the newest tree, or with the active one if the newest is invalid. It may block.
+
+        Args:
+            load: reads the rest, which overrides the settings of the tree.
+
+        Raises:
+            VhostcommError: it can't be read with either.
+        """
+        newest, active = self._newest, self._active() or Tree()
+        assert isinstance(active, Tree)
+        try:
+            made = load(self._settings_of(newest, active))
+        except ConfigError as error:
+            if newest is active:
+                raise
+            made, newest = load(settings_of(active)), active
+            self._rejected = self._newest, str(error)
+        return attrs.evolve(made, tree=newest)
+
+    def _settings_of(self, tree: Tree, active: Tree) -> Merged:
+        if active.values and not tree.values:
+            raise ConfigError(
+                f"etcd: no key is left below {self._access.prefix}; if that is meant, put an empty one: "
+                f"etcdctl put {self._access.prefix}cluster '{{}}'"
+            )
+        return settings_of(tree)
+
+    async def run(self, daemon: Reloading, log: Log) -> None:
+        """Follow the tree and publish this host's guests, until cancelled."""
+        self._active = lambda: daemon.config.tree
+        if self._problem:
+            log.warning("kept tree not used", why=self._problem)
+        self._report(log)
+        while True:
+            try:
+                await self._take_part(daemon, log)
+            except ConfigError as error:  # a file of TLS that was there at the start
+                log.warning("cluster not reached", why=str(error), next="it is tried again")
+            except Exception:
+                log.exception("internal error in the exchange with the cluster; please report it")
+            await trio.sleep(RETRY)
+
+    async def _take_part(self, daemon: Reloading, log: Log) -> None:
+        control = self._host.control or _default_control(self._host.host, daemon.config.service.control)
+        publishing = Publishing(attrs.evolve(self._host, control=control), log)
+        claims = Claims(self.view, log)
+        self._publish = publishing.put, publishing.drop
+        following = Following(self.view, self._offer, claims.heard, log)
+        async with Gateway(self._access) as gateway, trio.open_nursery() as nursery:
+            nursery.start_soon(following.run, gateway)
+            nursery.start_soon(publishing.run, gateway)
+            nursery.start_soon(self._look, daemon, claims)
+            await self._apply(daemon, log)
+
+    def reloaded(self) -> None:
+        """Note that a reload has ended, whoever requested it."""
+        self._news.set()
+
+    def on_guest(self, guest: Guest, _: GuestEvent) -> None:
+        """Publish the new state of a guest."""
+        self._update(guest)
+
+    _publish: tuple[Callable[[ServingRecord], None], Callable[[str], None]] | None = None
+
+    def _update(self, guest: Guest) -> None:
+        if self._publish is None:
+            return
+        put, drop = self._publish
+        record = _record(guest, self.view.host)
+        if record.state is State.ABSENT and record.frozen_until is None:
+            drop(record.key)
+        else:
+            put(record)
+
+    # -- the tree
+
+    def _offer(self, tree: Tree) -> None:
+        self._newest = tree
+        self._news.set()
+
+    async def _apply(self, daemon: Reloading, log: Log) -> None:
+        tried = self._newest if self._rejected and self._rejected[0] is self._newest else None
+        while True:
+            self._news = trio.Event()
+            newest, active = self._newest, daemon.config.tree
+            assert isinstance(active, Tree)
+            if newest is not active and newest is not tried and newest.values != active.values:
+                tried = newest
+                await trio.sleep(SETTLE)
+                log.info("reloading", why="the cluster's tree has changed", revision=self._newest.revision)
+                tried = self._newest
+                await daemon.reload()
+            self._report(log)
+            await self._keep(daemon, log)
+            await self._news.wait()
+
+    def _report(self, log: Log) -> None:
+        if self._rejected and self._rejected[0] is not self._reported:
+            self._reported, why = self._rejected
+            log.error("tree rejected, the last accepted one stays", why=why, revision=self._reported.revision)
+
+    async def _keep(self, daemon: Reloading, log: Log) -> None:
+        """Store the accepted tree, unless it is stored."""
+        tree = daemon.config.tree
+        assert isinstance(tree, Tree)
+        if tree is self._stored or tree.values == self._stored.values:
+            return
+        try:
+            with short_turns():
+                await in_thread(self._kept.path.parent, self._kept.write, tree)
+        except KeptError as error:
+            log.warning(
+                "tree not kept", why=str(error), consequence="a start without etcd has no guests of the cluster"
+            )
+        self._stored = tree
+
+    # -- the records
+
+    async def _look(self, daemon: Reloading, claims: Claims) -> None:
+        known: set[str] = set()
+        while True:
+            names = set()
+            async for guest in in_batches(tuple(daemon.guests.values())):
+                names.add(guest.name)
+                self._update(guest)
+            if self._publish:
+                for name in known - names:
+                    self._publish[1](ServingRecord(name, self.view.host, State.ABSENT).key)
+            known = names
+            claims.look(trio.current_time())
+            await trio.sleep(LOOK_INTERVAL)
+
+
+def _record(guest: Guest, host: str) -> ServingRecord:
+    evidence = guest.model.evidence
+    return ServingRecord(
+        guest.name,
+        host,
+        guest.state,
+        round(guest.since, 3),
+        type(evidence).__name__.lower() if evidence else "",
+        guest.information.address if guest.information else None,
+        guest.frozen_until,
+    )
+
+
+def _default_control(host: str, control: str) -> str:
+    """Return the address of a control surface for other machines, if it has one that ssh can forward."""
+    if control == "none" or control.startswith(("tcp:", "tls:")):
+        return ""
+    path = str(Path(control).absolute()) if control else ""
+    return f"ssh://{host}{'' if path in {'', str(SYSTEM_RUNTIME / CONTROL_NAME)} else path}"
