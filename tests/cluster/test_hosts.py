@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 
 from tests.cluster.etcd import Etcd, Member, running
 from tests.cluster.hosts import NAS, Host, asking
-from tests.serving import until
+from tests.control.controlled import INFORMATION, answering
+from tests.serving import run_vhostcomm, until
+from vchannel import GuestCommand
 from vhostcomm.cluster.kept import NAME
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
@@ -98,6 +102,34 @@ def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> Non
         until(lambda: "serving/nas/host1" not in etcd.records("serving/"))
         assert "hosts/host1" in etcd.records("hosts/")
     assert etcd.records("hosts/") == {}
+
+
+def test_verbs_find_the_hosts_in_etcd(etcd: Etcd, tmp_path: Path) -> None:
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        return run_vhostcomm(*words, "--cluster", etcd.address)
+
+    etcd.put("guests/nas", {"serial": ONE})
+    nobody = ask("guests")
+    assert nobody.returncode == 1
+    assert nobody.stderr.startswith(f"vhostcomm: no host to ask is in {etcd.address}; start vhostcomm serve --cluster")
+    places = {each: str(tmp_path / each / "control") for each in ("host1", "host2")}
+    with (
+        Host(tmp_path, "host1", etcd.address, "--cluster-control", places["host1"], file=NAS),
+        Host(tmp_path, "host2", etcd.address, "--cluster-control", places["host2"], file=NAS) as second,
+    ):
+        second.event("reloaded")
+        with answering(second.sock, {GuestCommand.GET_INFORMATION: INFORMATION, GuestCommand.POWEROFF: lambda: None}):
+            second.event("guest ready")
+            until(lambda: len(etcd.records("hosts/")) == 2)
+            [guest] = json.loads(ask("guests", "--json").stdout)
+            assert (guest["host"], guest["state"], guest["serial"]) == (places["host2"], "ready", ONE)
+            assert "10.0.2.15" in ask("info", "nas").stdout
+            gone = ask("shutdown", "nas", "--wait", "30")
+            assert gone.stdout.startswith("nas: gone after "), gone
+        etcd.put("hosts/host3", {"control": "tcp:127.0.0.1:9"})
+        listed = ask("guests", "--json")
+        assert "host3 can't be asked: its daemon publishes tcp:127.0.0.1:9; start it with" in listed.stderr
+        assert [(each["host"], each["state"]) for each in json.loads(listed.stdout)] == [(None, "absent")]
 
 
 def test_the_watched_leader_is_killed(etcd: Etcd, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.errors import UsageError
+from vhostcomm.cli.output import print_error
+from vhostcomm.config.http_address import TLS
+from vhostcomm.config.ssh_address import SCHEME
+from vhostcomm.errors import UsageError, VhostcommError
 
 if TYPE_CHECKING:
     from vhostcomm.cluster.address import Access
@@ -35,7 +38,8 @@ class ClusterOptions:
         _flag(
             "--cluster",
             "etcd://HOST:PORT,…",
-            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/).",
+            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). A daemon "
+            "shares its guests there; other commands find the hosts there.",
         ),
     ] = ""
     cluster_ca: Annotated[
@@ -62,7 +66,7 @@ class ClusterOptions:
         """
         if find_spec("httpx") is None:
             raise UsageError(
-                "--cluster needs the Python package httpx: pip install 'vhostcomm[cluster]', or apt-get install python3-httpx"
+                "--cluster needs the Python package httpx; install it into the environment of vhostcomm: pip install httpx"
             )
         from vhostcomm.cluster.address import Access, parse
 
@@ -83,6 +87,30 @@ class ClusterOptions:
         made.context()  # a missing file is a mistake of now
         return made
 
+    def controls(self) -> list[str]:
+        """Return the addresses of the hosts' control surfaces, as `--control` takes them. Prints what can't be used.
+
+        Raises:
+            UsageError: a flag is invalid.
+            VhostcommError: etcd doesn't answer, or no host can be asked.
+        """
+        access = self.access()
+        from vhostcomm.cluster.asking import hosts_of
+
+        hosts = hosts_of(access)
+        for each in hosts:
+            if not each.control.startswith(_USABLE):
+                print_error(
+                    f"vhostcomm: {each.host} can't be asked: its daemon publishes "
+                    f"{each.control or 'no control surface'}; start it with --cluster-control ssh://{each.host}"
+                )
+        if found := [each.control for each in hosts if each.control.startswith(_USABLE)]:
+            return found
+        raise VhostcommError(f"no host to ask is in {self.cluster}; start vhostcomm serve --cluster there")
+
+
+_USABLE: Final = (SCHEME, TLS, "/")
+"""Addresses that are used as another host has written them. A token would go to whatever listens at a tcp: address."""
 
 PASSWORD: Final = "VHOSTCOMM_CLUSTER_PASSWORD"  # noqa: S105 - the variable's name
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cyclopts import Group, Parameter
 
+from vhostcomm.cli.cluster import ClusterOptions
 from vhostcomm.cli.daemons import Daemons
 from vhostcomm.cli.hosts import split_variable
 from vhostcomm.config import values
@@ -60,6 +61,7 @@ class DaemonOptions:
         control_ca: the files of TLS, see `TlsFiles`.
         control_cert: as above.
         control_key: as above.
+        cluster: the etcd with the addresses of all hosts, if `control` is not given.
     """
 
     control: Annotated[
@@ -92,6 +94,7 @@ class DaemonOptions:
     control_key: Annotated[
         Path | None, _file("key", "The key of that certificate. Other users must not be able to read it.")
     ] = None
+    cluster: Annotated[ClusterOptions | None, Parameter(name="*")] = None
 
     @contextmanager
     def asked(self, verb: str, timeout: float | None = None) -> Iterator[Daemons]:
@@ -104,6 +107,10 @@ class DaemonOptions:
         Raises:
             UsageError: the address or the token is invalid.
         """
+        if self.cluster and self.cluster.cluster and not self.control:
+            with evolve(self, control=self.cluster.controls(), cluster=None).asked(verb, timeout) as daemons:
+                yield daemons
+            return
         from vhostcomm.control.client import MARGIN, Client
 
         try:

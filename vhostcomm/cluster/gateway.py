@@ -113,13 +113,14 @@ class Gateway:
 
     # -- requests
 
-    async def range(self) -> tuple[list[Entry], int]:
-        """Return everything below the prefix, and the revision of the tree.
+    async def range(self, below: str = "") -> tuple[list[Entry], int]:
+        """Return everything below the prefix, or a part of it, and the revision of the tree.
 
         Raises:
             EtcdError: it can't be read.
         """
-        first, end = _key(self._access.prefix), _key(self._access.prefix, after=True)
+        part = self._access.prefix + below
+        first, end = _key(part), _key(part, after=True)
         found: list[Entry] = []
         revision = 0
         while True:
