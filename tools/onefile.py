@@ -69,7 +69,7 @@ def install(target: Path) -> None:
     """
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-         "--no-build-isolation", "-c", ROOT / "constraints.txt", "--target", target, ROOT],
+         "--no-build-isolation", "-c", ROOT / "constraints.txt", "--target", target, f"{ROOT}[cluster]"],
         check=True,
     )  # fmt: skip
     for pattern in NOT_NEEDED:
