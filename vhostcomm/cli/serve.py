@@ -70,7 +70,7 @@ def serve(
         vhostcomm serve --sock connect:/run/guests/nas
         vhostcomm serve --sock tcp:127.0.0.1:12345
         vhostcomm serve --watch /run/guests
-        vhostcomm serve --cluster etcd://host1,host2,host3   # several hosts with the same guests
+        vhostcomm serve --cluster etcd://host1,host2,host3
     """
     activated = _activated()
     flags = given(host, guest, service, verbose=verbose, quiet=quiet)
