@@ -51,7 +51,7 @@ WORK: Final = [
     ["config", "show"],
     ["config", "init", NEW],
     ["config", "validate", "--sock", "nas=/run/nas"],
-    ["completion", "bash"],
+    ["completion", "bash", "--program", "vdsm_run"],
     *(["snippet", kind, "--sock", "nas=/run/nas"] for kind in ("qemu", "libvirt", "hookscript", "systemd", "compose")),
     ["snippet", "proxmox", "--sock", "nas=/run/nas", "--vmid", "100"],
     ["capture", "show", LONG],
