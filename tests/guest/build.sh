@@ -31,8 +31,9 @@ readonly SYSLINUX_MBR=/usr/lib/SYSLINUX/mbr.bin
 
 # The kernel's command line for every way of booting; tests append `vchannel.…` parameters.
 # quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
+# mitigations, init_on_alloc, apparmor, audit: protection and clean pages that this guest has no use for, and pays under TCG.
 # no_timer_check: the kernel counts ticks of its timer against its own loop, and panics where a busy host holds QEMU up.
-readonly CMDLINE="console=ttyS0 quiet cryptomgr.notests no_timer_check"
+readonly CMDLINE="console=ttyS0 quiet cryptomgr.notests no_timer_check mitigations=off init_on_alloc=0 apparmor=0 audit=0"
 
 say() { echo "guest: $*" >&2; }
 

@@ -95,6 +95,8 @@ copy_module() {
         return 0
     fi
     decompress "$file" >"$folder/$name.ko"
+    # Under TCG, checking a driver's signature and reading its types (the kernel's own 4 MB first) takes longer than its start.
+    objcopy --strip-debug --remove-section=.BTF "$folder/$name.ko"
     for dependency in $(dependencies "$folder/$name.ko"); do
         copy_module "$dependency" "$folder"
     done
