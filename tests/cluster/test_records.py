@@ -16,6 +16,7 @@ from vhostcomm.cluster.records import (
     newest_first,
     parse_record,
 )
+from vhostcomm.control.serialize import guests
 from vhostcomm.guest import State
 
 READY = ServingRecord("nas", "host1", State.READY, 1650802981.5, "answer", "10.0.2.15", 1650803000.0, 1650802982.0)
@@ -81,3 +82,25 @@ def test_a_view_follows_the_records() -> None:
     assert not view.serving
     view.remove(HOST.key)
     assert not view.hosts
+
+
+def test_guests_of_other_hosts_for_clients() -> None:
+    view = View("host1", problem="etcd: Connection refused; start it")
+    until = 1_777_104_000.0
+    frozen = ServingRecord("nas", "host2", State.READY, until - 60, "frame", "10.0.2.15", until)
+    view.replace(
+        [frozen, ServingRecord("nas", "host1", State.CONNECTED), ServingRecord("attic", "host3", State.SILENT)]
+    )
+    empty = {"since": None, "address": None, "frozen_until": None}
+    assert guests([], view)["cluster"] == {
+        "host": "host1",
+        "problem": "etcd: Connection refused; start it",
+        "elsewhere": [
+            {"name": "attic", "host": "host3", "state": "silent"} | empty,
+            {
+                "name": "nas", "host": "host2", "state": "ready", "address": "10.0.2.15",
+                "since": "2026-04-25T07:59:00.000Z", "frozen_until": "2026-04-25T08:00:00.000Z",
+            },
+        ],
+    }  # fmt: skip
+    assert guests([], None)["cluster"] is None

@@ -198,7 +198,7 @@ class _Handlers:
 
     async def guests(self, _: Request) -> Response:
         await health.look_for(self._daemon, self._daemon.guests.values())
-        return _json({"guests": [serialize.summary(guest) for guest in self._daemon.guests.values()]})
+        return _json(serialize.guests(self._daemon.guests.values(), self._daemon.cluster))
 
     async def guest(self, request: Request) -> Response:
         guest = self._guest(request)

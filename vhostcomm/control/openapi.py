@@ -54,6 +54,16 @@ _SUMMARY: Final[dict[str, Schema]] = {
     "thaw_owed": {"anyOf": [{"type": "null"}, _object({"by": _STRING, "since": _TIME, "until": _TIME})]},
     "problem": _MAYBE,
 }
+_ELSEWHERE: Final = _object(
+    {key: _SUMMARY[key] for key in ("name", "state", "since", "address", "frozen_until")} | {"host": _STRING}
+)
+_CLUSTER: Final = {
+    "anyOf": [
+        {"type": "null"},
+        _object({"host": _STRING, "problem": _MAYBE, "elsewhere": {"type": "array", "items": _ELSEWHERE}}),
+    ],
+    "description": "With --cluster, the guests on other hosts, and why that may be out of date.",
+}
 _INFORMATION: Final = _object(
     {
         "when": _TIME,
@@ -190,7 +200,7 @@ def _text(kind: str) -> Schema:
 def document() -> Schema:
     """Return the document."""
     called = _content(_ref("Called"))
-    guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}}))
+    guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}, "cluster": _CLUSTER}))
     healthz = _operation(
         "200 if all guests are well and the last reload was not rejected, else 503 with why", _content(_ref("Health"))
     )

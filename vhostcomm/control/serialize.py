@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, assert_never
 
@@ -21,6 +22,7 @@ from vchannel import (
     decode_text,
 )
 from vhostcomm.channel.guest import OTHER, Guest
+from vhostcomm.cluster.records import View
 from vhostcomm.control.daemon_api import RecordingState
 from vhostcomm.guest import State
 from vhostcomm.text import escape
@@ -122,6 +124,30 @@ def thaw_owed(guest: Guest) -> dict[str, Any] | None:
         return None
     debt = guest.debt
     return {"by": escape(debt.by), "since": when(debt.since.wall), "until": when(debt.until.wall)}
+
+
+def guests(served: Iterable[Guest], view: View | None) -> dict[str, Any]:
+    """Serialize the guests of a daemon, and those of other hosts of its cluster."""
+    return {"guests": [summary(each) for each in served], "cluster": _cluster(view)}
+
+
+def _cluster(view: View | None) -> dict[str, Any] | None:
+    """Serialize the guests that other hosts have; times are on those hosts' clocks."""
+    if view is None:
+        return None
+    elsewhere = [
+        {
+            "name": each.guest,
+            "host": each.host,
+            "state": each.state.value,
+            "since": when(each.since),
+            "address": each.address,
+            "frozen_until": when(each.frozen_until),
+        }
+        for each in sorted(view.serving.values(), key=lambda each: (each.guest, each.host))
+        if each.host != view.host
+    ]
+    return {"host": view.host, "problem": view.problem or None, "elsewhere": elsewhere}
 
 
 def link(guest: Guest) -> str | None:

@@ -1,6 +1,6 @@
 // The list of guests.
 
-import { byId, make, show, since } from './dom.js';
+import { byId, make, moment, show, since, table } from './dom.js';
 
 const rows = new Map();
 let latest = [];
@@ -62,6 +62,22 @@ export function showGuests(guests) {
     before = known.row;
   }
   filterGuests();
+}
+
+/** Shows the guests that other hosts of the cluster have. Their hosts' daemons act on them. */
+export function showCluster(cluster) {
+  byId('cluster').hidden = cluster === null;
+  if (cluster === null) return;
+  const bad = cluster.problem && make('span', { class: 'bad' }, `May be out of date: ${cluster.problem}`);
+  show(byId('cluster-problem'), ...(bad ? [bad] : []));
+  const rows = cluster.elsewhere.map((guest) => [
+    guest.name,
+    guest.host,
+    make('span', {}, stateOf(guest), ' ', guest.since ? since(guest.since) : ''),
+    guest.address ?? '',
+    guest.frozen_until ? moment(guest.frozen_until) : '',
+  ]);
+  show(byId('elsewhere'), table(['Guest', 'Host', 'State', 'Address', 'Frozen until'], rows, 'No guest.'));
 }
 
 export function filterGuests() {

@@ -5,7 +5,7 @@ import { Failed, Stream, ask, pathOf } from './api.js';
 import { prepareRecording } from './capture.js';
 import { byId, clock, make, show, tick } from './dom.js';
 import { chooseGuest, flush, framesCame, guestHappened, rateTick, refreshGuest, removed } from './guest.js';
-import { filterGuests, showGuests } from './list.js';
+import { filterGuests, showCluster, showGuests } from './list.js';
 
 const SOON = 300;
 const FRAMES = 2000;
@@ -100,8 +100,9 @@ async function refresh() {
     again = false;
     try {
       if (guest === null) {
-        const { guests } = await ask('/guests');
+        const { guests, cluster } = await ask('/guests');
         showGuests(guests);
+        showCluster(cluster);
         askAddresses(guests);
       } else {
         await refreshGuest();
