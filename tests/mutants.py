@@ -67,6 +67,12 @@ ACCEPTED: Final = {
     r"-    self\._paused_why = \"\"\n\+    self\._paused_why = None": "found_paused sets it before it is read",
     r"-    self\._waiting(: trio\.CancelScope \| None|) = None\n\+    self\._waiting\1 = \"\"": "only its truth is tested",
     r"-    problem = \"\"\n\+    problem = None": "only its truth is tested",
+    r"usedforsecurity=": "matters only on a host in FIPS mode",
+    r"section_of\(machine\.value, None": "neither is one of SECTIONS",
+    r"cast\(None, value\)": "it returns the value",
+    r"(ensure_ascii|allow_nan)=None": "only its truth is tested",
+    r"-( .*)<= MAX_DEPTH:\n\+\1< MAX_DEPTH:": "so few brackets are never too deep",
+    r"-        return 0\n\+        return 1\n     depth = ": "neither is too deep",
     r"-    chosen = \"\"\n\+    chosen = None": "only its truth is tested",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }

@@ -31,6 +31,7 @@ def _as_user(monkeypatch: pytest.MonkeyPatch) -> None:
         (Connect(Path("/x/nas")), "connect:/x/nas"),
         (ListenTcp("nas.lan", 1), "tcp:nas.lan:1"),
         (ListenTcp("::1", 65535), "tcp:[::1]:65535"),
+        (http_address.ListenTls("::1", 1), "tls:[::1]:1"),
         (Activated(3, "/x/nas"), "systemd:/x/nas"),
     ],
 )
@@ -138,6 +139,7 @@ def test_addresses_of_the_control_surface(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.chdir(tmp_path)
     assert http_address.control_address("none", {}) is None
     assert http_address.control_address("tcp:[::1]:80") == ListenTcp("::1", 80)
+    assert http_address.control_address("tls:nas.lan:80") == http_address.ListenTls("nas.lan", 80)
     assert http_address.control_address("", UNIT) == Listen(Path("/run/x/control.sock"))
     assert http_address.control_address("own.sock", UNIT) == Listen(tmp_path / "own.sock")
     assert http_address.control("own.sock") == "own.sock"

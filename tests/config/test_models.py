@@ -10,7 +10,7 @@ import pytest
 
 from tests.config.test_load import RUNTIME, SERIAL, config
 from vhostcomm.config import identity, load, machine, models, reading, values
-from vhostcomm.config.address import Listen, Sock
+from vhostcomm.config.address import Activated, Listen, Sock
 from vhostcomm.config.identity import derived_uuid
 from vhostcomm.errors import ConfigError
 
@@ -145,6 +145,16 @@ def _load(tmp_path: Path, text: str = "", **words: Any) -> models.Config:
          "the guest's serial is given for 2 guests (a and b): give each its own in a --config file, as [guests.a] serial = \"…\""),
         ({"socks": ["/x/a", "/y/a"]}, "--sock /y/a: another guest is named 'a'; give this one a different name: NAME=SOCK"),
         ({"socks": ["/x/a", "b=/x/a"]}, "--sock b=/x/a: guest 'a' already has the socket /x/a"),
+        *(
+            (
+                {"flags": {"control": "tls:nas:1"} | dict.fromkeys(files, "/x")},
+                ("--control is tls:nas:1: TLS needs three files: --control-ca, --control-cert and --control-key, or these "
+                "under [serve], as control_key and so on"),
+            )
+            for files in (
+                ("control-cert", "control-key"), ("control-ca", "control-key"), ("control-ca", "control-cert"),
+            )
+        ),
         ({"socks": ["connect:"]},
          "--sock is 'connect:': the socket's path is missing; for example: nas=/run/vhostcomm/nas"),
         ({"socks": ["tcp:x"]},
@@ -175,6 +185,10 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
          'for example: qmp = "/run/qemu/nas.qmp"')),
         ("[serve]\nwatch = 1", 'serve.watch is 1: it is a list of folders; for example: watch = ["/run/guests"]'),
         ("[serve]\nwatch = ['']", "serve.watch is '': it is empty; for example: watch = [\"/run/guests\"]"),
+        (
+            f"[guests.b]\nsock = '/{'x' * 70}/a'\n[guests.a]\n",
+            f"guests.a: guest 'b' already has the socket /{'x' * 70}/a",
+        ),
         ("guests = 1", "guests is 1; it is a section, as in\n\n    [guests]"),
         (
             "[host]\nwatch = 1",
@@ -193,6 +207,8 @@ def test_what_is_wrong_in_a_file(tmp_path: Path, text: str, why: str) -> None:
 
 def test_what_goes_together(tmp_path: Path) -> None:
     assert _load(tmp_path, flags={"control": "tcp:[::1]:1", "control-token": "t" * 16}).service.control == "tcp:[::1]:1"
+    files = dict.fromkeys(("control-ca", "control-cert", "control-key"), "/x")
+    assert _load(tmp_path, flags={"control": "tls:nas:1"} | files).service.control_key == "/x"
     alone: list[dict[str, Any]] = [{"socks": ["/x/a"]}, {"watch": ["/x"]}, {}]
     for words in alone:
         assert _load(tmp_path, flags={"record": "one"}, **words).service.record == "one"
@@ -206,6 +222,31 @@ def test_what_goes_together(tmp_path: Path) -> None:
     assert str(caught.value) == why
     with pytest.raises(ConfigError, match="--record: 'one' is one file"):
         load.check(attrs.evolve(both, service=models.Service(record="one"), service_sources={"record": "--record"}))
+
+
+def test_a_uuid_is_the_name_of_a_socket(tmp_path: Path) -> None:
+    """It becomes the guest's, unless the guest has another one."""
+    uuid, other = derived_uuid("g", "1234abc567890"), derived_uuid("g", "")
+    assert uuid == "02707f60-f946-5b1e-c5d0-ae5c6121ae60"
+    text = (
+        f"[guests.a]\nsock = '{uuid}'\n[guests.b]\nsock = '/x/{other}'\nuuid = '{uuid}'\n[guests.c]\nuuid = '{other}'\n"
+    )
+    a, b, c = _load(tmp_path, text).guests
+    assert (a.address, a.identity.uuid, a.sources["uuid"]) == (
+        Listen(Path("/run/vhostcomm") / uuid), uuid, "the socket's name"
+    )  # fmt: skip
+    assert (b.address, b.identity.uuid) == (Listen(Path("/x") / other), uuid)
+    assert (c.address, c.identity.uuid) == (Listen(Path("/run/vhostcomm") / other), other)
+
+
+def test_without_a_runtime_directory_sockets_have_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    (guest,) = load.load(socks=["/x/nas"], environment={}).guests
+    assert guest.sources["sock"] == "--sock /x/nas"
+    (passed,) = load.load(activated=[Sock("nas", Activated(3, "/x/nas"))], environment={}).guests
+    assert passed.sources["sock"] == "systemd"
 
 
 def test_only_one_guest_of_a_file(tmp_path: Path) -> None:

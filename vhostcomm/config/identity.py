@@ -30,7 +30,7 @@ def setting(
 
 def default_text(setting: attrs.Attribute[Any]) -> str:
     """Format a setting's default for an operator; "" if there is none."""
-    return "" if setting.default in {"", ()} else str(setting.metadata["kind"].show(setting.default))
+    return str(setting.metadata["kind"].show(setting.default))
 
 
 def example_toml(setting: attrs.Attribute[Any]) -> str:

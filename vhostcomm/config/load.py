@@ -236,7 +236,7 @@ def _default_sock(guest: Listed, environment: Mapping[str, str]) -> Sock:
         check_path(path)
     except ValueError as error:
         raise ConfigError(f'{guest.where}: {error}; for example: sock = "/run/vhostcomm/{guest.name}"') from None
-    return Sock(guest.name, Listen(path), values.uuid_text(own.value) if own else "")
+    return Sock(guest.name, Listen(path))
 
 
 def _complete(guest: GuestConfig, sock_source: str, listed: Listed | None) -> GuestConfig:
