@@ -53,6 +53,7 @@ GROUPS: Final = {
             "tests/config/test_config_cli.py::test_the_template_is_toml_with_every_line_in_force",
             "tests/control/test_over_ssh.py::test_addresses",
             "tests/control/test_over_ssh.py::test_addresses_that_could_be_flags_or_are_expanded",
+            "tests/daemon/test_several_hosts.py::test_a_file_for_another_group_names_it",
             *("-m", "not slow", "-k", "not reload and not handed_over and not folder_is_run"),
         ],
     ),

@@ -12,6 +12,7 @@ from tests.config.test_load import RUNTIME, SERIAL, config
 from vhostcomm.config import identity, load, machine, models, reading, values
 from vhostcomm.config.address import Activated, Listen, Sock
 from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.template import template
 from vhostcomm.errors import ConfigError
 
 NAS = '[guests.nas]\nsock = "/x/nas"\n'
@@ -116,6 +117,17 @@ def test_active_values_and_sources(tmp_path: Path) -> None:
         load.load(config(tmp_path, f'[guest]\nuuid = "{derived_uuid("g", SERIAL)}"'), environment={})
     )
     assert own["guest"]["uuid"] == {"value": derived_uuid("g", SERIAL), "source": f"{path}: guest.uuid"}
+
+
+def test_a_configuration_of_defaults_alone() -> None:
+    bare = models.Config(identity.HostIdentity(), (), models.Service())
+    assert models.effective(bare)["host"]["serial"] == {"value": "0" * 13, "source": "default"}
+    assert models.effective(bare)["guest"]["vcpus"] == {"value": 1, "source": "default"}
+    guest = attrs.evolve(bare.guest(Sock("nas", Listen(Path("/x/nas")))), sources={}, qmp="/x/qmp")
+    shown = models.effective(attrs.evolve(bare, guests=(guest,)))["guests.nas"]
+    assert (shown["sock"], shown["qmp"]) == ({"value": "/x/nas", "source": ""}, {"value": "/x/qmp", "source": ""})
+    lines = template().splitlines()
+    assert {"# frame_rate = 2000", '# serial = "0000000000000"', '# update_deadline = "never"'} <= {*lines}
 
 
 def _load(tmp_path: Path, text: str = "", **words: Any) -> models.Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -27,6 +28,7 @@ BIG = "9" * 400
         (values.uuid_of, "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
         (values.uuid_of, "nas", ""),
         (values.text, "ü" * (values.TEXT_LIMIT // 2), "ü" * (values.TEXT_LIMIT // 2)),
+        (values.text, "x" * values.TEXT_LIMIT, "x" * values.TEXT_LIMIT),
         (values.seconds, 1, 1.0),
         (values.seconds, "0.25", 0.25),
         (values.seconds, 999999.5, 999999.5),
@@ -147,8 +149,22 @@ def test_formats(kind: Kind, value: object, shown: str, toml: str) -> None:
     assert (kind.show(value), kind.toml(value)) == (shown, toml)
 
 
+def test_a_deadline_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        for given in (datetime(2030, 1, 1), date(2030, 1, 1), "2030-01-01"):  # noqa: DTZ001 - that is the test
+            assert values.deadline(given) == 1893456000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_words_of_a_kind() -> None:
     made = choice("debug", "info", "error")
+    assert made.parse(" INFO ") == "info"
+    with pytest.raises(ValueError, match=r"^it must be one of debug, info, error$"):
+        made.parse("warning")
     assert (made.word, made.words, made.choices) == (
         "debug|info|error",
         "`debug`, `info` or `error`",
