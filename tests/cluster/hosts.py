@@ -7,9 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.serving import ENVIRONMENT, FakeGuest, Serving, fake_guest, run_vhostcomm
+
+HOSTS_PATIENCE: Final = 60.0
+"""Seconds: an election and the deadlines of a daemon's requests add up to ten on an idle machine."""
 
 
 class Host(Serving):
@@ -26,6 +29,7 @@ class Host(Serving):
             "--control", self.control, *words,
             env=ENVIRONMENT | {"STATE_DIRECTORY": str(self.folder)} | environment,
         )  # fmt: skip
+        self.patience = HOSTS_PATIENCE
 
     @property
     def sock(self) -> Path:
@@ -68,12 +72,12 @@ class Asking:
         except Exception as error:  # noqa: BLE001 - raised at the end
             self.error = error
 
-    def until(self, serial: str, patience: float = 20.0) -> None:
+    def until(self, serial: str, patience: float = HOSTS_PATIENCE) -> None:
         """Wait until its last answer is this serial number."""
         with self._news:
             assert self._news.wait_for(lambda: self.serials[-1:] == [serial], patience), self.serials
 
-    def more(self, answers: int = 20, patience: float = 20.0) -> None:
+    def more(self, answers: int = 20, patience: float = HOSTS_PATIENCE) -> None:
         """Wait for further answers."""
         with self._news:
             wanted = self.count + answers

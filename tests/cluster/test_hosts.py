@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.etcd import Etcd, Member, running
-from tests.cluster.hosts import NAS, Host, asking
+from tests.cluster.hosts import HOSTS_PATIENCE, NAS, Host, asking
 from tests.control.controlled import INFORMATION, answering
 from tests.serving import run_vhostcomm, until
 from vchannel import GuestCommand
@@ -200,5 +200,5 @@ def put_after_election(etcd: Etcd, value: object, at: Member) -> None:
             return True
         return False
 
-    until(has_leader, "an election")
+    until(has_leader, "an election", HOSTS_PATIENCE)
     etcd.put("guests/nas", value, at)
