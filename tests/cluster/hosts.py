@@ -18,7 +18,16 @@ HOSTS_PATIENCE: Final = 60.0
 class Host(Serving):
     """A daemon with a folder of its own: its file, its sockets, its state."""
 
-    def __init__(self, folder: Path, name: str, cluster: str, *words: str, file: str = "", **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        cluster: str,
+        *words: str,
+        file: str = "",
+        expect_exit: int = 0,
+        **environment: str,
+    ) -> None:
         self.name = name
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
@@ -27,7 +36,7 @@ class Host(Serving):
         super().__init__(
             "--config", self.folder / "own.toml", "--cluster", cluster, "--cluster-host", name,
             "--control", self.control, *words,
-            env=ENVIRONMENT | {"STATE_DIRECTORY": str(self.folder)} | environment,
+            expect_exit=expect_exit, env=ENVIRONMENT | {"STATE_DIRECTORY": str(self.folder)} | environment,
         )  # fmt: skip
         self.patience = HOSTS_PATIENCE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -102,6 +103,21 @@ def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> Non
         until(lambda: "serving/nas/host1" not in etcd.records("serving/"))
         assert "hosts/host1" in etcd.records("hosts/")
     assert etcd.records("hosts/") == {}
+
+
+def test_a_killed_host_vanishes_with_its_lease(etcd: Etcd, tmp_path: Path) -> None:
+    """Its successor publishes as soon as the name is free, and does not take that for another daemon."""
+
+    def published() -> float:
+        return float(etcd.records("hosts/").get("hosts/host1", {}).get("since", 0))
+
+    with Host(tmp_path, "host1", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as host:
+        until(published)
+        first = published()
+        host.send_signal(signal.SIGKILL)
+    with Host(tmp_path, "host1", etcd.address, file=NAS) as successor:
+        until(lambda: published() > first, "the end of the lease", HOSTS_PATIENCE)
+    assert "this host's records not published" not in {each["event"] for each in successor.log}
 
 
 def test_verbs_find_the_hosts_in_etcd(etcd: Etcd, tmp_path: Path) -> None:
