@@ -32,7 +32,8 @@ def remedy(path: Path, error: OSError) -> str:
         case errno.EROFS:
             uid, gid = os.geteuid(), os.getegid()
             return (
-                f"; in a container, mount a volume without :ro, or use --tmpfs {path.parent}:mode=0700,uid={uid},gid={gid}; "
+                f"; in a container, mount a volume without :ro at {path.parent}, or with Docker use "
+                f"--tmpfs {path.parent}:mode=0700,uid={uid},gid={gid}; "
                 f"under systemd, RuntimeDirectory= or ReadWritePaths= of the unit has to name {path.parent}"
             )
         case _:
