@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.hosts.booted import CONFIG, PROGRAM, Booted, guests, status, uid
+from tests.hosts.folders import ROOT
 from tests.serving import fake_guest, until
 from tests.systemd.test_units import drop_ins
 from vchannel import HostCommand
@@ -72,6 +73,11 @@ def test_user_folders_and_sandbox(machine: Booted) -> None:
     }.items():
         found = machine.path(place).stat()
         assert (place, found.st_uid, stat.S_IMODE(found.st_mode)) == (place, user, mode)
+    file, moved = (machine.path(f"/var/log/private/vhostcomm/nas.jsonl{end}") for end in ("", ".1"))
+    file.rename(moved)
+    (rotated,) = re.findall(r"^ +exec systemctl (kill .*)$", (ROOT / "docs/systemd.md").read_text(), re.MULTILINE)
+    machine.systemctl(*rotated.split())
+    until(file.exists)
     exposure = machine.run("systemd-analyze", "security", "--threshold=10", SERVE, check=False)
     assert exposure.returncode == 0, exposure.stdout
     assert machine.run("systemd-analyze", "security", "--threshold=1", SERVE, check=False).returncode
@@ -221,3 +227,30 @@ def test_socket_unit_for_a_name_that_is_no_guests(machine: Booted) -> None:
         assert guest.serial()
     warnings = [each["MESSAGE"] for each in machine.journal(SERVE, "--priority=warning", "--identifier=vhostcomm")]
     assert len([each for each in warnings if "'nsa', but the file has no such guest, only nas" in each]) == 1, warnings
+
+
+def test_two_services_with_one_socket(machine: Booted) -> None:
+    """One message for each start says what to do. The first one's guest is served on; the second waits for its end."""
+    services = [f"vhostcomm@{each}.service" for each in UUIDS]
+    for uuid, service in zip(UUIDS, services, strict=True):
+        machine.install(units.SERVE_ONE, "--sock", uuid)
+        command = f"ExecStart={PROGRAM} serve --sock nas=/srv/nas"
+        place = "DynamicUser=no\nUser=root\nReadWritePaths=/srv"
+        machine.drop_in(service, f"[Service]\nRestartSec=1\n{place}\nExecStart=\n{command}\n")
+    first, second = services
+    begin = time.time()
+    machine.systemctl("start", first)
+    with fake_guest(machine.path("/srv/nas")) as guest:
+        assert guest.serial()
+        assert machine.systemctl("start", second, check=False).returncode
+        until(lambda: int(machine.show(second)["NRestarts"]) > 1)
+        errors = machine.journal(second, "--priority=err", "--identifier=vhostcomm", f"--since=@{int(begin)}")
+        assert len({each["_PID"] for each in errors}) == len(errors) > 1, "one for each start"
+        for each in errors:
+            assert "/srv/nas: another process already serves it" in each["MESSAGE"]
+            assert "stop it, or choose another socket" in each["MESSAGE"]
+        assert guest.serial(), "on the same connection"
+    machine.systemctl("stop", first)
+    until(lambda: machine.show(second)["ActiveState"] == "active", "the second", 60)
+    with fake_guest(machine.path("/srv/nas")) as guest:
+        assert guest.serial()
