@@ -16,7 +16,7 @@ import pytest
 from tests.control.controlled import client, post
 from tests.e2e.launched import BOOT_PATIENCE, Images
 from tests.e2e.moved import machine, restore
-from tests.serving import Serving, is_listening, started, until
+from tests.serving import Serving, is_listening, run_vhostcomm, started, until
 from vchannel import GuestCommand
 
 DEBUG = "--log-level", "debug"
@@ -60,6 +60,13 @@ def powers_off(http: httpx.Client, name: str = "nas") -> None:
     assert (status, done.get("gone")) == (200, True), done
 
 
+def stopped_by_a_verb(*hosts: Path) -> None:
+    """A verb that asks all hosts stops the guest where it runs, also while its source is still connected."""
+    words = [word for host in hosts for word in ("--control", host / "control")]
+    gone = run_vhostcomm("shutdown", "nas", "--wait", "80", *words, patience=BOOT_PATIENCE)
+    assert gone.stdout.startswith("nas: gone after "), gone
+
+
 def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Images) -> None:
     """It asks nothing after the restore, its QEMU is new, and it is frozen: it is thawed and found up. Then it migrates."""
     saved, incoming, other = tmp_path / "saved", tmp_path / "incoming", tmp_path / "other"
@@ -88,34 +95,68 @@ def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Image
                 assert "vchannel: request 15" in moved.console.text
 
 
-@pytest.mark.parametrize("daemons", [1, 2])
-def test_a_live_migration(tmp_path: Path, images: Images, daemons: int) -> None:
-    """Between two daemons, and within one. The destination is probed before the switch; its late answers count."""
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_live_migration(tmp_path: Path, images: Images, hosts: int) -> None:
+    """Between two daemons of a guest `nas`, which stand for hosts, and within one daemon.
+
+    The destination is probed before the switch; its late answers count.
+    """
+    name, there = ("moved", tmp_path) if hosts == 1 else ("nas", tmp_path / "two")
+    there.mkdir(exist_ok=True)
     with (
-        served(tmp_path, *(("nas", "moved") if daemons == 1 else ("nas",))) as first,
-        served(tmp_path, "moved", control="second") if daemons == 2 else nullcontext(first) as second,
+        served(tmp_path, *(("nas", "moved") if hosts == 1 else ("nas",))) as first,
+        served(there, "nas") if hosts == 2 else nullcontext(first) as second,
         machine(tmp_path, images, tmp_path / "nas") as source,
     ):
-        (daemon, http), (there, moved) = first, second
+        (daemon, http), (other, moved) = first, second
         daemon.event("guest ready", guest="nas")
         source.console.says("vchannel: ready")
         assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
         incoming = tmp_path / "incoming"
-        with machine(tmp_path, images, tmp_path / "moved", "two", "-incoming", f"unix:{incoming}") as target:
-            there.event("guest connected", guest="moved")
-            until(lambda: unanswered(moved, "moved") >= 3, "three probes before the switch", BOOT_PATIENCE)
-            assert "moved" in moved.get("/healthz").json()["unwell"]
-            assert state(moved, "moved") == "connected"
+        with machine(tmp_path, images, there / name, "two", "-incoming", f"unix:{incoming}") as target:
+            other.event("guest connected", guest=name)
+            until(lambda: unanswered(moved, name) >= 3, "three probes before the switch", BOOT_PATIENCE)
+            assert name in moved.get("/healthz").json()["unwell"]
+            assert state(moved, name) == "connected"
             source.monitor.save_to(f"unix:{incoming}")
-            until(lambda: state(moved, "moved") == "ready", "the guest's first sign of life", BOOT_PATIENCE)
+            until(lambda: state(moved, name) == "ready", "the guest's first sign of life", BOOT_PATIENCE)
             # Nothing tells the destination that its guest is frozen; a thaw is accepted.
-            assert post(moved, "/guests/moved/thaw", timeout=60)[0] == 200
+            assert post(moved, f"/guests/{name}/thaw", timeout=60)[0] == 200
             # The source's QEMU takes frames that nobody will read.
             assert post(http, "/guests/nas/freeze", timeout=5)[0] in {409, 504}
-            source.quit()
-            powers_off(moved, "moved")
+            if hosts == 2:
+                stopped_by_a_verb(tmp_path, there)
+                source.quit()
+            else:
+                source.quit()
+                powers_off(moved, name)
             target.ends()
             assert "vchannel: request 15" in target.console.text
+
+
+def test_a_migration_between_hosts_under_load(tmp_path: Path, images: Images) -> None:
+    """The guest asks all the time. It is answered on the new host, and stopped there from a third command line."""
+    one, two, incoming = tmp_path / "one", tmp_path / "two", tmp_path / "incoming"
+    one.mkdir()
+    two.mkdir()
+    with (
+        served(one, "nas") as (here, _),
+        served(two, "nas") as (there, _),
+        machine(tmp_path, images, one / "nas", loop=1) as source,
+        machine(tmp_path, images, two / "nas", "two", "-incoming", f"unix:{incoming}", loop=1) as target,
+    ):
+        here.event("guest ready")
+        there.event("guest connected")
+        source.console.says(" ok")
+        source.monitor.save_to(f"unix:{incoming}")
+        there.event("guest ready")
+        for _ in range(3):
+            target.console.says(" ok")
+        stopped_by_a_verb(one, two)
+        there.event("stop requested")
+        target.ends()
+        source.quit()
+    assert not [line for line in here.log if line["event"] == "stop requested"]
 
 
 @pytest.mark.needs("qemu-img", "socat")
