@@ -1,0 +1,105 @@
+"""What a connection remembers between events: its place in the stream, and whether it is in step."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.vchannel.feeding import drain, host, whole
+from vchannel import (
+    DATA_SIZE,
+    FRAME_SIZE,
+    BytesSkipped,
+    Frame,
+    FrameRefused,
+    GuestCommand,
+    HostCommand,
+    MisuseError,
+    Request,
+    SkipReason,
+    UnsolicitedResponse,
+)
+
+GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=1).raw
+ODD = GOOD[:56] + struct.pack("<i", 0) + GOOD[60:]
+"""Accepted only right after a good frame."""
+BAD = GOOD[:44] + struct.pack("<i", -1) + GOOD[48:]
+
+
+def kinds(data: bytes) -> list[type]:
+    return [type(event) for event in whole(host(), data)]
+
+
+def test_an_odd_frame_needs_a_good_one_right_before_it() -> None:
+    assert kinds(GOOD + ODD + GOOD) == [Request, Request, Request]
+    assert kinds(ODD + GOOD) == [FrameRefused, BytesSkipped, BytesSkipped, Request]
+    assert kinds(GOOD + ODD + ODD + GOOD)[:3] == [Request, Request, FrameRefused]
+    refused = kinds(GOOD + BAD + ODD + GOOD)
+    assert (refused.count(FrameRefused), refused.count(Request)) == (2, 2)
+
+
+def test_a_dropped_partial_frame_ends_the_step() -> None:
+    end = host()
+    assert [type(event) for event in whole(end, GOOD + ODD[:100])] == [Request]
+    end.discard_partial()
+    assert drain(end) == [BytesSkipped(ODD[:100], SkipReason.SILENCE, FRAME_SIZE)]
+    assert end.held == 0
+    assert isinstance(whole(end, ODD + GOOD)[0], FrameRefused)
+
+
+@pytest.mark.parametrize("size", [64, 100, 4095])
+def test_a_dropped_partial_frame_ends_the_search(size: int) -> None:
+    """The next byte begins a frame, though the search before had not reached the expected one."""
+    end = host()
+    events = whole(end, BAD + b"x" * size)
+    end.discard_partial(SkipReason.CLOSED)
+    (dropped,) = drain(end)
+    assert isinstance(dropped, BytesSkipped)
+    skipped = b"".join(event.data for event in [*events, dropped] if isinstance(event, BytesSkipped))
+    assert skipped == BAD + b"x" * size
+    assert dropped.offset == len(skipped) - dropped.count
+    assert end.held == 0
+    (event,) = whole(end, GOOD)
+    assert isinstance(event, Request)
+
+
+def test_places_in_the_stream_count_all_bytes() -> None:
+    end = host()
+    for data in (GOOD, GOOD[:10], GOOD[10:], BAD, GOOD):
+        end.receive_data(data)
+    events = drain(end)
+    assert [type(event) for event in events] == [Request, Request, FrameRefused, BytesSkipped, BytesSkipped, Request]
+    refused, first, second = events[2:5]
+    assert isinstance(refused, FrameRefused)
+    assert isinstance(first, BytesSkipped)
+    assert isinstance(second, BytesSkipped)
+    assert (refused.offset, first.offset, second.offset) == (8192, 8192, 8192 + first.count)
+    assert first.count + second.count == FRAME_SIZE
+    assert refused.header == BAD[:64]
+
+
+@pytest.mark.parametrize("is_request", [0, 1])
+@pytest.mark.parametrize("length", [0, DATA_SIZE])
+@pytest.mark.parametrize("sub_command", [1, 255])
+def test_a_first_frame_at_its_limits(is_request: int, length: int, sub_command: int) -> None:
+    lengths = (length, 0) if is_request else (0, length)
+    raw = Frame(
+        7, bytes(16), 0, is_request, 1 - is_request, 0, *lengths, 99, sub_command, 0, b"x" * length
+    ).encode()  # fmt: skip
+    (event,) = whole(host(), raw)
+    if is_request:
+        assert isinstance(event, Request)
+        assert (event.command, event.data, event.needs_response) == (99, b"x" * length, False)
+    else:
+        assert isinstance(event, UnsolicitedResponse)
+        assert (event.response.command, event.response.data) == (99, b"x" * length)
+
+
+def test_messages_have_the_data_that_they_are_made_of() -> None:
+    request = Request.of(GuestCommand.GET_IP, b"ask")
+    assert (request.data, request.frame.data, request.needs_response) == (b"ask", b"ask", True)
+    response = request.reply(b"answer")
+    assert (response.data, response.frame.data, response.command) == (b"answer", b"answer", GuestCommand.GET_IP)
+    with pytest.raises(MisuseError, match="received 'text': it takes bytes"):
+        host().receive_data("text")  # type: ignore[arg-type]
