@@ -21,6 +21,7 @@ from vhostcomm.qemu.machine import (
     Forward,
     Machine,
     PanicDevice,
+    PasstNet,
     SerialFile,
     SerialTerminal,
     TapNet,
@@ -207,6 +208,11 @@ def test_what_differs(change: dict[str, Any], differences: set[str]) -> None:
 def test_reconnecting_in_milliseconds() -> None:
     machine = evolve(USUAL, vchannel=Vchannel("/run/vhostcomm/dsm", reconnect=0.25))
     assert f"{SOCKET},reconnect-ms=250" in changes(machine, QEMU_10_0)
+
+
+def test_passt_listens_at_a_path_in_the_command_to_paste() -> None:
+    stream = "stream,id=hostnet0,server=off,addr.type=unix,addr.path=/tmp/vhostcomm-test-1.passt"
+    assert f"-netdev {stream}" in changes(evolve(USUAL, net=PasstNet(), name="test 1"), QEMU_7_2)
 
 
 def test_a_bridge_needs_a_helper_and_so_a_looser_sandbox() -> None:

@@ -115,6 +115,23 @@ def test_the_commands_of_proxmox_put_each_disk_into_its_place(nas: Path, tmp_pat
     assert said[-1] == "set 100 --boot order=scsi9"
 
 
+def test_passt_and_its_ports(nas: Path, tmp_path: Path) -> None:
+    """QEMU's command starts passt first. libvirt starts it itself."""
+    need("virt-xml-validate")
+    replace(nas / CONFIGURATION, 'net = "user"', 'net = "passt"')
+    passt, separator, qemu = printed("qemu", nas, "--qemu-version", "7.2").partition(" && \\\n")
+    assert separator
+    assert "--tcp-ports 127.0.0.1/5000:5000 --one-off --socket /tmp/vhostcomm-nas.passt" in passt
+    assert "-netdev stream,id=hostnet0,server=off,addr.type=unix,addr.path=/tmp/vhostcomm-nas.passt" in qemu
+    text = printed("libvirt", nas)
+    (tmp_path / "nas.xml").write_text(text)
+    subprocess.run(["virt-xml-validate", tmp_path / "nas.xml", "domain"], check=True, capture_output=True)
+    card = ET.fromstring(text).find("devices/interface[@type='user']")
+    assert card is not None
+    assert card.find("backend[@type='passt']") is not None
+    assert card.find("portForward[@proto='tcp'][@address='127.0.0.1']/range[@start='5000'][@to='5000']") is not None
+
+
 def replace(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text

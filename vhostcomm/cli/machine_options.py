@@ -27,6 +27,7 @@ from vhostcomm.qemu import (
     Forward,
     Machine,
     Net,
+    PasstNet,
     Program,
     RestartPolicy,
     RestartWhen,
@@ -187,11 +188,13 @@ def _net(wanted: Wanted) -> Net | None:
     name, *settings = rest.split(",")
     if settings and kind != "tap":
         raise UsageError(f"--net {wanted.net}: only tap has settings after a comma")
-    if wanted.forward and kind != "user":
-        raise UsageError("--forward needs --net user; with other networks, the guest has its own address")
+    if wanted.forward and kind not in {"user", "passt"}:
+        raise UsageError("--forward needs --net user or passt; with other networks, the guest has its own address")
     match kind, name:
         case "user", "":
             return UserNet(tuple(map(_forward, wanted.forward)))
+        case "passt", "":
+            return PasstNet(tuple(map(_forward, wanted.forward)))
         case "tap", str(interface) if interface:
             return _tap(wanted.net, interface, settings)
         case "bridge", str(bridge) if bridge:
@@ -200,7 +203,9 @@ def _net(wanted: Wanted) -> Net | None:
             return None
         case _:
             pass
-    raise UsageError(f"--net {wanted.net}: it is user, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none")
+    raise UsageError(
+        f"--net {wanted.net}: it is user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
+    )
 
 
 def _tap(net: str, interface: str, settings: list[str]) -> TapNet:

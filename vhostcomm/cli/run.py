@@ -85,7 +85,7 @@ def run(
         Parameter(
             metavar="NET",
             group=_MACHINE,
-            help="user (the default), tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
+            help="user (the default), passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
         ),
     ] = None,
     forward: Annotated[
@@ -94,7 +94,7 @@ def run(
             negative=(),
             metavar="FORWARD",
             group=_MACHINE,
-            help="[udp:][ADDRESS:]PORT:GUESTPORT; with --net user; may be repeated. Such as 5000:5000.",
+            help="[udp:][ADDRESS:]PORT:GUESTPORT; with --net user or passt; may be repeated. Such as 5000:5000.",
         ),
     ] = None,
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
@@ -221,7 +221,7 @@ def run(
     with configured(config, guest_name, sock, flags) as loaded:
         guest_found, said = loaded.guests[0], loaded.guests[0].machine
         if forward is None:  # the file's forwards don't fit another network
-            forward = list(said.forward) if net in {None, "user"} else []
+            forward = list(said.forward) if net in {None, "user", "passt"} else []
         wanted = machine_options.Wanted(
             boot or said.boot or None, system or said.system or None, tuple(data or said.data), snapshot, guest_found.name,
             memory or (f"{said.memory >> 20}M" if said.memory else "1G"), cpus or guest_found.identity.vcpus, accel,
@@ -244,6 +244,7 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
     from vhostcomm.launcher.launcher import Launcher, tell_report
     from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.qemu import EndKind, format_command
+    from vhostcomm.qemu.net_argv import after_passt
     from vhostcomm.qemu.ports import port_problem
     from vhostcomm.systemd.notify import Notifier
 
@@ -251,7 +252,8 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
     log, sink = start_log(loaded.service.log_level, loaded.service.log_format, sys.stderr)
     try:
         if dry_run:
-            print_line(format_command(trio.run(machine_options.launch, wanted, loaded, log).argv))
+            printed = trio.run(machine_options.launch, wanted, loaded, log)
+            print_line(after_passt(printed.machine, format_command(printed.argv)))
             return 0
         launch: Any = None
 

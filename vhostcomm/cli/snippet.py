@@ -104,7 +104,7 @@ def libvirt(
         Parameter(
             metavar="NET",
             group=_MACHINE,
-            help="network=LIBVIRTS (network=default by default), user, tap=INTERFACE, bridge=BRIDGE or none.",
+            help="network=LIBVIRTS (network=default by default), user, passt, tap=INTERFACE, bridge=BRIDGE or none.",
         ),
     ] = None,
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
@@ -151,6 +151,7 @@ def libvirt(
     made = machine_in_file(
         found, boot=boot, system=system, data=tuple(data) if data else None, memory=memory, cpus=cpus, accel=accel,
         machine=machine, net="none" if kind == "network" else net, mac=mac, qemu=emulator,
+        forward=guest.machine.forward if net == "passt" else None,
         serial_console="none" if serial_console == "pty" else serial_console,
     )  # fmt: skip
     made, changes = fitted(made, io_uring=True)

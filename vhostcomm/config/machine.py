@@ -49,14 +49,14 @@ class MachineSettings:
     net: str = setting(
         "",
         values.STRING,
-        "The network: user, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
+        "The network: user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
         "user",
         "net",
     )
     forward: tuple[str, ...] = setting(
         (),
         values.STRINGS,
-        "Ports of this host that lead to the guest; with the network user.",
+        "Ports of this host that lead to the guest; with the network user or passt.",
         '["5000:5000"]',
         "forward",
     )

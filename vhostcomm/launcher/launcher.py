@@ -42,6 +42,7 @@ from vhostcomm.qemu import (
     SerialTerminal,
     StageBegun,
     Started,
+    passt,
 )
 from vhostcomm.qemu.stopping import DEFAULT_GRACE
 from vhostcomm.signals import handled_signals
@@ -196,10 +197,10 @@ class Launcher:
 
     async def _run_once(self) -> Ending:
         self._power_off.qemu_starts()
-        qemu = Qemu(
-            self._launch.argv, self._on_notice, terminal=isinstance(self._launch.machine.serial, SerialTerminal)
-        )
-        async with trio.open_nursery() as nursery:
+        machine = self._launch.machine
+        async with passt.connected(machine) as network, trio.open_nursery() as nursery:
+            terminal = isinstance(machine.serial, SerialTerminal)
+            qemu = Qemu(self._launch.argv, self._on_notice, terminal=terminal, network=network)
             await nursery.start(qemu.run)
             self._qemu = qemu
             nursery.start_soon(self._stop_when_asked, qemu)
@@ -255,6 +256,8 @@ class Launcher:
                 self._manager.extend(seconds + STAGE_MARGIN)
                 self._manager.changed()
                 self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
+            case QmpEvent("NETDEV_STREAM_DISCONNECTED"):
+                self._log.error("passt ended, the guest has no network until its next start")
             case QmpEvent(name):
                 self._log.debug("QMP", name=name, data=notice.data)
             case _:

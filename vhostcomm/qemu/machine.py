@@ -137,6 +137,13 @@ class UserNet:
 
 
 @frozen
+class PasstNet:
+    """A network by the program passt, with the guest's address of `UserNet`; only forwarded ports reach the guest."""
+
+    forwards: tuple[Forward, ...] = ()
+
+
+@frozen
 class TapNet:
     """A tap interface that exists.
 
@@ -158,7 +165,7 @@ class BridgeNet:
     bridge: str = field(validator=_interface)
 
 
-Net = UserNet | TapNet | BridgeNet
+Net = UserNet | PasstNet | TapNet | BridgeNet
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Check before QEMU starts whether it can bind the host ports that it has to forward."""
+"""Check before QEMU or passt starts whether it can bind the host ports that it has to forward."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import errno
 import socket
 from contextlib import ExitStack
 
-from vhostcomm.qemu.machine import Forward, Net, UserNet
+from vhostcomm.qemu.machine import Forward, Net, PasstNet, UserNet
 
 
 def port_problem(net: Net | None) -> str:
-    """Return why QEMU can't bind a port that it has to forward, and what to do; "" if it can bind all.
+    """Return why QEMU or passt can't bind a port to forward, and what to do; "" if it can bind all.
 
     Each port is bound as QEMU binds it, so recently closed connections don't matter, and released again.
     """
-    if not isinstance(net, UserNet):
+    if not isinstance(net, UserNet | PasstNet):
         return ""
     with ExitStack() as held:  # all at once, since one port can't be forwarded twice
         for forward in net.forwards:

@@ -14,6 +14,7 @@ from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.child import LAST_WORDS, Child, spawn
 from vhostcomm.qemu.ending import Ending, RebootCounter, Stage, classify
+from vhostcomm.qemu.passt import Connection
 from vhostcomm.qemu.pausing import Paused, PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping
@@ -74,6 +75,7 @@ class Qemu:
         terminal: whether QEMU has standard input and output, for a console on the terminal.
         paused: don't start the guest.
         start_timeout: seconds until QMP answers.
+        network: QEMU's connection to passt.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Qemu:
         terminal: bool = False,
         paused: bool = False,
         start_timeout: float = START_TIMEOUT,
+        network: Connection | None = None,
     ) -> None:
         self._argv = list(argv)
         self._report = report
         self._terminal = terminal
         self._paused = paused
         self._start_timeout = start_timeout
+        self._network = network
         self._child: Child | None = None
         self._qmp: Qmp | None = None
         self._stopping: Stopping | None = None
@@ -127,10 +131,14 @@ class Qemu:
         name = "vhostcomm-qmp"
         # Paused, so that no event is lost before QMP is connected.
         added = ["-S", "-chardev", f"socket,id={name},fd={theirs.fileno()}", "-qmp", f"chardev:{name}"]
+        argv, descriptors = [*self._argv, *added], [theirs.fileno()]
+        if network := self._network:
+            argv = [network.argument if word == network.replaced else word for word in argv]
+            descriptors.append(network.descriptor)
         given_up = True
         try:
             with theirs:
-                async with spawn([*self._argv, *added], pass_fds=[theirs.fileno()], terminal=self._terminal) as child:
+                async with spawn(argv, pass_fds=descriptors, terminal=self._terminal) as child:
                     theirs.close()
                     self._child = child
                     async with trio.open_nursery() as nursery:

@@ -21,6 +21,7 @@ from vhostcomm.qemu.machine import (
     BridgeNet,
     Disk,
     Machine,
+    PasstNet,
     SerialFile,
     TapNet,
     UserNet,
@@ -196,6 +197,12 @@ def _card(machine: Machine, network: str) -> ET.Element | None:
                 return None
             case UserNet():
                 card = ET.Element("interface", type="user")
+            case PasstNet(forwards=forwards):
+                card = ET.Element("interface", type="user")
+                ET.SubElement(card, "backend", type="passt")
+                for forward in forwards:
+                    rule = ET.SubElement(card, "portForward", proto=forward.protocol, address=forward.host_address)
+                    ET.SubElement(rule, "range", start=str(forward.host_port), to=str(forward.guest_port))
             case TapNet(interface=interface):
                 card = ET.Element("interface", type="ethernet")
                 ET.SubElement(card, "target", dev=interface, managed="no")

@@ -6,6 +6,7 @@ from vhostcomm.config.models import GuestConfig
 from vhostcomm.qemu.argv import build, format_command, vchannel
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.machine import Machine
+from vhostcomm.qemu.net_argv import after_passt
 from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 
@@ -44,4 +45,4 @@ def command(machine: Machine, changes: tuple[str, ...], can: Capabilities, spell
     Raises:
         QemuError: the QEMU can't run it.
     """
-    return Snippet(format_command(build(machine, can)), (spelling.why, *changes))
+    return Snippet(after_passt(machine, format_command(build(machine, can))), (spelling.why, *changes))
