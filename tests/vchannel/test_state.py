@@ -1,9 +1,11 @@
-"""What a connection remembers between events: its place in the stream, and whether it is in step."""
+"""What a connection remembers between events, frames at their limits, and exact errors."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
+import attrs
 import pytest
 
 from tests.vchannel.feeding import drain, host, whole
@@ -16,10 +18,13 @@ from vchannel import (
     GuestCommand,
     HostCommand,
     MisuseError,
+    PreparedAnswer,
     Request,
     SkipReason,
     UnsolicitedResponse,
+    refusal,
 )
+from vchannel.frame import counted_length
 
 GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=1).raw
 ODD = GOOD[:56] + struct.pack("<i", 0) + GOOD[60:]
@@ -103,3 +108,62 @@ def test_messages_have_the_data_that_they_are_made_of() -> None:
     assert (response.data, response.frame.data, response.command) == (b"answer", b"answer", GuestCommand.GET_IP)
     with pytest.raises(MisuseError, match="received 'text': it takes bytes"):
         host().receive_data("text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"is_request": 2}, "is_request is 2: a flag is 0 or 1"),
+        ({"is_response": 1}, "is_response is 1: exactly one of is_request (1) and is_response is 1"),
+        ({"request_length": 4033}, "request_length is 4033: a length is 0..4032"),
+        ({"sub_command": 256}, "sub_command is 256: only 1..255 convinces that a frame begins here"),
+        ({"reserved": 1}, "reserved is 1: only 0 convinces that a frame begins here"),
+        ({"request_length": 4032, "response_length": 4032, "sub_command": 255}, ""),
+    ],
+)
+def test_why_a_header_is_refused(changes: dict[str, int], text: str) -> None:
+    header = attrs.evolve(Frame.decode(GOOD), **changes).encode()[:64]  # type: ignore[arg-type]
+    assert str(refusal(header, convincing=True) or "") == text
+
+
+@pytest.mark.parametrize(
+    ("flags", "lengths", "counted"),
+    [
+        ((1, 0), (4032, 7), 4032),
+        ((0, 1), (7, 4032), 4032),
+        ((1, 0), (4033, 7), 0),
+        ((1, 0), (-1, 7), 0),
+        ((1, 1), (7, 7), 0),
+        ((0, 0), (7, 7), 0),
+    ],
+)
+def test_the_length_of_data_in_a_header(flags: tuple[int, int], lengths: tuple[int, int], counted: int) -> None:
+    assert counted_length(*flags, *lengths) == counted
+
+
+def test_a_prepared_answer_is_a_response_without_its_beginning() -> None:
+    prepared = PreparedAnswer(HostCommand.GUEST_SERIAL, b"ab\0")
+    assert (prepared.command, prepared.data) == (HostCommand.GUEST_SERIAL, b"ab\0")
+    assert prepared.tail == Request.of(HostCommand.GUEST_SERIAL).reply(b"ab\0").raw[32:]
+    assert prepared.repeated == struct.pack("<3i", 5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: Frame.decode("text"), "a frame is bytes, this is 'text'"),  # type: ignore[arg-type]
+        (lambda: Frame.decode(b""), "a frame is 4096 bytes, these are 0: use Connection for a stream"),
+        (lambda: Frame(guest_uuid=b"x").encode(),
+         "guest_uuid is b'x': it takes exactly 16 bytes (uuid.UUID(…).bytes)"),
+        (lambda: Frame(command=2**31).encode(),
+         "command is 2147483648: it takes a whole number -2147483648..2147483647"),
+        (lambda: Frame(guest_id=2**64).encode(),
+         "guest_id is 18446744073709551616: it takes a whole number 0..18446744073709551615"),
+        (lambda: host().send("text"),  # type: ignore[arg-type]
+         "send('text'): it takes what Request.of() and Request.reply() make"),
+    ],
+)  # fmt: skip
+def test_what_the_caller_did_wrong(make: Callable[[], object], why: str) -> None:
+    with pytest.raises(MisuseError) as caught:
+        make()
+    assert str(caught.value) == why
