@@ -127,6 +127,7 @@ bench: $(DEV)
 	$(BIN)/python bench/floods.py
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
+	$(BIN)/python -m bench.disks
 
 soak: $(DEV)
 	@$(BIN)/python -m tests.soak

@@ -1,16 +1,20 @@
-"""Disks in a guest with several options, by fio, in one run; and confirmed writes after QEMU is killed.
+"""Disks of one guest with different options, by fio, in one run.
 
-The stand-in guest's kernel starts with fio in its initramfs, and one data disk. No number is asserted. Needs fio, and the
-stand-in guest's packages.
+The stand-in guest has one disk for each row of `DISKS`. Each round runs every job on every disk in turn, beginning with
+another disk each time, so noise of the host affects all disks alike. The host's page cache has nothing of the disk when a
+job begins. Nothing is asserted. Needs fio and the stand-in guest's packages.
+
+`BENCH_ACCEL=tcg`: without KVM. `BENCH_FOLDER`: where the images are. `BENCH_ROUNDS`: how many. `VHOSTCOMM_QEMU`: another
+QEMU. Each measurement is on standard error.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,186 +23,137 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.e2e import fio
+
 ROOT: Final = Path(__file__).parents[1]
 SIZE: Final = 256 << 20
 SECONDS: Final = 1
-ROUNDS: Final = 1
+ROUNDS: Final = int(os.environ.get("BENCH_ROUNDS", "5"))
 
-MACHINES: Final = {
+DISKS: Final = {
     "ours": "",
     "QEMU's defaults": "cache=writeback,aio=threads,discard=ignore,detect-zeroes=off,rotation-rate=0,iothread=off",
-    "io_uring": "aio=io_uring",
 }
-"""Options of the disk. The container's are ours: its I/O thread is one for all disks, and here is one disk."""
+"""Options of `--data`."""
 
-WORK: Final = [(mode, size, depth) for mode, size in (("randread", "4k"), ("randwrite", "4k"), ("read", "1m"), ("write", "1m"))
-               for depth in (1, 32)]  # fmt: skip
+CONTAINER: Final = "the container's"
+CONTAINER_DISK: Final = """\
+-object iothread,id=io2
+-device virtio-scsi-pci,id=data9b,bus=pci.0,addr=0x1b,iothread=io2
+-drive file={path},id=data9,format=raw,cache=none,aio=native,discard=on,detect-zeroes=on,if=none
+-device scsi-hd,bus=data9b.0,channel=0,scsi-id=0,lun=0,drive=data9,rotation_rate=1"""
+"""The arguments of the container vdsm/virtual-dsm. All of its disks share the I/O thread; here is only one."""
 
-INIT: Final = """\
-#!/bin/sh
-export PATH=/bin LD_LIBRARY_PATH=/lib
-mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
-while read -r module; do insmod "/lib/modules/$module"; done </etc/modules
-until [ -e /dev/sda ]; do usleep 50000; done
-{work}
-poweroff -f
-"""
+SLOTS: Final = ("0c", "0d", "1b")
 
-FIO: Final = (
-    "echo FIO {name}; fio --name={name} --filename=/dev/sda --direct=1 --ioengine=libaio --rw={mode} --bs={size} "
-    "--iodepth={depth} --runtime={seconds} --time_based --output-format=json --randrepeat=0 {sync}; echo END"
-)
-WRITES: Final = """\
-i=0
-while :; do
-    printf %08d $i | dd of=/dev/sda bs=512 seek=$i conv=sync,notrunc,fsync 2>/dev/null
-    echo "confirmed $i"
-    i=$((i + 1))
-done"""
+JOBS: Final = {
+    "4 KiB random reads, one at a time": {"rw": "randread", "bs": "4k", "iodepth": 1},
+    "4 KiB random reads, 32 at once": {"rw": "randread", "bs": "4k", "iodepth": 32},
+    "4 KiB random writes, each flushed": {"rw": "randwrite", "bs": "4k", "iodepth": 1, "fsync": 1},
+    "4 KiB random writes, 32 at once": {"rw": "randwrite", "bs": "4k", "iodepth": 32, "end_fsync": 1},
+    "1 MiB reads, one at a time": {"rw": "read", "bs": "1m", "iodepth": 1},
+    "1 MiB reads, 32 at once": {"rw": "read", "bs": "1m", "iodepth": 32},
+    "1 MiB writes, each flushed": {"rw": "write", "bs": "1m", "iodepth": 1, "fsync": 1},
+    "1 MiB writes, 32 at once": {"rw": "write", "bs": "1m", "iodepth": 32, "end_fsync": 1},
+}
+"""fio's options. The flush at the end is part of the time."""
 
 
 def main() -> None:
-    if not (fio := shutil.which("fio")):
-        sys.exit("fio is not installed; it is in the package fio")
+    if not shutil.which("fio"):
+        print("disks: not measured, fio is not installed; install the package fio")
+        return
+    names = [*DISKS, CONTAINER]
+    found: dict[str, list[list[float]]] = {name: [[] for _ in names] for name in JOBS}
     with tempfile.TemporaryDirectory(prefix="vhostcomm-bench-", dir=os.environ.get("BENCH_FOLDER")) as folder:
         work = Path(folder)
-        guest = built()
-        image = work / "data.img"
-        with image.open("wb") as file:
-            for _ in range(SIZE >> 20):
-                file.write(os.urandom(1 << 20))
-        print(
-            f"MiB/s and I/O operations a second of a guest's disk, {SECONDS} s each, the better of {ROUNDS}; writes in MiB:"
-        )
-        jobs = "\n".join(
-            FIO.format(
-                name=f"{mode}-{size}-{depth}", mode=mode, size=size, depth=depth, seconds=SECONDS,
-                sync="--fsync=1" if "write" in mode and depth == 1 else "",
-            )
-            for mode, size, depth in WORK
-        )  # fmt: skip
-        start = initramfs(guest, work, INIT.format(work=jobs), fio)
-        best: dict[str, dict[str, float]] = {}
-        for _ in range(ROUNDS):
-            for name, options in MACHINES.items():
-                for job, speed in measured(guest, start, f"{image},{options}" if options else str(image)):
-                    row = best.setdefault(job, {})
-                    row[name] = max(row.get(name, 0.0), speed)
-        print(f"{'':16}" + "".join(f"{name:>17}" for name in MACHINES))
-        for job, row in best.items():
-            unit = "MiB/s" if "1m" in job else "IOPS"
-            print(f"{job:16}" + "".join(f"{row[name]:>11.0f} {unit:5}" for name in MACHINES))
-        start = initramfs(guest, work, INIT.format(work=WRITES), fio)
-        for kind in ("raw", "qcow2"):
-            killed(guest, start, work, kind)
+        images = [image(work / f"{slot}.img") for slot in SLOTS]
+        with guest(work, images) as port:
+            measured(work, port, next(iter(JOBS)), list(SLOTS))  # the first job of a guest is slow on any disk
+            for turn in range(ROUNDS):
+                order = [(each + turn) % len(names) for each in range(len(names))]
+                for name in JOBS:
+                    for path in images:
+                        forget(path)
+                    for number, speed in zip(
+                        order, measured(work, port, name, [SLOTS[each] for each in order]), strict=True
+                    ):
+                        found[name][number].append(speed)
+                        print(f"{name}\t{names[number]}\t{speed:.1f}", file=sys.stderr, flush=True)
+    print(f"A guest's disk: median of {ROUNDS} runs of {SECONDS} s (lowest to highest)")
+    print(f"{'':34}" + "".join(f"{name:>26}" for name in names))
+    for name, row in found.items():
+        unit = "MiB/s" if "MiB" in name else "IOPS"
+        cells = (f"{statistics.median(each):.0f} {unit} ({min(each):.0f}-{max(each):.0f})" for each in row)
+        print(f"{name:34}" + "".join(f"{cell:>26}" for cell in cells))
 
 
-def built() -> dict[str, str]:
-    """The stand-in guest's files."""
-    words = [str(ROOT / "tests/guest/build.sh"), "--print-paths"]
-    text = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return dict(line.split("=", 1) for line in text.splitlines())
+def image(path: Path) -> Path:
+    """A disk without holes."""
+    with path.open("wb") as file:
+        for _ in range(SIZE >> 20):
+            file.write(os.urandom(1 << 20))
+    return path
 
 
-def initramfs(guest: dict[str, str], work: Path, script: str, fio: str) -> Path:
-    """The stand-in guest's, and behind it one with fio, its libraries and another first process."""
-    tree = work / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
-    for each in ("bin", "lib", "lib64", "tmp"):
-        (tree / each).mkdir(parents=True)
-    shutil.copy(fio, tree / "bin/fio")
-    for library in re.findall(
-        r"(/\S+) \(0x", subprocess.run(["ldd", fio], capture_output=True, text=True, check=True).stdout
-    ):
-        shutil.copy(library, tree / ("lib64" if "ld-linux" in library else "lib"))
-    (tree / "bench").write_text(script)
-    (tree / "bench").chmod(0o755)
-    names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
-    packed = subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "+0:+0"], cwd=tree, input=names.encode(),
-                            stdout=subprocess.PIPE, check=True).stdout  # fmt: skip
-    both = work / "initramfs"
-    first = Path(guest["INITRAMFS"]).read_bytes()
-    both.write_bytes(first + bytes(-len(first) % 4) + packed)  # an unpacked one begins at a multiple of four
-    return both
+def forget(path: Path) -> None:
+    """Write back what the host's page cache has of a file, and drop it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def running(guest: dict[str, str], start: Path, disk: str) -> Iterator[subprocess.Popen[str]]:
-    """QEMU itself, with the command of `run`; its console is on standard output."""
-    append = f"{Path(guest['CMDLINE']).read_text().strip()} rdinit=/bench"
-    words = [
-        "run",
-        "--accel",
-        os.environ.get("BENCH_ACCEL", "auto"),
-        "--memory",
-        "512M",
-        "--net",
-        "none",
-        "--sock",
-        "/tmp/none",
-    ]
-    words += [
-        "--direct-kernel",
-        guest["KERNEL"],
-        "--initrd",
-        str(start),
-        "--append",
-        append,
-        "--data",
-        disk,
-        "--dry-run",
-    ]
-    shown = subprocess.run(
-        [Path(sys.executable).with_name("vhostcomm"), *words], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    process = subprocess.Popen(["sh", "-c", f"exec {shown}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                               errors="replace")  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def measured(guest: dict[str, str], start: Path, disk: str) -> Iterator[tuple[str, float]]:
-    """Each job's speed: MiB/s of large blocks, operations a second of small ones."""
-    with running(guest, start, disk) as process:
-        assert process.stdout
-        lines = iter(process.stdout)
-        for line in lines:
-            if not (begun := re.match(r"FIO (\S+)", line)):
-                continue
-            text = ""
-            for part in lines:
-                if part.startswith("END"):
+def guest(work: Path, images: list[Path]) -> Iterator[int]:
+    """QEMU itself, with the command of `run`. Yields the port of fio's server in it."""
+    built = subprocess.run(
+        [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    files = dict(line.split("=", 1) for line in built.stdout.splitlines())
+    start = fio.initramfs(Path(files["INITRAMFS"]), work)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    words = ["--accel", os.environ.get("BENCH_ACCEL", "auto"), "--memory", "768M", "--sock", "/tmp/none"]
+    words += ["--forward", f"{port}:{fio.GUEST_PORT}", "--qemu", os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")]
+    for each in filter(None, os.environ.get("VHOSTCOMM_QEMU_DATA", "").split(":")):
+        words += ["--qemu-data", each]
+    append = f"{Path(files['CMDLINE']).read_text().strip()} rdinit=/fio"
+    words += ["--direct-kernel", files["KERNEL"], "--initrd", str(start), "--append", append]
+    for options, path in zip(DISKS.values(), images, strict=False):
+        words += ["--data", f"{path},{options}" if options else str(path)]
+    words += ["--dry-run", "--", *CONTAINER_DISK.format(path=images[-1]).split()]
+    vhostcomm = Path(sys.executable).with_name("vhostcomm")
+    shown = subprocess.run([vhostcomm, "run", *words], stdout=subprocess.PIPE, text=True, check=True).stdout
+    with subprocess.Popen(["sh", "-c", f"exec {shown}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                          errors="replace") as process:  # fmt: skip
+        try:
+            assert process.stdout
+            said = ""
+            for line in process.stdout:
+                said += line
+                if fio.READY in line:
                     break
-                text += part
-            (job,) = json.loads(text[text.index("{") :])["jobs"]
-            side = job["write" if "write" in begun[1] else "read"]
-            yield begun[1], side["bw"] / 1024 if "1m" in begun[1] else side["iops"]
+            else:
+                sys.exit(f"the guest ended: {said}")
+            yield port
+        finally:
+            process.kill()
 
 
-def killed(guest: dict[str, str], start: Path, work: Path, kind: str) -> None:
-    """Kill QEMU amid writes; each that the guest had confirmed is in the image."""
-    image = work / f"killed.{'img' if kind == 'raw' else 'qcow2'}"
-    subprocess.run(["qemu-img", "create", "-q", "-f", kind, image, "64M"], check=True)
-    confirmed = -1
-    with running(guest, start, str(image)) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if found := re.match(r"confirmed (\d+)", line):
-                confirmed = int(found[1])
-            if confirmed >= 200:
-                process.send_signal(signal.SIGKILL)
-                break
-        for line in process.stdout:  # what was on its way
-            if found := re.fullmatch(r"confirmed (\d+)\s*", line):
-                confirmed = int(found[1])
-    raw = work / "killed.raw"
-    subprocess.run(["qemu-img", "convert", "-f", kind, "-O", "raw", image, raw], check=True)
-    data = raw.read_bytes()
-    lost = [number for number in range(confirmed + 1) if data[number * 512 :][:8] != b"%08d" % number]
-    print(f"QEMU killed (SIGKILL) after {confirmed + 1} confirmed writes to a {kind} disk: {len(lost)} lost")
+def measured(work: Path, port: int, name: str, slots: list[str]) -> list[float]:
+    """A job on one disk after the other: MiB/s of large blocks, operations a second of small ones."""
+    file, result = work / "job.fio", work / "result"
+    options = JOBS[name] | {"direct": 1, "ioengine": "libaio", "runtime": SECONDS, "time_based": 1, "randrepeat": 0}
+    file.write_text("".join(fio.job(slot, filename=f"/dev/slot-{slot}", stonewall=1, **options) for slot in slots))
+    subprocess.run(fio.client(port, file, "--output-format=json", f"--output={result}"), check=True)
+    text = result.read_text()
+    done = {each["jobname"]: each for each in json.loads(text[text.index("{") :])["client_stats"]}
+    assert not any(done[slot]["error"] for slot in slots), text
+    sides = [done[slot]["write" if "writes" in name else "read"] for slot in slots]
+    return [float(side["bw"] / 1024 if "MiB" in name else side["iops"]) for side in sides]
 
 
 if __name__ == "__main__":
