@@ -74,6 +74,12 @@ ACCEPTED: Final = {
     r"(ensure_ascii|allow_nan)=None": "only its truth is tested",
     r"-( .*)<= MAX_DEPTH:\n\+\1< MAX_DEPTH:": "so few brackets are never too deep",
     r"-        return 0\n\+        return 1\n     depth = ": "neither is too deep",
+    r"-( +self\._(?:in_step|repeats_ids) = )False.*\n\+\1None": "only its truth is tested",
+    r"-( +self\._(?:until_due|scanned) = ).*0.*\n\+\1.*None": "only its truth is tested before it is set",
+    r"-( +self\._(?:until_due|scanned) = ).*0.*\n\+\1.*1": "a search of one byte finds the frame that begins there",
+    r"zip\(HEADER_FIELDS, header, ": "both have eleven fields",
+    r"\+    return length if (1 <=|0 <) length": "a length of 0 counts as 0 either way",
+    r"-    self\._ids\[request\.request_id\] = None": "only its keys are used",
     r"-    chosen = \"\"\n\+    chosen = None": "only its truth is tested",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }
