@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,18 @@ def test_a_socket_that_this_user_may_not_see(tmp_path: Path) -> None:
         assert not http_address.is_socket(path.parent)
         with hidden(path.parent):
             assert not http_address.is_socket(path)
+
+
+def test_a_runtime_directory_that_this_user_may_not_enter() -> None:
+    """As root's beside a user's own."""
+    with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:  # every user may enter it, unlike pytest's
+        Path(made).chmod(0o755)
+        own, other = Path(made, "vhostcomm"), Path(made, "vhostcomm-other")
+        for each in own, other:
+            (each / "control").mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(own / "control/nas.sock"))
+            with hidden(other):
+                assert http_address.control_places({"RUNTIME_DIRECTORY": str(own)}) == [
+                    Listen(own / "control/nas.sock")
+                ]

@@ -124,7 +124,9 @@ def control_places(environment: Mapping[str, str] = os.environ) -> list[Listen]:
     """Return the sockets in the runtime directories that look like control surfaces, the first daemon's first."""
     found: list[Path] = []
     for each in _runtimes(environment):
-        found += [each / CONTROL_NAME, *sorted((each / CONTROL_FOLDER).glob("*.sock"))]
+        found.append(each / CONTROL_NAME)
+        with suppress(PermissionError):  # the system's directory, of which this user may see nothing
+            found += sorted((each / CONTROL_FOLDER).glob("*.sock"))
     return [Listen(path) for path in found if is_socket(path)]
 
 
