@@ -24,6 +24,7 @@ from vhostcomm.cluster.wire import (
     CompactedError,
     EtcdError,
     TokenError,
+    TooLargeError,
     UnreachableError,
     base64,
     bytes_of,
@@ -90,7 +91,8 @@ class Gateway:
     async def __aenter__(self) -> Self:
         timeout = httpx.Timeout(CALL_TIMEOUT, connect=CONNECT_TIMEOUT, read=SILENCE_MAX)
         # No proxy: members are reached directly, and the environment is meant for other programs.
-        self._client = httpx.AsyncClient(verify=self._access.context(), trust_env=False, timeout=timeout)
+        context = await trio.to_thread.run_sync(self._access.context, abandon_on_cancel=True)  # reads files
+        self._client = httpx.AsyncClient(verify=context, trust_env=False, timeout=timeout)
         return self
 
     async def __aexit__(
@@ -122,15 +124,23 @@ class Gateway:
         part = self._access.prefix + below
         first, end = _key(part), _key(part, after=True)
         found: list[Entry] = []
-        revision = 0
+        revision, limit = 0, PAGE
         while True:
             pinned = {"revision": str(revision)} if revision else {}
-            page = await self.call("kv/range", {"key": first, "range_end": end, "limit": str(PAGE), **pinned})
+            try:
+                page = await self.call("kv/range", {"key": first, "range_end": end, "limit": str(limit), **pinned})
+            except TooLargeError:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
             revision = revision or number_of(object_of(page, "header"), "revision")
-            found += [self._entry(each) for each in objects_of(page, "kvs")]
-            if not page.get("more"):
+            limit = min(PAGE, 2 * limit)
+            kvs = objects_of(page, "kvs")
+            found += [self._entry(each) for each in kvs]
+            if not page.get("more") or not kvs:
                 return found, revision
-            first = _key(f"{self._access.prefix}{found[-1].key}\0")
+            first = base64(bytes_of(kvs[-1], "key") + b"\0")  # as it is: a key may be no UTF-8
 
     async def transact(
         self,
@@ -281,7 +291,7 @@ class Gateway:
                 yield response
         except httpx.TimeoutException:
             raise UnreachableError(f"{member}: no answer in time") from None
-        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ssl.SSLError, OSError) as error:
             words = why(error)
             if self._access.ca and not self._access.certificate and not isinstance(error, httpx.ConnectError):
                 words += "; does it require a client certificate (--cluster-cert)?"

@@ -47,6 +47,10 @@ class CompactedError(EtcdError):
     """A watch began at a revision that etcd no longer has: read the tree again."""
 
 
+class TooLargeError(EtcdError):
+    """An answer is too large: ask for less."""
+
+
 class TokenError(EtcdError):
     """The token of our sign-in is no longer valid."""
 
@@ -85,7 +89,7 @@ async def content(response: httpx.Response, member: str) -> bytes:
     """Return an answer.
 
     Raises:
-        EtcdError: it is too large.
+        TooLargeError: it is too large.
     """
     found = bytearray()
 
@@ -95,7 +99,7 @@ async def content(response: httpx.Response, member: str) -> bytes:
 
     await _read(response, take)
     if len(found) > ANSWER_MAX:
-        raise EtcdError(f"{member}: an answer of more than {ANSWER_MAX >> 20} MiB: is the prefix right?")
+        raise TooLargeError(f"{member}: an answer of more than {ANSWER_MAX >> 20} MiB: is the prefix right?")
     return bytes(found)
 
 
