@@ -56,9 +56,21 @@ class Access:
         if self.ca:
             _use(self.ca, "--cluster-ca", "certificates", lambda: context.load_verify_locations(self.ca))
         if self.certificate:
-            load = lambda: context.load_cert_chain(self.certificate, self.key or None)  # noqa: E731
+            load = lambda: context.load_cert_chain(self.certificate, self.key or None, _no_password)  # noqa: E731
             _use(self.certificate, "--cluster-cert", "certificate with its key", load)
         return context
+
+
+def _no_password() -> str:
+    """Reject an encrypted key. Otherwise, OpenSSL asks for the passphrase on the terminal and waits.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(
+        "--cluster-key: the key is encrypted, and nobody is there to decrypt it: openssl pkey -in FILE writes it "
+        "without a passphrase"
+    )
 
 
 def _use(file: str, flag: str, what: str, load: object) -> None:
