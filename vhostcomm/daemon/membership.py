@@ -37,6 +37,9 @@ from vhostcomm.threads import in_thread, short_turns
 SETTLE: Final = 0.1
 """Seconds from a change of the tree to the reload: changes of one script come together."""
 
+RELOAD_PAUSE_MAX: Final = 60.0
+"""Maximum seconds from a reload to the next."""
+
 RETRY: Final = 10.0
 """Seconds after a mistake in a file of TLS, or a bug."""
 
@@ -80,6 +83,7 @@ class Membership:
         self._problem = ""
         self._stored = self._newest
         self._news = trio.Event()
+        self._accepted = trio.Event()
         try:
             self._newest = self._stored = kept.read()
         except KeptError as error:
@@ -138,6 +142,7 @@ class Membership:
             nursery.start_soon(following.run, gateway)
             nursery.start_soon(publishing.run, gateway)
             nursery.start_soon(self._look, daemon, claims)
+            nursery.start_soon(self._keep_accepted, daemon, log)
             await self._apply(daemon, log)
 
     def reloaded(self) -> None:
@@ -169,7 +174,7 @@ class Membership:
     async def _apply(self, daemon: Reloading, log: Log) -> None:
         tried = self._newest if self._rejected and self._rejected[0] is self._newest else None
         while True:
-            self._news = trio.Event()
+            self._news, pause = trio.Event(), 0.0
             newest, active = self._newest, daemon.config.tree
             assert isinstance(active, Tree)
             if newest is not active and newest is not tried and newest.values != active.values:
@@ -177,15 +182,25 @@ class Membership:
                 await trio.sleep(SETTLE)
                 log.info("reloading", why="the cluster's tree has changed", revision=self._newest.revision)
                 tried = self._newest
+                began = trio.current_time()
                 await daemon.reload()
+                pause = min(RELOAD_PAUSE_MAX, (trio.current_time() - began) * 19)
             self._report(log)
-            await self._keep(daemon, log)
+            self._accepted.set()
+            await trio.sleep(pause)  # a tree that changes all the time uses a twentieth of the daemon at most
             await self._news.wait()
 
     def _report(self, log: Log) -> None:
         if self._rejected and self._rejected[0] is not self._reported:
             self._reported, why = self._rejected
             log.error("tree rejected, the last accepted one stays", why=why, revision=self._reported.revision)
+
+    async def _keep_accepted(self, daemon: Reloading, log: Log) -> None:
+        """Store accepted trees. While the disk hangs, later ones are still served."""
+        while True:
+            self._accepted = trio.Event()
+            await self._keep(daemon, log)
+            await self._accepted.wait()
 
     async def _keep(self, daemon: Reloading, log: Log) -> None:
         """Store the accepted tree, unless it is stored."""
