@@ -12,6 +12,9 @@ from vhostcomm.log.logs import Log
 PATIENCE: Final = 30.0
 """Seconds for which two hosts may have the same guest as ready: the source of a migration learns soon that it is gone."""
 
+SKEWED_LOGGED: Final = 32
+"""Maximum hosts whose clock is reported, each once: a tree may have any number of names."""
+
 SKEW: Final = 5.0
 """Seconds by which clocks may differ: a record needs less from its writer to its reader."""
 
@@ -38,9 +41,7 @@ class Claims:
         if record.host == self._view.host or record.written is None:
             return
         differs = record.written - time.time()
-        if abs(differs) <= SKEW:
-            self._skewed.discard(record.host)
-        elif record.host not in self._skewed:
+        if abs(differs) > SKEW and record.host not in self._skewed and len(self._skewed) < SKEWED_LOGGED:
             self._skewed.add(record.host)
             self._log.warning(
                 "clock of another host differs", host=record.host, seconds=round(differs),
