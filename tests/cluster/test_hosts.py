@@ -6,13 +6,14 @@ import json
 import signal
 import stat
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.etcd import Etcd, Member, running
+from tests.cluster.etcd import PREFIX, Etcd, Member, running
 from tests.cluster.hosts import HOSTS_PATIENCE, NAS, Host, asking
 from tests.control.controlled import INFORMATION, answering
 from tests.serving import run_vhostcomm, until
@@ -52,9 +53,9 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
         elsewhere.until(TWO)
         # An invalid tree changes nothing, also together with a valid change.
         etcd.put("guests/attic", {"serail": TWO})
-        etcd.put("guests/nas", {"serial": THREE})
+        revision = etcd.put("guests/nas", {"serial": THREE})
         for each in first, second:
-            why = each.event("tree rejected, the last accepted one stays")["why"]
+            why = each.event("tree rejected, the last accepted one stays", revision=revision)["why"]
             assert (
                 why
                 == "etcd: guests/attic.serail: unknown; did you mean serial? known are "
@@ -102,7 +103,7 @@ def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> Non
             assert record["control"] == f"ssh://host1{host.control}"
         until(lambda: "serving/nas/host1" not in etcd.records("serving/"))
         assert "hosts/host1" in etcd.records("hosts/")
-    assert etcd.records("hosts/") == {}
+    until(lambda: etcd.records("hosts/") == {}, "the end of the records", HOSTS_PATIENCE)
 
 
 def test_a_killed_host_vanishes_with_its_lease(etcd: Etcd, tmp_path: Path) -> None:
@@ -143,9 +144,28 @@ def test_verbs_find_the_hosts_in_etcd(etcd: Etcd, tmp_path: Path) -> None:
             gone = ask("shutdown", "nas", "--wait", "30")
             assert gone.stdout.startswith("nas: gone after "), gone
         etcd.put("hosts/host3", {"control": "tcp:127.0.0.1:9"})
+        etcd.put("hosts/host4", {"control": "ssh://a b"})
         listed = ask("guests", "--json")
+        assert "host4 can't be asked: its daemon publishes ssh://a b; start it with" in listed.stderr
         assert "host3 can't be asked: its daemon publishes tcp:127.0.0.1:9; start it with" in listed.stderr
         assert [(each["host"], each["state"]) for each in json.loads(listed.stdout)] == [(None, "absent")]
+
+
+def test_what_another_host_has_written_holds_up_nothing(etcd: Etcd, tmp_path: Path) -> None:
+    """More keys than an answer has, which are no UTF-8, and values that make one larger than an answer may be."""
+    for hundred in range(4):
+        puts = [
+            {"request_put": {"key": b64encode(PREFIX.encode() + b"hosts/\xff%d%02d" % (hundred, place)).decode()}}
+            for place in range(100)
+        ]
+        etcd.call("kv/txn", success=puts)
+    for place in range(4):
+        etcd.put(f"serving/{place}", b"x" * (11 << 17))
+    etcd.put("guests/nas", {"serial": ONE})
+    with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
+        guest.until(ONE)
+        etcd.put("guests/nas", {"serial": TWO})
+        guest.until(TWO)
 
 
 def test_the_watched_leader_is_killed(etcd: Etcd, tmp_path: Path) -> None:

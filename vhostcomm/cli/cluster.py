@@ -11,8 +11,9 @@ from attrs import frozen
 from cyclopts import Group, Parameter
 
 from vhostcomm.cli.output import print_error
-from vhostcomm.config.http_address import TLS
+from vhostcomm.config.http_address import TLS, control_address
 from vhostcomm.config.ssh_address import SCHEME
+from vhostcomm.config.ssh_address import parse as parse_ssh
 from vhostcomm.errors import UsageError, VhostcommError
 
 if TYPE_CHECKING:
@@ -99,14 +100,24 @@ class ClusterOptions:
 
         hosts = hosts_of(access)
         for each in hosts:
-            if not each.control.startswith(_USABLE):
+            if not _is_usable(each.control):
                 print_error(
                     f"vhostcomm: {each.host} can't be asked: its daemon publishes "
                     f"{each.control or 'no control surface'}; start it with --cluster-control ssh://{each.host}"
                 )
-        if found := [each.control for each in hosts if each.control.startswith(_USABLE)]:
+        if found := [each.control for each in hosts if _is_usable(each.control)]:
             return found
         raise VhostcommError(f"no host to ask is in {self.cluster}; start vhostcomm serve --cluster there")
+
+
+def _is_usable(control: str) -> bool:
+    """Return whether an address that another host has written can be used: it may be anything."""
+    if not control.startswith(_USABLE):
+        return False
+    try:
+        return bool(parse_ssh(control) if control.startswith(SCHEME) else control_address(control))
+    except ValueError:
+        return False
 
 
 _USABLE: Final = (SCHEME, TLS, "/")
@@ -127,7 +138,7 @@ class MemberOptions(ClusterOptions):
         _flag(
             "--cluster-control",
             "ADDRESS",
-            "The --control with which other machines ask this daemon; by default ssh:// with the host's name.",
+            "The --control with which other machines ask this daemon; by default ssh:// with the host's name, if it has a unix socket.",
         ),
     ] = ""
 
