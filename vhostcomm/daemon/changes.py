@@ -85,7 +85,10 @@ class Changes:
         """Return the fingerprint of the content. A look that hangs is abandoned, and changes nothing when it returns."""
         started = trio.current_time()
         with short_turns(), trio.move_on_after(PATIENCE):
-            watches, found = await in_thread("the configuration", self._look_now)
+            try:
+                watches, found = await in_thread("the configuration", self._look_now)
+            except RuntimeError:  # no thread can be started: as if it hung
+                return _HANGS
             self._due = max(self._due, started) + (trio.current_time() - started) / LOOK_SHARE
             for gone in self._watches.keys() - watches.keys():
                 assert self._inotify
