@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from vhostcomm.environment import child_environment
+from vhostcomm.children import program, program_ended
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.machine import Machine, PasstNet
 from vhostcomm.qemu.net_argv import passt, passt_socket, stream
@@ -63,17 +63,21 @@ async def _start(argv: list[str], descriptor: int) -> None:
     """Run it until it continues in the background."""
     try:
         with trio.fail_after(_TIMEOUT):
-            done = await trio.run_process(
-                argv, check=False, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, capture_stdout=True,
-                stderr=subprocess.STDOUT, env=child_environment(),
-            )  # fmt: skip
+            async with program(
+                argv, outlived=True, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            ) as process:  # fmt: skip
+                assert process.stdout
+                async with process.stdout:
+                    output = b"".join([part async for part in process.stdout])
+                await program_ended(process)
     except FileNotFoundError:
         raise QemuError("--net passt: passt is not installed; install the package passt, or use --net user") from None
     except OSError as error:
         raise QemuError(f"passt can't be started: {explain(error)}") from None
     except trio.TooSlowError:
         raise QemuError(f"passt was not ready after {_TIMEOUT:g} s; use --net user") from None
-    if done.returncode:
-        lines = [line for line in os.fsdecode(done.stdout).splitlines() if line and not line.startswith(_NOISE)]
-        why = printable(lines[-1]) if lines else f"exit status {done.returncode}"
+    if process.returncode:
+        lines = [line for line in os.fsdecode(output).splitlines() if line and not line.startswith(_NOISE)]
+        why = printable(lines[-1]) if lines else f"exit status {process.returncode}"
         raise QemuError(f"passt can't connect the guest: {why}; use --net user")
