@@ -27,10 +27,19 @@ asked.sendmsg([b"job"], [(SOL_SOCKET, SCM_RIGHTS, descriptors)])
 its.close()
 asked.close()
 
-pid = int.from_bytes(status.recv(4), sys.byteorder)
+
+def received() -> int:
+    """The next number; where the forking process has died, this one fails."""
+    data = status.recv(4)
+    if len(data) < 4:
+        posix._exit(70)
+    return int.from_bytes(data, sys.byteorder, signed=True)
+
+
+pid = received()
 for number in SIGHUP, SIGINT, SIGTERM:
     signal(number, lambda number, _: posix.kill(pid, number))
-ended = int.from_bytes(status.recv(4), sys.byteorder, signed=True)
+ended = received()
 if ended < 0:
     if -ended in {SIGHUP, SIGINT, SIGTERM}:
         signal(-ended, SIG_DFL)

@@ -15,7 +15,7 @@ import httpx
 from attrs import define, field
 
 from tests.needs import need
-from tests.serving import ENVIRONMENT, PATIENCE, end, held_port, started
+from tests.serving import ENVIRONMENT, PATIENCE, end, held_port, started, until
 
 PREFIX: Final = "/vhostcomm/v1/"
 
@@ -120,11 +120,18 @@ class Etcd:
         }
 
     def leader(self) -> Member:
-        """The member that leads, once all agree."""
-        status = [self.call("maintenance/status", each) for each in self.members if each.process.poll() is None]
-        [leader] = {each["leader"] for each in status}
-        [place] = [place for place, each in enumerate(status) if each["header"]["member_id"] == leader]
-        return [each for each in self.members if each.process.poll() is None][place]
+        """The member that leads, once all that run agree."""
+        running = [each for each in self.members if each.process.poll() is None]
+        status: list[dict[str, Any]] = []
+
+        def agree() -> bool:
+            status[:] = [self.call("maintenance/status", each) for each in running]
+            leaders = {each.get("leader") for each in status}  # without one, it is left out
+            return len(leaders) == 1 and None not in leaders
+
+        until(agree, "one leader", 60)
+        by_id = {each["header"]["member_id"]: member for each, member in zip(status, running, strict=True)}
+        return by_id[status[0]["leader"]]
 
 
 @contextmanager
@@ -141,7 +148,7 @@ def running(
             own = folder / f"m{place}"
             own.mkdir()
             command = [
-                "etcd", f"--name=m{place}", f"--data-dir={own}/data", "--heartbeat-interval=50", "--election-timeout=500",
+                "etcd", f"--name=m{place}", f"--data-dir={own}/data", "--heartbeat-interval=100", "--election-timeout=2000",
                 f"--listen-client-urls={scheme}://127.0.0.1:{port}", f"--advertise-client-urls={scheme}://127.0.0.1:{port}",
                 f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
                 f"--initial-cluster={peers}", "--unsafe-no-fsync", *flags,

@@ -249,13 +249,14 @@ def test_what_is_no_etcd_is_said(tmp_path: Path) -> None:
         )
 
         def serve() -> None:
-            for answer in answers:
-                connection, _ = listener.accept()
-                with connection, suppress(OSError):
-                    connection.recv(4096)
-                    connection.sendall(answer)
+            with suppress(OSError):
+                for answer in answers:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         access = Access((f"127.0.0.1:{listener.getsockname()[1]}",))
         with pytest.raises(UnreachableError, match="it answers without JSON: is that an etcd"):

@@ -190,9 +190,9 @@ def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_as_user")
-def test_control_surfaces_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_control_surfaces_are_found(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
     """Those of this user and of the system, of launchers, and of the instances of a unit; sockets alone."""
-    own, system = tmp_path / "user" / "vhostcomm", tmp_path / "run" / "vhostcomm"
+    own, system = short_path / "user" / "vhostcomm", short_path / "run" / "vhostcomm"
     monkeypatch.setattr(http_address, "SYSTEM_RUNTIME", system)
     unit = system.with_name("vhostcomm-run-nas")
     with ExitStack() as stack:

@@ -25,6 +25,7 @@ class Authority:
         folder.mkdir(exist_ok=True)
         made = cls(folder, trustme.CA())
         made.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        (folder / "ca.crt").chmod(0o644)
         return made
 
     def host(self, name: str, *names: str, expired: bool = False) -> TlsFiles:
@@ -32,6 +33,7 @@ class Authority:
         made = self.ca.issue_cert(*names, common_name=name, not_after=PAST if expired else None)
         files = TlsFiles(self.folder / "ca.crt", self.folder / f"{name}.crt", self.folder / f"{name}.key")
         files.cert.write_bytes(b"".join(each.bytes() for each in made.cert_chain_pems))
+        files.cert.chmod(0o644)
         files.key.touch(mode=0o600)
         made.private_key_pem.write_to_path(str(files.key))
         return files

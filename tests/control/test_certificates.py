@@ -55,7 +55,11 @@ def encrypt(files: TlsFiles) -> None:
             "ca.crt: the file has no certificate in PEM",
         ),
         (lambda files: files.cert.write_text("-----BEGIN CERTIFICATE-----\n"), "one.crt or .*one.key: can't be used: "),
-        (encrypt, "one.key: the key is encrypted, and nobody is there to decrypt it: openssl pkey -in /"),
+        pytest.param(
+            encrypt,
+            "one.key: the key is encrypted, and nobody is there to decrypt it: openssl pkey -in /",
+            marks=pytest.mark.needs("openssl"),
+        ),
     ],
 )
 def test_files_that_cannot_be_used(files: TlsFiles, spoil: Callable[[TlsFiles], None], why: str) -> None:

@@ -16,6 +16,7 @@ import vhostcomm
 from tests.qemu_host.running import QEMU_HOST, QemuHost, listens
 from tests.qemu_host.test_print_script import beside
 from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
+from vhostcomm.cli.cluster import PASSWORD
 from vhostcomm.config import values
 from vhostcomm.config.models import Service
 from vhostcomm.config.reading import variable
@@ -25,9 +26,8 @@ SPAWNS = {"Popen", "run", "call", "check_call", "check_output", "open_process", 
 
 
 def test_secret_variables_are_those_of_secret_settings() -> None:
-    assert {
-        variable(each) for each in attrs.fields(Service) if each.metadata["kind"] is values.TOKEN
-    } == SECRET_VARIABLES
+    settings = {variable(each) for each in attrs.fields(Service) if each.metadata["kind"] is values.TOKEN}
+    assert settings | {PASSWORD} == SECRET_VARIABLES
 
 
 def test_every_program_is_started_with_the_environment_for_children() -> None:

@@ -18,6 +18,7 @@ from tests.needs import need
 from tests.serving import ENVIRONMENT, held_port, started, until
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.machine import Machine, PasstNet
+from vhostcomm.qemu.net_argv import passt_socket
 from vhostcomm.qemu.passt import connected
 
 
@@ -109,10 +110,13 @@ def test_the_printed_commands_make_the_same_network(tmp_path: Path, images: Imag
         ).stdout  # fmt: skip
         passt, separator, qemu = shown.partition(" && \\\n")
         assert separator
-        with started(["sh", "-c", f"{passt} && exec {qemu}"], stdin=subprocess.DEVNULL):
-            console.says("network: listening on 5000")
-            assert answer(port) == b"the stand-in guest\n"
-        until(lambda: not is_open(port), "passt's end")
+        try:
+            with started(["sh", "-c", f"{passt} && exec {qemu}"], stdin=subprocess.DEVNULL):
+                console.says("network: listening on 5000")
+                assert answer(port) == b"the stand-in guest\n"
+            until(lambda: not is_open(port), "passt's end")
+        finally:
+            Path(passt_socket(f"vdsm-{port}")).unlink(missing_ok=True)  # passt leaves it
 
 
 def test_a_port_that_is_in_use(tmp_path: Path, images: Images) -> None:
