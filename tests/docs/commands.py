@@ -22,7 +22,15 @@ from vhostcomm.systemd import units
 ELSEWHERE: Final = {"docker", "etcdctl", "git", "gh", "pvesm", "qm", "reboot", "rsync", "tshark", "virsh", "wireshark"}
 """Programs that can't be checked here."""
 
-OPTIONS_OF_OTHERS: Final = {"--format", "--pids-limit", "--read-only", "--unix-socket", "--x"}
+OPTIONS_OF_OTHERS: Final = {
+    "--format",
+    "--pids-limit",
+    "--read-only",
+    "--stop-timeout",
+    "--tmpfs",
+    "--unix-socket",
+    "--x",
+}
 """Flags in prose that are another program's, or stand for any."""
 
 
