@@ -11,26 +11,23 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from vchannel import Command, GuestCommand, Response
+from vchannel import Command, Response
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.trace import Trace
 from vhostcomm.children import reap_orphans
 from vhostcomm.cluster.records import View
-from vhostcomm.config.address import Listen
-from vhostcomm.config.http_address import parse_api
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
-from vhostcomm.control.admission import own_names
 from vhostcomm.control.daemon_api import LauncherApi, Listener, MachineApi
-from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.surface import Surface
 from vhostcomm.control.web_surface import WebSurface
 from vhostcomm.daemon.changes import Changes
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.only_guest import OnlyGuest
 from vhostcomm.daemon.ports import Ports, in_batches
 from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
@@ -41,7 +38,7 @@ from vhostcomm.errors import MachineError, ServeError
 from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import Log
-from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT, QemuHostApi
+from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT
 from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.notify import Manager, Notifier
 
@@ -81,7 +78,6 @@ class Daemon:
         by_hand: bool = False,
     ) -> None:
         self._trace = trace
-        self._api_timeout = api_timeout
         self._changes = changes
         self._log = log
         self._surface = Surface(self, config.service, log, control_name)
@@ -90,6 +86,7 @@ class Daemon:
         self.recordings = Recordings(log, lambda guest: self.guests.get(guest.name) is guest)
         self._freezer = Freezer(self._ask, log)
         self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
+        self._only_guest = OnlyGuest(config.service, self._ports, self._freezer, log, api_timeout)
         self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
         self.launcher: LauncherApi | None = None
         self._membership = membership
@@ -134,7 +131,7 @@ class Daemon:
             try:
                 cleanup.enter_context(self._surface.listening())
                 cleanup.enter_context(self._web.listening())
-                api = self._open_api(cleanup)
+                api = self._only_guest.listening(cleanup)
             except BaseException:
                 await self._ports.discard(opened)
                 raise
@@ -154,7 +151,7 @@ class Daemon:
                 if self._membership:
                     nursery.start_soon(self._membership.run, self, self._log)
                 if api:
-                    nursery.start_soon(self._qemu_host_api().serve, [api])
+                    nursery.start_soon(self._only_guest.serve, api)
                 task_status.started(self)
                 self._log.info("serving", guests=len(self._ports), pid=os.getpid())
                 warn(config, self._log)
@@ -266,45 +263,6 @@ class Daemon:
     def snippets(self, name: str) -> dict[str, Snippet]:
         """Return what to paste elsewhere for a guest, by the tool's name."""
         return snippets_of(self.config, self._served(name).config)
-
-    def _open_api(self, cleanup: ExitStack) -> HttpListener | None:
-        service = self.config.service
-        if not service.qemu_host_api:
-            return None
-        address = parse_api(service.qemu_host_api)
-        if isinstance(address, Listen):
-            self._ports.make_runtime_directory(address.path.parent)
-        made = HttpListener(address, service.socket_mode, group_id(service.socket_group))
-        cleanup.callback(made.close)
-        return made
-
-    def _qemu_host_api(self) -> QemuHostApi:
-        allow = self.config.service.allow_dangerous
-        names = own_names(parse_api(self.config.service.qemu_host_api))
-        return QemuHostApi(
-            self._ask_only_guest,
-            self._notify_only_guest,
-            self._log,
-            self._api_timeout,
-            names=names,
-            allow_dangerous=allow,
-        )
-
-    async def _ask_only_guest(self, command: Command, timeout: float, by: str) -> bytes:
-        for served in self._ports.all:
-            return (await self._freezer.ask(served.port.guest, command, b"", timeout=timeout, by=by)).data
-        raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
-
-    async def _notify_only_guest(self, command: Command, timeout: float, by: str) -> None:
-        for served in self._ports.all:
-            if command in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}:
-                # Their outcome has to be known: a frozen guest is owed a thaw.
-                await self._ask_only_guest(command, timeout, by)
-                return
-            await self._freezer.before_end(served.port.guest, command, timeout=timeout, by=by)
-            await served.port.asker.send(command, timeout=timeout, by=by)
-            return
-        raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")
 
     async def stop(self) -> None:
         """End every port: accept no connections, answer pending questions, close. Limited in time."""
