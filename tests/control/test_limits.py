@@ -120,6 +120,7 @@ def test_a_call_ends_with_its_client(tmp_path: Path) -> None:
                 sock.sendall(request)
                 guest.next_request()
         until(lambda: post(http, "/guests/nas/call", command=77, timeout=0.05)[0] == 504, "room")
+        assert guest.next_request().command == 77
 
 
 def test_a_client_that_sends_no_more_is_answered(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ def test_no_ssh_outlives_a_killed_verb(hosts: Hosts) -> None:
         verb.send_signal(signal.SIGKILL)
         verb.wait(PATIENCE)
     until(lambda: not _lives(ssh), "ssh's end")
+    assert verb.returncode == -signal.SIGKILL
 
 
 def _lives(pid: int) -> bool:

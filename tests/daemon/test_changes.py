@@ -170,6 +170,7 @@ def test_each_file_of_a_folder_is_watched(tmp_path: Path, monkeypatch: pytest.Mo
         run_in_real_time(main)
     finally:
         sink.close(1.0)
+    assert next(left, None) is None, "one reload for each"
 
 
 class _Waiting(type(Path())):  # type: ignore[misc]

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,7 @@ def test_two_people_press_shutdown_at_once(page: Page, served: Web, guest: Answe
     pressed.set()
     for each in (page, other):
         each.until_shown("Shut down: gone ", "#outcome")
+    assert GuestCommand.POWEROFF in guest.asked
     other.close()
 
 
@@ -220,6 +222,7 @@ def test_a_failure_is_said_in_words(page: Page, served: Web, guest: Answering) -
     page.click("Reboot")
     page.run("document.querySelector('#confirm-yes').click()")
     page.until_shown("Reboot: connection lost: ", "#outcome")
+    assert GuestCommand.REBOOT in guest.asked
 
 
 def test_a_guests_text_is_text(page: Page, served: Web, guest: Answering) -> None:
@@ -288,6 +291,7 @@ def test_a_page_whose_sign_in_has_ended_says_what_to_do(page: Page, tmp_path: Pa
     (Path(os.environ["RUNTIME_DIRECTORY"]) / f".web-{before.port}.secret").unlink()
     with web(tmp_path, port=before.port):
         page.until_shown("run `vhostcomm web` where the daemon runs", "#connection")
+        assert page.run("fetch('/guests').then((answer) => answer.status)") == HTTPStatus.UNAUTHORIZED
 
 
 SIZES = [(360, 640, False), (360, 640, True), (1280, 800, True), (3840, 2160, False)]
