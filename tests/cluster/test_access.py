@@ -1,4 +1,4 @@
-"""An etcd with TLS, client certificates and authentication: who gets in, and what others are told."""
+"""An etcd with TLS, client certificates and authentication: who gets in, and which errors others get."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def asked(access: Access, ask: Callable[[Gateway], Any]) -> Any:
 
 
 def failure(access: Access, ask: Callable[[Gateway], Any] = Gateway.range) -> str:
-    """What such an access is told, without the member."""
+    """The error of such an access, without the member."""
     with pytest.raises(EtcdError) as error:
         asked(access, ask)
     return str(error.value).removeprefix(f"https://{access.endpoints[0]}: ")

@@ -20,9 +20,9 @@ GRACE = Grace(40, 10, 5, 3)
 
 @define
 class Target:
-    """Ends at a command or signal in `heeds`. With `hangs`, QMP doesn't answer. `over` is when the stop ended."""
+    """Ends at a command or signal in `obeys`. With `hangs`, QMP doesn't answer. `over` is when the stop ended."""
 
-    heeds: set[str]
+    obeys: set[str]
     hangs: bool = False
     status: str = "running"
     log: list[tuple[float, str]] = field(factory=list)
@@ -49,7 +49,7 @@ class Target:
 
     def _do(self, what: str) -> None:
         self.log.append((self.elapsed(), what))
-        if what in self.heeds:
+        if what in self.obeys:
             self.ended.set()
 
     _begin: float = field(init=False, default=0.0)

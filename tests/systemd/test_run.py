@@ -59,7 +59,7 @@ def test_a_launched_guest(tmp_path: Path) -> None:
         run.process.send_signal(signal.SIGTERM)
         assert manager.hears("STOPPING=1") == "STOPPING=1"
         assert manager.next().startswith("STATUS=stopping: SIGTERM; nas: ")
-        # The wait for a guest that may boot, 6 s; the power button, 2 s; nobody heeds it. Then QMP quit, 1 s.
+        # The wait for a guest that may boot, 6 s; the power button, 2 s, which is ignored. Then QMP quit, 1 s.
         assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=26000000"
         assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=22000000"
         manager.hears("stopping by the power button")

@@ -146,7 +146,7 @@ class Membership:
             await self._apply(daemon, log)
 
     def reloaded(self) -> None:
-        """Note that a reload has ended, whoever requested it."""
+        """Note that a reload has ended, no matter what caused it."""
         self._news.set()
 
     def on_guest(self, guest: Guest, _: GuestEvent) -> None:
