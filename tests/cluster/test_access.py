@@ -24,7 +24,6 @@ from tests.serving import PATIENCE
 from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.gateway import Change, Entry, Gateway
 from vhostcomm.cluster.wire import CompactedError, EtcdError, UnreachableError
-from vhostcomm.errors import ConfigError
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
 
@@ -67,6 +66,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
 def signed(authority: trustme.CA, path: Path, common_name: str | None = None, *, expired: bool = False) -> Path:
     """Write a certificate for 127.0.0.1 and its key into one file."""
     made = authority.issue_cert("127.0.0.1", common_name=common_name, not_after=PAST if expired else None)
+    path.touch(mode=0o600)
     made.private_key_and_cert_chain_pem.write_to_path(str(path))
     return path
 
@@ -157,11 +157,20 @@ def test_who_does_not_get_in_is_told_why(locked: Locked, tmp_path: Path) -> None
     access = locked.access
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
     named = evolve(access, certificate=str(signed(locked.authority, tmp_path / "named.pem", "root")))
-    assert failure(evolve(access, ca=str(tmp_path / "stranger.pem"))).startswith(
-        "its certificate was rejected: unable to get local issuer certificate; see --cluster-ca"
+    assert failure(evolve(access, ca=str(tmp_path / "stranger.pem"))) == (
+        "etcd's certificate is not of the CA in --cluster-ca; use the CA that signed it"
     )
-    assert failure(evolve(access, certificate="")).endswith("does it require a client certificate (--cluster-cert)?")
+    # etcd closes the connection with its alert, which may be lost. Alerts depend on its version, too.
+    assert " demands a certificate" in failure(evolve(access, certificate=""))
+    unknown = signed(trustme.CA(), tmp_path / "unknown.pem")
+    old = signed(locked.authority, tmp_path / "old.pem", expired=True)
+    for file in unknown, old:
+        assert "the certificate in --cluster-cert" in failure(evolve(access, certificate=str(file)))
     assert failure(evolve(access, ca="", certificate="")).startswith(f"http://{access.endpoints[0]}: ")
+    elsewhere = evolve(access, endpoints=(access.endpoints[0].replace("127.0.0.1", "localhost"),))
+    assert failure(elsewhere).startswith(
+        "etcd's certificate is not for 'localhost'; use a name that it contains, or make one"
+    )
     assert failure(named).startswith("etcd's gateway rejects client certificates with a CN (common name)")
     nobody = evolve(access, user="", password="")
     assert failure(nobody).startswith("etcd's authentication is on: give --cluster-user")
@@ -223,23 +232,7 @@ def test_an_expired_certificate_is_rejected(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(ca))
     with tls_server(signed(authority, tmp_path / "old.pem", expired=True)) as port:
         access = Access((f"127.0.0.1:{port}",), ca=str(ca))
-        assert failure(access) == "its certificate was rejected: certificate has expired; see --cluster-ca"
-
-
-def test_files_of_tls_are_checked(tmp_path: Path) -> None:
-    (tmp_path / "none.pem").write_text("nothing")
-    for access, why in [
-        (Access((), ca="/no/ca.pem"), "--cluster-ca /no/ca.pem: No such file or directory"),
-        (Access((), ca=f"{tmp_path}/none.pem"), f"--cluster-ca {tmp_path}/none.pem: no certificates in PEM"),
-        (Access((), certificate="/no/c.pem"), "--cluster-cert /no/c.pem: No such file or directory"),
-        (
-            Access((), certificate=f"{tmp_path}/none.pem"),
-            f"--cluster-cert {tmp_path}/none.pem: no certificate with its key in PEM",
-        ),
-    ]:
-        with pytest.raises(ConfigError) as error:
-            access.context()
-        assert str(error.value) == why
+        assert failure(access) == ("etcd's certificate has expired; make a new one on its host, then: restart etcd")
 
 
 def test_what_is_no_etcd_is_said(tmp_path: Path) -> None:

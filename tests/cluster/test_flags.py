@@ -39,7 +39,10 @@ def test_invalid_addresses(text: str) -> None:
             ["--cluster", "etcd://a", "--cluster-user", "u"],
             "--cluster-user and VHOSTCOMM_CLUSTER_PASSWORD in the environment",
         ),
-        (["--cluster", "etcd://a", "--cluster-ca", "no.pem"], "--cluster-ca no.pem: No such file or directory"),
+        (
+            ["--cluster", "etcd://a", "--cluster-ca", "no.pem"],
+            "--cluster: no.pem: the certificate can't be read: No such file",
+        ),
         (["--cluster", "etcd://a", "--cluster-host", "a/b"], "--cluster-host: a host's name has"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import trustme
 from attrs import frozen
 
-from vhostcomm.config.http_address import TlsFiles
+from vhostcomm.config.certificates import TlsFiles
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 

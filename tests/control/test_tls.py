@@ -20,8 +20,7 @@ from tests.control.authority import Authority, flags
 from tests.control.controlled import INFORMATION, Answers, answering
 from tests.serving import ENVIRONMENT, PATIENCE, Serving, held_port, run_vhostcomm
 from vchannel import GuestCommand
-from vhostcomm.config.http_address import TlsFiles
-from vhostcomm.control.certificates import client_context
+from vhostcomm.config.certificates import TlsFiles, client_context
 from vhostcomm.control.connection import BODY_LIMIT
 from vhostcomm.control.tls import HANDSHAKE_LIMIT
 

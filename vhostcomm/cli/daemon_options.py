@@ -19,7 +19,6 @@ from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.config.http_address import (
     CONTROL_NAME,
     TLS,
-    TlsFiles,
     control_address,
     control_folders,
     control_places,
@@ -58,7 +57,7 @@ class DaemonOptions:
     Args:
         control: the addresses of control surfaces.
         control_token: the token for a control surface over TCP.
-        control_ca: the files of TLS, see `TlsFiles`.
+        control_ca: the files of TLS, see `vhostcomm.config.certificates`.
         control_cert: as above.
         control_key: as above.
         cluster: the etcd with the addresses of all hosts, if `control` is not given.
@@ -133,7 +132,7 @@ class DaemonOptions:
             raise UsageError(
                 f"--control {where}: TLS needs three files: --control-ca, --control-cert and --control-key"
             )
-        from vhostcomm.control.certificates import client_context
+        from vhostcomm.config.certificates import TlsFiles, client_context
 
         try:
             return client_context(TlsFiles(self.control_ca, self.control_cert, self.control_key))

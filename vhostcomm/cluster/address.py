@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from attrs import field, frozen
 
-from vhostcomm.errors import ConfigError
+from vhostcomm.config.certificates import TlsFiles, anonymous_context, client_context
+from vhostcomm.errors import ConfigError, PlaceError
 
 SCHEME: Final = "etcd://"
 PREFIX: Final = "/vhostcomm/v1/"
@@ -50,37 +52,15 @@ class Access:
         """Return the settings of TLS. Reads the files.
 
         Raises:
-            ConfigError: a file can't be read or used.
+            ConfigError: a file is missing, unsafe or invalid; says which and what to do.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities, which take a while
-        if self.ca:
-            _use(self.ca, "--cluster-ca", "certificates", lambda: context.load_verify_locations(self.ca))
-        if self.certificate:
-            load = lambda: context.load_cert_chain(self.certificate, self.key or None, _no_password)  # noqa: E731
-            _use(self.certificate, "--cluster-cert", "certificate with its key", load)
-        return context
-
-
-def _no_password() -> str:
-    """Reject an encrypted key. Otherwise, OpenSSL asks for the passphrase on the terminal and waits.
-
-    Raises:
-        ConfigError: always.
-    """
-    raise ConfigError(
-        "--cluster-key: the key is encrypted, and nobody is there to decrypt it: openssl pkey -in FILE writes it "
-        "without a passphrase"
-    )
-
-
-def _use(file: str, flag: str, what: str, load: object) -> None:
-    assert callable(load)
-    try:
-        load()
-    except ssl.SSLError:
-        raise ConfigError(f"{flag} {file}: no {what} in PEM") from None
-    except OSError as error:
-        raise ConfigError(f"{flag} {file}: {error.strerror}") from None
+        if not self.ca:
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities, which take a while
+        ca, cert, key = Path(self.ca), Path(self.certificate), Path(self.key or self.certificate)
+        try:
+            return client_context(TlsFiles(ca, cert, key)) if self.certificate else anonymous_context(ca)
+        except PlaceError as error:
+            raise ConfigError(f"--cluster: {error}") from None
 
 
 def parse(text: str) -> tuple[tuple[str, ...], str]:

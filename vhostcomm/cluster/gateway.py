@@ -21,6 +21,7 @@ from attrs import frozen
 
 from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.wire import (
+    CLOSED,
     CompactedError,
     EtcdError,
     TokenError,
@@ -292,10 +293,16 @@ class Gateway:
         except httpx.TimeoutException:
             raise UnreachableError(f"{member}: no answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ssl.SSLError, OSError) as error:
-            words = why(error)
-            if self._access.ca and not self._access.certificate and not isinstance(error, httpx.ConnectError):
-                words += "; does it require a client certificate (--cluster-cert)?"
+            host = httpx.URL(member).host
+            words = why(error, host, has_certificate=bool(self._access.certificate))
+            if self._access.ca and words == CLOSED:  # its alert was lost with the connection
+                words += f"; {self._certificate_hint()}"
             raise UnreachableError(f"{member}: {words}") from None
+
+    def _certificate_hint(self) -> str:
+        if self._access.certificate:
+            return "etcd's log says whether it rejects the certificate in --cluster-cert: expired, or of another CA"
+        return "if etcd demands a certificate, give --cluster-cert and --cluster-key"
 
     # -- keys
 

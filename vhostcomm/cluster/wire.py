@@ -18,11 +18,15 @@ from typing import Any, Final, Self
 import httpx
 import trio
 
+from vhostcomm.config.certificates import ETCD, explained
 from vhostcomm.errors import VhostcommError
 from vhostcomm.text import escape
 
 ANSWER_MAX: Final = 4 << 20
 """Maximum bytes of an answer, or of a line of a watch: a page of guests has less than 1 MiB."""
+
+CLOSED: Final = "it closed the connection"
+"""The reason if a member has given none."""
 
 _TOKEN_INVALID: Final = ("invalid auth token", "revision of auth store is old")
 _NO_USER: Final = "user name is empty"
@@ -177,15 +181,19 @@ def rejection(status: int, body: str, member: str = "") -> EtcdError:
     return EtcdError(f"{at}{words}", status)
 
 
-def why(error: BaseException) -> str:
-    """Return the cause of a failed connection: the innermost error's own words."""
+def why(error: BaseException, host: str = "", *, has_certificate: bool = False) -> str:
+    """Return the cause of a failed connection: the innermost error's own words.
+
+    Args:
+        error: of httpx.
+        host: of the member.
+        has_certificate: whether we have a certificate for etcd.
+    """
     inner: BaseException = error
     while (deeper := inner.__cause__ or inner.__context__ or _first(inner)) is not None:
         inner = deeper
-    if isinstance(inner, ssl.SSLCertVerificationError):
-        return f"its certificate was rejected: {inner.verify_message}; see --cluster-ca"
     if isinstance(inner, ssl.SSLError):
-        return f"TLS failed: {inner.reason or inner}"
+        return explained(inner, host, ETCD, has_certificate=has_certificate)
     if isinstance(inner, OSError) and inner.errno == errno.EAFNOSUPPORT:
         return (
             "TCP is forbidden here; under systemd, a drop-in of the unit (`systemctl edit UNIT`) allows it: [Service] "
@@ -195,7 +203,7 @@ def why(error: BaseException) -> str:
         # trio's text repeats the address; the number of a resolver's error is no system's.
         return inner.strerror if isinstance(inner, socket.gaierror) or not inner.errno else os.strerror(inner.errno)
     text = str(inner) or str(error)
-    return escape(text) if text and text != type(error).__name__ else "it closed the connection"
+    return escape(text) if text and text != type(error).__name__ else CLOSED
 
 
 def _first(error: BaseException) -> BaseException | None:

@@ -42,21 +42,6 @@ class ListenTls(ListenTcp):
         return f"tls:{host_and_port(self.host, self.port)}"
 
 
-@frozen
-class TlsFiles:
-    """The files of one end of TLS, in PEM format.
-
-    Args:
-        ca: the certificates that the other end's certificate must be of.
-        cert: the own certificate.
-        key: its key.
-    """
-
-    ca: Path
-    cert: Path
-    key: Path
-
-
 def control(text: object) -> str:
     """Parse `--control`: a path, tcp:HOST:PORT, tls:HOST:PORT, or none.
 

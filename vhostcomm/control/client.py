@@ -177,7 +177,7 @@ class Client:
         raise ControlError(f"no daemon to ask: {self.where}: {_why(failed)}; {_remedy(failed)}") from None
 
     def _tls_failed(self, error: ssl.SSLError) -> ControlError:
-        from vhostcomm.control.certificates import explained
+        from vhostcomm.config.certificates import explained
 
         assert isinstance(self.where, ListenTls)
         return ControlError(f"{self.where}: {explained(error, self.where.host)}")

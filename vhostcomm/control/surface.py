@@ -12,7 +12,7 @@ import trio
 
 from vhostcomm.channel.sockets import group_id, make_folder
 from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
-from vhostcomm.config.http_address import CONTROL_FOLDER, ListenTls, TlsFiles, control_address, own_control_places
+from vhostcomm.config.http_address import CONTROL_FOLDER, ListenTls, control_address, own_control_places
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
@@ -97,7 +97,7 @@ class Surface:
                 return
 
     def _context(self) -> ssl.SSLContext:
-        from vhostcomm.control.certificates import server_context
+        from vhostcomm.config.certificates import TlsFiles, server_context
 
         return server_context(
             TlsFiles(*map(Path, (self._service.control_ca, self._service.control_cert, self._service.control_key)))

@@ -1,27 +1,20 @@
-"""The files of TLS, and the limits of clients without a certificate."""
+"""The files of TLS, as the control surface and the client of etcd read them."""
 
 from __future__ import annotations
 
 import os
-import socket
+import ssl
 import subprocess
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
-import structlog
-import trio
 
 from tests.control.authority import Authority
-from tests.trio_help import run
-from vhostcomm.config.http_address import TlsFiles
-from vhostcomm.control.certificates import client_context, server_context
-from vhostcomm.control.problems import Problem
-from vhostcomm.control.server import StrangersLog
-from vhostcomm.control.tls import HANDSHAKE_TIMEOUT, Handshakes
-from vhostcomm.errors import PlaceError
+from vhostcomm.cluster.address import Access
+from vhostcomm.config.certificates import TlsFiles, client_context, server_context
+from vhostcomm.errors import ConfigError, PlaceError
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +25,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def files(tmp_path: Path) -> TlsFiles:
     return Authority.new(tmp_path / "own").host("one", "one.example")
+
+
+def cluster_context(files: TlsFiles) -> ssl.SSLContext:
+    """Read the files as --cluster does."""
+    return Access((), ca=str(files.ca), certificate=str(files.cert), key=str(files.key)).context()
+
+
+READERS = ((server_context, PlaceError), (client_context, PlaceError), (cluster_context, ConfigError))
+"""Each reader of such files, and its error: the control surface, the verbs that ask it, and the client of etcd."""
 
 
 def encrypt(files: TlsFiles) -> None:
@@ -63,54 +65,49 @@ def encrypt(files: TlsFiles) -> None:
     ],
 )
 def test_files_that_cannot_be_used(files: TlsFiles, spoil: Callable[[TlsFiles], None], why: str) -> None:
-    server_context(files)
+    for read, _ in READERS:
+        read(files)
     spoil(files)
-    for read in server_context, client_context:
-        with pytest.raises(PlaceError, match=why):
+    for read, kind in READERS:
+        with pytest.raises(kind, match=why):
             read(files)
 
 
 def test_key_of_another_certificate(files: TlsFiles, authority: Authority) -> None:
-    other = authority.host("two", "two.example")
-    with pytest.raises(PlaceError, match=r"two\.key: the key does not belong to the certificate in .*one\.crt"):
-        server_context(attrs.evolve(files, key=other.key))
+    other = attrs.evolve(files, key=authority.host("two", "two.example").key)
+    for read, kind in READERS:
+        with pytest.raises(kind, match=r"two\.key: the key does not belong to the certificate in .*one\.crt"):
+            read(other)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_files_of_another_user(files: TlsFiles) -> None:
     files.key.chmod(0o640)
-    server_context(files)  # a group may read root's key
+    for read, _ in READERS:
+        read(files)  # a group may read root's key
     os.chown(files.key, 12345, 0)
-    with pytest.raises(PlaceError, match="the key belongs to uid 12345, who could replace it: chown 0 /"):
-        server_context(files)
+    for read, kind in READERS:
+        with pytest.raises(kind, match="the key belongs to uid 12345, who could replace it: chown 0 /"):
+            read(files)
 
 
-def test_handshake_has_a_deadline(files: TlsFiles) -> None:
-    """Of a client that sends nothing, and of one that stops in the middle."""
-
-    async def main(sent: bytes) -> None:
-        lines: list[dict[str, Any]] = []
-
-        def take(_: Any, __: str, line: MutableMapping[str, Any]) -> str:
-            lines.append(dict(line))
-            raise structlog.DropEvent
-
-        log = structlog.wrap_logger(None, [take])
-        ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
-        async with trio.open_nursery() as nursery:
-            handshakes = Handshakes(StrangersLog(log, nursery), _body)
-            began = trio.current_time()
-            await theirs.send(sent)
-            with theirs:
-                assert await handshakes.finish(trio.SocketStream(ours), server_context(files)) is None
-                assert trio.current_time() - began == pytest.approx(HANDSHAKE_TIMEOUT, abs=0.1)
-                assert await theirs.recv(1) == b""
-            assert [line["why"] for line in lines] == [f"no certificate within {HANDSHAKE_TIMEOUT:g} s"]
-            nursery.cancel_scope.cancel()
-
-    for sent in b"", b"\x16\x03\x01\x02\x00\x01":
-        run(main, sent)
-
-
-def _body(problem: Problem) -> bytes:
-    return str(problem).encode()
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda file: file.chmod(0o644), "one.crt: other users can read the key: chmod 600 /"),
+        (lambda file: file.chmod(0o660), "one.crt: other users can replace the certificate: chmod go-w /"),
+        (lambda file: file.write_text("-----BEGIN CERTIFICATE-----\n"), "one.crt: the file has no key in PEM format"),
+        (
+            lambda file: file.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n"),
+            r"^--cluster: /\S+/one.crt: can't be used: ",
+        ),
+    ],
+)
+def test_certificate_and_key_in_one_file(files: TlsFiles, spoil: Callable[[Path], None], why: str) -> None:
+    files.cert.write_bytes(files.cert.read_bytes() + files.key.read_bytes())
+    files.cert.chmod(0o600)
+    one = attrs.evolve(files, key=files.cert)
+    cluster_context(one)
+    spoil(files.cert)
+    with pytest.raises(ConfigError, match=why):
+        cluster_context(one)

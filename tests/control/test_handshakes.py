@@ -1,0 +1,55 @@
+"""The limits of clients that have not shown a certificate yet."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+
+from tests.control.authority import Authority
+from tests.trio_help import run
+from vhostcomm.config.certificates import TlsFiles, server_context
+from vhostcomm.control.problems import Problem
+from vhostcomm.control.server import StrangersLog
+from vhostcomm.control.tls import HANDSHAKE_TIMEOUT, Handshakes
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TlsFiles:
+    return Authority.new(tmp_path / "own").host("one", "one.example")
+
+
+def test_handshake_has_a_deadline(files: TlsFiles) -> None:
+    """Of a client that sends nothing, and of one that stops in the middle."""
+
+    async def main(sent: bytes) -> None:
+        lines: list[dict[str, Any]] = []
+
+        def take(_: Any, __: str, line: MutableMapping[str, Any]) -> str:
+            lines.append(dict(line))
+            raise structlog.DropEvent
+
+        log = structlog.wrap_logger(None, [take])
+        ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
+        async with trio.open_nursery() as nursery:
+            handshakes = Handshakes(StrangersLog(log, nursery), _body)
+            began = trio.current_time()
+            await theirs.send(sent)
+            with theirs:
+                assert await handshakes.finish(trio.SocketStream(ours), server_context(files)) is None
+                assert trio.current_time() - began == pytest.approx(HANDSHAKE_TIMEOUT, abs=0.1)
+                assert await theirs.recv(1) == b""
+            assert [line["why"] for line in lines] == [f"no certificate within {HANDSHAKE_TIMEOUT:g} s"]
+            nursery.cancel_scope.cancel()
+
+    for sent in b"", b"\x16\x03\x01\x02\x00\x01":
+        run(main, sent)
+
+
+def _body(problem: Problem) -> bytes:
+    return str(problem).encode()
