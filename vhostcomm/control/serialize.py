@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, assert_never
@@ -29,6 +30,11 @@ from vhostcomm.text import escape
 
 ESCAPED_MAX: Final = DATA_SIZE * 10
 """Maximum characters of the longest answer if all of them are escaped."""
+
+
+def encode(value: Any) -> bytes:
+    """Return a document as the bytes of JSON."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 def when(seconds: float | None) -> str | None:

@@ -132,7 +132,8 @@ class Surface:
         self.log.info("control surface", sock=str(self.address))
 
         def make(strangers: StrangersLog) -> Application:
-            from vhostcomm.control.app import ControlApp, make_api
+            from vhostcomm.control.api import make_api
+            from vhostcomm.control.app import ControlApp
 
             token = self._service.control_token if type(self.address) is ListenTcp else ""
             return ControlApp(make_api(self._daemon, self.log), self, strangers, token)
@@ -185,4 +186,5 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
 
 def _import() -> None:
     """Import the server in a thread, while guests are served."""
-    importlib.import_module("vhostcomm.control.app")
+    for name in "api", "app":
+        importlib.import_module(f"vhostcomm.control.{name}")

@@ -83,7 +83,7 @@ class WebSurface:
             self._log.info("web page", url=f"http://{self._where}/", remedy="vhostcomm web prints a link to open it")
 
         def make(strangers: StrangersLog) -> Application:
-            from vhostcomm.control.app import make_api
+            from vhostcomm.control.api import make_api
             from vhostcomm.control.web import WebApp
 
             return WebApp(make_api(self._daemon, self._surface.log), self._surface, strangers, sign_in, address)

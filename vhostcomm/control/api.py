@@ -1,0 +1,279 @@
+"""The API: routes and their handlers. GET reads, POST changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from vchannel import GuestCommand
+from vhostcomm.channel.calls import CallError
+from vhostcomm.channel.guest import Guest
+from vhostcomm.config.models import effective
+from vhostcomm.control import health, request_parsing, serialize, shutdown
+from vhostcomm.control.daemon_api import DaemonApi, RecordingState
+from vhostcomm.control.events import Events
+from vhostcomm.control.metrics import CONTENT_TYPE, metrics
+from vhostcomm.control.openapi import document
+from vhostcomm.control.problems import Problem, of_call, of_machine
+from vhostcomm.errors import CaptureError, ServeError
+from vhostcomm.log.logs import Log
+
+
+def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
+    """Make the application that answers the requests to a daemon. It does not check who sends them."""
+    handlers = _Handlers(daemon)
+    routes = [
+        ("GET", "/guests", handlers.guests),
+        ("GET", "/guests/{name}", handlers.guest),
+        ("GET", "/guests/{name}/snippets", handlers.snippets),
+        ("GET", "/guests/{name}/capture", handlers.capture),
+        ("POST", "/guests/{name}/record", handlers.record),
+        ("POST", "/guests/{name}/call", handlers.call),
+        ("POST", "/guests/{name}/shutdown", handlers.shutdown),
+        ("POST", "/guests/{name}/reboot", handlers.reboot),
+        ("POST", "/guests/{name}/resume", handlers.resume),
+        ("POST", "/guests/{name}/balloon", handlers.balloon),
+        ("POST", "/guests/{name}/freeze", handlers.freeze),
+        ("POST", "/guests/{name}/thaw", handlers.thaw),
+        ("GET", "/config", handlers.config),
+        ("POST", "/reload", handlers.reload),
+        ("POST", "/web", handlers.web),
+        ("GET", "/healthz", handlers.healthz),
+        ("GET", "/metrics", handlers.metrics),
+        ("GET", "/events", handlers.events),
+        ("GET", "/openapi.json", handlers.openapi),
+    ]
+    app = Starlette(
+        routes=[Route(path, _guarded(log, handler), methods=[method]) for method, path, handler in routes],
+        exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
+    )
+    app.router.redirect_slashes = False  # a redirect has no JSON body as other answers have
+    return app
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(serialize.encode(value), status, headers=headers, media_type="application/json")
+
+
+def _problem(problem: Problem) -> Response:
+    return _json(problem.document(), problem.status, problem.headers)
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _problem(error)
+
+
+async def _on_call_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, CallError)
+    return _problem(of_call(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    why = f"{request.method} {request.url.path}"
+    remedy = f"use {headers['Allow']}" if "Allow" in headers else "GET /openapi.json lists what there is"
+    return _problem(Problem(error.status_code, error.detail.lower(), why, remedy, headers))
+
+
+Handler = Callable[[Request], Awaitable[ASGIApp]]
+
+
+def _guarded(log: Log, handler: Handler) -> Handler:
+    async def guarded(request: Request) -> ASGIApp:
+        try:
+            return await handler(request)
+        except (Problem, CallError):
+            raise
+        except ServeError as error:  # the guest was removed during the request
+            raise Problem(404, "no such guest", str(error), "GET /guests lists those that there are") from None
+        except Exception:
+            log.exception("internal error in answering a request; please report it", path=request.url.path)
+            raise Problem(
+                500, "internal error", "an error of vhostcomm's own", "its log has it; please report it"
+            ) from None
+
+    return guarded
+
+
+class _Handlers:
+    def __init__(self, daemon: DaemonApi) -> None:
+        self._daemon = daemon
+        self._events = Events(daemon)
+
+    def _guest(self, request: Request) -> Guest:
+        return self._named(request.path_params["name"])
+
+    def _named(self, name: str) -> Guest:
+        guests = self._daemon.guests
+        if name not in guests:
+            raise Problem(
+                404, "no such guest", f"there is no guest {name!r}", f"served are: {', '.join(guests) or 'none'}"
+            )
+        return guests[name]
+
+    # -- reading
+
+    async def guests(self, _: Request) -> Response:
+        await health.look_for(self._daemon, self._daemon.guests.values())
+        return _json(serialize.guests(self._daemon.guests.values(), self._daemon.cluster))
+
+    async def guest(self, request: Request) -> Response:
+        guest = self._guest(request)
+        await health.look_for(self._daemon, [guest])
+        return _json(serialize.full(guest) | {"recording": serialize.recording(self._daemon.recordings.of(guest))})
+
+    async def snippets(self, request: Request) -> Response:
+        found = self._daemon.snippets(self._guest(request).name)
+        made = [{"kind": kind, "text": each.text, "remarks": list(each.remarks)} for kind, each in found.items()]
+        return _json({"snippets": made})
+
+    async def capture(self, request: Request) -> Response:
+        guest = self._guest(request)
+        wanted = request.query_params.get("redacted", "yes")
+        if wanted not in {"yes", "no"}:
+            raise Problem(422, "bad request", f"redacted is {wanted!r:.100}", "redacted is yes or no")
+        try:
+            text = await self._daemon.recordings.text(guest, redacted=wanted == "yes")
+        except (OSError, CaptureError) as error:
+            raise Problem(409, "not readable", str(error), "the file was changed or removed; record again") from None
+        if text is None:
+            raise Problem(409, "no recording", f"{guest.name} was not recorded", "POST /guests/NAME/record begins one")
+        name = f"{guest.name}{'-redacted' if wanted == 'yes' else ''}.jsonl"
+        headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
+        return Response(text, headers=headers, media_type="application/jsonl")
+
+    async def config(self, _: Request) -> Response:
+        config = self._daemon.config
+        watched = {"watch": list(map(str, config.watch)), "watch_sources": list(config.watch_sources)}
+        return _json(effective(config) | watched)
+
+    async def healthz(self, _: Request) -> Response:
+        healthy, why = await health.look(self._daemon)
+        return _json(why, 200 if healthy else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        await health.freshen(self._daemon, self._daemon.guests.values())
+        return Response(metrics(self._daemon), headers={"content-type": CONTENT_TYPE})
+
+    async def openapi(self, _: Request) -> Response:
+        return _json(document())
+
+    async def events(self, request: Request) -> ASGIApp:
+        name = request.query_params.get("frames")
+        return partial(self._stream, None if name is None else self._named(name))
+
+    async def _stream(self, watched: Guest | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events. A stream occupies a place from the check for it until it is closed, in any way."""
+        with self._events.place():
+            async with aclosing(self._events.stream(watched)) as stream:
+                headers = {"cache-control": "no-store"}
+                await StreamingResponse(stream, media_type="text/event-stream", headers=headers)(scope, receive, send)
+
+    # -- changing
+
+    async def call(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("command", "data", "timeout", "i_know_this_is_dangerous"))
+        command = request_parsing.command(body.get("command"))
+        data = request_parsing.text(body.get("data"))
+        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
+        insisted = request_parsing.flag(body, "i_know_this_is_dangerous")
+        request_parsing.check_dangerous(command, insisted, self._daemon.config.service.allow_dangerous)
+        began = trio.current_time()
+        by = request_parsing.initiator(request)
+        response = await self._daemon.call(guest.name, command, data, timeout=timeout, by=by)
+        return _json(serialize.called(guest, command, response, trio.current_time() - began))
+
+    async def reboot(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("timeout",))
+        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
+        by = request_parsing.initiator(request)
+        began = trio.current_time()
+        response = await self._daemon.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
+        return _json(serialize.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
+
+    async def shutdown(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("wait", "timeout"))
+        wait = request_parsing.seconds(body, "wait", 1) if "wait" in body else None
+        timeout = request_parsing.seconds(body, "timeout", wait or request_parsing.CALL_TIMEOUT)
+        by = request_parsing.initiator(request)
+        if self._daemon.launcher:
+            return _json(await shutdown.through_launcher(self._daemon.launcher, guest, wait, timeout, by))
+        return _json(await shutdown.through_guest(self._daemon, guest, wait, timeout, by))
+
+    async def record(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("on",))
+        if "on" not in body:
+            raise Problem(422, "bad request", "on is missing", "on is true to begin a recording, false to end it")
+        recordings = self._daemon.recordings
+        try:
+            if request_parsing.flag(body, "on"):
+                found: RecordingState | None = await recordings.start(guest, request_parsing.initiator(request))
+            else:
+                found = await recordings.stop(guest)
+        except ServeError as error:
+            raise Problem(409, "not recorded", str(error), "end that recording, or make room for its file") from None
+        return _json({"guest": guest.name, "recording": serialize.recording(found)})
+
+    async def resume(self, request: Request) -> Response:
+        guest = self._guest(request)
+        await request_parsing.body(request, ())
+        with of_machine(guest.name):
+            resumed = await self._daemon.machine(guest.name).resume(request_parsing.initiator(request))
+        return _json({"guest": guest.name, "resumed": resumed})
+
+    async def balloon(self, request: Request) -> Response:
+        guest = self._guest(request)
+        size = request_parsing.size(await request_parsing.body(request, ("size",)), "size")
+        with of_machine(guest.name):
+            found = await self._daemon.machine(guest.name).balloon(size, request_parsing.initiator(request))
+        return _json({"guest": guest.name, "asked": size, "actual": found.actual, "memory": found.memory})
+
+    async def freeze(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("timeout",))
+        seconds = request_parsing.seconds(body, "timeout", request_parsing.FREEZE)
+        began = trio.current_time()
+        response = await self._daemon.freeze(
+            guest.name, seconds, timeout=request_parsing.CALL_TIMEOUT, by=request_parsing.initiator(request)
+        )
+        made = serialize.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
+        return _json(made | {"frozen_until": serialize.when(guest.frozen_until)})
+
+    async def thaw(self, request: Request) -> Response:
+        guest = self._guest(request)
+        body = await request_parsing.body(request, ("timeout",))
+        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
+        began = trio.current_time()
+        response = await self._daemon.call(
+            guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=request_parsing.initiator(request)
+        )
+        return _json(serialize.called(guest, GuestCommand.FS_UNFREEZE, response, trio.current_time() - began))
+
+    async def reload(self, request: Request) -> Response:
+        await request_parsing.body(request, ())
+        if why := await self._daemon.reload():
+            raise Problem(409, "not reloaded", why, "correct that and reload again; the old configuration stays active")
+        return _json({"reloaded": True, "guests": list(self._daemon.guests)})
+
+    async def web(self, request: Request) -> Response:
+        await request_parsing.body(request, ())
+        link = self._daemon.new_link(request_parsing.initiator(request))
+        if link is None:
+            raise Problem(409, "no web page", "this daemon serves none", "start it with --web 127.0.0.1:8470")
+        return _json({"link": link}, headers={"cache-control": "no-store"})
