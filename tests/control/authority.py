@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,28 @@ class Authority:
         files.key.touch(mode=0o600)
         made.private_key_pem.write_to_path(str(files.key))
         return files
+
+    def withdraw(self, *withdrawn: TlsFiles, period: tuple[str, str] | None = None) -> None:
+        """Add a list of withdrawn certificates to the file of the CA, as `openssl ca` makes it, valid in this period."""
+        key, index, config = (self.folder / name for name in ("ca.key", "index.txt", "ca.conf"))
+        self.ca.private_key_pem.write_to_path(str(key))
+        index.touch()
+        config.write_text(f"[ca]\ndefault_ca=d\n[d]\ndatabase={index}\ndefault_md=sha256\n")
+        openssl: list[str | Path] = [
+            "openssl",
+            "ca",
+            "-config",
+            config,
+            "-cert",
+            self.folder / "ca.crt",
+            "-keyfile",
+            key,
+        ]
+        for each in withdrawn:
+            subprocess.run([*openssl, "-revoke", each.cert], check=True, capture_output=True)
+        valid = ["-crl_lastupdate", period[0], "-crl_nextupdate", period[1]] if period else ["-crldays", "30"]
+        made = subprocess.run([*openssl, "-gencrl", *valid], check=True, capture_output=True).stdout
+        (self.folder / "ca.crt").write_bytes(self.ca.cert_pem.bytes() + made)
 
 
 def flags(files: TlsFiles) -> list[str | Path]:

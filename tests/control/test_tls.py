@@ -227,6 +227,41 @@ def test_reload_reads_the_certificates_again(tmp_path: Path, authority: Authorit
         assert "--control-cert is not of the daemon's CA" in host.ask("guests").stderr
 
 
+@pytest.mark.needs("openssl")
+def test_withdrawn_certificate(tmp_path: Path) -> None:
+    """Of a client, for the daemon; then of the daemon, for its clients. Other certificates stay valid."""
+    made = Authority.new(tmp_path / "ca")
+    files, lost, admin = made.host("one", HERE), made.host("lost", "lost.example"), made.host("admin", "admin.example")
+    with hosted(tmp_path / "one", files, admin) as host:
+        assert host.ask("guests", files=lost).returncode == 0
+        made.withdraw(lost)
+        host.daemon.send_signal(signal.SIGHUP)
+        host.daemon.event("reloaded")
+        rejected = host.ask("guests", files=lost)
+        assert (rejected.returncode, "the certificate in --control-cert: certificate revoked" in rejected.stderr) == (
+            1,
+            True,
+        )
+        assert host.log_of_rejected() == "the client's certificate: certificate revoked"
+        assert host.ask("guests").returncode == 0
+        made.withdraw(files)
+        rejected = host.ask("guests")
+        assert rejected.stderr.endswith(
+            "the daemon's certificate is not valid: certificate revoked; make a new one on its host\n"
+        )
+
+
+@pytest.mark.needs("openssl")
+def test_list_of_withdrawn_certificates_that_is_out_of_date(tmp_path: Path) -> None:
+    made = Authority.new(tmp_path / "ca")
+    files = made.host("one", HERE)
+    with hosted(tmp_path / "one", files, made.host("admin", "admin.example")) as host:
+        made.withdraw(period=("200101000000Z", "200201000000Z"))
+        assert (
+            "CRL has expired, in --control-ca; make a new list with openssl ca -gencrl\n" in host.ask("guests").stderr
+        )
+
+
 def test_daemon_with_files_that_it_cannot_use(tmp_path: Path, authority: Authority) -> None:
     files = authority.host("one", HERE)
     refused = run_vhostcomm(

@@ -19,6 +19,7 @@ _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
 _OTHER_HOST: Final = {62, 64}
 _UNKNOWN_CA: Final = {2, 18, 19, 20, 21}
+_UNUSABLE_LIST: Final = {3, 11, 12}
 """Codes of X509_V_ERR_… in OpenSSL's x509_vfy.h."""
 
 _NO_TLS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
@@ -33,7 +34,8 @@ class TlsFiles:
     """The files of one end of TLS, in PEM format.
 
     Args:
-        ca: the certificates that the other end's certificate must be of.
+        ca: the certificates that the other end's certificate must be of. If the file also contains a list of withdrawn
+            certificates (CRL), each of these CAs needs one.
         cert: the own certificate.
         key: its key; it may be in the same file.
     """
@@ -107,6 +109,8 @@ def _context(protocol: int, ca: Path) -> ssl.SSLContext:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:
         raise PlaceError(f"{ca}: {_NO_CERTIFICATE}: {error.reason}") from None
+    if context.cert_store_stats()["crl"]:
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
     return context
 
 
@@ -211,4 +215,6 @@ def _of_certificate(error: ssl.SSLCertVerificationError, host: str, server: Serv
         return f"{its} is not for {host!r}; use a name that it contains, or make one with subjectAltName for {host}"
     if code in _UNKNOWN_CA:
         return f"{its} is not of the CA in {server.flags}-ca; use the CA that signed it"
+    if code in _UNUSABLE_LIST:
+        return f"{error.verify_message}, in {server.flags}-ca; make a new list with openssl ca -gencrl"
     return f"{its} is not valid: {error.verify_message}; make a new one on its host"
