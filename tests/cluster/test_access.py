@@ -20,9 +20,11 @@ from attrs import define, evolve
 from tests.cluster.etcd import PREFIX, Etcd, running
 from tests.cluster.hosts import NAS, Host, asking
 from tests.control.authority import PAST
+from tests.control.controlled import client
 from tests.serving import PATIENCE
 from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.gateway import Change, Entry, Gateway
+from vhostcomm.cluster.records import Trouble
 from vhostcomm.cluster.wire import CompactedError, EtcdError, UnreachableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
@@ -199,6 +201,10 @@ def test_a_host_without_a_right_to_the_prefix_serves_its_guests(locked: Locked, 
             if not any((each["event"], each.get("why")) == (what, denied) for each in host.log):
                 host.event(what, why=denied)
         guest.until("AAAAAAAAAAAAA")
+        with client(host.control) as http:
+            reasons = {each.partition(" since ")[0]: each for each in http.get("/healthz").json()["warnings"]}
+        assert all(each.endswith(denied) for each in reasons.values())
+        assert set(reasons) == {Trouble.UNREACHED.value, Trouble.UNPUBLISHED.value}
         locked.etcd.call("auth/user/grant", user="other", role="hosts")
         host.event("published again")
     locked.etcd.call("auth/user/revoke", name="other", role="hosts")

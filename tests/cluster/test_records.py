@@ -11,6 +11,7 @@ from vhostcomm.cluster.records import (
     HostRecord,
     RecordError,
     ServingRecord,
+    Trouble,
     View,
     format_record,
     newest_first,
@@ -85,7 +86,8 @@ def test_a_view_follows_the_records() -> None:
 
 
 def test_guests_of_other_hosts_for_clients() -> None:
-    view = View("host1", problem="etcd: Connection refused; start it")
+    view = View("host1")
+    view.report(Trouble.UNREACHED, "http://a:2379: Connection refused", 1_777_104_000.0)
     until = 1_777_104_000.0
     frozen = ServingRecord("nas", "host2", State.READY, until - 60, "frame", "10.0.2.15", until)
     view.replace(
@@ -94,7 +96,7 @@ def test_guests_of_other_hosts_for_clients() -> None:
     empty = {"since": None, "address": None, "frozen_until": None}
     assert guests([], view)["cluster"] == {
         "host": "host1",
-        "problem": "etcd: Connection refused; start it",
+        "warnings": ["etcd can't be reached since 2026-04-25T08:00:00Z: http://a:2379: Connection refused"],
         "elsewhere": [
             {"name": "attic", "host": "host3", "state": "silent"} | empty,
             {

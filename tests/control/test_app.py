@@ -76,6 +76,7 @@ def test_health_is_of_now(tmp_path: Path) -> None:
             "guests": 1,
             "unwell": {},
             "not_reloaded": None,
+            "warnings": [],
         }
 
 

@@ -9,7 +9,7 @@ import attrs
 import pytest
 from structlog.testing import LogCapture
 
-from vhostcomm.cluster.records import HostRecord, ServingRecord, View
+from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
 from vhostcomm.daemon.claims import PATIENCE, SKEW, SKEWED_LOGGED, Claims
 from vhostcomm.guest import State
 from vhostcomm.log.lean_structlog import structlog
@@ -40,9 +40,11 @@ def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCaptu
     assert [(each["event"], each["guest"], each["other_host"]) for each in logged.entries] == [
         ("guest ready on two hosts", "nas", "host2")
     ]
+    assert view.troubles[Trouble.CLAIMED][1] == "nas here and on host2"
     # A migration that ends in time is none; a later one counts from its own beginning.
     view.put(attrs.evolve(THERE, state=State.SILENT))
     made.look(4 * PATIENCE)
+    assert not view.troubles
     view.put(THERE)
     made.look(5 * PATIENCE)
     assert len(logged.entries) == 1

@@ -46,6 +46,8 @@ class Daemons:
     find: Callable[[], list[Client]]
     of_hosts: bool = False
     clients: list[Client] = field(init=False)
+    warnings: list[str] = field(factory=list, init=False)
+    """What the daemons last said of their cluster."""
     _printed: set[str] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:
@@ -137,16 +139,24 @@ class Daemons:
 
     def _listings(self) -> tuple[list[Listing], list[VhostcommError]]:
         """Ask all daemons at once. Return the guests of each, and the errors of those that don't answer."""
+        self.warnings.clear()
         if len(self.clients) == 1:
-            return [(self.clients[0], self.clients[0].get("/guests")["guests"])], []
+            return [self._listing(self.clients[0], self.clients[0].get("/guests"))], []
         listings, failed = [], []
         with ThreadPoolExecutor(len(self.clients)) as pool:
             for client, asked in [(each, pool.submit(each.get, "/guests")) for each in self.clients]:
                 try:
-                    listings.append((client, asked.result()["guests"]))
+                    listings.append(self._listing(client, asked.result()))
                 except VhostcommError as error:
                     failed.append(error)
         return listings, failed
+
+    def _listing(self, client: Client, found: dict[str, Any]) -> Listing:
+        """Return the guests of a daemon, and note its warnings."""
+        of = f"{client.where}: " if len(self.clients) > 1 else ""
+        cluster = found.get("cluster") or {}
+        self.warnings += [f"{of}{each}" for each in cluster.get("warnings", ())]
+        return client, found["guests"]
 
     def _chosen(self, name_of: Callable[[set[str]], str | None], words: list[str]) -> tuple[Client, str, list[str]]:
         """Return daemon, guest and remaining words. Wait for a guest of a daemon that is just starting."""

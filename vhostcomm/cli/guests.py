@@ -64,21 +64,27 @@ def guests(
     with (daemon or DaemonOptions()).asked("guests") as daemons:
         if not watch:
             found, complete = daemons.guests(addresses=True)
-            _show_guests(found, json=json)
+            _show_guests(found, daemons.warnings, json=json)
             return 0 if complete else 1
         for _ in daemons.events():
             found, _ = daemons.guests(addresses=True)
             if json:
                 print_line(json_module.dumps(found), flush=True)
             else:
-                _show_guests(found, clear=True)
+                _show_guests(found, daemons.warnings, clear=True)
     return 0
 
 
-def _show_guests(found: list[dict[str, Any]], *, json: bool = False, clear: bool = False) -> None:
+def _show_guests(found: list[dict[str, Any]], warnings: list[str], *, json: bool = False, clear: bool = False) -> None:
     if json:
         print_json(found)
-        return
+    else:
+        _show_table(found, clear=clear)
+    for each in warnings:
+        print_error(f"vhostcomm: {escape(each, DATA_SHOWN)}")
+
+
+def _show_table(found: list[dict[str, Any]], *, clear: bool) -> None:
     hosts = any("host" in each for each in found)
     rows = [
         (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from vhostcomm.cluster.gateway import Change, Entry, Gateway
-from vhostcomm.cluster.records import Record, RecordError, View, parse_record
+from vhostcomm.cluster.records import Record, RecordError, Trouble, View, parse_record
 from vhostcomm.cluster.tree import Tree, is_configuration
 from vhostcomm.cluster.wire import CompactedError, EtcdError, TokenError, UnreachableError
 from vhostcomm.log.logs import Log
@@ -130,13 +131,13 @@ class Following:
     # -- reports
 
     def _reached(self, gateway: Gateway, revision: int) -> None:
-        if self._view.problem:
+        if Trouble.UNREACHED in self._view.troubles:
             self._log.info("cluster reached", member=gateway.member, revision=revision)
         self._problem = None
-        self._view.problem = ""
+        self._view.report(Trouble.UNREACHED, "", 0.0)
 
     def _failed(self, error: EtcdError) -> None:
-        self._view.problem = str(error)
+        self._view.report(Trouble.UNREACHED, str(error), time.time())
         if type(error) is not self._problem:
             self._problem = type(error)
             self._log.warning(

@@ -11,7 +11,7 @@ import trio
 
 from vhostcomm.cluster.following import RETRY_MAX, Backoff
 from vhostcomm.cluster.gateway import Gateway
-from vhostcomm.cluster.records import HostRecord, Record, ServingRecord, format_record
+from vhostcomm.cluster.records import HostRecord, Record, ServingRecord, Trouble, View, format_record
 from vhostcomm.cluster.wire import EtcdError, UnreachableError
 from vhostcomm.log.logs import Log
 
@@ -41,11 +41,13 @@ class Publishing:
 
     Args:
         host: the record of the host.
+        view: its troubles.
         log: the log.
     """
 
-    def __init__(self, host: HostRecord, log: Log) -> None:
+    def __init__(self, host: HostRecord, view: View, log: Log) -> None:
         self._host = host
+        self._view = view
         self._log = log
         self._wanted: dict[str, ServingRecord] = {}
         self._published: dict[str, ServingRecord] = {}
@@ -106,6 +108,7 @@ class Publishing:
         if self._problem:
             self._log.info("published again")
             self._problem = ""
+            self._view.report(Trouble.UNPUBLISHED, "", 0.0)
         backoff.reset()
         self._published = {}
         self._changed = dict.fromkeys(self._wanted)
@@ -186,4 +189,5 @@ class Publishing:
     def _failed(self, why: str) -> None:
         if why != self._problem:
             self._problem = why
+            self._view.report(Trouble.UNPUBLISHED, why, time.time())
             self._log.warning("this host's records not published", why=why, next="it is tried again")

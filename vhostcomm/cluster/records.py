@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final
 
 import attrs
@@ -28,6 +30,7 @@ VALUE_MAX: Final = 64 << 10
 _YEAR_10000: Final = 253_402_300_800.0
 
 _TEXT_MAX: Final = 512
+_WHY_MAX: Final = 1000
 _HOST: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
 
 
@@ -196,21 +199,53 @@ def _time(document: dict[str, Any], key: str) -> float | None:
     return float(found)
 
 
+class Trouble(Enum):
+    """What may be wrong in a cluster while guests are answered."""
+
+    UNREACHED = "etcd can't be reached"
+    REJECTED = "the cluster's tree is rejected"
+    UNPUBLISHED = "this host's records are not published"
+    UNKEPT = "the tree is not kept on this host's disk"
+    CLAIMED = "guests are ready on two hosts"
+
+
 @define
 class View:
-    """What a cluster's hosts have published, as far as it is known here. Only `vhostcomm.cluster` changes it.
+    """What a cluster's hosts have published, as far as it is known here. Only the membership of this host changes it.
 
     Args:
         host: the name of this host.
         hosts: the hosts whose daemons run, by name.
         serving: the guests that run somewhere, by the guest's name and the host's.
-        problem: why the view may be out of date, with a remedy; empty if it is current.
+        troubles: since when, in seconds since 1970, and why. With `UNREACHED`, the view may be out of date.
+        changed: called after a change of the troubles.
     """
 
     host: str = ""
     hosts: dict[str, HostRecord] = field(factory=dict)
     serving: dict[tuple[str, str], ServingRecord] = field(factory=dict)
-    problem: str = ""
+    troubles: dict[Trouble, tuple[float, str]] = field(factory=dict)
+    changed: Callable[[], None] = field(default=lambda: None, eq=False, repr=False)
+
+    def report(self, trouble: Trouble, why: str, now: float) -> None:
+        """Note a trouble that begins or lasts, or its end if there is no cause. `now` is in seconds since 1970."""
+        before = self.troubles.get(trouble)
+        if why:
+            self.troubles[trouble] = before[0] if before else now, why
+        else:
+            self.troubles.pop(trouble, None)
+        if self.troubles.get(trouble) != before:
+            self.changed()
+
+    @property
+    def warnings(self) -> list[str]:
+        """The troubles in words, for operators."""
+        return [
+            f"{each.value} since {datetime.fromtimestamp(since, UTC):%Y-%m-%dT%H:%M:%SZ}: {escape(why, _WHY_MAX)}"
+            for each in Trouble
+            if each in self.troubles
+            for since, why in (self.troubles[each],)
+        ]
 
     def of_guest(self, name: str) -> list[ServingRecord]:
         """Return the records of one guest, the newest first."""

@@ -50,4 +50,4 @@ def _is_old(guest: Guest) -> bool:
 async def look(daemon: DaemonApi) -> tuple[bool, dict[str, Any]]:
     """Return whether all guests are well, and why each other isn't. Takes at most a guest's time to answer."""
     await freshen(daemon, daemon.guests.values())
-    return serialize.health(daemon.guests, daemon.not_reloaded)
+    return serialize.health(daemon.guests, daemon.not_reloaded, daemon.cluster)

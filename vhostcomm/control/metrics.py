@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vhostcomm.channel.guest import Guest
+from vhostcomm.cluster.records import Trouble, View
 from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.guest import State
@@ -32,6 +33,8 @@ class _Collector:
         guests = self._daemon.guests
         yield GaugeMetricFamily("vhostcomm_guests", "Guests that are served.", value=len(guests))
         yield _states(guests)
+        if self._daemon.cluster:
+            yield _troubles(self._daemon.cluster)
         well = GaugeMetricFamily("vhostcomm_guest_healthy", "1 for a guest that is well.", labels=["guest"])
         last = GaugeMetricFamily(
             "vhostcomm_guest_last_frame_timestamp_seconds",
@@ -69,6 +72,15 @@ def _states(guests: dict[str, Guest]) -> Metric:
     for name, guest in guests.items():
         for state in State:
             family.add_metric([name, state.value], guest.state is state)
+    return family
+
+
+def _troubles(view: View) -> Metric:
+    family = GaugeMetricFamily(
+        "vhostcomm_cluster_trouble", "1 for what is wrong with the cluster; guests are answered.", labels=["kind"]
+    )
+    for each in Trouble:
+        family.add_metric([each.name.lower()], each in view.troubles)
     return family
 
 

@@ -54,15 +54,20 @@ _SUMMARY: Final[dict[str, Schema]] = {
     "thaw_owed": {"anyOf": [{"type": "null"}, _object({"by": _STRING, "since": _TIME, "until": _TIME})]},
     "problem": _MAYBE,
 }
+_WARNINGS: Final[Schema] = {
+    "type": "array",
+    "items": _STRING,
+    "description": "What is wrong with the cluster: guests are answered all the same.",
+}
 _ELSEWHERE: Final = _object(
     {key: _SUMMARY[key] for key in ("name", "state", "since", "address", "frozen_until")} | {"host": _STRING}
 )
 _CLUSTER: Final = {
     "anyOf": [
         {"type": "null"},
-        _object({"host": _STRING, "problem": _MAYBE, "elsewhere": {"type": "array", "items": _ELSEWHERE}}),
+        _object({"host": _STRING, "warnings": _WARNINGS, "elsewhere": {"type": "array", "items": _ELSEWHERE}}),
     ],
-    "description": "With --cluster, the guests on other hosts, and why that may be out of date.",
+    "description": "With --cluster, the guests on other hosts.",
 }
 _INFORMATION: Final = _object(
     {
@@ -126,6 +131,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "guests": _INTEGER,
             "unwell": {"type": "object", "additionalProperties": _STRING},
             "not_reloaded": _MAYBE | {"description": "Why the last reload was rejected."},
+            "warnings": _WARNINGS,
         }
     ),
 }

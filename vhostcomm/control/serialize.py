@@ -153,7 +153,7 @@ def _cluster(view: View | None) -> dict[str, Any] | None:
         for each in sorted(view.serving.values(), key=lambda each: (each.guest, each.host))
         if each.host != view.host
     ]
-    return {"host": view.host, "problem": view.problem or None, "elsewhere": elsewhere}
+    return {"host": view.host, "warnings": view.warnings, "elsewhere": elsewhere}
 
 
 def link(guest: Guest) -> str | None:
@@ -239,8 +239,11 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
     }
 
 
-def health(guests: dict[str, Guest], not_reloaded: str) -> tuple[bool, dict[str, Any]]:
-    """Return whether all guests are well and the last reload was accepted, with the reasons if not."""
+def health(guests: dict[str, Guest], not_reloaded: str, view: View | None = None) -> tuple[bool, dict[str, Any]]:
+    """Return whether all guests are well and the last reload was accepted, with the reasons if not.
+
+    Troubles of a cluster are only warnings: guests are answered all the same.
+    """
     unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
     healthy = not unwell and not not_reloaded
     return healthy, {
@@ -248,4 +251,5 @@ def health(guests: dict[str, Guest], not_reloaded: str) -> tuple[bool, dict[str,
         "guests": len(guests),
         "unwell": unwell,
         "not_reloaded": escape(not_reloaded, ESCAPED_MAX) or None,
+        "warnings": view.warnings if view else [],
     }

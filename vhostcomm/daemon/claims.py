@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from vhostcomm.cluster.records import Record, View
+from vhostcomm.cluster.records import Record, Trouble, View
 from vhostcomm.guest import State
 from vhostcomm.log.logs import Log
 
@@ -17,6 +17,8 @@ SKEWED_LOGGED: Final = 32
 
 SKEW: Final = 5.0
 """Seconds by which clocks may differ: a record needs less from its writer to its reader."""
+
+_REPORTED: Final = float("inf")
 
 
 class Claims:
@@ -58,9 +60,13 @@ class Claims:
         here = {each.guest for each in ready if each.host == self._view.host}
         others = {each.guest: each.host for each in ready if each.host != self._view.host and each.guest in here}
         self._twice = {guest: self._twice.get(guest, now + self._patience) for guest in others}
+        claimed = sorted(guest for guest, due in self._twice.items() if now >= due or due == _REPORTED)
+        self._view.report(
+            Trouble.CLAIMED, ", ".join(f"{each} here and on {others[each]}" for each in claimed), time.time()
+        )
         for guest, due in self._twice.items():
             if now >= due:
-                self._twice[guest] = float("inf")
+                self._twice[guest] = _REPORTED
                 self._log.warning(
                     "guest ready on two hosts", guest=guest, other_host=others[guest],
                     remedy="the same disks may be in use twice: shut one of them down, or give it another name",

@@ -91,7 +91,9 @@ class Daemon:
         self.launcher: LauncherApi | None = None
         self._membership = membership
         self.cluster: View | None = membership.view if membership else None
-        self._manager = Manager(notifier, lambda: of_guests(self.guests, self.not_reloaded))
+        self._manager = Manager(notifier, self._describe)
+        if self.cluster:
+            self.cluster.changed = self._manager.changed
         self.listeners: list[Listener] = [self._manager.changed, *([membership.on_guest] if membership else [])]
         self._reload = Reload(
             config, reload, self._ports, self._folders, self._surface,
@@ -293,6 +295,9 @@ class Daemon:
         self._manager.changed()
         if self._membership:
             self._membership.reloaded()
+
+    def _describe(self) -> str:
+        return of_guests(self.guests, self.not_reloaded, self.cluster.warnings if self.cluster else ())
 
     def _own_sock(self) -> str:
         return str(self._surface.address)

@@ -20,7 +20,7 @@ from vhostcomm.cluster.following import Following
 from vhostcomm.cluster.gateway import Gateway
 from vhostcomm.cluster.kept import Kept, KeptError
 from vhostcomm.cluster.publishing import Publishing
-from vhostcomm.cluster.records import HostRecord, ServingRecord, View
+from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
 from vhostcomm.cluster.tree import Tree, settings_of
 from vhostcomm.config.address import SYSTEM_RUNTIME
 from vhostcomm.config.files import Merged
@@ -70,7 +70,7 @@ class Membership:
     """
 
     def __init__(self, access: Access, host: str, control: str, kept: Kept) -> None:
-        self.view = View(host, problem="etcd has not answered yet")
+        self.view = View(host, troubles={Trouble.UNREACHED: (time.time(), "it has not answered yet")})
         self._access = access
         self._host = HostRecord(host, control, __version__, round(time.time(), 3))
         self._kept = kept
@@ -122,19 +122,22 @@ class Membership:
         self._active = lambda: daemon.config.tree
         if self._problem:
             log.warning("kept tree not used", why=self._problem)
+            self.view.report(Trouble.UNKEPT, self._problem, time.time())
         self._report(log)
         while True:
             try:
                 await self._take_part(daemon, log)
             except ConfigError as error:  # a file of TLS that was there at the start
                 log.warning("cluster not reached", why=str(error), next="it is tried again")
+                self.view.report(Trouble.UNREACHED, str(error), time.time())
             except Exception:
                 log.exception("internal error in the exchange with the cluster; please report it")
+                self.view.report(Trouble.UNREACHED, "an internal error; the log has it", time.time())
             await trio.sleep(RETRY)
 
     async def _take_part(self, daemon: Reloading, log: Log) -> None:
         control = self._host.control or _default_control(self._host.host, daemon.config.service.control)
-        publishing = Publishing(attrs.evolve(self._host, control=control), log)
+        publishing = Publishing(attrs.evolve(self._host, control=control), self.view, log)
         claims = Claims(self.view, log)
         self._publish = publishing.put, publishing.drop
         following = Following(self.view, self._offer, claims.heard, log)
@@ -191,8 +194,10 @@ class Membership:
             await self._news.wait()
 
     def _report(self, log: Log) -> None:
-        if self._rejected and self._rejected[0] is not self._reported:
-            self._reported, why = self._rejected
+        rejected, why = self._rejected or (None, "")
+        self.view.report(Trouble.REJECTED, why if rejected is self._newest else "", time.time())
+        if rejected and rejected is not self._reported:
+            self._reported = rejected
             log.error("tree rejected, the last accepted one stays", why=why, revision=self._reported.revision)
 
     async def _keep_accepted(self, daemon: Reloading, log: Log) -> None:
@@ -208,13 +213,14 @@ class Membership:
         assert isinstance(tree, Tree)
         if tree is self._stored or tree.values == self._stored.values:
             return
+        why = ""
         try:
             with short_turns():
                 await in_thread(self._kept.path.parent, self._kept.write, tree)
         except KeptError as error:
-            log.warning(
-                "tree not kept", why=str(error), consequence="a start without etcd has no guests of the cluster"
-            )
+            why = str(error)
+            log.warning("tree not kept", why=why, consequence="a start without etcd has no guests of the cluster")
+        self.view.report(Trouble.UNKEPT, why, time.time())
         self._stored = tree
 
     # -- the records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from vhostcomm.channel.guest import Guest
@@ -25,8 +25,11 @@ CAUSE_SHOWN: Final = 60
 """Maximum characters of a cause."""
 
 
-def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "") -> str:
-    """Describe how many guests are served and their states; also why the last reload was rejected, if it was."""
+def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "", warnings: Sequence[str] = ()) -> str:
+    """Describe how many guests are served and their states; also why the last reload was rejected, if it was.
+
+    Warnings follow at the end.
+    """
     counts = Counter(guest.state for guest in guests.values())
     states = ", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items() if counts[state])
     paused = [guest for guest in guests.values() if guest.state is State.PAUSED]
@@ -35,7 +38,7 @@ def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "") -> str:
         more = f"; and {len(paused) - PAUSES_SHOWN} more" if len(paused) > PAUSES_SHOWN else ""
         states += f" ({'; '.join(causes)}{more})"
     line = f"{len(guests)} guest{'' if len(guests) == 1 else 's'} served{f': {states}' if states else ''}"
-    return f"{line}; not reloaded: {not_reloaded}" if not_reloaded else line
+    return "; ".join((line, *([f"not reloaded: {not_reloaded}"] if not_reloaded else []), *warnings))
 
 
 def of_launched(guest: Guest, stage: str, *, runs: bool) -> str:

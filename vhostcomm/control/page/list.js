@@ -68,8 +68,7 @@ export function showGuests(guests) {
 export function showCluster(cluster) {
   byId('cluster').hidden = cluster === null;
   if (cluster === null) return;
-  const bad = cluster.problem && make('span', { class: 'bad' }, `May be out of date: ${cluster.problem}`);
-  show(byId('cluster-problem'), ...(bad ? [bad] : []));
+  show(byId('cluster-problem'), ...cluster.warnings.map((each) => make('span', { class: 'bad' }, each)));
   const rows = cluster.elsewhere.map((guest) => [
     guest.name,
     guest.host,
