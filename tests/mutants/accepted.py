@@ -1,0 +1,46 @@
+"""Survivors that behave as the code does, with the reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+ACCEPTED: Final = {
+    r"-    if type\(evidence\) is Frame and self.channel is _R": "the general path does the same, only slower",
+    r"-        case _:\n-            pass": "other evidence changes nothing either way",
+    r"-        value = None\n\+        value = \"\"": "neither is an object of JSON",
+    r"-    self\._killing = False\n\+    self\._killing = None": "only its truth is tested",
+    r"-    self\._paused_why = \"\"\n\+    self\._paused_why = None": "found_paused sets it before it is read",
+    r"-    self\._waiting(: trio\.CancelScope \| None|) = None\n\+    self\._waiting\1 = \"\"": "only its truth is tested",
+    r"-    problem = \"\"\n\+    problem = None": "only its truth is tested",
+    r"usedforsecurity=": "matters only on a host in FIPS mode",
+    r"section_of\(machine\.value, None": "neither is one of SECTIONS",
+    r"cast\(None, value\)": "it returns the value",
+    r"(ensure_ascii|allow_nan)=None": "only its truth is tested",
+    r"-( .*)<= MAX_DEPTH:\n\+\1< MAX_DEPTH:": "so few brackets are never too deep",
+    r"-        return 0\n\+        return 1\n     depth = ": "neither is too deep",
+    r"-( +self\._(?:in_step|repeats_ids) = )False.*\n\+\1None": "only its truth is tested",
+    r"-( +self\._(?:until_due|scanned) = ).*0.*\n\+\1.*None": "only its truth is tested before it is set",
+    r"-( +self\._(?:until_due|scanned) = ).*0.*\n\+\1.*1": "a search of one byte finds the frame that begins there",
+    r"zip\(HEADER_FIELDS, header, ": "both have eleven fields",
+    r"\+    return length if (1 <=|0 <) length": "a length of 0 counts as 0 either way",
+    r"-    self\._ids\[request\.request_id\] = None": "only its keys are used",
+    r"-    chosen = \"\"\n\+    chosen = None": "only its truth is tested",
+    r"-    kind, _, what = .*\.partition\(.*\n\+.*\.rpartition\(": "a token has no spaces",
+    r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
+}
+"""Survivors that behave as the code does: an expression for their difference, and the reason. They aren't counted."""
+
+
+def accepted(difference: str) -> str:
+    """Why a survivor is accepted; "" if it is not."""
+    return next((why for pattern, why in ACCEPTED.items() if re.search(pattern, difference)), "")
+
+
+def is_only_words(difference: str) -> bool:
+    """Whether a mutant differs in a text's letters alone: mutmut writes it in capitals, in small letters or between XX."""
+    old, new = (
+        "".join(line[1:] for line in difference.splitlines() if re.match(rf"\{sign}(?!{re.escape(sign * 2)})", line))
+        for sign in "-+"
+    )
+    return old.casefold() == new.replace("XX", "").casefold() and old != new
