@@ -9,7 +9,7 @@ import pytest
 
 from tests.control.test_origin import ANSWERED, HERE, MOZILLA, PAGE, REFUSED
 from vhostcomm.config.address import Listen, ListenTcp
-from vhostcomm.control.admission import check_origin, has_token, own_names
+from vhostcomm.control.admission import check_origin, check_own_page, has_token, own_names
 from vhostcomm.control.problems import Problem
 
 TOKEN = b"a-long-random-secret"
@@ -115,3 +115,29 @@ def test_names_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     check_origin(headers(["Host: NAS.example:2210"]), own_names(ListenTcp("nas.EXAMPLE", 2210)))
     check_origin({}, NAMES)
     check_origin(headers(["Host: any.page.example"]), None)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["Sec-Fetch-Site: same-origin"], ["Sec-Fetch-Site: same-origin", f"Origin: {PAGE}"], [f"Origin: {PAGE}"]],
+    ids=str,
+)
+def test_changes_by_the_own_page_are_accepted(lines: list[str]) -> None:
+    check_own_page(headers(lines))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        *([f"Sec-Fetch-Site: {site}"] for site in ("same-site", "cross-site", "none")),
+        ["Sec-Fetch-Site: cross-site", f"Origin: {PAGE}"],
+    ],
+    ids=str,
+)
+def test_changes_by_others_are_rejected(lines: list[str]) -> None:
+    with pytest.raises(Problem) as caught:
+        check_own_page(headers(lines))
+    assert (caught.value.status, caught.value.why, caught.value.remedy) == (
+        403, "a change is not asked by a page of this server", "use its page, or the verbs of vhostcomm",
+    )  # fmt: skip
