@@ -21,6 +21,8 @@ signed=; [[ -e $keyring ]] && signed="[signed-by=$keyring] "
 echo "deb $signed$mirror $suite main" >"$work/sources.list"
 apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$work/lists" -o APT::Sandbox::User=root -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=")
+# Without the installed packages: apt wants the newest version that it knows, and an older release has none as new.
+apt+=(-o Dir::State::status=/dev/null)
 "${apt[@]}" update >&2
 (cd "$work/debs" && "${apt[@]}" download "$@" >&2)
 for each in "$work"/debs/*.deb; do dpkg -x "$each" "$work/root"; done
