@@ -2,7 +2,7 @@
 # Tries the README's two commands in a new minimal folder of a Debian release, with only git, make and ca-certificates in it.
 #
 #   fresh.sh            make demo, then make test
-#   fresh.sh TEST ...   make demo, then only these tests
+#   fresh.sh TEST ...   make demo, then only these tests and the programs as one file
 #
 # Environment:
 #   SUITE               the release (default trixie; on Debian 13 bookworm)
@@ -94,7 +94,8 @@ try "make demo" make demo
 if [[ $# -eq 0 ]]; then
     try "make test" make test
 else
-    try "a part of make unit" make packages-test unit TESTS="$*"
+    # The one file has bytecode for either release's Python: the other one's comes from an archive of packages.
+    try "a part of make test" make packages-test pyz unit TESTS="$*"
 fi
 [[ ${#failed[@]} -eq 0 ]] || { say "failed: $(printf '%s; ' "${failed[@]}")the output is above"; exit 1; }
 say "all passed"
