@@ -101,6 +101,8 @@ def test_what_ends_a_connection_or_boot_ends_what_was_known_of_it() -> None:
     assert (silent.probes, silent.probe_again > 2.0) == (1, True)
     silent.take(Reset(by_guest=True), 4.0)
     assert (silent.heard, silent.probes, silent.probe_again) == (None, 0, 0.0)
+    resumed = model_of(*WAYS[SILENT], Paused("disk full", "resume"), Resumed())
+    assert (resumed.heard, resumed.probes, resumed.probe_again) == (None, 0, 0.0)
     asking = model_of(Connected(1), Frame(1, asks=True))
     assert asking.has_asked
     asking.take(Booted(1), 2.0)
