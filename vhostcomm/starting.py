@@ -95,7 +95,7 @@ class _Changes:
         return bool(self._folders)
 
     def wait(self, seconds: float) -> None:
-        """Wait for a change since the context was entered, for at most so many seconds."""
+        """Wait for a change since the context was entered, for at most `seconds`."""
         self._poller.poll(min(seconds, self._limit) * 1000)
 
 

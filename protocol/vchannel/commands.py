@@ -85,8 +85,8 @@ class HostCommand(_Command):
     a description.
     """
 
-    GUEST_INFO = 2, _LIKELY, _WHAT, _NONE, "the guest tells about itself; content unknown"
-    GUEST_POWER = 3, _SURE, _WHAT, _NONE, "the guest tells that it starts or restarts; marks a new boot"
+    GUEST_INFO = 2, _LIKELY, _WHAT, _NONE, "information about the guest; content unknown"
+    GUEST_POWER = 3, _SURE, _WHAT, _NONE, "the guest starts or restarts; marks a new boot"
     HOST_VERSION = 4, _SURE, _NONE, _JSON, "the host's DSM build and small fix number"
     GUEST_SERIAL = 5, _SURE, _NONE, _TEXT, "the guest's serial number"
     GUEST_CPU = 7, _SURE, _NONE, _JSON, "the guest's CPU name and number of vCPUs"
@@ -98,13 +98,13 @@ class HostCommand(_Command):
     HOST_SERIAL = 13, _SURE, _NONE, _TEXT, "the host's serial number"
     HOST_MAC = 14, _SURE, _NONE, _TEXT, "the host's MAC address, lower case with colons"
     HOST_MODEL = 15, _SURE, _NONE, _TEXT, "the host's model"
-    UPDATE_DEADLINE = 16, _SURE, _NONE, _INT, "until when the licence allows updates; seconds since 1970, by inference"
+    UPDATE_DEADLINE = 16, _SURE, _NONE, _INT, "the end of the right to updates; in seconds since 1970, by inference"
     GUEST_TIMESTAMP = (
         17,
         _SURE,
         _INT,
         _NONE,
-        "the guest tells a time, in seconds since 1970 by the look of it; no reply seen",
+        "a time, probably in seconds since 1970; no reply seen",
     )
 
 
@@ -120,13 +120,13 @@ class GuestCommand(_Command):
     GET_UPTIME = 5, _LIKELY, _WHAT, _WHAT, "how long the guest has been up"
     POWEROFF = 6, _SURE, _NONE, _WHAT, "shut the guest down cleanly; its reply may be empty"
     REBOOT = 8, _LIKELY, _WHAT, _WHAT, "restart the guest"
-    RESIZE_VDISK = 9, _LIKELY, _WHAT, _WHAT, "tell of a disk's new size; arguments unknown"
+    RESIZE_VDISK = 9, _LIKELY, _WHAT, _WHAT, "report a disk's new size; arguments unknown"
     GET_INFORMATION = 10, _SURE, _NONE, _JSON, "the guest's settings and addresses"
     GET_DSM_SETTING = 11, _LIKELY, _WHAT, _WHAT, "DSM's settings"
     RESET = 12, _LIKELY, _WHAT, _WHAT, "reset to factory settings", _RISKY
     DELETE_VDISK = 13, _LIKELY, _WHAT, _WHAT, "delete a disk; arguments unknown", _RISKY
-    FS_FREEZE = 14, _LIKELY, _WHAT, _WHAT, "hold the guest's file systems still"
-    FS_UNFREEZE = 15, _LIKELY, _WHAT, _WHAT, "let the guest's file systems go on"
+    FS_FREEZE = 14, _LIKELY, _WHAT, _WHAT, "freeze the guest's file systems"
+    FS_UNFREEZE = 15, _LIKELY, _WHAT, _WHAT, "thaw the guest's file systems"
     GET_FIRMWARE_VERSION = 16, _LIKELY, _WHAT, _WHAT, "the guest's firmware version"
     SET_NETWORK = 17, _LIKELY, _WHAT, _WHAT, "change the guest's network; arguments unknown"
     GUEST_NOTIFY = 18, _LIKELY, _WHAT, _WHAT, "notify the guest; arguments unknown"

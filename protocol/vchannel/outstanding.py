@@ -9,13 +9,13 @@ from vchannel.events import Request, Response
 
 IDS_KEPT: Final = 1024
 """Ids of sent requests to remember, so that a late response is not matched to another request. If the peer isn't known
-to repeat ids, a response that is later than that many requests is matched all the same."""
+to repeat ids, a response that comes after that many requests is still matched."""
 
 
 class Outstanding:
     """The waiting requests of one connection, oldest first.
 
-    It is unknown whether a guest repeats a request's id in its response. So a response matches by id and command if the
+    It is unknown whether a guest repeats a request's id in its response. A response therefore matches by id and command if the
     id is one of ours. Otherwise, unless the peer has shown that it repeats ids, it matches the oldest request of its
     command.
     """

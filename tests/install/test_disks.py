@@ -38,7 +38,7 @@ def test_a_disk_is_added_to_the_folder_and_its_file(nas: Path) -> None:
     before = (nas / "vhostcomm.toml").read_text()
     added = run_vhostcomm("disk", "add", nas, "--size", "1T")
     assert (added.returncode, added.stderr) == (0, "")
-    assert added.stdout == f"{nas}/data2.img: raw, 1.0 TiB, empty; the guest has it at its next start\n"
+    assert added.stdout == f"{nas}/data2.img: raw, 1.0 TiB, empty; the guest sees it from its next start\n"
     assert add(nas, GIB, ImageFormat.QCOW2) == ("data2.qcow2", ImageFormat.QCOW2)
     assert data_of(nas) == tuple(str(nas / name) for name in ("data.img", "data2.img", "data2.qcow2"))
     assert (probe(nas / "data2.img").size, probe(nas / "data2.qcow2").size) == (1 << 40, GIB)

@@ -81,7 +81,7 @@ The guest prints:
 It isn't VDSM's layout:
     partition 2 has 6291456 sectors, not 4194304
     partition 2 is of type 83, not 82
-A disk that has it: vhostcomm disk init IMAGE --size 10G
+To make a disk with that layout: vhostcomm disk init IMAGE --size 10G
 """,
         "",
     )

@@ -113,7 +113,7 @@ def test_the_answers_of_a_guest(tmp_path: Path, words: tuple[str, ...], told: di
         (["-addr=unix:relative"], "a unix socket is given by its absolute path"),
         (["-api", "127.0.0.1:99999"], "-api is"),
         (["-addr=/x", "-api=/x"], "two sockets are needed"),
-        (["-model", "x" * 5000], "an answer can't be made of these flags"),
+        (["-model", "x" * 5000], "no answer can be made from these flags"),
         (["-h=maybe"], "it is true or false"),
     ],
 )

@@ -27,7 +27,7 @@ from vhostcomm.capture.format import (
 from vhostcomm.errors import CaptureError
 
 _SKIPPED_LIMIT: Final = FRAME_SIZE
-"""Maximum bytes of one skipped record: a connection reports no more at once."""
+"""Maximum bytes of one skipped record: a connection reports at most that many at once."""
 
 _REMEDY: Final = (
     f'a capture begins with a line {{"{FORMAT_KEY}": {FORMAT_VERSION}, …}}: give a file that serve --record wrote'

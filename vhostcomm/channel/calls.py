@@ -26,7 +26,7 @@ class Outcome(Enum):
     PAUSED = "paused"
     """The machine is paused, so nothing was sent; the guest would get it when the machine is resumed."""
     STOPPING = "stopping"
-    """The daemon stops and freezes no more guests; nothing was sent."""
+    """The daemon is stopping and rejects freezes; nothing was sent."""
     BUSY = "busy"
     """Too many calls already wait for this guest."""
     TIMED_OUT = "timed out"

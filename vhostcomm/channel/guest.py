@@ -228,7 +228,7 @@ class Guest:
             self._emit(events.Paused())
 
     def machine_resumed(self) -> None:
-        """Note that QMP reported a resume, or that QMP ended: a pause and an earlier sign of life count no more."""
+        """Note that QMP reported a resume, or that QMP ended: a pause and earlier signs of life no longer count."""
         was_paused = self.model.pause is not None
         self.take(Resumed())
         if was_paused:

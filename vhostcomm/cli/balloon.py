@@ -25,7 +25,7 @@ def balloon(
     json: Json = False,
     daemon: Where = None,
 ) -> None:
-    """Ask a running guest to give memory back to the host, or to take it again; without --size, show what it has.
+    """Change the memory of a running guest, or show it without --size.
 
     The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. It needs a driver for its
     balloon, and changes its memory at its own pace. It never has more than its machine was started with.

@@ -70,13 +70,15 @@ def add(
         Parameter(name="--format", help="raw (a sparse file) or qcow2; by default, as the guest's last data disk."),
     ] = None,
 ) -> None:
-    """Add an empty data disk to a guest's folder and its vhostcomm.toml; the guest has it at its next start."""
+    """Add an empty data disk to a guest's folder and its vhostcomm.toml; the guest sees it from its next start."""
     from vhostcomm.install.adding import add as add_disk
 
     in_bytes = _bytes(size)
     with ended_by_signals():
         name, made = add_disk(Path(folder), in_bytes, image_format)
-    print_line(f"{Path(folder) / name}: {made.value}, {_readable(in_bytes)}, empty; the guest has it at its next start")
+    print_line(
+        f"{Path(folder) / name}: {made.value}, {_readable(in_bytes)}, empty; the guest sees it from its next start"
+    )
 
 
 @app.command
@@ -140,7 +142,7 @@ def _as_text(found: Inspection) -> Iterator[str]:
     elif found.why:
         yield "It isn't VDSM's layout:"
         yield from (f"    {reason}" for reason in found.why)
-        yield "A disk that has it: vhostcomm disk init IMAGE --size 10G"
+        yield "To make a disk with that layout: vhostcomm disk init IMAGE --size 10G"
 
 
 def _cells(partition: Partition | None) -> tuple[str, str, str]:

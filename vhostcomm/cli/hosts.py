@@ -39,7 +39,7 @@ def merged(listings: Sequence[Listing]) -> list[dict[str, Any]]:
 def that_have_it(
     fitting: list[tuple[Client, str]], listings: Sequence[Listing], *, complete: bool
 ) -> list[tuple[Client, str]]:
-    """Return the daemons that have a guest: those where it is ready, else connected, else the first that lists it.
+    """Return the daemons to ask about a guest: those where it is ready, else connected, else the first that lists it.
 
     During a migration, both hosts are connected, and the guest has answered on one of them.
 

@@ -37,7 +37,7 @@ def serve(
         Parameter(
             negative=(),
             group=Group("Guests", sort_key=1),
-            help="Reload when the content of the --config files changes. It is looked at every 2 s, and at once where the "
+            help="Reload when the content of the --config files changes. vhostcomm checks every 2 s, and at once where the "
             "system reports changes.",
         ),
     ] = False,

@@ -95,8 +95,9 @@ class Service:
     control: str = setting(
         "",
         CONTROL,
-        "Where to listen for `vhostcomm guests` and the like: a unix socket's path (by default control.sock in the "
-        "runtime directory; where another daemon has that, and for vhostcomm run, one in the folder control there), tcp:HOST:PORT (on the loopback; needs a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none.",
+        "Where to listen for verbs such as `vhostcomm guests`: a unix socket's path, tcp:HOST:PORT (on the loopback; needs "
+        "a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none. By default control.sock "
+        "in the runtime directory. vhostcomm run uses a socket in its folder control, as does a second vhostcomm serve.",
         "/run/vhostcomm/control.sock",
         "control",
         "PATH",

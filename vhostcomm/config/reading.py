@@ -118,7 +118,7 @@ def section_of(
     """Read a section's settings.
 
     Args:
-        value: the section, as TOML has it.
+        value: the section, as parsed from TOML.
         section: of `SECTIONS`, or "machine".
         label: the file, for errors.
         extra: keys that are no settings; their values are returned as they are.

@@ -25,7 +25,7 @@ class SshAddress:
     """A control surface on another host.
 
     Args:
-        destination: [USER@]HOST, as ssh has it; HOST may be a name in ~/.ssh/config.
+        destination: [USER@]HOST, in ssh's form; HOST may be a name in ~/.ssh/config.
         port: ssh's port, or "" for that of the configuration.
         path: the surface's socket on that host.
     """

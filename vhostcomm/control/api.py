@@ -101,7 +101,7 @@ def _guarded(log: Log, handler: Handler) -> Handler:
         except Exception:
             log.exception("internal error in answering a request; please report it", path=request.url.path)
             raise Problem(
-                500, "internal error", "an error of vhostcomm's own", "its log has it; please report it"
+                500, "internal error", "an error of vhostcomm's own", "see its log, and please report it"
             ) from None
 
     return guarded

@@ -243,7 +243,7 @@ class HttpConnection:
                 self._log.exception("internal error in answering a request; please report it")
             running.cancel()
         if self._http.our_state is h11.SEND_RESPONSE:
-            raise Problem(500, "internal error", "an error of vhostcomm's own", "its log has it; please report it")
+            raise Problem(500, "internal error", "an error of vhostcomm's own", "see its log, and please report it")
 
     async def _watch(self, running: trio.CancelScope) -> None:
         """Cancel the answer when the client disconnects. Data that arrives meanwhile is kept for the next request."""

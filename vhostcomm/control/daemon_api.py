@@ -33,10 +33,10 @@ class MachineApi(Protocol):
     """A running QEMU, by QMP. Each raises `MachineError`."""
 
     async def resume(self, by: str) -> bool:
-        """Have the machine run again; False if it runs already."""
+        """Resume the machine; False if it runs already."""
 
     async def balloon(self, size: int | None, by: str) -> BalloonState:
-        """Ask the guest to have so many bytes of memory; None to only look."""
+        """Ask the guest to change its memory to `size` bytes; None only reads it."""
 
 
 class SnippetApi(Protocol):

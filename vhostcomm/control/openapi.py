@@ -44,9 +44,9 @@ _SUMMARY: Final[dict[str, Schema]] = {
     "since": _TIME,
     "sock": _STRING,
     "serial": _STRING,
-    "served_serial": _MAYBE | {"description": "The serial number that the guest was last answered."},
+    "served_serial": _MAYBE | {"description": "The serial number in the last answer to the guest."},
     "address": _MAYBE,
-    "link": _MAYBE | {"description": "Of its DSM."},
+    "link": _MAYBE | {"description": "To its DSM."},
     "last_frame": _TIME,
     "stop": _STOP,
     "frozen_until": _TIME,
@@ -57,7 +57,7 @@ _SUMMARY: Final[dict[str, Schema]] = {
 _WARNINGS: Final[Schema] = {
     "type": "array",
     "items": _STRING,
-    "description": "What is wrong with the cluster: guests are answered all the same.",
+    "description": "Problems of the cluster; guests are still answered.",
 }
 _ELSEWHERE: Final = _object(
     {key: _SUMMARY[key] for key in ("name", "state", "since", "address", "frozen_until")} | {"host": _STRING}
@@ -121,7 +121,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "answered": _BOOLEAN,
             "gone": _BOOLEAN,
             "how": _MAYBE,
-            "exit_status": {"type": ["integer", "null"], "description": "Of the launcher that runs it, if one does."},
+            "exit_status": {
+                "type": ["integer", "null"],
+                "description": "The launcher's, if a launcher runs the guest.",
+            },
             "seconds": {"type": "number"},
         }
     ),
@@ -159,17 +162,17 @@ def _content(schema: Schema) -> Schema:
 
 
 _WHY_NOT: Final = {
-    400: "The body is no JSON.",
+    400: "The body is not valid JSON.",
     401: "The token is missing or wrong.",
-    403: "It is dangerous, and not allowed.",
+    403: "The command is dangerous and not allowed.",
     404: "There is no such guest.",
     409: "The guest isn't connected or ready; a reload: the new configuration has an error or can't be served.",
     413: "The body is too long.",
-    422: "A member of the body is wrong.",
-    429: "Too many ask, or follow, at once.",
-    503: "The daemon stops.",
+    422: "A member of the body is invalid.",
+    429: "Too many requests or event streams at once.",
+    503: "The daemon is stopping.",
     502: "The connection was lost before the answer, or the guest started again.",
-    504: "No answer, or not gone, within the time.",
+    504: "No answer, or the guest is not gone, within the timeout.",
 }
 _BODY: Final = (400, 413, 422)
 _ASKING: Final = (404, 409, 429, 502, 504, *_BODY)
@@ -208,19 +211,20 @@ def document() -> Schema:
     called = _content(_ref("Called"))
     guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}, "cluster": _CLUSTER}))
     healthz = _operation(
-        "200 if all guests are well and the last reload was not rejected, else 503 with why", _content(_ref("Health"))
+        "200 if all guests are healthy and the last reload was accepted, else 503 with the reason",
+        _content(_ref("Health")),
     )
     healthz["responses"]["503"] = {
-        "description": "Which guest isn't well, and why; why a reload was rejected.",
+        "description": "Each unhealthy guest with the reason, and why a reload was rejected.",
         "content": _content(_ref("Health")),
     }
     reloaded = _content(_object({"reloaded": _BOOLEAN, "guests": {"type": "array", "items": _STRING}}))
     paths = {
         "/guests": {"get": _operation("Every guest", guests)},
-        "/guests/{name}": _about_guest(get=_operation("All that is known of a guest", _content(_ref("Guest")), 404)),
+        "/guests/{name}": _about_guest(get=_operation("Everything known about a guest", _content(_ref("Guest")), 404)),
         "/guests/{name}/snippets": _about_guest(
             get=_operation(
-                "What to paste into other tools for a guest; without text, the remark says why not",
+                "Text to paste into other tools for a guest; if there is none, the remark has the reason",
                 _content(_object({"snippets": {"type": "array", "items": _SNIPPET}})),
                 404,
             )
@@ -241,22 +245,20 @@ def document() -> Schema:
             | {"parameters": [{"name": "redacted", "in": "query", "schema": {"enum": ["yes", "no"], "default": "yes"}}]}
         ),
         "/guests/{name}/call": _about_guest(
-            post=_operation("Ask a guest anything", called, 403, *_ASKING, body=_CALL, needs_body=True)
+            post=_operation("Send a guest any command", called, 403, *_ASKING, body=_CALL, needs_body=True)
         ),
         "/guests/{name}/shutdown": _about_guest(
             post=_operation(
-                "Have a guest power itself off; with wait, until it is gone. A launcher does more than ask, within its grace",
+                "Shut a guest down; with wait, answer when it is gone. A launcher runs its whole stop, within its grace",
                 _content(_ref("Stopped")),
                 *_ASKING,
                 body=_object({}, {"wait": _SECONDS, "timeout": _SECONDS}),
             )
         ),
-        "/guests/{name}/reboot": _about_guest(
-            post=_operation("Have a guest start again", called, *_ASKING, body=_TIMEOUT)
-        ),
+        "/guests/{name}/reboot": _about_guest(post=_operation("Reboot a guest", called, *_ASKING, body=_TIMEOUT)),
         "/guests/{name}/resume": _about_guest(
             post=_operation(
-                "Have a paused machine run again; 409 if it can't be resumed, or stopped again at once",
+                "Resume a paused machine; 409 if it can't be resumed, or stopped again at once",
                 _content(_object({"guest": _STRING, "resumed": _BOOLEAN})),
                 404,
                 409,
@@ -266,7 +268,7 @@ def document() -> Schema:
         ),
         "/guests/{name}/balloon": _about_guest(
             post=_operation(
-                "Ask a guest to have so many bytes of memory, which it does at its own pace; without a size, only tell",
+                "Ask a guest to change its memory to size bytes, at its own pace; without a size, show it",
                 _content(
                     _object(
                         {
@@ -285,7 +287,7 @@ def document() -> Schema:
         ),
         "/guests/{name}/freeze": _about_guest(
             post=_operation(
-                "Hold a guest's file systems still, until thawed or for so many seconds",
+                "Freeze a guest's file systems, and thaw them after the timeout",
                 _content(_ref("Frozen")),
                 503,
                 *_ASKING,
@@ -293,9 +295,13 @@ def document() -> Schema:
             )
         ),
         "/guests/{name}/thaw": _about_guest(
-            post=_operation("Let a guest's file systems go on", called, *_ASKING, body=_TIMEOUT)
+            post=_operation("Thaw a guest's file systems", called, *_ASKING, body=_TIMEOUT)
         ),
-        "/config": {"get": _operation("What is configured, and where from; no secrets", _content({"type": "object"}))},
+        "/config": {
+            "get": _operation(
+                "The configuration with the source of each value, without secrets", _content({"type": "object"})
+            )
+        },
         "/reload": {"post": _operation("Read the configuration again", reloaded, 409, *_BODY, body=_object({}))},
         "/web": {
             "post": _operation(
@@ -310,8 +316,8 @@ def document() -> Schema:
         "/metrics": {"get": _operation("Prometheus metrics", _text("text/plain"))},
         "/events": {
             "get": _operation(
-                "What happens, as server-sent events. Waiting events of one guest and kind are merged into the last, with "
-                "their number as `times`; `lost` has a guest and the `count` of its events that found no room. With `frames`, "
+                "Events of guests, as server-sent events. Waiting events of one guest and kind are merged into the last, with "
+                "their number as `times`; `lost` has a guest and the `count` of its events that were dropped. With `frames`, "
                 "up to four times a second, `frames` has the latest frames of that guest and the number of all since the last; "
                 "`removed` is the last event if the guest is no longer served",
                 _text("text/event-stream"),
@@ -333,7 +339,11 @@ def document() -> Schema:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "vhostcomm", "version": __version__, "description": "What a running daemon tells and does."},
+        "info": {
+            "title": "vhostcomm",
+            "version": __version__,
+            "description": "The control surface of a running daemon.",
+        },
         "paths": paths,
         "components": {"schemas": SCHEMAS, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"token": []}],

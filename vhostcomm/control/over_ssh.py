@@ -70,7 +70,7 @@ class _Tunnel:
             self.forwarded.why_not = f"{remote}: ssh can't be started: {error.strerror}{'; apt-get install openssh-client' if missing else ''}"
 
     def read(self) -> bool:
-        """Read what ssh prints. Return whether there is nothing more to wait for: the socket is there, or ssh has ended."""
+        """Read what ssh prints. Return whether the wait is over: the socket exists, or ssh has ended."""
         assert self.process
         assert self.process.stdout
         data = os.read(self.process.stdout.fileno(), 4096)
@@ -109,7 +109,7 @@ class _Tunnel:
 
 
 def _wait(tunnels: Sequence[_Tunnel]) -> None:
-    """Wait until each socket is there, or can't be."""
+    """Wait until each socket exists, or can't be made."""
     with selectors.DefaultSelector() as selector:
         for each in tunnels:
             assert each.process

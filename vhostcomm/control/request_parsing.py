@@ -67,7 +67,7 @@ def seconds(body: dict[str, Any], name: str, default: float) -> float:
 
 
 def size(body: dict[str, Any], name: str) -> int | None:
-    """A number of bytes out of a body, if it is there."""
+    """A number of bytes from a body; None if it is missing."""
     if name not in body:
         return None
     value = body[name]

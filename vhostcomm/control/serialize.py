@@ -242,7 +242,7 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
 def health(guests: dict[str, Guest], not_reloaded: str, view: View | None = None) -> tuple[bool, dict[str, Any]]:
     """Return whether all guests are well and the last reload was accepted, with the reasons if not.
 
-    Troubles of a cluster are only warnings: guests are answered all the same.
+    Problems of a cluster are only warnings: guests are still answered.
     """
     unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
     healthy = not unwell and not not_reloaded

@@ -16,7 +16,7 @@ from typing import Final
 from attrs import define, field
 
 KEY_LIFE: Final = 3600.0
-"""Seconds for which a link is valid: a guest's boot, and the time until somebody looks at the terminal again."""
+"""Seconds for which a link is valid: enough for a guest's boot, and for the user to return to the terminal."""
 
 KEYS_MAX: Final = 16
 """Links that are valid at the same time; a further one replaces the oldest."""

@@ -120,7 +120,7 @@ class WebApp(ControlApp):
         return super().answer(scope)
 
     def _signed_in(self, key: str, scope: Scope) -> Response:
-        """Exchange a key for a cookie, and lead to the page without the key, so that neither history nor referrer has it."""
+        """Exchange a key for a cookie, and redirect to the page without the key: it stays out of history and referrers."""
         headers = {"location": "/", "cache-control": "no-store"}
         if self._sign_in.use(key):
             self._surface.log.info("web link used", by=peer_of(scope))

@@ -1,4 +1,4 @@
-"""Contradictions between the hosts of a cluster: two that have a guest as ready, and clocks that differ."""
+"""Contradictions between the hosts of a cluster: a guest that is ready on two, and clocks that differ."""
 
 from __future__ import annotations
 

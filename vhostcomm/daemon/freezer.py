@@ -176,7 +176,7 @@ class Freezer:
                 nursery.start_soon(self.thaw_first, guest, why)
 
     async def thaw_first(self, guest: Guest, why: str, *, timeout: float = THAW_TIMEOUT) -> None:
-        """Thaw a guest with a debt before it ends. If it doesn't answer, it ends all the same."""
+        """Thaw a guest with a debt before it ends. It ends even if it doesn't answer."""
         if guest.debt is None:
             return
         if guest.model.channel is State.ABSENT:

@@ -132,7 +132,7 @@ class Membership:
                 self.view.report(Trouble.UNREACHED, str(error), time.time())
             except Exception:
                 log.exception("internal error in the exchange with the cluster; please report it")
-                self.view.report(Trouble.UNREACHED, "an internal error; the log has it", time.time())
+                self.view.report(Trouble.UNREACHED, "an internal error; see the log", time.time())
             await trio.sleep(RETRY)
 
     async def _take_part(self, daemon: Reloading, log: Log) -> None:

@@ -63,7 +63,7 @@ class LiveRecording:
         return self.recording.ended
 
     def stop(self) -> None:
-        """Observe no more frames. The file is complete after `Recording.close`."""
+        """Stop observing frames. The file is complete after `Recording.close`."""
         if self.active:
             self.active = False
             self.guest.traces.remove(self)

@@ -147,7 +147,7 @@ class Reload:
             return self._rejected(str(error))
         except Exception:  # noqa: BLE001 - no file may end the service
             self._log.exception("internal error in reading the configuration, keeping the old one; please report it")
-            return self._rejected("an internal error; the log has it")
+            return self._rejected("an internal error; see the log")
         return await self._serve(config)
 
     async def _try_again(self) -> None:
@@ -171,7 +171,7 @@ class Reload:
         except Exception:  # noqa: BLE001 - nor may a bug
             self._again = None
             self._log.exception("internal error in a reload; please report it")
-            return self._rejected("an internal error; the log has it")
+            return self._rejected("an internal error; see the log")
         self._again = None
         return self._rejected("")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def snippets_of(config: Config, guest: GuestConfig) -> dict[str, Snippet]:
-    """Return the snippets for a guest that need no more than its configuration, by the tool's name.
+    """Return the snippets for a guest that need only its configuration, by the tool's name.
 
     A snippet without text has the reason as its remark: QEMU can't connect to the guest's address.
     """

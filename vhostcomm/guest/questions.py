@@ -142,7 +142,7 @@ def _settling(since: float, now: float, why: Why, *, patient: bool) -> Verdict:
 
 
 def _gone_for_good(model: Model) -> bool:
-    """Return whether QEMU ended after a power-off, so that it does not return by itself."""
+    """Return whether QEMU ended after a power-off, so that it will not reconnect."""
     return model.stop is not None and model.stop.how == POWER_OFF
 
 

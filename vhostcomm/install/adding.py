@@ -22,7 +22,7 @@ _DATA_LINE = re.compile(r"^data = \[[^\]\n]*\]$", re.MULTILINE)
 
 
 def add(folder: Path, size: int, image_format: ImageFormat | None) -> tuple[str, ImageFormat]:
-    """Create an empty data disk in a guest's folder and add it to its file. The guest's next start has it.
+    """Create an empty data disk in a guest's folder and add it to its file. The guest sees it from its next start.
 
     Args:
         folder: a folder that `install` made.

@@ -36,7 +36,7 @@ class LaunchedMachine:
             raise MachineError("not resumed", str(error), "look at QEMU's messages in the log") from None
 
     async def balloon(self, size: int | None, by: str) -> Balloon:
-        """Ask the guest to have so many bytes of memory; None to only look.
+        """Ask the guest to change its memory to `size` bytes; None only reads it.
 
         Raises:
             MachineError: the size can't be, there is no balloon, or no QEMU runs.

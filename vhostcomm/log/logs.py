@@ -24,7 +24,7 @@ FLUSH_TIMEOUT: Final = 0.5
 
 LINES_AT_ONCE: Final = 100.0
 LINES_A_SECOND: Final = 1.0
-"""Rate limit of one source: this many messages at once, as many as six boots cause, then so many a second."""
+"""Rate limit of one source: the first number of messages at once, as many as six boots cause; then the second number each second."""
 
 QUIET: Final = 60.0
 """Seconds without an event after which its next occurrence counts as the first."""

@@ -272,4 +272,4 @@ class _Builder:
 
     def _check(self, driver: str) -> None:
         if driver not in self._can.devices:
-            raise QemuError(f"{self._can.program.path} has no device {driver}; use a QEMU for x86_64 that has it")
+            raise QemuError(f"{self._can.program.path} has no device {driver}; use a QEMU for x86_64 with that device")

@@ -23,11 +23,11 @@ class Balloon:
 
 
 async def balloon(execute: Callable[..., Awaitable[Any]], size: int | None) -> Balloon:
-    """Ask a guest to give memory back until it has so many bytes, or to take it again. It does so at its own pace.
+    """Ask a guest to change its memory to `size` bytes, which it does at its own pace.
 
     Args:
         execute: executes a QMP command by name; raises `QmpError`.
-        size: in bytes; None to ask for nothing.
+        size: in bytes; None only reads the memory.
 
     Returns:
         What the guest has right after.

@@ -81,7 +81,7 @@ class Monitor:
             raise MachineError("not resumed", str(error), "look at its QEMU") from None
 
     async def balloon(self, size: int | None, by: str) -> Balloon:
-        """Ask the guest to have so many bytes of memory; None to only look.
+        """Ask the guest to change its memory to `size` bytes; None only reads it.
 
         Raises:
             MachineError: the size can't be, there is no balloon, or QMP is not connected.

@@ -161,7 +161,7 @@ def config_of(given: dict[str, Any]) -> Config:
         )
         answers(host, guest)
     except (MisuseError, UnicodeEncodeError) as error:
-        raise UsageError(f"an answer can't be made of these flags: {error}") from None
+        raise UsageError(f"no answer can be made from these flags: {error}") from None
     address = value("addr")
     if address == value("api"):
         raise UsageError(f"-addr and -api are both {address}: two sockets are needed")

@@ -53,7 +53,7 @@ def commands(
         vmid: the id of the VM.
         spelling: for its QEMU.
         words: the flags that select the guest for `vhostcomm snippet`.
-        machine: to create; None for a VM that is there.
+        machine: to create; None for an existing VM.
         storage: of Proxmox VE, for the machine's disks.
 
     Raises:

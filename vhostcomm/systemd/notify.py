@@ -79,7 +79,7 @@ class Notifier:
         self.send(f"STATUS={escape(text, STATUS_LIMIT)}")
 
     def send_beat(self) -> None:
-        """Tell the watchdog that the loop runs. A beat that can't be sent is dropped: a late one would lie."""
+        """Report to the watchdog that the loop runs. A beat that can't be sent is dropped: a late one would lie."""
         if self._address and not self._waiting:
             self._send("WATCHDOG=1")
 

@@ -48,7 +48,7 @@ _USER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
 
 
 def user(name: str, guest: str) -> str:
-    """Return the user of a unit for one guest; no other guest has it.
+    """Return the user of a unit for one guest, which no other guest shares.
 
     systemd's specifiers can't shorten a name. So the unit's text is valid for all guests only if the user has `%i`.
     An instance that is too long for a user's name, or has other characters, needs its own text.
