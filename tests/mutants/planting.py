@@ -94,6 +94,13 @@ def place_of(code: CodeType) -> Place:
     return code.co_filename, code.co_qualname
 
 
+def lines_of(code: CodeType) -> set[int]:
+    """The lines of a function's body, with those of the functions in it."""
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    own = {line for *_, line in code.co_lines() if line} - {code.co_firstlineno}  # `def` runs at the import
+    return own.union(*map(lines_of, inner))
+
+
 def functions_at(places: set[Place]) -> dict[Place, list[FunctionType]]:
     """Find the functions. There are several where a class was made again, as attrs does for slots."""
     for file in {file for file, _ in places}:

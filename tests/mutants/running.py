@@ -6,18 +6,17 @@ import gc
 import os
 import resource
 import signal
-import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import FunctionType
 from typing import Final
 
+import coverage
 import pytest
 
-from tests.mutants.planting import Mutant, Place, caches, functions_at, place_of, plant
+from tests.mutants.planting import Mutant, Place, caches, functions_at, lines_of, plant
 
 OPTIONS: Final = [
     *("-q", "--capture=no", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"),
@@ -57,7 +56,7 @@ class Runner:
             raise session.Failed("the tests can't be collected")
         functions = functions_at({each.place for each in self._mutants})
         self._caches = caches()
-        callers, seconds = self._callers(session, set(functions))
+        callers, seconds = self._callers(session, functions)
         kills = Counter[tuple[Place, str]]()
         gc.collect()
         gc.freeze()
@@ -77,30 +76,30 @@ class Runner:
         return True
 
     def _callers(
-        self, session: pytest.Session, places: set[Place]
+        self, session: pytest.Session, functions: dict[Place, list[FunctionType]]
     ) -> tuple[dict[Place, list[pytest.Item]], dict[pytest.Item, float]]:
         """Run each test. Returns which tests call each function, and the seconds of CPU that each test took."""
-        callers: dict[Place, list[pytest.Item]] = {}
         seconds: dict[pytest.Item, float] = {}
-        called: set[CodeType] = set()
-
-        def profile(frame: FrameType, event: str, _: object) -> None:
-            if event == "call":
-                called.add(frame.f_code)
-
-        threading.setprofile(profile)
+        measured = coverage.Coverage(data_file=None, config_file=False, include=[file for file, _ in functions])
+        measured.start()
         for test in session.items:
-            called.clear()
+            measured.switch_context(test.nodeid)
             began = time.process_time()
-            sys.setprofile(profile)
             self._run(test)
-            sys.setprofile(None)
             seconds[test] = time.process_time() - began
             if self._failed:
                 raise session.Failed(f"{test.nodeid} fails without a mutant")
-            for place in places & {place_of(code) for code in called.copy()}:
-                callers.setdefault(place, []).append(test)
-        threading.setprofile(None)
+        measured.stop()
+        tests = {test.nodeid: test for test in session.items}
+        found = {file: measured.get_data().contexts_by_lineno(file) for file, _ in functions}
+        callers = {
+            place: [
+                tests[name]
+                for name in {name for line in lines_of(made[0].__code__) for name in found[place[0]].get(line, ())}
+                if name in tests
+            ]
+            for place, made in functions.items()
+        }
         return callers, seconds
 
     def _run(self, test: pytest.Item) -> None:
