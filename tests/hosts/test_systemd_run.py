@@ -114,6 +114,19 @@ def test_launch_in_vain_is_not_repeated(machine: Booted, words: str, status: int
     assert says in machine.said(service)
 
 
+def test_instance_name_that_is_no_guests(machine: Booted) -> None:
+    """One message says what the launcher needs, and that guest's neighbour is unharmed."""
+    neighbour = install(machine, "nas")
+    machine.systemctl("start", neighbour)
+    running, service = processes(machine, neighbour), "vhostcomm-run@nsa.service"
+    assert machine.systemctl("start", service, check=False).returncode
+    shown = machine.show(service)
+    assert (shown["ActiveState"], shown["ExecMainStatus"], shown["NRestarts"]) == ("failed", "2", "0")
+    (error,) = machine.journal(service, "--identifier=vhostcomm")
+    assert error["MESSAGE"].endswith("RUN= in /etc/vhostcomm/run-NAME.env")
+    assert processes(machine, neighbour) == running
+
+
 def test_disks_elsewhere_with_the_drop_in_of_the_documentation(machine: Booted) -> None:
     service = install(machine, "nas", RUN.replace("boot.img", "/srv/disks/boot.img", 1))
     machine.run("install", "-d", "-m", "0700", "/srv/disks")

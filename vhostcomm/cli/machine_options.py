@@ -91,7 +91,10 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
         DiskError: an invalid disk.
     """
     if not (wanted.boot or wanted.direct_kernel):
-        raise UsageError("nothing to start: give a folder of `vhostcomm install`, --boot or --direct-kernel")
+        raise UsageError(
+            "nothing to start: give a folder of `vhostcomm install`, --boot or --direct-kernel; "
+            "vhostcomm-run@NAME.service reads them from RUN= in /etc/vhostcomm/run-NAME.env"
+        )
     if (wanted.initrd or wanted.append) and not wanted.direct_kernel:
         raise UsageError("--initrd and --append go with --direct-kernel")
     hooks = tuple(_hook(each) for each in wanted.on)
