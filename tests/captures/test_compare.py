@@ -37,7 +37,7 @@ def test_ids_and_times_may_differ() -> None:
     assert len(differences(capture(*session()), capture(*session()), request_ids=True)) == 4
 
 
-def test_which_records_share_an_id_may_not() -> None:
+def test_the_pairs_of_request_ids_may_not_differ() -> None:
     one, other = session(), session()
     assert isinstance(other[3], FrameRecord)
     assert isinstance(other[0], FrameRecord)

@@ -165,7 +165,7 @@ def test_a_time_that_can_not_be_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_no_capture_is_one_message(tmp_path: Path) -> None:
+def test_files_that_are_no_capture_are_one_message(tmp_path: Path) -> None:
     """As the other capture verbs have it, and no file is left."""
     made = tmp_path / "x.pcapng"
     for name, content in (("pcap", b"\xd4\xc3\xb2\xa1\x02\0"), ("json", b'{"a": 1}\n'), ("nothing", b"")):

@@ -106,7 +106,7 @@ def test_data_is_text_where_it_is_text(data: bytes, key: str, shown: str) -> Non
     assert read_capture([format_header(HEADER), line]).records[0].raw[64 : 64 + len(data)] == data
 
 
-def test_names_are_of_who_asked() -> None:
+def test_a_name_is_in_the_namespace_of_the_requester() -> None:
     to_guest = Request.of(10).frame
     assert json.loads(format_record(FrameRecord(0, Direction.TO_GUEST, to_guest)))["name"] == "GET_INFORMATION"
     assert json.loads(format_record(FrameRecord(0, Direction.TO_HOST, to_guest)))["name"] == "NETWORK_RESULT"
@@ -153,7 +153,7 @@ values = st.recursive(
     st.sampled_from([*json.loads(GOOD), "skipped", "size", "hex", "padding_hex", "data_hex", "assumed", "refused"]),
     values,
 )
-def test_whatever_a_line_holds_it_is_read_or_refused_with_its_place(line: str | None, key: str, value: object) -> None:
+def test_any_line_is_read_or_rejected_with_its_place(line: str | None, key: str, value: object) -> None:
     first = format_header(HEADER)
     changed = json.dumps(json.loads(line or first) | {key: value}) + "\n"
     try:

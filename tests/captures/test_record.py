@@ -56,7 +56,7 @@ def record(*pieces: bytes) -> list[Record]:
 
 
 @pytest.mark.parametrize("junk", [b"j" * 10, b"j" * 4095, b"j" * 5000, bytes(9000)])
-def test_what_is_recorded_comes_back_exactly(junk: bytes) -> None:
+def test_a_recording_has_every_byte(junk: bytes) -> None:
     stream = [junk[:50], junk[50:] + GOOD, GOOD[:100]]
     made = record(*stream)
     assert b"".join(each.raw for each in made) == b"".join(stream)

@@ -102,7 +102,7 @@ def test_the_same_secret_gets_the_same_placeholder() -> None:
     assert serial != decode_text(frames[3].data)
 
 
-def test_what_is_no_secret_stays() -> None:
+def test_other_values_of_a_capture_stay() -> None:
     frames = [record.frame for record in redact(CAPTURE, keep_text=True).records if isinstance(record, FrameRecord)]
     assert frames[9].data == CpuInfo().to_data()
     told = json.loads(decode_text(frames[10].data))
@@ -258,7 +258,7 @@ def test_odd_header_fields_are_masked() -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in GuestCommand if command.dangerous])
-def test_what_goes_with_a_dangerous_command_is_blanked(command: GuestCommand) -> None:
+def test_data_of_a_dangerous_command_is_blanked(command: GuestCommand) -> None:
     asked = Request.of(command, b"login\0")
     frame = one(asked.frame, Direction.TO_GUEST).frame
     assert (frame.data, frame.request_length) == (b"REDACTED\0", 9)

@@ -19,7 +19,7 @@ def shown(*records: Record, producer: str = "test", provenance: str = "from a te
     return list(transcript(Capture(header, records)))
 
 
-def test_what_it_is_and_what_happened() -> None:
+def test_show_prints_the_header_and_each_frame() -> None:
     asked = Request.of(5, request_id=0xC0FFEE)
     assert shown(
         FrameRecord(1.5, Direction.TO_HOST, asked.frame),

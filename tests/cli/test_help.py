@@ -31,7 +31,7 @@ def test_commands_to_paste_stay_whole_and_stand_together() -> None:
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
 @pytest.mark.slow
-def test_help_says_what_a_value_is_and_no_more_than_that(words: tuple[str, ...]) -> None:
+def test_help_fits_80_columns_without_noise(words: tuple[str, ...]) -> None:
     written = io.StringIO()
     app.help_print([*words], console=Console(file=written, width=80))
     shown = re.sub(r" +$", "", written.getvalue(), flags=re.MULTILINE)
@@ -51,7 +51,7 @@ def test_help_is_readable_on_any_background_and_has_no_padding(words: tuple[str,
     assert [line for line in lines if line.endswith(" ")] == []
 
 
-def test_verbs_are_grouped_by_what_people_do() -> None:
+def test_verbs_are_grouped_by_purpose() -> None:
     shown = run_vhostcomm("--help", env=NARROW).stdout
     titles = re.findall(r"^(\S.*):$", shown, re.MULTILINE)
     assert titles == [*VERBS_BY_TITLE]

@@ -32,7 +32,7 @@ def test_help_of_call_lists_every_command_and_which_are_dangerous() -> None:
         assert shown in listed
 
 
-def test_config_validate_says_what_serve_would(tmp_path: Path) -> None:
+def test_config_validate_reports_the_errors_of_serve(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text('[guests.nas]\nsock = "/tmp/nas"\n')
     for words in ([file], ["--config", file]):
@@ -76,7 +76,7 @@ def test_v_and_q_are_levels_of_the_log() -> None:
         given(verbose=True, quiet=True)
 
 
-def test_q_leaves_out_what_is_no_warning(tmp_path: Path) -> None:
+def test_quiet_and_log_level_exclude_each_other(tmp_path: Path) -> None:
     done = run_vhostcomm("serve", "-q", "--log-level", "debug", "--sock", tmp_path / "nas")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--log-level and --quiet set different levels of the log" in done.stderr

@@ -212,7 +212,7 @@ def test_reload_and_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_reload_of_what_cannot_be_served_is_a_failure(tmp_path: Path) -> None:
+def test_a_reload_that_cannot_be_served_fails(tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     one = f'[guests.one]\nsock = "{tmp_path}/one"\n'
     config.write_text(one)

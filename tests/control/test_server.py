@@ -197,7 +197,7 @@ def test_silent_and_unfinished_clients_make_room(tmp_path: Path) -> None:
     run(main)
 
 
-def test_slots_are_reserved_for_what_is_urgent(tmp_path: Path) -> None:
+def test_slots_are_reserved_for_urgent_requests(tmp_path: Path) -> None:
     async def main() -> None:
         async with Echo(tmp_path / "http").served() as echo:
             wait = b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -244,7 +244,7 @@ def test_a_client_that_sends_for_ever_is_not_read_for_ever(tmp_path: Path) -> No
     run(main)
 
 
-def test_what_strangers_cause_is_logged_once_a_minute() -> None:
+def test_rejected_clients_are_logged_once_a_minute() -> None:
     lines: list[dict[str, Any]] = []
 
     def take(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

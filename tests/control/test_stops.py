@@ -64,7 +64,7 @@ def test_a_stop_that_was_not_sent_is_not_shown_as_requested(tmp_path: Path) -> N
         assert {each.result()[0] for each in hanging} == {502}
 
 
-def test_a_stop_answers_who_waits(tmp_path: Path) -> None:
+def test_a_stop_answers_waiting_clients(tmp_path: Path) -> None:
     with (
         controlled(tmp_path) as (daemon, http),
         answering(tmp_path / "nas", {POWEROFF: b""}) as guest,

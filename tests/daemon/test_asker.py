@@ -54,7 +54,7 @@ def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path)
 
 
 @pytest.mark.parametrize("age", [0, 3, 600])
-def test_a_guest_that_was_up_before_us_is_found_whatever_the_age_of_its_qemu(tmp_path: Path, age: float) -> None:
+def test_a_guest_that_was_up_before_the_daemon_is_found_at_any_age_of_its_qemu(tmp_path: Path, age: float) -> None:
     """As after a restart of the daemon, a restore, a migration: nothing needs to be asked by the guest first."""
 
     async def main() -> None:
@@ -73,7 +73,7 @@ def test_a_guest_that_was_up_before_us_is_found_whatever_the_age_of_its_qemu(tmp
 
 
 @pytest.mark.parametrize("command", [OFF, GuestCommand.REBOOT, GuestCommand.FS_FREEZE, GuestCommand.RESET, 77])
-def test_what_could_do_harm_goes_to_a_guest_that_was_heard_lately(tmp_path: Path, command: Command) -> None:
+def test_harmful_commands_need_a_recent_sign_of_life(tmp_path: Path, command: Command) -> None:
     async def main() -> None:
         asked_for: list[Command] = []
         async with connected(tmp_path) as (ends, port, nursery, stream):

@@ -57,7 +57,7 @@ def test_lines_of_one_source_are_limited_and_counted(monkeypatch: pytest.MonkeyP
     assert lines[-1] == {"event": "QEMU says", "text": "again", "lines_left_out": 11_900, "level": "warning"}
 
 
-def test_what_repeats_is_logged_as_new_after_a_quiet_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_event_is_logged_as_new_after_a_quiet_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     log, lines = collected()
@@ -68,7 +68,7 @@ def test_what_repeats_is_logged_as_new_after_a_quiet_minute(monkeypatch: pytest.
     assert [line["times"] for line in lines] == [1, 1]
 
 
-def test_a_storm_of_what_qmp_reports_is_a_hundred_lines(tmp_path: Path) -> None:
+def test_a_storm_of_qmp_events_is_a_hundred_lines(tmp_path: Path) -> None:
     """A machine can be reset, fall asleep and fail to write as often as its guest likes."""
     log, lines = collected()
     storm = [

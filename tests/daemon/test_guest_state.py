@@ -70,7 +70,7 @@ def test_a_late_start_notification_is_no_reboot() -> None:
     states(main)
 
 
-def test_what_was_answered_is_remembered() -> None:
+def test_answers_are_remembered() -> None:
     async def main(ends: Ends) -> None:
         await tell(ends, HostCommand.GUEST_UUID, answer=True)
         await tell(ends, 77, answer=True)

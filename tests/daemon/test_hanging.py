@@ -40,7 +40,7 @@ def answered(nas: FakeGuest) -> bool:
     ['[guests.bad]\nsock = "connect:{place}/qemu"\n', 'qmp = "{place}/qmp"\n'],
     ids=["QEMU's socket", "QMP's socket"],
 )
-def test_what_we_connect_to(tmp_path: Path, more: str) -> None:
+def test_a_hanging_socket_to_connect_to(tmp_path: Path, more: str) -> None:
     place, config = tmp_path / "place", tmp_path / "c.toml"
     place.mkdir()
     config.write_text(guests(tmp_path, more.format(place=place)))
@@ -194,7 +194,7 @@ def test_a_short_call_that_fails_or_hangs_affects_no_other_place(tmp_path: Path)
     assert done
 
 
-def test_what_is_made_for_a_cancelled_call_is_discarded_once(tmp_path: Path) -> None:
+def test_the_result_of_a_cancelled_call_is_discarded_once(tmp_path: Path) -> None:
     """Whether it is made after the call was cancelled, or just before."""
     discarded: queue.SimpleQueue[str] = queue.SimpleQueue()
     go = threading.Event()

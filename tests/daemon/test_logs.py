@@ -58,7 +58,7 @@ def test_every_frame_at_debug_level(tmp_path: Path) -> None:
 HOSTILE = '\x1b[31mred\r\n{"event":"forged"}\u202eover\x9b2J' + "x" * 3000
 
 
-def test_what_a_guest_sends_cannot_forge_lines(tmp_path: Path) -> None:
+def test_guest_text_cannot_forge_lines(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--log-level", "debug") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
             guest.tell(HostCommand.GUEST_POWER, HOSTILE.encode() + b"\0", needs_response=False)

@@ -71,7 +71,7 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_served_changes_nothing_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_reload_that_cannot_be_served_changes_nothing_and_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path) as daemon, fake_guest(tmp_path / "nas") as guest:
@@ -131,7 +131,7 @@ def test_nothing_at_the_path_of_the_file_delays_guests(tmp_path: Path, bad: str)
         assert guest.serial() == "A" * 13
 
 
-def test_a_start_refuses_what_a_reload_refuses(tmp_path: Path) -> None:
+def test_a_start_rejects_the_files_that_a_reload_rejects(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     os.mkfifo(path)
     assert "a pipe, but the configuration must be a regular file" in run_vhostcomm("serve", "--config", path).stderr
@@ -150,7 +150,7 @@ def test_a_start_refuses_what_a_reload_refuses(tmp_path: Path) -> None:
         ('[serve]\nweb = "0.0.0.0:8470"\n', "c.toml: serve.web is 0.0.0.0:8470: from other machines"),
     ],
 )
-def test_what_only_a_start_can_change_is_checked_all_the_same(tmp_path: Path, text: str, why: str) -> None:
+def test_settings_of_a_start_are_still_checked_by_a_reload(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "c.toml"
     guest = f'[guests.nas]\nsock = "{tmp_path}/nas"\n'
     path.write_text(f'[serve]\nrecord = "{tmp_path}/nas.jsonl"\n{guest}')
@@ -183,7 +183,7 @@ def test_the_host_changes_for_everybody(tmp_path: Path) -> None:
         assert guest.ask(HostCommand.HOST_SERIAL) == b"HOST567890123\0"
 
 
-def test_what_only_a_start_can_change(tmp_path: Path) -> None:
+def test_settings_of_a_start_need_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path) as daemon:

@@ -221,7 +221,7 @@ def test_answers_that_nobody_reads_are_dropped_whole() -> None:
     run(main)
 
 
-def test_draining_answers_what_is_on_its_way() -> None:
+def test_draining_answers_pending_questions() -> None:
     async def main() -> None:
         async with serving() as ends:
             await trio.testing.wait_all_tasks_blocked()

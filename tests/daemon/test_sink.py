@@ -71,7 +71,7 @@ def test_a_full_disk_loses_lines_and_no_more(tmp_path: Path, monkeypatch: pytest
         (errno.ENOSPC, True, False),
     ],
 )
-def test_what_ends_a_log(
+def test_a_log_ends_with_its_reader_or_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, terminal: bool, ends: bool
 ) -> None:
     with (tmp_path / "log").open("w") as stream:
@@ -144,7 +144,7 @@ def test_flush_waits_for_all_that_was_put() -> None:
     assert sink.close(PATIENCE)
 
 
-def test_flush_waits_for_what_was_put_while_the_last_write_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flush_waits_for_lines_put_while_the_last_write_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     gates = [threading.Event(), threading.Event()]
     begun = threading.Event()
 

@@ -90,7 +90,7 @@ def test_a_second_daemon(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a file", "a symbolic link", "a folder"])
-def test_what_is_no_socket_stays(tmp_path: Path, kind: str) -> None:
+def test_only_a_socket_is_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "guest"
     target = tmp_path / "target"
     match kind:

@@ -181,7 +181,7 @@ def test_a_guest_earns_by_having_nothing_to_read() -> None:
     run(main)
 
 
-def test_who_leaves_while_waiting_for_the_lane_leaves_it_to_others() -> None:
+def test_a_guest_that_leaves_while_waiting_frees_the_lane() -> None:
     async def main() -> None:
         lane = Lane()
         good, gone, stays = Throttle(FAST, lane), braked(lane), braked(lane)

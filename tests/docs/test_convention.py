@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT, Command, PageError, all_pages, blocks, inline
 from tests.docs.shell import Shell
 
 
-def test_commands_and_what_they_print() -> None:
+def test_commands_and_their_output() -> None:
     text = "<!-- status: 1 -->\n<!-- wait: it is there -->\n```console\n$ a \\\n    -b\none\n…\n$ c &\n```\n"
     (block,) = blocks(text, "p")
     assert block.commands == (Command("a \\\n    -b", "one\n…"), Command("c &", ""))
@@ -44,7 +44,7 @@ def test_a_comment_for_people() -> None:
         ("- a list\n\n  ```\n  vhostcomm guests\n  ```\n", "a block of no kind"),
     ],
 )
-def test_what_does_not_keep_to_it(text: str, why: str) -> None:
+def test_breaches_of_the_convention_are_found(text: str, why: str) -> None:
     with pytest.raises(PageError, match=re.escape(why)):
         list(blocks(text, "p"))
 
@@ -66,7 +66,7 @@ def test_what_does_not_keep_to_it(text: str, why: str) -> None:
         ("[x]", "x\n", False),
     ],
 )
-def test_what_is_printed(expected: str, printed: str, same: bool) -> None:
+def test_output_matches_its_pattern(expected: str, printed: str, same: bool) -> None:
     assert matches(expected, printed) is same
 
 
@@ -174,7 +174,7 @@ def test_only_contributing_names_tests() -> None:
     assert not found
 
 
-def test_the_rooms_are_what_there_is() -> None:
+def test_the_table_of_packages_is_complete() -> None:
     """In the page on contributing; a path is from the top, or beside the one before."""
     text = (ROOT / "docs/contributing.md").read_text().split("## The rooms")[1].split("## ")[0]
     named = [code for _, code in inline_code(text) if "." in code or "/" in code]

@@ -69,7 +69,7 @@ def test_a_page_keeps_to_the_convention(page: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
-def test_what_a_page_shows_is_true(page: str, folder: Path, request: pytest.FixtureRequest) -> None:
+def test_a_pages_commands_print_its_output(page: str, folder: Path, request: pytest.FixtureRequest) -> None:
     with Shell(folder) as shell, ExitStack() as guests:
         for block in RUN[page]:
             _prepare(block, shell, guests, request)
@@ -80,7 +80,7 @@ def test_what_a_page_shows_is_true(page: str, folder: Path, request: pytest.Fixt
 
 
 @pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: f"{block.where}: {block.marks['not run']}")
-def test_what_is_not_run_can_be_right(block: Block) -> None:
+def test_blocks_that_are_not_run_have_valid_commands(block: Block) -> None:
     assert block.marks["not run"], f"{block.where}: say why it isn't run"
     assert block.commands, f"{block.where}: there is no command in it"
     for command in block.commands:

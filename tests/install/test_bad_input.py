@@ -223,7 +223,7 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_rejected(tmp_path: Path, name: str) -> None:
+def test_bad_input_is_rejected(tmp_path: Path, name: str) -> None:
     make, words = BAD[name]
     make(tmp_path)
     assert re.search(words, rejected(tmp_path))

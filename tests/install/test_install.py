@@ -239,7 +239,7 @@ def test_a_signal_at_the_start_of_the_reports_ends_them(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_it_leaves_nothing_or_what_the_next_run_removes(tmp_path: Path, number: int) -> None:
+def test_an_interrupted_installation_leaves_no_more_than_a_folder_for_the_next_run(tmp_path: Path, number: int) -> None:
     nas = tmp_path / "nas"
     pat = pats.pat(tmp_path)
     command = [*VHOSTCOMM, "install", pat, nas, "--json"]

@@ -200,7 +200,7 @@ def test_a_machine_in_the_spelling_of_others() -> None:
          {"-kernel /k,1", "-initrd /i", "-append 'console=ttyS0 a,b'"}),
     ],
 )  # fmt: skip
-def test_what_differs(change: dict[str, Any], differences: set[str]) -> None:
+def test_options_change_with_the_machine(change: dict[str, Any], differences: set[str]) -> None:
     found = changes(evolve(USUAL, **change), QEMU_7_2)
     assert {line for line in found if not line.startswith("--")} == differences
 
@@ -313,7 +313,7 @@ def test_where_qemu_finds_its_data() -> None:
          "no device vhost-scsi-pci"),
     ],
 )  # fmt: skip
-def test_what_a_qemu_can_not_do(machine: Machine, can: Capabilities, what: str) -> None:
+def test_options_that_a_qemu_lacks(machine: Machine, can: Capabilities, what: str) -> None:
     with pytest.raises(QemuError) as caught:
         build(machine, can)
     assert what in str(caught.value)

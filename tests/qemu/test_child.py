@@ -96,7 +96,7 @@ def test_it_inherits_no_more_than_is_passed() -> None:
     assert lines == [str(sorted(["0", "1", "2", str(writing), "3" if writing != 3 else "4"]))]
 
 
-def test_what_python_ignores_is_not_ignored_in_it() -> None:
+def test_signals_that_python_ignores_are_not_ignored_in_a_child() -> None:
     status = lines_of("grep", "SigIgn", "/proc/self/status")[1][0]
     ignored = int(status.removeprefix(r"SigIgn:\t"), 16)
     # 32 and 33 are glibc's own: nobody can set them, and some inherit them ignored.

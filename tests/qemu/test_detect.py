@@ -17,7 +17,7 @@ from vhostcomm.qemu.qmp import Qmp
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_what_every_qemu_from_7_2_on_can_do(can: Capabilities) -> None:
+def test_capabilities_of_every_qemu_from_7_2_on(can: Capabilities) -> None:
     assert can.version[0].isdigit()
     assert can.reconnect or can.reconnect_ms
     assert can.hpet_property

@@ -92,7 +92,7 @@ def test_an_archive_is_rejected_with_its_name_and_the_command(
         image_format(path)
 
 
-def test_a_boot_sector_makes_a_disk_of_what_begins_like_an_archive(tmp_path: Path) -> None:
+def test_a_boot_sector_shows_that_an_archive_is_a_disk(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes((b"\x1f\x8b\x08".ljust(510, b"\0") + b"\x55\xaa").ljust(4096, b"\0"))
     assert image_format(path) is ImageFormat.RAW
@@ -216,7 +216,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("make", "what"), BAD.values(), ids=BAD)
-def test_what_is_no_image(disk: Path, make: Callable[[Path], object], what: str) -> None:
+def test_files_that_are_no_image(disk: Path, make: Callable[[Path], object], what: str) -> None:
     make(disk)
     with pytest.raises(DiskError, match=what) as caught:
         inspect(disk)

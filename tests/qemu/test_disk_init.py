@@ -14,7 +14,7 @@ pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
 
 @pytest.mark.parametrize("size", [MIN_SIZE, 10 * GIB, MAX_SIZE])
 @pytest.mark.parametrize("kind", ImageFormat)
-def test_what_is_made_is_vdsms(tmp_path: Path, kind: ImageFormat, size: int) -> None:
+def test_a_new_disk_has_the_layout_of_vdsm(tmp_path: Path, kind: ImageFormat, size: int) -> None:
     path = tmp_path / f"sys.{kind.value}"
     init(path, size, kind)
     found = inspect(path)
@@ -38,7 +38,7 @@ def test_sizes_that_can_not_be(disk: Path, size: int) -> None:
     assert not disk.exists()
 
 
-def test_what_is_there_already_stays(disk: Path, tmp_path: Path) -> None:
+def test_an_existing_file_stays(disk: Path, tmp_path: Path) -> None:
     disk.write_text("precious")
     link = tmp_path / "link"
     link.symlink_to("nowhere")
@@ -49,7 +49,7 @@ def test_what_is_there_already_stays(disk: Path, tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {disk, link}
 
 
-def test_also_what_appears_meanwhile(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_appears_meanwhile_stays(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = creation._make
 
     def slow(folder: Path, size: int, kind: ImageFormat, name: str) -> Path:

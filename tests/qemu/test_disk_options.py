@@ -61,7 +61,7 @@ def test_a_disks_own_options_override_those_of_all() -> None:
         (f"serial={'x' * 37}", "1 to 36 of"),
     ],
 )
-def test_what_is_rejected(text: str, why: str) -> None:
+def test_invalid_options_are_rejected(text: str, why: str) -> None:
     with pytest.raises(QemuError, match=why):
         parse(text)
 

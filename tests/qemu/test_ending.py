@@ -118,7 +118,7 @@ def test_sentences(ending: Ending, text: str) -> None:
     assert str(ending) == text
 
 
-def test_a_crash_is_reported_with_what_helps() -> None:
+def test_a_crash_is_reported_with_its_remedy() -> None:
     crash = Ending(EndKind.CRASHED, -6, last_lines=("a: failed", "b"), command="qemu \\\n    -m 1")
     assert crash.report() == (
         "QEMU crashed: SIGABRT\n  QEMU's last words:\n    a: failed\n    b\n  to try it by hand:\nqemu \\\n    -m 1"

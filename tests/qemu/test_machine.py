@@ -53,13 +53,13 @@ from vhostcomm.qemu.machine import (
         (lambda: Machine(extra=("a\0b",)), "it contains a NUL"),
     ],
 )
-def test_what_is_refused(make: Callable[[], Any], what: str) -> None:
+def test_invalid_machines_are_rejected(make: Callable[[], Any], what: str) -> None:
     with pytest.raises(QemuError) as caught:
         make()
     assert what in str(caught.value)
 
 
-def test_what_is_not_refused() -> None:
+def test_valid_machines_are_accepted() -> None:
     assert Vchannel("/" + "x" * 106).path
     assert VhostDisk("naa.119ec5c1-4c72-490c-8e30-1e0551503def").wwpn
     assert TapNet("tap0211322b0fe6").interface

@@ -79,7 +79,7 @@ def test_replies_find_their_commands_in_any_order() -> None:
     play(script, body)
 
 
-def test_what_it_does_not_know_is_ignored() -> None:
+def test_unknown_messages_are_ignored() -> None:
     async def script(peer: Peer) -> None:
         heard = await peer.hear()
         await peer.say(

@@ -23,7 +23,7 @@ CRASH = Ending(EndKind.CRASHED, -11)
         (EndKind.PANICKED, True, True),
     ],
 )
-def test_after_which_endings(kind: EndKind, on_failure: bool, always: bool) -> None:
+def test_a_guest_is_restarted_after_these_endings(kind: EndKind, on_failure: bool, always: bool) -> None:
     expected = {RestartWhen.NO: False, RestartWhen.ON_FAILURE: on_failure, RestartWhen.ALWAYS: always}
     for when, restarted in expected.items():
         decision = Restarts(RestartPolicy(when)).after(Ending(kind, 0), 0.0)
@@ -38,7 +38,7 @@ def test_each_restart_waits_twice_as_long_until_the_budget_is_spent() -> None:
     assert restarts.after(CRASH, 40) == StayDown("4 restarts within 600 s is the limit")
 
 
-def test_what_is_long_ago_counts_no_more() -> None:
+def test_old_crashes_no_longer_count() -> None:
     restarts = Restarts(RestartPolicy(RestartWhen.ALWAYS, budget=2, window=100))
     assert [restarts.after(CRASH, now) for now in (0, 50)] == [Restart(1, 1), Restart(2, 2)]
     assert isinstance(restarts.after(CRASH, 99.9), StayDown)

@@ -190,7 +190,7 @@ def test_a_cancelled_stop_can_be_repeated(idle: list[str]) -> None:
 
 
 @pytest.mark.any_qemu
-def test_stopping_what_has_ended(can: Capabilities, tmp_path: Path) -> None:
+def test_stopping_a_qemu_that_has_ended(can: Capabilities, tmp_path: Path) -> None:
     async def body(told: Run) -> None:
         await told.qemu.wait()
         assert (await told.qemu.stop()).kind is EndKind.POWERED_OFF

@@ -42,7 +42,7 @@ def test_a_file_is_shared_for_its_position(tmp_path: Path) -> None:
     assert path.read_text() == "before shared "
 
 
-def test_what_is_closed_is_replaced_by_nothing() -> None:
+def test_closed_streams_are_not_replaced() -> None:
     assert lend(subprocess.DEVNULL, subprocess.PIPE, "<&-")[0] == "own "
 
 

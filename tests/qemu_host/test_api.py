@@ -17,7 +17,7 @@ INFORMATION = b'{"data": {"dsm_setting":{"data":{"http_port":5000}}, "x":1.50}}\
 
 
 @pytest.mark.slow
-def test_what_is_answered(tmp_path: Path) -> None:
+def test_answers_of_the_api(tmp_path: Path) -> None:
     answers = {
         10: INFORMATION,
         2: b"192.0.2.7\0",
@@ -73,7 +73,7 @@ def test_what_is_answered(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.slow
-def test_what_is_refused(path: str, message: str, idle: QemuHost) -> None:
+def test_invalid_requests_are_rejected(path: str, message: str, idle: QemuHost) -> None:
     assert idle.get(path) == error(message)
     assert json.loads(idle.get(path, "POST")[1])["status"] == "error"
 
@@ -133,7 +133,7 @@ def test_a_newer_connection_takes_the_place_of_one_that_ended(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_odd_answers_stay_what_they_are(tmp_path: Path) -> None:
+def test_odd_answers_are_unchanged(tmp_path: Path) -> None:
     """One odd byte doesn't make a string of a document, and no number or word becomes a document."""
     answers = {
         20: (b'{"name": "\xff", "ip": "10.0.2.15"}\0', '{"name": "\ufffd", "ip": "10.0.2.15"}'),
@@ -163,7 +163,7 @@ def test_odd_answers_stay_what_they_are(tmp_path: Path) -> None:
             assert host.get("/read?command=33") == error("Received no data for command 33")
 
 
-def test_what_goes_to_the_guest(tmp_path: Path) -> None:
+def test_requests_to_the_guest(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         assert host.get("/write?command=6") == ok("null")

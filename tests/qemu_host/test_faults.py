@@ -142,7 +142,7 @@ def test_an_answer_to_another_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "{not json}", '{"a":', 'line\n{"status": "success"}\x1b[2J', '"', "\\", "\x00"])
 @pytest.mark.slow
-def test_what_would_break_the_json(tmp_path: Path, text: str) -> None:
+def test_guest_text_cannot_break_the_json(tmp_path: Path, text: str) -> None:
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: text.encode()):
         status, body = host.get("/read?command=2")
     if text == "\x00":

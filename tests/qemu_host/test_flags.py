@@ -118,7 +118,7 @@ def test_the_answers_of_a_guest(tmp_path: Path, words: tuple[str, ...], told: di
     ],
 )
 @pytest.mark.slow
-def test_what_is_refused(words: list[str], says: str) -> None:
+def test_invalid_flags_are_rejected(words: list[str], says: str) -> None:
     refused = run(*words)
     assert refused.returncode == 2
     assert says in refused.stderr

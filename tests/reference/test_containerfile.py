@@ -26,7 +26,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_copied_is_enough_to_build_from(tmp_path: Path) -> None:
+def test_the_copied_files_are_enough_to_build(tmp_path: Path) -> None:
     copies = [line.split()[1:] for line in CONTAINERFILE.read_text().splitlines() if line.startswith("COPY ")]
     copied = [(name, target) for *names, target in copies if not names[0].startswith("--") for name in names]
     assert len(copied) > 5

@@ -32,7 +32,7 @@ FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_what_is_committed_is_what_is_made(path: Path) -> None:
+def test_committed_references_are_up_to_date(path: Path) -> None:
     assert path.read_text() == made(path), f"{path.name} is old: make docs"
 
 

@@ -32,7 +32,7 @@ def test_a_skipped_test_names_the_package(tmp_path: Path, monkeypatch: pytest.Mo
     need("zsh")
 
 
-def test_one_command_installs_what_all_skipped_tests_need() -> None:
+def test_one_command_installs_all_missing_packages() -> None:
     reasons = ["missing zsh: sudo apt-get install zsh", "missing a, b: sudo apt-get install fish zsh", "no root"]
     assert remedy(reasons) == "sudo apt-get install --no-install-recommends fish zsh"
     assert remedy(["no root"]) == ""

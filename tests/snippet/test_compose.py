@@ -65,7 +65,7 @@ def expanded(value: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("uuid", ["", 'uuid = "ba13a19a-c0c1-4fef-9346-915ed3b98341"'])
 @pytest.mark.parametrize("sock", ADDRESSES)
-def test_the_container_serves_what_was_configured(tmp_path: Path, sock: str, uuid: str) -> None:
+def test_the_container_serves_the_configuration(tmp_path: Path, sock: str, uuid: str) -> None:
     file, config = configured(tmp_path, sock, uuid)
     printed = run_vhostcomm("snippet", "compose", "--config", file)
     assert printed.returncode == 0, printed.stderr
@@ -111,7 +111,7 @@ def test_the_schema_of_compose_files(tmp_path: Path, sock: str) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_schema_refuses_what_is_none(tmp_path: Path) -> None:
+def test_the_schema_rejects_an_invalid_compose_file(tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text("services: {vhostcomm: {image: vhostcomm, healthcheck: {every: 30s}}}")
     checked = subprocess.run(

@@ -94,7 +94,7 @@ def test_a_channel_to_paste(tmp_path: Path, sock: str) -> None:
     assert controller.get("slot") == "0x03"
 
 
-def test_the_schema_refuses_what_is_none(tmp_path: Path) -> None:
+def test_the_schema_rejects_an_invalid_domain(tmp_path: Path) -> None:
     wrong = devices(guest_at("/run/nas")).text.replace('timeout="1"', 'timeout="soon"')
     with pytest.raises(AssertionError, match="fails to validate"):
         validated(tmp_path, AROUND.format(wrong))
@@ -162,7 +162,7 @@ def test_a_disk_of_the_kernels_target_is_passed_as_the_genuine_host_does() -> No
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_what_apparmor_will_let_qemu_have(tmp_path: Path, whole: bool) -> None:
+def test_paths_that_apparmor_allows_qemu(tmp_path: Path, whole: bool) -> None:
     """The remark says that libvirt's own profile has the socket in it: its helper is asked."""
     need("libvirtd")
     guest = guest_at("/run/vhostcomm/nas")

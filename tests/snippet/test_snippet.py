@@ -130,7 +130,7 @@ def test_a_program_that_is_no_qemu_is_rejected() -> None:
         printed("qemu", "--sock", "nas=/run/nas", "--qemu", "/bin/true")
 
 
-def test_where_no_qemu_is_installed_it_says_which_is_meant(tmp_path: Path) -> None:
+def test_without_qemu_the_assumed_version_is_named(tmp_path: Path) -> None:
     nowhere = ENVIRONMENT | {"PATH": str(tmp_path)}
     shown = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=nowhere)
     assert ",reconnect-ms=1000" in shown.stdout

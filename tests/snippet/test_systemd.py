@@ -35,7 +35,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", units.NAMES)
-def test_what_is_printed_is_a_unit(printed: dict[str, Path], name: str) -> None:
+def test_the_snippet_is_a_valid_unit(printed: dict[str, Path], name: str) -> None:
     """As systemd reads it, beside the others that it speaks of."""
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", printed[name]],
@@ -69,7 +69,7 @@ def needs(tmp_path: Path) -> Callable[..., list[str]]:
     return remarks
 
 
-def test_which_unit(tmp_path: Path) -> None:
+def test_snippet_systemd_chooses_the_unit(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text(FILE)
     of_file = run_vhostcomm("snippet", "systemd", "-c", file, "--guest", "nas")
@@ -98,7 +98,7 @@ def test_a_socket_is_started_while_its_service_is_not(tmp_path: Path) -> None:
     assert f"stop vhostcomm@{UUID}.service && systemctl enable --now vhostcomm@{UUID}.socket && " in one
 
 
-def test_what_needs_nothing(needs: Callable[..., list[str]]) -> None:
+def test_files_that_need_no_remark(needs: Callable[..., list[str]]) -> None:
     served = "[serve]\nrecord = '/var/log/vhostcomm/{guest}'"
     assert not needs(f"[guests.nas]\n[guests.two]\nsock = '/run/vhostcomm/2'\n{served}")
 
@@ -149,7 +149,7 @@ SERVE = "[guests.nas]\n[serve]\n"
         (SERVE + "watch = ['/home/guests']", "the watched folder is in /home"),
     ],
 )
-def test_what_the_service_needs(needs: Callable[..., list[str]], text: str, needed: str) -> None:
+def test_remarks_on_the_needs_of_the_service(needs: Callable[..., list[str]], text: str, needed: str) -> None:
     (remark,) = needs(text)
     assert needed in remark
 
@@ -164,7 +164,7 @@ def test_tls_needs_its_clients_addresses_and_its_key(needs: Callable[..., list[s
     )
 
 
-def test_what_services_do_not_see(needs: Callable[..., list[str]]) -> None:
+def test_paths_that_services_do_not_see(needs: Callable[..., list[str]]) -> None:
     (remark,) = needs("[guests.nas]", program="/root/venv/bin/vhostcomm")
     assert remark.startswith("the program is in /root, which the service can't see (ProtectHome=): move it elsewhere")
     (remark,) = needs("[guests.nas]", file="/home/me/c.toml")
@@ -195,7 +195,7 @@ def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., li
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_what_has_no_unit() -> None:
+def test_configurations_without_a_unit() -> None:
     assert "give it with --config" in refused("systemd", "--sock", "nas=/run/nas", "--unit", "vhostcomm.service")
     assert "absolute path" in refused("systemd", "--sock", UUID, "--program", "vhostcomm")
 

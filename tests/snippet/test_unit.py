@@ -78,7 +78,7 @@ def test_a_path_stays_as_it_is_given() -> None:
     assert hookscript("--sock", "nas=/run/nas")["unit"] == "vhostcomm.service"
 
 
-def test_what_is_configured_of_the_control_surface_stands(tmp_path: Path) -> None:
+def test_a_configured_control_surface_is_kept(tmp_path: Path) -> None:
     found = hookscript("--sock", UUID, "--control", tmp_path / "control")
     assert found["control"] == str(tmp_path / "control")
 

@@ -131,7 +131,7 @@ def drop_in_for_tcp() -> list[str]:
 
 
 @pytest.mark.parametrize("name", [units.SERVE, units.SERVE_ONE, units.RUN])
-def test_what_systemd_itself_can_not_do(name: str) -> None:
+def test_errors_of_systemd_itself_are_not_retried(name: str) -> None:
     """EXIT_EXEC, EXIT_GROUP, EXIT_USER and EXIT_NAMESPACE of systemd.exec(5)."""
     assert {203, 216, 217, 226} <= prevented(name)
 

@@ -132,7 +132,7 @@ def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
             manager.hears("WATCHDOG=1")
 
 
-def test_what_the_watchdog_ends_says_where_it_was(tmp_path: Path) -> None:
+def test_the_watchdog_leaves_a_traceback(tmp_path: Path) -> None:
     """SIGABRT is what the watchdog sends, and the journal has what the daemon wrote then."""
     config = guests(tmp_path / "c.toml", "one")
     with notify_socket() as manager:
@@ -147,7 +147,7 @@ def test_what_the_watchdog_ends_says_where_it_was(tmp_path: Path) -> None:
     assert "stuck_here" in daemon.errors()
 
 
-def test_whose_watchdog_it_is() -> None:
+def test_the_watchdog_of_another_process_is_ignored() -> None:
     for pid, usec, beat in (
         (str(os.getpid()), "3000000", 1.5),
         ("", "3000000", 1.5),
@@ -216,7 +216,7 @@ def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
         assert guest.serial()
 
 
-def test_what_hostile_guests_and_files_say_stays_one_line(tmp_path: Path) -> None:
+def test_hostile_text_in_a_status_is_one_line(tmp_path: Path) -> None:
     """A newline in a status would be another assignment."""
     config = guests(tmp_path / "c.toml", "one")
     with (

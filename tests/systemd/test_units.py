@@ -158,7 +158,7 @@ def test_instances() -> None:
 
 
 @pytest.mark.parametrize("name", units.NAMES)
-def test_where_they_have_what_is_a_guests(name: str) -> None:
+def test_a_guests_folders_have_its_name(name: str) -> None:
     """As their own texts say it to systemd."""
     place = units.place(name, "nas", UUID)
     base = re.sub("@[^.]*", "@", place.service)
@@ -189,7 +189,7 @@ def words_of(name: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_they_execute_is_understood(tmp_path: Path) -> None:
+def test_the_commands_of_units_are_valid(tmp_path: Path) -> None:
     """Each gets as far as what isn't there."""
     for name, what in (
         (units.SERVE, "/etc/vhostcomm/vhostcomm.toml: No such file"),

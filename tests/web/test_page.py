@@ -284,7 +284,7 @@ def test_an_open_page_survives_a_restart(page: Page, tmp_path: Path) -> None:
             page.until_shown("guest asks 5 guest_serial", "#timeline")
 
 
-def test_a_page_whose_sign_in_has_ended_says_what_to_do(page: Page, tmp_path: Path) -> None:
+def test_a_page_whose_sign_in_has_ended_shows_the_remedy(page: Page, tmp_path: Path) -> None:
     with web(tmp_path) as before:
         page.open(before.link())
         page.until_shown("1 guest")

@@ -61,7 +61,7 @@ def test_every_field_of_every_record(seen: tuple[Capture, list[Packet]]) -> None
     assert list(map(format_record, again)) == list(map(format_record, capture.records))
 
 
-def test_it_shows_what_capture_show_shows(seen: tuple[Capture, list[Packet]]) -> None:
+def test_wireshark_agrees_with_capture_show(seen: tuple[Capture, list[Packet]]) -> None:
     capture, packets = seen
     again = tuple(record_of(packet, capture.header.when.timestamp()) for packet in packets)
     lines = list(transcript(capture))

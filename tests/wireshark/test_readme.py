@@ -59,7 +59,7 @@ def test_each_filter_finds_some_and_not_all(everything: Path, wanted: str) -> No
     assert 0 < len(found) < sum(len(load(path).records) for path in FILES)
 
 
-def test_filters_find_what_the_captures_have(everything: Path) -> None:
+def test_filters_of_the_readme_find_frames(everything: Path) -> None:
     records = [record for path in FILES for record in load(path).records]
     damage = [record for record in records if isinstance(record, SkippedRecord) or record.refused]
     assert len(numbers(everything, FILTERS[10])) == len(damage)
