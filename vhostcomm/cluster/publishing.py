@@ -11,25 +11,13 @@ import trio
 
 from vhostcomm.cluster.following import RETRY_MAX, Backoff
 from vhostcomm.cluster.gateway import Gateway
+from vhostcomm.cluster.lease import LEASE, RENEWAL, Lease, LeaseLostError
 from vhostcomm.cluster.records import HostRecord, Record, ServingRecord, Trouble, View, format_record
 from vhostcomm.cluster.wire import EtcdError, UnreachableError
 from vhostcomm.log.logs import Log
 
-LEASE: Final = 10
-"""Seconds of the lease: a dead host's records vanish after that."""
-
-RENEWAL: Final = LEASE / 4
-"""Seconds between renewals. A failed one also shows that the member of a silent watch hangs."""
-
 BATCH: Final = 64
 """Changes of a transaction; etcd allows 128."""
-
-LEAVE_TIMEOUT: Final = 0.5
-"""Seconds to delete the records at the end. Without it, they vanish with the lease."""
-
-
-class _LeaseLostError(Exception):
-    """The lease has ended, and the records with it."""
 
 
 class _NameTakenError(Exception):
@@ -54,7 +42,6 @@ class Publishing:
         self._changed: dict[str, None] = {}
         """Keys whose record is not published as wanted, the longest waiting first."""
         self._news = trio.Event()
-        self._lease = 0
         self._problem = ""
         self._taken = 0.0
         """Since when another lease has this host's record; 0 if none has."""
@@ -76,12 +63,12 @@ class Publishing:
 
     async def run(self, gateway: Gateway) -> None:
         """Publish, until cancelled; then the records are deleted, if etcd answers at once."""
-        backoff = Backoff()
+        backoff, lease = Backoff(), Lease(gateway, self._log)
         try:
             while True:
                 try:
-                    await self._publish(gateway, backoff)
-                except _LeaseLostError:
+                    await self._publish(gateway, lease, backoff)
+                except LeaseLostError:
                     self._log.info("lease ended, publishing again")
                 except _NameTakenError:
                     # The records of this daemon before a kill last as long as their lease.
@@ -94,14 +81,12 @@ class Publishing:
                     self._failed(str(error))
                 await backoff.wait()
         finally:
-            await self._leave(gateway)
+            await lease.leave()
 
-    async def _publish(self, gateway: Gateway, backoff: Backoff) -> None:
-        await self._end_lease(gateway)
-        until = trio.current_time() + LEASE  # from before the request: it may have been granted at once
-        self._lease = await gateway.grant(LEASE)
+    async def _publish(self, gateway: Gateway, lease: Lease, backoff: Backoff) -> None:
+        await lease.begin()
         if not await gateway.transact(
-            {self._host.key: self._value(self._host)}, lease=self._lease, only_mine=self._host.key
+            {self._host.key: self._value(self._host)}, lease=lease.number, only_mine=self._host.key
         ):
             raise _NameTakenError
         self._taken = 0.0
@@ -118,31 +103,14 @@ class Publishing:
             with trio.move_on_at(renewal):
                 await self._news.wait()
             if trio.current_time() >= renewal:
-                until = await self._renew(gateway, until)
+                await lease.renew()
                 renewal = trio.current_time() + RENEWAL
             elif not self._changed:
                 self._news = trio.Event()
             else:
-                await self._send_batch(gateway)
+                await self._send_batch(gateway, lease.number)
 
-    async def _renew(self, gateway: Gateway, until: float) -> float:
-        """Renew the lease, and try again until it has ended. Return its new end."""
-        backoff = Backoff()
-        while True:
-            asked = trio.current_time()
-            if asked >= until:
-                raise _LeaseLostError
-            try:
-                seconds = await gateway.keep_alive(self._lease)
-            except UnreachableError as error:
-                self._log.debug("lease not renewed", why=str(error))
-                await backoff.wait()
-                continue
-            if not seconds:
-                raise _LeaseLostError
-            return asked + seconds
-
-    async def _send_batch(self, gateway: Gateway) -> None:
+    async def _send_batch(self, gateway: Gateway, lease: int) -> None:
         keys = [*islice(self._changed, BATCH)]
         puts = {key: record for key in keys if (record := self._wanted.get(key))}
         puts = {key: record for key, record in puts.items() if self._published.get(key) != record}
@@ -150,12 +118,12 @@ class Publishing:
         if puts or deletes:
             values = {key: self._value(record) for key, record in puts.items()}
             try:
-                await gateway.transact(values, deletes, self._lease)
+                await gateway.transact(values, deletes, lease)
             except UnreachableError:
                 raise
             except EtcdError as error:
                 if "lease not found" in str(error):
-                    raise _LeaseLostError from None
+                    raise LeaseLostError from None
                 raise
         self._published |= puts
         for key in deletes:
@@ -166,25 +134,6 @@ class Publishing:
 
     def _value(self, record: Record) -> bytes:
         return format_record(attrs.evolve(record, written=round(time.time(), 3)))
-
-    async def _end_lease(self, gateway: Gateway) -> None:
-        """End the former lease, which would keep the host's name taken."""
-        if lease := self._lease:
-            self._lease = 0
-            try:
-                await gateway.revoke(lease)
-            except UnreachableError:
-                self._lease = lease
-                raise
-            except EtcdError as error:
-                self._log.debug("former lease not ended", why=str(error))  # it has ended by itself
-
-    async def _leave(self, gateway: Gateway) -> None:
-        with trio.move_on_after(LEAVE_TIMEOUT, shield=True):
-            try:
-                await self._end_lease(gateway)
-            except EtcdError as error:
-                self._log.debug("records not deleted", why=str(error))
 
     def _failed(self, why: str) -> None:
         if why != self._problem:
