@@ -28,6 +28,8 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert parse_record("serving/nas/host1", format_record(READY), 7) == READY
     assert parse_record("serving/nas/host1", format_record(READY), 7).revision == 7  # type: ignore[union-attr]
     assert parse_record(HOST.key, format_record(HOST)) == HOST
+    thawed = ServingRecord("nas", "host1", State.READY, since=0.0, thawed={"host2": 1650803000.25, "host3": 0.0})
+    assert parse_record(thawed.key, format_record(thawed)) == thawed
     assert (READY.key, HOST.key) == ("serving/nas/host1", "hosts/host1")
     assert json.loads(format_record(ServingRecord("nas", "host1", State.CONNECTED, 5.0))) == {
         "state": "connected",
@@ -56,6 +58,17 @@ def test_keys_of_a_newer_version_are_ignored() -> None:
         ("hosts/a/b", b"{}", "hosts/a/b: a host's name has"),
         ("hosts/a", b" " * (VALUE_MAX + 1), f"hosts/a: {VALUE_MAX + 1} bytes, but a value has at most {VALUE_MAX}"),
         ("serving/nas/a", b"{}", "serving/nas/a: None is not a valid State"),
+        (
+            "serving/nas/a",
+            b'{"state": "ready", "thawed": [5]}',
+            "serving/nas/a: thawed is no object with at most 64 hosts",
+        ),
+        (
+            "serving/nas/a",
+            b'{"state": "ready", "thawed": {"b": "c"}}',
+            "serving/nas/a: b is no time in seconds since 1970",
+        ),
+        ("serving/nas/a", b'{"state": "ready", "thawed": {"b/c": 5}}', "serving/nas/a: a host's name has"),
         ("serving/nas", b'{"state": "ready"}', "serving/nas: a host's name has"),
         ("serving/.n/a", b'{"state": "ready"}', "serving/.n/a: a name has"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -36,20 +36,33 @@ class Backoff:
         self._pause = min(2 * self._pause, RETRY_MAX)
 
 
+class Observer(Protocol):
+    """Sees the changes of a cluster's records, after the view has them."""
+
+    def replaced(self) -> None:
+        """Note that the view was read anew."""
+
+    def heard(self, record: Record) -> None:
+        """Note a record that was written just now."""
+
+    def removed(self, key: str) -> None:
+        """Note that a record was deleted."""
+
+
 class Following:
     """What is known of a cluster's tree.
 
     Args:
         view: kept up to date with the records of hosts.
         offer: called with the configuration's part whenever it has changed.
-        heard: called with each record that was written just now.
+        observer: sees the changes of the records.
         log: the log.
     """
 
-    def __init__(self, view: View, offer: Callable[[Tree], None], heard: Callable[[Record], None], log: Log) -> None:
+    def __init__(self, view: View, offer: Callable[[Tree], None], observer: Observer, log: Log) -> None:
         self._view = view
         self._offer = offer
-        self._heard = heard
+        self._observer = observer
         self._log = log
         self._values: dict[str, bytes] | None = None
         self._problem: type[EtcdError] | None = None
@@ -95,6 +108,7 @@ class Following:
     def _replace(self, entries: list[Entry], revision: int) -> None:
         values = {each.key: each.value for each in entries if is_configuration(each.key)}
         self._view.replace(filter(None, (self._record(each) for each in entries if not is_configuration(each.key))))
+        self._observer.replaced()
         if values != self._values:
             self._values = values
             self._offer(Tree(dict(values), revision))
@@ -111,9 +125,10 @@ class Following:
                     self._values[each.key] = each.entry.value
             elif each.entry is None:
                 self._view.remove(each.key)
+                self._observer.removed(each.key)
             elif record := self._record(each.entry):
                 self._view.put(record)
-                self._heard(record)
+                self._observer.heard(record)
         if offered:
             self._offer(Tree(dict(self._values), changes[-1].revision))
 

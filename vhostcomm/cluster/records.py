@@ -27,6 +27,9 @@ SERVING: Final = "serving/"
 VALUE_MAX: Final = 64 << 10
 """Maximum bytes of a value in the tree; a guest with every setting has less than 4 KiB."""
 
+THAWED_MAX: Final = 64
+"""Maximum hosts whose freezes of a guest are remembered: a tree may have any number of names."""
+
 _YEAR_10000: Final = 253_402_300_800.0
 
 _TEXT_MAX: Final = 512
@@ -83,8 +86,9 @@ class ServingRecord:
         since: when that state began.
         evidence: the kind of evidence for the state, such as "frame" or "answer".
         address: the guest's address, if it is known.
-        frozen_until: when the guest is thawed, if it is frozen.
+        frozen_until: when the guest is thawed, if that host froze it.
         written: when the record was written.
+        thawed: the freezes of other hosts that that host thawed the guest from: `frozen_until` of each.
         revision: the tree's revision of the record, a number that grows with each change of the tree. Of several hosts
             with a guest that is ready, the one with the highest revision has the newest evidence, whatever the clocks.
     """
@@ -97,6 +101,7 @@ class ServingRecord:
     address: str | None = None
     frozen_until: float | None = None
     written: float | None = None
+    thawed: Mapping[str, float] = field(factory=dict, hash=False)
     revision: int = field(default=0, eq=False)
 
     @property
@@ -113,7 +118,7 @@ class RecordError(ValueError):
 
 def format_record(record: Record) -> bytes:
     """Format a record's value: a JSON object. The names of guest and host are in the key."""
-    made = attrs.asdict(record, filter=lambda each, value: each.name not in _IN_KEY and value not in {None, ""})
+    made = attrs.asdict(record, filter=lambda each, value: each.name not in _IN_KEY and bool(value or value == 0))
     return json.dumps({key: value.value if isinstance(value, State) else value for key, value in made.items()}).encode()
 
 
@@ -163,8 +168,8 @@ def _host(host: str, document: dict[str, Any]) -> HostRecord:
         host,
         _text(document, "control"),
         _text(document, "version"),
-        _time(document, "since"),
-        _time(document, "written"),
+        time_in(document, "since"),
+        time_in(document, "written"),
     )
 
 
@@ -173,11 +178,12 @@ def _serving(guest: str, host: str, document: dict[str, Any], revision: int) -> 
         guest,
         host,
         State(document.get("state")),
-        _time(document, "since"),
+        time_in(document, "since"),
         _text(document, "evidence"),
         _text(document, "address") or None,
-        _time(document, "frozen_until"),
-        _time(document, "written"),
+        time_in(document, "frozen_until"),
+        time_in(document, "written"),
+        _thawed(document),
         revision,
     )
 
@@ -190,13 +196,25 @@ def _text(document: dict[str, Any], key: str) -> str:
     return found
 
 
-def _time(document: dict[str, Any], key: str) -> float | None:
+def time_in(document: dict[str, Any], key: str) -> float | None:
+    """Return a time of a value of the tree, in seconds since 1970.
+
+    Raises:
+        ValueError: with the reason.
+    """
     found = document.get(key)
     if found is None:
         return None
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _YEAR_10000:
         raise ValueError(f"{key} is no time in seconds since 1970")
     return float(found)
+
+
+def _thawed(document: dict[str, Any]) -> dict[str, float]:
+    found = document.get("thawed", {})
+    if not isinstance(found, dict) or len(found) > THAWED_MAX:
+        raise ValueError(f"thawed is no object with at most {THAWED_MAX} hosts")
+    return {host_name(host): time for host in found if (time := time_in(found, host)) is not None}
 
 
 class Trouble(Enum):

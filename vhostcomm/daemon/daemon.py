@@ -84,10 +84,10 @@ class Daemon:
         self._web = WebSurface(self, config.service, self._surface, log, by_hand=by_hand)
         self.new_link = self._web.new_link
         self.recordings = Recordings(log, lambda guest: self.guests.get(guest.name) is guest)
-        self._freezer = Freezer(self._ask, log)
-        self._ports = Ports(config.service, config.host, self._make_guest, self._freezer.adopt, log)
-        self._only_guest = OnlyGuest(config.service, self._ports, self._freezer, log, api_timeout)
-        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self._freezer, log)
+        self.freezer = Freezer(self._ask, log)
+        self._ports = Ports(config.service, config.host, self._make_guest, self.freezer.adopt, log)
+        self._only_guest = OnlyGuest(config.service, self._ports, self.freezer, log, api_timeout)
+        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self.freezer, log)
         self.launcher: LauncherApi | None = None
         self._membership = membership
         self.cluster: View | None = membership.view if membership else None
@@ -97,7 +97,7 @@ class Daemon:
         self.listeners: list[Listener] = [self._manager.changed, *([membership.on_guest] if membership else [])]
         self._reload = Reload(
             config, reload, self._ports, self._folders, self._surface,
-            freezer=self._freezer, around=self._manager.reloading, changed=self._reloaded, log=log,
+            freezer=self.freezer, around=self._manager.reloading, changed=self._reloaded, log=log,
         )  # fmt: skip
 
     @property
@@ -114,6 +114,11 @@ class Daemon:
     def guests(self) -> dict[str, Guest]:
         """All served guests, by name."""
         return self._ports.guests
+
+    def guest(self, name: str) -> Guest | None:
+        """Return a served guest by its name."""
+        served = self._ports.get(name)
+        return served.port.guest if served else None
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called or the task is cancelled.
@@ -141,7 +146,7 @@ class Daemon:
                 self._ports.keep(listener)
             async with trio.open_nursery() as nursery:
                 self._ports.nursery = nursery
-                await nursery.start(self._freezer.run)
+                await nursery.start(self.freezer.run)
                 async for port in in_batches(opened):
                     self._ports.start(port)
                 nursery.start_soon(self._reload.run)
@@ -209,7 +214,7 @@ class Daemon:
             ServeError: there is no such guest.
         """
         guest = self._served(name).port.guest
-        return await self._freezer.ask(guest, command, data, timeout=timeout, by=by)
+        return await self.freezer.ask(guest, command, data, timeout=timeout, by=by)
 
     async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response:
         """Freeze a guest for at most `seconds`; see `Freezer.freeze`.
@@ -218,7 +223,7 @@ class Daemon:
             CallError: there is no answer; has the reason.
             ServeError: there is no such guest.
         """
-        return await self._freezer.freeze(self._served(name).port.guest, seconds, timeout=timeout, by=by)
+        return await self.freezer.freeze(self._served(name).port.guest, seconds, timeout=timeout, by=by)
 
     def probe(self, name: str, age: float) -> trio.Event | None:
         """Probe whether a guest is up; see `Asker.probe`. None if there is no such guest."""
@@ -282,7 +287,7 @@ class Daemon:
 
     async def thaw(self, why: str) -> None:
         """Thaw the guests that are owed a thaw; from now on, none is frozen. Limited in time."""
-        await self._freezer.thaw_all(self.guests.values(), why)
+        await self.freezer.thaw_all(self.guests.values(), why)
 
     async def reload(self) -> str:
         """Read the configuration again and apply it. Unchanged guests are not affected.
@@ -311,7 +316,7 @@ class Daemon:
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
         if isinstance(event, events.Connected):
-            self._freezer.connected(guest)
+            self.freezer.connected(guest)
         for listener in tuple(self.listeners):
             listener(guest, event)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 import trio
+from attrs import evolve
 
 from vchannel import Command, GuestCommand, Response
 from vhostcomm.channel.calls import CallError, Outcome
@@ -72,13 +73,33 @@ class Freezer:
             guest.model.adopt(debt)
             self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
 
+    def owe(self, guest: Guest, debt: Debt) -> None:
+        """Owe a guest the thaw of a freeze that another host sent."""
+        if not self._closing:
+            guest.model.adopt(debt)
+            guest.wake()
+            self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
+            self._keep_record(guest)
+            self._see_to(guest)
+
+    def settle(self, guest: Guest, by: str) -> None:
+        """Note that another host thawed a guest."""
+        if guest.debt and not self._closing:
+            guest.thawed(guest.debt.number)
+            self._log.info("thawed", guest=guest.name, by=by)
+            self._keep_record(guest)
+
+    def _keep_record(self, guest: Guest) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._files.update, guest)
+
     def hand_over(self, old: Guest, new: Guest) -> bool:
         """Move the debt of a guest to its object for a new address. Return whether `record_move` has to follow."""
         if old.debt is None:
             if debt_path(old) == debt_path(new):
                 new.model.take(ThawAnswered(0), now().at)  # adopted from the file before the old one was thawed
             return False
-        new.model.adopt(Debt(0, old.debt.by, old.debt.since, now(), "its address changed"))
+        new.model.adopt(evolve(old.debt, number=0, until=now(), why="its address changed"))
         return True
 
     async def record_move(self, old: Guest, new: Guest) -> None:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import attrs
 import trio
+from attrs import frozen
 
 from vhostcomm import __version__
 from vhostcomm.channel.guest import Guest
@@ -20,16 +21,17 @@ from vhostcomm.cluster.following import Following
 from vhostcomm.cluster.gateway import Gateway
 from vhostcomm.cluster.kept import Kept, KeptError
 from vhostcomm.cluster.publishing import Publishing
-from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
+from vhostcomm.cluster.records import HostRecord, Record, ServingRecord, Trouble, View
 from vhostcomm.cluster.tree import Tree, settings_of
 from vhostcomm.config.address import SYSTEM_RUNTIME
 from vhostcomm.config.files import Merged
 from vhostcomm.config.http_address import CONTROL_NAME
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.claims import Claims
+from vhostcomm.daemon.inherited import Inherited, Owing
 from vhostcomm.daemon.ports import in_batches
 from vhostcomm.errors import ConfigError
-from vhostcomm.guest import State
+from vhostcomm.guest import State, events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_thread, short_turns
@@ -55,6 +57,11 @@ class Reloading(Protocol):
 
     @property
     def guests(self) -> Mapping[str, Guest]: ...
+
+    @property
+    def freezer(self) -> Owing: ...
+
+    def guest(self, name: str) -> Guest | None: ...
 
     async def reload(self) -> str: ...
 
@@ -84,6 +91,9 @@ class Membership:
         self._stored = self._newest
         self._news = trio.Event()
         self._accepted = trio.Event()
+        self._looking = trio.Event()
+        self._owing: set[str] = set()
+        """Guests whose published record has a freeze. That of a guest that is no longer served stays, as the debt does."""
         try:
             self._newest = self._stored = kept.read()
         except KeptError as error:
@@ -139,12 +149,13 @@ class Membership:
         control = self._host.control or _default_control(self._host.host, daemon.config.service.control)
         publishing = Publishing(attrs.evolve(self._host, control=control), self.view, log)
         claims = Claims(self.view, log)
+        self._inherited = Inherited(self.view, daemon.guest, daemon.freezer)
         self._publish = publishing.put, publishing.drop
-        following = Following(self.view, self._offer, claims.heard, log)
+        following = Following(self.view, self._offer, _Observer(claims, self._inherited, self._look_again), log)
         async with Gateway(self._access) as gateway, trio.open_nursery() as nursery:
             nursery.start_soon(following.run, gateway)
             nursery.start_soon(publishing.run, gateway)
-            nursery.start_soon(self._look, daemon, claims)
+            nursery.start_soon(self._look, daemon, claims, self._inherited)
             nursery.start_soon(self._keep_accepted, daemon, log)
             await self._apply(daemon, log)
 
@@ -152,20 +163,27 @@ class Membership:
         """Note that a reload has ended, no matter what caused it."""
         self._news.set()
 
-    def on_guest(self, guest: Guest, _: GuestEvent) -> None:
+    def on_guest(self, guest: Guest, event: GuestEvent) -> None:
         """Publish the new state of a guest."""
+        if self._inherited and isinstance(event, events.Connected):
+            self._inherited.look(guest)
+        elif self._inherited and isinstance(event, events.Thawed):
+            self._inherited.thawed(guest)
         self._update(guest)
 
     _publish: tuple[Callable[[ServingRecord], None], Callable[[str], None]] | None = None
+    _inherited: Inherited | None = None
 
     def _update(self, guest: Guest) -> None:
-        if self._publish is None:
+        if self._publish is None or self._inherited is None:
             return
         put, drop = self._publish
-        record = _record(guest, self.view.host)
+        record = _record(guest, self.view.host, self._inherited.settled(guest.name))
         if record.state is State.ABSENT and record.frozen_until is None:
+            self._owing.discard(guest.name)
             drop(record.key)
         else:
+            (self._owing.discard if record.frozen_until is None else self._owing.add)(guest.name)
             put(record)
 
     # -- the tree
@@ -225,22 +243,50 @@ class Membership:
 
     # -- the records
 
-    async def _look(self, daemon: Reloading, claims: Claims) -> None:
+    def _look_again(self) -> None:
+        self._looking.set()
+
+    async def _look(self, daemon: Reloading, claims: Claims, inherited: Inherited) -> None:
         known: set[str] = set()
         while True:
+            self._looking = trio.Event()
             names = set()
             async for guest in in_batches(tuple(daemon.guests.values())):
                 names.add(guest.name)
+                inherited.look(guest)
                 self._update(guest)
-            if self._publish:
-                for name in known - names:
+            for name in known - names:
+                inherited.left(name)
+                if self._publish and name not in self._owing:
                     self._publish[1](ServingRecord(name, self.view.host, State.ABSENT).key)
             known = names
             claims.look(trio.current_time())
-            await trio.sleep(LOOK_INTERVAL)
+            with trio.move_on_after(LOOK_INTERVAL):
+                await self._looking.wait()
 
 
-def _record(guest: Guest, host: str) -> ServingRecord:
+@frozen
+class _Observer:
+    """Passes the changes of other hosts' records on."""
+
+    claims: Claims
+    inherited: Inherited
+    looking: Callable[[], object]
+    """Causes a look at all guests."""
+
+    def replaced(self) -> None:
+        self.inherited.replaced()
+        self.looking()
+
+    def heard(self, record: Record) -> None:
+        self.claims.heard(record)
+        self.inherited.heard(record)
+
+    def removed(self, key: str) -> None:
+        self.inherited.removed(key)
+
+
+def _record(guest: Guest, host: str, thawed: Mapping[str, float]) -> ServingRecord:
     evidence = guest.model.evidence
     return ServingRecord(
         guest.name,
@@ -249,7 +295,8 @@ def _record(guest: Guest, host: str) -> ServingRecord:
         round(guest.since, 3),
         type(evidence).__name__.lower() if evidence else "",
         guest.information.address if guest.information else None,
-        guest.frozen_until,
+        None if guest.debt and guest.debt.host else guest.frozen_until,  # a host publishes its own freezes
+        thawed=thawed,
     )
 
 

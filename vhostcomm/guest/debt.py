@@ -25,6 +25,7 @@ class Debt:
         since: when it was sent.
         until: when the thaw is due.
         why: the reason for that time.
+        host: the host of the cluster that sent the freeze; empty for this one.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Debt:
     since: Moment
     until: Moment
     why: str = "its time is over"
+    host: str = ""
 
 
 class DebtError(VhostcommError):
