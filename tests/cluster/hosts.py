@@ -16,7 +16,7 @@ HOSTS_PATIENCE: Final = 60.0
 
 
 class Host(Serving):
-    """A daemon with a folder of its own: its file, its sockets, its state."""
+    """A daemon with a folder of its own: its file, its sockets, its state; and a wrong clock, such as "-1h"."""
 
     def __init__(
         self,
@@ -26,6 +26,7 @@ class Host(Serving):
         *words: str,
         file: str = "",
         expect_exit: int = 0,
+        clock: str = "",
         **environment: str,
     ) -> None:
         self.name = name
@@ -36,7 +37,8 @@ class Host(Serving):
         super().__init__(
             "--config", self.folder / "own.toml", "--cluster", cluster, "--cluster-host", name,
             "--control", self.control, *words,
-            expect_exit=expect_exit, env=ENVIRONMENT | {"STATE_DIRECTORY": str(self.folder)} | environment,
+            expect_exit=expect_exit, fresh=bool(clock),
+            env=ENVIRONMENT | {"STATE_DIRECTORY": str(self.folder)} | _wrong(clock) | environment,
         )  # fmt: skip
         self.patience = HOSTS_PATIENCE
 
@@ -49,6 +51,14 @@ class Host(Serving):
         """What the daemon lists, by the guest's name."""
         done = run_vhostcomm("guests", "--json", "--control", self.control)
         return {each["name"]: each for each in json.loads(done.stdout)}
+
+
+def _wrong(clock: str) -> dict[str, str]:
+    """The environment of a process whose clock is wrong by that: the library replaces the C library's functions."""
+    if not clock:
+        return {}
+    [library] = Path("/usr/lib").glob("*-linux-gnu/faketime/libfaketimeMT.so.1")
+    return {"LD_PRELOAD": str(library), "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 NAS = '[guests.nas]\nsock = "SOCK"\n'

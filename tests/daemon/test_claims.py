@@ -52,6 +52,24 @@ def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCaptu
     assert len(logged.entries) == 2
 
 
+def test_a_record_from_the_future_is_of_a_clock_that_differs(logged: LogCapture) -> None:
+    """Those that are read may have any age, so an old one proves nothing."""
+    view = View("host1")
+    made = claims(view, logged)
+    now = time.time()
+    view.replace(
+        [
+            HostRecord("host1", written=now + 3600),
+            HostRecord("host2", written=now - 3600),
+            HostRecord("host3", written=now - 3600),
+            attrs.evolve(THERE, host="host3", written=now + 3000),
+        ]
+    )
+    made.replaced()
+    made.replaced()
+    assert [(each["event"], each["host"]) for each in logged.entries] == [("clock of another host differs", "host3")]
+
+
 def test_a_clock_that_differs_is_reported_once(logged: LogCapture) -> None:
     made = claims(View("host1"), logged)
     now = time.time()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from vhostcomm.cluster.records import Record, Trouble, View
@@ -37,6 +39,14 @@ class Claims:
         self._twice: dict[str, float] = {}
         """Guests that this host and another have as ready, with the time when the message is due."""
         self._skewed: set[str] = set()
+
+    def replaced(self) -> None:
+        """Compare the clocks of the hosts whose records were read: a record of any age can't be from the future."""
+        latest = time.time() + SKEW
+        records: Iterator[Record] = chain(self._view.hosts.values(), self._view.serving.values())
+        for each in records:
+            if each.written is not None and each.written > latest:
+                self.heard(each)
 
     def heard(self, record: Record) -> None:
         """Compare the clock of the host that has written a record just now."""

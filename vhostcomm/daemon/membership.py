@@ -275,6 +275,7 @@ class _Observer:
     """Causes a look at all guests."""
 
     def replaced(self) -> None:
+        self.claims.replaced()
         self.inherited.replaced()
         self.looking()
 
