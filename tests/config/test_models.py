@@ -127,7 +127,8 @@ def test_a_configuration_of_defaults_alone() -> None:
     shown = models.effective(attrs.evolve(bare, guests=(guest,)))["guests.nas"]
     assert (shown["sock"], shown["qmp"]) == ({"value": "/x/nas", "source": ""}, {"value": "/x/qmp", "source": ""})
     lines = template().splitlines()
-    assert {"# frame_rate = 2000", '# serial = "0000000000000"', '# update_deadline = "never"'} <= {*lines}
+    assert {"# frame_rate = 2000", "# allow_dangerous = false", '# update_deadline = "never"'} <= {*lines}
+    assert {"# vmm_timestamp = 1650802981", '# mac = "00:00:00:00:00:00"', '# socket_mode = "0600"'} <= {*lines}
 
 
 def _load(tmp_path: Path, text: str = "", **words: Any) -> models.Config:

@@ -100,6 +100,15 @@ def test_a_folder_is_also_searched(tmp_path: Path) -> None:
     assert error.endswith(f": chmod a+rx {tmp_path}, and keep secrets in the environment")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="no root: only root gives a file to a group without a name")
+def test_a_file_of_a_group_without_a_name(tmp_path: Path) -> None:
+    path = config(tmp_path, "")
+    os.chown(path, -1, 4_242_424)
+    path.chmod(0o640)
+    error = str(reading.read_error(path, PermissionError(errno.EACCES, "Permission denied")))
+    assert error.endswith(f": chmod a+r {path}, and keep secrets in the environment")
+
+
 def test_values_in_errors_are_short() -> None:
     assert reading.quoted("x" * 79) == f"'{'x' * 79}'"
     assert reading.quoted("x" * 80) == f"'{'x' * 80}'…"

@@ -143,6 +143,7 @@ def test_rejected(parse: Any, given: object, why: str) -> None:
         (values.PATHS, ("a", "b"), "a, b", '["a", "b"]'),
         (values.TEXT, 'a"b', 'a"b', '"a\\"b"'),
         (number(1, 9), 3, "3", "3"),
+        (number(1, 2**40), 1650802981, "1650802981", "1650802981"),
     ],
 )
 def test_formats(kind: Kind, value: object, shown: str, toml: str) -> None:

@@ -51,9 +51,20 @@ GROUPS: Final = {
         [
             *(
                 f"tests/config/test_{name}.py"
-                for name in ("address", "files", "load", "machine", "models", "reading", "socks", "values")
+                for name in (
+                    "address",
+                    "certificates",
+                    "files",
+                    "load",
+                    "machine",
+                    "models",
+                    "reading",
+                    "socks",
+                    "values",
+                )
             ),
             "tests/config/test_config_cli.py::test_the_template_is_toml_with_every_line_in_force",
+            "tests/cluster/test_tree.py",
             "tests/control/test_over_ssh.py::test_addresses",
             "tests/control/test_over_ssh.py::test_addresses_that_could_be_flags_or_are_expanded",
             "tests/daemon/test_several_hosts.py::test_a_file_for_another_group_names_it",

@@ -27,6 +27,11 @@ ACCEPTED: Final = {
     r"-    self\._ids\[request\.request_id\] = None": "only its keys are used",
     r"-    chosen = \"\"\n\+    chosen = None": "only its truth is tested",
     r"-    kind, _, what = .*\.partition\(.*\n\+.*\.rpartition\(": "a token has no spaces",
+    r"read\(SIZE_LIMIT\)\n\+.*read\(None\)": "a longer file was rejected: they differ only if it grows meanwhile",
+    r"get_close_matches\(given, names, n=1\)": "only the nearest match is used",
+    r"_KINDS\.get\(stat\.S_IFMT\(found\.st_mode\), ": "the table has every kind",
+    r"user, at, host = self\.destination\.rpartition": "an address with two @ is rejected",
+    r"textwrap\.wrap\(.*110, ": "only the width of comments",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }
 """Survivors that behave as the code does: an expression for their difference, and the reason. They aren't counted."""
