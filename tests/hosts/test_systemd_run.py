@@ -13,8 +13,8 @@ from tests.serving import until
 from tests.systemd.test_units import drop_ins
 from vhostcomm.systemd import units
 
-RUN = "--boot boot.img --system system.img --accel tcg --memory 64M --net none"
-"""A machine that boots from an empty disk: it asks nothing, and ignores whatever it is asked."""
+RUN = "--boot boot.img --system system.img --accel tcg --memory 64M --net none --grace 4"
+"""A machine that boots from an empty disk: it asks nothing, and ignores whatever it is asked. A stop doesn't wait for it."""
 
 
 def install(machine: Booted, guest: str, words: str = RUN) -> str:
@@ -74,7 +74,7 @@ def test_template_for_a_name_that_can_be_no_users(machine: Booted) -> None:
 
 
 def test_guest_that_ignores_everything_is_stopped_in_stages(machine: Booted) -> None:
-    service = install(machine, "nas", f"{RUN} --grace 4")
+    service = install(machine, "nas")
     machine.systemctl("start", service)
     _, qemu = processes(machine, service)
     descriptor = os.pidfd_open(qemu)
