@@ -91,6 +91,12 @@ def test_a_view_follows_the_records() -> None:
     view.replace([READY, HOST])
     assert view.of_guest("nas") == [READY]
     assert view.of_guest("attic") == []
+    # The lock of a guest `nas`, which has the name of a host.
+    other = ServingRecord("run", "nas", State.READY)
+    view.put(other)
+    view.remove("run/nas")
+    assert view.of_guest("run") == [other]
+    view.remove(other.key)
     view.remove(READY.key)
     view.remove("serving/attic/host1")
     assert not view.serving

@@ -286,7 +286,7 @@ class View:
         """Remove the record of a key, if there is one."""
         if key.startswith(HOSTS):
             self.hosts.pop(key.removeprefix(HOSTS), None)
-        else:
+        elif key.startswith(SERVING):
             guest, _, host = key.removeprefix(SERVING).partition("/")
             self.serving.pop((guest, host), None)
 

@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from vhostcomm.channel.guest import Guest, now
-from vhostcomm.cluster.records import HOSTS, SERVING, THAWED_MAX, Record, ServingRecord, View
+from vhostcomm.cluster.records import SERVING, THAWED_MAX, Record, ServingRecord, View
 from vhostcomm.control.request_parsing import TIMEOUT_MAX
 from vhostcomm.guest import Debt, Moment, State
 
@@ -89,7 +89,7 @@ class Inherited:
 
     def removed(self, key: str) -> None:
         """Note that a record was deleted: by its host, or because the host died and can't thaw the guest any longer."""
-        if key.startswith(HOSTS):
+        if not key.startswith(SERVING):
             return
         guest, _, host = key.removeprefix(SERVING).partition("/")
         _pop(self._settled, guest, host)
