@@ -51,5 +51,4 @@ def shorten(value: object, limit: int = 80) -> str:
         text = _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
     else:
         text = ascii(value)
-    cut = isinstance(value, str | bytes) and len(value) > limit
-    return f"{text[: limit - 1]}…" if cut or len(text) > limit else text
+    return f"{text[: limit - 1]}…" if len(text) > limit else text

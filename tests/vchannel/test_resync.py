@@ -206,6 +206,13 @@ def test_odd_fields_at_the_start_are_not(feed: Feed, field: str, offset: int, va
     assert answered(events) == [GOOD_ID]
 
 
+def test_odd_fields_behind_a_refused_frame_are_not(feed: Feed) -> None:
+    odd = with_field(60, -1)
+    events = feed(host(), OTHER + with_field(44, 5000) + odd + GOOD)
+    assert answered(events) == [OTHER_ID, GOOD_ID]
+    assert [event.field for event in events if isinstance(event, FrameRefused)] == ["request_length", "reserved"]
+
+
 def test_a_guest_gets_back_in_step_too(feed: Feed) -> None:
     end = guest()
     question = Request.of(HostCommand.GUEST_SERIAL)

@@ -48,6 +48,7 @@ def test_a_dropped_partial_frame_ends_the_step() -> None:
     end = host()
     assert [type(event) for event in whole(end, GOOD + ODD[:100])] == [Request]
     end.discard_partial()
+    assert end.held == 0
     assert drain(end) == [BytesSkipped(ODD[:100], SkipReason.SILENCE, FRAME_SIZE)]
     assert end.held == 0
     assert isinstance(whole(end, ODD + GOOD)[0], FrameRefused)
