@@ -110,10 +110,14 @@ def test_guests_beside_a_read_only_container_of_another_user(client: Engine, sho
         until((folder / "attic").is_socket)
 
 
+def compose_file() -> str:
+    words = ["--sock", "nas=/run/vhostcomm/nas", "--guest-serial", "1234ABC567890"]
+    return run_vhostcomm("snippet", "compose", *words).stdout
+
+
 def test_compose_file_that_is_printed(client: Engine, tmp_path: Path) -> None:
-    printed = run_vhostcomm("snippet", "compose", "--sock", "nas=/run/vhostcomm/nas", "--guest-serial", "1234ABC567890")
     # How long Docker waits for the first check is no matter of this test.
-    (tmp_path / "compose.yaml").write_text(printed.stdout.replace("interval: 30s", "interval: 2s"))
+    (tmp_path / "compose.yaml").write_text(compose_file().replace("interval: 30s", "interval: 2s"))
     client.compose(tmp_path, "up", "--detach")
     try:
         container = client.run("ps", "--quiet")
@@ -129,6 +133,23 @@ def test_compose_file_that_is_printed(client: Engine, tmp_path: Path) -> None:
             until(partial(accepts, sock))
             with fake_guest(sock) as guest:
                 assert guest.serial() == "1234ABC567890"
+    finally:
+        client.compose(tmp_path, "down", "--volumes")
+
+
+def test_compose_file_with_a_read_only_volume(client: Engine, tmp_path: Path) -> None:
+    """The container's log names the remedy, which works."""
+    file, printed, volume = tmp_path / "compose.yaml", compose_file(), "- vhostcomm:/run/vhostcomm"
+    file.write_text(printed.replace(f"{volume}\n", f"{volume}:ro\n", 1))
+    client.compose(tmp_path, "up", "--detach")
+    try:
+        refused = client.run("ps", "--all", "--quiet")
+        until(lambda: "mount a volume without :ro at /run/vhostcomm" in client.log(refused), "the remedy", 60)
+        file.write_text(printed)
+        client.compose(tmp_path, "up", "--detach")
+        serving = client.run("ps", "--quiet")
+        assert serving != refused
+        until(partial(serves, client, serving), "the service", 60)
     finally:
         client.compose(tmp_path, "down", "--volumes")
 
