@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from attrs import frozen
+from attrs import define
 
 from tests.serving import until
 from vhostcomm.systemd import units
@@ -24,12 +24,52 @@ _ENVIRONMENT: Final = {"PATH": "/opt/vhostcomm/bin:/usr/sbin:/usr/bin:/sbin:/bin
 _POWER_OFF: Final = signal.SIGRTMIN + 4
 """What systemd as PID 1 powers off by."""
 
+_REBOOTED: Final = 133
+"""The exit status of `systemd-nspawn --keep-unit` for a machine that reboots: its caller is to start it again."""
 
-@frozen
+
+@define
 class Booted:
-    """A machine that has booted; `leader` is its PID 1, as this one numbers it."""
+    """A machine that has booted; `leader` is its PID 1, as this one numbers it, which a reboot changes."""
 
+    _root: Path
+    _console: Path
+    _process: subprocess.Popen[bytes]
     leader: int
+
+    @classmethod
+    def boot(cls, root: Path, console: Path) -> Self:
+        """Boot a folder, and wait until it has started its services."""
+        process = _started(root, console)
+        try:
+            until(lambda: _leader(process.pid) or process.poll() is not None, f"systemd; see {console}", PATIENCE)
+            assert process.poll() is None, console.read_text()
+            machine = cls(root, console, process, _leader(process.pid))
+            until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), "the machine's bus", PATIENCE)
+            state = machine.systemctl("is-system-running", "--wait", check=False).stdout.strip()
+            assert state in {"running", "degraded"}, state
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return machine
+
+    def reboot(self) -> None:
+        """Stop its services in their order, and boot it again."""
+        self.systemctl("reboot", check=False)  # its own connection may end first
+        status = self._process.wait(3 * PATIENCE)
+        assert status == _REBOOTED, (status, self._console.read_text())
+        again = self.boot(self._root, self._console)
+        self._process, self.leader = again._process, again.leader
+
+    def power_off(self) -> None:
+        os.kill(self.leader, _POWER_OFF)
+        self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """End it, also if it is powered off."""
+        self._process.kill()
+        self._process.wait()
 
     def path(self, inside: str) -> Path:
         """A file in the machine, from outside; sockets can be connected to by it."""
@@ -132,34 +172,24 @@ def uid(pid: int) -> int:
 @contextmanager
 def booted(root: Path, work: Path) -> Iterator[Booted]:
     """Boot a folder; it is powered off at the end."""
+    machine = Booted.boot(root, work / "console")
+    try:
+        yield machine
+        machine.power_off()
+    finally:
+        machine.kill()
+
+
+def _started(root: Path, console: Path) -> subprocess.Popen[bytes]:
     command = [
         "systemd-nspawn", "--quiet", f"--directory={root}", "--boot", "--register=no", "--keep-unit", "--link-journal=no",
         "--resolv-conf=off", "--console=read-only", "--private-network", "--capability=all",
     ]  # fmt: skip
     environment = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_SECCOMP": "0"}
-    console = work / "console"
-    with console.open("wb") as output:
-        process = subprocess.Popen(
+    with console.open("ab") as output:
+        return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
-    try:
-        until(lambda: _leader(process.pid) or process.poll() is not None, f"systemd; see {console}", PATIENCE)
-        assert process.poll() is None, console.read_text()
-        yield _started(_leader(process.pid))
-        os.kill(_leader(process.pid), _POWER_OFF)
-        process.wait(PATIENCE)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _started(leader: int) -> Booted:
-    """Wait until it has started its services."""
-    machine = Booted(leader)
-    until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), "the machine's bus", PATIENCE)
-    state = machine.systemctl("is-system-running", "--wait", check=False).stdout.strip()
-    assert state in {"running", "degraded"}, state
-    return machine
 
 
 def _leader(nspawn: int) -> int:

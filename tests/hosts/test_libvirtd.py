@@ -1,8 +1,9 @@
-"""A system's libvirtd beside the daemon's unit: the stand-in guest saved, restored, reverted, stopped."""
+"""A system's libvirtd beside the daemon's unit: the guest saved, restored, reverted, stopped, and over the host's reboot."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import pytest
 from tests.e2e.launched import BOOT_PATIENCE, Images
 from tests.hosts.booted import CONFIG, PROGRAM, Booted
 from tests.hosts.conftest import with_program
-from tests.hosts.folders import debian
+from tests.hosts.folders import ROOT, debian
 from tests.needs import need
 from tests.serving import until
 from tests.systemd.test_units import drop_ins
@@ -78,11 +79,29 @@ def libvirtd(booted_with_libvirt: Booted) -> Iterator[Booted]:
     machine.clear()
 
 
-def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted) -> None:
-    (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and text.strip() == "[Service]\nGroup=kvm"]
-    served(libvirtd, "/run/vhostcomm/nas", drop_in, kvm=True)
-    owner = libvirtd.run("stat", "--format=%U", "/run/vhostcomm/nas").stdout.strip()
-    assert owner == "libvirt-qemu", "libvirt has given the socket to its QEMU, as the page says"
+def served_at(machine: Booted, listens: str) -> None:
+    """With the settings of the pages for the end that listens."""
+    if listens == "vhostcomm":
+        (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and text.strip() == "[Service]\nGroup=kvm"]
+        served(machine, "/run/vhostcomm/nas", drop_in, kvm=True)
+        owner = machine.run("stat", "--format=%U", "/run/vhostcomm/nas").stdout.strip()
+        assert owner == "libvirt-qemu", "libvirt has given the socket to its QEMU, as the page says"
+    else:
+        (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and "User=libvirt-qemu" in text]
+        (line,) = re.findall(
+            r"^d /run/guests .*$", (ROOT / "docs/systemd.md").read_text().replace("`", "\n"), re.MULTILINE
+        )
+        machine.write("/etc/tmpfiles.d/vhostcomm.conf", line + "\n")
+        machine.run("systemd-tmpfiles", "--create", "vhostcomm.conf")
+        served(machine, "connect:/run/guests/nas", drop_in, kvm=False)
+
+
+LISTENS = pytest.mark.parametrize("listens", ["vhostcomm", "libvirt"])
+
+
+@LISTENS
+def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted, listens: str) -> None:
+    served_at(libvirtd, listens)
     for out, back in (
         (("managedsave", "nas"), ("start", "nas")),
         (("save", "nas", f"{DISKS}/saved"), ("restore", f"{DISKS}/saved")),
@@ -97,15 +116,30 @@ def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted) -> None
     until(partial(is_ready, libvirtd), "the reverted guest")
     assert libvirtd.run(PROGRAM, "call", "nas", "get_ip").returncode == 0
     libvirtd.systemctl("restart", SERVE)
-    until(partial(is_ready, libvirtd), "the guest with another daemon, whose socket is root's again")
+    until(partial(is_ready, libvirtd), "the guest with another daemon, whose socket is its own again")
     virsh(libvirtd, "shutdown", "nas")  # the power button, which neither this guest nor a genuine one obeys
-    assert "gone after" in libvirtd.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
-    until(lambda: virsh(libvirtd, "domstate", "nas") == "shut off")
+    shut_down(libvirtd)
 
 
-def test_libvirt_makes_the_socket(libvirtd: Booted) -> None:
-    (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and "User=libvirt-qemu" in text]
-    libvirtd.run("install", "-d", "-m", "0710", "-o", "libvirt-qemu", "-g", "kvm", "/run/guests")
-    served(libvirtd, "connect:/run/guests/nas", drop_in, kvm=False)
-    assert "gone after" in libvirtd.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
-    until(lambda: virsh(libvirtd, "domstate", "nas") == "shut off")
+@LISTENS
+def test_guest_is_suspended_and_resumed_around_a_reboot_of_the_host(libvirtd: Booted, listens: str) -> None:
+    """With the settings of the page. The daemon starts before libvirt and stops after it, libvirt's guests in between."""
+    served_at(libvirtd, listens)
+    page = (ROOT / "docs/getting-started-libvirt.md").read_text()
+    settings, order = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
+    libvirtd.write("/etc/default/libvirt-guests", settings)
+    libvirtd.drop_in("libvirt-guests.service", order)
+    libvirtd.systemctl("enable", "--now", "libvirtd.service", "libvirt-guests.service")
+    libvirtd.reboot()
+    until(partial(is_ready, libvirtd), "the resumed guest", BOOT_PATIENCE)
+    entered = {
+        unit: int(libvirtd.show(unit)["ActiveEnterTimestampMonotonic"])
+        for unit in (SERVE, "libvirtd.service", "libvirt-guests.service")
+    }
+    assert 0 < entered[SERVE] < entered["libvirtd.service"] < entered["libvirt-guests.service"]
+    shut_down(libvirtd)
+
+
+def shut_down(machine: Booted) -> None:
+    assert "gone after" in machine.run(PROGRAM, "shutdown", "nas", "--wait", "50").stdout
+    until(lambda: virsh(machine, "domstate", "nas") == "shut off")
