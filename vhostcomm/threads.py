@@ -1,11 +1,15 @@
-"""Make calls that may block, in threads: a path may be on a hanging file system, such as NFS or FUSE."""
+"""Keep the event loop free for guests: calls that may block, in threads, and long work in slices.
+
+A path may be on a hanging file system, such as NFS or FUSE.
+"""
 
 from __future__ import annotations
 
 import socket
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +23,9 @@ THREADS: Final = 4
 
 SWITCH_INTERVAL: Final = 0.0002
 """Seconds between switches of threads inside `short_turns`; Python's default is 0.005."""
+
+SLICE: Final = 0.0005
+"""Seconds of work with many guests before other tasks run: a guest's answer may wait for it. A checkpoint needs a tenth."""
 
 DISCARD_PATIENCE: Final = 3.0
 """Seconds that a cancelled `made_in_thread` waits for `discard`: longer than a recording takes to close."""
@@ -62,6 +69,16 @@ class _Turns:
 
     entered = 0
     before = 0.0
+
+
+async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield items one by one, and let other tasks run after each `SLICE` of work with them."""
+    until = time.perf_counter() + SLICE
+    for item in items:
+        if time.perf_counter() >= until:
+            await trio.lowlevel.checkpoint()
+            until = time.perf_counter() + SLICE
+        yield item
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import stat
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -230,6 +232,43 @@ def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None:
         assert (status, refused["error"]["why"]) == (409, "there is no --config file")
         # Nothing is wrong with what is served.
         assert http.get("/healthz").json()["not_reloaded"] is None
+
+
+def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
+    """Both those of the start and those of a reload, which no collection looks at."""
+    file, folder = tmp_path / "c.toml", tmp_path / "socks"
+    folder.mkdir()
+
+    def write(*names: str) -> None:
+        file.write_text("".join(f'[guests.{name}]\nsock = "{folder}/{name}"\n' for name in names))
+
+    async def check() -> None:
+        daemon = Daemon(read(), log, read)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            await trio.testing.wait_all_tasks_blocked()
+            for names in ("a", "b", "stays"), ("c", "d", "stays"):
+                write(*names)
+                assert not await daemon.reload()
+                await trio.testing.wait_all_tasks_blocked()
+                ending = [weakref.ref(guest) for name, guest in daemon.guests.items() if name != "stays"]
+                write("stays")
+                assert not await daemon.reload()
+                await trio.testing.wait_all_tasks_blocked()
+                assert [each() for each in ending] == [None, None]
+            nursery.cancel_scope.cancel()
+
+    def read() -> Config:
+        return load(file, flags={"control": "none"}, environment={})
+
+    write("a", "b", "stays")
+    with (tmp_path / "log").open("w") as stream:
+        log, sink = start_log("info", "json", stream)
+        try:
+            run(check)
+        finally:
+            gc.unfreeze()
+            sink.close(PATIENCE)
 
 
 def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:

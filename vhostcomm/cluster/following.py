@@ -13,6 +13,7 @@ from vhostcomm.cluster.records import Record, RecordError, Trouble, View, parse_
 from vhostcomm.cluster.tree import Tree, is_configuration
 from vhostcomm.cluster.wire import CompactedError, EtcdError, TokenError, UnreachableError
 from vhostcomm.log.logs import Log
+from vhostcomm.threads import in_slices
 
 RETRY_FIRST: Final = 0.2
 RETRY_MAX: Final = 5.0
@@ -86,7 +87,7 @@ class Following:
     async def _follow(self, gateway: Gateway, backoff: Backoff) -> None:
         left = gateway.left
         entries, revision = await gateway.range()
-        self._replace(entries, revision)
+        await self._replace(entries, revision)
         self._reached(gateway, revision)
         backoff.reset()
         member = gateway.member
@@ -105,9 +106,14 @@ class Following:
 
     # -- the tree
 
-    def _replace(self, entries: list[Entry], revision: int) -> None:
-        values = {each.key: each.value for each in entries if is_configuration(each.key)}
-        self._view.replace(filter(None, (self._record(each) for each in entries if not is_configuration(each.key))))
+    async def _replace(self, entries: list[Entry], revision: int) -> None:
+        values, records = {}, []
+        async for each in in_slices(entries):
+            if is_configuration(each.key):
+                values[each.key] = each.value
+            elif record := self._record(each):
+                records.append(record)
+        self._view.replace(records)
         self._observer.replaced()
         if values != self._values:
             self._values = values

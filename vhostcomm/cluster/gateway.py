@@ -39,6 +39,7 @@ from vhostcomm.cluster.wire import (
     rejection,
     why,
 )
+from vhostcomm.threads import short_turns
 
 CONNECT_TIMEOUT: Final = 2.0
 CALL_TIMEOUT: Final = 3.0
@@ -47,8 +48,8 @@ CALL_TIMEOUT: Final = 3.0
 SILENCE_MAX: Final = 15 * 60.0
 """Seconds without anything from a watch. etcd reports its progress every 10 minutes."""
 
-PAGE: Final = 200
-"""Keys of one answer, since an event loop decodes it."""
+PAGE: Final = 50
+"""Keys of one answer. The event loop decodes it, and a guest's answer may wait for that."""
 
 _NO_AUTH: Final = "authentication is not enabled"
 T = TypeVar("T")
@@ -90,11 +91,14 @@ class Gateway:
         """Set, and replaced, when another member is asked from now on: a watch of the former may be silent for ever."""
 
     async def __aenter__(self) -> Self:
+        with short_turns():  # it reads files, and making a client takes a while
+            self._client = await trio.to_thread.run_sync(self._made, abandon_on_cancel=True)
+        return self
+
+    def _made(self) -> httpx.AsyncClient:
         timeout = httpx.Timeout(CALL_TIMEOUT, connect=CONNECT_TIMEOUT, read=SILENCE_MAX)
         # No proxy: members are reached directly, and the environment is meant for other programs.
-        context = await trio.to_thread.run_sync(self._access.context, abandon_on_cancel=True)  # reads files
-        self._client = httpx.AsyncClient(verify=context, trust_env=False, timeout=timeout)
-        return self
+        return httpx.AsyncClient(verify=self._access.context(), trust_env=False, timeout=timeout)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

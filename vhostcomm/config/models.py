@@ -7,6 +7,7 @@ Every value has its source, because operators ask most often which serial number
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -201,7 +202,7 @@ class Config:
     tree: object = field(default=None, eq=False, repr=False)
     """The cluster's tree that it was made from; None without a cluster."""
 
-    @property
+    @cached_property
     def warnings(self) -> tuple[str, ...]:
         """Return descriptions of settings that are valid but probably mistakes.
 

@@ -28,7 +28,7 @@ from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.only_guest import OnlyGuest
-from vhostcomm.daemon.ports import Ports, in_batches
+from vhostcomm.daemon.ports import Ports
 from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.served import Served
@@ -41,6 +41,7 @@ from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT
 from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.notify import Manager, Notifier
+from vhostcomm.threads import in_slices
 
 if TYPE_CHECKING:
     from vhostcomm.daemon.membership import Membership
@@ -133,8 +134,9 @@ class Daemon:
             cleanup.enter_context(self._ports.files)
             folders = cleanup.enter_context(self._folders.watched(config.watch))
             with without_collections():
+                _ = config.warnings  # made before any guest is served
                 opened = await self._ports.open_all(config.guests, config.host)
-            gc.freeze()  # these objects stay, so the collector need not check them again
+                gc.freeze()  # these objects stay, so the collector need not check them again
             try:
                 cleanup.enter_context(self._surface.listening())
                 cleanup.enter_context(self._web.listening())
@@ -147,8 +149,8 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 self._ports.nursery = nursery
                 await nursery.start(self.freezer.run)
-                async for port in in_batches(opened):
-                    self._ports.start(port)
+                await self._start(opened)
+                opened.clear()  # so that an ended guest's objects are freed
                 nursery.start_soon(self._reload.run)
                 if self._changes:
                     nursery.start_soon(self._changes.run, self.reload, self._log)
@@ -165,6 +167,10 @@ class Daemon:
                 nursery.start_soon(self._web.run)
                 await self._surface.run()
                 await trio.sleep_forever()
+
+    async def _start(self, opened: list[Served]) -> None:
+        async for each in in_slices(opened):
+            self._ports.start(each)
 
     async def run_with_signals(self) -> None:
         """Serve until SIGTERM or SIGINT; reload on SIGHUP, reopen recordings on SIGUSR1. A second signal ends at once.
@@ -282,7 +288,7 @@ class Daemon:
     async def reopen_recordings(self) -> None:
         """Begin new files for recordings whose file was renamed or deleted."""
         self._log.info("reopening recordings", why="SIGUSR1")
-        async for served in in_batches(self._ports.all):
+        async for served in in_slices(self._ports.all):
             served.port.reopen_recording()
 
     async def thaw(self, why: str) -> None:

@@ -81,6 +81,8 @@ class Folders:
     def match(self) -> None:
         """Serve exactly the guests in the directories: now, and again whenever a port has ended."""
         assert self._ports.nursery is not None
+        if not self._seen:  # for ten thousand guests, the rest takes a while
+            return
         gone = [each for each in self._ports.all if each.folder and each.config.name not in self._there(each.folder)]
         if gone:
             self._ports.nursery.start_soon(self._end_and_match, gone)

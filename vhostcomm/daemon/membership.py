@@ -29,12 +29,11 @@ from vhostcomm.config.http_address import CONTROL_NAME
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.claims import Claims
 from vhostcomm.daemon.inherited import Inherited, Owing
-from vhostcomm.daemon.ports import in_batches
 from vhostcomm.errors import ConfigError
 from vhostcomm.guest import State, events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread, short_turns
+from vhostcomm.threads import in_slices, in_thread, short_turns
 
 SETTLE: Final = 0.1
 """Seconds from a change of the tree to the reload: changes of one script come together."""
@@ -251,7 +250,7 @@ class Membership:
         while True:
             self._looking = trio.Event()
             names = set()
-            async for guest in in_batches(tuple(daemon.guests.values())):
+            async for guest in in_slices(tuple(daemon.guests.values())):
                 names.add(guest.name)
                 inherited.look(guest)
                 self._update(guest)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 from attrs import define, field
@@ -20,7 +20,7 @@ from vhostcomm.control.listener import HttpListener
 from vhostcomm.daemon.served import Opening, Served, discard, make_runtime_directory
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread
+from vhostcomm.threads import in_slices, in_thread, short_turns
 
 STOP_MARGIN: Final = 1.0
 """Seconds beyond the drain timeout after which an ending port is cancelled."""
@@ -36,19 +36,9 @@ RECHECK_INTERVAL: Final = 5.0
 """Seconds between checks of a socket that can't be bound again, for example because its directory is gone."""
 
 BATCH: Final = 64
-"""Guests to process before other tasks run again: a few milliseconds."""
+"""Ports that a thread opens at once."""
 
 MakeGuest = Callable[[GuestConfig, HostIdentity, Log], Guest]
-
-T = TypeVar("T")
-
-
-async def in_batches(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yield items one by one, and let other tasks run after each `BATCH`."""
-    for place, item in enumerate(items):
-        if place % BATCH == BATCH - 1:
-            await trio.lowlevel.checkpoint()
-        yield item
 
 
 async def _all_ended(ending: Iterable[Served]) -> None:
@@ -86,6 +76,8 @@ class Ports:
         self._adopt = adopt
         self._log = log
         self._served: dict[str, Served] = {}
+        self._guests: dict[str, Guest] | None = None
+        """Made on demand, and again after a change."""
         self._by_path: dict[Path, Served | _Http] = {}
         self.files = SocketFiles(log)
         """Watches the folders of our own sockets."""
@@ -106,8 +98,10 @@ class Ports:
 
     @property
     def guests(self) -> dict[str, Guest]:
-        """All served guests, by name."""
-        return {name: served.port.guest for name, served in self._served.items()}
+        """All served guests, by name. A change makes another dictionary."""
+        if self._guests is None:
+            self._guests = {name: served.port.guest for name, served in self._served.items()}
+        return self._guests
 
     async def open_all(
         self, configs: Iterable[GuestConfig], host: HostIdentity, taken_over: frozenset[Address] = frozenset()
@@ -125,7 +119,7 @@ class Ports:
         opened: list[Served] = []
         try:
             batch: list[Served] = []
-            async for config in in_batches(configs):
+            async for config in in_slices(configs):
                 batch.append(Served(config, self._port(config, host)))
                 if len(batch) == BATCH:
                     await self._open(batch, taken_over)
@@ -140,7 +134,8 @@ class Ports:
         opening = Opening(batch, self._service, self.files, self._adopt, taken_over)
         try:
             with trio.fail_after(OPEN_DEADLINE):
-                await in_thread(frozenset(each.path and each.path.parent for each in batch), opening.run)
+                with short_turns():
+                    await in_thread(frozenset(each.path and each.path.parent for each in batch), opening.run)
         except trio.TooSlowError:
             opening.give_up()
             names = ", ".join(each.config.name for each in batch if not each.open)
@@ -172,6 +167,7 @@ class Ports:
         """Run a port."""
         assert self.nursery is not None
         self._served[served.config.name] = served
+        self._guests = None
         if served.path:
             self._by_path[served.path] = served
         self.nursery.start_soon(self._run, served)
@@ -186,7 +182,7 @@ class Ports:
         if not (ending := list(ending)):
             return
         with trio.move_on_after(self._service.drain_timeout + STOP_MARGIN):
-            async for served in in_batches(ending):
+            async for served in in_slices(ending):
                 self._forget_path(served)  # nobody misses its file from now on
                 served.port.stop()
             await _all_ended(ending)
@@ -228,7 +224,7 @@ class Ports:
         """Bind sockets again whose files were deleted or replaced, until cancelled."""
         async with trio.open_nursery() as nursery:  # a hanging path must not delay the others
             async for paths in self.files.lost():
-                async for path in in_batches(list(self._by_path) if paths is None else paths):
+                async for path in in_slices(list(self._by_path) if paths is None else paths):
                     if path in self._by_path:
                         nursery.start_soon(self._look_at, path)
 
@@ -279,10 +275,12 @@ class Ports:
                     await trio.sleep(pause)
                     pause = min(2 * pause, REOPEN_MAX)
                     served.port = self._port(served.config, self.host)
+                    self._guests = None
         finally:
             served.monitor_scope.cancel()
             if self._served.get(name) is served:
                 del self._served[name]
+                self._guests = None
             self._forget_path(served)
             served.ended.set()
 

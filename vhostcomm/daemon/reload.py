@@ -20,11 +20,11 @@ from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.ports import Ports, in_batches
+from vhostcomm.daemon.ports import Ports
 from vhostcomm.daemon.served import Served
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import short_turns
+from vhostcomm.threads import in_slices, short_turns
 
 READ_DEADLINE: Final = 30.0
 """Seconds to read the configuration. That of 10,000 guests needs a few; a hanging file system needs for ever."""
@@ -195,13 +195,13 @@ class Reload:
         self.config, self._ports.host = config, config.host
         known = {guest.name for guest in config.guests}
         changed = 0
-        async for served, new in in_batches(plan.staying):
+        async for served, new in in_slices(plan.staying):
             changed += self._ports.change(served, new, config.host)
             served.folder = served.folder if new.name not in known else None
         ending = list(plan.ending)
         before_by_name = {each.config.name: each.port.guest for each in ending}
         handed_over = []
-        async for served in in_batches(opened):
+        async for served in in_slices(opened):
             if moved := before_by_name.get(served.config.name):
                 guests = moved, served.port.guest
                 if self._freezer.hand_over(*guests):
@@ -216,15 +216,15 @@ class Reload:
             await self._freezer.record_move(*guests)
         await self._ports.end(ending)
         self._folders.match()
-        if ending:
-            gc.unfreeze()  # objects frozen at the start: those of ended ports may be in reference cycles
+        # The collector need not check the guests' objects. Those of ended guests are in no cycle, and are freed without it.
+        gc.freeze()
         warn(config, self._log)
         self._log.info("reloaded", added=len(opened), removed=len(ending), changed=changed, guests=len(self._ports))
 
     async def _plan(self, config: Config) -> _Plan:
         plan = _Plan()
         wanted = {guest.name: guest for guest in config.guests}
-        async for served in in_batches(self._ports.all):
+        async for served in in_slices(self._ports.all):
             name = served.config.name
             new = wanted.get(name) or self._folders.found(name, config)
             if new is not None and new.address == served.config.address:
@@ -233,7 +233,9 @@ class Reload:
             else:
                 plan.ending.append(served)
         plan.opening.extend(wanted.values())
-        addresses = {guest.address for guest in plan.opening}
+        addresses = set()
+        async for guest in in_slices(plan.opening):
+            addresses.add(guest.address)
         plan.by_address.update(
             (each.config.address, each) for each in plan.ending if each.open and each.config.address in addresses
         )
@@ -269,6 +271,7 @@ class Reload:
             check(made)
         except ConfigError as error:
             raise ConfigError(f"{error}; a change of [serve] needs a restart") from None
+        _ = made.warnings  # made here, in the thread
         if keys:
             self._log.warning(
                 "changed settings need a restart; guests and identities are active now", keys=", ".join(keys)
@@ -296,7 +299,7 @@ def without_collections() -> Iterator[None]:
     """Disable garbage collections while many lasting objects are made and guests are served.
 
     The collector stops everything while it checks all objects. Those of 10,000 guests take 0.3 s of processor time,
-    again and again while they are made.
+    again and again while they are made, and once more at the end of the block unless they are frozen in it.
     """
     gc.disable()
     try:

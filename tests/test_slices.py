@@ -1,0 +1,42 @@
+"""Long work on the event loop lets other tasks run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import trio
+
+from tests.trio_help import run
+from vhostcomm.threads import SLICE, in_slices
+
+ITEMS = 5
+
+
+def slow() -> Iterator[int]:
+    """Items that take a slice each."""
+    for item in range(ITEMS):
+        end = time.perf_counter() + SLICE
+        while time.perf_counter() < end:
+            pass
+        yield item
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    count = 0
+
+    def after_io_wait(self, _: float) -> None:
+        self.count += 1
+
+
+def test_other_tasks_run_after_each_slice() -> None:
+    async def main() -> None:
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        seen = [(item, turns.count) async for item in in_slices(slow())]
+        assert [item for item, _ in seen] == [*range(ITEMS)]
+        assert len({turn for _, turn in seen}) == ITEMS
+
+    run(main)
