@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import MutableMapping
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -16,12 +17,33 @@ from tests.trio_help import run
 from vhostcomm.config.certificates import TlsFiles, server_context
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import StrangersLog
-from vhostcomm.control.tls import HANDSHAKE_TIMEOUT, Handshakes
+from vhostcomm.control.tls import CREDIT, HANDSHAKE_TIMEOUT, REST, Handshakes, Share
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> TlsFiles:
     return Authority.new(tmp_path / "own").host("one", "one.example")
+
+
+def test_handshakes_use_a_share_of_the_event_loop() -> None:
+    """Beyond the credit, each second of work costs nine of rest. The clock here jumps over them."""
+
+    def work() -> None:
+        end = thread_time() + CREDIT / 2
+        while thread_time() < end:
+            pass
+
+    async def main() -> None:
+        share, began = Share(), trio.current_time()
+        await share.take(work)
+        assert trio.current_time() == began
+        for _ in range(3):
+            await share.take(work)
+        assert trio.current_time() - began >= CREDIT / 2 * REST
+        await share.rested()
+        assert trio.current_time() - began >= CREDIT * REST
+
+    run(main)
 
 
 def test_handshake_has_a_deadline(files: TlsFiles) -> None:

@@ -171,6 +171,8 @@ async def serve_app(
 
     async def accept(listener: trio.SocketListener, of: HttpListener) -> None:
         while True:
+            if handshakes:
+                await handshakes.rested()
             try:
                 stream = await listener.accept()
             except OSError as error:

@@ -9,7 +9,8 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from time import thread_time
+from typing import Any, Final, TypeVar, cast
 
 import trio
 
@@ -24,10 +25,18 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 HANDSHAKE_LIMIT: Final = 32
 """Maximum connections without a certificate yet. They need no slot, so they keep no client with a certificate out."""
 
+CREDIT: Final = 0.02
+"""Seconds of processor time that handshakes may use at once: about twenty."""
+
+REST: Final = 9
+"""Seconds of rest for each second of handshakes beyond the credit: they use at most a tenth of the event loop."""
+
 LINGER: Final = 0.5
 """Seconds for a rejected client to read why."""
 
 _READ: Final = 16 << 10
+
+T = TypeVar("T")
 
 _PLAIN = "HTTP_REQUEST"
 """OpenSSL's reason for a request without TLS."""
@@ -56,14 +65,17 @@ class TlsStream:
         names = dict(pair for each in cast("Any", subject) for pair in each)
         return escape(str(names.get("commonName", "")))
 
-    async def handshake(self) -> None:
+    async def handshake(self, share: Share) -> None:
         """Wait for the client's certificate.
+
+        Args:
+            share: limits the steps.
 
         Raises:
             ssl.SSLError: there is none, or it is not valid. The client was sent the reason.
             trio.BrokenResourceError: the client has disconnected.
         """
-        await self._received(self._tls.do_handshake)
+        await self._received(self._tls.do_handshake, share=share)
         await self._flush()
 
     async def receive_some(self, max_bytes: int) -> bytes:
@@ -108,11 +120,11 @@ class TlsStream:
         await self._flush()
         await self._stream.send_eof()
 
-    async def _received(self, step: Callable[..., Any], *args: object) -> Any:
+    async def _received(self, step: Callable[..., Any], *args: object, share: Share | None = None) -> Any:
         """Take a step, as soon as the client has sent what it needs."""
         while True:
             try:
-                return step(*args)
+                return await share.take(step) if share else step(*args)
             except ssl.SSLWantReadError:
                 if self._outgoing.pending:
                     await self._flush()
@@ -132,6 +144,30 @@ class TlsStream:
                 await self._stream.send_all(data)
 
 
+class Share:
+    """Limits the processor time of handshakes, and takes one step of them in a turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._lock = trio.StrictFIFOLock()
+        self._full_at = 0.0
+        """When the credit is whole again, by trio's clock."""
+
+    async def rested(self) -> None:
+        """Wait until there is credit."""
+        await trio.sleep_until(self._full_at - CREDIT * (1 + REST))
+
+    async def take(self, step: Callable[[], T]) -> T:
+        """Take a step when there is credit. Nothing is awaited after it."""
+        async with self._lock:
+            await self.rested()
+            began = thread_time()
+            try:
+                return step()
+            finally:
+                work = (thread_time() - began) * (1 + REST)
+                self._full_at = max(self._full_at, trio.current_time()) + work
+
+
 class Handshakes:
     """The connections whose clients have not shown a certificate yet.
 
@@ -144,6 +180,11 @@ class Handshakes:
         self._strangers = strangers
         self._plain = plain
         self._unfinished: dict[trio.CancelScope, None] = {}
+        self._share = Share()
+
+    async def rested(self) -> None:
+        """Wait until there is time for another handshake. Clients wait in the kernel meanwhile, in their order."""
+        await self._share.rested()
 
     def evict(self) -> bool:
         """Close the oldest connection. Return whether there was one."""
@@ -171,7 +212,7 @@ class Handshakes:
     async def _try(self, tls: TlsStream, stream: trio.SocketStream) -> bool:
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT):
-                await tls.handshake()
+                await tls.handshake(self._share)
         except ssl.SSLError as error:
             await self._refuse(tls, stream, error)
         except trio.TooSlowError:
