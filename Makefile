@@ -13,7 +13,10 @@ DEV := $(VENV)/.dev
 MORE := 2
 PYTEST = $(BIN)/pytest -q -n $$(($$(nproc) + $(MORE))) --dist worksteal
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check unit quick stress coverage format docs pictures bench soak fuzz mutants wheel pyz deb hosts virtual-dsm clean
+# Bytecode is cached even where the environment forbids it: every process would compile the sources again.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check compiled unit quick stress coverage format docs pictures bench soak fuzz mutants wheel wheel-installed wheel-onefile pyz deb hosts virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,9 +64,9 @@ packages-demo packages-test: packages-%:
 
 venv: $(INSTALLED)
 
-# The checks and the wheel keep one core busy each; the tests all of them.
+# Each of the first keeps one core busy; the tests all of them.
 test: packages-test $(DEV)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line check wheel
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line check wheel-installed wheel-onefile compiled
 	@$(MAKE) --no-print-directory unit
 
 # A real kernel asks without vhostcomm, then with it.
@@ -98,6 +101,10 @@ check: $(DEV)
 
 unit: $(DEV)
 	$(PYTEST) $(TESTS)
+
+# Bytecode of the tests, once: the processes of `unit` start together, and each would compile them. `unit` shows the errors.
+compiled: $(DEV)
+	@$(BIN)/pytest --collect-only -qq >/dev/null 2>&1 || true
 
 quick: MORE := 1
 quick: $(DEV)
@@ -141,8 +148,13 @@ mutants: $(DEV)
 	@$(PIP) mutmut
 	@$(BIN)/python -m tests.mutants $(GROUPS)
 
-wheel: $(DEV)
+wheel: wheel-installed wheel-onefile
+
+wheel-installed: $(DEV)
 	$(BIN)/python -m tests.wheel
+
+wheel-onefile: $(DEV)
+	$(BIN)/python -m tests.wheel onefile
 
 pyz: $(DEV)
 	$(BIN)/python -m tools.onefile

@@ -1,5 +1,7 @@
 """Builds the wheel and the sdist, and tries the wheel in a fresh environment: ``python -m tests.wheel``.
 
+``python -m tests.wheel onefile`` builds and tries the programs as one file each.
+
 What is missing from them is missing here, since nothing of the checkout but the tests and the
 captures is on the path. All of the code is compared byte by byte with the checkout's; tests of what is
 pure were run there and aren't run again. What is run is what an installation can lack: files that are
@@ -128,9 +130,10 @@ def tell(wanted: dict[str, bytes], found: dict[str, bytes], where: str) -> None:
 
 def installed(package: Path, folder: Path, *more: str) -> Path:
     """A fresh environment with it; returns its bin."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder)  # a pip of its own would take as long as all that is installed
     run(
-        folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt",
+        sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet",
+        "--disable-pip-version-check", "-c", ROOT / "constraints.txt",
         package, "httpx", "pytest", "pytest-timeout", *more,
     )  # fmt: skip
     return folder / "bin"
@@ -176,10 +179,16 @@ def main() -> None:
         for name in ("tests", "captures", "protocol/README.md", "docs/systemd.md"):
             source, target = ROOT / name, elsewhere / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
         tried(installed(wheel, work / "wheel-venv", "hypothesis"), elsewhere, *TESTED)
-        check_one_file(work)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["onefile"]:
+        with tempfile.TemporaryDirectory(prefix="vhostcomm-onefile-") as made:
+            check_one_file(Path(made))
+    else:
+        main()
