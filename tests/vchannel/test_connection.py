@@ -269,9 +269,9 @@ def test_events_come_before_dropping() -> None:
 
 
 def test_the_wrong_namespace() -> None:
-    with pytest.raises(MisuseError, match="GUEST_SERIAL.*: the host's end asks commands of GuestCommand"):
+    with pytest.raises(MisuseError, match=r"GUEST_SERIAL.*: the host's end asks commands of GuestCommand"):
         host().send(Request.of(HostCommand.GUEST_SERIAL))
-    with pytest.raises(MisuseError, match="GUEST_SERIAL.*: the guest's end answers commands of GuestCommand"):
+    with pytest.raises(MisuseError, match=r"GUEST_SERIAL.*: the guest's end answers commands of GuestCommand"):
         guest().send(Request.of(HostCommand.GUEST_SERIAL).reply())
 
 
