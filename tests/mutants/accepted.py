@@ -32,6 +32,16 @@ ACCEPTED: Final = {
     r"_KINDS\.get\(stat\.S_IFMT\(found\.st_mode\), ": "the table has every kind",
     r"user, at, host = self\.destination\.rpartition": "an address with two @ is rejected",
     r"textwrap\.wrap\(.*110, ": "only the width of comments",
+    r"int\.__eq__\(self, None\)": "the other operand compares instead",
+    r"type\(None\) is not bytes": "the bytes of bytes are the same object",
+    r"refusal\(header, convincing=None\)": "only its truth is tested",
+    r"find_header\(self\._buffer, self\._offset [-+] [12], .*usual": "no usual header begins within a byte of an odd one",
+    r"usual=True\) (<= 0|< 1)": "the search begins after 0",
+    r"found (> 0|>= 1):": "a header's bytes follow each skipped piece, so the search begins after 0",
+    r"stop (>=|> start -) ": "an empty search, or one of the same bytes again",
+    r"find_header\(self\._buffer, start - self\._scanned": "the bytes before were searched, and have no header",
+    r"found = -2": "only its sign is tested",
+    r"secrets\.randbits\(ID_BITS\) or 2": "0 is never seen",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }
 """Survivors that behave as the code does: an expression for their difference, and the reason. They aren't counted."""
