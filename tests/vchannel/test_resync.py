@@ -150,7 +150,11 @@ def test_bytes_lost_between_frames() -> None:
 @pytest.mark.parametrize(("offset", "value"), [(56, 0), (56, 1000), (56, -1), (60, 1000), (60, -1)])
 def test_odd_fields_after_a_good_frame_are_accepted(feed: Feed, offset: int, value: int) -> None:
     odd = with_field(offset, value)
-    assert answered(feed(host(), GOOD + odd + GOOD)) == [GOOD_ID, GOOD_ID, GOOD_ID]
+    events = feed(host(), GOOD + odd + GOOD)
+    assert answered(events) == [GOOD_ID, GOOD_ID, GOOD_ID]
+    assert isinstance(events[1], Request)
+    frame, reply = events[1].frame, events[1].reply().frame
+    assert (reply.sub_command, reply.reserved) == (frame.sub_command, frame.reserved), "an answer repeats them"
 
 
 @pytest.mark.parametrize("raw", [GOOD, QUIET, ANSWER, SMALL_ANSWER], ids=["asks", "tells", "answers", "one byte"])
@@ -214,6 +218,18 @@ def test_odd_fields_behind_a_refused_frame_are_not(feed: Feed) -> None:
     events = feed(host(), OTHER + with_field(44, 5000) + odd + GOOD)
     assert answered(events) == [OTHER_ID, GOOD_ID]
     assert [event.field for event in events if isinstance(event, FrameRefused)] == ["request_length", "reserved"]
+
+
+def test_an_unusual_guest_id_is_found_after_junk(feed: Feed) -> None:
+    unusual = Request.of(HostCommand.GUEST_SERIAL, guest_id=1 << 40, request_id=GOOD_ID).raw
+    assert answered(feed(host(), bytes(100) + unusual + OTHER)) == [GOOD_ID, OTHER_ID]
+
+
+def test_the_earlier_of_two_headers_is_found() -> None:
+    question, answer = GOOD[:64], Request.of(HostCommand.GUEST_SERIAL).reply().raw[:64]
+    for header, other in ((question, answer), (answer, question)):
+        assert find_header(header + other, 0, 65) == 0
+        assert find_header(header + other, 1, 65) == 64
 
 
 def test_a_guest_gets_back_in_step_too(feed: Feed) -> None:
