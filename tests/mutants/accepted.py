@@ -40,7 +40,7 @@ ACCEPTED: Final = {
     r"found (> 0|>= 1):": "a header's bytes follow each skipped piece, so the search begins after 0",
     r"stop (>=|> start -) ": "an empty search, or one of the same bytes again",
     r"find_header\(self\._buffer, start - self\._scanned": "the bytes before were searched, and have no header",
-    r"last = found \+ HEADER_SIZE \+ 1": "no header of the other kind begins a byte later",
+    r"last = found \+ HEADER_SIZE (\+ 1|- 2)": "no header of the other kind begins a byte before or later",
     r"found = -2": "only its sign is tested",
     r"secrets\.randbits\(ID_BITS\) or 2": "0 is never seen",
     r"2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",

@@ -268,6 +268,17 @@ def test_events_come_before_dropping() -> None:
         end.discard_partial()
 
 
+def test_a_late_answer_shows_that_ids_are_repeated() -> None:
+    end = host()
+    late, waiting, other = (Request.of(GuestCommand.GET_IP) for _ in range(3))
+    end.send(late)
+    end.forget(late)
+    end.send(waiting)
+    events = whole(end, late.reply(b"1\0").raw + other.reply(b"2\0").raw)
+    assert [type(event) for event in events] == [UnsolicitedResponse] * 2
+    assert end.waiting == (waiting,)
+
+
 def test_the_wrong_namespace() -> None:
     with pytest.raises(MisuseError, match=r"GUEST_SERIAL.*: the host's end asks commands of GuestCommand"):
         host().send(Request.of(HostCommand.GUEST_SERIAL))
