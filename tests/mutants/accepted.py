@@ -21,7 +21,7 @@ ACCEPTED: Final = {
     r"-        return 0\n\+        return 1\n     depth = ": "neither is too deep",
     r"-( +self\._(?:in_step|repeats_ids) = )False.*\n\+\1None": "only its truth is tested",
     r"-( +self\._(?:until_due|scanned) = ).*0.*\n\+\1.*None": "only its truth is tested before it is set",
-    r"-( +self\._(?:until_due|scanned) = ).*0.*\n\+\1.*1": "a search of one byte finds the frame that begins there",
+    r"-    self\._scanned = 0 .*\n\+    self\._scanned = 1": "it is set before it is read",
     r"zip\(HEADER_FIELDS, header, ": "both have eleven fields",
     r"\+    return length if (1 <=|0 <) length": "a length of 0 counts as 0 either way",
     r"-    self\._ids\[request\.request_id\] = None": "only its keys are used",

@@ -54,6 +54,13 @@ def test_a_dropped_partial_frame_ends_the_step() -> None:
     assert isinstance(whole(end, ODD + GOOD)[0], FrameRefused)
 
 
+def test_a_frame_received_before_the_dropped_bytes_are_read() -> None:
+    end = host()
+    assert whole(end, GOOD[:100]) == []
+    end.discard_partial()
+    assert [type(event) for event in whole(end, GOOD)] == [BytesSkipped, Request]
+
+
 @pytest.mark.parametrize("size", [64, 100, 4095])
 def test_a_dropped_partial_frame_ends_the_search(size: int) -> None:
     """The next byte begins a frame, though the search before had not reached the expected one."""
