@@ -16,7 +16,7 @@ PYTEST = $(BIN)/pytest -q -n $$(($$(nproc) + $(MORE))) --dist worksteal
 # Bytecode is cached even where the environment forbids it: every process would compile the sources again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check compiled unit quick stress coverage format docs pictures bench soak fuzz mutants wheel wheel-installed wheel-onefile pyz deb hosts virtual-dsm clean
+.PHONY: help fresh fresh-reduced packages-demo packages-test venv demo e2e qemu10 test check prepared unit quick stress coverage format docs pictures bench soak fuzz mutants wheel wheel-installed wheel-onefile pyz deb hosts virtual-dsm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -66,7 +66,7 @@ venv: $(INSTALLED)
 
 # Each of the first keeps one core busy; the tests all of them.
 test: packages-test $(DEV)
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line check wheel-installed wheel-onefile compiled
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line check wheel-installed wheel-onefile prepared
 	@$(MAKE) --no-print-directory unit
 
 # A real kernel asks without vhostcomm, then with it.
@@ -102,9 +102,11 @@ check: $(DEV)
 unit: $(DEV)
 	$(PYTEST) $(TESTS)
 
-# Bytecode of the tests, once: the processes of `unit` start together, and each would compile them. `unit` shows the errors.
-compiled: $(DEV)
+# Bytecode of the tests, and the stand-in guest: the processes of `unit` start together, and each would make the one and wait
+# for the other. `unit` shows the errors.
+prepared: $(DEV)
 	@$(BIN)/pytest --collect-only -qq >/dev/null 2>&1 || true
+	@tests/guest/build.sh >/dev/null 2>&1 || true
 
 quick: MORE := 1
 quick: $(DEV)
