@@ -181,7 +181,7 @@ def _forker(at_start: frozenset[tuple[str, str]]) -> _Forker:
 
 
 def end_forker() -> None:
-    """End the processes that fork. Those that they have forked go on."""
+    """End the processes that fork. Processes that they have forked continue."""
     while _forkers:
         _forkers.popitem()[1].end()
 

@@ -53,6 +53,6 @@ class Hanging:
         os.close(self._fuse)  # which fails what hangs
 
     def asked(self) -> None:
-        """Wait until somebody hangs. The request is left unread: one that was read keeps a killed process from ending."""
+        """Wait until a caller hangs. The request is left unread: one that was read keeps a killed process from ending."""
         ready, _, _ = select.select([self._fuse], [], [], PATIENCE)
         assert ready, "nobody looked into the file system that hangs"

@@ -30,7 +30,7 @@ def missing(what: str) -> bool:
 
 
 def need(*names: str) -> None:
-    """Skip the running test unless all programs are installed; `guest` stands for all that building the guest needs."""
+    """Skip the running test unless all programs are installed; `guest` means everything that the build of the guest needs."""
     wanted = dict.fromkeys(what for name in names for what in (sorted(_BUILDING) if name == "guest" else [name]))
     lacking = [what for what in wanted if missing(what)]
     if lacking:

@@ -39,7 +39,7 @@ class Soaked:
 
 
 def soak(frames: int, folder: Path, seed: int = 1) -> Soaked:
-    """Send so many frames, half of them before a restart of the daemon. Fails where a question isn't answered."""
+    """Send a number of frames, half of them before a restart of the daemon. Fails where a question isn't answered."""
     chance = random.Random(seed)
     sent = answers = serial = 0
     resident = []

@@ -43,8 +43,7 @@ def replay(capture: Capture, connection: Connection, answer: Answer | None = Non
     records are the same too, with their times and in their order. Where it was made otherwise, the
     connection may see other frames in the bytes than the capture says. `assumed` is never repeated.
 
-    With `answer`, the responses of the connection's own end are left out and its requests'
-    answers stand in their place.
+    With `answer`, the responses of the connection's own end are replaced by the answers to its requests.
 
     Args:
         capture: which to play.

@@ -220,7 +220,7 @@ def test_no_capture_raises_and_no_byte_is_lost(role: Role, made: list[Record]) -
 
 
 def test_the_golden_captures_are_what_a_host_says_by_itself() -> None:
-    """Each answer made anew from its request and the data alone: the same bytes."""
+    """Each answer made again from its request and the data alone: the same bytes."""
     for path in FILES:
         capture = forgetful(load(path))
         answers = {

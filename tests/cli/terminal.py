@@ -1,4 +1,4 @@
-"""A shell at a terminal, whose line is edited as somebody edits it."""
+"""A shell at a terminal, whose line is edited as a user edits it."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ LONG: Final = str(FOLDER / "damage.jsonl")
 FULL: Final = "vhostcomm: standard output: No space left on device; make room there, or choose another place\n"
 NONE: Final = "vhostcomm: standard output is closed, nothing can be printed; redirect it to a file, or to /dev/null\n"
 NEW: Final = "NEW"
-"""Stands for the path of a new file."""
+"""A placeholder for the path of a new file."""
 
 WORK: Final = [
     ["version"],

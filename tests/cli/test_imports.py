@@ -16,7 +16,7 @@ HEAVY: Final = {
 """Packages that cost a start more than a few milliseconds."""
 
 ROOMS: Final = {"capture", "channel", "control", "daemon", "launch", "probe", "qemu", "snippet"}
-"""Rooms of ours that few verbs need."""
+"""Our own packages that few verbs need."""
 
 GROUND: Final = {"asyncio", "ssl", "structlog", "trio"}
 """trio and structlog, and what they import themselves."""

@@ -61,7 +61,7 @@ def test_letters_that_the_output_does_not_have() -> None:
 
 
 def test_closed_streams(tmp_path: Path) -> None:
-    """What is printed is missed, and said so; the file is made all the same."""
+    """What is printed is missed, and said so; the file is still made."""
     for closed in (">&-", "<&- >&- 2>&-"):
         ended = shell(f'"$@" {closed}', "config", "init", str(tmp_path / f"{len(closed)}.toml"))
         assert (ended.returncode, ended.stdout) == (1, "")

@@ -116,7 +116,7 @@ def test_a_guest_that_a_reload_removes(tmp_path: Path) -> None:
 
 
 def test_the_next_daemon_thaws_guests_of_a_killed_one(tmp_path: Path) -> None:
-    """A guest that is frozen asks nothing, so nothing tells that it is there: a thaw is sent all the same."""
+    """A guest that is frozen asks nothing, so nothing tells that it is there: a thaw is still sent."""
     record = tmp_path / ".nas.frozen"
     with controlled(tmp_path, expect_exit=-9) as (daemon, http), answering(tmp_path / "nas", {FREEZE: b""}):
         assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200

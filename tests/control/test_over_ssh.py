@@ -86,7 +86,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @frozen
 class Hosts:
-    """Two daemons that stand for hosts with the same configuration, and a command line elsewhere."""
+    """Two daemons in the place of hosts with the same configuration, and a command line elsewhere."""
 
     folder: Path
     daemons: dict[str, Serving]

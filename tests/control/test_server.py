@@ -152,7 +152,7 @@ def test_requests_that_break_the_protocol(tmp_path: Path) -> None:
             for request, status in refused.items():
                 answer = await echo.ask(request + GET)
                 assert answer.startswith(b"HTTP/1.1 " + status), request[:40]
-                assert answer.count(b"HTTP/1.1") == 1, "what follows is not taken for a request"
+                assert answer.count(b"HTTP/1.1") == 1, "the bytes after it are no request"
                 assert b"secret" not in answer
             assert {each["path"] for each in echo.scopes} == {"/broken"}
 

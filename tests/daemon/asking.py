@@ -38,7 +38,7 @@ def opened(where: Path) -> Iterator[tuple[Ends, Port]]:
 
 
 async def answer_all(stream: trio.SocketStream, asked_for: list[Command], *, after: float = 0.0) -> None:
-    """A guest that answers everything, each question so many seconds after it came."""
+    """A guest that answers each question after a delay in seconds."""
     guest = Connection(Role.GUEST)
     async for data in stream:
         guest.receive_data(data)

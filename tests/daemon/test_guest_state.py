@@ -54,7 +54,7 @@ def test_a_reboot_is_seen() -> None:
             await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
             await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
             assert ends.guest.boots == boot
-            assert len(ends.logged("guest asked")) == boot, "each answer is told once a boot"
+            assert len(ends.logged("guest asked")) == boot, "each answer is reported once a boot"
         assert len(ends.logged("guest started")) == 1
         assert len(ends.logged("guest rebooted")) == 1
 

@@ -52,7 +52,7 @@ def test_a_hanging_socket_to_connect_to(tmp_path: Path, more: str) -> None:
 
 @pytest.mark.slow
 def test_the_record_of_a_freeze(tmp_path: Path) -> None:
-    """The freeze is sent all the same, after half of its time, and other guests are answered meanwhile."""
+    """The freeze is still sent, after half of its time, and other guests are answered meanwhile."""
     state = tmp_path / "state"
     state.mkdir()
     with (

@@ -272,7 +272,7 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
 
 
 def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
-    """What stands for it here is a read that never ends: no such file system can be had in a test."""
+    """Its substitute here is a read that never ends: no such file system can be had in a test."""
     hanging = threading.Event()
 
     def read() -> Config:

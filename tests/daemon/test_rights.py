@@ -181,7 +181,7 @@ def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_qemu_whose_socket_denies_access(tmp_path: Path) -> None:
-    """The log and the list of guests say so, and when somebody mends it, it is connected to."""
+    """The log and the list of guests report it; the daemon connects once the mode is corrected."""
     path = tmp_path / "qemu"
     with socket.socket(socket.AF_UNIX) as qemu:
         qemu.bind(str(path))

@@ -1,4 +1,4 @@
-"""A real daemon: what it serves, and to whom."""
+"""A real daemon: what it serves, and to which clients."""
 
 from __future__ import annotations
 

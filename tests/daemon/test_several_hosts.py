@@ -1,4 +1,4 @@
-"""Daemons that stand for hosts: what they have in common, and what each has of its own."""
+"""Daemons in the place of hosts: what they have in common, and what each has of its own."""
 
 from __future__ import annotations
 

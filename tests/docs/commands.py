@@ -31,7 +31,7 @@ OPTIONS_OF_OTHERS: Final = {
     "--unix-socket",
     "--x",
 }
-"""Flags in prose that are another program's, or stand for any."""
+"""Flags in prose of another program, or placeholders."""
 
 
 def check(text: str) -> None:
@@ -58,7 +58,7 @@ def check(text: str) -> None:
             assert "Nothing to be done" not in done.stdout, f"{text}: the target has no recipe"
         case "systemctl" | "journalctl":
             wrong = {word for word in rest if word.startswith("vhostcomm") and not is_unit(word)}
-            assert not wrong, f"{text}: there is no such unit of ours: {', '.join(wrong)}"
+            assert not wrong, f"{text}: we have no such unit: {', '.join(wrong)}"
         case _ if "/" in words[0]:
             assert (ROOT / words[0]).exists() or program in {"pip", "pytest", "python"}, f"{text}: no {words[0]}"
         case _:
@@ -86,7 +86,7 @@ def is_unit(name: str) -> bool:
 
 
 def wrong_in_prose(code: str) -> str:
-    """What is wrong with a piece of code in prose, if it is a verb or a flag of ours: there is none such."""
+    """What is wrong with a piece of code in prose, if it is one of our verbs or flags: there is none such."""
     words = re.split(r"[\s=]+", code)
     if words[0].startswith("--") and words[0] != "--":
         return "" if words[0] in _flags_of_all() | OPTIONS_OF_OTHERS else f"{words[0]}: no verb has it"

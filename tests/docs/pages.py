@@ -1,7 +1,7 @@
 """The pages of the project's documentation, taken apart: which blocks they have, and what is to be done with each.
 
 A block that shows commands is fenced, of the kind `console`: lines with `$ ` are commands, the lines under one are what it
-prints, `…` stands for anything. What a reader doesn't need to see stands in a comment before the block:
+prints, `…` stands for anything. A comment before the block has what a reader doesn't need to see:
 
     <!-- not run: why -->       it can't be run here; what can be checked of it is
     <!-- status: 1 -->          its commands end with that status instead of 0
@@ -42,7 +42,7 @@ _COMMAND: Final = re.compile(
 
 
 class PageError(Exception):
-    """A page that doesn't keep to the convention."""
+    """A page that breaks the convention."""
 
 
 @frozen
@@ -97,7 +97,7 @@ def blocks(text: str, page: str) -> Iterator[Block]:
     """A page's blocks, in order.
 
     Raises:
-        PageError: one that can't be told apart from prose, or that shows commands and isn't run.
+        PageError: one that looks like prose, or that shows commands and isn't run.
     """
     marks: dict[str, str] = {}
     for token in MarkdownIt("commonmark").enable("table").parse(text):

@@ -30,7 +30,7 @@ READY: Final = "serving"
 """What it has logged then: ended during its start, it would end by SIGTERM and not with status 0."""
 
 OURS: Final = re.compile(r"^(sudo |\w+=\S+ )*(vhostcomm|\./vdsm_run\.py|vdsm_run|qemu-host) .*&$", re.DOTALL)
-"""A program of ours in the background: its log goes to a file, or it would come amid what the page shows next."""
+"""One of our programs in the background: its log goes to a file, or it would come amid what the page shows next."""
 
 
 def _cache() -> Path:

@@ -1,4 +1,4 @@
-"""The convention of the documentation's commands: what doesn't keep to it is found, and what isn't printed is noticed."""
+"""The convention of the documentation's commands: breaches and missing output are found."""
 
 from __future__ import annotations
 

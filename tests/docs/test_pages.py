@@ -38,7 +38,7 @@ PAGES: Final = {str(path.relative_to(ROOT)): path.read_text() for path in pages(
 
 
 def _blocks(page: str) -> list[Block]:
-    """None of a page that doesn't keep to the convention: its own test tells why."""
+    """None of a page that breaks the convention: its own test tells why."""
     try:
         return list(blocks(PAGES[page], page))
     except PageError:

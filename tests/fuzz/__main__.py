@@ -17,7 +17,7 @@ LARGEST: Final = 4096
 
 
 def main(seconds: str, *names: str) -> int:
-    """Fuzz the named targets, or all, each for so many seconds. Returns an exit status."""
+    """Fuzz the named targets, or all, each for that number of seconds. Returns an exit status."""
     if importlib.util.find_spec("atheris") is None:
         python = f"Python {'.'.join(map(str, sys.version_info[:2]))} on {platform.machine()}"
         print(f"Nothing was fuzzed: atheris was not found for {python}. PyPI has it for Python 3.11 to 3.13 on x86_64.")

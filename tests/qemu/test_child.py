@@ -182,7 +182,7 @@ def test_its_last_words_are_waited_for_but_not_for_ever(monkeypatch: pytest.Monk
 
 
 def test_an_ignored_sigchld_is_reset() -> None:
-    """Started by somebody who ignores it, the kernel would throw exit codes away."""
+    """If the parent ignores SIGCHLD, the kernel discards exit codes."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         assert lines_of("sh", "-c", "exit 7")[0] == 7

@@ -52,7 +52,7 @@ def test_no_port_is_forwarded() -> None:
 
 
 @pytest.mark.needs("setpriv")
-@pytest.mark.skipif(os.geteuid() != 0, reason="root may have privileged ports, and become somebody who may not")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may use privileged ports, and become a user who may not")
 def test_privileged_port_needs_a_right() -> None:
     script = (
         "from vhostcomm.qemu.machine import Forward, UserNet\nfrom vhostcomm.qemu.ports import port_problem\n"

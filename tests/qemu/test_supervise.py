@@ -142,7 +142,7 @@ def test_stopping_by_the_guests_own_power_off(can: Capabilities, tmp_path: Path)
 
 
 def test_stopping_a_stopped_process(idle: list[str]) -> None:
-    """QMP hangs and SIGTERM waits: it is killed all the same."""
+    """QMP hangs and SIGTERM waits: it is still killed."""
     clock = MockClock(rate=1.0)
 
     async def body(told: Run) -> None:

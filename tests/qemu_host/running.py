@@ -97,7 +97,7 @@ class QemuHost:
 
 
 def listens(where: Path | int) -> bool:
-    """Whether somebody listens at a path, or at a port of this machine."""
+    """Whether a process listens at a path, or at a port of this machine."""
     with socket.socket(socket.AF_UNIX if isinstance(where, Path) else socket.AF_INET) as trial:
         trial.setblocking(isinstance(where, int))
         return trial.connect_ex(str(where) if isinstance(where, Path) else ("127.0.0.1", where)) == 0

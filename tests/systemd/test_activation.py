@@ -46,7 +46,7 @@ def activating(sock: Path, name: str, *words: str | Path, **environment: str) ->
 
 
 def takes_connections(sock: Path) -> bool:
-    """Whether somebody listens there, without a connection: that would start the daemon. Its file is there before."""
+    """Whether a process listens there, without a connection: that would start the daemon. Its file is there before."""
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]
     # Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
     return any(line.split()[3] == "00010000" and line.endswith(f" {sock}") for line in lines)

@@ -101,7 +101,7 @@ def sticking(pipe: Path, *words: str | Path, **options: Any) -> Serving:
 
 
 def stick(daemon: Serving, pipe: Path) -> int:
-    """Have its loop hang. Returns the pipe's other end, and closing that lets it go on."""
+    """Have its loop hang. Returns the pipe's other end; closing that end resumes it."""
     daemon.send_signal(signal.SIGUSR2)
     found: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Packets that no export of ours makes: a PDU of any size, and TCP."""
+"""Packets that our export never makes: a PDU of any size, and TCP."""
 
 from __future__ import annotations
 

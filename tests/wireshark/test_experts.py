@@ -75,7 +75,7 @@ def test_messages_name_field_and_value(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 4095, 4097, 9000])
 def test_a_frame_of_another_size(tmp_path: Path, size: int) -> None:
-    """Cut by somebody else; the capture format has none."""
+    """Cut by another program; the capture format has none."""
     path = tmp_path / "a.pcapng"
     path.write_bytes(upper_pdus(b"vchannel_record", [bytes(4) + (GOOD.encode() * 3)[:size]]))
     (packet,) = look(path)

@@ -29,7 +29,7 @@ def answer(number: int) -> bytes:
 
 
 def seen(path: Path, *segments: Segment, mss: int = 1448) -> list[Packet]:
-    """The packets in which something of ours ends."""
+    """The packets in which one of our frames or skipped ranges ends."""
     path.write_bytes(tcp(segments, mss))
     return [packet for packet in look(path, *DECODE_AS) if "vchannel.channel" in packet]
 
