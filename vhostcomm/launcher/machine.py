@@ -43,7 +43,7 @@ class LaunchedMachine:
         """
         qemu = self._running()
         if size is not None:
-            self._log.info("balloon asked for", bytes=size, by=by)
+            self._log.info("balloon requested", bytes=size, by=by)
         try:
             return await balloon(qemu.command, size)
         except QmpError as error:
