@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.control.authority import Authority
 from tests.hosts.booted import CONFIG, PROGRAM, Booted, guests, status, uid
 from tests.hosts.folders import ROOT
 from tests.serving import fake_guest, until
@@ -20,6 +23,7 @@ from vhostcomm.systemd import units
 
 UUIDS = ["d990d22a-e971-ef5f-a7b3-e6374e496b34", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"]
 SERVE = units.SERVE
+TLS_GROUP = "vhostcomm-tls"
 DYNAMIC = range(61184, 65520)
 """The user ids that systemd gives to dynamic users."""
 
@@ -142,12 +146,38 @@ def test_tcp_with_its_drop_in(machine: Booted) -> None:
     assert "1234ABC567890" in probed
 
 
+def test_tls_with_its_drop_in(machine: Booted, tmp_path: Path) -> None:
+    """Root owns the key, and the group of the page reads it."""
+    machine.drop_in(SERVE, next(text for unit, text in drop_ins() if f"SupplementaryGroups={TLS_GROUP}" in text))
+    authority = Authority.new(tmp_path / "ca")
+    files = [authority.host("one", "127.0.0.1"), authority.host("admin", "admin.example")]
+    machine.path("/etc/vhostcomm").mkdir(exist_ok=True)
+    for each in {path for one in files for path in (one.ca, one.cert, one.key)}:
+        shutil.copy(each, machine.path("/etc/vhostcomm"))
+    machine.run("groupadd", "--force", "--system", TLS_GROUP)
+    machine.run("chgrp", TLS_GROUP, "/etc/vhostcomm/one.key")
+    machine.run("chmod", "0640", "/etc/vhostcomm/one.key")
+    where = "tls:127.0.0.1:12345"
+    one, admin = (
+        {
+            f"control_{kind}": f"/etc/vhostcomm/{file}"
+            for kind, file in (("ca", "ca.crt"), ("cert", f"{name}.crt"), ("key", f"{name}.key"))
+        }
+        for name in ("one", "admin")
+    )
+    settings = "".join(f'{name} = "{value}"\n' for name, value in {"control": where, **one}.items())
+    serve(machine, f"[serve]\n{settings}", "nas")
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in admin.items()]
+    assert "nas" in machine.run(PROGRAM, "guests", "--control", where, *flags).stdout
+
+
 def test_every_drop_in_of_the_documentation_starts(machine: Booted) -> None:
     """The service, with what its paragraph of the page makes beforehand."""
     machine.run("sh", "-c", "getent group kvm || groupadd --system kvm")
     machine.run("sh", "-c", "id libvirt-qemu || useradd --system --gid kvm --no-create-home libvirt-qemu")
     tried = [text for unit, text in drop_ins() if unit == SERVE]
     assert len(tried) > 3
+    machine.run("groupadd", "--force", "--system", TLS_GROUP)
     for text in tried:
         machine.clear()
         machine.drop_in(SERVE, text)
@@ -254,3 +284,23 @@ def test_two_services_with_one_socket(machine: Booted) -> None:
     until(lambda: machine.show(second)["ActiveState"] == "active", "the second", 60)
     with fake_guest(machine.path("/srv/nas")) as guest:
         assert guest.serial()
+
+
+def test_socket_in_the_folder_of_another_service(machine: Booted) -> None:
+    """The second service has a user of its own, who may not write there: one message says so, and it is not started again."""
+    first, second = (f"vhostcomm@{each}.service" for each in UUIDS)
+    for each in UUIDS:
+        machine.install(units.SERVE_ONE, "--sock", each)
+    begin = time.time()
+    machine.systemctl("start", first)
+    sock = f"/run/vhostcomm-{UUIDS[0]}/{UUIDS[0]}"
+    machine.drop_in(second, f"[Service]\nExecStart=\nExecStart={PROGRAM} serve --sock {sock}\n")
+    with fake_guest(machine.path(sock)) as guest:
+        assert guest.serial()
+        assert machine.systemctl("start", second, check=False).returncode
+        (error,) = machine.journal(second, "--priority=err", "--identifier=vhostcomm", f"--since=@{int(begin)}")
+        assert f"/run/vhostcomm-{UUIDS[0]} must be writable for uid " in error["MESSAGE"]
+        assert error["MESSAGE"].endswith("choose another folder")
+        shown = machine.show(second)
+        assert (shown["ActiveState"], shown["ExecMainStatus"], shown["NRestarts"]) == ("failed", "78", "0")
+        assert guest.serial(), "on the same connection"
