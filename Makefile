@@ -136,6 +136,7 @@ bench: $(DEV)
 	$(BIN)/python bench/floods.py
 	$(BIN)/python bench/calls.py
 	$(BIN)/python bench/start.py
+	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.disks
 
 soak: $(DEV)

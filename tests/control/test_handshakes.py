@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import MutableMapping
 from pathlib import Path
 from time import thread_time
@@ -13,7 +14,7 @@ import structlog
 import trio
 
 from tests.control.authority import Authority
-from tests.trio_help import run
+from tests.trio_help import run, run_in_real_time
 from vhostcomm.config.certificates import TlsFiles, server_context
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import StrangersLog
@@ -25,25 +26,26 @@ def files(tmp_path: Path) -> TlsFiles:
     return Authority.new(tmp_path / "own").host("one", "one.example")
 
 
-def test_handshakes_use_a_share_of_the_event_loop() -> None:
-    """Beyond the credit, each second of work costs nine of rest. The clock here jumps over them."""
+def test_handshakes_use_a_share_of_the_time() -> None:
+    """Beyond the credit, work costs rest. A step has a thread of its own."""
+    threads = set()
 
     def work() -> None:
+        threads.add(threading.get_ident())
         end = thread_time() + CREDIT / 2
         while thread_time() < end:
             pass
 
     async def main() -> None:
         share, began = Share(), trio.current_time()
-        await share.take(work)
-        assert trio.current_time() == began
-        for _ in range(3):
+        for _ in range(4):
             await share.take(work)
         assert trio.current_time() - began >= CREDIT / 2 * REST
         await share.rested()
         assert trio.current_time() - began >= CREDIT * REST
 
-    run(main)
+    run_in_real_time(main)
+    assert threading.get_ident() not in threads
 
 
 def test_handshake_has_a_deadline(files: TlsFiles) -> None:

@@ -18,6 +18,7 @@ from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
+from vhostcomm.threads import short_turns
 
 if TYPE_CHECKING:
     import ssl
@@ -173,7 +174,8 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
         except trio.ClosedResourceError:  # bound again
             continue
         try:
-            await trio.to_thread.run_sync(_import)
+            with short_turns():
+                await trio.to_thread.run_sync(_import)
             from vhostcomm.control.server import StrangersLog, serve_app
 
             async with trio.open_nursery() as counting:
