@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import structlog
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from tests.control.authority import Authority
-from tests.trio_help import run, run_in_real_time
+from tests.trio_help import run_in_real_time
 from vhostcomm.config.certificates import TlsFiles, server_context
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import StrangersLog
@@ -61,18 +63,28 @@ def test_handshake_has_a_deadline(files: TlsFiles) -> None:
         log = structlog.wrap_logger(None, [take])
         ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
         async with trio.open_nursery() as nursery:
-            handshakes = Handshakes(StrangersLog(log, nursery), _body)
-            began = trio.current_time()
+            handshakes, ended = Handshakes(StrangersLog(log, nursery), _body), trio.Event()
+
+            async def finish() -> None:
+                assert await handshakes.finish(trio.SocketStream(ours), server_context(files)) is None
+                ended.set()
+
             await theirs.send(sent)
             with theirs:
-                assert await handshakes.finish(trio.SocketStream(ours), server_context(files)) is None
-                assert trio.current_time() - began == pytest.approx(HANDSHAKE_TIMEOUT, abs=0.1)
+                nursery.start_soon(finish)
+                await trio.testing.wait_all_tasks_blocked()
+                clock.jump(HANDSHAKE_TIMEOUT - 0.1)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not ended.is_set()
+                clock.jump(0.2)
+                await ended.wait()
                 assert await theirs.recv(1) == b""
             assert [line["why"] for line in lines] == [f"no certificate within {HANDSHAKE_TIMEOUT:g} s"]
             nursery.cancel_scope.cancel()
 
     for sent in b"", b"\x16\x03\x01\x02\x00\x01":
-        run(main, sent)
+        clock = MockClock()
+        run_in_real_time(main, sent, clock=clock)
 
 
 def _body(problem: Problem) -> bytes:

@@ -18,7 +18,7 @@ import trio.testing
 
 from tests.control.controlled import client, post
 from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
-from tests.trio_help import run
+from tests.trio_help import run, run_in_real_time
 from vchannel import HostCommand, Request
 from vhostcomm.config.load import load
 from vhostcomm.config.models import Config
@@ -265,7 +265,7 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as stream:
         log, sink = start_log("info", "json", stream)
         try:
-            run(check)
+            run_in_real_time(check)
         finally:
             gc.unfreeze()
             sink.close(PATIENCE)
