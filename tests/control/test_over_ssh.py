@@ -31,7 +31,7 @@ from tests.serving import (
 )
 from vchannel import GuestCommand
 from vhostcomm.config.http_address import control_address
-from vhostcomm.config.ssh_address import SshAddress, parse
+from vhostcomm.config.ssh_address import Forwarded, SshAddress, parse
 from vhostcomm.control import over_ssh
 from vhostcomm.control.client import Client, ControlError
 
@@ -241,7 +241,7 @@ def _lives(pid: int) -> bool:
 )
 def test_addresses(text: str, expected: SshAddress) -> None:
     assert parse(text) == expected
-    assert str(expected) == text.rstrip("/")
+    assert str(expected) == str(Forwarded(expected, Path("/run/x"))) == text.rstrip("/")
 
 
 @pytest.mark.parametrize(
