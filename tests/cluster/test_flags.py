@@ -9,6 +9,7 @@ import pytest
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.cluster.address import Access, parse
 from vhostcomm.cluster.kept import Kept, KeptError, state_directory
+from vhostcomm.cluster.lock import Holder, parse_holder
 from vhostcomm.cluster.tree import Tree
 
 
@@ -47,9 +48,22 @@ def test_invalid_addresses(text: str) -> None:
     ],
 )
 def test_mistakes(words: list[str], why: str, tmp_path: Path) -> None:
-    done = run_vhostcomm("serve", *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"vhostcomm: {why}")
+    for verb in "serve", "run":
+        done = run_vhostcomm(verb, *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"vhostcomm: {why}")
+
+
+@pytest.mark.parametrize(
+    "value", [b"mine", b"[]", b'{"host": "a/b"}', b'{"since": 5}', b'{"host": "a", "since": "now"}']
+)
+def test_a_lock_with_an_invalid_value_is_held(value: bytes) -> None:
+    assert parse_holder(value) == Holder("an unknown host")
+
+
+def test_the_value_of_a_lock() -> None:
+    assert parse_holder(b'{"host": "a", "pid": 7, "since": 5}') == Holder("a", 7, 5.0)
+    assert parse_holder(b'{"host": "a", "pid": true, "mood": "fine"}') == Holder("a")
 
 
 def test_where_the_tree_is_kept() -> None:

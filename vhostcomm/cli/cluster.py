@@ -18,7 +18,9 @@ from vhostcomm.errors import UsageError, VhostcommError
 
 if TYPE_CHECKING:
     from vhostcomm.cluster.address import Access
+    from vhostcomm.cluster.lock import RunLock
     from vhostcomm.daemon.membership import Membership
+    from vhostcomm.log.logs import Log
 
 _GROUP: Final = Group("The cluster", sort_key=5)
 
@@ -39,8 +41,9 @@ class ClusterOptions:
         _flag(
             "--cluster",
             "etcd://HOST:PORT,…",
-            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). A daemon "
-            "shares its guests there; other commands find the hosts there.",
+            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). `serve` "
+            "shares its guests there, `run` takes a lock there, so that no other host starts the guest, and other commands find "
+            "the hosts there.",
         ),
     ] = ""
     cluster_ca: Annotated[
@@ -127,12 +130,44 @@ PASSWORD: Final = "VHOSTCOMM_CLUSTER_PASSWORD"  # noqa: S105 - the variable's na
 
 
 @frozen
-class MemberOptions(ClusterOptions):
-    """The same, and this host's place in the cluster."""
+class HostOptions(ClusterOptions):
+    """The same, and this host's name."""
 
     cluster_host: Annotated[
         str, _flag("--cluster-host", "NAME", "This host's name in the cluster; by default its hostname.")
     ] = ""
+
+    def host(self) -> str:
+        """Return this host's name.
+
+        Raises:
+            UsageError: it is invalid.
+        """
+        from vhostcomm.cluster.records import host_name
+
+        try:
+            return host_name(self.cluster_host or socket.gethostname())
+        except ValueError as error:
+            raise UsageError(f"--cluster-host: {error}") from None
+
+    def lock(self, guest: str, log: Log) -> RunLock | None:
+        """Return the lock of a guest that `run` starts; None without a cluster.
+
+        Raises:
+            UsageError: a flag is invalid.
+        """
+        if not self.cluster:
+            return None
+        access, host = self.access(), self.host()
+        from vhostcomm.cluster.lock import RunLock
+
+        return RunLock(access, guest, host, log)
+
+
+@frozen
+class MemberOptions(HostOptions):
+    """The same, and the address of this host's daemon."""
+
     cluster_control: Annotated[
         str,
         _flag(
@@ -148,13 +183,8 @@ class MemberOptions(ClusterOptions):
         Raises:
             UsageError: a flag is invalid.
         """
-        access = self.access()
+        access, host = self.access(), self.host()
         from vhostcomm.cluster.kept import NAME, Kept, state_directory
-        from vhostcomm.cluster.records import host_name
         from vhostcomm.daemon.membership import Membership
 
-        try:
-            host = host_name(self.cluster_host or socket.gethostname())
-        except ValueError as error:
-            raise UsageError(f"--cluster-host: {error}") from None
         return Membership(access, host, self.cluster_control, Kept(access.prefix, state_directory() / NAME))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from vhostcomm.cli.cluster import HostOptions
 from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
 from vhostcomm.cli.guest_folder import configured, files_of
 from vhostcomm.cli.output import print_error, print_line
@@ -174,6 +176,7 @@ def run(
     host: HostFlags = None,
     guest: GuestFlags = None,
     service: ServeFlags = None,
+    cluster: Annotated[HostOptions | None, Parameter(name="*")] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
@@ -230,14 +233,14 @@ def run(
             no_reboot, grace, restart, tuple(on or ()), extra, disk_options or said.disk_options,
             cpu_model or said.cpu_model or None,
         )  # fmt: skip
-        return _launch(wanted, loaded, dry_run=dry_run)
+        return _launch(wanted, loaded, cluster or HostOptions(), dry_run=dry_run)
 
 
 def _after_dashes() -> list[str]:
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
-def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
+def _launch(wanted: Any, loaded: Config, cluster: HostOptions, *, dry_run: bool) -> int:
     import trio
 
     from vhostcomm.cli import machine_options
@@ -256,6 +259,7 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
             print_line(after_passt(printed.machine, format_command(printed.argv)))
             return 0
         launch: Any = None
+        lock = cluster.lock(wanted.name, log)
 
         async def warned_of() -> Any:
             for line in await machine_options.disk_warnings(wanted):
@@ -267,7 +271,10 @@ def _launch(wanted: Any, loaded: Config, *, dry_run: bool) -> int:
             launch = await _unless_stopped(warned_of)
             if launch and (problem := port_problem(launch.machine.net)):
                 raise QemuError(problem)
-            return launch and await Launcher(launch, log, notifier).run()
+            async with lock or nullcontext():
+                if not launch or (lock and not await _unless_stopped(lock.take)):
+                    return None
+                return await Launcher(launch, log, notifier, lock).run()
 
         ending = trio.run(main)
         if ending is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 from attrs import field, frozen
@@ -49,6 +49,9 @@ from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.journal import error_text
 from vhostcomm.systemd.notify import Manager, Notifier
 
+if TYPE_CHECKING:
+    from vhostcomm.cluster.lock import RunLock
+
 HOOK_TIMEOUT: Final = 5.0
 """Seconds that the launcher waits at its end for running hooks."""
 
@@ -78,10 +81,18 @@ class Launch:
 
 
 class Launcher:
-    """Runs a guest: its daemon, its QEMU, and a stop on request."""
+    """Runs a guest: its daemon, its QEMU, and a stop on request.
 
-    def __init__(self, launch: Launch, log: Log, notifier: Notifier | None = None) -> None:
+    Args:
+        launch: what to launch.
+        log: the log.
+        notifier: notifies systemd, if that started this process.
+        lock: of the guest, which was taken; None without a cluster.
+    """
+
+    def __init__(self, launch: Launch, log: Log, notifier: Notifier | None = None, lock: RunLock | None = None) -> None:
         self._launch = launch
+        self._lock = lock
         self._log = log
         self._qemu_lines = LimitedLog(log)
         self._daemon = Daemon(
@@ -123,6 +134,8 @@ class Launcher:
                 nursery.start_soon(reap_orphans)
                 nursery.start_soon(self._handle_signals, signals)
                 nursery.start_soon(self._manager.run)
+                if self._lock:
+                    nursery.start_soon(self._lock.keep)
                 async with trio.open_nursery() as serving:
                     # Bound before QEMU starts, so that its first attempt to connect succeeds.
                     await serving.start(self._daemon.run)
@@ -189,6 +202,9 @@ class Launcher:
             if not isinstance(decision, Restart):
                 if ending.exit_code:
                     self._log.info("not started again", why=decision.why)
+                return ending
+            if self._lock and (holder := self._lock.holder):
+                self._log.error("not started again", why=f"{holder.host} has started the guest")
                 return ending
             self._log.warning("starting again", seconds=decision.delay, number=decision.number)
             with trio.move_on_after(decision.delay):

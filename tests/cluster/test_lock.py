@@ -1,0 +1,177 @@
+"""The lock of a guest in a real etcd: which host has it, how it is lost and taken again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+from structlog.testing import LogCapture
+
+from tests.cluster.etcd import PREFIX, Etcd, running
+from tests.trio_help import run_in_real_time
+from vhostcomm.cluster.address import Access, parse
+from vhostcomm.cluster.lock import HeldError, Holder, RunLock
+from vhostcomm.log.lean_structlog import structlog
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
+
+TAKEN, LOST, NOT_TAKEN = "lock of the guest taken", "lock of the guest lost", "lock of the guest not taken"
+ELSEWHERE = "guest runs on another host too"
+
+
+@pytest.fixture(scope="module")
+def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with running(tmp_path_factory.mktemp("etcd"), 1) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(member: Etcd) -> Iterator[Etcd]:
+    member.clear()
+    yield member
+    member.heal()
+
+
+class Logged:
+    """The log of a lock, whose messages can be awaited."""
+
+    def __init__(self) -> None:
+        self._capture = LogCapture()
+        self._news = trio.Event()
+        self.log: Any = structlog.wrap_logger(
+            None, processors=[self._note, self._capture], wrapper_class=structlog.stdlib.BoundLogger
+        )
+
+    def _note(self, _: object, __: str, event: Any) -> Any:
+        self._news.set()
+        return event
+
+    async def says(self, event: str) -> Any:
+        """Wait for a message after the last one that was awaited."""
+        while True:
+            self._news = trio.Event()
+            while self._capture.entries:
+                if (entry := self._capture.entries.pop(0))["event"] == event:
+                    return entry
+            await self._news.wait()
+
+
+def lock(cluster: str, host: str, logged: Logged, guest: str = "nas") -> RunLock:
+    return RunLock(Access(*parse(cluster)), guest, host, logged.log)
+
+
+def locked(etcd: Etcd, test: Callable[[RunLock, Logged], Awaitable[None]]) -> None:
+    """Run with the lock of `nas`, which host1 has taken and keeps."""
+
+    async def body() -> None:
+        logged = Logged()
+        async with lock(etcd.address, "host1", logged) as made, trio.open_nursery() as nursery:
+            assert await made.take()
+            nursery.start_soon(made.keep)
+            await test(made, logged)
+            nursery.cancel_scope.cancel()
+
+    run_in_real_time(body, limit=120)
+    assert holder(etcd) is None
+
+
+def holder(etcd: Etcd) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = etcd.records("run/").get("run/nas")
+    return found
+
+
+def ended() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def test_one_host_has_the_lock(etcd: Etcd) -> None:
+    async def body(first: RunLock, logged: Logged) -> None:
+        async with lock(etcd.address, "host2", logged) as second, lock(etcd.address, "host2", logged, "nasty") as other:
+            assert await other.take()
+            with pytest.raises(HeldError) as caught:
+                await second.take()
+        assert str(caught.value).startswith("nas runs on host1 since 20")
+        assert str(caught.value).endswith(
+            ", which has its lock in etcd (run/nas); shut it down there: vhostcomm shutdown nas; "
+            "the lock of a dead host ends after 10 s"
+        )
+        found = holder(etcd)
+        assert found
+        assert (found["host"], found["pid"]) == ("host1", os.getpid())
+        assert first.holder is None
+
+    locked(etcd, body)
+
+
+@pytest.mark.parametrize("value", [b"mine", b'{"host": "host1", "pid": %d}' % os.getppid()])
+def test_any_value_is_a_lock(etcd: Etcd, value: bytes) -> None:
+    """Also that of a process of this host, which runs."""
+    etcd.put("run/nas", value)
+
+    async def body() -> None:
+        async with lock(etcd.address, "host1", Logged()) as made:
+            with pytest.raises(HeldError, match=r"^nas runs on (an unknown host|host1), which has its lock in etcd"):
+                await made.take()
+
+    run_in_real_time(body)
+
+
+def test_the_lock_of_a_killed_process_of_this_host_is_awaited(etcd: Etcd) -> None:
+    lease = etcd.call("lease/grant", TTL="2")["ID"]
+    value = b64encode(b'{"host": "host1", "pid": %d}' % ended()).decode()
+    etcd.call("kv/put", key=b64encode(f"{PREFIX}run/nas".encode()).decode(), value=value, lease=lease)
+
+    async def body() -> None:
+        logged = Logged()
+        async with lock(etcd.address, "host1", logged) as made:
+            assert await made.take()
+            await logged.says("waiting for the guest's lock")
+            assert (holder(etcd) or {}).get("pid") == os.getpid()
+
+    run_in_real_time(body)
+
+
+def test_an_etcd_that_can_not_be_reached_prevents_no_start() -> None:
+    async def body() -> None:
+        logged = Logged()
+        async with lock("etcd://127.0.0.1:9", "host1", logged) as made:
+            assert await made.take()
+            assert (await logged.says(NOT_TAKEN))["why"] == "http://127.0.0.1:9: Connection refused"
+
+    run_in_real_time(body)
+
+
+def test_a_lock_that_another_host_has_meanwhile(etcd: Etcd) -> None:
+    async def body(made: RunLock, logged: Logged) -> None:
+        [entry] = etcd.call("kv/range", key=b64encode(f"{PREFIX}run/nas".encode()).decode())["kvs"]
+        etcd.put("run/nas", {"host": "host2"})
+        etcd.call("lease/revoke", ID=entry["lease"])
+        await logged.says(LOST)
+        assert (await logged.says(ELSEWHERE))["other_host"] == "host2"
+        holders = [made.holder]
+        etcd.delete("run/nas")
+        await logged.says(TAKEN)
+        assert [*holders, made.holder] == [Holder("host2"), None]
+        assert (holder(etcd) or {}).get("host") == "host1"
+
+    locked(etcd, body)
+
+
+def test_an_etcd_that_comes_back(etcd: Etcd) -> None:
+    async def body(made: RunLock, logged: Logged) -> None:
+        await trio.to_thread.run_sync(etcd.members[0].kill)
+        assert (await logged.says(LOST))["why"] == "its lease has ended"
+        assert made.holder is None
+        await trio.to_thread.run_sync(etcd.heal)
+        await logged.says(TAKEN)
+        assert (holder(etcd) or {}).get("host") == "host1"
+
+    locked(etcd, body)
