@@ -38,11 +38,16 @@ class _Place:
 
     def __init__(self) -> None:
         self.limiter = trio.CapacityLimiter(THREADS)
-        self.returned = 0
-        """Calls that returned."""
+        self.returned = 0.0
+        """When the last call returned, by trio's clock."""
         self.queue: list[_Queued] = []
         """Calls that the next thread makes one after the other."""
         self.has_queue_task = False
+        self.waiting: dict[float, dict[trio.Event, float]] = {}
+        """When calls without a result were queued, the oldest first, by their patience and the event of their end.
+
+        One task for each patience gives up on them. It must not keep a call, which may be the last to know a guest.
+        """
 
 
 class _Queued:
@@ -107,13 +112,13 @@ async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T
         call: the function; its errors are raised.
         args: its arguments.
     """
-    found = _place_of(place)
+    found, clock = _place_of(place), trio.lowlevel.current_clock()
 
     def run() -> T:
         try:
             return call(*args)
         finally:
-            found.returned += 1
+            found.returned = clock.current_time()
 
     return await trio.to_thread.run_sync(run, limiter=found.limiter, abandon_on_cancel=True)
 
@@ -154,7 +159,7 @@ async def made_in_thread(place: Hashable, make: Callable[[], T], discard: Callab
 async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: float) -> None:
     """Make a short call in a thread, and give up once no call in this place returned for `patience` seconds.
 
-    One thread makes all calls that wait, so that thousands of them need only a few threads.
+    One thread makes all calls that wait, and one task gives up on them, so that thousands of them need few of both.
     """
     found = _place_of(place)
     queued = _Queued(call)
@@ -162,15 +167,32 @@ async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: f
     if not found.has_queue_task:
         found.has_queue_task = True
         trio.lowlevel.spawn_system_task(_empty_queue, place, found)
-    while True:
-        before = found.returned
-        with trio.move_on_after(patience):
-            await queued.done.wait()
-            break
-        if found.returned == before:
-            return
+    if patience not in found.waiting:
+        found.waiting[patience] = {}
+        trio.lowlevel.spawn_system_task(_give_up, found, patience)
+    waiting = found.waiting[patience]
+    waiting[queued.done] = trio.current_time()
+    try:
+        await queued.done.wait()
+    finally:
+        waiting.pop(queued.done, None)
     if queued.error:
         raise queued.error
+
+
+async def _give_up(found: _Place, patience: float) -> None:
+    waiting = found.waiting[patience]
+    try:
+        while waiting:
+            oldest, since = next(iter(waiting.items()))
+            due = max(since, found.returned) + patience
+            if due > trio.current_time():
+                await trio.sleep_until(due)
+            else:
+                del waiting[oldest]
+                oldest.set()
+    finally:
+        del found.waiting[patience]
 
 
 async def _empty_queue(place: Hashable, found: _Place) -> None:
@@ -178,7 +200,7 @@ async def _empty_queue(place: Hashable, found: _Place) -> None:
         while batch := found.queue:
             found.queue = []
             try:
-                await in_thread(place, _make_calls, found, batch)
+                await in_thread(place, _make_calls, found, batch, trio.lowlevel.current_clock())
             except RuntimeError as error:  # no thread can be started
                 for queued in batch:
                     queued.error = error
@@ -188,13 +210,13 @@ async def _empty_queue(place: Hashable, found: _Place) -> None:
         found.has_queue_task = False
 
 
-def _make_calls(found: _Place, batch: list[_Queued]) -> None:
+def _make_calls(found: _Place, batch: list[_Queued], clock: trio.abc.Clock) -> None:
     for queued in batch:
         try:
             queued.call()
         except Exception as error:  # noqa: BLE001 - raised where the call was requested
             queued.error = error
-        found.returned += 1
+        found.returned = clock.current_time()
 
 
 async def connect(path: Path) -> socket.socket:

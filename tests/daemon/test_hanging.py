@@ -177,6 +177,45 @@ def test_one_thread_makes_all_short_calls_that_wait(tmp_path: Path) -> None:
     assert sorted(made) == list(range(100))
 
 
+def test_a_short_call_is_given_up_a_while_after_the_last_one_returned(tmp_path: Path) -> None:
+    """Its wait behind others doesn't count, while they return."""
+    clock = trio.testing.MockClock()
+    go, never = threading.Event(), threading.Event()
+    given_up: list[float] = []
+
+    async def main() -> None:
+        begun = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        start = trio.current_time()
+
+        def second() -> None:
+            token.run_sync_soon(begun.set)
+            never.wait()
+
+        async def wait_for_second() -> None:
+            await unless_it_hangs(tmp_path, second, 3.0)
+            given_up.append(trio.current_time() - start)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unless_it_hangs, tmp_path, partial(_block, go), 3.0)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(wait_for_second)
+            await trio.testing.wait_all_tasks_blocked()
+            clock.jump(2.0)
+            go.set()
+            await begun.wait()
+            for _ in range(8):
+                clock.jump(0.5)
+                await trio.testing.wait_all_tasks_blocked()
+
+    try:
+        trio.run(main, clock=clock)
+    finally:
+        go.set()
+        never.set()
+    assert given_up == [5.0]
+
+
 def test_a_short_call_that_fails_or_hangs_affects_no_other_place(tmp_path: Path) -> None:
     go = threading.Event()
     done: list[bool] = []
