@@ -106,7 +106,7 @@ def owing(test: Callable[[Freezer, Guest, list[Command]], Awaitable[None]], answ
         ) -> Response:  # fmt: skip
             assert (name, data) == ("nas", b"")
             if by == "late":
-                await freezer.thaw_all([], "the daemon stops")
+                await freezer.close([], "the daemon stops")
             assert sending
             sending()
             asked.append(command)

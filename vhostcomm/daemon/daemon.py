@@ -279,8 +279,8 @@ class Daemon:
 
     async def stop(self) -> None:
         """End every port: accept no connections, answer pending questions, close. Limited in time."""
-        await self.thaw("the daemon stops")
         with without_collections():
+            await self.thaw("the daemon stops")
             await self._ports.end(self._ports.all)
         await self._surface.finish()
         await self.recordings.close()  # also one that began meanwhile
@@ -293,7 +293,7 @@ class Daemon:
 
     async def thaw(self, why: str) -> None:
         """Thaw the guests that are owed a thaw; from now on, none is frozen. Limited in time."""
-        await self.freezer.thaw_all(self.guests.values(), why)
+        await self.freezer.close(self.guests.values(), why)
 
     async def reload(self) -> str:
         """Read the configuration again and apply it. Unchanged guests are not affected.

@@ -7,8 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-import trio
-
 from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config import values
 from vhostcomm.config.address import Connect, Sock
@@ -100,9 +98,7 @@ class Folders:
         return self._seen.get(folder, {})
 
     async def _end_and_match(self, ending: list[Served]) -> None:
-        async with trio.open_nursery() as thawing:
-            for served in ending:
-                thawing.start_soon(self._freezer.thaw_first, served.port.guest, "its socket is gone from the folder")
+        await self._freezer.thaw_all((each.port.guest for each in ending), "its socket is gone from the folder")
         await self._ports.end(ending)
         self.match()
 

@@ -186,9 +186,7 @@ class Reload:
         # Open everything new before any change: until here, the reload can fail.
         opened = await self._ports.open_all(plan.opening, config.host, frozenset(plan.by_address))
         try:
-            async with trio.open_nursery() as thawing:
-                for served in plan.ending:
-                    thawing.start_soon(self._freezer.thaw_first, served.port.guest, "it is not served any longer")
+            await self._freezer.thaw_all((each.port.guest for each in plan.ending), "it is not served any longer")
         except BaseException:
             await self._ports.discard(opened)
             raise
