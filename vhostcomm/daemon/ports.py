@@ -181,10 +181,11 @@ class Ports:
         """End ports: accept no connections, answer pending questions, close. Limited in time."""
         if not (ending := list(ending)):
             return
+        async for served in in_slices(ending):
+            self._forget_path(served)  # nobody misses its file from now on
+        async for served in in_slices(ending):
+            served.port.stop()
         with trio.move_on_after(self._service.drain_timeout + STOP_MARGIN):
-            async for served in in_slices(ending):
-                self._forget_path(served)  # nobody misses its file from now on
-                served.port.stop()
             await _all_ended(ending)
         for served in ending:
             served.scope.cancel()
