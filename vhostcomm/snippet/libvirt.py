@@ -121,9 +121,8 @@ libvirt creates the socket, in an existing directory. The daemon connects to it,
 socket."""
 
 _APPARMOR: Final = """\
-AppArmor (Debian, Ubuntu): libvirt's profile of the domain allows this path (seen in what libvirt 9.0 generates;
-AppArmor itself is untried). If the kernel log still shows a denial, add this line to
-/etc/apparmor.d/local/abstractions/libvirt-qemu:
+AppArmor (Debian, Ubuntu): libvirt's profile of the domain allows this path (tried with libvirt 9.0 on Debian 12). If the
+kernel log still shows a denial, add this line to /etc/apparmor.d/local/abstractions/libvirt-qemu:
     "{path}" rw,"""
 
 _SELINUX: Final = """\
