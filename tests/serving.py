@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from tests.forked import Forked, can_fork
-from vchannel import NEED_DATA, Command, Connection, HostCommand, Request, Response, Role
+from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
 
 PATIENCE: Final = 20.0
 """Seconds after which a test gives up waiting; never waited for when all is well."""
@@ -264,6 +264,12 @@ class FakeGuest:
             data = self.sock.recv(65536)
             assert data, "the daemon closed the connection"
             self.connection.receive_data(data)
+
+    def until_asked(self, command: Command) -> None:
+        """Wait until it is asked that; a probe, which comes first on a machine so busy that it was long silent, is answered."""
+        while (request := self.next_request()).command is GuestCommand.GET_INFORMATION:
+            self.sock.sendall(self.connection.send(request.reply(b"")))
+        assert request.command == command
 
     def serial(self) -> str:
         return self.ask(HostCommand.GUEST_SERIAL).rstrip(b"\0").decode()

@@ -141,7 +141,7 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
         environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
         command = [*VHOSTCOMM, "shutdown", "--wait", "30"]
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as waiting:
-            assert guest.next_request().command == POWEROFF
+            guest.until_asked(POWEROFF)
             daemon.process.kill()
             told, errors = waiting.communicate(timeout=PATIENCE)
     assert (waiting.returncode, told) == (1, b"")

@@ -83,7 +83,7 @@ def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
         guest.serial()
         stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
-        assert guest.next_request().command == POWEROFF
+        guest.until_asked(POWEROFF)
         daemon.stop()
         status, told = stopping.result()
         assert (status, told["error"]["what"]) == (502, "connection lost"), told
@@ -96,10 +96,10 @@ def test_a_power_off_that_a_reboot_has_lost_is_asked_again(tmp_path: Path) -> No
         guest.serial()
         stopping = pool.submit(post, http, "/guests/nas/shutdown", wait=600)
         for _ in range(2):
-            assert guest.next_request().command == POWEROFF  # which is left unanswered
+            guest.until_asked(POWEROFF)  # which is left unanswered
             guest.tell(HostCommand.GUEST_POWER, needs_response=False)
             guest.tell(HostCommand.GUEST_SERIAL)
-        assert guest.next_request().command == POWEROFF
+        guest.until_asked(POWEROFF)
         guest.sock.close()
         status, done = stopping.result()
         assert (status, done["answered"], done["gone"]) == (200, False, True), done
