@@ -17,12 +17,15 @@ from typing import Final, Self
 
 from attrs import evolve, frozen
 
+from tests.forked import Forked, can_fork
 from tests.serving import ENVIRONMENT, LogReader, end, run_vhostcomm
 
 BOOT_PATIENCE: Final = 90.0
 """Seconds for what a guest does; it boots in three, several at once on a busy machine take many more."""
 
 ROOT: Final = Path(__file__).parents[2]
+
+VDSM_RUN: Final = [sys.executable, str(ROOT / "vdsm_run.py")]
 
 NEVER_SEEN: Final = ("vchannel: wrong answer", "vchannel: stale answer", "vchannel: skipped", "vchannel: dropped")
 """What the stand-in says of a host that doesn't keep to the protocol."""
@@ -41,17 +44,27 @@ class Images:
     qemu: tuple[str, ...]
     disks: tuple[str, ...] = ()
 
-    def with_only(self, disk: Path) -> Images:
+    def with_disks(self) -> Images:
+        """For a guest with its system disk and its data disk, which forget what the guest writes."""
+        return evolve(self, disks=("--system", str(self.system), "--data", str(self.data), "--snapshot"))
+
+    def with_only(self, disk: Path | str) -> Images:
         """For a guest with that data disk alone, which keeps what the guest writes."""
         return evolve(self, disks=("--data", str(disk)))
 
+    def idle(self, folder: Path) -> list[str]:
+        """Flags for a machine whose firmware finds no system: it never comes up, and uses next to no processor time."""
+        disk = folder / "empty.img"
+        with disk.open("wb") as made:
+            made.truncate(1 << 20)
+        return [*self.qemu, "--accel", "tcg", "--memory", "64M", "--net", "none", "--boot", str(disk), "--snapshot"]
+
     def direct(self, **parameters: object) -> list[str]:
-        """Flags for a guest that starts from its kernel directly, with `vchannel.` parameters."""
+        """Flags for a guest that starts from its kernel directly, with `vchannel.` parameters; without disks, unless given."""
         append = " ".join([self.cmdline, *(f"vchannel.{name}={value}" for name, value in parameters.items())])
         return [
             *self.qemu, "--accel", "tcg", "--memory", "384M", "--net", "none",
-            "--direct-kernel", str(self.kernel), "--initrd", str(self.initramfs), "--append", append,
-            *(self.disks or ("--system", str(self.system), "--data", str(self.data), "--snapshot")),
+            "--direct-kernel", str(self.kernel), "--initrd", str(self.initramfs), "--append", append, *self.disks,
         ]  # fmt: skip
 
 
@@ -89,7 +102,7 @@ class Launched(LogReader):
         self.console = Console(folder / "console")
         self.sock = folder / "sock"
         command = [
-            sys.executable, str(ROOT / "vdsm_run.py"), "--log-format", "json", "--serial-console", str(self.console.path),
+            *VDSM_RUN, "--log-format", "json", "--serial-console", str(self.console.path),
             *(() if "--sock" in words else ("--sock", str(self.sock))), *words,
         ]  # fmt: skip
         super().__init__(command)
@@ -97,10 +110,17 @@ class Launched(LogReader):
         self.patience = BOOT_PATIENCE
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
+        self.process = self._start()
         assert self.process.stderr
         self.follow(self.process.stderr)
         return self
+
+    def _start(self) -> subprocess.Popen[bytes] | Forked:
+        """Fork it, unless a test starts it through another program."""
+        if self.command[:2] == VDSM_RUN and can_fork(ENVIRONMENT):
+            _, program, *words = self.command
+            return Forked(words, program=program, stdout=1, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        return subprocess.Popen(self.command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -16,15 +16,13 @@ import pytest
 
 from tests.control.controlled import answering, client, post
 from tests.e2e.launched import BOOT_PATIENCE, Console, Images, Launched, command_of
-from tests.serving import ENVIRONMENT, VHOSTCOMM, Serving, started
+from tests.serving import ENVIRONMENT, Serving, run_vhostcomm, started
 
 
 def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A verb, with the patience that a guest in an emulator needs."""
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(folder / "control")}
-    return subprocess.run(
-        [*VHOSTCOMM, *words], env=environment, timeout=100, capture_output=True, text=True, check=False
-    )
+    return run_vhostcomm(*words, env=environment, patience=100)
 
 
 def launched(folder: Path, images: Images, *words: str, expect_exit: int = 0, **parameters: object) -> Launched:
@@ -32,7 +30,7 @@ def launched(folder: Path, images: Images, *words: str, expect_exit: int = 0, **
     return Launched(folder, *flags, expect_exit=expect_exit)
 
 
-def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, images: Images) -> None:
+def test_information_freeze_reboot_and_a_shutdown_that_is_waited_for(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images) as run:
         early = ask(tmp_path, "info")
         if early.returncode == 1:  # it names what is missing at that moment
@@ -48,6 +46,12 @@ def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, im
         run.console.says("vchannel: request 14 fs_freeze")
         assert ask(tmp_path, "thaw").returncode == 0
         run.console.says("vchannel: request 15 fs_unfreeze")
+        rebooted = ask(tmp_path, "reboot", "--timeout", "60")
+        assert rebooted.returncode == 0, rebooted.stderr
+        assert "inferred" in rebooted.stderr
+        run.event("machine reset")
+        run.ready()
+        assert json.loads(ask(tmp_path, "guests", "--json").stdout)[0]["state"] == "ready"
         gone = ask(tmp_path, "shutdown", "--wait", "90")
         assert gone.returncode == 0, gone.stderr
         assert "gone" in gone.stdout
@@ -57,18 +61,6 @@ def test_information_freeze_and_a_shutdown_that_is_waited_for(tmp_path: Path, im
         assert run.ends() == 0
     run.console.kept_to_the_protocol()
     assert {each.name for each in tmp_path.iterdir()} == {"console"}
-
-
-def test_a_reboot(tmp_path: Path, images: Images) -> None:
-    with launched(tmp_path, images) as run:
-        run.ready()
-        rebooted = ask(tmp_path, "reboot", "--timeout", "60")
-        assert rebooted.returncode == 0, rebooted.stderr
-        assert "inferred" in rebooted.stderr
-        run.event("machine reset")
-        run.ready()
-        assert json.loads(ask(tmp_path, "guests", "--json").stdout)[0]["state"] == "ready"
-    run.console.kept_to_the_protocol()
 
 
 @pytest.mark.any_qemu
@@ -94,9 +86,6 @@ def test_over_http_alone(tmp_path: Path, images: Images) -> None:
             run.console.says("vchannel: request 14 fs_freeze")
             done_of("thaw")
             run.console.says("vchannel: request 15 fs_unfreeze")
-            done_of("reboot")
-            run.event("machine reset")
-            run.ready()
             done = http.post("/guests/vdsm/shutdown", json={"wait": 90})
         assert (done.status_code, done.json()["gone"]) == (200, True), done.text
         assert run.ends() == 0
@@ -116,7 +105,7 @@ def test_the_launcher_completes_a_shutdown_that_the_guest_ignores(tmp_path: Path
 
 @pytest.mark.any_qemu
 def test_a_shutdown_of_a_guest_that_never_comes_up(tmp_path: Path, images: Images) -> None:
-    with launched(tmp_path, images, "--grace", "6", mode="silent") as run:
+    with Launched(tmp_path, *images.idle(tmp_path), "--control", str(tmp_path / "control"), "--grace", "6") as run:
         run.event("QEMU runs")
         done = json.loads(ask(tmp_path, "shutdown", "--wait", "90", "--json").stdout)
         assert (done["answered"], done["gone"], done["exit_status"]) == (False, True, 0)

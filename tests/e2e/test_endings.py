@@ -16,15 +16,15 @@ from vhostcomm.qemu.terminal import MODES
 
 
 def test_qemu_killed(tmp_path: Path, images: Images) -> None:
-    with Launched(tmp_path, *images.direct(), expect_exit=5) as run:
-        run.ready()
+    with Launched(tmp_path, *images.idle(tmp_path), expect_exit=5) as run:
+        run.event("QEMU runs")
         os.kill(run.qemu_pid, signal.SIGKILL)
         assert run.ends() == 5
     ended = next(line for line in run.log if line["event"] == "QEMU ended")
     assert (ended["kind"], ended["code"]) == ("crashed", -9)
     assert "SIGKILL" in "".join(run.other)
     assert "-device virtserialport" in "".join(run.other), "the command to paste"
-    assert {each.name for each in tmp_path.iterdir()} == {"console"}
+    assert {each.name for each in tmp_path.iterdir()} == {"console", "empty.img"}
 
 
 def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
@@ -36,7 +36,7 @@ def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
 
 
 def test_qemu_ended_by_another_program(tmp_path: Path, images: Images) -> None:
-    with Launched(tmp_path, *images.direct(mode="silent"), expect_exit=7) as run:
+    with Launched(tmp_path, *images.idle(tmp_path), expect_exit=7) as run:
         run.event("QEMU runs")
         os.kill(run.qemu_pid, signal.SIGTERM)
         assert run.ends() == 7
@@ -44,7 +44,7 @@ def test_qemu_ended_by_another_program(tmp_path: Path, images: Images) -> None:
 
 @pytest.mark.any_qemu
 def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: Images) -> None:
-    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "6")
+    run = Launched(tmp_path, *images.idle(tmp_path), "--grace", "6")
     run.command = ["nohup", *run.command]
     with run:
         run.event("QEMU runs")
@@ -60,7 +60,7 @@ def test_a_terminal_is_restored_after_sigterm(tmp_path: Path, images: Images) ->
     """The guest's console is there: QEMU switches the terminal to raw mode, and the firmware its modes."""
     ours, theirs = pty.openpty()
     try:
-        run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "6")
+        run = Launched(tmp_path, *images.idle(tmp_path), "--grace", "6")
         at = run.command.index("--serial-console")
         del run.command[at : at + 2]
         terminal = os.ttyname(theirs)
@@ -83,7 +83,7 @@ def test_a_terminal_is_restored_after_sigterm(tmp_path: Path, images: Images) ->
 @pytest.mark.any_qemu
 def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, images: Images) -> None:
     """A non-interactive shell ignores SIGINT on behalf of what it starts with &."""
-    run = Launched(tmp_path, *images.direct(mode="silent"), "--grace", "6")
+    run = Launched(tmp_path, *images.idle(tmp_path), "--grace", "6")
     run.command = ["sh", "-c", '"$@" & wait $!', "sh", *run.command]
     with run:
         run.event("QEMU runs")
@@ -102,8 +102,8 @@ def test_a_panic(tmp_path: Path, images: Images) -> None:
 
 
 def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
-    with Launched(tmp_path, *images.direct(), "--grace", "4", expect_exit=8) as run:
-        run.ready()
+    with Launched(tmp_path, *images.idle(tmp_path), "--grace", "4", expect_exit=8) as run:
+        run.event("QEMU runs")
         os.kill(run.qemu_pid, signal.SIGSTOP)
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 8
@@ -113,7 +113,7 @@ def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
 @pytest.mark.any_qemu
 def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
     """And not before: the kernel kills it with the thread that started it, so that must be the main thread."""
-    with Launched(tmp_path, *images.direct(mode="silent"), expect_exit=None) as run:
+    with Launched(tmp_path, *images.idle(tmp_path), expect_exit=None) as run:
         run.event("QEMU runs")
         assert run.qemu_pid in main_threads_children(run.process.pid)
         with gone(run.qemu_pid, within=1):

@@ -24,12 +24,7 @@ def test_no_confirmed_write_is_lost_when_qemu_is_killed(
 ) -> None:
     image = tmp_path / "data"
     subprocess.run(["qemu-img", "create", "-q", "-f", kind, image, "64M"], check=True)
-    words = [
-        "--data" if each == "--snapshot" else each
-        for each in images.direct(confirm=1)
-        if each not in {"--data", str(images.data), "--system", str(images.system)}
-    ]
-    with Launched(tmp_path, *words, f"{image}{options}", expect_exit=None) as run:
+    with Launched(tmp_path, *images.with_only(f"{image}{options}").direct(confirm=1), expect_exit=None) as run:
         run.event("QEMU runs")
         run.console.says(f"confirmed {WRITES}")
         os.kill(run.qemu_pid, signal.SIGKILL)
