@@ -13,14 +13,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.cluster.etcd import Etcd, running
 from tests.control.controlled import client, post
 from tests.e2e.launched import BOOT_PATIENCE, Images
 from tests.e2e.moved import machine, restore
-from tests.serving import Serving, is_listening, run_vhostcomm, started, until
+from tests.serving import ENVIRONMENT, Serving, is_listening, run_vhostcomm, started, until
 from vchannel import GuestCommand
 
 DEBUG = "--log-level", "debug"
 IP, INFO, THAW = 2, 10, 15
+WITH_ETCD = pytest.mark.needs("etcd")
 
 
 @contextmanager
@@ -29,8 +31,9 @@ def served(
 ) -> Iterator[tuple[Serving, httpx.Client]]:
     """A daemon of guests of these names, each at the socket of its name."""
     socks = [word for name in names for word in ("--sock", f"{name}={folder / name}")]
+    environment = ENVIRONMENT | {"STATE_DIRECTORY": str(folder)}
     with (
-        Serving(*socks, *words, "--control", folder / control, expect_exit=expect_exit) as daemon,
+        Serving(*socks, *words, "--control", folder / control, expect_exit=expect_exit, env=environment) as daemon,
         client(folder / control) as http,
     ):
         daemon.patience = BOOT_PATIENCE
@@ -58,6 +61,11 @@ def sends(daemon: Serving, command: str) -> None:
 def powers_off(http: httpx.Client, name: str = "nas") -> None:
     status, done = post(http, f"/guests/{name}/shutdown", wait=80)
     assert (status, done.get("gone")) == (200, True), done
+
+
+def member_of(etcd: Etcd | None, host: str) -> tuple[str, ...]:
+    """Flags of a daemon that is a host of a cluster, if there is one."""
+    return ("--cluster", etcd.address, "--cluster-host", host) if etcd else ()
 
 
 def stopped_by_a_verb(*hosts: Path) -> None:
@@ -104,17 +112,19 @@ def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Image
                 assert "vchannel: request 15" in moved.console.text
 
 
-@pytest.mark.parametrize("hosts", [1, 2])
-def test_a_live_migration(tmp_path: Path, images: Images, hosts: int) -> None:
+@pytest.mark.parametrize("how", ["within a daemon", "between hosts", pytest.param("with etcd", marks=WITH_ETCD)])
+def test_a_live_migration(tmp_path: Path, images: Images, how: str) -> None:
     """Between two daemons of a guest `nas`, which stand for hosts, and within one daemon.
 
     The destination is probed before the switch; its late answers count.
     """
+    hosts = 1 if how == "within a daemon" else 2
     name, there = ("moved", tmp_path) if hosts == 1 else ("nas", tmp_path / "two")
     there.mkdir(exist_ok=True)
     with (
-        served(tmp_path, *(("nas", "moved") if hosts == 1 else ("nas",))) as first,
-        served(there, "nas") if hosts == 2 else nullcontext(first) as second,
+        running(tmp_path, 1) if how == "with etcd" else nullcontext() as etcd,
+        served(tmp_path, *(("nas", "moved") if hosts == 1 else ("nas",)), words=member_of(etcd, "host1")) as first,
+        served(there, "nas", words=member_of(etcd, "host2")) if hosts == 2 else nullcontext(first) as second,
         machine(tmp_path, images, tmp_path / "nas") as source,
     ):
         (daemon, http), (other, moved) = first, second
@@ -129,8 +139,12 @@ def test_a_live_migration(tmp_path: Path, images: Images, hosts: int) -> None:
             assert state(moved, name) == "connected"
             source.monitor.save_to(f"unix:{incoming}")
             until(lambda: state(moved, name) == "ready", "the guest's first sign of life", BOOT_PATIENCE)
-            # Nothing tells the destination that its guest is frozen; a thaw is accepted.
-            assert post(moved, f"/guests/{name}/thaw", timeout=60)[0] == 200
+            if etcd:
+                other.event("guest owed a thaw")
+                assert moved.get("/guests/nas").json()["thaw_owed"]["by"] == "a client of host1"
+            else:
+                # Nothing tells the destination that its guest is frozen; a thaw is accepted.
+                assert post(moved, f"/guests/{name}/thaw", timeout=60)[0] == 200
             # The source's QEMU takes frames that nobody will read.
             assert post(http, "/guests/nas/freeze", timeout=5)[0] in {409, 504}
             if hosts == 2:
@@ -141,7 +155,10 @@ def test_a_live_migration(tmp_path: Path, images: Images, hosts: int) -> None:
                 source.quit()
                 powers_off(moved, name)
             target.ends()
+            # With etcd, that is the thaw before the power-off.
             assert "vchannel: request 15" in target.console.text
+            if etcd:
+                daemon.event("thawed", by="host2")
 
 
 def test_a_migration_between_hosts_under_load(tmp_path: Path, images: Images) -> None:
