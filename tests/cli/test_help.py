@@ -22,9 +22,9 @@ NARROW = ENVIRONMENT | {"COLUMNS": "80"}
 def test_commands_to_paste_stay_whole_and_stand_together() -> None:
     shown = run_vhostcomm("completion", "--help", env=NARROW).stdout
     assert """
-    source <(vhostcomm completion bash)         # in ~/.bashrc
-    source <(vhostcomm completion zsh)          # in ~/.zshrc, behind compinit
-    vhostcomm completion fish | source          # in ~/.config/fish/config.fish
+    vhostcomm completion bash >~/.vhostcomm.bash  # source it in ~/.bashrc
+    vhostcomm completion zsh >~/.vhostcomm.zsh    # in ~/.zshrc, after compinit
+    vhostcomm completion fish >~/.config/fish/completions/vhostcomm.fish
 
 """ in re.sub(r" +$", "", shown, flags=re.MULTILINE)
 

@@ -50,7 +50,7 @@ def shown(text: str) -> str:
 
 @pytest.mark.needs("mandoc")
 def test_commands_of_a_man_page_can_be_pasted() -> None:
-    assert "vhostcomm completion fish | source          # in ~/.config/" in shown(PAGES["vhostcomm-completion.1"])
+    assert "vhostcomm completion zsh >~/.vhostcomm.zsh    # in ~/.zshrc" in shown(PAGES["vhostcomm-completion.1"])
     serve = shown(PAGES["vhostcomm-serve.1"])
     assert "vhostcomm serve --sock d990d22a-e971-ef5f-a7b3-e6374e496b34\n" in serve
 

@@ -25,11 +25,11 @@ def completion(
     """Print the script that completes vhostcomm in a shell: verbs, flags, files, and names of running guests.
 
     A wheel has files that do this in its prefix's `share`, where shells look if the prefix is `/usr` or `/usr/local`.
-    Elsewhere:
+    Elsewhere, write the script to a file, once and after each upgrade:
 
-        source <(vhostcomm completion bash)         # in ~/.bashrc
-        source <(vhostcomm completion zsh)          # in ~/.zshrc, behind compinit
-        vhostcomm completion fish | source          # in ~/.config/fish/config.fish
+        vhostcomm completion bash >~/.vhostcomm.bash  # source it in ~/.bashrc
+        vhostcomm completion zsh >~/.vhostcomm.zsh    # in ~/.zshrc, after compinit
+        vhostcomm completion fish >~/.config/fish/completions/vhostcomm.fish
     """
     print_line(script(shell, program).rstrip())
 
