@@ -75,7 +75,7 @@ def test_the_thaw_moves_with_the_guest(etcd: Etcd, tmp_path: Path) -> None:
         until(lambda: not [*tmp_path.glob("*/.nas.frozen")], "the end of the files", HOSTS_PATIENCE)
 
 
-def test_the_host_that_froze_the_guest_dies(etcd: Etcd, tmp_path: Path) -> None:
+def test_a_debt_outlives_the_host_that_froze_the_guest(etcd: Etcd, tmp_path: Path) -> None:
     """The other host has its debt, also after a restart without etcd."""
     with Host(tmp_path, "host2", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as second:
         with Host(tmp_path, "host1", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as first:
@@ -103,7 +103,7 @@ def test_the_host_that_froze_the_guest_dies(etcd: Etcd, tmp_path: Path) -> None:
         second.event("thawed", why="a daemon before this one froze it")
 
 
-def test_records_that_are_wrong(etcd: Etcd, tmp_path: Path) -> None:
+def test_wrong_freeze_records_are_limited_or_ignored(etcd: Etcd, tmp_path: Path) -> None:
     """A freeze that ends in 8,000 years is limited as one of this host; one that never ends is no record."""
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
         guest.more()
