@@ -1,6 +1,6 @@
 """The lock of a guest that `run` starts, so that no second host starts it: `run/GUEST` in etcd, under a lease.
 
-It only ever prevents a start. Without etcd, and without its lock, a guest starts and runs all the same.
+It only ever prevents a start. A guest still starts and runs without etcd, or without its lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POLL: Final = 0.5
 """Seconds between looks at that lock."""
 
 _UNLOCKED: Final = "another host could start the guest too"
-_GOES_ON: Final = "the guest runs all the same, and it is tried again"
+_GOES_ON: Final = "the guest runs, and vhostcomm tries again to take the lock"
 
 
 class HeldError(VhostcommError):
@@ -90,7 +90,7 @@ class RunLock:
         await self._gateway.__aexit__(kind, value, trace)
 
     async def take(self) -> bool:
-        """Take the lock. If etcd can't be asked, log that, since the guest has to start all the same.
+        """Take the lock. If etcd can't be asked, log that, since the guest has to start anyway.
 
         Returns:
             True.
@@ -105,7 +105,11 @@ class RunLock:
                 assert self.holder
                 is_over = trio.current_time() > patience
                 if self.holder.host != self._own.host or is_over or _runs(self.holder.pid):
-                    raise HeldError(_held(self._guest, self.holder))
+                    raise HeldError(
+                        f"{self._guest} runs on {self.holder.host}{_since(self.holder)}; that host has its lock in etcd "
+                        f"({self._key}): shut it down there: vhostcomm shutdown {self._guest}; the lock of a dead host "
+                        f"ends after {LEASE} s"
+                    )
                 if not waiting:
                     waiting = True
                     self._log.info(
@@ -134,11 +138,13 @@ class RunLock:
                 self._report_holder()
             except LeaseLostError:
                 self._has_it = False
-                if not self._problem:
-                    self._problem = "its lease has ended"
-                    self._log.warning("lock of the guest lost", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
+                self._problem = "its lease has ended"
+                self._log.warning("lock of the guest lost", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
             except EtcdError as error:
-                self._failed(error)
+                if self._has_it:  # until the lease ends
+                    self._log.debug("lease not renewed", why=str(error))
+                else:
+                    self._failed(error)
             except Exception:  # noqa: BLE001 - QEMU runs beside this task, and would end with it
                 self._log.exception("internal error in the exchange with the cluster; please report it")
             await backoff.wait()
@@ -199,11 +205,7 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _held(guest: str, holder: Holder) -> str:
-    since = ""
-    if holder.since is not None:
-        since = datetime.fromtimestamp(holder.since).astimezone().strftime(" since %Y-%m-%d %H:%M:%S")
-    return (
-        f"{guest} runs on {holder.host}{since}, which has its lock in etcd ({PREFIX}{guest}); shut it down there: "
-        f"vhostcomm shutdown {guest}; the lock of a dead host ends after {LEASE} s"
-    )
+def _since(holder: Holder) -> str:
+    if holder.since is None:
+        return ""
+    return datetime.fromtimestamp(holder.since).astimezone().strftime(" since %Y-%m-%d %H:%M:%S")
