@@ -102,8 +102,8 @@ check: $(DEV)
 unit: $(DEV)
 	$(PYTEST) $(TESTS)
 
-# Bytecode of the tests, and the stand-in guest: the processes of `unit` start together, and each would make the one and wait
-# for the other. `unit` shows the errors.
+# Make the bytecode of the tests and the stand-in guest beforehand: otherwise each process of `unit` makes the first and
+# waits for the second. `unit` shows errors.
 prepared: $(DEV)
 	@$(BIN)/pytest --collect-only -qq >/dev/null 2>&1 || true
 	@tests/guest/build.sh >/dev/null 2>&1 || true

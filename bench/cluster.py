@@ -155,7 +155,7 @@ def failures(work: Path) -> None:
             with guest.during("the leader is stopped (SIGSTOP)"):
                 leader.stop()
                 time.sleep(3 * SECONDS)
-            with guest.during("it goes on"):
+            with guest.during("it is resumed (SIGCONT)"):
                 leader.go_on()
                 time.sleep(SECONDS)
             with guest.during("the quorum is lost"):

@@ -106,8 +106,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     """Put tests with a whole guest between the modules of the others, at equal distances.
 
-    A guest in an emulator keeps a core busy, while most other tests wait half of the time. In one row, all processes would
-    first run the ones and then the others. A module stays together, with its fixtures.
+    A guest in an emulator keeps a core busy, while most other tests wait half of the time. Folder by folder, all processes
+    would first run the tests that wait, and then all guests. A module stays together, with its fixtures.
     """
     guests = [item for item in items if "e2e" in item.path.parts and "images" in getattr(item, "fixturenames", ())]
     among = set(guests)

@@ -98,7 +98,7 @@ class Service:
         CONTROL,
         "Where to listen for verbs such as `vhostcomm guests`: a unix socket's path, tcp:HOST:PORT (on the loopback; needs "
         "a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none. By default control.sock "
-        "in the runtime directory. vhostcomm run uses a socket in its folder control, as does a second vhostcomm serve.",
+        "in the runtime directory; vhostcomm run and a second vhostcomm serve use a socket in its folder control.",
         "/run/vhostcomm/control.sock",
         "control",
         "PATH",
