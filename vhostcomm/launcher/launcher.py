@@ -203,13 +203,21 @@ class Launcher:
                 if ending.exit_code:
                     self._log.info("not started again", why=decision.why)
                 return ending
-            if self._lock and (holder := self._lock.holder):
-                self._log.error("not started again", why=f"{holder.host} has started the guest")
+            if self._started_elsewhere():
                 return ending
             self._log.warning("starting again", seconds=decision.delay, number=decision.number)
             with trio.move_on_after(decision.delay):
                 await self._stop.wait()
                 return ending
+            if self._started_elsewhere():  # during the delay
+                return ending
+
+    def _started_elsewhere(self) -> bool:
+        """Whether another host is known to have the guest's lock; if so, log it."""
+        if not self._lock or not (holder := self._lock.holder):
+            return False
+        self._log.error("not started again", why=f"{holder.host} has started the guest")
+        return True
 
     async def _run_once(self) -> Ending:
         self._power_off.qemu_starts()
