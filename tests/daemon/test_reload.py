@@ -240,7 +240,9 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
     folder.mkdir()
 
     def write(*names: str) -> None:
-        file.write_text("".join(f'[guests.{name}]\nsock = "{folder}/{name}"\n' for name in names))
+        """Each has a QMP socket, whose task refers to the guest."""
+        lines = [f'[guests.{name}]\nsock = "{folder}/{name}"\nqmp = "{folder}/{name}.qmp"\n' for name in names]
+        file.write_text("".join(lines))
 
     async def check() -> None:
         daemon = Daemon(read(), log, read)

@@ -279,6 +279,7 @@ class Ports:
                     self._guests = None
         finally:
             served.monitor_scope.cancel()
+            served.monitor = None  # it refers to what is served: nothing would free a cycle
             if self._served.get(name) is served:
                 del self._served[name]
                 self._guests = None
