@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -52,14 +53,18 @@ class Logged:
         self._news.set()
         return event
 
+    async def next(self) -> Any:
+        """Wait for the message after the last one that was awaited."""
+        while not self._capture.entries:
+            self._news = trio.Event()
+            await self._news.wait()
+        return self._capture.entries.pop(0)
+
     async def says(self, event: str) -> Any:
         """Wait for a message after the last one that was awaited."""
-        while True:
-            self._news = trio.Event()
-            while self._capture.entries:
-                if (entry := self._capture.entries.pop(0))["event"] == event:
-                    return entry
-            await self._news.wait()
+        while (entry := await self.next())["event"] != event:
+            pass
+        return entry
 
 
 RELEASE_PATIENCE = 5.0
@@ -116,7 +121,24 @@ def test_one_host_has_the_lock(etcd: Etcd) -> None:
     locked(etcd, body)
 
 
-@pytest.mark.parametrize("value", [b"mine", b'{"host": "host1", "pid": %d}' % os.getppid()])
+@pytest.fixture
+def east_of_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+VALUES = [
+    b"mine",
+    b'{"host": "host1", "pid": %d}' % os.getppid(),
+    b'{"host": "host1", "pid": %d, "since": 253402300799}' % os.getppid(),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=["unreadable", "of this host", "of the year 10000 there"])
+@pytest.mark.usefixtures("east_of_greenwich")
 def test_any_value_is_a_lock(etcd: Etcd, value: bytes) -> None:
     """Also that of a process of this host, which runs."""
     etcd.put("run/nas", value)
@@ -131,10 +153,15 @@ def test_any_value_is_a_lock(etcd: Etcd, value: bytes) -> None:
     run_in_real_time(body)
 
 
-def test_the_lock_of_a_killed_process_of_this_host_is_awaited(etcd: Etcd) -> None:
+def lock_of_a_killed_process(etcd: Etcd) -> None:
+    """A process of this host has ended, and its lease has not."""
     lease = etcd.call("lease/grant", TTL="2")["ID"]
     value = b64encode(b'{"host": "host1", "pid": %d}' % ended()).decode()
     etcd.call("kv/put", key=b64encode(f"{PREFIX}run/nas".encode()).decode(), value=value, lease=lease)
+
+
+def test_the_lock_of_a_killed_process_of_this_host_is_awaited(etcd: Etcd) -> None:
+    lock_of_a_killed_process(etcd)
 
     async def body() -> None:
         logged = Logged()
@@ -142,6 +169,21 @@ def test_the_lock_of_a_killed_process_of_this_host_is_awaited(etcd: Etcd) -> Non
             assert await made.take()
             await logged.says("waiting for the guest's lock")
             assert (holder(etcd) or {}).get("pid") == os.getpid()
+
+    run_in_real_time(body)
+
+
+def test_a_guest_that_started_without_etcd_gets_the_lock_of_a_killed_process(etcd: Etcd) -> None:
+    """Which is no other host."""
+    lock_of_a_killed_process(etcd)
+
+    async def body() -> None:
+        logged = Logged()
+        async with lock(etcd.address, "host1", logged) as made, trio.open_nursery() as nursery:
+            nursery.start_soon(made.keep)
+            said = await logged.next()
+            assert (said["event"], made.holder) == (TAKEN, None)
+            nursery.cancel_scope.cancel()
 
     run_in_real_time(body)
 

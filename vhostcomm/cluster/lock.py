@@ -104,7 +104,7 @@ class RunLock:
             while not await self._try():
                 assert self.holder
                 is_over = trio.current_time() > patience
-                if self.holder.host != self._own.host or is_over or _runs(self.holder.pid):
+                if is_over or not self._is_own_of_a_killed_run():
                     raise HeldError(
                         f"{self._guest} runs on {self.holder.host}{_since(self.holder)}; that host has its lock in etcd "
                         f"({self._key}): shut it down there: vhostcomm shutdown {self._guest}; the lock of a dead host "
@@ -135,7 +135,10 @@ class RunLock:
                     self._problem = ""
                     self._log.info("lock of the guest taken")
                     continue
-                self._report_holder()
+                if self._is_own_of_a_killed_run():
+                    self.holder = None
+                else:
+                    self._report_holder()
             except LeaseLostError:
                 self._has_it = False
                 self._problem = "its lease has ended"
@@ -148,6 +151,11 @@ class RunLock:
             except Exception:  # noqa: BLE001 - QEMU runs beside this task, and would end with it
                 self._log.exception("internal error in the exchange with the cluster; please report it")
             await backoff.wait()
+
+    def _is_own_of_a_killed_run(self) -> bool:
+        """Whether the holder is a process of this host that has ended: its lock lasts as long as its lease."""
+        assert self.holder
+        return self.holder.host == self._own.host and not _runs(self.holder.pid)
 
     def _report_holder(self) -> None:
         assert self.holder
@@ -208,4 +216,7 @@ def _runs(pid: int) -> bool:
 def _since(holder: Holder) -> str:
     if holder.since is None:
         return ""
-    return datetime.fromtimestamp(holder.since).astimezone().strftime(" since %Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(holder.since).astimezone().strftime(" since %Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # the last hours of the year 9999, east of Greenwich
+        return ""
