@@ -80,14 +80,13 @@ class Lease:
             UnreachableError: no member answers.
         """
         if number := self.number:
-            self.number = 0
             try:
                 await self._gateway.revoke(number)
             except UnreachableError:
-                self.number = number
                 raise
             except EtcdError as error:
                 self._log.debug("former lease not ended", why=str(error))  # it has ended by itself
+            self.number = 0  # a cancelled request leaves it, to be tried again
 
     async def leave(self) -> None:
         """End the lease at the end of the process, if etcd answers at once; also in a cancelled task."""

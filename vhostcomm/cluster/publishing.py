@@ -93,7 +93,7 @@ class Publishing:
         if self._problem:
             self._log.info("published again")
             self._problem = ""
-            self._view.report(Trouble.UNPUBLISHED, "", 0.0)
+        self._view.report(Trouble.UNPUBLISHED, "", 0.0)  # perhaps reported before this task was started again
         backoff.reset()
         self._published = {}
         self._changed = dict.fromkeys(self._wanted)
