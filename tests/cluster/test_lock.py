@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
@@ -97,9 +96,9 @@ def holder(etcd: Etcd) -> dict[str, Any] | None:
 
 def ended() -> int:
     """The id of a process that has ended."""
-    with subprocess.Popen(["true"]) as process:
-        pass
-    return process.pid
+    pid = os.posix_spawnp("true", ["true"], os.environ)
+    os.waitpid(pid, 0)
+    return pid
 
 
 def test_one_host_has_the_lock(etcd: Etcd) -> None:
