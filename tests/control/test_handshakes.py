@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -16,11 +18,12 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.control.authority import Authority
-from tests.trio_help import run_in_real_time
-from vhostcomm.config.certificates import TlsFiles, server_context
+from tests.control.test_server import GET, Echo
+from tests.trio_help import run, run_in_real_time
+from vhostcomm.config.certificates import TlsFiles, client_context, server_context
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import StrangersLog
-from vhostcomm.control.tls import CREDIT, HANDSHAKE_TIMEOUT, REST, Handshakes, Share
+from vhostcomm.control.tls import ACCEPT_COST, CREDIT, HANDSHAKE_LIMIT, HANDSHAKE_TIMEOUT, REST, Handshakes, Share
 
 
 @pytest.fixture
@@ -85,6 +88,125 @@ def test_handshake_has_a_deadline(files: TlsFiles) -> None:
     for sent in b"", b"\x16\x03\x01\x02\x00\x01":
         clock = MockClock()
         run_in_real_time(main, sent, clock=clock)
+
+
+def test_unfinished_handshakes_keep_no_client_out(tmp_path: Path, files: TlsFiles) -> None:
+    """Clients that send a ClientHello and nothing more, again and again, twice as many as may be unfinished."""
+
+    async def main() -> None:
+        evicted, are_many = 0, trio.Event()
+
+        async def stall() -> None:
+            nonlocal evicted
+            while True:
+                hello = Hello(files)
+                async with await echo.connect(hello.sent) as stream:
+                    await hello.is_evicted(stream)
+                evicted += 1
+                if evicted == 2 * HANDSHAKE_LIMIT:
+                    are_many.set()
+
+        async with Echo(tmp_path / "http").served(server_context(files)) as echo, trio.open_nursery() as nursery:
+            for _ in range(2 * HANDSHAKE_LIMIT):
+                nursery.start_soon(stall)
+            await are_many.wait()
+            hello = Hello(files)
+            assert await hello.finish(await echo.connect(hello.sent)) == b"HTTP/1.1 200 OK"
+            nursery.cancel_scope.cancel()
+
+    run_in_real_time(main, limit=110.0)
+
+
+def test_burst_of_clients(tmp_path: Path, files: TlsFiles) -> None:
+    """All of them wait in the kernel before the first is accepted, more than may be unfinished."""
+
+    async def main() -> None:
+        answers = []
+
+        async def finish(hello: Hello, stream: trio.SocketStream) -> None:
+            answers.append(await hello.finish(stream))
+
+        async with Echo(tmp_path / "http").served(server_context(files)) as echo, trio.open_nursery() as nursery:
+            waiting = []
+            for _ in range(HANDSHAKE_LIMIT + 16):
+                hello = Hello(files)
+                waiting.append((hello, _connected(echo, hello.sent)))
+            for each in waiting:
+                nursery.start_soon(finish, *each)
+        assert answers == [b"HTTP/1.1 200 OK"] * len(waiting)
+
+    run_in_real_time(main, limit=110.0)
+
+
+def test_silent_clients_are_accepted_slowly(files: TlsFiles) -> None:
+    """They take no step, so each one costs rest for its acceptance. Otherwise they would evict a distant client."""
+    beyond = 10
+
+    async def main() -> None:
+        context = server_context(files)
+        with ExitStack() as stack:
+            async with trio.open_nursery() as nursery:
+                handshakes = Handshakes(StrangersLog(structlog.get_logger(), nursery), _body)
+                for _ in range(round(CREDIT / ACCEPT_COST) + beyond):
+                    ours, theirs = socket.socketpair()
+                    stack.enter_context(theirs)
+                    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+                    nursery.start_soon(handshakes.finish, stream, context)
+                began = trio.current_time()
+                await trio.testing.wait_all_tasks_blocked()
+                await handshakes.rested()
+                assert trio.current_time() - began >= (beyond - 1) * ACCEPT_COST * (1 + REST)
+                nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+class Hello:
+    """A client with a certificate that has made its ClientHello."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = client_context(files)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="one.example")
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        self.sent = self._outgoing.read()
+
+    async def is_evicted(self, stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+
+    async def finish(self, stream: trio.SocketStream) -> bytes:
+        """Finish the handshake, ask, and return the first bytes of the answer; none if the connection was closed."""
+        async with stream:
+            try:
+                await self._received(stream, self._tls.do_handshake)
+                self._tls.write(GET)
+                return bytes(await self._received(stream, lambda: self._tls.read(15)))
+            except (trio.BrokenResourceError, ssl.SSLEOFError):
+                return b""
+
+    async def _received(self, stream: trio.SocketStream, step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                await stream.send_all(self._outgoing.read())
+            if data := await stream.receive_some():
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+
+def _connected(echo: Echo, sent: bytes) -> trio.SocketStream:
+    """Connect without a checkpoint, so that the server accepts nothing meanwhile."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(echo.where))
+    sock.sendall(sent)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 def _body(problem: Problem) -> bytes:

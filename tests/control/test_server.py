@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -58,7 +59,7 @@ class Echo:
         await send({"type": "http.response.body", "body": answer})
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[Self]:
+    async def served(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
         def take(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
             self.lines.append(dict(event))
             raise structlog.DropEvent
@@ -67,6 +68,7 @@ class Echo:
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[take], wrapper_class=wrapper).bind()
         with closing(HttpListener(Listen(self.where))) as listener:
             listener.sock.listen(2 * CONNECTION_LIMIT)
+            listener.tls = tls
             async with trio.open_nursery() as nursery:
                 await nursery.start(serve_app, self, [listener], log, StrangersLog(log, nursery))
                 yield self

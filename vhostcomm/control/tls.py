@@ -31,6 +31,9 @@ CREDIT: Final = 0.02
 REST: Final = 19
 """Seconds of rest for each second of handshakes beyond the credit: they use at most a twentieth of the time."""
 
+ACCEPT_COST: Final = 0.0002
+"""Seconds of processor time that a connection counts as before its first byte: silent clients take no step."""
+
 LINGER: Final = 0.5
 """Seconds for a rejected client to read why."""
 
@@ -122,6 +125,8 @@ class TlsStream:
 
     async def _received(self, step: Callable[..., Any], *args: object, share: Share | None = None) -> Any:
         """Take a step, as soon as the client has sent what it needs."""
+        if share:  # without the client's first bytes, a step would be wasted
+            await self._receive()
         while True:
             try:
                 return await share.take(step) if share else step(*args)
@@ -132,11 +137,13 @@ class TlsStream:
                 if error.reason != _PLAIN:
                     await self._flush()
                 raise
-            data = await self._stream.receive_some(_READ)
-            if data:
-                self._incoming.write(data)
-            else:
-                self._incoming.write_eof()
+            await self._receive()
+
+    async def _receive(self) -> None:
+        if data := await self._stream.receive_some(_READ):
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
 
     async def _flush(self) -> None:
         async with self._sending:
@@ -153,8 +160,16 @@ class Share:
         """When the credit is whole again, by trio's clock."""
 
     async def rested(self) -> None:
-        """Wait until there is credit."""
+        """Wait until the pending steps are done and there is credit."""
+        async with self._lock:
+            await self._rested()
+
+    async def _rested(self) -> None:
         await trio.sleep_until(self._full_at - CREDIT * (1 + REST))
+
+    def charge(self, work: float) -> None:
+        """Have handshakes rest for this work, in seconds of processor time."""
+        self._full_at = max(self._full_at, trio.current_time()) + work * (1 + REST)
 
     async def take(self, step: Callable[[], T]) -> T:
         """Take a step when there is credit, in a thread: OpenSSL lets the event loop run meanwhile."""
@@ -169,13 +184,13 @@ class Share:
                 work = thread_time() - began
 
         async with self._lock:
-            await self.rested()
+            await self._rested()
             try:
                 return await trio.to_thread.run_sync(timed)
             except RuntimeError:  # no thread can be started
                 return timed()
             finally:
-                self._full_at = max(self._full_at, trio.current_time()) + work * (1 + REST)
+                self.charge(work)
 
 
 class Handshakes:
@@ -193,7 +208,10 @@ class Handshakes:
         self._share = Share()
 
     async def rested(self) -> None:
-        """Wait until there is time for another handshake. Clients wait in the kernel meanwhile, in their order."""
+        """Wait until there is time for another handshake. Clients wait in the kernel meanwhile, in their order.
+
+        Accepting a client while steps are pending could evict a client that only waits for its step.
+        """
         await self._share.rested()
 
     def evict(self) -> bool:
@@ -208,6 +226,7 @@ class Handshakes:
         """Return the stream with TLS. If the client shows no valid certificate, close it and return None."""
         if len(self._unfinished) >= HANDSHAKE_LIMIT:
             self.evict()
+        self._share.charge(ACCEPT_COST)
         tls, is_done = TlsStream(stream, context), False
         try:
             with trio.CancelScope() as scope:
