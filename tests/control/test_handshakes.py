@@ -161,6 +161,18 @@ def test_silent_clients_are_accepted_slowly(files: TlsFiles) -> None:
     run(main)
 
 
+def test_steps_need_no_thread_of_other_tasks() -> None:
+    """Threads that hang in a file system may occupy all of trio's default limiter."""
+
+    async def main() -> None:
+        default = trio.to_thread.current_default_thread_limiter()
+        for _ in range(int(default.total_tokens)):
+            default.acquire_on_behalf_of_nowait(object())
+        assert await Share().take(lambda: "done") == "done"
+
+    run_in_real_time(main)
+
+
 class Hello:
     """A client with a certificate that has made its ClientHello."""
 

@@ -156,6 +156,8 @@ class Share:
 
     def __init__(self) -> None:
         self._lock = trio.StrictFIFOLock()
+        self._limiter = trio.CapacityLimiter(1)
+        """Of the thread. Abandoned threads of other tasks may occupy trio's default limiter."""
         self._full_at = 0.0
         """When the credit is whole again, by trio's clock."""
 
@@ -186,7 +188,7 @@ class Share:
         async with self._lock:
             await self._rested()
             try:
-                return await trio.to_thread.run_sync(timed)
+                return await trio.to_thread.run_sync(timed, limiter=self._limiter)
             except RuntimeError:  # no thread can be started
                 return timed()
             finally:
