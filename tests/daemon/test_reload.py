@@ -289,6 +289,7 @@ def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
             assert await daemon.reload()
             assert "could not be read within 30 s" in daemon.not_reloaded
             assert list(daemon.guests) == ["nas"]
+            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0, "other tasks need its threads"
             # Nor does one that still hangs hold up the end.
             nursery.start_soon(daemon.reload)
             await trio.testing.wait_all_tasks_blocked()

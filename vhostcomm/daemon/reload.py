@@ -24,7 +24,7 @@ from vhostcomm.daemon.ports import Ports
 from vhostcomm.daemon.served import Served
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_slices, short_turns
+from vhostcomm.threads import in_slices, in_thread, short_turns
 
 READ_DEADLINE: Final = 30.0
 """Seconds to read the configuration. That of 10,000 guests needs a few; a hanging file system needs for ever."""
@@ -285,7 +285,8 @@ async def _read_in_thread(read: Callable[[], T]) -> T:
     """
     try:
         with short_turns(), trio.fail_after(READ_DEADLINE):
-            return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            # Each kind of read is a place: reads of one that hang keep no thread from the other, or from other tasks.
+            return await in_thread(read, read)
     except trio.TooSlowError:
         raise ServeError(
             f"the configuration could not be read within {READ_DEADLINE:.0f} s: look whether its file system hangs"
