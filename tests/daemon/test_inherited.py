@@ -286,3 +286,44 @@ def test_any_number_of_names_is_bounded() -> None:
             assert len(known) <= 1
 
     here(body)
+
+
+def test_the_end_of_one_freeze_keeps_that_of_another_host() -> None:
+    """No thaw was sent, so none is published."""
+
+    async def body(here: Here) -> None:
+        here.guest.connected()
+        here.hears(attrs.evolve(FROZEN, frozen_until=WRITTEN + 900))
+        here.hears(attrs.evolve(FROZEN, host="host3"))
+        here.misses("serving/nas/host1")
+        assert here.settled == {}
+        debt = here.owes()
+        assert debt
+        assert debt.host == "host3"
+        await trio.sleep(599)
+        assert here.asked == []
+        await trio.sleep(2)
+        assert (here.asked, here.settled) == ([THAW], {"host3": FROZEN.frozen_until})
+
+    here(body)
+
+
+def test_an_acknowledgement_keeps_a_new_freeze_of_the_same_host() -> None:
+    """The other host thawed the guest and froze it again, and then the guest returns."""
+
+    async def body(here: Here) -> None:
+        here.guest.connected()
+        await here.freezer.freeze(here.guest, 300, timeout=5, by="test")
+        debt = here.owes()
+        assert debt
+        here.guest.gone(Gone("QEMU closed the connection"))
+        here.hears(attrs.evolve(FROZEN, thawed={"host2": debt.until.wall}))
+        assert (here.owes(), here.settled) == (None, {})
+        here.guest.connected()
+        debt = here.owes()
+        assert debt
+        assert debt.host == "host1"
+        await trio.sleep(601)
+        assert (here.asked, here.settled) == ([FREEZE, THAW], {"host1": FROZEN.frozen_until})
+
+    here(body)

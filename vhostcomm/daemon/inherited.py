@@ -66,6 +66,8 @@ class Inherited:
         """Freezes that a guest was thawed from here, by guest and host, while that host publishes them."""
         self._acknowledged: dict[str, tuple[float, str]] = {}
         """The freeze of this host that another host thawed a guest from, with that host, by guest."""
+        self._settling = False
+        """True while a debt ends without a thaw from here."""
 
     # -- the records of other hosts
 
@@ -115,11 +117,20 @@ class Inherited:
                     del freezes[next(iter(freezes))]
 
     def _forget(self, name: str, host: str) -> None:
-        """Forget the freeze of a host that no longer owes the thaw."""
+        """Forget the freeze of a host that no longer owes the thaw. Those of other hosts stay."""
         _pop(self._freezes, name, host)
         guest = self._find(name)
         if guest and guest.debt and guest.debt.host == host:
-            self._freezer.settle(guest, host)
+            self._settle(guest, host)
+            self.look(guest)
+
+    def _settle(self, guest: Guest, by: str) -> None:
+        """End a debt that another host has seen to, without a thaw from here."""
+        self._settling = True
+        try:
+            self._freezer.settle(guest, by)
+        finally:
+            self._settling = False
 
     # -- the guests of this host
 
@@ -130,7 +141,7 @@ class Inherited:
             until, by = self._acknowledged.get(name, (None, ""))
             if debt and not debt.host and debt.until.wall == until:
                 del self._acknowledged[name]
-                self._freezer.settle(guest, by)
+                self._settle(guest, by)
         elif (freezes := self._freezes.get(name)) and (debt is None or debt.host):
             # The last one counts, as on one host, where a freeze may be made longer.
             freeze = max(freezes.values(), key=lambda each: each.due)
@@ -139,7 +150,9 @@ class Inherited:
                 self._freezer.owe(guest, _debt(freeze))
 
     def thawed(self, guest: Guest) -> None:
-        """Note that a guest answered a thaw here."""
+        """Note that a guest's debt ended. If it answered a thaw here, that thaw ended the freezes of all hosts."""
+        if self._settling:
+            return
         name = guest.name
         for host, freeze in self._freezes.pop(name, {}).items():
             if (name, host) in self._view.serving:
