@@ -41,7 +41,8 @@ class Here:
         self.guest = Guest("nas", Listen(Path("/nowhere/nas")), HostIdentity(), GuestIdentity(), log)
         self.guest.listeners.append(self._on_guest)
         self.freezer = Freezer(self._ask, log)
-        self.inherited = Inherited(self.view, {"nas": self.guest}.get, self.freezer)
+        self.found = {"nas": self.guest}
+        self.inherited = Inherited(self.view, self.found.get, self.freezer)
 
     async def _ask(
         self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "",
@@ -325,5 +326,34 @@ def test_an_acknowledgement_keeps_a_new_freeze_of_the_same_host() -> None:
         assert debt.host == "host1"
         await trio.sleep(601)
         assert (here.asked, here.settled) == ([FREEZE, THAW], {"host1": FROZEN.frozen_until})
+
+    here(body)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_guest_that_is_missing_for_a_moment_keeps_published_freezes(published: bool) -> None:
+    """Its socket leaves a watched folder and returns, for example."""
+
+    async def body(here: Here) -> None:
+        here.hears(FROZEN)
+        here.found.clear()
+        here.inherited.left("nas")
+        if not published:
+            here.misses(FROZEN.key)
+        here.found["nas"] = here.guest
+        here.guest.connected()
+        await trio.sleep(1000)
+        assert here.asked == ([THAW] if published else [])
+
+    here(body)
+
+
+def test_the_freeze_of_a_dead_host_is_forgotten_with_the_guest() -> None:
+    async def body(here: Here) -> None:
+        here.hears(FROZEN)
+        here.misses("hosts/host1", FROZEN.key)
+        here.inherited.left("nas")
+        here.guest.connected()
+        assert here.owes() is None
 
     here(body)

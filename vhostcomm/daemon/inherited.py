@@ -163,10 +163,13 @@ class Inherited:
         return dict(self._settled.get(name, {}))
 
     def left(self, name: str) -> None:
-        """Forget a guest that this daemon no longer serves."""
+        """Forget a guest that this daemon no longer serves. Freezes that are still published stay, as it may return."""
         known: dict[str, Any]
-        for known in self._freezes, self._owed, self._settled, self._acknowledged:
+        for known in self._owed, self._settled, self._acknowledged:
             known.pop(name, None)
+        for host in tuple(self._freezes.get(name, ())):
+            if (name, host) not in self._view.serving:
+                _pop(self._freezes, name, host)
 
 
 def _pop(known: dict[str, Any], guest: str, host: str) -> None:
