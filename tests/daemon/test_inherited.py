@@ -357,3 +357,25 @@ def test_the_freeze_of_a_dead_host_is_forgotten_with_the_guest() -> None:
         assert here.owes() is None
 
     here(body)
+
+
+def test_each_freeze_is_reported_at_once() -> None:
+    """Also on top of a debt: another host that waited for the next look would thaw the guest at the earlier time."""
+
+    async def body(here: Here) -> None:
+        reported: list[tuple[float | None, str]] = []
+
+        def note(guest: Guest, event: GuestEvent) -> None:
+            if isinstance(event, events.Frozen):
+                assert guest.debt
+                reported.append((guest.frozen_until, guest.debt.host))
+
+        here.guest.connected()
+        here.hears(FROZEN)
+        here.guest.listeners.append(note)
+        for seconds in (700, 800):
+            await here.freezer.freeze(here.guest, seconds, timeout=5, by="test")
+            assert reported[-1:] == [(here.guest.frozen_until, "")]
+        assert len(reported) == 2
+
+    here(body)

@@ -243,10 +243,8 @@ class Guest:
 
     def freezing(self, by: str, until: Moment) -> None:
         """Note that a freeze is being sent, to be thawed at `until`."""
-        owed = self.model.debt
         self.take(FreezeSent(by, until))
-        if owed is None:
-            self._emit(events.Frozen())
+        self._emit(events.Frozen())  # also for a later end: other hosts must know it before they thaw
 
     def thawed(self, covers: int) -> None:
         """Note the answer to a thaw that was sent after `covers` freezes."""
