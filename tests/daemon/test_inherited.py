@@ -379,3 +379,37 @@ def test_each_freeze_is_reported_at_once() -> None:
         assert len(reported) == 2
 
     here(body)
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_a_host_that_changes_its_freeze_all_the_time(withdrawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It causes a limited number of log messages, one thaw a second, and two writes at a time: the thaw's and one other."""
+    writing = most = 0
+
+    async def update(guest: Guest) -> None:
+        nonlocal writing, most
+        writing += 1
+        most = max(most, writing)
+        await trio.sleep(0.1)
+        writing -= 1
+        written.append(guest.debt)
+
+    async def body(here: Here) -> None:
+        monkeypatch.setattr(here.freezer._files, "update", update)
+        here.guest.connected()
+        for number in range(200):
+            here.hears(attrs.evolve(FROZEN, frozen_until=WRITTEN - number))
+            await trio.lowlevel.checkpoint()
+            if withdrawn:
+                here.hears(attrs.evolve(FROZEN, frozen_until=None))
+            if number % 4 == 0:
+                await trio.sleep(0.1)
+        await trio.sleep(10)
+        assert 2 <= len(here.asked) <= 7
+        assert here.owes() is written[-1] is None
+        assert most <= 2
+
+    written: list[Debt | None] = []
+    with structlog.testing.capture_logs() as lines:
+        here(body)
+    assert len(lines) < 150

@@ -23,6 +23,9 @@ THAW_INTERVAL_MAX: Final = 60.0
 """Seconds between an unanswered thaw and the next: doubled up to this maximum. A frozen guest is useless, so the daemon
 never gives up."""
 
+THAW_PAUSE: Final = 1.0
+"""Minimum seconds from a thaw that was due to the next: another host's record may change at any rate."""
+
 FREEZE: Final = 30.0
 """Seconds after which a guest is thawed if its client gives no time."""
 
@@ -59,6 +62,7 @@ class Freezer:
         self._files = DebtFiles(log)
         self._closing = False
         self._repaying: set[int] = set()  # guests with a thawing task, by identity
+        self._recording: dict[int, bool] = {}  # guests with a task that writes the file: whether it has to write again
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -78,7 +82,7 @@ class Freezer:
         if not self._closing:
             guest.model.adopt(debt)
             guest.wake()
-            self._log.warning("guest owed a thaw", guest=guest.name, frozen_by=debt.by)
+            guest.lines.warning("guest owed a thaw", frozen_by=debt.by)
             self._keep_record(guest)
             self._see_to(guest)
 
@@ -86,12 +90,23 @@ class Freezer:
         """Note that another host thawed a guest."""
         if guest.debt and not self._closing:
             guest.thawed(guest.debt.number)
-            self._log.info("thawed", guest=guest.name, by=by)
+            guest.lines.info("thawed", by=by)
             self._keep_record(guest)
 
     def _keep_record(self, guest: Guest) -> None:
+        """Write the file of a guest's debt in a task. There is one a guest, however often the debt changes."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._files.update, guest)
+        if id(guest) not in self._recording:
+            self._nursery.start_soon(self._record, guest)
+        self._recording[id(guest)] = True
+
+    async def _record(self, guest: Guest) -> None:
+        try:
+            while self._recording[id(guest)]:
+                self._recording[id(guest)] = False
+                await self._files.update(guest)
+        finally:
+            del self._recording[id(guest)]
 
     def hand_over(self, old: Guest, new: Guest) -> bool:
         """Move the debt of a guest to its object for a new address. Return whether `record_move` has to follow."""
@@ -245,7 +260,9 @@ class Freezer:
                     await news.wait()
                 else:
                     entered = guest.model.entered
-                    if not await self._try_thaw(guest, debt.why):
+                    if await self._try_thaw(guest, debt.why):
+                        await trio.sleep(THAW_PAUSE)
+                    else:
                         with trio.move_on_after(pause):
                             while guest.model.entered is entered:
                                 await guest.news.wait()
