@@ -16,6 +16,7 @@ from tests.serving import (
     FakeGuest,
     Serving,
     fake_guest,
+    is_listening,
     run_vhostcomm,
     until,
 )
@@ -127,8 +128,7 @@ def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
     paths = [tmp_path / f"g{place}" for place in range(40)]
     words = [word for path in paths for word in ("--sock", path)]
     with Serving(*words) as daemon:
-        for _ in paths:
-            daemon.event("waiting for QEMU")
+        until(lambda: all(map(is_listening, paths)), "all sockets")
         alone = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) - len(paths)
     with Serving(*words, shell=f"ulimit -n {alone + 2 * len(paths) - 1}") as daemon:
         for _ in range(2):
