@@ -147,6 +147,8 @@ class Shell:
         assert found == status, f"{where}: $ {command.text}\nended with {found}:\n{printed}\n{self.background()}"
         if command.text.endswith("&"):
             self._outputs.append(output)
+            if OURS.match(command.text):
+                self._wait_for_its_exec()
         self._serving += bool(SERVING.match(command.text))
         if OURS.match(command.text):
             self._quiet[command.text] = output
@@ -154,6 +156,21 @@ class Shell:
             assert matches(command.output, printed), (
                 f"{where}: $ {command.text}\nprinted\n{printed}\nand the page says\n{command.output}\n{self.background()}"
             )
+
+    def _wait_for_its_exec(self) -> None:
+        """Until the shell's child has become the program that was started last.
+
+        Programs that are forked here start in 20 ms instead of 300, so the next one might not find it yet.
+        """
+        child, shell = (Path(f"/proc/{pid}/cmdline") for pid in (self._ask("echo $!").strip(), self.bash.pid))
+
+        def has_begun() -> bool:
+            try:
+                return child.read_bytes() != shell.read_bytes()
+            except OSError:  # it has ended
+                return True
+
+        until(has_begun, "the start of a program")
 
     def wait(self, text: str) -> None:
         """Until that is said by a program in the background, since the last one was started: on its output or in a .log."""
