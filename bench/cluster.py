@@ -61,11 +61,12 @@ class Asking:
             self._times.append(time.perf_counter() - begin)
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        """Print the round trips of the block, beside those of the first block."""
+    def during(self, what: str, seconds: float = 0.0) -> Iterator[None]:
+        """Print the round trips of the block and of the seconds behind it, beside those of the first block."""
         times = self._times = []
         began = time.perf_counter()
         yield
+        time.sleep(seconds)
         took = time.perf_counter() - began
         times = times[:]
         self._quiet = self._quiet or times
@@ -87,8 +88,8 @@ def asking(sock: Path) -> Iterator[Asking]:
     """A guest, which is first asked for a while undisturbed."""
     made = Asking(sock)
     try:
-        with made.during("undisturbed"):
-            time.sleep(SECONDS)
+        with made.during("undisturbed", SECONDS):
+            pass
         yield made
     finally:
         made.close()
@@ -113,17 +114,16 @@ def tree(work: Path) -> None:
                 put_guests(etcd, range(first, first + BATCH))
             while host.event("reloaded")["guests"] <= GUESTS:
                 pass
-        with guest.during("undisturbed again"):
-            time.sleep(SECONDS)
+        with guest.during("undisturbed again", SECONDS):
+            pass
         for what, change in (
             ("one of them is changed", lambda: etcd.put("guests/g7", {"serial": "CCCCCCCCCCCCC"})),
             ("one of them is removed", lambda: etcd.delete("guests/g7")),
         ):
             change()
             host.event("reloading")  # may be delayed: reloads use a twentieth of the time
-            with guest.during(what):
+            with guest.during(what, SECONDS):
                 host.event("reloaded")
-                time.sleep(SECONDS)
 
 
 def put_guests(etcd: Etcd, numbers: range) -> None:
@@ -147,30 +147,24 @@ def failures(work: Path) -> None:
         members = etcd.leader_first()
         with a_host(work, "host1", etcd.address_of(members)) as host, asking(host.sock) as guest:
             host.event("cluster reached")
-            with guest.during("the leader is killed"):
+            with guest.during("the leader is killed", 2 * SECONDS):
                 members[0].kill()
-                time.sleep(2 * SECONDS)
             etcd.heal()
             leader = etcd.leader()
-            with guest.during("the leader is stopped (SIGSTOP)"):
+            with guest.during("the leader is stopped (SIGSTOP)", 3 * SECONDS):
                 leader.stop()
-                time.sleep(3 * SECONDS)
-            with guest.during("it is resumed (SIGCONT)"):
+            with guest.during("it is resumed (SIGCONT)", SECONDS):
                 leader.go_on()
-                time.sleep(SECONDS)
-            with guest.during("the quorum is lost"):
+            with guest.during("the quorum is lost", 2 * SECONDS):
                 for each in etcd.members[1:]:
                     each.kill()
-                time.sleep(2 * SECONDS)
-            with guest.during("the quorum is regained"):
+            with guest.during("the quorum is regained", SECONDS):
                 etcd.heal()
                 etcd.leader()
-                time.sleep(SECONDS)
-            with guest.during("compaction"):
+            with guest.during("compaction", SECONDS):
                 for number in range(20):
                     revision = etcd.put("guests/nas", {"serial": f"{number:013d}"})
                     etcd.call("kv/compaction", revision=str(revision), physical=True)
-                time.sleep(SECONDS)
     with ExitStack() as stack:
         hole = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):  # the kernel answers no further connection
@@ -178,8 +172,8 @@ def failures(work: Path) -> None:
             waits.setblocking(False)
             waits.connect_ex(hole.getsockname())
         host = stack.enter_context(a_host(work, "host2", f"etcd://127.0.0.1:{hole.getsockname()[1]}"))
-        with asking(host.sock) as guest, guest.during("an etcd that never answers"):
-            time.sleep(2 * SECONDS)
+        with asking(host.sock) as guest, guest.during("an etcd that never answers", 2 * SECONDS):
+            pass
 
 
 def handshakes(work: Path) -> None:
@@ -209,8 +203,8 @@ def handshakes(work: Path) -> None:
                         stack.enter_context(
                             subprocess.Popen([*program, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                         )
-                    with guest.during(f"clients {what}"):
-                        time.sleep(SECONDS)
+                    with guest.during(f"clients {what}", SECONDS):
+                        pass
             held: list[socket.socket] = []
             with guest.during("clients that never finish"):
                 end = time.monotonic() + SECONDS
