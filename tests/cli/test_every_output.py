@@ -96,7 +96,7 @@ def ended(process: Forked) -> tuple[int, str]:
         process.stderr.close()
 
 
-def fails_in_one_line(
+def assert_fails_in_one_line(
     *words: str,
     new: Path | None = None,
     prepare: Callable[[], None] = lambda: None,
@@ -128,13 +128,13 @@ def fails_in_one_line(
 @pytest.mark.parametrize("words", HELPED, ids=" ".join)
 @pytest.mark.slow
 def test_help_of_verbs(words: tuple[str, ...]) -> None:
-    fails_in_one_line(*words, "--help")
+    assert_fails_in_one_line(*words, "--help")
 
 
 @pytest.mark.parametrize("words", WORK, ids=lambda words: " ".join(words[:2]))
 @pytest.mark.slow
 def test_work_of_verbs_without_a_daemon(words: list[str], tmp_path: Path) -> None:
-    fails_in_one_line(*words, new=tmp_path / "new" if NEW in words else None)
+    assert_fails_in_one_line(*words, new=tmp_path / "new" if NEW in words else None)
 
 
 @frozen
@@ -163,7 +163,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
 @pytest.mark.slow
 def test_work_of_verbs_that_ask_a_daemon(words: list[str], daemon: Daemon) -> None:
-    fails_in_one_line(*words, VHOSTCOMM_CONTROL=daemon.control)
+    assert_fails_in_one_line(*words, VHOSTCOMM_CONTROL=daemon.control)
 
 
 @pytest.mark.parametrize("words", [["events"], ["events", "--json"]], ids=" ".join)
@@ -178,19 +178,19 @@ def test_events(words: list[str], daemon: Daemon) -> None:
             daemon.other.serial()
             daemon.other.tell(HostCommand.GUEST_POWER, b"on\0", needs_response=False)
 
-    fails_in_one_line(*words, begun=reboot_until_it_ends, VHOSTCOMM_CONTROL=daemon.control)
+    assert_fails_in_one_line(*words, begun=reboot_until_it_ends, VHOSTCOMM_CONTROL=daemon.control)
 
 
 @pytest.mark.parametrize("words", [["probe"], ["capture", "replay", SHORT, "--ignore-identity"]], ids=" ".join)
 def test_verbs_that_act_as_a_guest(words: list[str], daemon: Daemon) -> None:
-    fails_in_one_line(*words, "--sock", str(daemon.folder / "third"))
+    assert_fails_in_one_line(*words, "--sock", str(daemon.folder / "third"))
 
 
 @pytest.mark.slow
 @pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
 def test_install(tmp_path: Path) -> None:
     """The disks are complete before their directory is named."""
-    fails_in_one_line("install", str(pats.pat(tmp_path)), NEW, "--data", "1G", new=tmp_path / "nas")
+    assert_fails_in_one_line("install", str(pats.pat(tmp_path)), NEW, "--data", "1G", new=tmp_path / "nas")
 
 
 @pytest.mark.slow
@@ -199,18 +199,18 @@ def test_work_of_verbs_on_disks(tmp_path: Path) -> None:
     nas = tmp_path / "nas"
     done = run_vhostcomm("install", pats.pat(tmp_path), nas, "--data", "1G")
     assert done.returncode == 0, done.stderr
-    fails_in_one_line("disk", "inspect", str(nas / "system.img"))
-    fails_in_one_line("disk", "add", str(nas), "--size", "1G")
+    assert_fails_in_one_line("disk", "inspect", str(nas / "system.img"))
+    assert_fails_in_one_line("disk", "add", str(nas), "--size", "1G")
     data = nas / "data.img"
     grow = ("disk", "grow", str(data), "--size", "2G")
-    fails_in_one_line(*grow, prepare=lambda: os.truncate(data, 1 << 30))
+    assert_fails_in_one_line(*grow, prepare=lambda: os.truncate(data, 1 << 30))
 
 
 @pytest.mark.slow
 @pytest.mark.needs("qemu-system-x86_64")
 def test_command_of_run(tmp_path: Path) -> None:
     boot = sparse(tmp_path / "boot.img", 1 << 20)
-    fails_in_one_line("run", "--boot", str(boot), "--accel", "tcg", "--dry-run", "--log-level", "error")
+    assert_fails_in_one_line("run", "--boot", str(boot), "--accel", "tcg", "--dry-run", "--log-level", "error")
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_work_of_verbs_on_machines(tmp_path: Path) -> None:
     with started(qemu + machine), Serving("--config", config, "--control", control) as daemon:
         daemon.event("QMP connected")
         for words in OF_MACHINES:
-            fails_in_one_line(*words, VHOSTCOMM_CONTROL=str(control))
+            assert_fails_in_one_line(*words, VHOSTCOMM_CONTROL=str(control))
 
 
 @pytest.mark.parametrize("output", ["full", "closed", "unread"])
