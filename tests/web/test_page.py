@@ -282,6 +282,7 @@ def test_an_open_page_survives_a_restart(page: Page, tmp_path: Path) -> None:
         with fake_guest(tmp_path / "nas") as guest:
             guest.serial()
             page.until_shown("guest asks 5 guest_serial", "#timeline")
+        assert "does not answer" not in page.run("document.querySelector('#connection').innerText")
 
 
 def test_a_page_whose_sign_in_has_ended_shows_the_remedy(page: Page, tmp_path: Path) -> None:
