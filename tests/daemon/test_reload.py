@@ -9,7 +9,8 @@ import socket
 import stat
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from vchannel import HostCommand, Request
 from vhostcomm.config.load import load
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
-from vhostcomm.log.logs import start_log
+from vhostcomm.log.logs import Log, start_log
 
 
 def write(path: Path, folder: Path, guests: dict[str, str], extra: str = "") -> None:
@@ -234,6 +235,16 @@ def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None:
         assert http.get("/healthz").json()["not_reloaded"] is None
 
 
+@contextmanager
+def logging_into(file: Path) -> Iterator[Log]:
+    with file.open("w") as stream:
+        log, sink = start_log("info", "json", stream)
+        try:
+            yield log
+        finally:
+            sink.close(PATIENCE)
+
+
 def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
     """Both those of the start and those of a reload, which no collection looks at."""
     file, folder = tmp_path / "c.toml", tmp_path / "socks"
@@ -264,13 +275,11 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
         return load(file, flags={"control": "none"}, environment={})
 
     write("a", "b", "stays")
-    with (tmp_path / "log").open("w") as stream:
-        log, sink = start_log("info", "json", stream)
+    with logging_into(tmp_path / "log") as log:
         try:
             run_in_real_time(check)
         finally:
             gc.unfreeze()
-            sink.close(PATIENCE)
 
 
 def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -296,11 +305,9 @@ def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
             await daemon.stop()
             nursery.cancel_scope.cancel()
 
-    with (tmp_path / "log").open("w") as stream:
-        log, sink = start_log("info", "json", stream)
+    with logging_into(tmp_path / "log") as log:
         try:
             run(check)
         finally:
             hanging.set()
-            sink.close(PATIENCE)
     assert [each.name for each in tmp_path.iterdir()] == ["log"]
