@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key as STDERR  # noqa: N812
@@ -20,6 +20,9 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key as STDERR  # noqa: 
 from tests.forked import end_forker
 from tests.leftovers import MARK, mounts_below, processes_marked
 from tests.needs import need, remedy
+
+if TYPE_CHECKING:
+    from tests.cluster.etcd import Etcd
 
 _PRIVATE: Final = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "HOME")
 """Environment variables that name folders which users, or the machine's own daemons, share."""
@@ -178,3 +181,20 @@ def short_path() -> Iterator[Path]:
     """A folder of its own with a short path, for sockets with long names: 107 bytes is all there is."""
     with tempfile.TemporaryDirectory(prefix="v") as made:
         yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def etcd_members(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """The members of a real etcd for a module, which says how many in `ETCD_MEMBERS`."""
+    from tests.cluster.etcd import running
+
+    with running(tmp_path_factory.mktemp("etcd"), request.module.ETCD_MEMBERS) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(etcd_members: Etcd) -> Iterator[Etcd]:
+    """They have no keys before a test, and run again after it."""
+    etcd_members.clear()
+    yield etcd_members
+    etcd_members.heal()

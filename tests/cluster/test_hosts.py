@@ -7,13 +7,12 @@ import signal
 import stat
 import subprocess
 from base64 import b64encode
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.etcd import PREFIX, Etcd, Member, running
+from tests.cluster.etcd import PREFIX, Etcd, Member
 from tests.cluster.hosts import HOSTS_PATIENCE, NAS, Host, asking
 from tests.control.controlled import INFORMATION, answering
 from tests.serving import run_vhostcomm, until
@@ -21,21 +20,9 @@ from vchannel import GuestCommand
 from vhostcomm.cluster.kept import NAME
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
+ETCD_MEMBERS = 3
 
 ONE, TWO, THREE = "AAAAAAAAAAAAA", "BBBBBBBBBBBBB", "CCCCCCCCCCCCC"
-
-
-@pytest.fixture(scope="module")
-def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running(tmp_path_factory.mktemp("etcd"), 3) as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(members: Etcd) -> Iterator[Etcd]:
-    members.clear()
-    yield members
-    members.heal()
 
 
 def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 from structlog.testing import LogCapture
 
-from tests.cluster.etcd import PREFIX, Etcd, running
+from tests.cluster.etcd import PREFIX, Etcd
 from tests.serving import until
 from tests.trio_help import run_in_real_time
 from vhostcomm.cluster.address import Access, parse
@@ -20,22 +20,10 @@ from vhostcomm.cluster.lock import HeldError, Holder, RunLock
 from vhostcomm.log.lean_structlog import structlog
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
+ETCD_MEMBERS = 1
 
 TAKEN, LOST, NOT_TAKEN = "lock of the guest taken", "lock of the guest lost", "lock of the guest not taken"
 ELSEWHERE = "guest runs on another host too"
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running(tmp_path_factory.mktemp("etcd"), 1) as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(member: Etcd) -> Iterator[Etcd]:
-    member.clear()
-    yield member
-    member.heal()
 
 
 class Logged:

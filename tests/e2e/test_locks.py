@@ -5,31 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.etcd import PREFIX, Etcd, running
+from tests.cluster.etcd import PREFIX, Etcd
 from tests.e2e.launched import Launched
 from tests.qemu.roms import IDLE, rom
 from tests.serving import run_vhostcomm, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd", "qemu-system-x86_64")]
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running(tmp_path_factory.mktemp("etcd"), 1) as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(member: Etcd) -> Iterator[Etcd]:
-    member.clear()
-    yield member
-    member.heal()
+ETCD_MEMBERS = 1
 
 
 def words(folder: Path, cluster: str, host: str) -> list[str]:
