@@ -34,8 +34,8 @@ class TlsFiles:
     """The files of one end of TLS, in PEM format.
 
     Args:
-        ca: the certificates that the other end's certificate must be of. If the file also contains a list of withdrawn
-            certificates (CRL), each of these CAs needs one.
+        ca: the certificates that the other end's certificate must be of. If the file also contains a revocation
+            list (CRL), each of these CAs needs one.
         cert: the own certificate.
         key: its key; it may be in the same file.
     """
