@@ -1,11 +1,13 @@
 """Processes of `vhostcomm`, `vdsm_run` and `qemu-host` that skip the start of Python and the imports: they are forked from one that has done both.
 
 Each is a process of its own, with its own streams, folder, environment, signals and exit status. Only the forking process is
-shared. Tests of the start itself, of descriptors it inherits or of a wrapper around it start Python, see `can_fork`.
+shared. Tests of the start itself, of descriptors it inherits or of a wrapper around it start Python, see `can_fork`. So do
+tests of what is left to finalizers: a forked process ends after the functions of atexit.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -20,10 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 CLOSED: Final = -9
 """For `stdout`: it is closed from the start."""
@@ -267,6 +269,27 @@ def _become(fds: list[int]) -> None:
     sys.argv = words[: int(count)]
 
 
+def _end_as(program: Callable[[], NoReturn]) -> NoReturn:
+    """Run a program and end with its exit status, but don't delete every object: that copies all memory shared by the fork.
+
+    The other steps are those of Python's own end, which also follows if the program or one of the steps fails.
+    """
+    try:
+        program()
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that are no daemons
+        atexit._run_exitfuncs()
+        try:
+            for stream in sys.stdout, sys.stderr:
+                if stream is not None:
+                    stream.flush()
+        except Exception:  # noqa: BLE001
+            raise ended from None
+        os._exit(ended.code)
+
+
 if __name__ == "__main__":
     _import_all()
     gc.freeze()
@@ -276,4 +299,4 @@ if __name__ == "__main__":
         from vhostcomm import cli
 
         sys.argv[0] = str(Path(cli.__file__).parents[1] / "__main__.py")
-    getattr(importlib.import_module(module), function)()
+    _end_as(getattr(importlib.import_module(module), function))

@@ -11,11 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.test_serve import SERIAL, ZERO
-from tests.serving import (
-    Serving,
-    fake_guest,
-    until,
-)
+from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm, until
 from vchannel import FRAME_SIZE, Request
 
 
@@ -43,15 +39,31 @@ def _room() -> int:
     return taken
 
 
+@pytest.mark.slow
 def test_signals_without_end(tmp_path: Path) -> None:
-    """However many come, and when: the exit status is 0."""
+    """However many come, and when, also in Python's own end: the exit status is 0."""
     for _ in range(3):
-        with Serving("--sock", tmp_path / "nas") as daemon:
+        with Serving("--sock", tmp_path / "nas", fresh=True) as daemon:
             while daemon.process.poll() is None:
                 daemon.send_signal(signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
                     daemon.process.wait(0.002)
             assert daemon.process.returncode == 0
+
+
+@pytest.mark.slow
+def test_nothing_is_left_to_finalizers(tmp_path: Path) -> None:
+    """Python in its development mode warns of files, sockets and coroutines that are still open at its end."""
+    developing = ENVIRONMENT | {"PYTHONDEVMODE": "1"}
+    control = tmp_path / "control"
+    with (
+        Serving("--sock", tmp_path / "nas", "--control", control, env=developing) as daemon,
+        fake_guest(tmp_path / "nas") as guest,
+    ):
+        assert guest.serial() == ZERO
+        asked = run_vhostcomm("guests", "--control", control, env=developing)
+        assert (asked.returncode, asked.stderr) == (0, "")
+    assert daemon.errors() == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
