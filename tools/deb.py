@@ -76,7 +76,7 @@ def stage(tree: Path, date: int) -> None:
         program = tree / "usr/bin/vhostcomm"
         program.parent.mkdir(parents=True)
         # Not the first in PATH, which may be an environment's.
-        write(program, "vhostcomm", sources, trees, python="/usr/bin/python3")
+        write(program.parent, [program.name], sources, trees, python="/usr/bin/python3")
         put(tree / "usr/share/doc/vhostcomm/copyright", licences(sources).encode())
     for source, path in FILES.items():
         put(tree / path, (ROOT / source).read_bytes())
