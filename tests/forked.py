@@ -189,7 +189,7 @@ def end_forker() -> None:
 
 
 def _import_all() -> None:
-    """Import what any verb imports."""
+    """Import what any verb imports, and have annotations evaluated."""
     import vhostcomm
 
     for each in pkgutil.walk_packages(vhostcomm.__path__, "vhostcomm."):
@@ -197,6 +197,9 @@ def _import_all() -> None:
             importlib.import_module(each.name)
     for name in "rich.console", "rich.table", "rich.text":
         importlib.import_module(name)
+    from vhostcomm.cli.app import app
+
+    app.parse_args(["serve", "--sock", "/nas"], exit_on_error=False, print_error=False)  # the first one takes longer
 
 
 def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) -> list[int]:
