@@ -16,7 +16,8 @@ from tests.serving import ENVIRONMENT, PATIENCE, Serving, line_from, run_vhostco
 
 ROOT = Path(__file__).parents[2]
 COMPLETIONS = ROOT / "completions"
-PROGRAMS = ["vhostcomm", "vdsm_run"]
+PROGRAMS = {"vhostcomm": "", "vdsm_run": " --program vdsm_run"}
+"""The programs, and the flag that `vhostcomm completion` needs for each."""
 
 LINES = [
     ("vhostcomm ser", "vhostcomm serve"),
@@ -37,12 +38,26 @@ LINES = [
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment in which vhostcomm is found, and a daemon that serves `attic`."""
+    """An environment in which vhostcomm is found, and a daemon that serves `attic`.
+
+    `vhostcomm completion` takes two seconds and prints the same each time: what it has printed once is printed again.
+    """
     folder = tmp_path_factory.mktemp("bin")
     for name in PROGRAMS:
-        (folder / name).symlink_to(forking(Path(sys.executable).with_name(name), ENVIRONMENT))
+        forked = forking(Path(sys.executable).with_name(name), ENVIRONMENT)
+        (folder / name).write_text(_REPEATING.format(program=forked, printed=folder))
+        (folder / name).chmod(0o755)
     with Serving("--sock", folder / "attic", "--control", folder / "control"):
         yield ENVIRONMENT | {"PATH": f"{folder}:/usr/bin:/bin", "VHOSTCOMM_CONTROL": str(folder / "control")}
+
+
+_REPEATING = """\
+#!/bin/sh
+[ "$1" = completion ] || exec {program} "$@"
+printed="{printed}/$*"
+[ -e "$printed" ] || {{ {program} "$@" >"$printed.new" && mv "$printed.new" "$printed"; }} || exit
+cat "$printed"
+"""
 
 
 @pytest.fixture
@@ -92,7 +107,7 @@ def test_zsh_with_the_script_in_its_rc(here: Path, env: dict[str, str]) -> None:
 @pytest.mark.needs("zsh")
 def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> None:
     for name in PROGRAMS:
-        (here / f"_{name}").write_text(printed("zsh", name))
+        (here / f"_{name}").write_text(printed("zsh", name, env))
     assert_completed(Shell("zsh", here, env, setup=f"fpath=({here} $fpath)"), LOADED)
 
 
@@ -102,7 +117,7 @@ def test_zsh_with_the_script_in_its_fpath(here: Path, env: dict[str, str]) -> No
     ("setup", "lines"),
     [
         ([f"set -g fish_complete_path {COMPLETIONS}"], LINES),
-        ([f"vhostcomm completion fish --program {name} | source" for name in PROGRAMS], LOADED),
+        ([f"vhostcomm completion fish{more} | source" for more in PROGRAMS.values()], LOADED),
     ],
     ids=["installed", "config.fish"],
 )
@@ -173,10 +188,9 @@ def test_no_such_shell() -> None:
 
 
 def sourced(shell: str) -> str:
-    return "\n".join(f"source <(vhostcomm completion {shell} --program {name})" for name in PROGRAMS)
+    return "\n".join(f"source <(vhostcomm completion {shell}{more})" for more in PROGRAMS.values())
 
 
-def printed(shell: str, program: str) -> str:
-    done = run_vhostcomm("completion", shell, "--program", program)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def printed(shell: str, program: str, env: dict[str, str]) -> str:
+    command = ["vhostcomm", "completion", shell, *PROGRAMS[program].split()]
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
