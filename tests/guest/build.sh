@@ -81,10 +81,11 @@ build_key() {
 
 build_into() {
     local out=$1 work=$2
-    cp "$kernel" "$out/vmlinuz"
+    uncompressed_kernel "$kernel" "$out/kernel" "$work" || cp "$kernel" "$out/kernel"
     echo "$CMDLINE" >"$out/cmdline"
-    make_initramfs "$out/initramfs.cpio.gz" "$work"
-    make_boot_disk "$out/boot.img" "$out/vmlinuz" "$out/initramfs.cpio.gz"
+    make_initramfs "$out/initramfs.cpio" "$work"
+    gzip -n9 <"$out/initramfs.cpio" >"$work/initramfs.cpio.gz"
+    make_boot_disk "$out/boot.img" "$kernel" "$work/initramfs.cpio.gz"
     make_system_disk "$out/system.img"
     make_data_disk "$out/data.img"
 }
@@ -102,8 +103,8 @@ ensure_guest() {
 
 print_paths() {
     cat <<END
-KERNEL=$guest/vmlinuz
-INITRAMFS=$guest/initramfs.cpio.gz
+KERNEL=$guest/kernel
+INITRAMFS=$guest/initramfs.cpio
 CMDLINE=$guest/cmdline
 BOOT_DISK=$guest/boot.img
 SYSTEM_DISK=$guest/system.img

@@ -7,23 +7,18 @@
 
 FIRST_SLOT=10
 
-# The layout of partition version 8, VDSM's: start, size (in sectors) and type of the first two.
-VERSION_8="2048 4980480 83 4982528 4194304 82"
+# The layout of partition version 8, VDSM's: type, start and size (in sectors) of the first two.
+VERSION_8="$((0x83)) 2048 4980480 $((0x82)) 4982528 4194304"
 
-# slot -> the name the genuine kernel gives the disk there
+# Sets `name` to the one that the genuine kernel gives the disk of a controller (its host directory in sysfs).
 genuine_name() {
-    if [ "$1" -eq "$FIRST_SLOT" ]; then
-        echo synoboot
-    else
-        # shellcheck disable=SC2059 # the format is the letter's octal code
-        printf "sd\\$(printf %o $((97 + $1 - FIRST_SLOT - 1)))\n"
-    fi
-}
-
-# controller (its host directory in sysfs) -> slot, in decimal
-slot_of() {
     pci=${1#/sys/bus/pci/devices/????:??:}
-    echo $((0x${pci%%.*}))
+    place=$((0x${pci%%.*} - FIRST_SLOT))
+    [ "$place" -ge 0 ] || { name=unknown; return; }
+    # shellcheck disable=SC2086 # words on purpose
+    set -- synoboot sda sdb sdc sdd sde sdf sdg sdh sdi sdj sdk sdl sdm sdn sdo sdp sdq sdr sds sdt sdu
+    shift "$place"
+    name=$1
 }
 
 disk_of() {
@@ -38,9 +33,9 @@ disk_of() {
 # The kernel's line for a disk, with the genuine name in it. Sets system_disk and data_disk.
 name_disk() {
     wait_for disk_of "$1" || return 0
-    slot=$(slot_of "$1")
-    name=$(genuine_name "$slot")
-    echo "sd $scsi_address: [$name] $(cat "/sys/block/$disk/size") 512-byte logical blocks"
+    genuine_name "$1"
+    read -r sectors <"/sys/block/$disk/size"
+    echo "sd $scsi_address: [$name] $sectors 512-byte logical blocks"
     case $name in
         synoboot) boot_disk=$disk ;;
         sda) system_disk=$disk ;;
@@ -58,25 +53,18 @@ name_disks() {
     [ -n "$data_disk" ] || echo "sdb: no disk at PCI slot 0xc"
 }
 
-# disk, partition number -> "start size type" from its master boot record, "0 0 0" when unused
-mbr_entry() {
-    entry=$((446 + 16 * ($2 - 1)))
-    # shellcheck disable=SC2046 # two words on purpose
-    set -- "$1" "$entry" $(od -An -v -tu4 -j $((entry + 8)) -N 8 "/dev/$1")
-    echo "$3 $4 $(od -An -v -tx1 -j $(($2 + 4)) -N 1 "/dev/$1" | tr -d ' ')"
-}
-
-partition_version() {
-    [ -n "$system_disk" ] || { echo 0; return; }
-    if [ "$(mbr_entry "$system_disk" 1) $(mbr_entry "$system_disk" 2)" = "$VERSION_8" ]; then
-        echo 8
-    else
-        echo 0
-    fi
+# Sets `layout` to the first two partitions in a disk's master boot record, in the form of VERSION_8.
+read_layout() {
+    # An entry is 16 bytes: status and three bytes, type and three bytes, start, size. Read from the first one's type on.
+    # shellcheck disable=SC2046 # words on purpose
+    set -- $(od -An -v -tu4 -j 450 -N 28 "/dev/$1")
+    layout="$(($1 & 0xff)) $2 $3 $(($5 & 0xff)) $6 $7"
 }
 
 check_partitions() {
-    version=$(partition_version)
+    layout='' version=0
+    [ -z "$system_disk" ] || read_layout "$system_disk"
+    [ "$layout" != "$VERSION_8" ] || version=8
     echo "Partition Version=$version"
     if [ "$version" -eq 0 ]; then
         echo "Partition layout is not DiskStation style."

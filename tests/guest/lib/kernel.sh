@@ -4,13 +4,19 @@
 # Debian's, and what comes nearest on Ubuntu.
 readonly META_PACKAGES=(linux-image-cloud-amd64 linux-image-virtual)
 
-# Loaded at boot, dependencies apart.
-readonly DRIVERS=(virtio_pci virtio_console virtio_scsi sd_mod virtio_net virtio_balloon virtio_rng
-    pvpanic_pci qemu_fw_cfg)
-# Loaded with vchannel.acpi.
-readonly BUTTON_DRIVERS=(button evdev)
-# Loaded with vchannel.system=1. ext4 asks for crc32c by name, without depending on it.
-readonly SYSTEM_DRIVERS=(crc32c_generic ext4)
+# The drivers, dependencies apart, by the lists that init loads: at every boot, for a virtio device that is there,
+# with vchannel.acpi, with vchannel.system=1. Only drivers of `machine` may be dependencies in two of them.
+# ext4 asks for crc32c by name, without depending on it.
+readonly DRIVERS=(
+    "machine virtio_pci qemu_fw_cfg pvpanic_pci"
+    "console virtio_console"
+    "disks virtio_scsi sd_mod"
+    "network virtio_net"
+    "balloon virtio_balloon"
+    "random virtio_rng"
+    "button button evdev"
+    "system crc32c_generic ext4"
+)
 
 # Sets `kernel`, and `modules` to the folder of its modules or to nothing.
 find_kernel() {
@@ -79,6 +85,21 @@ unpack_kernel() {
     find "$work/tree" -path '*/lib/modules/*' -prune -exec mv -T {} "$work/out/modules" \;
     mv -T "$work/out" "$folder"
 }
+
+# Takes the kernel out of its compressed image, for QEMU's -kernel: under TCG, the guest itself would take a second.
+# False where it is compressed in another way, or has no entry for this (the note PVH).
+uncompressed_kernel() {
+    local image=$1 out=$2 work=$3 start length
+    start=$((512 * ($(number_at "$image" 0x1f1 1) + 1) + $(number_at "$image" 0x248 4)))
+    length=$(($(number_at "$image" 0x24c 4) - 4)) # the last four bytes are the kernel's length
+    compile "$work/unlz4" "$here/lib/unlz4.c"
+    dd if="$image" bs=1M skip="$start" count="$length" iflag=skip_bytes,count_bytes status=none >"$work/payload"
+    "$work/unlz4" <"$work/payload" >"$out" || xz -qdc <"$work/payload" >"$out" || return 1
+    [[ $(readelf --notes "$out" 2>/dev/null) == *"(0x00000012)"* ]]
+}
+
+# The number of $3 bytes at an offset in a file. The offsets are those of Linux's boot protocol.
+number_at() { od -An -v -tu"$3" -j $(($2)) -N "$3" "$1" | tr -d ' '; }
 
 # A module's file; its name may be spelt with - or _.
 module_file() { find "$modules" -name "${1//[-_]/[-_]}.ko*" -print -quit; }
