@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "any_qemu: is the same with any QEMU, which only has to be there or to be killed"
     )
     config.addinivalue_line(
-        "markers", "slow: takes 2 s, or a second of CPU with its rows; all that need a program have it"
+        "markers", "slow: takes a second, or half of one of CPU with its rows; all that need a program have it"
     )
     _set_up_hypothesis()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +115,7 @@ def test_one_odd_id_is_one_difference() -> None:
     assert difference.startswith("    5 | 5  GUEST_UUID request_id")
 
 
+@pytest.mark.slow
 def test_few_differences_in_long_captures() -> None:
     """Captures longer than what is matched at once: exactly the records that one of them lacks are reported."""
     commands = [5 + (place * place % 7 + place // 50) % 3 for place in range(4000)]

@@ -143,6 +143,7 @@ def test_a_capture_is_not_overwritten_with_its_export(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"vhostcomm: {capture} is the capture itself")
 
 
+@pytest.mark.slow
 def test_a_disk_that_gets_full_keeps_no_half_file(tmp_path: Path) -> None:
     made = tmp_path / "x.pcapng"
     for words, where in (('ulimit -f 8; exec "$@"', made), ('exec "$@"', Path("/dev/full"))):

@@ -155,6 +155,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(Role), st.lists(steps, max_size=12), st.lists(st.integers(1, 6000), max_size=6))
 def test_a_recorded_session_is_played_again_exactly(
     role: Role, session: list[tuple[Literal["receive", "send", "silence"], bytes]], cuts: list[int]
@@ -212,6 +213,7 @@ records = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.sampled_from(Role), st.lists(records, max_size=8))
 def test_no_capture_raises_and_no_byte_is_lost(role: Role, made: list[Record]) -> None:
     again = played(made, role)

@@ -43,6 +43,7 @@ def test_guests_shows_the_address_without_info(tmp_path: Path) -> None:
     assert "10.0.2.15" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_gets_lists_and_no_folded_cells(tmp_path: Path) -> None:
     with controlled(tmp_path), answering(tmp_path / "nas", {GuestCommand.GET_INFORMATION: INFORMATION}):
         shown = on_terminal("guests", "--control", tmp_path / "control")

@@ -134,6 +134,7 @@ def test_stopping_and_freezing(tmp_path: Path) -> None:
         assert "not connected" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
     """The guest may be there as before."""
     with controlled(tmp_path, expect_exit=-9) as (daemon, _), fake_guest(tmp_path / "nas") as guest:

@@ -90,6 +90,7 @@ def test_handshake_has_a_deadline(files: TlsFiles) -> None:
         run_in_real_time(main, sent, clock=clock)
 
 
+@pytest.mark.slow
 def test_unfinished_handshakes_keep_no_client_out(tmp_path: Path, files: TlsFiles) -> None:
     """Clients that send a ClientHello and nothing more, again and again, twice as many as may be unfinished."""
 
@@ -117,6 +118,7 @@ def test_unfinished_handshakes_keep_no_client_out(tmp_path: Path, files: TlsFile
     run_in_real_time(main, limit=110.0)
 
 
+@pytest.mark.slow
 def test_burst_of_clients(tmp_path: Path, files: TlsFiles) -> None:
     """All of them wait in the kernel before the first is accepted, more than may be unfinished."""
 

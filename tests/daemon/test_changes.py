@@ -230,6 +230,7 @@ def test_abandoned_look_changes_no_watch(tmp_path: Path, monkeypatch: pytest.Mon
         sink.close(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noisy", [False, True])
 def test_looks_take_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noisy: bool) -> None:
     """Each takes 3 s here, also where the content changes with each look. The second after a change comes at once."""

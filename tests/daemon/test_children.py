@@ -30,6 +30,7 @@ def test_secret_variables_are_those_of_secret_settings() -> None:
     assert settings | {PASSWORD} == SECRET_VARIABLES
 
 
+@pytest.mark.slow
 def test_every_program_is_started_with_the_environment_for_children() -> None:
     found = 0
     for path in Path(vhostcomm.__path__[0]).rglob("*.py"):
@@ -58,6 +59,7 @@ def test_script_of_qemu_host_does_not_inherit_the_token(tmp_path: Path, monkeypa
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
+@pytest.mark.slow
 def test_orphans_are_reaped_as_pid_1(tmp_path: Path) -> None:
     """In a container without an init. The script's own status isn't lost to the reaper."""
     if (

@@ -229,6 +229,7 @@ def test_a_log_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sink.lost == 0
 
 
+@pytest.mark.slow
 def test_a_closed_log_stalls_no_guest(tmp_path: Path) -> None:
     command = [*VHOSTCOMM, "serve", "--sock", str(tmp_path / "nas")]
     with started(command, stdout=subprocess.PIPE) as process:

@@ -71,6 +71,7 @@ def test_sockets_that_change_guests_listen_all_the_time(tmp_path: Path) -> None:
             assert (one.serial(), two.serial()) == ("B" * 13, "A" * 13)
 
 
+@pytest.mark.slow
 def test_more_guests_than_descriptors(tmp_path: Path) -> None:
     """They can't be served, and so nothing changes for those who are."""
     path = tmp_path / "c.toml"

@@ -20,6 +20,7 @@ from tests.serving import (
 )
 
 
+@pytest.mark.slow
 def test_mode_and_group(tmp_path: Path) -> None:
     group = os.getgroups()[0] if os.getgroups() else os.getgid()
     words = ["--socket-mode", "0660", "--socket-group", str(group)]
@@ -64,6 +65,7 @@ def a_group() -> int:
     return others[0]
 
 
+@pytest.mark.slow
 def test_a_group_that_this_user_may_not_give_files_to(tmp_path: Path) -> None:
     ended = powerless("serve", "--sock", tmp_path / "nas", "--socket-group", "daemon", "--control", "none")
     assert ended.returncode == 78, ended.stderr
@@ -73,6 +75,7 @@ def test_a_group_that_this_user_may_not_give_files_to(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_its_own_group_takes_no_right_to_give(tmp_path: Path) -> None:
     """As in a unit with Group=, whose sandbox refuses chown() even where it changes nothing."""
     chown = "import os, sys, runpy\ndef no(*a, **k): raise PermissionError(1, 'no')\nos.chown = no\n"
@@ -103,6 +106,7 @@ def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
     assert [each.name for each in folder.iterdir()] == [LOCK]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes sockets of others")
 def test_a_socket_of_another_user_names_them(tmp_path: Path) -> None:
     """In a folder of all users, a second daemon can't find out whether the first one runs."""
@@ -118,6 +122,7 @@ def test_a_socket_of_another_user_names_them(tmp_path: Path) -> None:
     assert (tmp_path / "nas").is_socket()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
 def test_a_folder_of_another_user_names_them(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"

@@ -17,6 +17,7 @@ from vhostcomm.config.reading import read_error
 CLUSTER = "8b532c79-f207-3510-5067-79268f097d46"
 
 
+@pytest.mark.slow
 def test_two_hosts_of_one_cluster(tmp_path: Path) -> None:
     """A guest gets the same answers on both, though the hosts have serial numbers of their own."""
     common = tmp_path / "common"

@@ -14,6 +14,7 @@ from tests.qemu_host.running import QEMU_HOST, listens
 from tests.serving import PATIENCE, Serving, fake_guest, line_from, started, until
 
 
+@pytest.mark.slow
 def test_hangup_is_ignored_under_nohup(tmp_path: Path) -> None:
     daemon = Serving("--sock", f"nas={tmp_path}/nas")
     daemon.command = ["nohup", *daemon.command]

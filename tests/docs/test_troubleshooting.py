@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import pytest
+
 from tests.docs.messages import logged, raised
 from tests.docs.pages import ROOT, inline_code
 from vhostcomm import errors
@@ -34,6 +36,7 @@ NO_MESSAGE: Final = {"", "tcp", "remedy"}
 """Errors that say nothing but where and the system's own words."""
 
 
+@pytest.mark.slow
 def test_every_warning_and_error_of_the_log_has_its_place() -> None:
     missing = {text: where for text, where in logged().items() if text not in CODE}
     assert not missing
@@ -41,6 +44,7 @@ def test_every_warning_and_error_of_the_log_has_its_place() -> None:
     assert LOST in (ROOT / "vhostcomm/log/logs.py").read_text()
 
 
+@pytest.mark.slow
 def test_troubleshooting_has_no_stale_log_messages() -> None:
     log = PAGE.split("## By log message")[1].split("## By error message")[0]
     rows = [line.split("|")[1] for line in log.splitlines() if line.startswith("| `")]
@@ -49,6 +53,7 @@ def test_troubleshooting_has_no_stale_log_messages() -> None:
     assert set(listed) - {LOST} <= set(logged())
 
 
+@pytest.mark.slow
 def test_every_message_about_the_world_has_its_place() -> None:
     missing = {text: where for text, where in raised(EXPLAINED).items() if text not in {*CODE, *NO_MESSAGE}}
     assert not missing

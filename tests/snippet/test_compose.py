@@ -111,6 +111,7 @@ def test_the_schema_of_compose_files(tmp_path: Path, sock: str) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.slow
 def test_the_schema_rejects_an_invalid_compose_file(tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text("services: {vhostcomm: {image: vhostcomm, healthcheck: {every: 30s}}}")

@@ -183,6 +183,7 @@ def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tup
     assert (told.returncode, told.stdout) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "why"),
     [

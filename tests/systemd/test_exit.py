@@ -35,6 +35,7 @@ def refused(*words: str | Path, **environment: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_an_unreadable_file(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("[guests.nas]\n")
@@ -45,6 +46,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     assert f"{config}: Permission denied; uid {os.geteuid()} must be able to read it: chmod a+r" in said
 
 
+@pytest.mark.slow
 def test_a_missing_file(tmp_path: Path) -> None:
     status, said = refused("--config", tmp_path / "c.toml")
     assert status in prevented(units.SERVE)
@@ -136,6 +138,7 @@ def test_errors_of_systemd_itself_are_not_retried(name: str) -> None:
     assert {203, 216, 217, 226} <= prevented(name)
 
 
+@pytest.mark.slow
 def test_a_launcher_without_its_file(tmp_path: Path) -> None:
     """The unit's EnvironmentFile= may be missing: $RUN is nothing then, and the launcher says so."""
     assert "EnvironmentFile=-/etc/vhostcomm/run-%i.env\n" in units.text(units.RUN)

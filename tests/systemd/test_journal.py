@@ -48,6 +48,7 @@ def read_until(journal: IO[str], what: str) -> list[str]:
     raise AssertionError(f"no {what!r} in {lines}")
 
 
+@pytest.mark.slow
 def test_for_people_with_priorities_and_nothing_twice(tmp_path: Path) -> None:
     with serving_into_a_journal("--sock", tmp_path / "nas") as journal:
         lines = read_until(journal, "waiting for QEMU")

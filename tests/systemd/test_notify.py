@@ -132,6 +132,7 @@ def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
             manager.hears("WATCHDOG=1")
 
 
+@pytest.mark.slow
 def test_the_watchdog_leaves_a_traceback(tmp_path: Path) -> None:
     """SIGABRT is what the watchdog sends, and the journal has what the daemon wrote then."""
     config = guests(tmp_path / "c.toml", "one")

@@ -260,6 +260,7 @@ pieces = st.one_of(
 streams = st.lists(pieces, max_size=8).map(b"".join)
 
 
+@pytest.mark.slow
 @given(streams, st.lists(st.integers(0, 6000), max_size=30))
 def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
     at = sorted({min(cut, len(stream)) for cut in cuts})
