@@ -17,11 +17,13 @@ _FIRST_PROCESS: Final = f"""\
 #!/bin/sh
 export PATH=/bin LD_LIBRARY_PATH=/lib
 mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
-while read -r module; do insmod "/lib/modules/$module"; done </etc/modules
+for list in machine disks network; do
+    while read -r module; do load "/lib/modules/$module"; done <"/etc/modules/$list"
+done
 for controller in /sys/bus/pci/devices/*/virtio*/host*; do
     until block=$(echo "$controller"/target*/*/block/*) && [ -e "$block" ]; do usleep 50000; done
     slot=${{controller#*:*:}}
-    ln -s "${{block##*/}}" "/dev/slot-${{slot%%.*}}"
+    busybox ln -s "${{block##*/}}" "/dev/slot-${{slot%%.*}}"
 done
 until [ -e /sys/class/net/eth0 ]; do usleep 50000; done
 ip link set eth0 up
