@@ -31,13 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def with_program(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+def with_program(folder: Path, program: Path, work: Path) -> Iterator[Booted]:
     """Boot a copy of a folder, with vhostcomm as one file in it."""
-    work = tmp_path_factory.mktemp("machine")
     with copy_of(folder, work) as root:
         target = root / PROGRAM.lstrip("/")
         target.parent.mkdir(parents=True)
-        shutil.copy(one_file(tmp_path_factory.mktemp("onefile")), target)
+        shutil.copy(program, target)
         with booted(root, work) as machine:
             yield machine
 
@@ -50,8 +49,14 @@ def bootable() -> None:
 
 
 @pytest.fixture(scope="session")
-def booted_once(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    with with_program(debian("systemd", SYSTEMD), tmp_path_factory) as machine:
+def onefile(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vhostcomm as one file, for the machines."""
+    return one_file(tmp_path_factory.mktemp("onefile"))
+
+
+@pytest.fixture(scope="session")
+def booted_once(onefile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    with with_program(debian("systemd", SYSTEMD), onefile, tmp_path_factory.mktemp("machine")) as machine:
         yield machine
 
 

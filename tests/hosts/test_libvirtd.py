@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -28,9 +29,11 @@ SERVE = units.SERVE
 
 
 @pytest.fixture(scope="module")
-def booted_with_libvirt(bootable: None, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+def booted_with_libvirt(
+    bootable: None, images: Images, onefile: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Booted]:
     need("qemu-img")
-    with with_program(debian("libvirt", LIBVIRT), tmp_path_factory) as machine:
+    with with_program(debian("libvirt", LIBVIRT), onefile, tmp_path_factory.mktemp("machine")) as machine:
         for name in ("boot", "system", "data"):  # qcow2, which keeps snapshots
             target = machine.path(f"{DISKS}/{name}.qcow2")
             subprocess.run(["qemu-img", "convert", "-O", "qcow2", getattr(images, name), target], check=True)
