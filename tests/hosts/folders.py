@@ -54,7 +54,7 @@ def debian(name: str, packages: Sequence[str], suite: str = "bookworm") -> Path:
 
 @contextmanager
 def copy_of(folder: Path, work: Path) -> Iterator[Path]:
-    """A copy that is changed without a change to the folder: a file system over it."""
+    """A copy that is changed without a change to the folder: a file system over it. What was changed is removed at the end."""
     places = {name: work / name for name in ("upper", "work", "root")}
     for each in places.values():
         each.mkdir(parents=True)
@@ -69,6 +69,8 @@ def copy_of(folder: Path, work: Path) -> Iterator[Path]:
         yield places["root"]
     finally:
         subprocess.run(["umount", places["root"]], check=True)
+        for each in places.values():  # pytest keeps the folders of three runs
+            shutil.rmtree(each)
 
 
 def one_file(folder: Path) -> Path:
