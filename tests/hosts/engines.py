@@ -115,14 +115,13 @@ def _network_kept(bridge: str) -> Iterator[None]:
 
 @contextmanager
 def engine(program: str, work: Path) -> Iterator[Engine]:
-    """Start an engine with its data in a folder; nothing of it is left afterwards."""
-    need("docker-compose")
+    """Start an engine with its data in a folder; only its log is left afterwards."""
     if program == "docker":
-        need("dockerd", "docker")
+        need("dockerd", "docker", "docker-compose")
         with _network_kept("docker0"):
             yield from _docker(work)
     else:
-        need("podman", "runc")
+        need("podman", "runc", "docker-compose")
         with _network_kept("podman0"):
             yield from _podman(work)
 
@@ -137,6 +136,7 @@ def _docker(work: Path) -> Iterator[Engine]:
         yield from _serving(docker, command, work)
     finally:
         subprocess.run(["umount", work / "exec/netns/default"], capture_output=True, check=False)
+        shutil.rmtree(work / "data", ignore_errors=True)
 
 
 def _podman(work: Path) -> Iterator[Engine]:
@@ -154,6 +154,7 @@ def _podman(work: Path) -> Iterator[Engine]:
     finally:
         podman.run("rm", "--all", "--force", "--volumes", check=False)
         subprocess.run(["umount", work / "data/overlay"], capture_output=True, check=False)
+        shutil.rmtree(work / "data", ignore_errors=True)
 
 
 def _serving(client: Engine, command: list[str], work: Path) -> Iterator[Engine]:
