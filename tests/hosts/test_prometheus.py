@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -66,11 +67,12 @@ def test_prometheus_scrapes_with_the_job_of_the_page(tmp_path: Path, name: str, 
 
             def healthy() -> bool:
                 try:
-                    found = http.get("/api/v1/query", params={"query": "vhostcomm_guest_healthy"}).json()
+                    found = http.get("/api/v1/query", params={"query": "vhostcomm_guest_healthy"})
                 except httpx.TransportError:  # it starts
                     return False
-                return [(each["metric"]["guest"], each["value"][1]) for each in found["data"]["result"]] == [
-                    ("nas", "1")
-                ]
+                if found.status_code == HTTPStatus.SERVICE_UNAVAILABLE:  # it reads its data
+                    return False
+                result = found.json()["data"]["result"]
+                return [(each["metric"]["guest"], each["value"][1]) for each in result] == [("nas", "1")]
 
             until(healthy, f"the guest's health; see {tmp_path / 'log'}", 60)
