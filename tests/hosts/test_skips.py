@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_each_skipped_test_has_its_reason_and_the_last_line_counts_them() -> None:
-    nothing = ENVIRONMENT | {"PATH": "/nonexistent"}
+    nothing = ENVIRONMENT | {"PATH": "/nonexistent", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "hosts", "-k", "not two_builds and not skipped_test", "tests/hosts"],
         cwd=ROOT, env=nothing, capture_output=True, text=True, timeout=600, check=False,
