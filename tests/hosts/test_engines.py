@@ -51,8 +51,7 @@ def ended(client: Engine, container: str, patience: float = PATIENCE) -> tuple[i
 def failure(client: Engine, image: str, *words: str | Path, command: tuple[str, ...] = ()) -> tuple[int, str]:
     """The exit status and the log of a container that ends by itself."""
     with client.container(image, *words, command=command) as container:
-        until(lambda: client.inspect(container)["State"]["Status"] == "exited", "its end", 60)
-        return int(client.inspect(container)["State"]["ExitCode"]), client.log(container)
+        return int(client.run("wait", container)), client.log(container)
 
 
 def accepts(sock: Path) -> bool:
