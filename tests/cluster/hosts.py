@@ -81,7 +81,7 @@ class Asking:
 
     def _ask(self) -> None:
         try:
-            while not self._end.wait(0.002):
+            while not self._end.wait(0.01):
                 found = self._guest.serial()
                 with self._news:
                     self.count += 1
