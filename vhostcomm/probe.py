@@ -213,7 +213,7 @@ def _advice(address: str, error: OSError) -> str:
             return f"There is no such socket. Is the daemon running? Start it: {start}"
         case ConnectionRefusedError():
             if not _is_socket(address):
-                return "That is no socket. Give the socket that the daemon listens on."
+                return "That is not a socket. Give the socket that the daemon listens on."
             return f"The socket is a leftover: nobody listens. Start the daemon again: {start}"
         case PermissionError():
             return "You may not use the socket. Ask as root or as the daemon's user, or see --socket-mode and --socket-group."

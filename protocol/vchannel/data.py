@@ -53,7 +53,7 @@ def encode_integer(value: int) -> bytes:
         MisuseError: not an integer of 64 bits with its sign.
     """
     if type(value) is not int or not -NEVER - 1 <= value <= NEVER:
-        raise MisuseError(f"{shorten(value)} is no signed 64-bit integer")
+        raise MisuseError(f"{shorten(value)} is not a signed 64-bit integer")
     return encode_text(str(value))
 
 

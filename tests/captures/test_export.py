@@ -91,7 +91,7 @@ def test_an_incomplete_line_is_reported() -> None:
 )
 def test_a_time_that_pcapng_does_not_have(when: datetime, time: float) -> None:
     stream = io.BytesIO()
-    with pytest.raises(CaptureError, match=r"^x.jsonl:3: .* is no time in pcapng, .* correct 'when'"):
+    with pytest.raises(CaptureError, match=r"^x.jsonl:3: .* is not a time in pcapng, .* correct 'when'"):
         write_pcapng(
             Capture(header(when), (evolve(RECORD, time=86_400.0), evolve(RECORD, time=time))), stream, "x.jsonl"
         )

@@ -203,7 +203,7 @@ def edited(**changes: object) -> str:
         (GOOD.replace('"t": 1.5', '"t": 1' + "0" * 400), "not seconds since the start"),
         (GOOD.replace('"t": 1.5', '"t": 1' + "0" * 5000), "4300"),
         (GOOD.replace('"t": 1.5', '"t": ' + "[" * 800 + "]" * 800), "t is"),
-        (edited(text="x"), "2 bytes of data, and the length fields say 0"),
+        (edited(text="x"), "2 bytes of data, but the length fields say 0"),
         (edited(text="x", data_hex="78"), "data is given once"),
         (edited(padding_hex="0"), "padding_hex is '0', not pairs"),
         (edited(padding_hex="01 02"), "padding_hex is '01 02', not pairs"),

@@ -258,7 +258,7 @@ def test_what_is_no_etcd_is_said(tmp_path: Path) -> None:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         access = Access((f"127.0.0.1:{listener.getsockname()[1]}",))
-        with pytest.raises(UnreachableError, match="it answers without JSON: is that an etcd"):
+        with pytest.raises(UnreachableError, match="it answers without JSON; check that etcd listens there"):
             asked(access, Gateway.range)
         with pytest.raises(EtcdError, match="it has no /v3/"):
             asked(access, Gateway.range)

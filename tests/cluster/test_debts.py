@@ -108,7 +108,9 @@ def test_wrong_freeze_records_are_limited_or_ignored(etcd: Etcd, tmp_path: Path)
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
         guest.more()
         etcd.put("serving/nas/host2", {"state": "ready", "frozen_until": 1e300})
-        host.event("record of a host ignored", why="serving/nas/host2: frozen_until is no time in seconds since 1970")
+        host.event(
+            "record of a host ignored", why="serving/nas/host2: frozen_until is not a time in seconds since 1970"
+        )
         etcd.put("serving/nas/host3", {"state": "absent", "frozen_until": 253_402_300_000, "written": 0})
         host.event("guest owed a thaw", frozen_by="a client of host3")
         found = owed(host)

@@ -83,7 +83,7 @@ def test_a_tree_that_can_not_be_kept(tmp_path: Path) -> None:
     kept.write(Tree({"guests/nas": b"{}"}, 4))
     assert [each.name for each in kept.path.parent.iterdir()] == ["cluster.tree"]
     assert (kept.read().values, kept.read().revision) == ({"guests/nas": b"{}"}, 4)
-    with pytest.raises(KeptError, match=r"it is of the prefix /p/, not of /q/; delete it"):
+    with pytest.raises(KeptError, match=r"it belongs to the prefix /p/, not /q/; delete the file"):
         Kept("/q/", kept.path).read()
     with pytest.raises(KeptError, match=r"new: a folder"):
         Kept("/p/", kept.path.parent).read()

@@ -76,7 +76,7 @@ def test_the_last_accepted_tree_is_there_at_a_start_without_etcd(etcd: Etcd, tmp
             guest.until(ONE)
     (host.folder / NAME).write_bytes(b"damaged")
     with Host(tmp_path, "host1", "etcd://127.0.0.1:9", file=NAS) as host:
-        host.event("kept tree not used", why=f"{host.folder}/{NAME}: it is not the record of a tree; delete it")
+        host.event("kept tree not used", why=f"{host.folder}/{NAME}: it is not the record of a tree; delete the file")
         with asking(host.sock) as guest:
             guest.until("0" * 13)
 
@@ -115,7 +115,7 @@ def test_verbs_find_the_hosts_in_etcd(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     nobody = ask("guests")
     assert nobody.returncode == 1
-    assert nobody.stderr.startswith(f"vhostcomm: no host to ask is in {etcd.address}; start vhostcomm serve --cluster")
+    assert nobody.stderr.startswith(f"vhostcomm: {etcd.address} lists no host to ask; start vhostcomm serve --cluster")
     places = {each: str(tmp_path / each / "control") for each in ("host1", "host2")}
     with (
         Host(tmp_path, "host1", etcd.address, "--cluster-control", places["host1"], file=NAS),

@@ -22,7 +22,7 @@ from vhostcomm.log.lean_structlog import structlog
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
 ETCD_MEMBERS = 1
 
-TAKEN, LOST, NOT_TAKEN = "lock of the guest taken", "lock of the guest lost", "lock of the guest not taken"
+TAKEN, LOST, NOT_TAKEN = "guest's lock acquired", "guest's lock lost", "guest's lock not acquired"
 ELSEWHERE = "guest runs on another host too"
 
 

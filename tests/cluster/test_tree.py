@@ -74,9 +74,9 @@ def test_a_host_of_a_cluster_without_guests_is_valid(tmp_path: Path) -> None:
         ("guests/nas", b'{"serial": "1"}', "etcd: guests/nas.serial is '1': a serial number has 13"),
         ("guests/nas", b'{"sock": "/x"}', "etcd: guests/nas: sock is each host's own; put it into the host's file"),
         ("guests/nas", b'{"machine": {}}', "etcd: guests/nas: machine is each host's own"),
-        ("guests/nas", b"nas", "etcd: guests/nas: it is no JSON; for example:"),
-        ("guests/nas", b"\xff\xfe{\x00}\x00", "etcd: guests/nas: it is no JSON"),
-        ("guests/nas", b"5", "etcd: guests/nas: it is no JSON object"),
+        ("guests/nas", b"nas", "etcd: guests/nas: it is not JSON; for example:"),
+        ("guests/nas", b"\xff\xfe{\x00}\x00", "etcd: guests/nas: it is not JSON"),
+        ("guests/nas", b"5", "etcd: guests/nas: it is not a JSON object"),
         (
             "guests/nas",
             b'"' + b"x" * (1 << 20) + b'"',
@@ -116,5 +116,5 @@ def test_a_tree_is_read_from_its_file_as_it_was_written() -> None:
     for damaged in (b"", b"5", data[:-3], b"{}\n", data.replace(b'"guests/nas"', b"[]")[:-20]):
         with pytest.raises(ValueError, match="not the record of a tree"):
             parse_tree(damaged, "/p/")
-    with pytest.raises(ValueError, match="prefix /p/, not of /q/"):
+    with pytest.raises(ValueError, match="prefix /p/, not /q/"):
         parse_tree(data, "/q/")

@@ -48,7 +48,7 @@ def test_troubles_are_visible(tmp_path: Path) -> None:
 
         until(seen(Trouble.UNREACHED), "the first tree", HOSTS_PATIENCE)
         etcd.put("guests/nas", b"5")
-        why = 'etcd: guests/nas: it is no JSON object; for example: {"serial": "1234ABC567890"}'
+        why = 'etcd: guests/nas: it is not a JSON object; for example: {"serial": "1234ABC567890"}'
         until(seen(Trouble.REJECTED, why), "the rejected tree", HOSTS_PATIENCE)
         until(lambda: manager.next().startswith(f"STATUS=1 guest served: 1 ready; {Trouble.REJECTED.value} since 20"))
         listed = run_vhostcomm("guests", "--control", host.control)

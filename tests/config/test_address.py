@@ -99,8 +99,8 @@ def test_socks(given: str, made: Sock) -> None:
         (address.parse_sock, "nas=", "the socket's path is missing"),
         (address.parse_sock, "connect:", "the socket's path is missing"),
         (address.parse_sock, "connect:a=b", r"'a=b' can't be the guest's name \(a name has .*\); name it: NAME=connect:a=b"),
-        (address.parse_sock, "tcp:a=b:1", "'a=b' is no host"),
-        (address.parse_sock, f"nas=/{'x' * 107}", f"its path /{'x' * 107} has 108 bytes, and .* at most 107"),
+        (address.parse_sock, "tcp:a=b:1", "'a=b' is not a host"),
+        (address.parse_sock, f"nas=/{'x' * 107}", f"its path /{'x' * 107} has 108 bytes, but .* at most 107"),
         (http_address.control, None, "it must be text in quotes"),
         (http_address.control, "ssh://nas", "a daemon can't listen on another host"),
         (http_address.control, f"/{'é' * 54}", "has 109 bytes"),
@@ -114,9 +114,9 @@ def test_socks(given: str, made: Sock) -> None:
         (http_address.web, "unix:/x", "a TCP address is tcp:HOST:PORT"),
         *((http_address.web, given, "a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
           for given in ("nas", "nas:", "nas:x", "nas:65536", "nas:000080", "::1:80", "[::1]", "[[::1]]:80", "nas:80 ", "nas:\u0663")),
-        *((http_address.web, f"[{host}]:80", f"^'{host}' is no IPv6 address$")
+        *((http_address.web, f"[{host}]:80", f"^'{host}' is not an IPv6 address$")
           for host in ("", "127.0.0.1", "fe80::1%", "fe80::1%a b", f"fe80::1%{'x' * 16}")),
-        *((http_address.web, f"{host}:80", "is no host: an IPv4 address, an IPv6 address in brackets, or a host's name")
+        *((http_address.web, f"{host}:80", "is not a host: an IPv4 address, an IPv6 address in brackets, or a host's name")
           for host in ("", "a..b", ".a", "a b", "é", "a" * 64, ("a" * 63 + ".") * 3 + "a" * 62)),
     ],
 )  # fmt: skip
@@ -148,7 +148,7 @@ def test_addresses_of_the_control_surface(monkeypatch: pytest.MonkeyPatch, tmp_p
         "/run/x/control/nas.sock",
         f"/run/x/control/nas-{os.getpid()}.sock",
     ]
-    with pytest.raises(ValueError, match="bytes, and a unix socket's path at most 107"):
+    with pytest.raises(ValueError, match="bytes, but a unix socket's path has at most 107"):
         http_address.own_control_places("n" * 64, {"RUNTIME_DIRECTORY": "/" + "x" * 60})
 
 

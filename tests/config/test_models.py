@@ -185,7 +185,7 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
     ("text", "why"),
     [
         (f"[guests.nas]\nuuid = '{derived_uuid('g', SERIAL)}'\n[guests.{'n' * 64}]\n",
-         (f"guests.nas: its path /{'x' * 70}/{derived_uuid('g', SERIAL)} has 108 bytes, and a unix socket's path at most 107; "
+         (f"guests.nas: its path /{'x' * 70}/{derived_uuid('g', SERIAL)} has 108 bytes, but a unix socket's path has at most 107; "
          'for example: sock = "/run/vhostcomm/nas"')),
         ('[guests.nas]\nsock = "tcp:x"',
          ("guests.nas.sock is 'tcp:x': a TCP address is tcp:HOST:PORT, an IPv6 host in brackets; "
@@ -194,9 +194,9 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
         ('[guests.nas]\nqmp = "x"',
          "guests.nas.qmp is 'x': it is an absolute path of a unix socket; for example: qmp = \"/run/qemu/nas.qmp\""),
         (f'[guests.nas]\nqmp = "/{"q" * 107}"',
-         (f"guests.nas.qmp is '/{'q' * 79}'…: its path /{'q' * 107} has 108 bytes, and a unix socket's path at most 107; "
+         (f"guests.nas.qmp is '/{'q' * 79}'…: its path /{'q' * 107} has 108 bytes, but a unix socket's path has at most 107; "
          'for example: qmp = "/run/qemu/nas.qmp"')),
-        ("[serve]\nwatch = 1", 'serve.watch is 1: it is a list of folders; for example: watch = ["/run/guests"]'),
+        ("[serve]\nwatch = 1", 'serve.watch is 1: expected a list of folders; for example: watch = ["/run/guests"]'),
         ("[serve]\nwatch = ['']", "serve.watch is '': it is empty; for example: watch = [\"/run/guests\"]"),
         (
             f"[guests.b]\nsock = '/{'x' * 70}/a'\n[guests.a]\n",

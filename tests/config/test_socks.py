@@ -46,7 +46,7 @@ def test_two_activated_sockets_of_one_name() -> None:
     [
         ({"LISTEN_FDS": "x"}, "LISTEN_FDS in the environment is 'x', but must be a number"),
         ({"LISTEN_FDS": "-1"}, "LISTEN_FDS in the environment is '-1', but must be a number"),
-        ({"LISTEN_FDS": "1"}, "file descriptor 3 from systemd is no listening stream socket"),
+        ({"LISTEN_FDS": "1"}, "file descriptor 3 from systemd is not a listening stream socket"),
         ({"LISTEN_FDS": "2"}, "file descriptor 4 from systemd can't be used: Bad file descriptor"),
     ],
 )

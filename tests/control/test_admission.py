@@ -68,17 +68,17 @@ def test_programs_and_own_pages_are_accepted(lines: list[str]) -> None:
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        *((lines, "a page of another site asks") for lines in REFUSED if lines[0] == HERE),
+        *((lines, "the request comes from a page of another site") for lines in REFUSED if lines[0] == HERE),
         *((lines, "which may be any page's name for this machine") for lines in REFUSED if lines[0] != HERE),
-        ([HERE, "Origin: https://127.0.0.1:2211", MOZILLA], "a page of another site asks"),
-        ([HERE, "Origin: ftp://127.0.0.1:2210"], "a page of another site asks"),
-        ([HERE, "Origin: http://[::1"], "a page of another site asks"),
+        ([HERE, "Origin: https://127.0.0.1:2211", MOZILLA], "the request comes from a page of another site"),
+        ([HERE, "Origin: ftp://127.0.0.1:2210"], "the request comes from a page of another site"),
+        ([HERE, "Origin: http://[::1"], "the request comes from a page of another site"),
         (["Host: 192.0.2.1]"], "which may be any page's name"),
         (["Host: [192.0.2.1"], "which may be any page's name"),
         (["Host: [192.0.2.1]x"], "which may be any page's name"),
         (["Host: .localhost.example"], "which may be any page's name"),
-        ([f"Origin: {PAGE}"], "a page of another site asks"),
-        (["Origin: http://"], "a page of another site asks"),
+        ([f"Origin: {PAGE}"], "the request comes from a page of another site"),
+        (["Origin: http://"], "the request comes from a page of another site"),
     ],
     ids=str,
 )
@@ -100,7 +100,7 @@ def test_browsers_that_tell_nothing() -> None:
     """An image of a page of another machine: only the User-Agent says that it is a browser."""
     lines = headers([HERE, MOZILLA])
     check_origin(lines, NAMES)
-    with pytest.raises(Problem, match="does not say for which page") as caught:
+    with pytest.raises(Problem, match="without naming its page") as caught:
         check_origin(lines, NAMES, browsers=False)
     assert caught.value.remedy == "ask with a program such as curl"
     check_origin(headers([HERE]), NAMES, browsers=False)
@@ -139,5 +139,5 @@ def test_changes_by_others_are_rejected(lines: list[str]) -> None:
     with pytest.raises(Problem) as caught:
         check_own_page(headers(lines))
     assert (caught.value.status, caught.value.why, caught.value.remedy) == (
-        403, "a change is not asked by a page of this server", "use its page, or the verbs of vhostcomm",
+        403, "the change does not come from a page of this server", "use its page, or the verbs of vhostcomm",
     )  # fmt: skip

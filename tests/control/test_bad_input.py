@@ -42,7 +42,7 @@ IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
         ("/guests/nas/call", b"\xff", 400, "not JSON"),
         ("/guests/nas/call", b"[" * 60000, 400, "not JSON"),
         ("/guests/nas/call", b'{"timeout": NaN}', 400, "NaN"),
-        ("/guests/nas/call", b"[]", 422, "no JSON object"),
+        ("/guests/nas/call", b"[]", 422, "not a JSON object"),
         ("/guests/nas/call", b" " * 70000, 413, "65536"),
         ("/nowhere", {}, 404, "/nowhere"),
         ("/guests", {}, 405, "POST /guests"),

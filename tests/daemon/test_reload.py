@@ -100,7 +100,7 @@ def test_a_file_with_a_mistake_ends_the_tries(tmp_path: Path) -> None:
         (tmp_path / "bad").write_text("a file")
         write(path, tmp_path, {"nas": "A" * 13, "bad": "B" * 13})
         daemon.send_signal(signal.SIGHUP)
-        assert daemon.event("reload rejected, the old configuration stays")["next"] == "it is tried again"
+        assert daemon.event("reload rejected, the old configuration stays")["next"] == "vhostcomm tries again"
         write(path, tmp_path, {"nas": "A" * 13})
         daemon.send_signal(signal.SIGHUP)
         assert daemon.event("reloaded")["guests"] == 1
@@ -150,7 +150,7 @@ def test_a_start_rejects_the_files_that_a_reload_rejects(tmp_path: Path) -> None
         ('[serve]\nsocket_group = "nobody-has-this"\n', "there is no group 'nobody-has-this'"),
         ('[serve]\nwatch = ["/nowhere/at/all"]\n', "/nowhere/at/all: can't be watched"),
         ('[guests.b]\nsock = "{0}/b"\n', "c.toml: serve.record: "),
-        ('[serve]\nweb = "0.0.0.0:8470"\n', "c.toml: serve.web is 0.0.0.0:8470: from other machines"),
+        ('[serve]\nweb = "0.0.0.0:8470"\n', "c.toml: serve.web is 0.0.0.0:8470: other machines"),
     ],
 )
 def test_settings_of_a_start_are_still_checked_by_a_reload(tmp_path: Path, text: str, why: str) -> None:

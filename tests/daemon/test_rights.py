@@ -180,7 +180,7 @@ def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("precious")
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
     assert ended.returncode == 1
-    assert "is no lock" in ended.stderr
+    assert "is not a lock" in ended.stderr
     assert (tmp_path / LOCK).read_text() == "precious"
 
 

@@ -155,9 +155,9 @@ def test_one_that_fails_stops_all(tmp_path: Path) -> None:
         ("connect:", "path is missing"),
         ("tcp:host", "tcp:HOST:PORT"),
         ("tcp:host:99999", "tcp:HOST:PORT"),
-        ("tcp:[fe80::1%any text]:1", "no IPv6 address"),
-        ("tcp:[fe80::1%sixteen-letters-]:1", "no IPv6 address"),
-        ("tcp:[:::::]:1", "no IPv6 address"),
+        ("tcp:[fe80::1%any text]:1", "not an IPv6 address"),
+        ("tcp:[fe80::1%sixteen-letters-]:1", "not an IPv6 address"),
+        ("tcp:[:::::]:1", "not an IPv6 address"),
         ("", "it is empty"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_folder_to_watch_that_is_not_there(tmp_path: Path) -> None:
 def test_example_for_a_path_that_is_too_long_is_short(short_path: Path) -> None:
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path / ("r" * 90))}
     message = refused("--sock", UUID, env=environment, status=2)
-    assert "a unix socket's path at most 107" in message
+    assert "a unix socket's path has at most 107" in message
     example = message.rpartition("for example: ")[2].strip()
     assert load(socks=[example], environment=environment).guests
 

@@ -302,7 +302,7 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
         ([*good, "stray"], "stray: no folder with a vhostcomm.toml"),
         ([*good, "--net", "wifi"], "user, passt, tap=INTERFACE"),
         ([*good, "--forward", "70000:1", "--net", "user"], "70000"),
-        ([*good, "--on", "dawn=/bin/true"], "an event is one of"),
+        ([*good, "--on", "dawn=/bin/true"], "where EVENT is one of"),
         ([*good, "--grace", "0"], "--grace"),
         ([*good, "--sock", "tcp:127.0.0.1:1"], "a launched guest has a unix socket"),
         ([*good, "--config", str(config)], "describes one, two: choose one with --guest"),

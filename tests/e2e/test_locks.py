@@ -62,7 +62,7 @@ def test_a_second_host_is_refused(etcd: Etcd, tmp_path: Path) -> None:
 
 def test_a_guest_starts_without_etcd(tmp_path: Path) -> None:
     with launched(tmp_path, "etcd://127.0.0.1:9", "host1") as guest:
-        assert guest.event("lock of the guest not taken")["why"] == "http://127.0.0.1:9: Connection refused"
+        assert guest.event("guest's lock not acquired")["why"] == "http://127.0.0.1:9: Connection refused"
         guest.event("QEMU runs")
         assert guest.stop_at_once() == 0
 
@@ -71,9 +71,9 @@ def test_a_lost_etcd_ends_no_qemu(etcd: Etcd, tmp_path: Path) -> None:
     with launched(tmp_path, etcd, "host1") as guest:
         guest.event("QEMU runs")
         etcd.members[0].kill()
-        assert guest.event("lock of the guest lost")["why"] == "its lease has ended"
+        assert guest.event("guest's lock lost")["why"] == "its lease has ended"
         etcd.heal()
-        guest.event("lock of the guest taken")
+        guest.event("guest's lock acquired")
         assert (lock(etcd) or {}).get("pid") == guest.process.pid
         os.kill(guest.qemu_pid, 0)
         assert guest.stop_at_once() == 0
@@ -88,7 +88,7 @@ def test_a_lost_lock_ends_no_qemu(etcd: Etcd, tmp_path: Path) -> None:
         [entry] = etcd.call("kv/range", key=key)["kvs"]
         etcd.put("run/nas", {"host": "host2"})
         etcd.call("lease/revoke", ID=entry["lease"])
-        guest.event("lock of the guest lost")
+        guest.event("guest's lock lost")
         assert guest.event("guest runs on another host too")["other_host"] == "host2"
         os.kill(guest.qemu_pid, signal.SIGKILL)
         assert guest.event("not started again")["why"] == "host2 has started the guest"

@@ -218,7 +218,7 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
         "contains 2 files instead of the boot disk alone",
     ),
     "up in the zip": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(**{"../one": BOOT})), "absolute or leads out"),
-    "no boot sector": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=bytes(4096))), "no boot disk"),
+    "no boot sector": (lambda tmp_path: pats.pat(tmp_path, boot=zipped(one=bytes(4096))), "not a boot disk"),
 }
 
 

@@ -49,11 +49,11 @@ def test_a_disks_own_options_override_those_of_all() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("cache", "a name is one of cache, aio, discard, detect-zeroes, rotation-rate, serial, iothread"),
-        ("cash=none", "a name is one of"),
+        ("cache", "where NAME is one of cache, aio, discard, detect-zeroes, rotation-rate, serial, iothread"),
+        ("cash=none", "where NAME is one of"),
         ("cache=fast", "cache=fast: it is none, directsync, writeback, writethrough, unsafe"),
         ("iothread=yes", "iothread=yes: it is on, off"),
-        ("aio=native,cache=writeback", "native AIO needs cache=none or directsync; take aio=threads"),
+        ("aio=native,cache=writeback", "native AIO needs cache=none or directsync; use aio=threads"),
         ("detect-zeroes=unmap,discard=off", "freeing space needs discard=unmap"),
         ("rotation-rate=fast", "a number of rotations per minute"),
         ("rotation-rate=1000", "0 \\(unknown\\), 1 \\(an SSD\\), or 1025 to 65534"),

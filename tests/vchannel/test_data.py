@@ -33,8 +33,8 @@ def test_integers_at_their_limits(value: int) -> None:
 @pytest.mark.parametrize(
     ("encode", "value", "why"),
     [
-        (encode_integer, -(2**63) - 1, "-9223372036854775809 is no signed 64-bit integer"),
-        (encode_integer, 2**63, "9223372036854775808 is no signed 64-bit integer"),
+        (encode_integer, -(2**63) - 1, "-9223372036854775809 is not a signed 64-bit integer"),
+        (encode_integer, 2**63, "9223372036854775808 is not a signed 64-bit integer"),
         (encode_text, "a\ud800", "text that isn't Unicode ('a\\ud800'): surrogates not allowed"),
         (encode_text, "a\0b", "text with a NUL inside ('a\\x00b'): the NUL closes it; send such data as bytes"),
         (encode_json, {1}, "JSON can't write {1}: Object of type set is not JSON serializable"),

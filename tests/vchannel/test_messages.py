@@ -53,7 +53,7 @@ def test_what_json_cannot_write(value: object) -> None:
 
 @pytest.mark.parametrize("value", [True, 1.5, "1", 2**63, None])
 def test_what_is_no_integer_to_send(value: int) -> None:
-    with pytest.raises(MisuseError, match="no signed 64-bit integer"):
+    with pytest.raises(MisuseError, match="not a signed 64-bit integer"):
         encode_integer(value)
 
 

@@ -123,9 +123,9 @@ def test_the_page_records_and_looks_into_captures(page: Page, tmp_path: Path) ->
         assert [json.loads(each.splitlines()[0])["redacted"] for each in texts] == [True, False]
         for name, content, said in [
             ("other.jsonl", texts[0], "other.jsonl: "),
-            ("picture.jsonl", "<img src=x onerror=alert(1)>", "picture.jsonl is no capture: line 1 is no JSON."),
+            ("picture.jsonl", "<img src=x onerror=alert(1)>", "picture.jsonl is no capture: line 1 is not JSON."),
             ("json.jsonl", "{}", "json.jsonl is no capture: line 1 is no header of a capture."),
-            ("cut.jsonl", texts[1] + '{"t": 1', " is no JSON."),
+            ("cut.jsonl", texts[1] + '{"t": 1', " is not JSON."),
             ("list.jsonl", texts[1] + "[]\n", " is no record of a frame."),
             ("sideways.jsonl", texts[1] + '{"t": 1, "dir": "sideways", "command": 5}\n', " is no record of a frame."),
             ("nothing.jsonl", texts[1] + '{"t": 1, "dir": "guest>host"}\n', " is no record of a frame."),

@@ -101,7 +101,7 @@ def times_of(capture: Capture, path: str) -> Iterator[int]:
             raise CaptureError(
                 path,
                 number,
-                f"{record.time} s after {capture.header.when.isoformat()} is no time in pcapng, where "
+                f"{record.time} s after {capture.header.when.isoformat()} is not a time in pcapng, where "
                 "time begins in 1970: correct 'when' in the first line, or 't'",
             )
         yield time

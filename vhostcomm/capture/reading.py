@@ -90,7 +90,7 @@ def _read_line(row: str) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise _CutOffError(f"not a line of JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError(f"a line is one JSON object, this is {shorten(row.strip(), 40)}")  # noqa: TRY004
+        raise ValueError(f"expected one JSON object, found {shorten(row.strip(), 40)}")  # noqa: TRY004
     return value
 
 
@@ -172,7 +172,7 @@ def _read_frame(value: dict[str, Any], time: float, direction: Direction) -> Fra
     frame = Frame(**header, data=data, padding=padding)
     again = Frame.decode(frame.encode())
     if again.data != data:
-        raise ValueError(f"{len(data)} bytes of data, and the length fields say {len(again.data)}")
+        raise ValueError(f"{len(data)} bytes of data, but the length fields say {len(again.data)}")
     return FrameRecord(time, direction, again, refused, assumed)
 
 

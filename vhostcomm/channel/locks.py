@@ -125,7 +125,7 @@ def _open(path: Path) -> _File:
         os.close(fd)
         if stat.S_ISREG(found.st_mode) and not found.st_size:
             raise PlaceError(f"{path}: the sockets' lock can't be used{_foreign(owner(path))}")
-        raise ServeError(f"{path}: is in the place of the sockets' lock, but is no lock; move it away")
+        raise ServeError(f"{path}: is in the place of the sockets' lock, but is not a lock; move it away")
     made = _files[found.st_dev, found.st_ino] = _File(path, fd)
     return made
 

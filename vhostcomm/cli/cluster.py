@@ -110,7 +110,7 @@ class ClusterOptions:
                 )
         if found := [each.control for each in hosts if _is_usable(each.control)]:
             return found
-        raise VhostcommError(f"no host to ask is in {self.cluster}; start vhostcomm serve --cluster there")
+        raise VhostcommError(f"{self.cluster} lists no host to ask; start vhostcomm serve --cluster on a host")
 
 
 def _is_usable(control: str) -> bool:

@@ -88,5 +88,5 @@ def init(
     except FileExistsError:
         raise VhostcommError(f"{file} already exists; choose another file") from None
     except OSError as error:
-        raise VhostcommError(f"{file}: {error.strerror}") from None
+        raise VhostcommError(f"{file}: {error.strerror}; choose another file") from None
     print_line(f"{file} written; next: vhostcomm serve --config {file}")

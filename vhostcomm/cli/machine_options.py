@@ -207,7 +207,7 @@ def _net(wanted: Wanted) -> Net | None:
         case _:
             pass
     raise UsageError(
-        f"--net {wanted.net}: it is user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
+        f"--net {wanted.net}: expected user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
     )
 
 
@@ -228,7 +228,7 @@ def _tap(net: str, interface: str, settings: list[str]) -> TapNet:
 def _forward(text: str) -> Forward:
     match = re.fullmatch(r"(?:(tcp|udp):)?(?:([0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})", text)
     if not match:
-        raise UsageError(f"--forward {text}: it is [udp:][ADDRESS:]PORT:GUESTPORT; for example: --forward 5000:5000")
+        raise UsageError(f"--forward {text}: expected [udp:][ADDRESS:]PORT:GUESTPORT; for example: --forward 5000:5000")
     return Forward(int(match[3]), int(match[4]), match[1] or "tcp", match[2] or "127.0.0.1")
 
 
@@ -262,5 +262,5 @@ def _in_background() -> bool:
 def _hook(text: str) -> tuple[str, str]:
     event, equals, program = text.partition("=")
     if not equals or not program or event not in EVENTS:
-        raise UsageError(f"--on {text}: it is EVENT=PROGRAM, and an event is one of {', '.join(EVENTS)}")
+        raise UsageError(f"--on {text}: expected EVENT=PROGRAM, where EVENT is one of {', '.join(EVENTS)}")
     return event, program

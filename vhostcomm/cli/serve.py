@@ -154,7 +154,7 @@ def _activated() -> list[Sock]:
 def _listens_at(fd: int) -> str:
     """Return the address of a listening socket that systemd passed."""
     refused = ConfigError(
-        f"file descriptor {fd} from systemd is no listening stream socket: use ListenStream= and Accept=no"
+        f"file descriptor {fd} from systemd is not a listening stream socket: use ListenStream= and Accept=no"
     )
     try:
         os.set_inheritable(fd, False)

@@ -169,7 +169,9 @@ class WhichUnit(Which):
         flags = [*given(self.host, self.guest, self.service), *(["sock"] if self.sock else [])]
         if flags:
             given_flags = ", ".join(f"--{flag}" for flag in flags)
-            raise UsageError(f"{given_flags}: {units.SERVE} reads {shown(self.config or ())} alone: put it in there")
+            raise UsageError(
+                f"{given_flags}: {units.SERVE} reads {shown(self.config or ())} alone: put the setting there"
+            )
         config = load(self.config, environment=of_service())
         check(config)
         for warning in config.warnings:

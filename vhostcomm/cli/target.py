@@ -19,5 +19,5 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
     if isinstance(where, Connect):
         raise UsageError("--sock connect:… is for a daemon; this verb acts as a guest: give the daemon's socket")
     if not 0 < timeout < 3600:
-        raise UsageError(f"--timeout is {timeout:g}: expected seconds, more than 0")
+        raise UsageError(f"--timeout is {timeout:g}: expected seconds, more than 0 and less than 3600")
     return where

@@ -164,7 +164,7 @@ class Following:
             self._log.warning(
                 "cluster not reached",
                 why=str(error),
-                next="guests are served with the last accepted tree; it is tried again",
+                next="guests are served with the last accepted tree; vhostcomm tries again",
             )
 
 

@@ -55,7 +55,7 @@ class Kept:
             return Tree()
         except (OSError, ValueError, ConfigError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{self.path}: ")
-            raise KeptError(f"{self.path}: {why}; delete it") from None
+            raise KeptError(f"{self.path}: {why}; delete the file") from None
 
     def write(self, tree: Tree) -> None:
         """Replace the file, at once and only for our own user. It may block.

@@ -133,7 +133,7 @@ class RunLock:
                 if await self._try():
                     backoff.reset()
                     self._problem = ""
-                    self._log.info("lock of the guest taken")
+                    self._log.info("guest's lock acquired")
                     continue
                 if self._is_own_of_a_killed_run():
                     self.holder = None
@@ -142,7 +142,7 @@ class RunLock:
             except LeaseLostError:
                 self._has_it = False
                 self._problem = "its lease has ended"
-                self._log.warning("lock of the guest lost", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
+                self._log.warning("guest's lock lost", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
             except EtcdError as error:
                 if self._has_it:  # until the lease ends
                     self._log.debug("lease not renewed", why=str(error))
@@ -185,7 +185,7 @@ class RunLock:
         self.holder = None
         if not self._problem:
             self._problem = str(error)
-            self._log.warning("lock of the guest not taken", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
+            self._log.warning("guest's lock not acquired", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
 
 
 def parse_holder(value: bytes) -> Holder:

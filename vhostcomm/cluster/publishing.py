@@ -139,4 +139,4 @@ class Publishing:
         if why != self._problem:
             self._problem = why
             self._view.report(Trouble.UNPUBLISHED, why, time.time())
-            self._log.warning("this host's records not published", why=why, next="it is tried again")
+            self._log.warning("this host's records not published", why=why, next="vhostcomm tries again")

@@ -157,9 +157,9 @@ def json_object(value: bytes) -> dict[str, Any]:
     try:
         document = json.loads(value.decode())
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON") from None
+        raise ValueError("it is not JSON") from None
     if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - a mistake in a value, not in a program
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - a mistake in a value, not in a program
     return document
 
 
@@ -192,7 +192,7 @@ def _text(document: dict[str, Any], key: str) -> str:
     """Return a text without control characters; another host has written it."""
     found = document.get(key, "")
     if not isinstance(found, str) or len(found) > _TEXT_MAX or not found.isprintable():
-        raise ValueError(f"{key} is no printable text of at most {_TEXT_MAX} characters")
+        raise ValueError(f"{key} is not printable text of at most {_TEXT_MAX} characters")
     return found
 
 
@@ -206,14 +206,14 @@ def time_in(document: dict[str, Any], key: str) -> float | None:
     if found is None:
         return None
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _YEAR_10000:
-        raise ValueError(f"{key} is no time in seconds since 1970")
+        raise ValueError(f"{key} is not a time in seconds since 1970")
     return float(found)
 
 
 def _thawed(document: dict[str, Any]) -> dict[str, float]:
     found = document.get("thawed", {})
     if not isinstance(found, dict) or len(found) > THAWED_MAX:
-        raise ValueError(f"thawed is no object with at most {THAWED_MAX} hosts")
+        raise ValueError(f"thawed is not an object with at most {THAWED_MAX} hosts")
     return {host_name(host): time for host in found if (time := time_in(found, host)) is not None}
 
 

@@ -119,5 +119,5 @@ def parse_tree(data: bytes, prefix: str) -> Tree:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError("it is not the record of a tree") from None
     if other != prefix:
-        raise ValueError(f"it is of the prefix {escape(str(other))}, not of {prefix}")
+        raise ValueError(f"it belongs to the prefix {escape(str(other))}, not {prefix}")
     return Tree(found, revision)

@@ -103,7 +103,7 @@ async def content(response: httpx.Response, member: str) -> bytes:
 
     await _read(response, take)
     if len(found) > ANSWER_MAX:
-        raise TooLargeError(f"{member}: an answer of more than {ANSWER_MAX >> 20} MiB: is the prefix right?")
+        raise TooLargeError(f"{member}: an answer of more than {ANSWER_MAX >> 20} MiB; check the prefix")
     return bytes(found)
 
 
@@ -127,7 +127,7 @@ async def each_line(response: httpx.Response, member: str, take: Callable[[dict[
                 searched = 0
                 take(document(member, line))
             if len(left) > ANSWER_MAX:
-                raise EtcdError(f"{member}: a change of more than {ANSWER_MAX >> 20} MiB: is the prefix right?")  # noqa: TRY301
+                raise EtcdError(f"{member}: a change of more than {ANSWER_MAX >> 20} MiB; check the prefix")  # noqa: TRY301
         except EtcdError as error:
             failed = error
         return failed is None
@@ -152,7 +152,7 @@ def document(member: str, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UnreachableError(f"{member}: it answers without JSON: is that an etcd?")
+        raise UnreachableError(f"{member}: it answers without JSON; check that etcd listens there")
     return found
 
 
@@ -219,7 +219,7 @@ def bytes_of(document: dict[str, Any], key: str) -> bytes:
     try:
         return b64decode(document.get(key, ""))
     except (ValueError, TypeError):
-        raise UnreachableError(f"an invalid {key}: is that an etcd?") from None
+        raise UnreachableError(f"an invalid {key}; check that etcd listens there") from None
 
 
 def number_of(document: dict[str, Any], key: str) -> int:
@@ -227,7 +227,7 @@ def number_of(document: dict[str, Any], key: str) -> int:
     try:
         return int(found)
     except (ValueError, TypeError):
-        raise UnreachableError(f"{key} is {found!r:.40}: is that an etcd?") from None
+        raise UnreachableError(f"{key} is {found!r:.40}; check that etcd listens there") from None
 
 
 def object_of(document: dict[str, Any], key: str) -> dict[str, Any]:

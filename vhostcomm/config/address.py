@@ -150,7 +150,7 @@ def check_path(path: Path) -> None:
     values.path(str(path))
     size = len(os.fsencode(path))
     if size > PATH_LIMIT:
-        raise ValueError(f"its path {path} has {size} bytes, and a unix socket's path at most {PATH_LIMIT}")
+        raise ValueError(f"its path {path} has {size} bytes, but a unix socket's path has at most {PATH_LIMIT}")
 
 
 def _as_uuid(text: str) -> str:
@@ -169,9 +169,9 @@ def tcp_address(text: str) -> ListenTcp:
     if not match or int(match[3]) > 0xFFFF:
         raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
     if match[1] is not None and not _is_ipv6(match[1]):
-        raise ValueError(f"{match[1]!r} is no IPv6 address")
+        raise ValueError(f"{match[1]!r} is not an IPv6 address")
     if match[1] is None and not _HOST.fullmatch(match[2]):
-        raise ValueError(f"{match[2]!r} is no host: an IPv4 address, an IPv6 address in brackets, or a host's name")
+        raise ValueError(f"{match[2]!r} is not a host: an IPv4 address, an IPv6 address in brackets, or a host's name")
     return ListenTcp(match[1] or match[2], int(match[3]))
 
 

@@ -193,7 +193,7 @@ def _check_reach(service: Service, sources: Mapping[str, str]) -> None:
     for name, address in addresses.items():
         if type(address) is ListenTcp and not is_of_this_machine(address.host):
             raise ConfigError(
-                f"{sources[name]} is {getattr(service, name)}: from other machines, guests could be stopped through it "
+                f"{sources[name]} is {getattr(service, name)}: other machines could stop guests through it "
                 f"without encryption; {_SAFE[name].format(port=address.port)}"
             )
 
@@ -219,7 +219,7 @@ def _folders(value: Value) -> list[Path]:
     raw = value.value
     if not isinstance(raw, list):
         raise ConfigError(
-            f'{value.source} is {quoted(raw)}: it is a list of folders; for example: watch = ["/run/guests"]'
+            f'{value.source} is {quoted(raw)}: expected a list of folders; for example: watch = ["/run/guests"]'
         )
     return [_folder(each, value.source, 'watch = ["/run/guests"]') for each in raw]
 

@@ -67,15 +67,15 @@ def check_origin(headers: Mapping[bytes, bytes], names: Collection[str] | None, 
     site = headers.get(b"sec-fetch-site", b"").decode("latin-1")
     if site:
         if site not in {"none", "same-origin"}:
-            raise _refused(f"a page of another site asks (Sec-Fetch-Site: {site})", _REMEDY)
+            raise _refused(f"the request comes from a page of another site (Sec-Fetch-Site: {site})", _REMEDY)
         return
     for name in (b"origin", b"referer"):
         if page := headers.get(name, b"").decode("latin-1"):
             if not _is_of(page, host):
-                raise _refused(f"a page of another site asks ({page})", _REMEDY)
+                raise _refused(f"the request comes from a page of another site ({page})", _REMEDY)
             return
     if not browsers and headers.get(b"user-agent", b"").startswith(b"Mozilla/"):
-        raise _refused("a browser asks, and does not say for which page", _REMEDY)
+        raise _refused("a browser sent the request without naming its page", _REMEDY)
 
 
 def check_own_page(headers: Mapping[bytes, bytes]) -> None:
@@ -89,7 +89,7 @@ def check_own_page(headers: Mapping[bytes, bytes]) -> None:
     """
     site = headers.get(b"sec-fetch-site")
     if site != b"same-origin" and (site or b"origin" not in headers):
-        raise _refused("a change is not asked by a page of this server", "use its page, or the verbs of vhostcomm")
+        raise _refused("the change does not come from a page of this server", "use its page, or the verbs of vhostcomm")
 
 
 _REMEDY: Final = "ask with a program such as curl"

@@ -83,7 +83,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     why = f"{request.method} {request.url.path}"
-    remedy = f"use {headers['Allow']}" if "Allow" in headers else "GET /openapi.json lists what there is"
+    remedy = f"use {headers['Allow']}" if "Allow" in headers else "GET /openapi.json lists the paths"
     return _problem(Problem(error.status_code, error.detail.lower(), why, remedy, headers))
 
 
@@ -97,7 +97,7 @@ def _guarded(log: Log, handler: Handler) -> Handler:
         except (Problem, CallError):
             raise
         except ServeError as error:  # the guest was removed during the request
-            raise Problem(404, "no such guest", str(error), "GET /guests lists those that there are") from None
+            raise Problem(404, "no such guest", str(error), "GET /guests lists the guests") from None
         except Exception:
             log.exception("internal error in answering a request; please report it", path=request.url.path)
             raise Problem(
@@ -143,7 +143,7 @@ class _Handlers:
         guest = self._guest(request)
         wanted = request.query_params.get("redacted", "yes")
         if wanted not in {"yes", "no"}:
-            raise Problem(422, "bad request", f"redacted is {wanted!r:.100}", "redacted is yes or no")
+            raise Problem(422, "bad request", f"redacted is {wanted!r:.100}", "expected yes or no")
         try:
             text = await self._daemon.recordings.text(guest, redacted=wanted == "yes")
         except (OSError, CaptureError) as error:
@@ -219,7 +219,7 @@ class _Handlers:
         guest = self._guest(request)
         body = await request_parsing.body(request, ("on",))
         if "on" not in body:
-            raise Problem(422, "bad request", "on is missing", "on is true to begin a recording, false to end it")
+            raise Problem(422, "bad request", "on is missing", "send true to begin a recording, false to end it")
         recordings = self._daemon.recordings
         try:
             if request_parsing.flag(body, "on"):

@@ -207,7 +207,7 @@ def _result(response: HTTPResponse) -> Any:
     try:
         document = json.loads(response.read())
     except ValueError:
-        raise ControlError(f"that is no vhostcomm: it answers {response.status} without JSON") from None
+        raise ControlError(f"that is not vhostcomm: it answers {response.status} without JSON") from None
     if response.status == HTTP_OK or "error" not in document:
         return document
     error = document["error"]

@@ -54,7 +54,7 @@ def of_machine(guest: str) -> Iterator[None]:
 _OF_OUTCOME: Final = {
     Outcome.NOT_CONNECTED: (
         409, "not connected",
-        "look whether the guest's QEMU runs, with a chardev for this socket; nothing was sent or kept for later",
+        "check whether the guest's QEMU runs, with a chardev for this socket; nothing was sent or kept for later",
     ),
     Outcome.NOT_READY: (
         409, "not ready",
@@ -65,11 +65,11 @@ _OF_OUTCOME: Final = {
     Outcome.BUSY: (429, "busy", "wait until the guest has answered, or the calls before have timed out"),
     Outcome.TIMED_OUT: (
         504, "timed out",
-        "the guest may still carry it out, or not know the command; look at its console, or give it more time",
+        "the guest may still execute it, or not know the command; look at its console, or give it more time",
     ),
     Outcome.LOST: (
         502, "connection lost",
-        "the guest may have carried it out; look at its state",
+        "the guest may have executed it; look at its state",
     ),
 }  # fmt: skip
 

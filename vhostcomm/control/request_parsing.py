@@ -37,7 +37,7 @@ async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
     """Parse a request's JSON object; empty without a body.
 
     Raises:
-        Problem: it is no JSON, no object, or has unknown members.
+        Problem: it is not JSON, no object, or has unknown members.
     """
     raw = await request.body()
     if not raw.strip():
@@ -47,14 +47,14 @@ async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise bad_request(f"the body is not JSON: {error}", "send a JSON object", 400) from None
     if not isinstance(value, dict):
-        raise bad_request("the body is no JSON object", f"its members can be: {', '.join(known) or 'none'}")
+        raise bad_request("the body is not a JSON object", f"its members can be: {', '.join(known) or 'none'}")
     if unknown := [key for key in value if key not in known]:
         raise bad_request(f"unknown: {', '.join(unknown)}", f"known are: {', '.join(known) or 'none'}")
     return cast("dict[str, Any]", value)
 
 
 def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def seconds(body: dict[str, Any], name: str, default: float) -> float:
@@ -62,7 +62,7 @@ def seconds(body: dict[str, Any], name: str, default: float) -> float:
     value = body.get(name, default)
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TIMEOUT_MAX
     if not good or not math.isfinite(value):
-        raise bad_request(f"{name} is {value!r}", f"{name} is a number of seconds, more than 0 and at most 3600")
+        raise bad_request(f"{name} is {value!r}", "expected seconds, more than 0 and at most 3600")
     return float(value)
 
 
@@ -73,7 +73,7 @@ def size(body: dict[str, Any], name: str) -> int | None:
     value = body[name]
     whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= SIZE_MAX
     if not whole or value != int(value):  # 5.0 is a whole number in JSON
-        raise bad_request(f"{name} is {value!r}", f"{name} is a whole number of bytes, more than 0")
+        raise bad_request(f"{name} is {value!r}", "expected a whole number of bytes, more than 0")
     return int(value)
 
 
@@ -81,7 +81,7 @@ def flag(body: dict[str, Any], name: str) -> bool:
     """Parse a boolean in a body."""
     value = body.get(name, False)
     if not isinstance(value, bool):
-        raise bad_request(f"{name} is {value!r}", f"{name} is true or false")
+        raise bad_request(f"{name} is {value!r}", "expected true or false")
     return value
 
 
@@ -114,11 +114,11 @@ def text(value: object) -> bytes:
     if value is None:
         return b""
     if not isinstance(value, str):
-        raise bad_request(f"data is {value!r:.60}", "data is text of at most 4031 bytes")
+        raise bad_request(f"data is {value!r:.60}", "expected text of at most 4031 bytes")
     try:
         return encode_text(value)
     except MisuseError as error:
-        raise bad_request(f"data: {error}", "data is text of at most 4031 bytes, without a NUL") from None
+        raise bad_request(f"data: {error}", "expected text of at most 4031 bytes, without a NUL") from None
 
 
 def initiator(request: Request) -> str:

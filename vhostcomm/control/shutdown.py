@@ -45,7 +45,7 @@ async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, tim
     end = guest.last_end if guest.state is State.ABSENT else None
     if end and end.by_us:
         why = f"{guest.name}: {_power_off_sent(answered=answered)}, and {end.why}"
-        raise Problem(502, "connection lost", why, "look at its QEMU")
+        raise Problem(502, "connection lost", why, "check its QEMU")
     return _stopped(guest, began, answered=answered, how=end.why if end else None)
 
 
@@ -139,7 +139,7 @@ async def through_launcher(
             "still there",
             f"{guest.name}: {_power_off_sent(answered=answered)}, and after {wait:g} s its QEMU still runs; "
             f"it is being stopped, now by {launcher.stage or 'nothing yet'}",
-            "wait on: it is stopped within the launcher's --grace in any case",
+            "keep waiting: the launcher stops it within its --grace",
         )
     return _stopped(guest, began, answered=answered)
 

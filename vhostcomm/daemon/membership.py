@@ -137,7 +137,7 @@ class Membership:
             try:
                 await self._take_part(daemon, log)
             except ConfigError as error:  # a file of TLS that was there at the start
-                log.warning("cluster not reached", why=str(error), next="it is tried again")
+                log.warning("cluster not reached", why=str(error), next="vhostcomm tries again")
                 self.view.report(Trouble.UNREACHED, str(error), time.time())
             except Exception:
                 log.exception("internal error in the exchange with the cluster; please report it")

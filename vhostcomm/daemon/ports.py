@@ -141,7 +141,7 @@ class Ports:
             names = ", ".join(each.config.name for each in batch if not each.open)
             raise ServeError(
                 f"the sockets or recordings of {names} took more than {OPEN_DEADLINE:.0f} seconds to make: "
-                "look whether their file system hangs"
+                "check whether their file system hangs"
             ) from None
         except BaseException:
             opening.give_up()

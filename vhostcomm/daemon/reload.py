@@ -165,7 +165,7 @@ class Reload:
             self._again = config
             if not again or str(error) != self.why_not:
                 self._log.error(
-                    "reload rejected, the old configuration stays", why=str(error), next="it is tried again"
+                    "reload rejected, the old configuration stays", why=str(error), next="vhostcomm tries again"
                 )
             return self._rejected(str(error))
         except Exception:  # noqa: BLE001 - nor may a bug
@@ -289,7 +289,7 @@ async def _read_in_thread(read: Callable[[], T]) -> T:
             return await in_thread(read, read)
     except trio.TooSlowError:
         raise ServeError(
-            f"the configuration could not be read within {READ_DEADLINE:.0f} s: look whether its file system hangs"
+            f"the configuration could not be read within {READ_DEADLINE:.0f} s: check whether its file system hangs"
         ) from None
 
 

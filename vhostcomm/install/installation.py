@@ -220,7 +220,7 @@ def _boot(pat: Pat, image: Path, report: ReportProgress) -> None:
     with image.open("xb") as file:
         for number, piece in enumerate(pat.boot()):
             if number == 0 and piece[510:512] != _MBR_SIGNATURE:
-                raise InstallError(f"{pat.boot_name}: its file is no boot disk (no boot sector)")
+                raise InstallError(f"{pat.boot_name}: its file is not a boot disk (no boot sector)")
             if piece.count(0) == len(piece):
                 file.seek(len(piece), os.SEEK_CUR)
             else:

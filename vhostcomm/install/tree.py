@@ -91,7 +91,7 @@ class Tree:
             found = self.nodes.get(target)
             if not found or stat.S_ISDIR(found.mode):
                 raise InstallError(
-                    f"{where}: a hard link to {member.linkname!a}, which is no earlier file of the archive"
+                    f"{where}: a hard link to {member.linkname!a}, which is not an earlier file of the archive"
                 )
             os.link(self.folder / target, place, follow_symlinks=False)
             self.nodes[path] = found

@@ -48,5 +48,5 @@ async def balloon(execute: Callable[..., Awaitable[Any]], size: int | None) -> B
             await execute("balloon", value=size)
         actual = int((await execute("query-balloon"))["actual"])
     except QmpCommandError as error:
-        raise MachineError("no balloon", str(error), "look whether the machine has a virtio balloon device") from None
+        raise MachineError("no balloon", str(error), "check whether the machine has a virtio balloon device") from None
     return Balloon(actual, memory)

@@ -78,7 +78,7 @@ class Monitor:
         try:
             return await self._watch.resume()
         except QmpError as error:
-            raise MachineError("not resumed", str(error), "look at its QEMU") from None
+            raise MachineError("not resumed", str(error), "look at QEMU's own log") from None
 
     async def balloon(self, size: int | None, by: str) -> Balloon:
         """Ask the guest to change its memory to `size` bytes; None only reads it.
@@ -92,11 +92,11 @@ class Monitor:
         try:
             return await balloon(self._qmp.execute, size)
         except QmpError as error:
-            raise MachineError("not done", str(error), "look at its QEMU") from None
+            raise MachineError("not done", str(error), "look at QEMU's own log") from None
 
     def _not_connected(self) -> MachineError:
         return MachineError(
-            "no QMP connection", f"{self.path}: {self._lost or 'not connected yet'}", "look at its QEMU"
+            "no QMP connection", f"{self.path}: {self._lost or 'not connected yet'}", "look at QEMU's own log"
         )
 
     async def _listen(self) -> None:

@@ -105,7 +105,7 @@ def _is_document(text: str) -> bool:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _whole(escape: re.Match[str]) -> str:

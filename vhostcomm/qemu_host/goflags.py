@@ -46,7 +46,7 @@ def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, An
         name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
         flag = flags.get(name)
         if flag is None:
-            raise UsageError(f"unknown flag {word.partition('=')[0]}; -help lists those there are")
+            raise UsageError(f"unknown flag {word.partition('=')[0]}; -help lists the flags")
         if not equals:
             if flag.parse is boolean:
                 value = "true"
@@ -67,7 +67,7 @@ def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, An
 
 def boolean(text: str) -> bool:
     if text not in _TRUE | _FALSE:
-        raise ValueError("it is true or false")
+        raise ValueError("expected true or false")
     return text in _TRUE
 
 

@@ -8,7 +8,7 @@ export class Failed extends Error {
   }
 }
 
-const NO_ANSWER = { what: 'no answer', why: 'the daemon does not answer', remedy: 'look whether it runs' };
+const NO_ANSWER = { what: 'no answer', why: 'the daemon does not answer', remedy: 'check whether it runs' };
 
 /** Sends GET, or POST with a body. */
 export async function ask(path, body) {

@@ -15,7 +15,7 @@ export function parse(text) {
     try {
       return JSON.parse(line);
     } catch {
-      throw new Error(`line ${place + 1} is no JSON`);
+      throw new Error(`line ${place + 1} is not JSON`);
     }
   });
   const [header, ...records] = objects;

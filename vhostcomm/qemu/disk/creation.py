@@ -46,7 +46,9 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
             f"in sectors of {SECTOR_SIZE} bytes"
         )
     if image_format is ImageFormat.RAW and name.endswith(QCOW2_SUFFIX):
-        raise UsageError(f"{name}: named {QCOW2_SUFFIX} but to be raw; choose the format qcow2, or another name")
+        raise UsageError(
+            f"{name}: the name ends in {QCOW2_SUFFIX}, but the format is raw; choose the format qcow2, or another name"
+        )
     if os.path.lexists(name):
         raise _occupied(name)
     target = Path(name).absolute()

@@ -83,7 +83,7 @@ class DiskOptions:
     def __attrs_post_init__(self) -> None:
         if self.aio is Aio.NATIVE and not self.cache.is_direct:
             raise QemuError(
-                f"aio=native and cache={self.cache.value}: native AIO needs cache=none or directsync; take aio=threads"
+                f"aio=native and cache={self.cache.value}: native AIO needs cache=none or directsync; use aio=threads"
             )
         if self.detect_zeroes is DetectZeroes.UNMAP and not self.discard:
             raise QemuError("detect-zeroes=unmap and discard=ignore: freeing space needs discard=unmap")
@@ -106,7 +106,7 @@ class DiskOptions:
     @serial.validator
     def _check_serial(self, _: object, value: str) -> None:
         if value and not _SERIAL.fullmatch(value):
-            raise QemuError(f"serial={value!a}: it has 1 to 36 of A-Za-z0-9_.-")
+            raise QemuError(f"serial={value!a}: expected 1 to 36 of A-Za-z0-9_.-")
 
 
 _ON_OFF: Final = {"on": True, "off": False}
@@ -138,7 +138,7 @@ def parse(text: str, base: DiskOptions | None = None) -> DiskOptions:
         name, equals, value = word.partition("=")
         known = _WORDS.get(name)
         if not equals or name not in NAMES:
-            raise QemuError(f"disk option {word!a}: it is NAME=VALUE, and a name is one of {', '.join(NAMES)}")
+            raise QemuError(f"disk option {word!a}: expected NAME=VALUE, where NAME is one of {', '.join(NAMES)}")
         if known is not None and value not in known:
             raise QemuError(f"disk option {name}={value}: it is {', '.join(known)}")
         if name == "rotation-rate" and not (value.isascii() and value.isdigit()):
@@ -159,6 +159,6 @@ def parse_shared(text: str) -> DiskOptions:
     found = parse(text)
     if found.serial:
         raise QemuError(
-            f"serial={found.serial}: a serial is of one disk; give it behind the disk's path, after a comma"
+            f"serial={found.serial}: only one disk can have it; append it to that disk's path, after a comma"
         )
     return found
