@@ -31,8 +31,8 @@ def shutdown(
 ) -> int:
     """Shut a guest down cleanly.
 
-    A guest of `vhostcomm run` (vdsm_run) is stopped as by Ctrl-C there, even if it was never ready. If it ignores the request,
-    stronger means follow within --grace. `vhostcomm stop` is the same.
+    Stops a guest of `vhostcomm run` (vdsm_run) like Ctrl-C there, even if it was never ready. If the guest ignores the
+    request, stronger means follow within --grace. `vhostcomm stop` is the same.
 
     For example:
 
@@ -129,7 +129,7 @@ def call(
 ) -> int:
     """Send a guest any command: `vhostcomm call nas get_ip`.
 
-    The guest's name is optional if there is one guest. Unknown numbers can be sent too. These commands are known; those with
+    The guest's name is optional if there is one guest. You can also send unknown numbers. These commands are known; those with
     a ! can lose data, settings or a secret, and need --i-know-this-is-dangerous:
 
          0 test               8 reboot             13 delete_vdisk !

@@ -19,9 +19,7 @@ TIMEOUT: Final = 20.0
 def balloon(
     guest: Name = None,
     *,
-    size: Annotated[
-        str | None, Parameter(metavar="SIZE", help="The memory that the guest is to have, such as 512M.")
-    ] = None,
+    size: Annotated[str | None, Parameter(metavar="SIZE", help="The guest's new memory, such as 512M.")] = None,
     json: Json = False,
     daemon: Where = None,
 ) -> None:

@@ -33,7 +33,8 @@ def redact_capture(
     file: CaptureFile,
     *,
     output: Annotated[
-        Path | None, Parameter(name=["--output", "-o"], metavar="FILE", help="Where to; standard output by default.")
+        Path | None,
+        Parameter(name=["--output", "-o"], metavar="FILE", help="The output file; standard output by default."),
     ] = None,
     keep_text: Annotated[
         bool, Parameter(negative=(), help="Keep the guest's text, such as names, except the secrets found in it.")
@@ -64,7 +65,7 @@ def export(
         Parameter(
             name=["--output", "-o"],
             allow_leading_hyphen=True,
-            help="Where to, such as guest.pcapng; - is standard output.",
+            help="The output file, such as guest.pcapng; - is standard output.",
         ),
     ] = None,
     *,
@@ -134,9 +135,13 @@ def replay(
         Place, Parameter(metavar="SOCK", help="The daemon's socket: a path, a guest's UUID, or tcp:HOST:PORT.")
     ],
     ignore_identity: Annotated[
-        bool, Parameter(negative=(), help="Serial numbers, UUIDs, MAC, model, CPU, versions and deadline may differ.")
+        bool,
+        Parameter(
+            negative=(),
+            help="Ignore differences in serial numbers, UUIDs, MAC address, model, CPU, versions and deadline.",
+        ),
     ] = False,
-    timeout: Annotated[float, Parameter(metavar="SECONDS", help="To wait for each answer.")] = 5.0,
+    timeout: Annotated[float, Parameter(metavar="SECONDS", help="Seconds to wait for each answer.")] = 5.0,
 ) -> int:
     """Replay the guest's side of a capture to a running daemon, and compare every reply with the capture's.
 

@@ -42,15 +42,15 @@ class ClusterOptions:
             "--cluster",
             "etcd://HOST:PORT,…",
             "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). `serve` "
-            "shares its guests there, `run` takes a lock there, so that no other host starts the guest, and other commands find "
-            "the hosts there.",
+            "publishes its guests there. `run` acquires a lock there, so that no other host starts the guest. Other commands "
+            "find the hosts there.",
         ),
     ] = ""
     cluster_ca: Annotated[
         str, _flag("--cluster-ca", "FILE", "Use TLS; etcd's certificate is signed by an authority in this file.")
     ] = ""
     cluster_cert: Annotated[
-        str, _flag("--cluster-cert", "FILE", "Our certificate for etcd, without a common name.")
+        str, _flag("--cluster-cert", "FILE", "This host's certificate for etcd, without a common name.")
     ] = ""
     cluster_key: Annotated[
         str, _flag("--cluster-key", "FILE", "The key of that certificate, if it has its own file.")
@@ -58,7 +58,9 @@ class ClusterOptions:
     cluster_user: Annotated[
         str,
         _flag(
-            "--cluster-user", "NAME", "etcd's user, with the password in VHOSTCOMM_CLUSTER_PASSWORD in the environment."
+            "--cluster-user",
+            "NAME",
+            "The user for etcd; its password is in the environment variable VHOSTCOMM_CLUSTER_PASSWORD.",
         ),
     ] = ""
 

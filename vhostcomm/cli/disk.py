@@ -44,11 +44,9 @@ def inspect(
 
 @app.command
 def init(
-    image: Annotated[Place, Parameter(help="The file to make; it may not exist yet.")],
+    image: Annotated[Place, Parameter(help="The file to make; it must not exist.")],
     *,
-    size: Annotated[
-        str, Parameter(metavar="SIZE", help="What the guest will see, such as 10G (units K M G T, of 1024).")
-    ],
+    size: Annotated[str, Parameter(metavar="SIZE", help="The size of the disk, such as 10G (units K M G T, of 1024).")],
     image_format: Annotated[
         ImageFormat, Parameter(name="--format", help="raw (a sparse file) or qcow2.")
     ] = ImageFormat.RAW,
@@ -64,7 +62,7 @@ def init(
 def add(
     folder: Annotated[Place, Parameter(help="A folder that vhostcomm install made.")],
     *,
-    size: Annotated[str, Parameter(metavar="SIZE", help="What the guest will see, such as 1T.")],
+    size: Annotated[str, Parameter(metavar="SIZE", help="The size of the disk, such as 1T.")],
     image_format: Annotated[
         ImageFormat | None,
         Parameter(name="--format", help="raw (a sparse file) or qcow2; by default, as the guest's last data disk."),
@@ -85,7 +83,7 @@ def add(
 def grow(
     image: Annotated[Place, Parameter(help="A raw or qcow2 image of a guest that doesn't run.")],
     *,
-    size: Annotated[str, Parameter(metavar="SIZE", help="What the guest will see, such as 2T; more than now.")],
+    size: Annotated[str, Parameter(metavar="SIZE", help="The new size of the disk, such as 2T; larger than now.")],
 ) -> None:
     """Make a disk larger, never smaller. The guest has to enlarge its partitions and file systems itself."""
     from vhostcomm.qemu.disk.growing import grow as grow_disk

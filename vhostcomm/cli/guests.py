@@ -53,7 +53,7 @@ def guests(
 ) -> int:
     """List guests and their state.
 
-    Guests of all running daemons are listed, unless --control names one. The address is the guest's own report, requested
+    Lists the guests of all running daemons, or of the daemons in --control. The address is the guest's own report, requested
     once after each of its starts. `vhostcomm list` is the same.
 
     For example:
@@ -179,8 +179,8 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
 def reload(*, json: Json = False, daemon: Where = None) -> None:
     """Make a daemon read its configuration file again, and wait until the new configuration is active.
 
-    An invalid configuration is rejected as a whole: the previous one stays active, the reasons are printed, and the exit
-    status is 1.
+    If the configuration is invalid, the daemon rejects all of it, and the previous one stays active. The command then prints
+    the reasons, and exits with 1.
     """
     with (daemon or DaemonOptions()).asked("reload") as daemons:
         done = daemons.only().post("/reload", takes=RELOAD_TIMEOUT)

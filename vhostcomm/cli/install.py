@@ -34,11 +34,9 @@ _LICENCE: Final = "Whether you may run this system, and where, is between you an
 
 def install(
     pat: Annotated[Place, Parameter(help=f"DSM_VirtualDSM_….pat, of {PUBLISHED}. Nothing is downloaded.")],
-    folder: Annotated[Place, Parameter(help="The guest's folder; it may not exist yet, or is empty.")],
+    folder: Annotated[Place, Parameter(help="The guest's folder; a new or an empty one.")],
     *,
-    data: Annotated[
-        str, Parameter(metavar="SIZE", help="What the guest sees of its data disk (units K M G T, of 1024).")
-    ] = "16G",
+    data: Annotated[str, Parameter(metavar="SIZE", help="The size of the data disk (units K M G T, of 1024).")] = "16G",
     image_format: Annotated[
         ImageFormat, Parameter(name="--format", help="raw (sparse files) or qcow2.")
     ] = ImageFormat.RAW,

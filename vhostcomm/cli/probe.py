@@ -27,8 +27,8 @@ def probe(
 ) -> int:
     """Ask a daemon what a guest asks, and show the answers.
 
-    If an answer is missing, the lines that a guest would log are printed, and what to check; the exit status is 1. A daemon
-    serves one connection per guest: probe before QEMU starts, or use the socket of another guest. `probe` waits for a
+    If an answer is missing, prints the lines that a guest would log and what to check, and exits with 1. A daemon serves
+    one connection per guest: probe before QEMU starts, or use the socket of another guest. `probe` waits for a
     daemon that was started within the last 10 seconds.
 
     For example:

@@ -26,7 +26,7 @@ def _disk(help: str) -> Any:
         negative=(),
         group=_MACHINE,
         metavar="DISK",
-        help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi; options of it follow a comma.",
+        help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi; options follow a comma.",
     )
 
 
@@ -87,7 +87,7 @@ def run(
         Parameter(
             metavar="NET",
             group=_MACHINE,
-            help="user (the default), passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
+            help="The guest's network: user (the default), passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
         ),
     ] = None,
     forward: Annotated[
@@ -96,13 +96,17 @@ def run(
             negative=(),
             metavar="FORWARD",
             group=_MACHINE,
-            help="[udp:][ADDRESS:]PORT:GUESTPORT; with --net user or passt; may be repeated. Such as 5000:5000.",
+            help="Forward a port of the host, with --net user or passt: [udp:][ADDRESS:]PORT:GUESTPORT, such as 5000:5000. May be repeated.",
         ),
     ] = None,
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
         Place,
-        Parameter(metavar="CONSOLE", group=_MACHINE, help="terminal (this one), none, or a file to append to."),
+        Parameter(
+            metavar="CONSOLE",
+            group=_MACHINE,
+            help="The guest's console: terminal (this one), none, or a file to append to.",
+        ),
     ] = "terminal",
     qemu: Annotated[
         Place, Parameter(metavar="PROGRAM", group=_MACHINE, help="The QEMU to run.")
@@ -117,7 +121,9 @@ def run(
         Place | None,
         Parameter(metavar="FILE", group=_MACHINE, help="Boot this kernel instead of the boot disk's loader."),
     ] = None,
-    initrd: Annotated[Place | None, Parameter(metavar="FILE", group=_MACHINE, help="With --direct-kernel.")] = None,
+    initrd: Annotated[
+        Place | None, Parameter(metavar="FILE", group=_MACHINE, help="The initial RAM disk for --direct-kernel.")
+    ] = None,
     append: Annotated[
         str,
         Parameter(

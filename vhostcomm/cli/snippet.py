@@ -44,7 +44,7 @@ def qemu(
     which: OfUnit = None,
     spelt_for: Qemu = None,
     bus: Annotated[
-        Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's; pcie.0 with q35.")
+        Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's bus; pcie.0 with q35.")
     ] = "pci.0",
     accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator, with a FOLDER.")] = "kvm",
 ) -> None:
@@ -104,13 +104,17 @@ def libvirt(
         Parameter(
             metavar="NET",
             group=_MACHINE,
-            help="network=LIBVIRTS (network=default by default), user, passt, tap=INTERFACE, bridge=BRIDGE or none.",
+            help="The guest's network: network=LIBVIRTS (network=default by default), user, passt, tap=INTERFACE, bridge=BRIDGE or none.",
         ),
     ] = None,
     mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
     serial_console: Annotated[
         str,
-        Parameter(metavar="CONSOLE", group=_MACHINE, help="pty, for virsh console, or a file to append to."),
+        Parameter(
+            metavar="CONSOLE",
+            group=_MACHINE,
+            help="The guest's console: pty, for virsh console, or a file to append to.",
+        ),
     ] = "pty",
     emulator: Annotated[
         str,
@@ -177,7 +181,7 @@ def _refuse(*, remedy: str, **machine: object) -> None:
 def proxmox(
     folder: Folder = None,
     *,
-    vmid: Annotated[int | None, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number; needed.")] = None,
+    vmid: Annotated[int | None, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number; required.")] = None,
     storage: Annotated[
         str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a FOLDER.")
     ] = "local-lvm",
@@ -223,7 +227,7 @@ def hookscript(
         ),
     ] = None,
 ) -> None:
-    """Print a hookscript for Proxmox VE: it starts no VM without a daemon, and stops a VM by its own power-off."""
+    """Print a hookscript for Proxmox VE: it lets no VM start without a daemon, and stops a VM by its own power-off."""
     from vhostcomm.snippet.hookscript import script
 
     found = (which or WhichUnit()).external()

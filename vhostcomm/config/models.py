@@ -139,7 +139,7 @@ class Service:
         "",
         WEB,
         "Also serve a web page at HOST:PORT. It opens with a link that has a one-time key, which `vhostcomm web` prints. "
-        "There is no encryption, so HOST is the loopback's.",
+        "There is no encryption, so HOST must be localhost or a loopback address.",
         "127.0.0.1:8470",
         "web",
         "ADDRESS",
@@ -147,7 +147,7 @@ class Service:
     allow_dangerous: bool = setting(
         False,
         values.BOOLEAN,
-        "Allow commands that can lose data, settings or a secret, for clients that insist.",
+        "Allow commands that can lose data, settings or a secret, for clients that allow them too.",
         "yes",
         "allow-dangerous",
     )
