@@ -22,7 +22,7 @@ from tests.install import pats
 from tests.install.pats import BOOT, BOOT_NAME, NAME, Member, file, other, parts, xz, zipped
 from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm
 from vhostcomm.errors import DiskError, InstallError
-from vhostcomm.install import Options, install
+from vhostcomm.install.installation import Options, install
 from vhostcomm.install.pat import Pat
 from vhostcomm.install.stream import unpack
 from vhostcomm.install.tree import Tree

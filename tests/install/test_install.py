@@ -26,10 +26,9 @@ from tests.install import pats
 from tests.install.pats import BOOT, MTIME, NAME
 from tests.qemu.disks import run
 from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm, started
-from vhostcomm.install import Options, install
-from vhostcomm.install.installation import is_sparse
+from vhostcomm.install.installation import Options, install, is_sparse
 from vhostcomm.install.progress import Progress, growth_reported
-from vhostcomm.qemu.disk import inspect
+from vhostcomm.qemu.disk.inspection import inspect
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
 
 pytestmark = pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from vhostcomm.qemu.disk import Partition
+from vhostcomm.qemu.disk.layouts import Partition
 
 GIB = 1 << 30
 SIZE = 12 * GIB

@@ -9,19 +9,11 @@ import pytest
 
 from tests.qemu.disks import COMPLAINT, GIB, SIZE, partitioned, run, sparse
 from vhostcomm.errors import DiskError
-from vhostcomm.qemu.disk import (
-    LAYOUTS,
-    SECTOR_SIZE,
-    VDSM,
-    ImageFormat,
-    Layout,
-    Partition,
-    image,
-    init,
-    inspect,
-    tools,
-    warning,
-)
+from vhostcomm.qemu.disk import image, tools
+from vhostcomm.qemu.disk.creation import init
+from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.inspection import inspect, warning
+from vhostcomm.qemu.disk.layouts import LAYOUTS, SECTOR_SIZE, VDSM, Layout, Partition
 
 pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.qemu.disks import GIB, partitioned, sparse
 from vhostcomm import cli
-from vhostcomm.qemu.disk import VDSM, Partition, warning
-from vhostcomm.qemu.disk.layouts import CONTAINER
+from vhostcomm.qemu.disk.inspection import warning
+from vhostcomm.qemu.disk.layouts import CONTAINER, VDSM, Partition
 
 # Cyclopts takes sys.argv for a test's mistake.
 pytestmark = [

@@ -17,7 +17,11 @@ import pytest
 from tests.qemu.disks import SIZE, partitioned, run, sparse
 from tests.serving import PATIENCE, line_from, started
 from vhostcomm.errors import DiskError
-from vhostcomm.qemu.disk import VDSM, ImageFormat, image, image_format, init, inspect, warning
+from vhostcomm.qemu.disk import image
+from vhostcomm.qemu.disk.creation import init
+from vhostcomm.qemu.disk.image import ImageFormat, image_format
+from vhostcomm.qemu.disk.inspection import inspect, warning
+from vhostcomm.qemu.disk.layouts import VDSM
 
 pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
 

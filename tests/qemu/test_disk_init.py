@@ -7,7 +7,11 @@ import pytest
 
 from tests.qemu.disks import GIB, SIZE
 from vhostcomm.errors import DiskError, UsageError
-from vhostcomm.qemu.disk import MAX_SIZE, MIN_SIZE, SECTOR_SIZE, VDSM, ImageFormat, Partition, creation, init, inspect
+from vhostcomm.qemu.disk import creation
+from vhostcomm.qemu.disk.creation import MAX_SIZE, MIN_SIZE, init
+from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.inspection import inspect
+from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM, Partition
 
 pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
 

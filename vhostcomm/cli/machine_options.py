@@ -40,7 +40,8 @@ from vhostcomm.qemu import (
     build,
     find_capabilities,
 )
-from vhostcomm.qemu import disk as disks
+from vhostcomm.qemu.disk.image import image_format
+from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
 from vhostcomm.qemu.fitting import fitted
 from vhostcomm.threads import in_thread
@@ -125,7 +126,7 @@ async def disk_warnings(wanted: Wanted) -> list[str]:
     if not wanted.system:
         return []
     path, _ = split(wanted.system)
-    found = await in_thread(_DISKS, disks.warning, path)
+    found = await in_thread(_DISKS, warning, path)
     return [f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}" for line in found]
 
 
@@ -183,7 +184,7 @@ def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
         return VhostDisk(text)
     path, options = split(text)
     how = parse(options, parse_shared(wanted.disk_options))
-    return Disk(path, disks.image_format(path), wanted.snapshot, how)
+    return Disk(path, image_format(path), wanted.snapshot, how)
 
 
 def _net(wanted: Wanted) -> Net | None:

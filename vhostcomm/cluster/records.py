@@ -265,10 +265,6 @@ class View:
             for since, why in (self.troubles[each],)
         ]
 
-    def of_guest(self, name: str) -> list[ServingRecord]:
-        """Return the records of one guest, the newest first."""
-        return newest_first(each for each in self.serving.values() if each.guest == name)
-
     def replace(self, records: Iterable[Record]) -> None:
         """Forget all records, and use these."""
         self.hosts.clear()
@@ -289,17 +285,3 @@ class View:
         elif key.startswith(SERVING):
             guest, _, host = key.removeprefix(SERVING).partition("/")
             self.serving.pop((guest, host), None)
-
-
-_PROOF: Final[Mapping[State, int]] = {
-    State.READY: 0,
-    State.SILENT: 1,
-    State.PAUSED: 1,
-    State.CONNECTED: 2,
-    State.ABSENT: 3,
-}
-
-
-def newest_first(records: Iterable[ServingRecord]) -> list[ServingRecord]:
-    """Order the records of one guest: ready before other states, then the newest evidence first."""
-    return sorted(records, key=lambda each: (_PROOF[each.state], -each.revision))

@@ -3,8 +3,3 @@
 `pat` reads and checks a `.pat`, `stream` unpacks a compressed archive within limits, `tree` collects the system's files
 and their owners, `filesystem` makes a partition of them, and `installation` does the whole.
 """
-
-from vhostcomm.install.installation import Installed, Options, install
-from vhostcomm.install.progress import Progress
-
-__all__ = ["Installed", "Options", "Progress", "install"]
