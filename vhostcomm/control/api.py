@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vchannel import GuestCommand
+from vchannel import Command, GuestCommand
 from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import effective
@@ -32,7 +32,7 @@ from vhostcomm.log.logs import Log
 def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
     """Make the application that answers the requests to a daemon. It does not check who sends them."""
     handlers = _Handlers(daemon)
-    routes = [
+    routes: list[tuple[str, str, Handler]] = [
         ("GET", "/guests", handlers.guests),
         ("GET", "/guests/{name}", handlers.guest),
         ("GET", "/guests/{name}/snippets", handlers.snippets),
@@ -40,11 +40,11 @@ def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
         ("POST", "/guests/{name}/record", handlers.record),
         ("POST", "/guests/{name}/call", handlers.call),
         ("POST", "/guests/{name}/shutdown", handlers.shutdown),
-        ("POST", "/guests/{name}/reboot", handlers.reboot),
+        ("POST", "/guests/{name}/reboot", partial(handlers.command, GuestCommand.REBOOT)),
         ("POST", "/guests/{name}/resume", handlers.resume),
         ("POST", "/guests/{name}/balloon", handlers.balloon),
         ("POST", "/guests/{name}/freeze", handlers.freeze),
-        ("POST", "/guests/{name}/thaw", handlers.thaw),
+        ("POST", "/guests/{name}/thaw", partial(handlers.command, GuestCommand.FS_UNFREEZE)),
         ("GET", "/config", handlers.config),
         ("POST", "/reload", handlers.reload),
         ("POST", "/web", handlers.web),
@@ -191,19 +191,20 @@ class _Handlers:
         timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
         insisted = request_parsing.flag(body, "i_know_this_is_dangerous")
         request_parsing.check_dangerous(command, insisted, self._daemon.config.service.allow_dangerous)
+        return await self._send(request, guest, command, data, timeout)
+
+    async def _send(self, request: Request, guest: Guest, command: Command, data: bytes, timeout: float) -> Response:
         began = trio.current_time()
         by = request_parsing.initiator(request)
         response = await self._daemon.call(guest.name, command, data, timeout=timeout, by=by)
         return _json(serialize.called(guest, command, response, trio.current_time() - began))
 
-    async def reboot(self, request: Request) -> Response:
+    async def command(self, command: GuestCommand, request: Request) -> Response:
+        """Send a command without data."""
         guest = self._guest(request)
         body = await request_parsing.body(request, ("timeout",))
         timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
-        by = request_parsing.initiator(request)
-        began = trio.current_time()
-        response = await self._daemon.call(guest.name, GuestCommand.REBOOT, timeout=timeout, by=by)
-        return _json(serialize.called(guest, GuestCommand.REBOOT, response, trio.current_time() - began))
+        return await self._send(request, guest, command, b"", timeout)
 
     async def shutdown(self, request: Request) -> Response:
         guest = self._guest(request)
@@ -254,16 +255,6 @@ class _Handlers:
         )
         made = serialize.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
         return _json(made | {"frozen_until": serialize.when(guest.frozen_until)})
-
-    async def thaw(self, request: Request) -> Response:
-        guest = self._guest(request)
-        body = await request_parsing.body(request, ("timeout",))
-        timeout = request_parsing.seconds(body, "timeout", request_parsing.CALL_TIMEOUT)
-        began = trio.current_time()
-        response = await self._daemon.call(
-            guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=request_parsing.initiator(request)
-        )
-        return _json(serialize.called(guest, GuestCommand.FS_UNFREEZE, response, trio.current_time() - began))
 
     async def reload(self, request: Request) -> Response:
         await request_parsing.body(request, ())
