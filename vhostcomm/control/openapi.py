@@ -30,13 +30,7 @@ def _ref(name: str) -> Schema:
 
 
 _ANSWER: Final = _object({"bytes": _INTEGER, "text": _STRING, "json": _ANY, "problem": _MAYBE})
-_COMMAND: Final = _object(
-    {
-        "number": _INTEGER,
-        "name": _MAYBE,
-        "known": {"enum": ["confirmed", "inferred", "unknown"]},
-    }
-)
+_COMMAND: Final = _object({"number": _INTEGER, "name": _MAYBE, "known": {"enum": ["confirmed", "inferred", "unknown"]}})
 _STOP: Final = {"anyOf": [{"type": "null"}, _object({"by": _STRING, "how": _STRING, "when": _TIME})]}
 _SUMMARY: Final[dict[str, Schema]] = {
     "name": _STRING,
@@ -79,10 +73,7 @@ _INFORMATION: Final = _object(
     }
 )
 _RECORDING: Final = {
-    "anyOf": [
-        {"type": "null"},
-        _object({"file": _STRING, "since": _TIME, "active": _BOOLEAN, "ended": _MAYBE}),
-    ],
+    "anyOf": [{"type": "null"}, _object({"file": _STRING, "since": _TIME, "active": _BOOLEAN, "ended": _MAYBE})],
     "description": "The last recording that a client began.",
 }
 _FULL: Final = _SUMMARY | {
@@ -157,8 +148,8 @@ _CALL: Final = _object(
 )
 
 
-def _content(schema: Schema) -> Schema:
-    return {"application/json": {"schema": schema}}
+def _content(schema: Schema, kind: str = "application/json") -> Schema:
+    return {kind: {"schema": schema}}
 
 
 _WHY_NOT: Final = {
@@ -180,13 +171,18 @@ _ASKING: Final = (404, 409, 429, 502, 504, *_BODY)
 
 
 def _operation(
-    summary: str, made: Schema, *failures: int, body: Schema | None = None, needs_body: bool = False
+    summary: str,
+    answer: Schema,
+    *failures: int,
+    body: Schema | None = None,
+    needs_body: bool = False,
+    kind: str = "application/json",
 ) -> Schema:
     problem = _content(_ref("Problem"))
     operation: Schema = {
         "summary": summary,
         "responses": {
-            "200": {"description": "Done.", "content": made},
+            "200": {"description": "Done.", "content": _content(answer, kind)},
             **{
                 str(status): {"description": _WHY_NOT[status], "content": problem}
                 for status in sorted((401, *failures))
@@ -202,37 +198,32 @@ def _about_guest(**operations: Schema) -> Schema:
     return {"parameters": [_NAME]} | operations
 
 
-def _text(kind: str) -> Schema:
-    return {kind: {"schema": _STRING}}
-
-
 def document() -> Schema:
     """Return the document."""
-    called = _content(_ref("Called"))
-    guests = _content(_object({"guests": {"type": "array", "items": _ref("Summary")}, "cluster": _CLUSTER}))
+    called = _ref("Called")
+    guests = _object({"guests": {"type": "array", "items": _ref("Summary")}, "cluster": _CLUSTER})
     healthz = _operation(
-        "200 if all guests are healthy and the last reload was accepted, else 503 with the reason",
-        _content(_ref("Health")),
+        "200 if all guests are healthy and the last reload was accepted, else 503 with the reason", _ref("Health")
     )
     healthz["responses"]["503"] = {
         "description": "Each unhealthy guest with the reason, and why a reload was rejected.",
         "content": _content(_ref("Health")),
     }
-    reloaded = _content(_object({"reloaded": _BOOLEAN, "guests": {"type": "array", "items": _STRING}}))
+    reloaded = _object({"reloaded": _BOOLEAN, "guests": {"type": "array", "items": _STRING}})
     paths = {
         "/guests": {"get": _operation("Every guest", guests)},
-        "/guests/{name}": _about_guest(get=_operation("Everything known about a guest", _content(_ref("Guest")), 404)),
+        "/guests/{name}": _about_guest(get=_operation("Everything known about a guest", _ref("Guest"), 404)),
         "/guests/{name}/snippets": _about_guest(
             get=_operation(
                 "Text to paste into other tools for a guest; if there is none, the remark has the reason",
-                _content(_object({"snippets": {"type": "array", "items": _SNIPPET}})),
+                _object({"snippets": {"type": "array", "items": _SNIPPET}}),
                 404,
             )
         ),
         "/guests/{name}/record": _about_guest(
             post=_operation(
                 "Begin a recording of a guest's frames, or end it",
-                _content(_object({"guest": _STRING, "recording": _RECORDING})),
+                _object({"guest": _STRING, "recording": _RECORDING}),
                 404,
                 409,
                 *_BODY,
@@ -241,7 +232,7 @@ def document() -> Schema:
             )
         ),
         "/guests/{name}/capture": _about_guest(
-            get=_operation("The last recording that a client began", _text("application/jsonl"), 404, 409, 422)
+            get=_operation("The last recording that a client began", _STRING, 404, 409, 422, kind="application/jsonl")
             | {"parameters": [{"name": "redacted", "in": "query", "schema": {"enum": ["yes", "no"], "default": "yes"}}]}
         ),
         "/guests/{name}/call": _about_guest(
@@ -250,7 +241,7 @@ def document() -> Schema:
         "/guests/{name}/shutdown": _about_guest(
             post=_operation(
                 "Shut a guest down; with wait, answer when it is gone. A launcher runs its whole stop, within its grace",
-                _content(_ref("Stopped")),
+                _ref("Stopped"),
                 *_ASKING,
                 body=_object({}, {"wait": _SECONDS, "timeout": _SECONDS}),
             )
@@ -259,7 +250,7 @@ def document() -> Schema:
         "/guests/{name}/resume": _about_guest(
             post=_operation(
                 "Resume a paused machine; 409 if it can't be resumed, or stopped again at once",
-                _content(_object({"guest": _STRING, "resumed": _BOOLEAN})),
+                _object({"guest": _STRING, "resumed": _BOOLEAN}),
                 404,
                 409,
                 *_BODY,
@@ -269,15 +260,8 @@ def document() -> Schema:
         "/guests/{name}/balloon": _about_guest(
             post=_operation(
                 "Ask a guest to change its memory to size bytes, at its own pace; without a size, show it",
-                _content(
-                    _object(
-                        {
-                            "guest": _STRING,
-                            "asked": {"type": ["integer", "null"]},
-                            "actual": _INTEGER,
-                            "memory": _INTEGER,
-                        }
-                    )
+                _object(
+                    {"guest": _STRING, "asked": {"type": ["integer", "null"]}, "actual": _INTEGER, "memory": _INTEGER}
                 ),
                 404,
                 409,
@@ -288,7 +272,7 @@ def document() -> Schema:
         "/guests/{name}/freeze": _about_guest(
             post=_operation(
                 "Freeze a guest's file systems, and thaw them after the timeout",
-                _content(_ref("Frozen")),
+                _ref("Frozen"),
                 503,
                 *_ASKING,
                 body=_TIMEOUT,
@@ -298,31 +282,30 @@ def document() -> Schema:
             post=_operation("Thaw a guest's file systems", called, *_ASKING, body=_TIMEOUT)
         ),
         "/config": {
-            "get": _operation(
-                "The configuration with the source of each value, without secrets", _content({"type": "object"})
-            )
+            "get": _operation("The configuration with the source of each value, without secrets", {"type": "object"})
         },
         "/reload": {"post": _operation("Read the configuration again", reloaded, 409, *_BODY, body=_object({}))},
         "/web": {
             "post": _operation(
                 "Make a link to the web page, which signs one browser in, once",
-                _content(_object({"link": _STRING})),
+                _object({"link": _STRING}),
                 409,
                 *_BODY,
                 body=_object({}),
             )
         },
         "/healthz": {"get": healthz},
-        "/metrics": {"get": _operation("Prometheus metrics", _text("text/plain"))},
+        "/metrics": {"get": _operation("Prometheus metrics", _STRING, kind="text/plain")},
         "/events": {
             "get": _operation(
                 "Events of guests, as server-sent events. Waiting events of one guest and kind are merged into the last, with "
                 "their number as `times`; `lost` has a guest and the `count` of its events that were dropped. With `frames`, "
                 "up to four times a second, `frames` has the latest frames of that guest and the number of all since the last; "
                 "`removed` is the last event if the guest is no longer served",
-                _text("text/event-stream"),
+                _STRING,
                 404,
                 429,
+                kind="text/event-stream",
             )
             | {
                 "parameters": [
@@ -335,7 +318,7 @@ def document() -> Schema:
                 ]
             }
         },
-        "/openapi.json": {"get": _operation("This document", _content({"type": "object"}))},
+        "/openapi.json": {"get": _operation("This document", {"type": "object"})},
     }
     return {
         "openapi": "3.1.0",
