@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -40,17 +40,6 @@ class ListenTls(ListenTcp):
 
     def __str__(self) -> str:
         return f"tls:{host_and_port(self.host, self.port)}"
-
-
-def control(text: object) -> str:
-    """Parse `--control`: a path, tcp:HOST:PORT, tls:HOST:PORT, or none.
-
-    Raises:
-        ValueError: with the reason.
-    """
-    given = values.string(text)
-    control_address(given)
-    return given
 
 
 def control_address(text: str, environment: Mapping[str, str] = os.environ) -> Listen | ListenTcp | None:
@@ -172,16 +161,6 @@ def _has_ipv6() -> bool:
     return True
 
 
-def api(text: object) -> str:
-    """Check the address of an API, see `parse_api`, and return it unchanged.
-
-    Raises:
-        ValueError: with the reason.
-    """
-    parse_api(text)
-    return str(text)
-
-
 def web_address(text: object) -> ListenTcp:
     """Parse the address of the web page: ``HOST:PORT`` or ``tcp:HOST:PORT``.
 
@@ -191,15 +170,21 @@ def web_address(text: object) -> ListenTcp:
     return tcp_address(values.string(text).removeprefix("tcp:"))
 
 
-def web(text: object) -> str:
-    """Check the address of the web page, see `web_address`, and return it unchanged.
+def _unchanged(parse: Callable[[object], object]) -> Callable[[object], str]:
+    """Return a function that checks a text with `parse`, raises its ValueError, and returns the text unchanged."""
 
-    Raises:
-        ValueError: with the reason.
-    """
-    web_address(text)
-    return str(text)
+    def checked(text: object) -> str:
+        parse(text)
+        return str(text)
 
+    return checked
+
+
+control: Final = _unchanged(lambda text: control_address(values.string(text)))
+"""Check `--control`: a path, tcp:HOST:PORT, tls:HOST:PORT, or none."""
+
+api: Final = _unchanged(parse_api)
+web: Final = _unchanged(web_address)
 
 API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
 CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT`, `tls:HOST:PORT` or `none`", control)
