@@ -86,7 +86,7 @@ unpack_kernel() {
     mv -T "$work/out" "$folder"
 }
 
-# Takes the kernel out of its compressed image, for QEMU's -kernel: under TCG, the guest itself would take a second.
+# Takes the kernel out of its compressed image, for QEMU's -kernel: under TCG, decompressing it is a tenth of a boot.
 # False where it is compressed in another way, or has no entry for this (the note PVH).
 uncompressed_kernel() {
     local image=$1 out=$2 work=$3 start length
