@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import end_forker
 from tests.leftovers import MARK, processes_marked
 from tests.serving import ENVIRONMENT, PATIENCE
 
@@ -57,12 +56,13 @@ def test_well():
 def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     (tmp_path / "test_it.py").write_text(STUCK)
+    mark = f"{os.environ[MARK]}/stuck"
     plugins = [word for name in ("xdist", "pytest_timeout", "tests.conftest") for word in ("-p", name)]
     words = ["-o", "stuck=3", "-o", "timeout=1", "-n2", "-q", "--import-mode=importlib", f"--rootdir={tmp_path}"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider", *words, tmp_path / "test_it.py"],
-        cwd=ROOT, env=ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True,
-        timeout=3 * PATIENCE, check=False,
+        cwd=ROOT, env=ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", MARK: mark}, capture_output=True,
+        text=True, timeout=3 * PATIENCE, check=False,
     )  # fmt: skip
     assert ended.returncode == 1, ended
     assert " 1 passed" in ended.stdout, ended.stdout
@@ -70,8 +70,7 @@ def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     assert failed == set(re.findall(r"def (test_\w+)", STUCK)) - {"test_well"}, ended.stdout
     # In the place of each test's process a new one was started; what the test had started has ended with the run.
     assert ended.stderr.count("Timeout (0:00:03)!") == 3  # the others were ended by the signal
-    end_forker()  # it is ours, and of other tests
-    assert not processes_marked(os.environ[MARK])
+    assert not processes_marked(mark)
 
 
 def test_programs_are_started_so_that_a_failure_ends_them() -> None:
