@@ -68,7 +68,7 @@ def test_a_uuid_for_a_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "advice"), [("nothing", "no such socket"), ("stale", "leftover"), ("file", "no socket")]
+    ("kind", "advice"), [("nothing", "no such socket"), ("stale", "leftover"), ("file", "not a socket")]
 )
 def test_without_a_daemon(tmp_path: Path, kind: str, advice: str) -> None:
     path = tmp_path / "nas"

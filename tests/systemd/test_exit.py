@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostcomm
+from tests.systemd.test_units import drop_ins
 from vhostcomm.systemd import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
@@ -127,9 +128,8 @@ def test_tcp_without_the_drop_in(tmp_path: Path, words: tuple[str, ...]) -> None
 
 def drop_in_for_tcp() -> list[str]:
     """The lines of the documentation's drop-in."""
-    page = (ROOT / "docs/systemd.md").read_text()
-    (lines,) = re.findall(r"\*\*TCP\*\*.*?\n\n```ini\n\[Service\]\n(.*?)\n```", page, re.DOTALL)
-    return str(lines).splitlines()
+    (text,) = [text for _, text in drop_ins() if "IPAddressAllow=localhost" in text]
+    return text.removeprefix("[Service]\n").splitlines()
 
 
 @pytest.mark.parametrize("name", [units.SERVE, units.SERVE_ONE, units.RUN])
