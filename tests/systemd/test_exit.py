@@ -128,7 +128,7 @@ def test_tcp_without_the_drop_in(tmp_path: Path, words: tuple[str, ...]) -> None
 
 def drop_in_for_tcp() -> list[str]:
     """The lines of the documentation's drop-in."""
-    (text,) = [text for _, text in drop_ins() if "IPAddressAllow=localhost" in text]
+    (text,) = [text for _, text in drop_ins() if text.endswith("\nIPAddressAllow=localhost\n")]
     return text.removeprefix("[Service]\n").splitlines()
 
 
