@@ -176,7 +176,7 @@ def test_only_contributing_names_tests() -> None:
 
 def test_the_table_of_packages_is_complete() -> None:
     """In the page on contributing; a path is from the top, or beside the one before."""
-    text = (ROOT / "docs/contributing.md").read_text().split("## The rooms")[1].split("## ")[0]
+    text = (ROOT / "docs/contributing.md").read_text().split("## The packages")[1].split("## ")[0]
     named = [code for _, code in inline_code(text) if "." in code or "/" in code]
     beside = ROOT
     for path in named:
