@@ -177,7 +177,7 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
 
 
 def reload(*, json: Json = False, daemon: Where = None) -> None:
-    """Make a daemon read its configuration file again, and wait until the new configuration is active.
+    """Make a daemon read its configuration files again, and wait until the new configuration is active.
 
     If the configuration is invalid, the daemon rejects all of it, and the previous one stays active. The command then prints
     the reasons, and exits with 1.

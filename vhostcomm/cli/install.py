@@ -29,7 +29,7 @@ _LAYOUTS: Final[dict[str, Layout]] = {
     **{str(each.version): each for each in LAYOUTS if each.version in {8, 9} and not each.raid},
 }
 
-_LICENCE: Final = "Whether you may run this system, and where, is between you and its licence."
+_LICENCE: Final = "Whether you may run this system, and where, depends on its licence."
 
 
 def install(
@@ -60,7 +60,7 @@ def install(
         Parameter(
             metavar="MAC",
             show_default=False,
-            help="The guest's MAC address; by default one under 02:11:32 that follows from FOLDER's name.",
+            help="The guest's MAC address; by default one under 02:11:32 that is derived from FOLDER's name.",
         ),
     ] = "",
     as_json: Annotated[

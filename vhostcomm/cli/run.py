@@ -40,7 +40,7 @@ def run(
     ],
     boot: Annotated[Place | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
     system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
-    data: Annotated[list[Place] | None, _disk("A data disk (sdb and on), from slot 0xc; may be repeated.")] = None,
+    data: Annotated[list[Place] | None, _disk("A data disk (sdb, sdc …), from slot 0xc; may be repeated.")] = None,
     disk_options: Annotated[
         str | None,
         Parameter(

@@ -227,7 +227,7 @@ def hookscript(
         ),
     ] = None,
 ) -> None:
-    """Print a hookscript for Proxmox VE: it lets no VM start without a daemon, and stops a VM by its own power-off."""
+    """Print a hookscript for Proxmox VE: a VM starts only with a daemon, and is stopped by the guest's own power-off."""
     from vhostcomm.snippet.hookscript import script
 
     found = (which or WhichUnit()).external()

@@ -256,7 +256,7 @@ class WhichQemu:
         Parameter(
             metavar="PROGRAM",
             group=QEMU_FLAGS,
-            help="The QEMU to print for; its version is asked. By default qemu-system-x86_64, if installed.",
+            help="The QEMU to print for; vhostcomm asks for its version. By default qemu-system-x86_64, if installed.",
         ),
     ] = None
     qemu_version: Annotated[

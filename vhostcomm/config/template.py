@@ -16,8 +16,8 @@ _HEAD = """\
 # (VHOSTCOMM_HOST_SERIAL, ...), which override this file. `vhostcomm config show --config THIS` shows the active values
 # and their origin. `systemctl reload` or SIGHUP reads the file again.
 #
-# Every default is a placeholder. You provide serial numbers and UUIDs. Whether you may run the guest is between you and
-# its licence.
+# Every default is a placeholder. You provide serial numbers and UUIDs. Whether you may run the guest depends on its
+# licence.
 """
 
 _INTROS = {

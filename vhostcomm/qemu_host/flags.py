@@ -75,7 +75,7 @@ FLAGS: Final = {
         _HOST,
         alone=SHOW_VERSION,
     ),
-    "ts": Flag(integer, "and that one's build time", str(VmmVersion().timestamp), _HOST),
+    "ts": Flag(integer, "the build time of its Virtual Machine Manager", str(VmmVersion().timestamp), _HOST),
     "buildnumber": Flag(integer, "-build", "", _OLD),
     "vmmversion": Flag(str, "-version", "", _OLD),
     "vmmts": Flag(integer, "-ts", "", _OLD),
@@ -102,7 +102,8 @@ QEMU connects with
 _END: Final = """
 What is asked and answered is written to standard output, errors to standard error. `print.sh` beside this
 program, or the script of -script, is started when the guest first asks who it is, and again at each boot.
-SIGTERM ends it. SIGINT and SIGHUP stay ignored where it was started so (nohup, a script's &).
+SIGTERM ends it. SIGINT and SIGHUP stay ignored if they were ignored at the start
+(nohup, a script's &).
 Exit status: 0 ended by a signal, 1 a socket that can't be made, 2 a mistake in the flags.
 For several guests, a configuration file, logs and recordings: vhostcomm serve --help.
 """
