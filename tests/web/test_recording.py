@@ -123,13 +123,17 @@ def test_the_page_records_and_looks_into_captures(page: Page, tmp_path: Path) ->
         assert [json.loads(each.splitlines()[0])["redacted"] for each in texts] == [True, False]
         for name, content, said in [
             ("other.jsonl", texts[0], "other.jsonl: "),
-            ("picture.jsonl", "<img src=x onerror=alert(1)>", "picture.jsonl is no capture: line 1 is not JSON."),
-            ("json.jsonl", "{}", "json.jsonl is no capture: line 1 is no header of a capture."),
+            ("picture.jsonl", "<img src=x onerror=alert(1)>", "picture.jsonl is not a capture: line 1 is not JSON."),
+            ("json.jsonl", "{}", "json.jsonl is not a capture: line 1 is not the header of a capture."),
             ("cut.jsonl", texts[1] + '{"t": 1', " is not JSON."),
-            ("list.jsonl", texts[1] + "[]\n", " is no record of a frame."),
-            ("sideways.jsonl", texts[1] + '{"t": 1, "dir": "sideways", "command": 5}\n', " is no record of a frame."),
-            ("nothing.jsonl", texts[1] + '{"t": 1, "dir": "guest>host"}\n', " is no record of a frame."),
-            ("empty.jsonl", "", "empty.jsonl is no capture: line 1 is no header of a capture."),
+            ("list.jsonl", texts[1] + "[]\n", " is not the record of a frame."),
+            (
+                "sideways.jsonl",
+                texts[1] + '{"t": 1, "dir": "sideways", "command": 5}\n',
+                " is not the record of a frame.",
+            ),
+            ("nothing.jsonl", texts[1] + '{"t": 1, "dir": "guest>host"}\n', " is not the record of a frame."),
+            ("empty.jsonl", "", "empty.jsonl is not a capture: line 1 is not the header of a capture."),
         ]:
             file = tmp_path / name
             file.write_text(content)

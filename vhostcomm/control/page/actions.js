@@ -9,14 +9,14 @@ const NOT_NOW = 409;
 const ACTIONS = {
   shutdown: {
     label: 'Shut down',
-    does: 'The guest is asked to power itself off, and is waited for. If vhostcomm run started its QEMU, harder means follow '
-      + 'within its grace period.',
+    does: 'The guest is asked to power itself off, and the page waits for it. If vhostcomm run started its QEMU, stronger means '
+      + 'follow within its grace period.',
     body: () => ({ wait: SHUTDOWN_WAIT }),
     done: (answer) => `${answer.gone ? 'gone' : 'asked'} after ${answer.seconds.toFixed(1)} s${answer.how ? `: ${answer.how}` : ''}`,
   },
   reboot: {
     label: 'Reboot',
-    does: 'The guest is asked to start again. Its connections end meanwhile.',
+    does: 'The guest is asked to reboot. Its connections end.',
     body: () => ({}),
     done: () => 'the guest has answered that it reboots',
   },

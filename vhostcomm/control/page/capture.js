@@ -19,10 +19,10 @@ export function parse(text) {
     }
   });
   const [header, ...records] = objects;
-  if (header?.vchannel_capture !== 1) throw new Error('line 1 is no header of a capture');
+  if (header?.vchannel_capture !== 1) throw new Error('line 1 is not the header of a capture');
   const wrong = records.findIndex((each) => typeof each?.t !== 'number' || !DIRECTIONS.has(each.dir)
     || !(each.skipped || typeof each.command === 'number'));
-  if (wrong >= 0) throw new Error(`line ${wrong + 2} is no record of a frame`);
+  if (wrong >= 0) throw new Error(`line ${wrong + 2} is not the record of a frame`);
   return { header, records };
 }
 
@@ -37,7 +37,7 @@ function look(text, name) {
   try {
     capture = parse(text);
   } catch (error) {
-    show(byId('look'), make('p', { class: 'bad' }, `${name} is no capture: ${error.message}.`));
+    show(byId('look'), make('p', { class: 'bad' }, `${name} is not a capture: ${error.message}.`));
     return;
   }
   const { header, records } = capture;

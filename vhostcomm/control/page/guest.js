@@ -10,7 +10,7 @@ const KEPT = 200;
 const SECONDS = 60;
 const SVG = 'http://www.w3.org/2000/svg';
 
-const VERBS = { question: 'asks', answer: 'answers', notice: 'tells', skipped: 'sent what is no frame' };
+const VERBS = { question: 'asks', answer: 'answers', notice: 'tells', skipped: 'sent bytes outside any frame' };
 
 let name = null;
 let uptime = null;
@@ -36,7 +36,7 @@ export function chooseGuest(chosen) {
 }
 
 export function removed() {
-  show(byId('gone'), make('p', {}, 'This guest is no longer served: the configuration or the folder has it no more. What is shown was true until then.'));
+  show(byId('gone'), make('p', {}, 'This guest is no longer served: it was removed from the configuration or the watched folder. The page shows its last state.'));
   showActions(null);
 }
 
