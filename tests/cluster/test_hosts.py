@@ -44,9 +44,7 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
         for each in first, second:
             why = each.event("tree rejected, the last accepted one stays", revision=revision)["why"]
             assert (
-                why
-                == "etcd: guests/attic.serail: unknown; did you mean serial? known are "
-                + why.rpartition("known are ")[2]
+                why == "etcd: guests/attic.serail: unknown; did you mean serial? known: " + why.rpartition("known: ")[2]
             )
         there.more()
         etcd.delete("guests/attic")

@@ -84,10 +84,10 @@ def test_a_host_of_a_cluster_without_guests_is_valid(tmp_path: Path) -> None:
         ),
         ("guests/.x", b"{}", "etcd: guests/.x: a name has"),
         ("guests/a/b", b"{}", "etcd: guests/a/b: a name has"),
-        ("guest/a", b"{}", "etcd: guest/a: unknown; known are cluster and guests/NAME"),
+        ("guest/a", b"{}", "etcd: guest/a: unknown; known: cluster and guests/NAME"),
         ("\x1b[2J", b"{}", "etcd: \\x1b[2J: unknown"),
         ("cluster", b'{"serve": {"control_token": "x"}}', "etcd: cluster: serve is each host's own"),
-        ("cluster", b'{"uuid": "x"}', "etcd: cluster: 'uuid': unknown; known are host and guest"),
+        ("cluster", b'{"uuid": "x"}', "etcd: cluster: 'uuid': unknown; known: host and guest"),
         ("cluster", b'{"host": 5}', "etcd: cluster.host is 5; it is a section"),
     ],
 )

@@ -167,8 +167,8 @@ def test_macs(mac: str) -> None:
     ("text", "what"),
     [
         ("[host", "not TOML"),
-        ("serial = 1", "unknown: 'serial'; known are host, guest, guests and serve"),
-        ("[host]\ncolour = 1", "host.colour: unknown; known are serial, mac"),
+        ("serial = 1", "unknown: 'serial'; known: host, guest, guests and serve"),
+        ("[host]\ncolour = 1", "host.colour: unknown; known: serial, mac"),
         (
             '[host]\nserial = "SHORT"',
             "host.serial is 'SHORT': a serial number has 13 letters and digits, this has 5; for example: serial = \"1234ABC567890\"",
@@ -328,7 +328,7 @@ def test_the_loopback_needs_no_encryption(host: str) -> None:
 def test_an_unknown_variable() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"VHOSTCOMM_SERIAL: unknown; did you mean VHOSTCOMM_HOST_SERIAL.* known are .*VHOSTCOMM_VCPUS",
+        match=r"VHOSTCOMM_SERIAL: unknown; did you mean VHOSTCOMM_HOST_SERIAL.* known: .*VHOSTCOMM_VCPUS",
     ):
         load(socks=["/x/a"], environment={"VHOSTCOMM_SERIAL": SERIAL})
 

@@ -205,9 +205,9 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
         ("guests = 1", "guests is 1; it is a section, as in\n\n    [guests]"),
         (
             "[host]\nwatch = 1",
-            "host.watch: unknown; known are serial, mac, model, build, fix, vmm_version, vmm_timestamp, cluster_uuid",
+            "host.watch: unknown; known: serial, mac, model, build, fix, vmm_version, vmm_timestamp, cluster_uuid",
         ),
-        ("x = 1\ny = 2", "unknown: 'x', 'y'; known are host, guest, guests and serve"),
+        ("x = 1\ny = 2", "unknown: 'x', 'y'; known: host, guest, guests and serve"),
         ('[guests.""]', "the name of [guests.] is '': it is empty; for example: [guests.nas]"),
     ],
 )  # fmt: skip

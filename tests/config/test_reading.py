@@ -140,7 +140,7 @@ def test_settings_of_the_environment_and_of_flags() -> None:
         reading.from_environment({"HOME": "/", "VHOSTCOMM_VCPUS": "x"})
     with pytest.raises(
         ConfigError,
-        match=r"^the environment's VHOSTCOMM_CPUS: unknown; did you mean VHOSTCOMM_VCPUS\? known are VHOSTCOMM_ALLOW_DANGEROUS, ",
+        match=r"^the environment's VHOSTCOMM_CPUS: unknown; did you mean VHOSTCOMM_VCPUS\? known: VHOSTCOMM_ALLOW_DANGEROUS, ",
     ):
         reading.from_environment({"VHOSTCOMM_CPUS": ""})
     assert reading.from_flags({"vcpus": "2", "host-model": None, "host-fix": 0, "other": "x"}) == {
@@ -166,7 +166,7 @@ def test_examples_in_errors_are_toml_and_of_this_user(monkeypatch: pytest.Monkey
         "frame_rate": models.Value(5, "file: serve.frame_rate"),
     }
     with pytest.raises(
-        ConfigError, match=r"^file: x\.y\.bot: unknown; did you mean boot\? known are boot, system, .*forward, z$"
+        ConfigError, match=r"^file: x\.y\.bot: unknown; did you mean boot\? known: boot, system, .*forward, z$"
     ):
         reading.section_of({"bot": 1}, "machine", "file", extra=("z",), where="x.y")
 

@@ -265,7 +265,7 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
             unnamed = there("call", "get_ip")
             assert (unnamed.returncode, "name one of nas, two" in unnamed.stderr) == (2, True), unnamed
             unknown = there("info", "three")
-            assert (unknown.returncode, "served are: nas, two" in unknown.stderr) == (2, True), unknown
+            assert (unknown.returncode, "guests: nas, two" in unknown.stderr) == (2, True), unknown
             with started([*VHOSTCOMM, "events"], stdout=subprocess.PIPE, bufsize=0, env=environment) as events:
                 until(lambda: shows_a_guest_of(tmp_path / "nas", events), "an event")
                 assert "nas" in line_from(events)

@@ -142,7 +142,7 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "empty": (raw(b""), r"empty \(0 bytes\); download it again: https://"),
     "encrypted": (
         raw(random.Random(1).randbytes(100_000)),
-        "no tar archive: no .pat, or an encrypted one.*decrypts nothing",
+        r"not a tar archive: not a \.pat, or an encrypted one.*decrypts nothing",
     ),
     "another model": (
         lambda tmp_path: pats.write(tmp_path / NAME, {"hda1.tgz": b"x", "zImage": b"x"}),

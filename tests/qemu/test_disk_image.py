@@ -140,7 +140,7 @@ def test_nor_is_one_with_an_external_data_file(disk: Path, tmp_path: Path) -> No
 
 
 def test_a_raw_image_may_not_be_named_qcow2(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match=r"named \.qcow2, but it is not a qcow2"):
+    with pytest.raises(DiskError, match=r"named \.qcow2, but it is not a qcow2 image"):
         image_format(sparse(tmp_path / "raw.qcow2"))
 
 

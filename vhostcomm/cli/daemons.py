@@ -202,7 +202,7 @@ class Daemons:
         if name is None:
             raise UsageError(f"name one of the guests: {names}")
         if not fitting:
-            raise _NoGuestError(f"there is no guest {name!r}; served are: {names}")
+            raise _NoGuestError(f"there is no guest {name!r}; guests: {names}")
         where = " and ".join(f"--control {client.where}" for client, _ in fitting)
         raise UsageError(f"several daemons serve a guest {name!r}: choose one with {where}")
 

@@ -69,7 +69,7 @@ def settings_of(tree: Tree) -> Merged:
         elif key.startswith(GUESTS):
             _add_guest(merged, key.removeprefix(GUESTS), document, label)
         else:
-            raise ConfigError(f"{label}: unknown; known are {CLUSTER} and {GUESTS}NAME; delete it with etcdctl del")
+            raise ConfigError(f"{label}: unknown; known: {CLUSTER} and {GUESTS}NAME; delete it with etcdctl del")
     if len(merged.guests) > GUESTS_MAX:
         raise ConfigError(f"etcd: {len(merged.guests)} guests, but a tree has at most {GUESTS_MAX}")
     return merged
@@ -79,7 +79,7 @@ def _add_cluster(merged: Merged, document: dict[str, Any], label: str) -> None:
     for section, table in document.items():
         if section not in _SECTIONS:
             _reject_own(section, label)
-            raise ConfigError(f"{label}: {section!r}: unknown; known are {' and '.join(_SECTIONS)}, as in the file")
+            raise ConfigError(f"{label}: {section!r}: unknown; known: {' and '.join(_SECTIONS)}, as in the file")
         merged.sections[section] |= section_of(table, section, "etcd", where=f"{CLUSTER}.{section}")
 
 

@@ -175,7 +175,7 @@ def rejection(status: int, body: str, member: str = "") -> EtcdError:
     elif _NO_USER in words:
         words = "etcd's authentication is on: give --cluster-user, and VHOSTCOMM_CLUSTER_PASSWORD in the environment"
     elif status == httpx.codes.NOT_FOUND and "etcdserver" not in words:
-        words = "it has no /v3/: is that an etcd of version 3.4 or later?"
+        words = "it has no /v3/; check that etcd 3.4 or later listens there"
     elif status in _MEMBERS_FAULT or "no leader" in words or (not status and "PermissionDenied" not in words):
         return UnreachableError(f"{at}{words}", status)
     return EtcdError(f"{at}{words}", status)

@@ -129,9 +129,7 @@ def _add(
         merged.sections[section] |= found
     guests = table_of(document.pop("guests", {}), "guests", label)
     if document:
-        raise ConfigError(
-            f"{label}: unknown: {', '.join(map(repr, document))}; known are host, guest, guests and serve"
-        )
+        raise ConfigError(f"{label}: unknown: {', '.join(map(repr, document))}; known: host, guest, guests and serve")
     for name, table in guests.items():
         if only in (None, name):
             where = f"guests.{name}"

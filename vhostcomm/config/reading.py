@@ -225,4 +225,4 @@ def from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
 def _known(given: str, names: Sequence[str]) -> str:
     """Suggest the nearest name, and list all names."""
     near = difflib.get_close_matches(given, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known are {', '.join(names)}"
+    return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(names)}"

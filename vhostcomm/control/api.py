@@ -118,9 +118,7 @@ class _Handlers:
     def _named(self, name: str) -> Guest:
         guests = self._daemon.guests
         if name not in guests:
-            raise Problem(
-                404, "no such guest", f"there is no guest {name!r}", f"served are: {', '.join(guests) or 'none'}"
-            )
+            raise Problem(404, "no such guest", f"there is no guest {name!r}", f"guests: {', '.join(guests) or 'none'}")
         return guests[name]
 
     # -- reading

@@ -49,7 +49,7 @@ async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_request("the body is not a JSON object", f"its members can be: {', '.join(known) or 'none'}")
     if unknown := [key for key in value if key not in known]:
-        raise bad_request(f"unknown: {', '.join(unknown)}", f"known are: {', '.join(known) or 'none'}")
+        raise bad_request(f"unknown: {', '.join(unknown)}", f"known: {', '.join(known) or 'none'}")
     return cast("dict[str, Any]", value)
 
 

@@ -254,7 +254,7 @@ class Daemon:
     def _served(self, name: str) -> Served:
         served = self._ports.get(name)
         if served is None:
-            raise ServeError(f"there is no guest {name!r}; served are: {', '.join(self.guests) or 'none'}")
+            raise ServeError(f"there is no guest {name!r}; guests: {', '.join(self.guests) or 'none'}")
         return served
 
     def machine(self, name: str) -> MachineApi:

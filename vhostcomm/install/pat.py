@@ -137,7 +137,7 @@ def _tar(file: IO[bytes], path: str) -> tarfile.TarFile:
             return tarfile.open(fileobj=file, mode="r:")
         except tarfile.TarError:
             raise InstallError(
-                f"{path}: no tar archive: no .pat, or an encrypted one, as those of DSM 7.0 to 7.1 are. vhostcomm decrypts "
+                f"{path}: not a tar archive: not a .pat, or an encrypted one, as those of DSM 7.0 to 7.1 are. vhostcomm decrypts "
                 f"nothing; newer releases are plain archives: {PUBLISHED}"
             ) from None
 
@@ -174,7 +174,7 @@ def _virtual_dsm(archive: tarfile.TarFile, path: str, members: dict[str, tarfile
         there = ", ".join(list(members)[:_SHOWN]) + (", …" if len(members) > _SHOWN else "")
         what = f"{len(boots)} boot disks ({_BOOT})" if len(boots) > 1 else f"no {', no '.join(missing)}"
         raise InstallError(
-            f"{path}: {what} in it, but {there or 'nothing'}: no .pat, or one of another model; "
+            f"{path}: {what} in it, but {there or 'nothing'}: not a .pat, or one of another model; "
             f"choose DSM_VirtualDSM_….pat: {PUBLISHED}"
         )
     pat = Pat(path, archive, members, boots[0], 0, {})

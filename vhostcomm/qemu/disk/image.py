@@ -161,7 +161,7 @@ def _recognise(name: str, size: int, head: bytes) -> Image:
     if head.startswith(_QCOW_MAGIC):
         return Image(name, ImageFormat.QCOW2, _qcow2_size(name, head), head)
     if name.endswith(QCOW2_SUFFIX):
-        raise DiskError(name, f"named {QCOW2_SUFFIX}, but it is not a qcow2; rename it if it is a raw image")
+        raise DiskError(name, f"named {QCOW2_SUFFIX}, but it is not a qcow2 image; rename it if it is a raw image")
     return Image(name, ImageFormat.RAW, size, head)
 
 

@@ -101,7 +101,7 @@ class DiskOptions:
     @rotation_rate.validator
     def _check_rotation_rate(self, _: object, value: int) -> None:
         if value not in {0, _SSD} and not 0x401 <= value <= _ROTATION_MAX:
-            raise QemuError(f"rotation-rate={value}: it is 0 (unknown), 1 (an SSD), or {0x401} to {_ROTATION_MAX}")
+            raise QemuError(f"rotation-rate={value}: expected 0 (unknown), 1 (an SSD), or {0x401} to {_ROTATION_MAX}")
 
     @serial.validator
     def _check_serial(self, _: object, value: str) -> None:
@@ -140,9 +140,9 @@ def parse(text: str, base: DiskOptions | None = None) -> DiskOptions:
         if not equals or name not in NAMES:
             raise QemuError(f"disk option {word!a}: expected NAME=VALUE, where NAME is one of {', '.join(NAMES)}")
         if known is not None and value not in known:
-            raise QemuError(f"disk option {name}={value}: it is {', '.join(known)}")
+            raise QemuError(f"disk option {name}={value}: expected one of {', '.join(known)}")
         if name == "rotation-rate" and not (value.isascii() and value.isdigit()):
-            raise QemuError(f"disk option {word}: a number of rotations per minute; 1 for an SSD")
+            raise QemuError(f"disk option {word}: expected rotations per minute; 1 for an SSD")
         made = int(value) if name == "rotation-rate" else value
         found[name.replace("-", "_")] = known[value] if known is not None else made
     if "cache" in found and base is not None and base.aio is Aio.NATIVE:
