@@ -83,10 +83,10 @@ local f = {
     response_to = ProtoField.framenum("vchannel.response_to", "Response to", base.NONE, frametype.REQUEST),
     asked_before = ProtoField.framenum("vchannel.asked_before", "Asked before in", base.NONE, frametype.RETRANS_PREV),
     time = ProtoField.relative_time("vchannel.time", "Time from request to response"),
-    refused = ProtoField.string("vchannel.refused", "Refused by the host"),
-    assumed = ProtoField.string("vchannel.assumed", "Fields nobody saw"),
-    skipped = ProtoField.bytes("vchannel.skipped", "Bytes in no frame"),
-    why_skipped = ProtoField.string("vchannel.why_skipped", "Why in no frame"),
+    refused = ProtoField.string("vchannel.refused", "Rejected by the host"),
+    assumed = ProtoField.string("vchannel.assumed", "Fields that nobody observed"),
+    skipped = ProtoField.bytes("vchannel.skipped", "Bytes outside any frame"),
+    why_skipped = ProtoField.string("vchannel.why_skipped", "Why outside any frame"),
 }
 vchannel.fields = f
 
@@ -100,12 +100,12 @@ tells("flag", "A flag is 0 or 1", group.MALFORMED, severity.ERROR)
 tells("both", "Exactly one of is_request and is_response is 1", group.MALFORMED, severity.ERROR)
 tells("length", "A length is 0..4032", group.MALFORMED, severity.ERROR)
 tells("cut", "Less than a frame's 4096 bytes", group.MALFORMED, severity.ERROR)
-tells("skipped", "Bytes in no frame", group.MALFORMED, severity.WARN)
-tells("refused", "The host did not believe this header", group.PROTOCOL, severity.WARN)
+tells("skipped", "Bytes outside any frame", group.MALFORMED, severity.WARN)
+tells("refused", "The host rejected this header", group.PROTOCOL, severity.WARN)
 tells("sub_command", "sub_command is not 1..255", group.PROTOCOL, severity.WARN)
 tells("reserved", "reserved is not 0", group.PROTOCOL, severity.WARN)
 tells("command", "Unknown command", group.UNDECODED, severity.NOTE)
-tells("direction", "Which way is unknown: so is whose command it is", group.UNDECODED, severity.WARN)
+tells("direction", "Unknown direction, so the command's namespace is unknown too", group.UNDECODED, severity.WARN)
 tells("other_length", "The length of the other direction is not 0", group.PROTOCOL, severity.NOTE)
 tells("padding", "Padding is not zero: perhaps half of one frame and half of another", group.PROTOCOL, severity.NOTE)
 tells("nul", "The text has no closing NUL", group.PROTOCOL, severity.NOTE)
@@ -429,7 +429,7 @@ end
 local function show_skipped(range, root, to_host, about, what)
     local tree = root:add(vchannel, range)
     local why = about.why_skipped and " (" .. printable(about.why_skipped):sub(1, 60) .. ")" or ""
-    local words = ("%d bytes in no frame%s"):format(range:len(), why)
+    local words = ("%d bytes outside any frame%s"):format(range:len(), why)
     tree:append_text(", " .. words)
     show_about(tree, about)
     if to_host ~= nil then
@@ -466,7 +466,7 @@ local function find_header(tvb, offset, last, rule)
     return first
 end
 
--- Bytes in no frame that are kept until a frame follows them: else they would be searched again and again.
+-- Bytes outside any frame that are kept until a frame follows them: else they would be searched again and again.
 local HELD_LIMIT = 8 * FRAME_SIZE
 
 -- Whether what begins here follows a frame that convinced. Wireshark may come with the same bytes several times.
@@ -484,7 +484,7 @@ end
 local function show_stream(tvb, pinfo, root, to_host, about)
     local stream = about.channel .. (to_host and " to host" or " to guest")
     local good = follows_good(tvb, pinfo, stream)
-    local told, start, offset = {}, 0, 0 -- from start to offset: in no frame, and not yet told
+    local told, start, offset = {}, 0, 0 -- from start to offset: outside any frame, and not yet told
     local function tell_skipped(stop, what)
         if stop > start then
             table.insert(told, show_skipped(tvb(start, stop - start), root, to_host, about, what))

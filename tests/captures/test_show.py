@@ -31,7 +31,7 @@ def test_show_prints_the_header_and_each_frame() -> None:
         "",
         "     1.500  guest → asks 5 GUEST_SERIAL  [id 0xc0ffee]",
         "     1.501  host  → answers 5 GUEST_SERIAL 0000000000000  [id 0xc0ffee]",
-        "     2.000  guest → 4 bytes in no frame (silence)",
+        "     2.000  guest → 4 bytes outside any frame (silence)",
     ]
 
 

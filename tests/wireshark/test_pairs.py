@@ -124,7 +124,7 @@ def test_a_refused_request_waits_for_nothing(tmp_path: Path) -> None:
     capture = made(evolve(refused, refused="because"), *rest, junk)
     packets = look(exported(tmp_path / "a.pcapng", capture))
     assert links(packets) == ["reserved", "unsolicited", ""]
-    assert "vchannel.request_id" not in packets[2]  # 4096 bytes in no frame stay bytes
+    assert "vchannel.request_id" not in packets[2]  # 4096 bytes outside any frame stay bytes
 
 
 def test_guests_in_one_file_are_kept_apart(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ _FLAGS: Final = {Direction.TO_HOST: 1, Direction.TO_GUEST: 2}
 
 _DISSECTOR_TAG: Final = 12
 _END: Final = bytes(4)
-_TAGS: Final = {"channel": 1, "refused": 2, "assumed": 3, "in no frame": 4}
+_TAGS: Final = {"channel": 1, "refused": 2, "assumed": 3, "outside any frame": 4}
 
 
 def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> None:
@@ -47,7 +47,7 @@ def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> N
 
     Args:
         capture: the section's comment has its provenance. A packet's comment has its record's remarks:
-            refused, assumed, in no frame.
+            refused, assumed, outside any frame.
         stream: the output; stays open.
         path: the capture's file, for errors. Its stem names the interface, which distinguishes guests in merged files.
 
@@ -121,7 +121,7 @@ def _section_comments(capture: Capture) -> list[str]:
 
 def _remarks(record: Record) -> Iterator[tuple[str, str]]:
     if not isinstance(record, FrameRecord):
-        yield "in no frame", record.why.value
+        yield "outside any frame", record.why.value
         return
     if record.refused:
         yield "refused", _cut(printable(record.refused))

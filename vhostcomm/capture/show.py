@@ -33,7 +33,7 @@ def describe_frame(raw: bytes, direction: Direction) -> str:
 
 def _describe(record: Record) -> str:
     if isinstance(record, SkippedRecord):
-        return f"{_ARROWS[record.direction]} {len(record.raw)} bytes in no frame ({record.why.value})"
+        return f"{_ARROWS[record.direction]} {len(record.raw)} bytes outside any frame ({record.why.value})"
     frame = record.frame
     kind = "asks" if frame.needs_response else "tells"
     words = [

@@ -55,7 +55,7 @@ class Frames:
             case FrameRefused():
                 self._keep(Direction.TO_HOST, f"frame refused: {event}")
             case BytesSkipped():
-                self._keep(Direction.TO_HOST, f"{event.count} bytes in no frame ({event.reason.value})")
+                self._keep(Direction.TO_HOST, f"{event.count} bytes outside any frame ({event.reason.value})")
             case _:
                 pass
 

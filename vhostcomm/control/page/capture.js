@@ -27,7 +27,7 @@ export function parse(text) {
 }
 
 function rowOf(record) {
-  const what = record.skipped ? `${record.size} bytes in no frame` : `${record.is_response ? 'answers' : 'asks'} ${record.command} ${record.name ?? '(unknown)'}`;
+  const what = record.skipped ? `${record.size} bytes outside any frame` : `${record.is_response ? 'answers' : 'asks'} ${record.command} ${record.name ?? '(unknown)'}`;
   const from = record.dir === 'guest>host' ? 'guest' : 'host';
   return [record.t.toFixed(3), `${from} ${what}`, String(record.text ?? record.text_without_nul ?? record.data_hex ?? '')];
 }
