@@ -88,7 +88,7 @@ def test_a_host_of_a_cluster_without_guests_is_valid(tmp_path: Path) -> None:
         ("\x1b[2J", b"{}", "etcd: \\x1b[2J: unknown"),
         ("cluster", b'{"serve": {"control_token": "x"}}', "etcd: cluster: serve is each host's own"),
         ("cluster", b'{"uuid": "x"}', "etcd: cluster: 'uuid': unknown; known: host and guest"),
-        ("cluster", b'{"host": 5}', "etcd: cluster.host is 5; it is a section"),
+        ("cluster", b'{"host": 5}', "etcd: cluster.host is 5; expected a section"),
     ],
 )
 def test_an_invalid_tree_is_rejected(key: str, value: bytes, why: str) -> None:

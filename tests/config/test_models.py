@@ -192,7 +192,7 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
          'for example: sock = "tcp:127.0.0.1:12345"')),
         ('[guests.nas]\nsock = ""', f"guests.nas.sock is '': it is empty; for example: sock = \"/{'x' * 70}/nas\""),
         ('[guests.nas]\nqmp = "x"',
-         "guests.nas.qmp is 'x': it is an absolute path of a unix socket; for example: qmp = \"/run/qemu/nas.qmp\""),
+         "guests.nas.qmp is 'x': expected the absolute path of a unix socket; for example: qmp = \"/run/qemu/nas.qmp\""),
         (f'[guests.nas]\nqmp = "/{"q" * 107}"',
          (f"guests.nas.qmp is '/{'q' * 79}'…: its path /{'q' * 107} has 108 bytes, but a unix socket's path has at most 107; "
          'for example: qmp = "/run/qemu/nas.qmp"')),
@@ -202,7 +202,7 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
             f"[guests.b]\nsock = '/{'x' * 70}/a'\n[guests.a]\n",
             f"guests.a: guest 'b' already has the socket /{'x' * 70}/a",
         ),
-        ("guests = 1", "guests is 1; it is a section, as in\n\n    [guests]"),
+        ("guests = 1", "guests is 1; expected a section, as in\n\n    [guests]"),
         (
             "[host]\nwatch = 1",
             "host.watch: unknown; known: serial, mac, model, build, fix, vmm_version, vmm_timestamp, cluster_uuid",

@@ -166,7 +166,7 @@ def is_tcp(raw: object) -> bool:
 def _socket_path(raw: object) -> str:
     path = Path(values.path(raw))
     if not path.is_absolute():
-        raise ValueError("it is an absolute path of a unix socket")
+        raise ValueError("expected the absolute path of a unix socket")
     check_path(path)
     return str(path)
 

@@ -108,7 +108,7 @@ def table_of(value: object, where: str, label: str) -> dict[str, Any]:
         ConfigError: it is not.
     """
     if not isinstance(value, dict):
-        raise ConfigError(f"{label}: {where} is {quoted(value)}; it is a section, as in\n\n    [{where}]")
+        raise ConfigError(f"{label}: {where} is {quoted(value)}; expected a section, as in\n\n    [{where}]")
     return cast("dict[str, Any]", value)
 
 
