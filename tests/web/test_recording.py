@@ -113,7 +113,7 @@ def test_the_page_records_and_looks_into_captures(page: Page, tmp_path: Path) ->
         page.until_shown("Recording since", "#recording")
         guest.guest.tell(HostCommand.HOST_MAC)
         until(lambda: "HOST_MAC" in recorded(http))
-        page.click("Look into it")
+        page.click("Show its content")
         page.until_shown("asks 14 HOST_MAC", "#look")
         page.click("Stop recording")
         page.until_shown("Recorded since", "#recording")

@@ -70,7 +70,7 @@ function showGuest(guest) {
     make('p', {}, 'Serial number served: ', servedOf(guest), make('br'), `Configured: ${serial}, UUID ${uuid}`),
     table(['Question', 'Answer', 'Last asked'], served, 'The guest has asked nothing yet.'));
   show(byId('calls'), table(['Call', 'Outcome', 'Times'],
-    guest.calls.map((each) => [each.command, each.outcome, String(each.count)]), 'The guest was asked nothing yet.'));
+    guest.calls.map((each) => [each.command, each.outcome, String(each.count)]), 'The guest has received no calls yet.'));
   const counts = [...Object.entries(guest.requests), ...Object.entries(guest.counts).map(([key, value]) => [key.replaceAll('_', ' '), value])];
   show(byId('counts'), table(['Counted', 'Times'], counts.map(([key, value]) => [key, String(value)]), ''));
 }
@@ -136,7 +136,7 @@ export function framesCame(facts) {
   second.to_host += facts.to_host;
   second.to_guest += facts.to_guest;
   const more = facts.to_host + facts.to_guest - facts.frames.length;
-  show(byId('left-out'), more > 0 ? `Only the latest ${facts.frames.length} of ${facts.to_host + facts.to_guest} frames in a moment are listed; all are counted.` : '');
+  show(byId('left-out'), more > 0 ? `The list has only the latest ${facts.frames.length} of ${facts.to_host + facts.to_guest} frames; all are counted.` : '');
   add(facts.frames.map((each) => [
     clock(each.when),
     `${each.direction === 'guest>host' ? 'guest' : 'host'} ${VERBS[each.kind]}${each.command === null ? '' : ` ${each.command} ${each.name ?? '(unknown)'}`}`,
