@@ -134,7 +134,7 @@ def test_without_qemu_the_assumed_version_is_named(tmp_path: Path) -> None:
     nowhere = ENVIRONMENT | {"PATH": str(tmp_path)}
     shown = run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=nowhere)
     assert ",reconnect-ms=1000" in shown.stdout
-    assert "not installed here, so it is spelt for QEMU 9.2 and later" in shown.stderr
+    assert "not installed here, so it is written for QEMU 9.2 and later" in shown.stderr
     assert "--qemu-version 7.2" in shown.stderr
 
 
@@ -215,7 +215,7 @@ def test_a_domain_without_a_card_mentions_the_other_name(tmp_path: Path) -> None
     assert "No network card is" not in printed(*words)
 
 
-SECONDS = Spelling(Reconnect.SECONDS, "spelt for a test")
+SECONDS = Spelling(Reconnect.SECONDS, "written for a test")
 
 
 @pytest.mark.parametrize("kind", ["qemu", "proxmox", "libvirt"])

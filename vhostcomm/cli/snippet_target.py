@@ -170,7 +170,7 @@ class WhichUnit(Which):
         if flags:
             given_flags = ", ".join(f"--{flag}" for flag in flags)
             raise UsageError(
-                f"{given_flags}: {units.SERVE} reads {shown(self.config or ())} alone: put the setting there"
+                f"{given_flags}: {units.SERVE} reads only {shown(self.config or ())}: put the setting there"
             )
         config = load(self.config, environment=of_service())
         check(config)
@@ -299,7 +299,7 @@ class WhichQemu:
         else:
             can = capabilities(path)
             assert can.reconnects is not None
-            return Spelling(can.reconnects, f"spelt for {path}, which is {can.version}"), can
+            return Spelling(can.reconnects, f"written for {path}, which is {can.version}"), can
         return spelling, Capabilities.assumed(Program(path), spelling.reconnects)
 
 

@@ -1,4 +1,4 @@
-"""Build QEMU's command line: the machine of the genuine host (QEMU 2.x, 2022), spelt for QEMU 7.2 and later."""
+"""Build QEMU's command line: the machine of the genuine host (QEMU 2.x, 2022), written for QEMU 7.2 and later."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ services:
       - vhostcomm:{folder}
     {network}
     healthcheck:
-      # Unhealthy as in GET /healthz: QEMU isn't connected, the guest has asked nothing yet, or has no address yet.
+      # Unhealthy as in GET /healthz: QEMU isn't connected, or the guest isn't up or has no address yet.
       # docker inspect shows which.
       test: {check}
       interval: 30s

@@ -87,14 +87,14 @@ class Spelling:
             raise UsageError(
                 f"--qemu-version {text}: expected MAJOR.MINOR, 7.0 or later; `qemu-system-x86_64 --version` prints it"
             )
-        return cls(Reconnect.of_version(int(match[1]), int(match[2])), f"spelt for QEMU {text}, as --qemu-version says")
+        return cls(Reconnect.of_version(int(match[1]), int(match[2])), f"written for QEMU {text}, as --qemu-version says")
 
     @classmethod
     def unasked(cls) -> Spelling:
         """Choose the spelling where the QEMU is unknown."""
         return cls(
             Reconnect.MILLISECONDS,
-            f"spelt for QEMU 9.2 and later ({Reconnect.MILLISECONDS.value}); for an older one: --qemu-version 7.2",
+            f"written for QEMU 9.2 and later ({Reconnect.MILLISECONDS.value}); for an older one: --qemu-version 7.2",
         )
 
 

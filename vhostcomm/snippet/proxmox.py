@@ -74,7 +74,7 @@ def commands(
     return Snippet(
         f"""\
 # The guest {guest.name} as VM {vmid} of Proxmox VE; paste this as root on the Proxmox host.
-# Tried with QEMU itself, but not on a Proxmox VE. The arguments are
+# Tested with QEMU itself, but not on a Proxmox VE host. The arguments are
 # {spelling.why}.
 
 {new}# The vchannel. Proxmox VE's own guest agent would use slot {AGENT_SLOT:#x}, and the guest doesn't speak its
