@@ -87,7 +87,9 @@ class Spelling:
             raise UsageError(
                 f"--qemu-version {text}: expected MAJOR.MINOR, 7.0 or later; `qemu-system-x86_64 --version` prints it"
             )
-        return cls(Reconnect.of_version(int(match[1]), int(match[2])), f"written for QEMU {text}, as --qemu-version says")
+        return cls(
+            Reconnect.of_version(int(match[1]), int(match[2])), f"written for QEMU {text}, as --qemu-version says"
+        )
 
     @classmethod
     def unasked(cls) -> Spelling:
