@@ -53,13 +53,13 @@ def all_settings() -> Iterator[Setting]:
                 "guests.NAME", "sock", '"/run/vhostcomm/nas"',
                 "The address of the guest's channel. NAME is the guest's name: 1 to 64 letters, digits, dots, dashes and "
                 "underscores, no dot in front.",
-                "a path that QEMU connects to; `connect:PATH`, where QEMU or libvirt listens and we connect; `tcp:HOST:PORT`",
+                "a path that QEMU connects to; `connect:PATH`, where QEMU or libvirt listens and vhostcomm connects; `tcp:HOST:PORT`",
                 "a socket of the guest's UUID or name in the runtime directory", _RELOAD, flag="--sock NAME=SOCK",
             )  # fmt: skip
             yield Setting(
                 "guests.NAME", "qmp", '"/run/qemu/nas.qmp"',
-                "A QMP socket of the guest's QEMU, for vhostcomm alone: a pause is shown with its cause, and `vhostcomm "
-                "resume` works. `run` has a QMP connection of its own and ignores this.",
+                "A QMP socket of the guest's QEMU that no other client uses. vhostcomm then shows the cause of a pause, and "
+                "`vhostcomm resume` and `balloon` work. `run` has a QMP connection of its own and ignores this.",
                 "a path on which QEMU listens (`-qmp unix:PATH,server=on,wait=off`)", "", _RELOAD,
             )  # fmt: skip
             for each in settings(MachineSettings).values():
@@ -72,7 +72,7 @@ def all_settings() -> Iterator[Setting]:
             environment = f"{variable(each)}={_quoted(str(each.metadata['example']))}"
             yield _setting(section, each, default, effect, environment)
     yield Setting(
-        "serve", "watch", '["/run/guests"]', "Folders where every socket that appears is a guest's, with the file's name.",
+        "serve", "watch", '["/run/guests"]', "Folders; each socket that appears in one is a guest with the file's name.",
         "a list of paths", "", _START, flag="--watch FOLDER",
     )  # fmt: skip
 

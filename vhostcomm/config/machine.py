@@ -28,14 +28,14 @@ class MachineSettings:
         "synoboot.img",
         "boot",
     )
-    system: str = setting("", values.PATH, "The system disk; as `boot`.", "system.img", "system")
+    system: str = setting("", values.PATH, "The system disk; path and options as for `boot`.", "system.img", "system")
     data: tuple[str, ...] = setting(
-        (), values.PATHS, "The data disks, in their order; as `boot`.", '["data.img"]', "data"
+        (), values.PATHS, "The data disks, in their order; paths and options as for `boot`.", '["data.img"]', "data"
     )
     disk_options: str = setting(
         "",
         values.STRING,
-        "Options of all disks: cache, aio, discard, detect-zeroes, rotation-rate, iothread. A serial is of one disk.",
+        "Options of all disks: cache, aio, discard, detect-zeroes, rotation-rate, iothread. A serial belongs to a single disk.",
         "cache=none,aio=io_uring",
         "disk-options",
         "OPTIONS",

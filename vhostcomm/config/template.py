@@ -32,7 +32,7 @@ _GUESTS = """\
 # key of [guest] is valid here too, and applies to this guest alone.
 [guests.nas]
 # sock = "/run/vhostcomm/nas"
-# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU, for vhostcomm alone: shows and resumes a paused machine
+# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU that no other client uses, to show and resume a paused machine
 # serial = "0000000000000"
 # vcpus = 1
 #
