@@ -195,9 +195,14 @@ def test_a_qemu_whose_socket_denies_access(tmp_path: Path) -> None:
         mere = 'exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"' if os.geteuid() == 0 else ""
         control = tmp_path / "control.sock"
         with Serving("--sock", f"connect:{path}", "--control", control, shell=mere) as daemon:
-            assert "let our user in" in daemon.event("QEMU's socket denies access", why="Permission denied")["remedy"]
+            assert (
+                "give the daemon's user access"
+                in daemon.event("QEMU's socket denies access", why="Permission denied")["remedy"]
+            )
             listed = run_vhostcomm("guests", "--control", control).stdout
-            assert f"QEMU is not connected to connect:{path}: Permission denied; let our user in" in listed
+            assert (
+                f"QEMU is not connected to connect:{path}: Permission denied; give the daemon's user access" in listed
+            )
             path.chmod(0o600)
             daemon.event("guest connected")
             assert "Permission denied" not in run_vhostcomm("guests", "--control", control).stdout

@@ -104,7 +104,7 @@ def test_every_ending_has_its_code_and_sentence() -> None:
         (Ending(EndKind.STOPPED, 0), "stopped"),
         (
             Ending(EndKind.STOPPED_PAUSED, 0),
-            "stopped while the machine was paused, by us; the guest did not shut down",
+            "stopped while the machine was paused, by vhostcomm; the guest did not shut down",
         ),
         (
             Ending(EndKind.STOPPED_PAUSED, 0, stage=Stage.QUIT),
@@ -121,7 +121,7 @@ def test_sentences(ending: Ending, text: str) -> None:
 def test_a_crash_is_reported_with_its_remedy() -> None:
     crash = Ending(EndKind.CRASHED, -6, last_lines=("a: failed", "b"), command="qemu \\\n    -m 1")
     assert crash.report() == (
-        "QEMU crashed: SIGABRT\n  QEMU's last words:\n    a: failed\n    b\n  to try it by hand:\nqemu \\\n    -m 1"
+        "QEMU crashed: SIGABRT\n  QEMU's last output:\n    a: failed\n    b\n  to try it by hand:\nqemu \\\n    -m 1"
     )
 
 
@@ -130,7 +130,7 @@ def test_a_missing_thread_has_its_remedy() -> None:
         return Ending(EndKind.CRASHED, -6, last_lines=lines, command="qemu").report()
 
     assert report("first", "qemu: qemu_thread_create: Resource", "last") == (
-        "QEMU crashed: SIGABRT\n  QEMU's last words:\n    first\n    qemu: qemu_thread_create: Resource\n    last\n"
+        "QEMU crashed: SIGABRT\n  QEMU's last output:\n    first\n    qemu: qemu_thread_create: Resource\n    last\n"
         f"  {NO_THREAD}\n  to try it by hand:\nqemu"
     )
     assert NO_THREAD not in report("first")

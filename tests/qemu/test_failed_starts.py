@@ -41,7 +41,7 @@ def test_a_bad_option(idle: list[str], arguments: list[str], said: str) -> None:
     assert (ending.kind, ending.code, ending.exit_code) == (EndKind.FAILED_TO_START, 1, 3)
     assert said in "\n".join(ending.last_lines)
     assert said in told.all(OutputLine)[-1].text or said in told.all(OutputLine)[0].text
-    assert ending.report().startswith("QEMU did not start: exit code 1\n  QEMU's last words:\n")
+    assert ending.report().startswith("QEMU did not start: exit code 1\n  QEMU's last output:\n")
 
 
 def test_a_disk_that_is_not_there(can: Capabilities, tmp_path: Path) -> None:

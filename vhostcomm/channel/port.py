@@ -314,7 +314,7 @@ class Port:
     def _unreachable(self, path: Path, why: str, *, refused: bool) -> None:
         self.guest.unreachable = why
         if refused:
-            remedy = "let our user in: its folder's and its own group or mode; SELinux and AppArmor refuse too"
+            remedy = "give the daemon's user access, by the group or mode of the socket and its folder; SELinux and AppArmor can reject too"
             self.guest.unreachable = f"{why}; {remedy}"
             self._log.warning("QEMU's socket denies access", sock=str(path), why=why, remedy=remedy)
         else:

@@ -61,7 +61,7 @@ _OF_OUTCOME: Final = {
         "wait until it has booted; at most a harmless question was sent. If it never asks, look at its virtio-serial port",
     ),
     Outcome.PAUSED: (409, "paused", "nothing was sent or kept for later"),
-    Outcome.STOPPING: (503, "stopping", "ask the next daemon"),
+    Outcome.STOPPING: (503, "stopping", "ask again when the daemon has restarted"),
     Outcome.BUSY: (429, "busy", "wait until the guest has answered, or the calls before have timed out"),
     Outcome.TIMED_OUT: (
         504, "timed out",

@@ -269,7 +269,7 @@ class Daemon:
         if served is None or served.monitor is None:
             raise MachineError(
                 "no QMP socket", "vhostcomm has no connection to its QEMU's QMP",
-                'ask that QEMU itself, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket for vhostcomm alone',
+                'ask that QEMU itself, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket that no other client uses',
             )  # fmt: skip
         return served.monitor
 

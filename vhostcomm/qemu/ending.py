@@ -113,7 +113,7 @@ class Ending:
         """Describe the end; after a failure, add QEMU's last output and the command on further lines."""
         text = str(self)
         if self.exit_code and self.last_lines:
-            text += "\n  QEMU's last words:" + "".join(f"\n    {line}" for line in self.last_lines)
+            text += "\n  QEMU's last output:" + "".join(f"\n    {line}" for line in self.last_lines)
         if self.kind in {EndKind.CRASHED, EndKind.FAILED_TO_START}:
             if any(_NO_THREAD in line for line in self.last_lines):
                 text += f"\n  {NO_THREAD}"
@@ -129,7 +129,7 @@ class Ending:
             case EndKind.STOPPED:
                 return f"stopped, by {self.stage.means}" if self.stage else "stopped"
             case EndKind.STOPPED_PAUSED:
-                return f"stopped while the machine was paused, by {self.stage.means if self.stage else 'us'}; the guest did not shut down"
+                return f"stopped while the machine was paused, by {self.stage.means if self.stage else 'vhostcomm'}; the guest did not shut down"
             case EndKind.MIGRATED:
                 return "the guest was migrated to another QEMU, or saved to a file; this QEMU has ended"
             case EndKind.KILLED:

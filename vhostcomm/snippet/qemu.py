@@ -26,7 +26,7 @@ def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> 
         format_command(found),
         (
             spelling.why,
-            "if the machine already has a virtio-serial controller: omit ours, and replace virtio-serial0 by its id",
+            "if the machine already has a virtio-serial controller: omit this one, and replace virtio-serial0 by its id",
             PORT,
             qmp_remark(guest),
         ),
