@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.qemu.disks import COMPLAINT
 from tests.qemu.running import Run, supervise
 from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import build
@@ -20,6 +22,7 @@ from vhostcomm.qemu.stopping import Grace, StageBegun
 from vhostcomm.qemu.supervise import Rebooted
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+DISKS = Path(__file__).parents[1] / "guest/initramfs/disks.sh"
 
 
 def linux(can: Capabilities, folder: Path, standin: dict[str, str], *words: str, disks: bool = False) -> list[str]:
@@ -99,3 +102,11 @@ def test_a_linux_reboots(can: Capabilities, tmp_path: Path, standin: dict[str, s
     ending, told = supervise(linux(can, tmp_path, standin, "rdinit=/none", "panic=-1"), body)
     assert told.all(Rebooted) == [Rebooted(by_guest=True, count=1), Rebooted(by_guest=True, count=2)]
     assert ending.kind is EndKind.STOPPED
+
+
+@pytest.mark.needs("/usr/bin/busybox")
+def test_init_survives_a_system_disk_without_a_boot_record() -> None:
+    """The kernel panics when init ends."""
+    script = f". {DISKS}; system_disk=null; check_partitions; echo alive"
+    done = subprocess.run(["/usr/bin/busybox", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (0, [*COMPLAINT, "alive"])

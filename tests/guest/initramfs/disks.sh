@@ -58,7 +58,8 @@ read_layout() {
     # An entry is 16 bytes: status and three bytes, type and three bytes, start, size. Read from the first one's type on.
     # shellcheck disable=SC2046 # words on purpose
     set -- $(od -An -v -tu4 -j 450 -N 28 "/dev/$1")
-    layout="$(($1 & 0xff)) $2 $3 $(($5 & 0xff)) $6 $7"
+    # An empty disk has none, and arithmetic without an operand would end init.
+    [ $# -lt 7 ] || layout="$(($1 & 0xff)) $2 $3 $(($5 & 0xff)) $6 $7"
 }
 
 check_partitions() {
