@@ -169,6 +169,12 @@ def test_bad_sockets_are_a_mistake_in_the_command_line(tmp_path: Path, sock: str
     assert not any(tmp_path.iterdir())
 
 
+def test_host_that_can_not_be_resolved_has_a_remedy() -> None:
+    message = refused("--sock", "nas=tcp:[fe80::1%no-such]:1")
+    assert "the host's name can't be resolved" in message
+    assert message.endswith("; use an IP address of this machine\n")
+
+
 def test_a_path_of_107_bytes(tmp_path: Path) -> None:
     path = tmp_path / ("x" * (107 - len(str(tmp_path)) - 1))
     assert len(str(path)) == 107

@@ -181,7 +181,9 @@ def _bind_tcp(where: ListenTcp) -> socket.socket:
             where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ServeError(f"{where}: the host's name can't be resolved: {error.strerror}") from None
+        raise ServeError(
+            f"{where}: the host's name can't be resolved: {error.strerror}; use an IP address of this machine"
+        ) from None
     with ExitStack() as cleanup:
         made = cleanup.enter_context(
             _made(str(where), lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol))
