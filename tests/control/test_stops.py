@@ -87,6 +87,7 @@ def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
         daemon.stop()
         status, told = stopping.result()
         assert (status, told["error"]["what"]) == (502, "connection lost"), told
+        assert told["error"]["remedy"] == "check whether its QEMU still runs"
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, tim
     end = guest.last_end if guest.state is State.ABSENT else None
     if end and end.by_us:
         why = f"{guest.name}: {_power_off_sent(answered=answered)}, and {end.why}"
-        raise Problem(502, "connection lost", why, "check its QEMU")
+        raise Problem(502, "connection lost", why, "check whether its QEMU still runs")
     return _stopped(guest, began, answered=answered, how=end.why if end else None)
 
 
