@@ -29,8 +29,8 @@ source "$here/lib/disks.sh"
 readonly BUSYBOX=/usr/bin/busybox
 readonly SYSLINUX_MBR=/usr/lib/SYSLINUX/mbr.bin
 
-# Of the kernel's initialisation, what takes ten milliseconds and more under TCG, and is never used here: tracing, BTF,
-# a self-test, certificates, SLUB's files.
+# The guest never uses these parts of the kernel, and each takes ten milliseconds or more to initialise under TCG: tracing,
+# types for BPF (TCP's cubic registers some), a self-test, certificates, SLUB's files.
 readonly UNUSED="ftrace_check_for_weak_functions,init_blk_tracer,init_kprobe_trace,trace_eval_init,tracer_init_tracefs,\
 bpf_key_sig_kfuncs_init,bpf_prog_test_run_init,bpf_rstat_kfunc_init,bpf_tcp_ca_kfunc_init,cubictcp_register,kfunc_init,\
 crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init"
@@ -38,8 +38,9 @@ crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init"
 # The kernel's command line for every way of booting; tests append `vchannel.…` parameters.
 # quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
 # mitigations, init_on_alloc, apparmor, audit: protection and clean pages that this guest has no use for, and pays under TCG.
-# no_timer_check: the kernel counts ticks of its timer against its own loop, and panics where a busy host holds QEMU up.
+# no_timer_check: a kernel with an I/O APIC counts its timer's ticks against its own loop, and panics if a busy host holds QEMU up.
 # acpi=noirq: for each device, ACPI's interpreter would build the firmware's table of 128 interrupts. The power button works.
+# A kernel that can't read the firmware's other table (MPS), such as Debian's, then uses no APIC, and one CPU.
 # rodata, noreplace-smp: the kernel would change its own code, and TCG translates that anew.
 # clearcpuid: TCG does string instructions byte by byte; the kernel's loops are faster.
 readonly CMDLINE="console=ttyS0 quiet cryptomgr.notests no_timer_check mitigations=off init_on_alloc=0 apparmor=0 audit=0 \

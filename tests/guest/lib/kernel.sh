@@ -94,7 +94,7 @@ uncompressed_kernel() {
     length=$(($(number_at "$image" 0x24c 4) - 4)) # the last four bytes are the kernel's length
     compile "$work/unlz4" "$here/lib/unlz4.c"
     dd if="$image" bs=1M skip="$start" count="$length" iflag=skip_bytes,count_bytes status=none >"$work/payload"
-    "$work/unlz4" <"$work/payload" >"$out" || xz -qdc <"$work/payload" >"$out" || return 1
+    "$work/unlz4" <"$work/payload" >"$out" || xz -qqdc <"$work/payload" >"$out" || return 1
     [[ $(readelf --notes "$out" 2>/dev/null) == *"(0x00000012)"* ]]
 }
 
