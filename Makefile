@@ -167,7 +167,7 @@ deb: $(DEV)
 	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} $(BIN)/python -m tools.deb
 
 # Skips what can't be had, by the name of the missing package or right; -o stuck: Debian folders and images are made first.
-# Two files at once: that of the engines takes as long as all others. The engines of one machine share its packet filter.
+# Two files at once: the file of the engines takes as long as all others. Its tests share the machine's packet filter.
 hosts: $(DEV)
 	$(BIN)/pytest -q -n 2 --dist loadfile -m hosts -o stuck=1200 tests/hosts
 

@@ -71,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "any_qemu: is the same with any QEMU, which only has to be there or to be killed"
     )
     config.addinivalue_line(
-        "markers", "slow: takes a second, or half of one of CPU with its rows; all that need a program have it"
+        "markers",
+        "slow: takes a second, or half a second of CPU with all its parameters; given to all that need a program",
     )
     _set_up_hypothesis()
 

@@ -273,16 +273,16 @@ def _become(fds: list[int]) -> None:
 
 
 def _end_as(program: Callable[[], NoReturn]) -> NoReturn:
-    """Run a program and end with its exit status, but don't delete every object: that copies all memory shared by the fork.
+    """Run a program and end with its exit status, without Python's finalizers: they would copy all memory shared by the fork.
 
-    The other steps are those of Python's own end, which also follows if the program or one of the steps fails.
+    The other steps are those of Python's own end. If the program or one of the steps fails, Python's own end follows.
     """
     try:
         program()
     except SystemExit as ended:
         if not isinstance(ended.code, int):
             raise
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that are no daemons
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
         atexit._run_exitfuncs()
         try:
             for stream in sys.stdout, sys.stderr:

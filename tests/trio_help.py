@@ -17,7 +17,7 @@ T = TypeVar("T")
 def run(test: Async, *args: Any, thread_hangs: bool = False) -> Any:
     """Run with a clock that jumps ahead whenever nothing can happen: hours take no time, and nothing races.
 
-    A thread that works holds the clock, however busy the machine, unless the test is of a thread that hangs.
+    A thread at work holds the clock, so a busy machine causes no timeout. With `thread_hangs`, the clock jumps all the same.
     """
     clock = MockClock(autojump_threshold=0.02)
     in_thread, working = trio.to_thread.run_sync, 0

@@ -124,7 +124,7 @@ def write(
     known = {f"{tree[2]}.{tree[3:]}": tree for tree in trees}
     start = start.replace("TREES = {}", f"TREES = {known!r}", 1)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as folder:
-        # All but the start is the same in each of them; to compress it takes a quarter of a build.
+        # Only the start differs between programs. Compressing the rest takes a quarter of a build.
         common = Path(folder, "common")
         common.write_text(f"#!{python}\n")
         with zipfile.ZipFile(common, "a") as archive:

@@ -37,7 +37,7 @@ async def body(request: Request, known: Collection[str]) -> dict[str, Any]:
     """Parse a request's JSON object; empty without a body.
 
     Raises:
-        Problem: it is not JSON, no object, or has unknown members.
+        Problem: it is not JSON, not an object, or has unknown members.
     """
     raw = await request.body()
     if not raw.strip():
