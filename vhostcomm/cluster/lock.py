@@ -35,7 +35,7 @@ POLL: Final = 0.5
 """Seconds between looks at that lock."""
 
 _UNLOCKED: Final = "another host could start the guest too"
-_GOES_ON: Final = "the guest runs, and vhostcomm tries again to take the lock"
+_GOES_ON: Final = "the guest runs, and vhostcomm tries again to acquire the lock"
 
 
 class HeldError(VhostcommError):
