@@ -26,5 +26,5 @@ apt+=(-o Dir::State::status=/dev/null)
 "${apt[@]}" update >&2
 (cd "$work/debs" && "${apt[@]}" download "$@" >&2)
 for each in "$work"/debs/*.deb; do dpkg -x "$each" "$work/root"; done
-# Renamed when it is complete: a folder that is there is whole.
-mv -T "$work/root" "$target"
+# Renamed when it is complete, so that an existing folder is whole. Another process may have been first.
+mv -T "$work/root" "$target" || [[ -d $target ]]
