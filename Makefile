@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEV := $(VENV)/.dev
 # So many more at once than there are cores: most wait for something half of the time, those of `make quick` less.
-MORE := 2
+MORE := 3
 PYTEST = $(BIN)/pytest -q -n $$(($$(nproc) + $(MORE))) --dist worksteal
 
 # Bytecode is cached even where the environment forbids it: every process would compile the sources again.
