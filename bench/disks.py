@@ -120,8 +120,7 @@ def guest(work: Path, images: list[Path]) -> Iterator[int]:
     words += ["--forward", f"{port}:{fio.GUEST_PORT}", "--qemu", os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")]
     for each in filter(None, os.environ.get("VHOSTCOMM_QEMU_DATA", "").split(":")):
         words += ["--qemu-data", each]
-    # With MSI-X, as when the documented table was measured. The tests do without it, because the guest then boots faster.
-    append = f"{Path(files['CMDLINE']).read_text().strip().replace('acpi=noirq', '')} rdinit=/fio"
+    append = f"{Path(files['CMDLINE']).read_text().strip()} rdinit=/fio"
     words += ["--direct-kernel", files["KERNEL"], "--initrd", str(start), "--append", append]
     for options, path in zip(DISKS.values(), images, strict=False):
         words += ["--data", f"{path},{options}" if options else str(path)]

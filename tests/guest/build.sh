@@ -39,12 +39,10 @@ crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init"
 # quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
 # mitigations, init_on_alloc, apparmor, audit: protection and clean pages that this guest has no use for, and pays under TCG.
 # no_timer_check: a kernel with an I/O APIC counts its timer's ticks against its own loop, and panics if a busy host holds QEMU up.
-# acpi=noirq: for each device, ACPI's interpreter would build the firmware's table of 128 interrupts. The power button works.
-# A kernel that can't read the firmware's other table (MPS), such as Debian's, then uses no APIC, and one CPU.
 # rodata, noreplace-smp: the kernel would change its own code, and TCG translates that anew.
 # clearcpuid: TCG does string instructions byte by byte; the kernel's loops are faster.
 readonly CMDLINE="console=ttyS0 quiet cryptomgr.notests no_timer_check mitigations=off init_on_alloc=0 apparmor=0 audit=0 \
-acpi=noirq rodata=off noreplace-smp clearcpuid=erms,fsrm,rep_good initcall_blacklist=$UNUSED"
+rodata=off noreplace-smp clearcpuid=erms,fsrm,rep_good initcall_blacklist=$UNUSED"
 
 say() { echo "guest: $*" >&2; }
 
