@@ -42,7 +42,7 @@ def run(
     )
 
 
-def one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
+def assert_fails_in_one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
     assert ended.returncode == 1, ended
     assert ended.stderr.count("\n") == 1, ended.stderr
     for part in parts:
@@ -53,7 +53,9 @@ def one_line(ended: subprocess.CompletedProcess[str], *parts: str) -> None:
 @pytest.mark.parametrize("words", [SERVE, RUN, PLACE], ids=["serve", "run", "qemu-host"])
 def test_denied_clone3_is_one_line(words: list[str], tmp_path: Path) -> None:
     deny = [sys.executable, "-m", "tests.deny", CLONE3, str(errno.EPERM)]
-    one_line(run(words, tmp_path, *deny), "the system refused a new thread", "denies clone3", "seccomp=unconfined")
+    assert_fails_in_one_line(
+        run(words, tmp_path, *deny), "the system refused a new thread", "denies clone3", "seccomp=unconfined"
+    )
 
 
 KEPT = "+dac_override,+dac_read_search"
@@ -81,7 +83,7 @@ if os.geteuid() == 0:  # whom this limit doesn't bind
 )
 def test_limit_of_processes_is_one_line(words: list[str], parts: list[str], tmp_path: Path) -> None:
     (tmp_path / "nas.img").write_bytes(bytes(1 << 20))
-    one_line(run(words, tmp_path, *FEW_PROCESSES), *parts)
+    assert_fails_in_one_line(run(words, tmp_path, *FEW_PROCESSES), *parts)
 
 
 def test_limit_of_processes_leaves_the_version(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_missing_temporary_directory_is_one_line(words: list[str], tmp_path: Pat
     ended = run(
         words, tmp_path, *namespace, *without, cwd="/proc", RUNTIME_DIRECTORY="", XDG_RUNTIME_DIR="", TMPDIR="/nowhere"
     )
-    one_line(
+    assert_fails_in_one_line(
         ended, "no usable temporary directory: /nowhere (TMPDIR), /tmp and others", "set TMPDIR to a writable folder"
     )
 

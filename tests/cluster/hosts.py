@@ -91,8 +91,8 @@ class Asking:
         except Exception as error:  # noqa: BLE001 - raised at the end
             self.error = error
 
-    def until(self, serial: str, patience: float = HOSTS_PATIENCE) -> None:
-        """Wait until its last answer is this serial number."""
+    def assert_hears(self, serial: str, patience: float = HOSTS_PATIENCE) -> None:
+        """Its last answer is this serial number, within some time."""
         with self._news:
             assert self._news.wait_for(lambda: self.serials[-1:] == [serial], patience), self.serials
 

@@ -200,7 +200,7 @@ def test_a_host_without_a_right_to_the_prefix_serves_its_guests(locked: Locked, 
         for what in "cluster not reached", "this host's records not published":  # in any order
             if not any((each["event"], each.get("why")) == (what, denied) for each in host.log):
                 host.event(what, why=denied)
-        guest.until("AAAAAAAAAAAAA")
+        guest.assert_hears("AAAAAAAAAAAAA")
         with client(host.control) as http:
             reasons = {each.partition(" since ")[0]: each for each in http.get("/healthz").json()["warnings"]}
         assert all(each.endswith(denied) for each in reasons.values())

@@ -29,7 +29,7 @@ def test_two_hosts_have_the_same_guest_and_clocks_an_hour_apart(tmp_path: Path) 
                 assert round(host.event(CLOCK, host=other)["seconds"] / 3600) == hours
             etcd.put("guests/nas", {"serial": SERIAL})
             for guest in here, there:
-                guest.until(SERIAL)
+                guest.assert_hears(SERIAL)
             for host, other in (first, "host2"), (second, "host1"):
                 message = host.event(CLAIM, guest="nas")
                 assert (message["other_host"], message["level"]) == (other, "warning")

@@ -33,11 +33,11 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
         asking(first.sock) as there,
         asking(second.sock) as elsewhere,
     ):
-        there.until(ONE)
-        elsewhere.until(ONE)
+        there.assert_hears(ONE)
+        elsewhere.assert_hears(ONE)
         etcd.put("guests/nas", {"serial": TWO})
-        there.until(TWO)
-        elsewhere.until(TWO)
+        there.assert_hears(TWO)
+        elsewhere.assert_hears(TWO)
         # An invalid tree changes nothing, also together with a valid change.
         etcd.put("guests/attic", {"serail": TWO})
         revision = etcd.put("guests/nas", {"serial": THREE})
@@ -48,8 +48,8 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
             )
         there.more()
         etcd.delete("guests/attic")
-        there.until(THREE)
-        elsewhere.until(THREE)
+        there.assert_hears(THREE)
+        elsewhere.assert_hears(THREE)
         assert there.serials[-2:] == elsewhere.serials[-2:] == [TWO, THREE]
         # So is a tree without any key: it is what the wrong etcd looks like.
         etcd.delete("guests/nas")
@@ -58,25 +58,25 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
             assert why.startswith("etcd: no key is left below /vhostcomm/v1/; if that is meant")
         there.more()
         etcd.put("cluster", {})
-        there.until("0" * 13)
+        there.assert_hears("0" * 13)
 
 
 def test_the_last_accepted_tree_is_there_at_a_start_without_etcd(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
-        guest.until(ONE)
+        guest.assert_hears(ONE)
         until((host.folder / NAME).exists)
     etcd.put("guests/nas", {"serial": TWO})
     assert stat.S_IMODE((host.folder / NAME).stat().st_mode) == 0o600
     with Host(tmp_path, "host1", "etcd://127.0.0.1:9", file=NAS) as host:
         host.event("cluster not reached", why="http://127.0.0.1:9: Connection refused")
         with asking(host.sock) as guest:
-            guest.until(ONE)
+            guest.assert_hears(ONE)
     (host.folder / NAME).write_bytes(b"damaged")
     with Host(tmp_path, "host1", "etcd://127.0.0.1:9", file=NAS) as host:
         host.event("kept tree not used", why=f"{host.folder}/{NAME}: it is not the record of a tree; delete the file")
         with asking(host.sock) as guest:
-            guest.until("0" * 13)
+            guest.assert_hears("0" * 13)
 
 
 def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> None:
@@ -148,20 +148,20 @@ def test_what_another_host_has_written_holds_up_nothing(etcd: Etcd, tmp_path: Pa
         etcd.put(f"serving/{place}", b"x" * (11 << 17))
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
-        guest.until(ONE)
+        guest.assert_hears(ONE)
         etcd.put("guests/nas", {"serial": TWO})
-        guest.until(TWO)
+        guest.assert_hears(TWO)
 
 
 def test_the_watched_leader_is_killed(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     leader, other, _ = members = etcd.leader_first()
     with Host(tmp_path, "host1", etcd.address_of(members), file=NAS) as host, asking(host.sock) as guest:
-        guest.until(ONE)
+        guest.assert_hears(ONE)
         leader.kill()
         guest.more()
         put_after_election(etcd, {"serial": TWO}, other)
-        guest.until(TWO)
+        guest.assert_hears(TWO)
 
 
 def test_the_watched_leader_hangs(etcd: Etcd, tmp_path: Path) -> None:
@@ -169,21 +169,21 @@ def test_the_watched_leader_hangs(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     leader, other, _ = members = etcd.leader_first()
     with Host(tmp_path, "host1", etcd.address_of(members), file=NAS) as host, asking(host.sock) as guest:
-        guest.until(ONE)
+        guest.assert_hears(ONE)
         until(lambda: "hosts/host1" in etcd.records("hosts/", other))
         leader.stop()
         guest.more()
         put_after_election(etcd, {"serial": TWO}, other)
-        guest.until(TWO)
+        guest.assert_hears(TWO)
         leader.go_on()
         etcd.put("guests/nas", {"serial": THREE}, other)
-        guest.until(THREE)
+        guest.assert_hears(THREE)
 
 
 def test_quorum_is_lost_and_regained(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
-        guest.until(ONE)
+        guest.assert_hears(ONE)
         host.event("cluster reached")
         for each in etcd.members[1:]:
             each.kill()
@@ -192,24 +192,24 @@ def test_quorum_is_lost_and_regained(etcd: Etcd, tmp_path: Path) -> None:
         guest.more()
         with Host(tmp_path, "host2", etcd.address, file=NAS) as other, asking(other.sock) as elsewhere:
             other.event("cluster not reached")
-            elsewhere.until("0" * 13)
+            elsewhere.assert_hears("0" * 13)
             etcd.heal()
-            elsewhere.until(ONE)
+            elsewhere.assert_hears(ONE)
             put_after_election(etcd, {"serial": TWO}, etcd.members[0])
-            guest.until(TWO)
-            elsewhere.until(TWO)
+            guest.assert_hears(TWO)
+            elsewhere.assert_hears(TWO)
         until(lambda: list(etcd.records("hosts/")) == ["hosts/host1"])
 
 
 def test_a_compaction_under_a_watch(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
-        guest.until(ONE)
+        guest.assert_hears(ONE)
         revision = etcd.put("guests/nas", {"serial": TWO})
         etcd.call("kv/compaction", revision=str(revision), physical=True)
-        guest.until(TWO)
+        guest.assert_hears(TWO)
         etcd.put("guests/nas", {"serial": THREE})
-        guest.until(THREE)
+        guest.assert_hears(THREE)
 
 
 def put_after_election(etcd: Etcd, value: object, at: Member) -> None:
