@@ -79,6 +79,13 @@ class Here:
     def owes(self) -> Debt | None:
         return self.guest.debt
 
+    async def freezes(self) -> Debt:
+        """Its guest is connected and frozen for ten minutes: what it owes."""
+        self.guest.connected()
+        await self.freezer.freeze(self.guest, 600, timeout=5, by="test")
+        assert self.guest.debt
+        return self.guest.debt
+
     @property
     def settled(self) -> dict[str, float]:
         return dict(self.inherited.settled("nas"))

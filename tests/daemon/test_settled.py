@@ -36,11 +36,7 @@ def test_a_guest_that_another_host_thawed_is_no_longer_owed_a_thaw() -> None:
     """Only that very freeze is settled, and only if its QEMU is no longer connected here."""
 
     async def body(here: Here) -> None:
-        here.guest.connected()
-        await here.freezer.freeze(here.guest, 600, timeout=5, by="test")
-        debt = here.owes()
-        assert debt
-        until = debt.until.wall
+        until = (await here.freezes()).until.wall
         thawed = ServingRecord("nas", "host1", State.READY, thawed={"host2": until})
         here.hears(thawed)
         here.inherited.look(here.guest)
@@ -61,10 +57,7 @@ def test_a_settled_freeze_is_noted_when_the_guest_has_left() -> None:
     """The source of a migration is still connected when the destination thaws the guest."""
 
     async def body(here: Here) -> None:
-        here.guest.connected()
-        await here.freezer.freeze(here.guest, 600, timeout=5, by="test")
-        debt = here.owes()
-        assert debt
+        debt = await here.freezes()
         here.reads(ServingRecord("nas", "host1", State.READY, thawed={"host2": debt.until.wall}))
         assert here.owes()
         here.guest.gone(Gone("QEMU closed the connection"))
