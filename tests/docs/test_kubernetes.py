@@ -38,7 +38,7 @@ def containers(read: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
 def test_schema_accepts_the_manifest(version: str) -> None:
-    kubernetes_validate.validate(manifest(), version, strict=True)
+    assert kubernetes_validate.validate(manifest(), version, strict=True) == version
 
 
 def test_schema_rejects_a_wrong_name() -> None:
