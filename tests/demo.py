@@ -180,8 +180,11 @@ def next_steps() -> None:
 
 
 def main() -> None:
-    for number in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
+    # A background job of a script has it ignored, children would inherit that, and the launcher is stopped by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="vhostcomm-demo-") as folder:
         check = [str(ROOT / "tests/tools.sh"), "--check", "demo"]
         if subprocess.run(check, stderr=subprocess.DEVNULL, check=False).returncode:

@@ -90,7 +90,8 @@ try() {
     fi
 }
 
-try "make demo" make demo
+# With SIGINT ignored, as in a background job of a script.
+try "make demo" sh -c "trap '' INT; exec make demo"
 if [[ $# -eq 0 ]]; then
     try "make test" make test
 else
