@@ -55,6 +55,13 @@ def section(heading: str) -> str:
     return COMMANDS.partition(f"\n{heading}\n")[2].partition("\n#")[0]
 
 
+def test_settings_have_the_placeholders_of_their_flags() -> None:
+    flag = re.compile(r"^\* `([^`]+)`", re.MULTILINE)
+    shown = {text.replace("[", "").replace("]", "") for text in flag.findall(COMMANDS)}
+    given = {each.flag.replace("[", "").replace("]", "") for each in SETTINGS if each.flag}
+    assert not {flag for flag in given if not any(text.endswith(flag) for text in shown)}
+
+
 @pytest.mark.parametrize("each", SETTINGS, ids=lambda each: each.name)
 def test_examples_of_settings_are_valid(each: Setting, tmp_path: Path) -> None:
     guests = "" if each.section == "guests.NAME" else "[guests.nas]\nsock = '/tmp/nas'\n"

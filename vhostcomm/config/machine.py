@@ -27,10 +27,18 @@ class MachineSettings:
         "The boot disk; a relative path is relative to the file. Options of the disk follow a comma, as in `disk_options`.",
         "synoboot.img",
         "boot",
+        "DISK",
     )
-    system: str = setting("", values.PATH, "The system disk; path and options as for `boot`.", "system.img", "system")
+    system: str = setting(
+        "", values.PATH, "The system disk; path and options as for `boot`.", "system.img", "system", "DISK"
+    )
     data: tuple[str, ...] = setting(
-        (), values.PATHS, "The data disks, in their order; paths and options as for `boot`.", '["data.img"]', "data"
+        (),
+        values.PATHS,
+        "The data disks, in their order; paths and options as for `boot`.",
+        '["data.img"]',
+        "data",
+        "DISK",
     )
     disk_options: str = setting(
         "",
@@ -52,6 +60,7 @@ class MachineSettings:
         "The network: user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
         "user",
         "net",
+        "NET",
     )
     forward: tuple[str, ...] = setting(
         (),
@@ -59,6 +68,7 @@ class MachineSettings:
         "Ports of this host that lead to the guest; with the network user or passt.",
         '["5000:5000"]',
         "forward",
+        "FORWARD",
     )
 
 
