@@ -156,7 +156,7 @@ def _lock(fd: int, kind: int, start: int, length: int = 1) -> None:
 
 
 def _foreign(whose: str) -> str:
-    return f"; it belongs to {whose}: choose another path, or have it removed once no daemon of theirs runs"
+    return f"; it belongs to {whose}: choose another path, or stop the daemons of that user and remove it"
 
 
 def _is(path: Path, fd: int) -> bool:
