@@ -27,7 +27,7 @@ SWITCH_INTERVAL: Final = 0.0002
 SLICE: Final = 0.0005
 """Seconds of work with many guests before other tasks run: a guest's answer may wait for it. A checkpoint needs a tenth."""
 
-DISCARD_PATIENCE: Final = 3.0
+DISCARD_TIMEOUT: Final = 3.0
 """Seconds that a cancelled `made_in_thread` waits for `discard`: longer than a recording takes to close."""
 
 T = TypeVar("T")
@@ -44,9 +44,9 @@ class _Place:
         """Calls that the next thread makes one after the other."""
         self.has_queue_task = False
         self.waiting: dict[float, dict[trio.Event, float]] = {}
-        """When calls without a result were queued, the oldest first, by their patience and the event of their end.
+        """When calls without a result were queued, the oldest first, by their time limit and the event of their end.
 
-        One task for each patience gives up on them. It must not keep a call, which may be the last to know a guest.
+        One task for each limit gives up on them. It must not keep a call, which may be the last to know a guest.
         """
 
 
@@ -151,13 +151,13 @@ async def made_in_thread(place: Hashable, make: Callable[[], T], discard: Callab
             early = list(made)
         with trio.CancelScope(shield=True):
             for each in early:
-                await unless_it_hangs(place, partial(discard, each), DISCARD_PATIENCE)
+                await unless_it_hangs(place, partial(discard, each), DISCARD_TIMEOUT)
         raise
     return made[0]
 
 
-async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: float) -> None:
-    """Make a short call in a thread, and give up once no call in this place returned for `patience` seconds.
+async def unless_it_hangs(place: Hashable, call: Callable[[], None], timeout: float) -> None:
+    """Make a short call in a thread, and give up once no call in this place returned for `timeout` seconds.
 
     One thread makes all calls that wait, and one task gives up on them, so that thousands of them need few of both.
     """
@@ -167,10 +167,10 @@ async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: f
     if not found.has_queue_task:
         found.has_queue_task = True
         trio.lowlevel.spawn_system_task(_empty_queue, place, found)
-    if patience not in found.waiting:
-        found.waiting[patience] = {}
-        trio.lowlevel.spawn_system_task(_give_up, found, patience)
-    waiting = found.waiting[patience]
+    if timeout not in found.waiting:
+        found.waiting[timeout] = {}
+        trio.lowlevel.spawn_system_task(_give_up, found, timeout)
+    waiting = found.waiting[timeout]
     waiting[queued.done] = trio.current_time()
     try:
         await queued.done.wait()
@@ -180,19 +180,19 @@ async def unless_it_hangs(place: Hashable, call: Callable[[], None], patience: f
         raise queued.error
 
 
-async def _give_up(found: _Place, patience: float) -> None:
-    waiting = found.waiting[patience]
+async def _give_up(found: _Place, timeout: float) -> None:
+    waiting = found.waiting[timeout]
     try:
         while waiting:
             oldest, since = next(iter(waiting.items()))
-            due = max(since, found.returned) + patience
+            due = max(since, found.returned) + timeout
             if due > trio.current_time():
                 await trio.sleep_until(due)
             else:
                 del waiting[oldest]
                 oldest.set()
     finally:
-        del found.waiting[patience]
+        del found.waiting[timeout]
 
 
 async def _empty_queue(place: Hashable, found: _Place) -> None:

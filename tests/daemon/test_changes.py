@@ -19,7 +19,7 @@ from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
 from tests.trio_help import run_in_real_time
 from vhostcomm.config.files import fingerprint
 from vhostcomm.daemon import changes
-from vhostcomm.daemon.changes import LOOK_SHARE, Changes
+from vhostcomm.daemon.changes import READ_SHARE_MAX, Changes
 from vhostcomm.log.logs import start_log
 
 REJECTED = "reload rejected, the old configuration stays"
@@ -194,7 +194,7 @@ def test_abandoned_look_changes_no_watch(tmp_path: Path, monkeypatch: pytest.Mon
     paths: list[Path] = [tmp_path / "a.toml", _Waiting(tmp_path / "b.toml")]
     for path in paths:
         path.touch()
-    monkeypatch.setattr(changes, "PATIENCE", 0.1)
+    monkeypatch.setattr(changes, "READ_TIMEOUT", 0.1)
     monkeypatch.setattr(changes, "POLL_INTERVAL", 3600.0)
     late = threading.Event()
 
@@ -246,7 +246,7 @@ def test_looks_take_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.
         return str(len(looks)) if noisy else ""
 
     monkeypatch.setattr(changes, "fingerprint", look)
-    monkeypatch.setattr(changes, "PATIENCE", math.inf)
+    monkeypatch.setattr(changes, "READ_TIMEOUT", math.inf)
     log, sink = start_log("info", "json")
 
     async def reload() -> str:
@@ -264,7 +264,7 @@ def test_looks_take_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.
         run_in_real_time(main, clock=clock, limit=math.inf)
     finally:
         sink.close(1.0)
-    assert (looks[7] - looks[0]) * LOOK_SHARE >= 6 * 3.0, looks
+    assert (looks[7] - looks[0]) * READ_SHARE_MAX >= 6 * 3.0, looks
 
 
 def _none_left(*, nonblocking: bool) -> None:
@@ -278,7 +278,7 @@ def test_a_file_system_that_hangs_is_reported_once(tmp_path: Path, monkeypatch: 
     folder.mkdir()
     (folder / "c.toml").write_text(text(tmp_path, "A"))
     known = fingerprint([folder])
-    monkeypatch.setattr(changes, "PATIENCE", 0.3)
+    monkeypatch.setattr(changes, "READ_TIMEOUT", 0.3)
     log, sink = start_log("info", "json")
     send, receive = trio.open_memory_channel[str](10)
 

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import LogCapture
 
 from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
-from vhostcomm.daemon.claims import PATIENCE, SKEW, SKEWED_LOGGED, Claims
+from vhostcomm.daemon.claims import OVERLAP_MAX, SKEW, SKEWED_LOGGED, Claims
 from vhostcomm.guest import State
 from vhostcomm.log.lean_structlog import structlog
 
@@ -32,10 +32,10 @@ def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCaptu
     view = View("host1")
     made = claims(view, logged)
     view.replace([HERE, THERE, ServingRecord("attic", "host2", State.READY)])
-    for now in (0.0, PATIENCE - 1):
+    for now in (0.0, OVERLAP_MAX - 1):
         made.look(now)
         assert not logged.entries
-    for now in (PATIENCE, 2 * PATIENCE, 3 * PATIENCE):
+    for now in (OVERLAP_MAX, 2 * OVERLAP_MAX, 3 * OVERLAP_MAX):
         made.look(now)
     assert [(each["event"], each["guest"], each["other_host"]) for each in logged.entries] == [
         ("guest ready on two hosts", "nas", "host2")
@@ -43,12 +43,12 @@ def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCaptu
     assert view.troubles[Trouble.CLAIMED][1] == "nas here and on host2"
     # A migration that ends in time is none; a later one counts from its own beginning.
     view.put(attrs.evolve(THERE, state=State.SILENT))
-    made.look(4 * PATIENCE)
+    made.look(4 * OVERLAP_MAX)
     assert not view.troubles
     view.put(THERE)
-    made.look(5 * PATIENCE)
+    made.look(5 * OVERLAP_MAX)
     assert len(logged.entries) == 1
-    made.look(6 * PATIENCE)
+    made.look(6 * OVERLAP_MAX)
     assert len(logged.entries) == 2
 
 

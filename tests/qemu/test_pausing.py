@@ -19,7 +19,7 @@ from vhostcomm.errors import MachineError
 from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun, Started
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 from vhostcomm.qemu.pause import describe, failures_of
-from vhostcomm.qemu.pausing import LOOK_PAUSE, PauseNotice, PauseWatch
+from vhostcomm.qemu.pausing import QUERY_DELAY, PauseNotice, PauseWatch
 
 # -- in QEMU
 
@@ -178,7 +178,7 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
             for name, data in events:
                 watch.handle(QmpEvent(name, data, 0))
             nursery.start_soon(watch.run)
-            await trio.sleep(2 * LOOK_PAUSE)
+            await trio.sleep(2 * QUERY_DELAY)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 

@@ -101,7 +101,7 @@ class ClusterOptions:
             VhostcommError: etcd doesn't answer, or no host can be asked.
         """
         access = self.access()
-        from vhostcomm.cluster.asking import hosts_of
+        from vhostcomm.cluster.hosts import hosts_of
 
         hosts = hosts_of(access)
         for each in hosts:

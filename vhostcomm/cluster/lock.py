@@ -28,10 +28,10 @@ from vhostcomm.log.logs import Log
 PREFIX: Final = "run/"
 """Prefix of the locks' keys."""
 
-PATIENCE: Final = LEASE + RETRY_MAX
+ACQUIRE_TIMEOUT: Final = LEASE + RETRY_MAX
 """Seconds to wait for the lock of a killed `run` of this host, which lasts as long as its lease."""
 
-POLL: Final = 0.5
+POLL_INTERVAL: Final = 0.5
 """Seconds between looks at that lock."""
 
 _UNLOCKED: Final = "another host could start the guest too"
@@ -98,12 +98,12 @@ class RunLock:
         Raises:
             HeldError: another process has it.
         """
-        patience = trio.current_time() + PATIENCE
+        deadline = trio.current_time() + ACQUIRE_TIMEOUT
         waiting = False
         try:
             while not await self._try():
                 assert self.holder
-                is_over = trio.current_time() > patience
+                is_over = trio.current_time() > deadline
                 if is_over or not self._is_own_of_a_killed_run():
                     raise HeldError(
                         f"{self._guest} runs on {self.holder.host}{_since(self.holder)}; that host has its lock in etcd "
@@ -115,7 +115,7 @@ class RunLock:
                     self._log.info(
                         "waiting for the guest's lock", why="a killed run of this host had it", seconds=LEASE
                     )
-                await trio.sleep(POLL)
+                await trio.sleep(POLL_INTERVAL)
         except EtcdError as error:
             self._failed(error)
         return True

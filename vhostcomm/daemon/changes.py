@@ -16,16 +16,16 @@ from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_thread, short_turns
 
 POLL_INTERVAL: Final = 2.0
-"""Seconds between looks at the content. A FUSE such as Proxmox's /etc/pve reports no changes of other hosts."""
+"""Seconds between readings of the files. A FUSE such as Proxmox's /etc/pve reports no changes of other hosts."""
 
-LOOK_SHARE: Final = 0.05
-"""Maximum part of the time that looks take: one at ten thousand files needs a second of processor time."""
+READ_SHARE_MAX: Final = 0.05
+"""Maximum part of the time for reading: ten thousand files need a second of processor time."""
 
 SETTLE: Final = 0.5
 """Seconds without a change before a reload: a file that is written in place is incomplete at first."""
 
-PATIENCE: Final = 10.0
-"""Seconds for a look. A file system that needs more hangs."""
+READ_TIMEOUT: Final = 10.0
+"""Seconds for one reading of the files. A file system that needs more hangs."""
 
 _HANGS: Final = "the file system hangs"
 
@@ -46,7 +46,7 @@ class Changes:
         self._paths = paths
         self._known = known
         self._due = -math.inf
-        """When the next look may come, on trio's clock, so that looks keep to their share of the time."""
+        """When the files may be read next, on trio's clock, so that reading keeps to its share of the time."""
         self._inotify: INotify | None = None
         self._watches: dict[int, tuple[str, ...]] = {}
         """The names of interest, by inotify's watch: files', or a folder's suffix. Two files of a folder have one watch."""
@@ -64,13 +64,13 @@ class Changes:
             self._inotify = INotify(nonblocking=True)
         try:
             while True:
-                seen, due = await self._look(), self._due
+                seen, due = await self._read(), self._due
                 while seen != self._known:
                     before = seen
                     await trio.sleep(SETTLE)
                     if self._due > due:  # it has changed again and again
                         await trio.sleep_until(self._due)
-                    seen = await self._look()
+                    seen = await self._read()
                     if seen == before != self._known:
                         log.info("reloading", why="the configuration's files have changed")
                         self._known = seen
@@ -81,15 +81,15 @@ class Changes:
             if self._inotify:
                 self._inotify.close()
 
-    async def _look(self) -> str:
-        """Return the fingerprint of the content. A look that hangs is abandoned, and changes nothing when it returns."""
+    async def _read(self) -> str:
+        """Return the fingerprint of the content. A reading that hangs is abandoned, and changes nothing when it returns."""
         started = trio.current_time()
-        with short_turns(), trio.move_on_after(PATIENCE):
+        with short_turns(), trio.move_on_after(READ_TIMEOUT):
             try:
-                watches, found = await in_thread("the configuration", self._look_now)
+                watches, found = await in_thread("the configuration", self._read_now)
             except RuntimeError:  # no thread can be started: as if it hung
                 return _HANGS
-            self._due = max(self._due, started) + (trio.current_time() - started) / LOOK_SHARE
+            self._due = max(self._due, started) + (trio.current_time() - started) / READ_SHARE_MAX
             for gone in self._watches.keys() - watches.keys():
                 assert self._inotify
                 with suppress(OSError):  # the kernel has already removed a deleted folder's
@@ -98,7 +98,7 @@ class Changes:
             return found
         return _HANGS
 
-    def _look_now(self) -> tuple[dict[int, tuple[str, ...]], str]:
+    def _read_now(self) -> tuple[dict[int, tuple[str, ...]], str]:
         return self._watch(), fingerprint(self._paths)  # first watch, so that no later change is missed
 
     def _watch(self) -> dict[int, tuple[str, ...]]:
@@ -114,11 +114,11 @@ class Changes:
         return watches
 
     async def _woken(self) -> None:
-        """Wait until a file may have changed, for at most the interval between looks."""
+        """Wait until a file may have changed, for at most the interval between readings."""
         with trio.move_on_after(POLL_INTERVAL):
             while self._inotify:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
-                # One of a look that was abandoned has no names.
+                # A watch of an abandoned reading has no names.
                 if any(each.name.endswith(self._watches.get(each.wd, ())) for each in self._inotify.read(timeout=0)):
                     return
             await trio.sleep_forever()

@@ -28,10 +28,10 @@ from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.only_guest import OnlyGuest
+from vhostcomm.daemon.opening import Served
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
-from vhostcomm.daemon.served import Served
 from vhostcomm.daemon.snippets import snippets_of
 from vhostcomm.daemon.status import of_guests
 from vhostcomm.errors import MachineError, ServeError

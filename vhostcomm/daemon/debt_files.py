@@ -67,12 +67,12 @@ class DebtFiles:
             if not debts:
                 self._announced.pop(path, None)
 
-    async def update(self, guest: Guest, patience: float = WRITE_TIMEOUT) -> None:
+    async def update(self, guest: Guest, timeout: float = WRITE_TIMEOUT) -> None:
         """Write a guest's debt to its file, or remove the file. Errors are logged.
 
         Args:
             guest: the guest.
-            patience: seconds to wait for a file system that hangs, at most `WRITE_TIMEOUT`.
+            timeout: seconds to wait for a file system that hangs, at most `WRITE_TIMEOUT`.
         """
         path = debt_path(guest)
         if path is None:
@@ -88,10 +88,10 @@ class DebtFiles:
                 _write(path, format_debt(guest.name, debt))
             done = True
 
-        patience = min(patience, WRITE_TIMEOUT)
+        timeout = min(timeout, WRITE_TIMEOUT)
         try:
-            await unless_it_hangs(path.parent, change, patience)
-            why = "" if done else f"its file system has hung for {patience:.3g} s"
+            await unless_it_hangs(path.parent, change, timeout)
+            why = "" if done else f"its file system has hung for {timeout:.3g} s"
         except OSError as error:
             why = error.strerror or str(error)
         except RuntimeError as error:  # no thread can be started

@@ -12,8 +12,8 @@ from vhostcomm.config import values
 from vhostcomm.config.address import Connect, Sock
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.opening import Served
 from vhostcomm.daemon.ports import Ports
-from vhostcomm.daemon.served import Served
 from vhostcomm.log.logs import Log
 
 RECHECK_INTERVAL: Final = 5.0

@@ -167,15 +167,15 @@ class Freezer:
             self._log.info("frozen", guest=guest.name, by=by, seconds=round(seconds, 1))
 
         timeout = min(timeout, seconds)  # one without an answer when its thaw is due is thawed
-        end, patience = trio.current_time() + timeout, timeout / 2
+        end, write_timeout = trio.current_time() + timeout, timeout / 2
         try:
             with self._files.announced(guest, Debt(0, by, now(), until())):
-                await self._files.update(guest, patience)
+                await self._files.update(guest, write_timeout)
                 left = max(0, end - trio.current_time())
                 return await self._ask(guest.name, GuestCommand.FS_FREEZE, timeout=left, by=by, sending=sending)
         finally:
             with trio.CancelScope(shield=True):
-                await self._files.update(guest, patience)
+                await self._files.update(guest, write_timeout)
 
     def _check_open(self, guest: Guest) -> None:
         if self._closing:

@@ -44,7 +44,7 @@ RELOAD_PAUSE_MAX: Final = 60.0
 RETRY: Final = 10.0
 """Seconds after a mistake in a file of TLS, or a bug."""
 
-LOOK_INTERVAL: Final = 5.0
+POLL_INTERVAL: Final = 5.0
 """Seconds between looks at all guests, for what no event reports, such as a guest's address."""
 
 
@@ -260,7 +260,7 @@ class Membership:
                     self._publish[1](ServingRecord(name, self.view.host, State.ABSENT).key)
             known = names
             claims.look(trio.current_time())
-            with trio.move_on_after(LOOK_INTERVAL):
+            with trio.move_on_after(POLL_INTERVAL):
                 await self._looking.wait()
 
 

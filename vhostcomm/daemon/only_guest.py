@@ -13,8 +13,8 @@ from vhostcomm.config.models import Service
 from vhostcomm.control.admission import own_names
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.opening import Served
 from vhostcomm.daemon.ports import Ports
-from vhostcomm.daemon.served import Served
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import QemuHostApi
 

@@ -17,7 +17,7 @@ from vhostcomm.config.address import Address
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import GuestConfig, Service
 from vhostcomm.control.listener import HttpListener
-from vhostcomm.daemon.served import Opening, Served, discard, make_runtime_directory
+from vhostcomm.daemon.opening import Opening, Served, discard, make_runtime_directory
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_slices, in_thread, short_turns

@@ -20,8 +20,8 @@ from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
+from vhostcomm.daemon.opening import Served
 from vhostcomm.daemon.ports import Ports
-from vhostcomm.daemon.served import Served
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_slices, in_thread, short_turns

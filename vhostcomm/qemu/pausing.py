@@ -13,7 +13,7 @@ from vhostcomm.errors import MachineError
 from vhostcomm.qemu.pause import TRANSIENT, Pause, clean, describe, failures_of
 from vhostcomm.qemu.qmp import QmpError, QmpEvent
 
-LOOK_PAUSE: Final = 0.1
+QUERY_DELAY: Final = 0.1
 """Seconds between a stop and the query for its cause. Meanwhile the machine may resume or QEMU may end.
 
 QEMU 7.2 hangs at its end if a command arrives then: 12 of 40 times (measured). So there are as few queries as possible,
@@ -103,7 +103,7 @@ class PauseWatch:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(LOOK_PAUSE)
+            await trio.sleep(QUERY_DELAY)
             if not self._to_ask:
                 continue
             self._to_ask = False

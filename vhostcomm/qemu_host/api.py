@@ -51,7 +51,7 @@ _URGENT: Final = tuple([str(int(each))] for each in URGENT)
 """The `command` parameter of a request that may use the server's reserved slots."""
 
 _NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
-_MOST: Final = 2**31 - 1
+_NUMBER_MAX: Final = 2**31 - 1
 
 # Valid in JSON, but harmful on a terminal: control characters, and marks that reverse text.
 _HIDDEN: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -279,7 +279,7 @@ class QemuHostApi:
 
 
 def _number(text: str, least: int, what: str) -> int:
-    if not _NUMBER.fullmatch(text) or not least <= int(text) <= _MOST:
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= _NUMBER_MAX:
         raise FailureError(f"Failed to parse {what}: {text}")
     return int(text)
 
