@@ -1,4 +1,4 @@
-"""A guest's port in a test: what the host asks its guest there, and guests that answer."""
+"""A guest's port in a test, and guests that answer the host's commands."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[Ends, Port, trio.Nursery]
 
 @asynccontextmanager
 async def connected(folder: Path) -> AsyncIterator[tuple[Ends, Port, trio.Nursery, trio.SocketStream]]:
-    """The same, and a guest's connection to it."""
+    """A running port, as `running` makes it, and a guest's connection to it."""
     async with running(folder) as (ends, port, nursery):
         stream = await trio.open_unix_socket(folder / "guest")
         yield ends, port, nursery, stream

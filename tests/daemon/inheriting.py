@@ -27,7 +27,7 @@ FROZEN = ServingRecord("nas", "host1", State.SILENT, frozen_until=WRITTEN + 600,
 
 
 class Here:
-    """The host `host2` with a guest `nas` that answers, as the daemon connects them."""
+    """The host `host2` and its guest `nas`, which answers. They are connected as in the daemon."""
 
     def __init__(self) -> None:
         self.asked: list[Command] = []
@@ -80,7 +80,7 @@ class Here:
         return self.guest.debt
 
     async def freezes(self) -> Debt:
-        """Its guest is connected and frozen for ten minutes: what it owes."""
+        """Connect the guest and freeze it for ten minutes; returns the debt."""
         self.guest.connected()
         await self.freezer.freeze(self.guest, 600, timeout=5, by="test")
         assert self.guest.debt

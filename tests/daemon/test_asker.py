@@ -1,4 +1,4 @@
-"""What is asked of a guest that may not be up: nothing that could do harm, until it has proved that it is."""
+"""Commands to a guest that may not be up: none that could do harm before the guest has proved that it is up."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vhostcomm.guest.questions import SETTLE
 
 
 def commands(sent: bytes) -> list[object]:
-    """What frames ask."""
+    """The commands of frames."""
     guest = Connection(Role.GUEST)
     guest.receive_data(sent)
     return [getattr(each, "command", each) for each in iter(guest.next_event, NEED_DATA)]
 
 
-def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path) -> None:
+def test_a_guest_that_is_not_up_gets_only_harmless_questions(tmp_path: Path) -> None:
     async def main() -> None:
         with opened(tmp_path / "guest") as (ends, port):
             async with trio.open_nursery() as nursery:
@@ -55,7 +55,7 @@ def test_a_guest_that_is_not_up_is_asked_something_harmless_only(tmp_path: Path)
 
 @pytest.mark.parametrize("age", [0, 3, 600])
 def test_a_guest_that_was_up_before_the_daemon_is_found_at_any_age_of_its_qemu(tmp_path: Path, age: float) -> None:
-    """As after a restart of the daemon, a restore, a migration: nothing needs to be asked by the guest first."""
+    """After a restart of the daemon, a restore or a migration, the guest need not ask anything first."""
 
     async def main() -> None:
         asked_for: list[Command] = []
@@ -83,10 +83,10 @@ def test_harmful_commands_need_a_recent_sign_of_life(tmp_path: Path, command: Co
             await port.asker.ask(command, timeout=5)
             await trio.sleep(HEARD_RECENTLY + 1)
             await port.asker.ask(command, timeout=5)
-            # Its machine is reset: what was heard before counts no more.
+            # A reset invalidates earlier signs of life.
             ends.guest.machine_reset(by_guest=False)
             await port.asker.ask(command, timeout=5)
-            # It runs again, perhaps in an earlier state.
+            # A resumed machine may be in an earlier state.
             ends.guest.machine_resumed()
             await port.asker.ask(command, timeout=5)
         assert asked_for == [INFORMATION, IP, command, INFORMATION, command, INFORMATION, command, INFORMATION, command]
@@ -110,7 +110,7 @@ def test_a_stop_waits_for_a_guest_that_boots_within_its_own_time(tmp_path: Path)
             await port.asker.ask(OFF, timeout=90)
             assert 40 <= trio.current_time() - ends.guest.model.entered.at + 40 < 45
         assert asked_for[-1] is OFF
-        assert asked_for.count(OFF) == 1, "the stop whose time was over is not carried out"
+        assert asked_for.count(OFF) == 1, "the stop that timed out is not carried out"
 
     run(main)
 
@@ -134,7 +134,7 @@ def test_a_stop_waits_for_a_qemu_that_reconnects(tmp_path: Path) -> None:
 
 
 def test_a_late_answer_proves_that_the_guest_is_up(tmp_path: Path) -> None:
-    """Such as the answer to a question that was sent before a migration's end."""
+    """For example, the answer to a question that was sent before a migration ended."""
 
     async def main() -> None:
         asked_for: list[Command] = []

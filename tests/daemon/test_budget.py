@@ -1,4 +1,4 @@
-"""What one guest can cause has a limit, and leaves the others alone."""
+"""The log lines that one guest can cause are limited, and other guests lose neither lines nor events."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def test_a_repeated_event_is_logged_as_new_after_a_quiet_minute(monkeypatch: pyt
     assert [line["times"] for line in lines] == [1, 1]
 
 
-def test_a_storm_of_qmp_events_is_a_hundred_lines(tmp_path: Path) -> None:
-    """A machine can be reset, fall asleep and fail to write as often as its guest likes."""
+def test_log_lines_of_a_storm_of_qmp_events_are_limited(tmp_path: Path) -> None:
+    """A guest can reset or suspend its machine, and cause failed writes, as often as it likes."""
     log, lines = collected()
     storm = [
         {"event": name, "data": data, "timestamp": {"seconds": 0, "microseconds": 0}}
@@ -95,7 +95,7 @@ def test_a_storm_of_qmp_events_is_a_hundred_lines(tmp_path: Path) -> None:
             await peer.greet()
             await peer.answer({"status": "running", "running": True})
             await peer.say(*storm, {**storm[0], "event": "STOP", "data": {}})
-            await peer.answer({"status": "paused", "running": False})  # it asks when all events before are reported
+            await peer.answer({"status": "paused", "running": False})  # asked after all events are reported
             nursery.cancel_scope.cancel()
             await stream.aclose()
 
@@ -104,7 +104,7 @@ def test_a_storm_of_qmp_events_is_a_hundred_lines(tmp_path: Path) -> None:
     assert len(lines) < 200
 
 
-def test_a_storm_of_hooks_is_a_hundred_lines() -> None:
+def test_log_lines_of_a_storm_of_hooks_are_limited() -> None:
     log, lines = collected()
 
     async def main() -> None:
@@ -122,8 +122,8 @@ def test_a_storm_of_hooks_is_a_hundred_lines() -> None:
 
 
 @pytest.mark.slow
-def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
-    """Each connects, asks, sends junk, and goes; lines of another guest still come."""
+def test_log_lines_of_a_storm_of_connections_are_limited(tmp_path: Path) -> None:
+    """Each connection asks, sends junk and ends. Another guest is still logged."""
     with Serving("--sock", tmp_path / "bad", "--sock", tmp_path / "good") as daemon:
         for _ in range(300):
             with fake_guest(tmp_path / "bad") as guest:
@@ -137,12 +137,12 @@ def test_a_storm_of_connections_is_a_hundred_lines(tmp_path: Path) -> None:
     assert sum(line.get("lines_left_out", 0) for line in storm) + len(storm) > 100
 
 
-# -- what a guest's state costs
+# -- events of a guest's state
 
 
 @pytest.mark.slow
-def test_a_flapping_guest_costs_no_other_guests_events(tmp_path: Path) -> None:
-    """It starts a thousand times, and comes and goes; the events of another guest are complete, and so are its own."""
+def test_no_events_are_lost_while_a_guest_flaps(tmp_path: Path) -> None:
+    """The guest starts a thousand times over 20 connections. Its own events and another guest's events are complete."""
     connections, boots = 20, 50
 
     def flap() -> None:

@@ -1,4 +1,4 @@
-"""What the host asks its guest, and how it can end."""
+"""Calls from the host to its guest, and how they can end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcom
 
 
 async def asked(ends: Ends, count: int = 1) -> list[Request]:
-    """What the host asks, as its guest gets it."""
+    """The host's requests, as the guest receives them."""
     found: list[Request] = []
     while len(found) < count:
         await trio.lowlevel.wait_readable(ends.sock)
@@ -24,7 +24,7 @@ async def asked(ends: Ends, count: int = 1) -> list[Request]:
     return found
 
 
-def test_asked_and_answered_in_any_order() -> None:
+def test_answers_may_come_in_any_order() -> None:
     async def main() -> None:
         answers: dict[GuestCommand, Response] = {}
 
@@ -49,7 +49,7 @@ def test_asked_and_answered_in_any_order() -> None:
     run(main)
 
 
-def test_no_answer_in_time_and_a_late_one() -> None:
+def test_a_late_answer_is_ignored() -> None:
     async def main() -> None:
         async with serving() as ends:
             begin = trio.current_time()
@@ -74,7 +74,7 @@ def test_no_answer_in_time_and_a_late_one() -> None:
     run(main)
 
 
-def test_the_connection_ends_meanwhile() -> None:
+def test_a_call_fails_when_its_connection_ends() -> None:
     async def main() -> None:
         async with serving() as ends, trio.open_nursery() as nursery:
 
@@ -90,7 +90,7 @@ def test_the_connection_ends_meanwhile() -> None:
     run(main)
 
 
-def test_a_guest_that_never_reads_times_out_and_is_not_asked_without_end() -> None:
+def test_calls_to_a_guest_that_never_reads_time_out_and_are_limited() -> None:
     async def main() -> None:
         async with serving(send_timeout=1) as ends, trio.open_nursery() as nursery:
             outcomes: list[Outcome] = []
@@ -125,8 +125,8 @@ def test_urgent_and_ordinary_calls_take_no_room_from_each_other(urgent_first: bo
     run(main)
 
 
-def test_time_that_is_over_when_a_call_is_sent_counts() -> None:
-    """The message names the time that was asked for, and not what was left of it."""
+def test_time_before_a_call_is_sent_counts() -> None:
+    """The message names the whole timeout, not the part that was left."""
 
     async def main() -> None:
         async with serving() as ends:
@@ -138,8 +138,8 @@ def test_time_that_is_over_when_a_call_is_sent_counts() -> None:
     run(main)
 
 
-def test_the_connection_ends_while_calls_wait_to_be_sent() -> None:
-    """Of a guest that reads nothing, so that each waits for its turn to write."""
+def test_calls_that_wait_to_be_sent_fail_when_the_connection_ends() -> None:
+    """The guest reads nothing, so each call waits for its turn to write."""
 
     async def main() -> None:
         async with serving() as ends, trio.open_nursery() as nursery:

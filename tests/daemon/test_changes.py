@@ -37,7 +37,7 @@ def replace(path: Path, content: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_is_replaced_or_written_in_place(tmp_path: Path) -> None:
+def test_a_replaced_or_rewritten_file_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(text(tmp_path, "A"))
     with Serving("--config", path, "--reload-on-change") as daemon, fake_guest(tmp_path / "nas") as guest:
@@ -51,8 +51,8 @@ def test_a_file_that_is_replaced_or_written_in_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_content_that_changes_without_a_notice(tmp_path: Path) -> None:
-    """As on Proxmox's /etc/pve, where another host changes it."""
+def test_a_change_that_inotify_does_not_report_is_found(tmp_path: Path) -> None:
+    """For example, another host changes a file in Proxmox VE's /etc/pve."""
     elsewhere, path = tmp_path / "elsewhere", tmp_path / "conf.d" / "c.toml"
     elsewhere.write_text(text(tmp_path, "A"))
     path.parent.mkdir()
@@ -78,7 +78,7 @@ def test_a_folder_that_is_away_changes_nothing_and_is_reported_once(tmp_path: Pa
         assert guest.serial() == "A" * 13
         folder.rename(away)
         assert f"{folder}: No such file" in daemon.event(REJECTED)["why"]
-        folder.mkdir()  # as where nothing is mounted
+        folder.mkdir()  # an empty mount point, for example
         assert f"{folder}: a folder without a *.toml file" in daemon.event(REJECTED)["why"]
         assert f"{folder}: a folder without" in http.get("/healthz").json()["not_reloaded"]
         assert guest.serial() == "A" * 13
@@ -98,7 +98,7 @@ def test_a_folder_that_is_away_changes_nothing_and_is_reported_once(tmp_path: Pa
     assert len([line for line in daemon.log if line["event"] == RELOADING]) == 6
 
 
-def test_it_needs_a_file() -> None:
+def test_reload_on_change_needs_a_file() -> None:
     ended = run_vhostcomm("serve", "--sock", "/x/nas", "--reload-on-change")
     assert (ended.returncode, "give it with --config" in ended.stderr) == (2, True)
 
@@ -145,7 +145,7 @@ def test_a_half_written_file_is_not_read(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_each_file_of_a_folder_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have one watch in common. No look at the content comes by itself here."""
+    """All files of a folder share one watch. The interval of an hour leaves no periodic looks here."""
     paths = [tmp_path / "a.toml", tmp_path / "b.toml"]
     for path in paths:
         path.touch()
@@ -160,7 +160,7 @@ def test_each_file_of_a_folder_is_watched(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Changes(paths, "").run, reload, log)  # the first is for what is there
+            nursery.start_soon(Changes(paths, "").run, reload, log)  # the first reload is for the initial content
             await reloads[0].wait()
             paths[0].write_text("# changed")
             await reloads[1].wait()
@@ -170,7 +170,7 @@ def test_each_file_of_a_folder_is_watched(tmp_path: Path, monkeypatch: pytest.Mo
         run_in_real_time(main)
     finally:
         sink.close(1.0)
-    assert next(left, None) is None, "one reload for each"
+    assert next(left, None) is None, "one reload for each change"
 
 
 class _Waiting(type(Path())):  # type: ignore[misc]
@@ -190,7 +190,7 @@ class _Waiting(type(Path())):  # type: ignore[misc]
 
 
 def test_abandoned_look_changes_no_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look at the content comes by itself here."""
+    """The interval of an hour leaves no periodic looks here."""
     paths: list[Path] = [tmp_path / "a.toml", _Waiting(tmp_path / "b.toml")]
     for path in paths:
         path.touch()
@@ -233,7 +233,7 @@ def test_abandoned_look_changes_no_watch(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 @pytest.mark.parametrize("noisy", [False, True])
 def test_looks_take_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noisy: bool) -> None:
-    """Each takes 3 s here, also where the content changes with each look. The second after a change comes at once."""
+    """Each look takes 3 s here. If it finds a change (`noisy`), the second look follows at once."""
     clock = trio.testing.MockClock()
     looks: list[float] = []
     path = tmp_path / "c.toml"
@@ -292,7 +292,7 @@ def test_a_file_system_that_hangs_is_reported_once(tmp_path: Path, monkeypatch: 
                 nursery.start_soon(Changes([folder], known).run, reload, log)
                 await trio.to_thread.run_sync(hanging.asked)
                 assert await receive.receive() == "asked"
-            assert await receive.receive() == "asked"  # what hung has returned, and is read as it is
+            assert await receive.receive() == "asked"  # the calls that hung have returned, and the files are read
             nursery.cancel_scope.cancel()
         assert receive.statistics().current_buffer_used == 0
 

@@ -1,4 +1,4 @@
-"""What programs inherit from us, and who reaps what they leave behind."""
+"""Child processes: which environment they inherit, and who reaps their orphans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vhostcomm.environment import SECRET_VARIABLES
 SPAWNS = {"Popen", "run", "call", "check_call", "check_output", "open_process", "run_process", "posix_spawn", "system"}
 
 
-def test_secret_variables_are_those_of_secret_settings() -> None:
+def test_secret_variables_match_the_secret_settings() -> None:
     settings = {variable(each) for each in attrs.fields(Service) if each.metadata["kind"] is values.TOKEN}
     assert settings | {PASSWORD} == SECRET_VARIABLES
 
@@ -61,7 +61,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-ch
 
 @pytest.mark.slow
 def test_orphans_are_reaped_as_pid_1(tmp_path: Path) -> None:
-    """In a container without an init. The script's own status isn't lost to the reaper."""
+    """A container without an init runs the program as PID 1. The reaper must not lose the script's own status."""
     if (
         shutil.which("unshare") is None
         or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode

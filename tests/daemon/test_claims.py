@@ -41,7 +41,7 @@ def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCaptu
         ("guest ready on two hosts", "nas", "host2")
     ]
     assert view.troubles[Trouble.CLAIMED][1] == "nas here and on host2"
-    # A migration that ends in time is none; a later one counts from its own beginning.
+    # A migration that ends in time is no contradiction; a later one is timed from its own start.
     view.put(attrs.evolve(THERE, state=State.SILENT))
     made.look(4 * OVERLAP_MAX)
     assert not view.troubles
@@ -52,8 +52,8 @@ def test_a_guest_that_stays_ready_on_two_hosts_is_reported_once(logged: LogCaptu
     assert len(logged.entries) == 2
 
 
-def test_a_record_from_the_future_is_of_a_clock_that_differs(logged: LogCapture) -> None:
-    """Those that are read may have any age, so an old one proves nothing."""
+def test_a_record_from_the_future_means_that_clocks_differ(logged: LogCapture) -> None:
+    """A record may have any age when it is read, so an old one proves nothing."""
     view = View("host1")
     made = claims(view, logged)
     now = time.time()

@@ -16,7 +16,7 @@ from vchannel import FRAME_SIZE, Request
 
 
 def test_answers_that_a_guest_reads_late_are_not_lost_at_the_end(tmp_path: Path) -> None:
-    """It has asked more than its socket holds, and begins to read only when the daemon stops."""
+    """The guest has asked more than its socket holds, and begins to read only when the daemon stops."""
     words = ["--sock", str(tmp_path / "nas"), "--frame-rate", "0"]
     with Serving(*words) as daemon, fake_guest(tmp_path / "nas") as guest:
         room = _room()
@@ -29,7 +29,7 @@ def test_answers_that_a_guest_reads_late_are_not_lost_at_the_end(tmp_path: Path)
 
 
 def _room() -> int:
-    """Bytes that a unix socket takes from a peer that does not read."""
+    """Bytes that a unix socket accepts while its peer does not read."""
     writing, reading = socket.socketpair()
     with writing, reading, suppress(BlockingIOError):
         writing.setblocking(False)
@@ -40,8 +40,8 @@ def _room() -> int:
 
 
 @pytest.mark.slow
-def test_signals_without_end(tmp_path: Path) -> None:
-    """However many come, and when, also in Python's own end: the exit status is 0."""
+def test_exit_status_is_0_after_any_number_of_signals(tmp_path: Path) -> None:
+    """Signals come until the process has ended, also while Python itself exits."""
     for _ in range(3):
         with Serving("--sock", tmp_path / "nas", fresh=True) as daemon:
             while daemon.process.poll() is None:
@@ -67,12 +67,12 @@ def test_nothing_is_left_to_finalizers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_the_daemon_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     with Serving("--sock", tmp_path / "guest") as daemon, fake_guest(tmp_path / "guest") as guest:
         assert guest.serial() == ZERO
         asked = guest.tell(SERIAL)
         assert daemon.stop(number) == 0
-        assert guest.answer(asked) == ZERO.encode() + b"\0", "what was asked before is answered"
+        assert guest.answer(asked) == ZERO.encode() + b"\0", "the last question is answered"
         assert guest.at_end()
     assert not any(tmp_path.iterdir())
     assert daemon.errors() == ""

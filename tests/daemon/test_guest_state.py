@@ -1,4 +1,4 @@
-"""What is known of a guest, from what it asks and tells."""
+"""The state of a guest, as its frames show it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def tell(ends: Ends, command: int, data: bytes = b"", *, answer: bool = Fa
     await trio.testing.wait_all_tasks_blocked()
 
 
-def test_from_connected_to_ready() -> None:
+def test_the_first_frame_makes_a_guest_ready() -> None:
     async def main(ends: Ends) -> None:
         seen = [ends.guest.state]
         await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
@@ -46,7 +46,7 @@ def test_from_connected_to_ready() -> None:
 
 
 def test_a_reboot_is_seen() -> None:
-    """Nothing happens on the socket; what tells is a start after questions."""
+    """Nothing happens on the socket: a start notification after questions shows the reboot."""
 
     async def main(ends: Ends) -> None:
         for boot in (1, 2):
@@ -54,7 +54,7 @@ def test_a_reboot_is_seen() -> None:
             await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
             await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
             assert ends.guest.boots == boot
-            assert len(ends.logged("guest asked")) == boot, "each answer is reported once a boot"
+            assert len(ends.logged("guest asked")) == boot, "each answer is logged once per boot"
         assert len(ends.logged("guest started")) == 1
         assert len(ends.logged("guest rebooted")) == 1
 
@@ -81,7 +81,7 @@ def test_answers_are_remembered() -> None:
     states(main)
 
 
-def test_a_changed_identity_goes_to_the_next_question() -> None:
+def test_the_next_answer_has_the_changed_identity() -> None:
     async def main(ends: Ends) -> None:
         await ends.write(ends.ask())
         assert (await ends.answers(1))[0].text == "0" * 13
@@ -93,7 +93,7 @@ def test_a_changed_identity_goes_to_the_next_question() -> None:
     states(main)
 
 
-def test_a_wall_clock_that_is_set_back_makes_no_guest_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wall_clock_that_is_set_back_hides_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(ends: Ends) -> None:
         await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
         since = ends.guest.since

@@ -40,7 +40,7 @@ def answered(nas: FakeGuest) -> bool:
     ['[guests.bad]\nsock = "connect:{place}/qemu"\n', 'qmp = "{place}/qmp"\n'],
     ids=["QEMU's socket", "QMP's socket"],
 )
-def test_a_hanging_socket_to_connect_to(tmp_path: Path, more: str) -> None:
+def test_a_hanging_socket_of_qemu_delays_no_guest(tmp_path: Path, more: str) -> None:
     place, config = tmp_path / "place", tmp_path / "c.toml"
     place.mkdir()
     config.write_text(guests(tmp_path, more.format(place=place)))
@@ -51,8 +51,8 @@ def test_a_hanging_socket_to_connect_to(tmp_path: Path, more: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_record_of_a_freeze(tmp_path: Path) -> None:
-    """The freeze is still sent, after half of its time, and other guests are answered meanwhile."""
+def test_a_freeze_whose_record_hangs_is_sent(tmp_path: Path) -> None:
+    """The freeze is sent after half of its timeout. Other guests are answered meanwhile."""
     state = tmp_path / "state"
     state.mkdir()
     with (
@@ -76,8 +76,8 @@ def test_the_record_of_a_freeze(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_socket_of_ours(tmp_path: Path) -> None:
-    """Its file is deleted while the file system hangs. Then the guest is removed from the configuration."""
+def test_a_guest_whose_socket_hangs_delays_no_other(tmp_path: Path) -> None:
+    """The socket's file is deleted while its file system hangs. Then the guest is removed from the configuration."""
     place, config = tmp_path / "place", tmp_path / "c.toml"
     place.mkdir()
     config.write_text(guests(tmp_path, f'[guests.bad]\nsock = "{place}/bad"\n'))
@@ -101,8 +101,8 @@ def test_a_socket_of_ours(tmp_path: Path) -> None:
         os.close(below)
 
 
-def test_a_new_guest(tmp_path: Path) -> None:
-    """A record of its freeze is looked for before its socket is made."""
+def test_a_new_guest_whose_folder_hangs_delays_no_other(tmp_path: Path) -> None:
+    """The daemon looks for a record of the new guest's freeze before it makes the socket."""
     place, config = tmp_path / "place", tmp_path / "c.toml"
     place.mkdir()
     config.write_text(guests(tmp_path, ""))
@@ -114,7 +114,7 @@ def test_a_new_guest(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
-def test_a_recording_that_a_client_begins(tmp_path: Path) -> None:
+def test_a_recording_that_hangs_delays_neither_guests_nor_the_stop(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(place / "run")}
@@ -132,7 +132,7 @@ def test_a_recording_that_a_client_begins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--boot", "--system"])
-def test_disks_of_a_launcher_that_is_stopped(tmp_path: Path, flag: str) -> None:
+def test_a_launcher_whose_disks_hang_can_be_stopped(tmp_path: Path, flag: str) -> None:
     place = tmp_path / "place"
     place.mkdir()
     log = tmp_path / "log"
@@ -178,7 +178,7 @@ def test_one_thread_makes_all_short_calls_that_wait(tmp_path: Path) -> None:
 
 
 def test_a_short_call_is_given_up_a_while_after_the_last_one_returned(tmp_path: Path) -> None:
-    """Its wait behind others doesn't count, while they return."""
+    """The time that a call waits behind others doesn't count, as long as those return."""
     clock = trio.testing.MockClock()
     go, never = threading.Event(), threading.Event()
     given_up: list[float] = []
@@ -234,7 +234,7 @@ def test_a_short_call_that_fails_or_hangs_affects_no_other_place(tmp_path: Path)
 
 
 def test_the_result_of_a_cancelled_call_is_discarded_once(tmp_path: Path) -> None:
-    """Whether it is made after the call was cancelled, or just before."""
+    """The result may be made after the call was cancelled, or just before."""
     discarded: queue.SimpleQueue[str] = queue.SimpleQueue()
     go = threading.Event()
 

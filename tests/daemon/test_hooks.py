@@ -1,4 +1,4 @@
-"""Hooks: all that they leave in their process group ends with them, and no secret reaches them."""
+"""Hooks: their process group ends with them, and they inherit no secret."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def script(folder: Path, text: str) -> str:
 
 @contextmanager
 def fifo(folder: Path) -> Iterator[int]:
-    """A pipe that hooks of `script` write to, as "pipe"; its end comes when no process has it open any longer."""
+    """A pipe named "pipe", for hooks to write to. Reading reaches its end when no process has it open any longer."""
     path = folder / "pipe"
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -74,7 +74,7 @@ def test_background_processes_end_with_their_hook(tmp_path: Path) -> None:
         assert closes(pipe) == b"left\n"
 
 
-def test_descendants_end_with_the_time_of_a_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descendants_end_when_their_hook_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vhostcomm.launcher.hooks, "TIMEOUT", 0.5)
     program = script(tmp_path, f"exec > {tmp_path}/pipe; sh -c 'sleep 1000 & echo begun; wait' & wait")
     with fifo(tmp_path) as pipe:
@@ -91,7 +91,7 @@ def test_descendants_end_with_the_launcher(tmp_path: Path) -> None:
         assert closes(pipe) == b"begun\n"
 
 
-def test_session_of_its_own_outlives_a_hook(tmp_path: Path) -> None:
+def test_a_separate_session_outlives_its_hook(tmp_path: Path) -> None:
     told = tmp_path / "told"
     begin = f"echo $$ > {told}.new; mv {told}.new {told}; exec sleep 1000"
     program = script(tmp_path, f"setsid sh -c '{begin}' > /dev/null 2>&1 & until [ -e {told} ]; do sleep 0.01; done")
@@ -103,7 +103,7 @@ def test_session_of_its_own_outlives_a_hook(tmp_path: Path) -> None:
     assert not ended
 
 
-def test_hooks_at_the_same_time_are_limited(tmp_path: Path) -> None:
+def test_concurrent_hooks_are_limited(tmp_path: Path) -> None:
     """An event over the limit starts no hook; a hook that ends makes room."""
     program = script(tmp_path, f"read line < {tmp_path}/pipe; echo $VHOSTCOMM_HOOK_NUMBER >> {tmp_path}/ran")
     os.mkfifo(tmp_path / "pipe")

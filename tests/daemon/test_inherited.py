@@ -31,7 +31,7 @@ def test_a_thaw_is_sent_once_when_its_time_is_over() -> None:
         assert (here.asked, here.settled) == ([], {})
         await trio.sleep(2)
         assert here.asked == [THAW]
-        # It is published as thawed while the other host publishes the freeze, and not thawed again.
+        # The thaw is published while the other host publishes the freeze, and is not sent again.
         assert here.settled == {"host1": FROZEN.frozen_until}
         here.hears(attrs.evolve(FROZEN, state=State.ABSENT))
         here.reads(attrs.evolve(FROZEN, state=State.ABSENT))
@@ -69,7 +69,7 @@ def test_a_thaw_is_sent_in_time_whatever_was_written(until: float, written: floa
 
 @pytest.mark.parametrize(("ahead", "due"), [(0.0, 500.0), (3600.0, 600.0), (-3600.0, 0.0)])
 def test_the_age_of_a_record_that_is_read_counts_if_clocks_agree(ahead: float, due: float) -> None:
-    """It was written 100 s ago, by a clock that is right, an hour ahead, or an hour behind: never more than it said."""
+    """A clock that is right, an hour ahead or behind wrote it 100 s ago. No thaw comes later than the record says."""
 
     async def body(here: Here) -> None:
         written = time.time() + ahead - 100
@@ -114,7 +114,7 @@ def test_the_last_of_several_freezes_counts() -> None:
 
 
 def test_a_host_that_dies_leaves_its_debt() -> None:
-    """Its records vanish, that of the host first."""
+    """The host's own record vanishes first, then its record of the guest."""
 
     async def body(here: Here) -> None:
         here.hears(FROZEN)
@@ -128,7 +128,7 @@ def test_a_host_that_dies_leaves_its_debt() -> None:
     here(body)
 
 
-def test_any_number_of_names_is_bounded() -> None:
+def test_remembered_names_are_limited() -> None:
     async def body(here: Here) -> None:
         for number in range(2 * THAWED_MAX):
             here.hears(attrs.evolve(FROZEN, host=f"other{number}"))
@@ -147,7 +147,7 @@ def test_any_number_of_names_is_bounded() -> None:
 
 
 def test_each_freeze_is_reported_at_once() -> None:
-    """Also on top of a debt: another host that waited for the next look would thaw the guest at the earlier time."""
+    """Even on top of a debt: a host that did not know of it would thaw the guest at the earlier time."""
 
     async def body(here: Here) -> None:
         reported: list[tuple[float | None, str]] = []
@@ -169,8 +169,8 @@ def test_each_freeze_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("withdrawn", [False, True])
-def test_a_host_that_changes_its_freeze_all_the_time(withdrawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It causes a limited number of log messages, one thaw a second, and two writes at a time: the thaw's and one other."""
+def test_cost_of_a_freeze_that_keeps_changing_is_limited(withdrawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are few log messages, one thaw a second, and two writes at a time: the thaw's and one other."""
     writing = most = 0
 
     async def update(guest: Guest) -> None:

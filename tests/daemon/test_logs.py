@@ -1,4 +1,4 @@
-"""The log: what an operator reads, and that it never gets in the way."""
+"""The log: what an operator reads, and that it never delays a guest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vhostcomm.log.logs import start_log
 from vhostcomm.text import escape
 
 
-def test_one_line_for_each_thing(tmp_path: Path) -> None:
+def test_each_event_is_logged_once(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--guest-serial", "1234ABC567890") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
             guest.tell(HostCommand.GUEST_POWER, needs_response=False)
@@ -41,7 +41,7 @@ def test_one_line_for_each_thing(tmp_path: Path) -> None:
     assert list(asked)[:3] == ["timestamp", "level", "event"]
 
 
-def test_every_frame_at_debug_level(tmp_path: Path) -> None:
+def test_every_frame_is_logged_at_debug_level(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--log-level", "debug") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
             assert guest.serial()
@@ -205,8 +205,8 @@ def test_the_end_of_an_exception_is_logged(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
-def test_a_log_that_was_closed_at_the_start(tmp_path: Path, closed: str) -> None:
-    """The lines go nowhere, and above all into no guest's socket."""
+def test_a_log_closed_at_the_start_writes_into_no_socket(tmp_path: Path, closed: str) -> None:
+    """No socket of a guest may get the descriptor of the log, or the guest would receive log lines."""
     words = f'exec "{sys.executable}" -m vhostcomm serve --sock "{tmp_path}/nas" {closed}'
     with started(["sh", "-c", words], stderr=subprocess.PIPE) as process:
         until(lambda: is_listening(tmp_path / "nas"), "the socket")
@@ -221,7 +221,7 @@ def test_a_log_that_was_closed_at_the_start(tmp_path: Path, closed: str) -> None
         assert process.stderr.read() == b""
 
 
-def test_a_log_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_without_a_stream_discards_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     log, sink = start_log("info", "auto")
     log.info("nowhere")

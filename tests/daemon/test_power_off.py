@@ -1,4 +1,4 @@
-"""The own power-off of a launched guest, across resets. A daemon and a guest's socket stand in for the launcher and QEMU."""
+"""The power-off that the launcher asks a guest for, across resets. The launcher and QEMU are simulated."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_power_off_is_asked_again_after_a_reset_once_a_second(tmp_path: Path) ->
             guest = daemon.guests["nas"]
 
             async def press_button() -> None:
-                """Its boot continues."""
+                """The guest's boot continues."""
                 await stream.send_all(Request.of(HostCommand.GUEST_POWER, needs_response=False).raw)
                 nursery.start_soon(answer_all, stream, asked_for)
 
@@ -78,8 +78,8 @@ def test_power_off_is_asked_again_after_a_reset_once_a_second(tmp_path: Path) ->
     assert INFORMATION in asked_for
 
 
-def test_guest_is_thawed_before_its_power_off_and_frozen_no_more(tmp_path: Path) -> None:
-    """Also before the power button: a guest with frozen file systems can't shut down."""
+def test_guest_is_thawed_before_its_power_off_and_not_frozen_again(tmp_path: Path) -> None:
+    """The thaw precedes the power button, too: a guest with frozen file systems can't shut down."""
     asked_for: list[Command] = []
     at_button: list[Command] = []
 

@@ -1,4 +1,4 @@
-"""The probe: asks like a guest, complains like a guest."""
+"""The probe asks and complains like a guest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TIMEOUT_LINES = [
 ]
 
 
-def test_a_table_of_answers(tmp_path: Path) -> None:
+def test_probe_prints_a_table_of_answers(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--guest-serial", "1234ABC567890", "--vcpus", "4"):
         probed = run_vhostcomm("probe", "--sock", tmp_path / "nas")
     assert probed.returncode == 0, probed.stderr
@@ -49,7 +49,7 @@ def test_a_table_of_answers(tmp_path: Path) -> None:
     assert '"vcpu_num":4' in probed.stdout
 
 
-def test_json(tmp_path: Path) -> None:
+def test_probe_prints_json(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas"):
         probed = run_vhostcomm("probe", "--sock", tmp_path / "nas", "--json")
     told = json.loads(probed.stdout)
@@ -60,7 +60,7 @@ def test_json(tmp_path: Path) -> None:
     assert not any(answer["missing"] for answer in told["answers"])
 
 
-def test_a_uuid_for_a_socket(tmp_path: Path) -> None:
+def test_probe_accepts_a_uuid_for_a_socket(tmp_path: Path) -> None:
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
     with Serving("--sock", uuid, env=environment):
@@ -70,7 +70,7 @@ def test_a_uuid_for_a_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "advice"), [("nothing", "no such socket"), ("stale", "leftover"), ("file", "not a socket")]
 )
-def test_without_a_daemon(tmp_path: Path, kind: str, advice: str) -> None:
+def test_probe_without_a_daemon_fails_with_advice(tmp_path: Path, kind: str, advice: str) -> None:
     path = tmp_path / "nas"
     if kind == "file":
         path.write_text("")
@@ -86,8 +86,8 @@ def test_without_a_daemon(tmp_path: Path, kind: str, advice: str) -> None:
     assert told["reached"] is False
 
 
-def test_where_answers_are_missing(tmp_path: Path) -> None:
-    """A host that knows the serial only, and answers the rest with nothing or not at all."""
+def test_probe_reports_missing_answers(tmp_path: Path) -> None:
+    """The host answers the serial number; its other answers are empty or missing."""
     path = tmp_path / "nas"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -120,7 +120,7 @@ def _poor_host(server: socket.socket) -> None:
                         pass
 
 
-def test_a_guest_that_is_there_already(tmp_path: Path) -> None:
+def test_probe_beside_a_connected_guest_is_refused(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas"), fake_guest(tmp_path / "nas") as guest:
         assert guest.serial()
         probed = run_vhostcomm("probe", "--sock", tmp_path / "nas")
@@ -130,13 +130,13 @@ def test_a_guest_that_is_there_already(tmp_path: Path) -> None:
 
 
 def test_a_replay_ends_its_connection_where_the_guest_did(tmp_path: Path) -> None:
-    """Half a frame and the end, twice: replayed, it is recorded as it was, with no silence and one more connection each."""
+    """Two connections end within a frame. Their replay is recorded in the same way: two connections, and no silence."""
     first, again = tmp_path / "first.jsonl", tmp_path / "again.jsonl"
     with Serving("--sock", tmp_path / "nas", "--record", first) as daemon:
         for _ in range(2):
             with fake_guest(tmp_path / "nas") as guest:
                 assert guest.serial()
-                # An answer that comes when the guest has gone already, as far as it can.
+                # The answer may come after the guest has disconnected.
                 guest.sock.sendall(Request.of(HostCommand.HOST_MAC).raw + b"half")
             daemon.event("guest gone")
     with Serving("--sock", tmp_path / "nas", "--record", again) as daemon:
@@ -154,7 +154,7 @@ def test_a_replay_ends_its_connection_where_the_guest_did(tmp_path: Path) -> Non
     assert [str(each) for each in compare(*captures, request_ids=True)] == []
 
 
-def test_a_reply_that_came_before_the_end_and_not_in_the_capture(tmp_path: Path) -> None:
+def test_a_reply_that_the_capture_does_not_have_is_a_difference(tmp_path: Path) -> None:
     asked = Request.of(HostCommand.GUEST_SERIAL)
     header = CaptureHeader(datetime(2026, 1, 2, tzinfo=UTC), "test", Origin.RECONSTRUCTED, "from a test")
     records = (
@@ -173,7 +173,7 @@ def test_a_reply_that_came_before_the_end_and_not_in_the_capture(tmp_path: Path)
     ]
 
 
-def test_a_daemon_that_breaks_the_connection(tmp_path: Path) -> None:
+def test_replay_reports_a_broken_connection(tmp_path: Path) -> None:
     path = tmp_path / "nas"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -193,7 +193,7 @@ def test_a_daemon_that_breaks_the_connection(tmp_path: Path) -> None:
     assert "Traceback" not in replayed.stderr
 
 
-def test_a_replay_with_a_time_that_is_none() -> None:
+def test_replay_rejects_an_invalid_timeout() -> None:
     replayed = run_vhostcomm("capture", "replay", FOLDER / "every-command.jsonl", "--sock", "/x", "--timeout", "-1")
     assert replayed.returncode == 2
     assert "--timeout is -1: expected seconds" in replayed.stderr
@@ -207,7 +207,7 @@ def test_a_replay_with_a_time_that_is_none() -> None:
         (["--sock", "/x", "--timeout", "0"], "more than 0"),
     ],
 )
-def test_mistakes(words: list[str], what: str) -> None:
+def test_probe_rejects_wrong_arguments(words: list[str], what: str) -> None:
     probed = run_vhostcomm("probe", *words)
     assert probed.returncode == 2
     assert what in probed.stderr

@@ -65,7 +65,7 @@ def test_deleted_socket_of_the_control_surface_is_bound_again(tmp_path: Path) ->
     control = tmp_path / "control"
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(control)}
     with Serving("--sock", tmp_path / "nas", "--control", control) as daemon:
-        for _ in range(2):  # before anybody asked, and after
+        for _ in range(2):  # before the first client, and after
             control.unlink()
             daemon.event("socket file deleted or replaced, bound again", sock=str(control))
             assert stat.S_IMODE(control.lstat().st_mode) == 0o600
@@ -82,8 +82,8 @@ def test_deleted_socket_of_the_control_surface_is_bound_again(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_folder_of_sockets_that_was_deleted(short_path: Path) -> None:
-    """The runtime directory is made again, as at a start; any other is waited for."""
+def test_sockets_in_a_deleted_folder_are_bound_again(short_path: Path) -> None:
+    """The daemon makes the runtime directory again, and waits for any other folder."""
     folder, other = short_path / "run", short_path / "other"
     words: list[str | Path] = ["--sock", UUID, "--sock", other / "b", "--control", "none"]
     other.mkdir()
@@ -116,7 +116,7 @@ def test_one_descriptor_for_a_guest_that_listens_and_one_for_its_connection(tmp_
 
 
 def retrying(path: Path) -> socket.socket:
-    """A connection, made as soon as it is accepted, as QEMU does it."""
+    """A connection that is retried until it is accepted, as QEMU does."""
     made = socket.socket(socket.AF_UNIX)
     until(lambda: made.connect_ex(str(path)) == 0, "the connection")
     return made
@@ -139,7 +139,7 @@ def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
                 daemon.event("guest gone")
 
 
-def test_a_socket_that_replaced_ours_is_left_alone(tmp_path: Path) -> None:
+def test_socket_of_another_process_is_not_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with Serving("--sock", path) as daemon, replacing(path):
         daemon.event("socket file deleted or replaced, QEMU can't connect")

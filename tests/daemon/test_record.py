@@ -84,7 +84,7 @@ def test_several_connections_are_one_recording(tmp_path: Path) -> None:
     assert [record.time for record in records] == sorted(record.time for record in records)
 
 
-def test_the_limit_ends_it_with_one_warning(tmp_path: Path) -> None:
+def test_the_limit_ends_a_recording_with_one_warning(tmp_path: Path) -> None:
     recording = tmp_path / "out.jsonl"
     words = ["--sock", str(tmp_path / "nas"), "--record", str(recording), "--record-limit", "4k"]
     with Serving(*words) as daemon, fake_guest(tmp_path / "nas") as guest:
@@ -98,8 +98,8 @@ def test_the_limit_ends_it_with_one_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_it_with_one_warning(tmp_path: Path) -> None:
-    """As far as a process can tell: a file that may not grow beyond 8 KiB."""
+def test_a_full_disk_ends_a_recording_with_one_warning(tmp_path: Path) -> None:
+    """A limit on the size of files replaces the full disk here: it makes writes fail in the same way."""
     recording = tmp_path / "out.jsonl"
     words = ["--sock", str(tmp_path / "nas"), "--record", str(recording)]
     with Serving(*words, shell="ulimit -f 8") as daemon, fake_guest(tmp_path / "nas") as guest:
@@ -110,7 +110,7 @@ def test_a_full_disk_ends_it_with_one_warning(tmp_path: Path) -> None:
     assert len(read(recording).records) > 5
 
 
-def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     """A daemon that is started again records again, beside its last recording."""
     recording = tmp_path / "out.jsonl"
     recording.write_text("precious")
@@ -123,13 +123,13 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert recording.read_text() == "precious"
 
 
-def test_a_recording_of_nothing_is_a_capture(tmp_path: Path) -> None:
+def test_an_empty_recording_is_a_capture(tmp_path: Path) -> None:
     recording = tmp_path / "out.jsonl"
     with Serving("--sock", tmp_path / "nas", "--record", recording):
         assert read(recording).records == ()
 
 
-def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
+def test_serve_fails_if_a_recording_cannot_be_made(tmp_path: Path) -> None:
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", tmp_path / "no" / "out.jsonl")
     assert ended.returncode == 78
     assert "the recording can't be made: No such file or directory; make its folder: install -d " in ended.stderr
@@ -138,7 +138,7 @@ def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_recording_leaves_the_answers_alone(tmp_path: Path) -> None:
+def test_recording_loses_neither_frames_nor_answers(tmp_path: Path) -> None:
     with (
         Serving("--sock", tmp_path / "nas", "--record", tmp_path / "out.jsonl", "--frame-rate", "0"),
         fake_guest(tmp_path / "nas") as guest,
@@ -176,7 +176,7 @@ def test_lost_file_is_logged_once_and_reopened(tmp_path: Path, lose: Callable[[P
         assert read(renamed).records[-1].time <= read(recording).records[0].time
 
 
-def test_file_at_its_path_is_written_on(tmp_path: Path) -> None:
+def test_recording_still_at_its_path_is_continued(tmp_path: Path) -> None:
     recording = tmp_path / "out.jsonl"
     with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon, fake_guest(tmp_path / "nas") as guest:
         assert guest.serial()
@@ -201,7 +201,7 @@ def test_ended_recording_begins_again(tmp_path: Path) -> None:
     assert len(read(recording).records) == 2
 
 
-def test_file_that_cannot_be_made_again(tmp_path: Path) -> None:
+def test_recording_that_cannot_be_reopened_is_continued(tmp_path: Path) -> None:
     (folder := tmp_path / "folder").mkdir()
     with (
         Serving("--sock", tmp_path / "nas", "--record", folder / "out.jsonl") as daemon,
@@ -249,7 +249,7 @@ def test_a_recording_without_a_thread_leaves_no_file(tmp_path: Path, monkeypatch
 
 
 def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow disk: its file is made after the client has left."""
+    """On a slow disk, the file is made after the client has left."""
     begun, go, discarded = (threading.Event() for _ in range(3))
     made: list[Recording] = []
 
@@ -288,7 +288,7 @@ def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatc
 
 
 def test_a_capture_is_redacted_while_guests_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a thread that leaves the event loop its turns."""
+    """The shorter switch interval leaves the event loop its turns."""
     intervals: list[float] = []
 
     def observed(capture: Capture) -> Capture:

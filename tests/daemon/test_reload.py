@@ -1,4 +1,4 @@
-"""SIGHUP: guests added, removed and changed, and nobody else touched."""
+"""SIGHUP adds, removes and changes guests; other guests are not affected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(path: Path, folder: Path, guests: dict[str, str], extra: str = "") -> 
     )
 
 
-def test_reload(tmp_path: Path) -> None:
+def test_reload_adds_removes_and_changes_guests(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"stays": "A" * 13, "changes": "B" * 13, "goes": "C" * 13})
     with (
@@ -85,7 +85,7 @@ def test_a_reload_that_cannot_be_served_changes_nothing_and_is_retried(tmp_path:
         assert f"{tmp_path}/bad: a file is in the place" in why
         assert guest.serial() == "A" * 13
         assert not (tmp_path / "good").exists()
-        # Put right, it is served without another reload.
+        # Once corrected, it is served without another reload.
         (tmp_path / "bad").unlink()
         assert daemon.event("reloaded")["added"] == 2
         assert guest.serial() == "Z" * 13
@@ -93,7 +93,7 @@ def test_a_reload_that_cannot_be_served_changes_nothing_and_is_retried(tmp_path:
             assert late.serial() == "B" * 13
 
 
-def test_a_file_with_a_mistake_ends_the_tries(tmp_path: Path) -> None:
+def test_a_new_reload_replaces_a_retried_one(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path) as daemon:
@@ -108,7 +108,7 @@ def test_a_file_with_a_mistake_ends_the_tries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a folder", "a socket", "gigabytes"])
 @pytest.mark.slow
-def test_nothing_at_the_path_of_the_file_delays_guests(tmp_path: Path, bad: str) -> None:
+def test_anything_but_a_valid_file_is_rejected_without_delay(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path) as daemon, fake_guest(tmp_path / "nas") as guest:
@@ -175,7 +175,7 @@ def test_a_rejected_reload_leaves_no_recordings(tmp_path: Path) -> None:
         assert {each.name for each in tmp_path.glob("*.jsonl")} == {"nas.jsonl"}
 
 
-def test_the_host_changes_for_everybody(tmp_path: Path) -> None:
+def test_changed_host_values_reach_every_guest(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"a": "A" * 13, "b": "B" * 13})
     with Serving("--config", path) as daemon, fake_guest(tmp_path / "a") as guest:
@@ -201,8 +201,8 @@ def test_settings_of_a_start_need_a_restart(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "new").lstat().st_mode) == 0o600
 
 
-def test_a_stop_during_a_reload(tmp_path: Path) -> None:
-    """A guest that never reads is being removed, which takes its time; the stop doesn't wait for that."""
+def test_a_stop_does_not_wait_for_a_reload(tmp_path: Path) -> None:
+    """The removal of a guest that never reads takes a minute; the stop doesn't wait for it."""
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"stuck": "A" * 13, "nas": "B" * 13}, "[serve]\ndrain_timeout = 60\nframe_rate = 0\n")
     with Serving("--config", path) as daemon, fake_guest(tmp_path / "stuck") as stuck:
@@ -246,7 +246,7 @@ def logging_into(file: Path) -> Iterator[Log]:
 
 
 def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
-    """Both those of the start and those of a reload, which no collection looks at."""
+    """The daemon hides the objects of the start and of a reload from the garbage collector."""
     file, folder = tmp_path / "c.toml", tmp_path / "socks"
     folder.mkdir()
 
@@ -287,7 +287,7 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
 
 
 def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
-    """Its substitute here is a read that never ends: no such file system can be had in a test."""
+    """A read that never ends replaces the file system here."""
     hanging = threading.Event()
 
     def read() -> Config:
@@ -303,7 +303,7 @@ def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
             assert "could not be read within 30 s" in daemon.not_reloaded
             assert list(daemon.guests) == ["nas"]
             assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0, "other tasks need its threads"
-            # Nor does one that still hangs hold up the end.
+            # A reload that still hangs doesn't delay the stop either.
             nursery.start_soon(daemon.reload)
             await trio.testing.wait_all_tasks_blocked()
             await daemon.stop()

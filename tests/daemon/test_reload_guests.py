@@ -19,7 +19,7 @@ from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, until
 
 
 @pytest.mark.slow
-def test_a_moved_socket(tmp_path: Path) -> None:
+def test_a_moved_socket_is_bound_at_its_new_path(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(f'[guests.nas]\nsock = "{tmp_path}/one"\n')
     with Serving("--config", path) as daemon:
@@ -72,8 +72,7 @@ def test_sockets_that_change_guests_listen_all_the_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_more_guests_than_descriptors(tmp_path: Path) -> None:
-    """They can't be served, and so nothing changes for those who are."""
+def test_a_reload_with_more_guests_than_descriptors_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     write(path, tmp_path, {"nas": "A" * 13})
     with Serving("--config", path, shell="ulimit -n 30") as daemon, fake_guest(tmp_path / "nas") as guest:
@@ -95,7 +94,7 @@ def test_the_limit_of_descriptors_grows_with_the_guests(tmp_path: Path) -> None:
         assert daemon.event("reloaded")["added"] == 100
 
 
-def test_a_watched_guest_that_is_listed_and_is_not_again(tmp_path: Path) -> None:
+def test_a_watched_guest_is_added_to_the_file_and_removed_again(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = tmp_path / "c.toml"
@@ -113,7 +112,7 @@ def test_a_watched_guest_that_is_listed_and_is_not_again(tmp_path: Path) -> None
                 path.write_text(text)
                 daemon.send_signal(signal.SIGHUP)
                 daemon.event("reloaded")
-                if not text:  # taken from the list, and found in the folder
+                if not text:  # removed from the file, and found in the folder
                     assert guest.at_end()
                     sock.close()
                     sock, _ = server.accept()
@@ -124,7 +123,7 @@ def test_a_watched_guest_that_is_listed_and_is_not_again(tmp_path: Path) -> None
 
 @contextmanager
 def paused_qemu(place: Path) -> Iterator[threading.Event]:
-    """A QMP socket of one client, whose machine is paused. The event is set when the client has gone."""
+    """A QMP socket for one client, of a paused machine. The event is set when the client has disconnected."""
     gone = threading.Event()
 
     def serve() -> None:

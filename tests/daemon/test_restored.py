@@ -1,4 +1,4 @@
-"""A guest that comes back minutes later behind a new connection, and has nothing to ask. The clock jumps."""
+"""A guest that returns minutes later over a new connection, and asks nothing. The clock jumps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vhostcomm.guest import PROBE_TIMEOUT, State
 from vhostcomm.guest.model import PROBE_INTERVAL_MAX
 
 SAVED, IDLE = 1800.0, 1200.0
-"""Seconds in a file, and seconds without a question after the restore."""
+"""Seconds that the guest is saved in a file, and seconds without a question after the restore."""
 
 
 @pytest.mark.parametrize("command", [IP, OFF])
@@ -49,7 +49,7 @@ def test_a_guest_that_was_saved_for_half_an_hour_is_found_up(tmp_path: Path, com
 
 
 def test_a_restore_that_takes_minutes_is_found_at_its_end(tmp_path: Path) -> None:
-    """Health looks every 30 s meanwhile; QEMU keeps these questions, and the guest answers them all at once."""
+    """Health checks probe every 30 s meanwhile. QEMU queues the probes, and the guest answers them all at once."""
 
     async def main() -> None:
         asked_for: list[Command] = []

@@ -21,7 +21,7 @@ from tests.serving import (
 
 
 @pytest.mark.slow
-def test_mode_and_group(tmp_path: Path) -> None:
+def test_sockets_have_the_given_mode_and_group(tmp_path: Path) -> None:
     group = os.getgroups()[0] if os.getgroups() else os.getgid()
     words = ["--socket-mode", "0660", "--socket-group", str(group)]
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
@@ -37,10 +37,10 @@ def test_mode_and_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(0o700, 0o710), (0o770, 0o710), (0o755, 0o755), (0o710, 0o710)])
 @pytest.mark.slow
-def test_a_runtime_directory_that_is_there_lets_the_group_through(
+def test_existing_runtime_directory_lets_the_group_through(
     short_path: Path, a_group: int, before: int, after: int
 ) -> None:
-    """Such as one of a daemon before it was given a group; what all may do stays theirs."""
+    """For example, an earlier daemon without a group made it. Rights of all users stay."""
     folder = short_path / "run"
     folder.mkdir()
     folder.chmod(before)
@@ -58,7 +58,7 @@ def test_a_runtime_directory_that_is_there_lets_the_group_through(
 
 @pytest.fixture
 def a_group() -> int:
-    """One that isn't what files here get, and that this user may give files to."""
+    """A group that this user may give files to, other than the group of new files."""
     others = [1234] if os.geteuid() == 0 else [each for each in os.getgroups() if each != os.getegid()]
     if not others:
         pytest.skip("this user is in one group only")
@@ -66,7 +66,7 @@ def a_group() -> int:
 
 
 @pytest.mark.slow
-def test_a_group_that_this_user_may_not_give_files_to(tmp_path: Path) -> None:
+def test_error_for_a_group_without_this_user_has_a_remedy(tmp_path: Path) -> None:
     ended = powerless("serve", "--sock", tmp_path / "nas", "--socket-group", "daemon", "--control", "none")
     assert ended.returncode == 78, ended.stderr
     assert f"{tmp_path}/nas: uid {os.geteuid()} may not give files to the group daemon: " in ended.stderr
@@ -76,8 +76,8 @@ def test_a_group_that_this_user_may_not_give_files_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_own_group_takes_no_right_to_give(tmp_path: Path) -> None:
-    """As in a unit with Group=, whose sandbox refuses chown() even where it changes nothing."""
+def test_group_of_the_user_needs_no_chown(tmp_path: Path) -> None:
+    """The sandbox of a unit with Group= rejects chown() even if it would change nothing."""
     chown = "import os, sys, runpy\ndef no(*a, **k): raise PermissionError(1, 'no')\nos.chown = no\n"
     run = f"{chown}sys.argv[0] = 'vhostcomm'\nrunpy.run_module('vhostcomm', run_name='__main__')"
     daemon = Serving("--sock", tmp_path / "nas", "--socket-group", str(os.getegid()), "--control", "none")
@@ -89,7 +89,7 @@ def test_its_own_group_takes_no_right_to_give(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
-def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
+def test_error_for_a_lock_of_another_user_names_the_user(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "all"
     folder.mkdir()
     folder.chmod(mode)
@@ -108,7 +108,7 @@ def test_a_lock_of_another_user_names_them(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes sockets of others")
-def test_a_socket_of_another_user_names_them(tmp_path: Path) -> None:
+def test_error_for_a_socket_of_another_user_names_the_user(tmp_path: Path) -> None:
     """In a folder of all users, a second daemon can't find out whether the first one runs."""
     tmp_path.chmod(0o777)
     with socket.socket(socket.AF_UNIX) as other:
@@ -117,14 +117,14 @@ def test_a_socket_of_another_user_names_them(tmp_path: Path) -> None:
         (tmp_path / "nas").chmod(0o600)
         os.chown(tmp_path / "nas", 65534, 65534)
         ended = powerless("serve", "--sock", tmp_path / "nas", "--control", "none")
-    assert ended.returncode == 1, "which is tried again"
+    assert ended.returncode == 1, "systemd restarts the daemon after this status"
     assert "Permission denied; it belongs to nobody (uid 65534): run as that user, or choose another" in ended.stderr
     assert (tmp_path / "nas").is_socket()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
-def test_a_folder_of_another_user_names_them(tmp_path: Path) -> None:
+def test_error_for_a_folder_of_another_user_names_the_user(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
@@ -176,7 +176,7 @@ def test_runtime_directory_that_is_no_directory_is_rejected(short_path: Path, ki
     assert not any(elsewhere.iterdir())
 
 
-def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_lock_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("precious")
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas")
     assert ended.returncode == 1
@@ -185,7 +185,7 @@ def test_a_file_in_the_place_of_the_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_qemu_whose_socket_denies_access(tmp_path: Path) -> None:
+def test_a_socket_of_qemu_that_denies_access_is_reported(tmp_path: Path) -> None:
     """The log and the list of guests report it; the daemon connects once the mode is corrected."""
     path = tmp_path / "qemu"
     with socket.socket(socket.AF_UNIX) as qemu:

@@ -35,7 +35,7 @@ ZERO = "0" * 13
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
 @pytest.mark.slow
-def test_every_capture_replayed_over_a_real_socket(tmp_path: Path, path: Path) -> None:
+def test_replay_of_every_capture_has_no_differences(tmp_path: Path, path: Path) -> None:
     sock = tmp_path / "guest"
     # The public boot was answered by a tool with UUIDs of its own.
     words = ["--ignore-identity"] if path.stem.startswith("boot") else []
@@ -71,7 +71,7 @@ def test_a_bare_uuid_is_a_socket_in_the_runtime_directory(short_path: Path) -> N
 
 @pytest.mark.parametrize("size", [1, 63, 64, 2048, 4095, 5000])
 @pytest.mark.slow
-def test_frames_in_pieces(tmp_path: Path, size: int) -> None:
+def test_frames_in_pieces_are_answered(tmp_path: Path, size: int) -> None:
     with Serving("--sock", tmp_path / "guest"), fake_guest(tmp_path / "guest") as guest:
         asked = [Request.of(SERIAL) for _ in range(3)]
         stream = b"".join(map(guest.connection.send, asked))
@@ -80,7 +80,7 @@ def test_frames_in_pieces(tmp_path: Path, size: int) -> None:
         assert [guest.answer(each) for each in asked] == [ZERO.encode() + b"\0"] * 3
 
 
-def test_pipelined_frames(tmp_path: Path) -> None:
+def test_pipelined_frames_are_answered(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "guest"), fake_guest(tmp_path / "guest") as guest:
         asked = [Request.of(SERIAL) for _ in range(16)]
         guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
@@ -105,13 +105,13 @@ def test_hostile_frames_harm_nobody(tmp_path: Path) -> None:
             bad.sock.sendall(frame)
             assert other.serial() == ZERO
         bad.sock.sendall(dice.randbytes(70_001))
-        bad.tell(SERIAL)  # at most one more is lost to what seems to be a frame amid the noise
+        bad.tell(SERIAL)  # noise that looks like a frame costs at most one more
         bad.tell(SERIAL)
         assert bad.serial() == ZERO
         assert daemon.process.poll() is None
 
 
-def test_a_hostile_guest_counts_no_more_than_it_may(tmp_path: Path) -> None:
+def test_unknown_commands_are_logged_up_to_a_limit(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "guest", "--frame-rate", "0") as daemon, fake_guest(tmp_path / "guest") as guest:
         for number in range(1000, 1200):
             assert guest.ask(number) == b""
@@ -134,8 +134,8 @@ def test_one_live_connection_per_guest(tmp_path: Path) -> None:
             assert third.serial() == ZERO
 
 
-def test_a_restarted_qemu_is_not_a_second_one(tmp_path: Path) -> None:
-    """Its old connection has ended, even if nobody has read that yet."""
+def test_a_restarted_qemu_is_not_refused(tmp_path: Path) -> None:
+    """The old connection has ended, even if the daemon has not read its end yet."""
     with Serving("--sock", tmp_path / "guest") as daemon:
         for _ in range(50):
             with fake_guest(tmp_path / "guest") as guest:
@@ -143,8 +143,8 @@ def test_a_restarted_qemu_is_not_a_second_one(tmp_path: Path) -> None:
     assert not [line for line in daemon.log if line["event"] == "connection refused"]
 
 
-def test_connecting_to_qemu(tmp_path: Path) -> None:
-    """QEMU is the server, comes late, goes and comes back."""
+def test_daemon_reconnects_to_a_socket_of_qemu(tmp_path: Path) -> None:
+    """QEMU is the server. It starts after the daemon, ends, and starts again."""
     path = tmp_path / "qemu"
     with Serving("--sock", f"connect:{path}") as daemon:
         daemon.event("waiting for QEMU's socket", why="No such file or directory")
@@ -163,7 +163,7 @@ def test_connecting_to_qemu(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_port_that_failed_is_reopened(tmp_path: Path) -> None:
-    """After a fault of our own, which a patch plants into the first run of a port."""
+    """A patch plants a fault into the first run of the port."""
     fail = (
         "import runpy, sys\nfrom vhostcomm.channel.port import Port\ngenuine = Port.run\n"
         "async def run(*_, **__):\n    Port.run = genuine\n    raise RuntimeError('planted')\nPort.run = run\n"
@@ -179,7 +179,7 @@ def test_a_port_that_failed_is_reopened(tmp_path: Path) -> None:
         daemon.log[:] = [line for line in daemon.log if "planted" not in str(line)]  # else it fails the test
 
 
-def test_tcp(tmp_path: Path) -> None:
+def test_tcp_connections_are_probed_by_the_kernel(tmp_path: Path) -> None:
     with (
         held_port() as port,
         Serving("--sock", f"tcp:127.0.0.1:{port}", cwd=tmp_path) as daemon,
@@ -193,8 +193,8 @@ def test_tcp(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_socket_activation(tmp_path: Path) -> None:
-    """As systemd does it: a listening socket as file descriptor 3, with its name."""
+def test_activated_socket_is_served_and_not_removed(tmp_path: Path) -> None:
+    """Like systemd, a starter passes a listening socket as file descriptor 3, with its name."""
     path = tmp_path / "activated"
     starter = (
         "import os,socket,sys; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); os.dup2(s.fileno(),3);"
@@ -263,7 +263,7 @@ def test_a_thousand_guests(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["many.toml"]
 
 
-def test_out_of_descriptors(tmp_path: Path) -> None:
+def test_connection_waits_for_a_descriptor(tmp_path: Path) -> None:
     """A connection waits for a descriptor, with one message, and is served when there is one."""
     with Serving("--sock", f"nas={tmp_path / 'nas'}", "--control", "none") as daemon:
         pid = daemon.process.pid
@@ -281,8 +281,7 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_idle_means_idle(tmp_path: Path) -> None:
-    """No thread of the daemon wakes up while nothing happens."""
+def test_no_thread_of_an_idle_daemon_wakes_up(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "a", "--sock", tmp_path / "b") as daemon, fake_guest(tmp_path / "a") as guest:
         assert guest.serial() == ZERO
         daemon.event("guest asked")
@@ -303,7 +302,7 @@ def test_idle_means_idle(tmp_path: Path) -> None:
         assert switches() == before
 
 
-def test_without_anything_to_serve() -> None:
+def test_serve_without_guests_is_rejected() -> None:
     ended = run_vhostcomm("serve")
     assert ended.returncode == 2
     assert "add [guests.NAME] to the --config file, or give --sock or --watch" in ended.stderr

@@ -87,7 +87,7 @@ class Ends:
         return found
 
     def fill(self) -> None:
-        """Let there be no room for an answer."""
+        """Fill the socket, so that no answer fits."""
         with suppress(BlockingIOError):
             while True:
                 self.ours.send(bytes(65536))
@@ -120,7 +120,7 @@ def test_half_a_frame_is_dropped_after_silence() -> None:
     run(main)
 
 
-def test_a_slow_frame_is_no_half_one() -> None:
+def test_a_slow_frame_is_not_dropped() -> None:
     """Silence counts from the last byte, not from the first."""
 
     async def main() -> None:
@@ -146,7 +146,7 @@ def test_over_its_rate_a_guest_is_read_slowly_and_never_dropped() -> None:
             assert ends.ended is None
             assert [line["times"] for line in ends.logged("guest sends too fast, reading more slowly")] == [1]
             assert ends.guest.throttled > 0
-            # Quiet for a while, and it may hurry again.
+            # After a quiet while, a burst is free again.
             await trio.sleep(100)
             begin = trio.current_time()
             await ends.write(ends.ask(15))
@@ -156,7 +156,7 @@ def test_over_its_rate_a_guest_is_read_slowly_and_never_dropped() -> None:
     run(main)
 
 
-def test_junk_counts_like_frames() -> None:
+def test_junk_counts_towards_the_rate() -> None:
     async def main() -> None:
         async with serving(frame_rate=10) as ends:
             begin = trio.current_time()
@@ -226,7 +226,7 @@ def test_draining_answers_pending_questions() -> None:
         async with serving() as ends:
             await trio.testing.wait_all_tasks_blocked()
             ends.session.drain()
-            for _ in range(10):  # QEMU sends on what it was kept from sending
+            for _ in range(10):  # QEMU sends the frames that it had queued
                 await ends.write(ends.ask())
                 await ends.answers(1)
             with trio.fail_after(1):
@@ -257,7 +257,7 @@ def test_draining_has_an_end() -> None:
     run(main)
 
 
-def test_the_end_of_the_stream() -> None:
+def test_half_a_frame_at_the_end_counts_as_skipped() -> None:
     async def main() -> None:
         async with serving() as ends:
             await ends.write(ends.ask()[:100])
@@ -271,7 +271,7 @@ def test_the_end_of_the_stream() -> None:
 
 
 def test_qemus_socket_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it is missing, or only closes each connection."""
+    """This holds for a missing socket, and for one that closes each connection."""
 
     def tries(*, accepts: bool) -> list[float]:
         tried: list[float] = []
@@ -309,8 +309,8 @@ def test_qemus_socket_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPat
         assert max(gaps) <= 5.5
 
 
-def test_a_fault_of_our_own_ends_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """The port tells it, and serves the next."""
+def test_an_internal_error_ends_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """The port logs it, and serves the next connection."""
 
     async def main() -> None:
         ends = Ends(Service())

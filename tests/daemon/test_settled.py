@@ -14,7 +14,7 @@ from vhostcomm.guest.events import Gone
 
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("how", ["says so", "deletes its record"])
-def test_a_host_that_thaws_the_guest_itself(how: str, connected: bool) -> None:
+def test_no_thaw_is_owed_after_a_host_ended_its_own_freeze(how: str, connected: bool) -> None:
     async def body(here: Here) -> None:
         if connected:
             here.guest.connected()
@@ -33,7 +33,7 @@ def test_a_host_that_thaws_the_guest_itself(how: str, connected: bool) -> None:
 
 
 def test_a_guest_that_another_host_thawed_is_no_longer_owed_a_thaw() -> None:
-    """Only that very freeze is settled, and only if its QEMU is no longer connected here."""
+    """Only this freeze is settled, and only when the guest's QEMU is no longer connected here."""
 
     async def body(here: Here) -> None:
         until = (await here.freezes()).until.wall
@@ -67,7 +67,7 @@ def test_a_settled_freeze_is_noted_when_the_guest_has_left() -> None:
     here(body)
 
 
-def test_the_end_of_one_freeze_keeps_that_of_another_host() -> None:
+def test_the_end_of_one_freeze_keeps_another_hosts_freeze() -> None:
     """No thaw was sent, so none is published."""
 
     async def body(here: Here) -> None:

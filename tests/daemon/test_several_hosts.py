@@ -1,4 +1,4 @@
-"""Daemons in the place of hosts: what they have in common, and what each has of its own."""
+"""A daemon for each of several hosts: their common configuration, and each host's own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CLUSTER = "8b532c79-f207-3510-5067-79268f097d46"
 
 
 @pytest.mark.slow
-def test_two_hosts_of_one_cluster(tmp_path: Path) -> None:
-    """A guest gets the same answers on both, though the hosts have serial numbers of their own."""
+def test_hosts_of_a_cluster_give_a_guest_the_same_answers(tmp_path: Path) -> None:
+    """The cluster's UUID and the guest's serial number are the same on both; the hosts' serial numbers differ."""
     common = tmp_path / "common"
     common.mkdir()
     (common / "nas.toml").write_text('[guests.nas]\nserial = "AAAAAAAAAAAAA"\n')
@@ -41,8 +41,8 @@ def test_two_hosts_of_one_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
-def test_a_file_for_another_group_names_it(tmp_path: Path) -> None:
-    """As on Proxmox VE, where only root and www-data can read what is in /etc/pve."""
+def test_error_for_a_file_of_another_group_names_the_group(tmp_path: Path) -> None:
+    """On Proxmox VE, for example, only root and www-data can read the files in /etc/pve."""
     path = tmp_path / "c.toml"
     path.write_text("[guests.nas]\n")
     group = grp.getgrnam("www-data")

@@ -1,4 +1,4 @@
-"""SIGHUP and SIGINT that were ignored when a program started stay ignored; SIGTERM ends it always."""
+"""SIGHUP and SIGINT that were ignored when a program started stay ignored; SIGTERM always ends it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_sigterm_ends_a_daemon_that_was_started_with_it_ignored(tmp_path: Path) 
 
 
 def test_interrupt_of_a_script_leaves_its_background_qemu_host(tmp_path: Path) -> None:
-    """A container's Ctrl-C goes to the whole process group; a non-interactive shell ignores it for its background."""
+    """Ctrl-C goes to a container's whole process group; background jobs of a non-interactive shell ignore it."""
     sock, api = tmp_path / "guest.sock", tmp_path / "api.sock"
     script = f"{QEMU_HOST} -addr=unix:{sock} -api {api} > {tmp_path}/trace & echo $!; wait"
     with started(["sh", "-c", script], stdout=subprocess.PIPE, bufsize=0, start_new_session=True) as shell:

@@ -18,7 +18,7 @@ from vhostcomm.log.sink import QUEUE_BYTES, Sink
 
 
 class _Writes:
-    """os.write, with errors in between."""
+    """A substitute for `os.write` that fails while `error` is set."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -39,7 +39,7 @@ class _Writes:
 
 @pytest.mark.parametrize("room", [0, 30])
 def test_a_full_disk_loses_lines_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    """Also where a part of a line was written: its rest comes when there is room."""
+    """The rest of a partly written line follows when there is room."""
     with (tmp_path / "log").open("w") as stream:
         writes = _Writes(stream.fileno())
         monkeypatch.setattr("os.write", writes)
@@ -89,7 +89,7 @@ def test_a_log_ends_with_its_reader_or_terminal(
         assert sink.close(PATIENCE)
 
 
-def test_a_sink_outlives_a_mistake(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sink_survives_an_internal_error(capfd: pytest.CaptureFixture[str]) -> None:
     written: list[int] = []
 
     def write(items: list[int]) -> None:
@@ -106,7 +106,7 @@ def test_a_sink_outlives_a_mistake(capfd: pytest.CaptureFixture[str]) -> None:
     assert (sink.lost, sink.dead) == (2, False)
     assert capfd.readouterr().err.count("ValueError: a mistake") == 1
     sink.put(4)
-    assert sink.lost == 3, "it has ended"
+    assert sink.lost == 3, "the sink has ended"
 
 
 def test_a_sink_ends_with_an_error_by_default() -> None:
@@ -152,7 +152,7 @@ def test_flush_waits_for_lines_put_while_the_last_write_ended(monkeypatch: pytes
         def append(self, item: int) -> None:
             if item == 1:
                 gates[0].set()
-                time.sleep(0.2)  # enough for the thread to see that there is nothing more, if it is let look
+                time.sleep(0.2)  # long enough for the thread to find the queue empty, if it can
             super().append(item)
 
     def write(items: list[int]) -> None:

@@ -38,7 +38,7 @@ def powerless(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def refused(*words: str | Path, status: int = 1, **options: object) -> str:
-    """The one message of a daemon that doesn't start."""
+    """The error message of a daemon that doesn't start."""
     ended = run_vhostcomm("serve", *words, **options)  # type: ignore[arg-type]
     assert ended.returncode == status, ended
     assert ended.stderr.startswith("vhostcomm: ")
@@ -54,7 +54,7 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
         assert guest.serial()
 
 
-def test_a_killed_daemon_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_socket_of_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with Serving("--sock", path, expect_exit=None) as daemon:
         daemon.stop(signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_a_live_socket_is_not_replaced(tmp_path: Path) -> None:
         other.listen(0)
         assert f"use connect:{path}" in refused("--sock", path)
         waiting = []
-        for _ in range(3):  # a full backlog is alive, too
+        for _ in range(3):  # a socket with a full backlog is alive, too
             more = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             more.connect_ex(str(path))
             waiting.append(more)
@@ -81,11 +81,11 @@ def test_a_live_socket_is_not_replaced(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["guest"]
 
 
-def test_a_second_daemon(tmp_path: Path) -> None:
+def test_a_second_daemon_for_a_socket_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with Serving("--sock", path):
         assert "another process already serves it" in refused("--sock", path)
-        path.unlink()  # even then: the lock tells
+        path.unlink()  # the lock still shows that the first daemon runs
         assert "another process already serves it" in refused("--sock", path)
 
 
@@ -108,20 +108,20 @@ def test_only_a_socket_is_replaced(tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / LOCK).exists()
 
 
-def test_a_lock_that_is_a_symbolic_link(tmp_path: Path) -> None:
+def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
     assert "lock can't be made" in refused("--sock", tmp_path / "guest")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_only_our_own_lock_is_removed(tmp_path: Path) -> None:
-    """A lock file is another daemon's if it replaced ours, or has a record of that daemon."""
+    """A lock file belongs to another daemon if it replaced ours, or if another daemon has locked it, too."""
     lock = lock_file(tmp_path / "nas")
     with locked(tmp_path / "nas"):
         lock.rename(tmp_path / "moved")
         lock.touch(0o600)
     assert sorted(each.name for each in tmp_path.iterdir()) == [lock.name, "moved"]
-    with lock.open("r+b") as other:  # its locks are of this open file, as another process's would be
+    with lock.open("r+b") as other:  # a lock of this open file, which conflicts like one of another process
         record = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 5, 1, 0)
         fcntl.fcntl(other, fcntl.F_OFD_SETLK, record)
         with locked(tmp_path / "nas"):
@@ -132,14 +132,14 @@ def test_only_our_own_lock_is_removed(tmp_path: Path) -> None:
     assert not lock.exists()
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
+def test_error_for_a_missing_folder_has_a_remedy(tmp_path: Path) -> None:
     message = refused("--sock", tmp_path / "no" / "guest", status=78)
     assert "No such file or directory" in message
     assert f"install -d -m 0700 {tmp_path}/no" in message
 
 
-def test_one_that_fails_stops_all(tmp_path: Path) -> None:
-    """Nothing is half served, nothing is left."""
+def test_one_failing_socket_stops_the_whole_start(tmp_path: Path) -> None:
+    """No guest is served, and no socket is left."""
     refused("--sock", tmp_path / "a", "--sock", tmp_path / "no" / "b", "--sock", tmp_path / "c", status=78)
     assert not any(tmp_path.iterdir())
 
@@ -175,7 +175,7 @@ def test_host_that_can_not_be_resolved_has_a_remedy() -> None:
     assert message.endswith("; use an IP address of this machine\n")
 
 
-def test_a_path_of_107_bytes(tmp_path: Path) -> None:
+def test_a_path_of_107_bytes_is_served_and_a_longer_one_rejected(tmp_path: Path) -> None:
     path = tmp_path / ("x" * (107 - len(str(tmp_path)) - 1))
     assert len(str(path)) == 107
     name = f"g={path}"
@@ -188,13 +188,13 @@ def test_a_path_of_107_bytes(tmp_path: Path) -> None:
     assert "108 bytes" in refused("--sock", f"g={path}x", status=2)
 
 
-def test_names(tmp_path: Path) -> None:
+def test_a_guest_can_have_another_name_than_its_socket(tmp_path: Path) -> None:
     with Serving("--sock", f"nas-1.b_c={tmp_path}/any name") as daemon, fake_guest(tmp_path / "any name") as guest:
         assert guest.serial()
         daemon.event("guest ready", guest="nas-1.b_c")
 
 
-def test_two_guests_of_one_name_or_socket(tmp_path: Path) -> None:
+def test_two_guests_with_one_name_or_socket_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     assert "give this one a different name" in refused(
         "--sock", tmp_path / "g", "--sock", tmp_path / "b" / "g", status=2
@@ -215,12 +215,12 @@ def test_two_guests_of_one_name_or_socket(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.slow
-def test_bad_flags(tmp_path: Path, words: list[str], what: str, status: int) -> None:
+def test_bad_flags_are_rejected(tmp_path: Path, words: list[str], what: str, status: int) -> None:
     assert what in refused("--sock", tmp_path / "guest", *words, status=status)
     assert not any(tmp_path.iterdir())
 
 
-def test_a_tcp_port_in_use(tmp_path: Path) -> None:
+def test_a_tcp_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -228,7 +228,7 @@ def test_a_tcp_port_in_use(tmp_path: Path) -> None:
         assert "can't be bound: Address already in use" in refused("--sock", f"tcp:127.0.0.1:{port}")
 
 
-def test_a_folder_to_watch_that_is_not_there(tmp_path: Path) -> None:
+def test_error_for_a_missing_watched_folder_has_a_remedy(tmp_path: Path) -> None:
     message = refused("--watch", tmp_path / "no", "--sock", tmp_path / "nas", status=78)
     assert f"can't be watched: No such file or directory; make it: install -d -m 0700 {tmp_path}/no" in message
     assert not any(tmp_path.iterdir())

@@ -17,7 +17,7 @@ WORK = CREDIT / 8
 """Seconds that a turn takes here."""
 
 FAST = 1_000_000
-"""A frame rate that brakes nobody."""
+"""A frame rate that throttles no guest."""
 
 
 def braked(lane: Lane) -> Throttle:
@@ -37,7 +37,7 @@ async def turn(mine: Throttle) -> bool:
 
 
 def test_a_flood_is_read_in_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a tenth of the time while another is served, and all of its answers."""
+    """While another guest is served, the flood gets a tenth of the time, and all of its answers."""
     ticks = count(0, WORK)
     monkeypatch.setattr("vhostcomm.channel.throttle.thread_time", lambda: next(ticks))
 
@@ -104,7 +104,7 @@ def test_turns_in_the_lane_are_one_at_a_time_and_in_order() -> None:
 
         async def send(name: int) -> None:
             for _ in range(5):
-                good.ready()  # somebody outside is served all the time
+                good.ready()  # a guest outside the lane is served all the time
                 await turn(flood[name])
                 turns.append((name, trio.current_time()))
 
@@ -121,7 +121,7 @@ def test_turns_in_the_lane_are_one_at_a_time_and_in_order() -> None:
 
 
 def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
-    """The loop need not go round for each: nobody else waits."""
+    """No other guest waits, so the event loop need not go round for each turn."""
 
     async def main() -> None:
         lane = Lane()
@@ -160,8 +160,8 @@ def test_the_lane_does_not_rest_without_other_guests() -> None:
     run(main)
 
 
-def test_a_guest_earns_by_having_nothing_to_read() -> None:
-    """Not by waiting for its turn, nor while it is kept from sending."""
+def test_a_guest_earns_credit_while_it_has_nothing_to_read() -> None:
+    """It earns nothing while it waits for its turn, or while it is kept from sending."""
 
     async def main() -> None:
         lane = Lane()

@@ -12,7 +12,7 @@ from vhostcomm.config.identity import derived_uuid
 ZERO = "0" * 13
 
 
-def test_a_watched_folder(tmp_path: Path) -> None:
+def test_guests_follow_the_sockets_of_a_watched_folder(tmp_path: Path) -> None:
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
     (tmp_path / "a file").write_text("")
     with Serving("--watch", tmp_path) as daemon:
@@ -54,7 +54,7 @@ def test_a_watched_folder_that_vanishes_takes_only_its_own_guests(tmp_path: Path
         assert other.serial() == ZERO
 
 
-def test_sockets_of_its_own_in_a_watched_folder(tmp_path: Path) -> None:
+def test_own_sockets_in_a_watched_folder_are_no_new_guests(tmp_path: Path) -> None:
     with Serving("--watch", tmp_path, "--sock", tmp_path / "nas") as daemon:
         (tmp_path / "touch").write_text("")
         with fake_guest(tmp_path / "nas") as guest:

@@ -43,7 +43,7 @@ def test_half_a_frame_then_whole_ones(tmp_path: Path) -> None:
         assert guest.answer(second) == ZERO.encode() + b"\0"
 
 
-def test_pipelined_frames(tmp_path: Path) -> None:
+def test_pipelined_frames_are_answered(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         asked = [Request.of(SERIAL) for _ in range(16)]
         guest.sock.sendall(b"".join(map(guest.connection.send, asked)))
