@@ -1,4 +1,4 @@
-"""Certificates for tests: a CA, and hosts' files of it."""
+"""Certificates for tests: a CA, and the files that it issues to hosts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
 @frozen
 class Authority:
-    """A CA, whose files are in a folder."""
+    """A CA, with its files in a folder."""
 
     folder: Path
     ca: trustme.CA

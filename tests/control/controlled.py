@@ -1,4 +1,4 @@
-"""A real daemon with its control surface at hand, and guests that answer."""
+"""A real daemon, a client of its control surface, and guests that answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INFORMATION = b'{"data":{"dsm_setting":{"data":{"http_port":5000}},"ip":{"data":
 
 @contextmanager
 def controlled(folder: Path, *words: str | Path, **options: Any) -> Iterator[tuple[Serving, httpx.Client]]:
-    """A daemon of one guest, `nas`, and a client of its control surface."""
+    """A daemon with one guest, `nas`, and a client of its control surface."""
     control = folder / "control"
     with (
         Serving("--sock", folder / "nas", "--control", control, *words, **options) as daemon,
@@ -46,7 +46,7 @@ class Answering:
         self.answers = answers
         self.asked: list[Command] = []
         guest.serial()
-        guest.sock.settimeout(None)  # it waits for its host as long as it is there: a module's guest may long be idle
+        guest.sock.settimeout(None)  # the guest of a module may be idle for long
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -76,7 +76,7 @@ class Answering:
         return True
 
     def reboots(self) -> None:
-        """It starts again: it tells so, as the genuine guest does."""
+        """Report a new start, as the genuine guest does."""
         self.guest.sock.sendall(self.guest.connection.send(Request.of(HostCommand.GUEST_POWER, needs_response=False)))
 
     def ended(self) -> None:

@@ -96,8 +96,8 @@ def test_a_page_is_named_in_the_reason() -> None:
     assert caught.value.remedy == "ask with a program such as curl"
 
 
-def test_browsers_that_tell_nothing() -> None:
-    """An image of a page of another machine: only the User-Agent says that it is a browser."""
+def test_browsers_can_be_rejected_by_their_user_agent() -> None:
+    """A browser that loads an image for another machine's page names no page. Only its User-Agent shows it."""
     lines = headers([HERE, MOZILLA])
     check_origin(lines, NAMES)
     with pytest.raises(Problem, match="without naming its page") as caught:

@@ -1,4 +1,4 @@
-"""The control surface of a real daemon: each thing it tells and does, and each way that it can fail."""
+"""The control surface of a real daemon: what it reports and does, and how it can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
 
 @pytest.mark.slow
-def test_a_guest_through_its_states(tmp_path: Path) -> None:
+def test_health_and_calls_follow_the_state_of_a_guest(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http):
         assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
         health = http.get("/healthz")
@@ -81,8 +81,8 @@ def test_health_is_of_now(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_impatient_prober_finds_out(tmp_path: Path) -> None:
-    """The question to the guest continues, so the next request has its answer. Concurrent requests have the same one."""
+def test_a_health_check_continues_without_its_client(tmp_path: Path) -> None:
+    """The question to the guest continues, and the next request has its answer. Concurrent requests share one question."""
     with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest, client(tmp_path / "control") as http:
         guest.serial()
         with pytest.raises(httpx.ReadTimeout):
@@ -114,7 +114,7 @@ def test_every_outcome_of_a_call(tmp_path: Path) -> None:
         assert [int(each) for each in guest.asked] == [2, 5, 10, 11, 77]
 
 
-def test_the_command_that_is_0(tmp_path: Path) -> None:
+def test_command_0_can_be_called(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {0: b""}):
         for command in "test", "0", 0:
             assert post(http, "/guests/nas/call", command=command)[1]["command"]["name"] == "test"
@@ -151,7 +151,7 @@ def test_control_characters_are_escaped(tmp_path: Path) -> None:
         assert "control characters" in found["answer"]["problem"]
 
 
-def test_events(tmp_path: Path) -> None:
+def test_events_follow_a_guest_to_its_stop(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), http.stream("GET", "/events") as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith(": what happens")
@@ -168,7 +168,7 @@ def test_events(tmp_path: Path) -> None:
         assert found[-1]["stop"]["how"] == "power-off"
 
 
-def test_metrics(tmp_path: Path) -> None:
+def test_metrics_count_frames_calls_and_connections(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as end:
         end.sock.sendall(bytes(100))
         Answering(end, {IP: b"1\0", INFO: INFORMATION})
@@ -182,7 +182,7 @@ def test_metrics(tmp_path: Path) -> None:
         for sample in family.samples
     }
     guest = ("guest", "nas")
-    # While it is connected still.
+    # Counted while the guest is still connected.
     assert samples["vhostcomm_guest_refused_frames_total", guest] == 1
     assert samples["vhostcomm_guest_skipped_bytes_total", guest] == 100
     assert samples["vhostcomm_guests",] == 1
@@ -309,7 +309,7 @@ def test_tcp_needs_its_token(tmp_path: Path) -> None:
         assert "nas" in listed.stdout
 
 
-def test_where_it_is_by_default_and_without(tmp_path: Path) -> None:
+def test_control_surface_has_a_default_path_and_can_be_off(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
     with Serving("--sock", tmp_path / "one", env=environment) as daemon:
         daemon.event("control surface", sock=f"{tmp_path}/run/control.sock")
@@ -327,7 +327,7 @@ def test_where_it_is_by_default_and_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_of_http_is_loaded_before_it_is_asked(tmp_path: Path) -> None:
+def test_http_is_loaded_with_the_first_request(tmp_path: Path) -> None:
     with controlled(tmp_path, fresh=True) as (daemon, http):
         with fake_guest(tmp_path / "nas") as guest:
             guest.serial()
@@ -337,7 +337,7 @@ def test_nothing_of_http_is_loaded_before_it_is_asked(tmp_path: Path) -> None:
 
 
 def _resident(pid: int) -> int:
-    """KiB."""
+    """Resident memory in KiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1])

@@ -49,7 +49,9 @@ IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
         ("/reload", {}, 409, "no --config"),
     ],
 )
-def test_bad_input(served: httpx.Client, path: str, body: object, status: int, why: str) -> None:
+def test_bad_input_is_rejected_with_a_remedy(
+    served: httpx.Client, path: str, body: object, status: int, why: str
+) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = served.post(path, content=content)
     assert answer.status_code == status, answer.text
@@ -67,7 +69,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield http
 
 
-def test_dangerous_ones_need_both(tmp_path: Path) -> None:
+def test_dangerous_commands_need_both_permissions(tmp_path: Path) -> None:
     with (
         controlled(tmp_path, "--allow-dangerous", "yes") as (_, http),
         answering(tmp_path / "nas", {19: b"secret\0"}),

@@ -56,11 +56,11 @@ def test_guests_and_info(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.needs("setpriv")
 def test_daemons_user_without_a_session_finds_the_units_daemon(tmp_path: Path) -> None:
-    """As with `sudo -u USER vhostcomm guests`; /run is one of its own, in a namespace of mounts."""
+    """Like `sudo -u USER vhostcomm guests`. A mount namespace gives the test its own /run."""
     if os.geteuid() != 0:
-        pytest.skip("another user is become by root")
+        pytest.skip("only root can become another user")
     user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=+dac_read_search"]
-    user += ["--ambient-caps=+dac_read_search"]  # as what is run may be in root's home
+    user += ["--ambient-caps=+dac_read_search"]  # the program may be in root's home
     run = "mount -t tmpfs none /run && install -d -m 0700 -o 54321 /run/vhostcomm"
     shell = f'exec unshare --mount sh -c \'{run} && exec {" ".join(user)} "$@"\' sh "$@"'
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": "/run/vhostcomm"}
@@ -83,7 +83,7 @@ def test_remark_follows_the_answer_in_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_call(tmp_path: Path) -> None:
+def test_call_prints_answers_and_rejects_wrong_arguments(tmp_path: Path) -> None:
     answers: Answers = {IP: b"10.0.2.15\0", INFO: INFORMATION, UPTIME: b"\x1b[2J\0", 11: b"no json\0"}
     with controlled(tmp_path), answering(tmp_path / "nas", answers):
         called = ask(tmp_path, "call", "nas", "get_ip")
@@ -114,7 +114,7 @@ def test_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stopping_and_freezing(tmp_path: Path) -> None:
+def test_verbs_freeze_thaw_reboot_and_shut_down(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, _):
         answers: Answers = {POWEROFF: lambda: None, REBOOT: b"", FREEZE: b"", THAW: b""}
         with answering(tmp_path / "nas", answers):
@@ -136,7 +136,7 @@ def test_stopping_and_freezing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
-    """The guest may be there as before."""
+    """The guest may still run."""
     with controlled(tmp_path, expect_exit=-9) as (daemon, _), fake_guest(tmp_path / "nas") as guest:
         guest.serial()
         environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
@@ -150,7 +150,7 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_guest_that_does_not_answer_a_shutdown(tmp_path: Path) -> None:
+def test_shutdown_without_an_answer_fails(tmp_path: Path) -> None:
     with controlled(tmp_path), fake_guest(tmp_path / "nas") as guest:
         guest.serial()
         refused = ask(tmp_path, "shutdown")
@@ -159,13 +159,13 @@ def test_a_guest_that_does_not_answer_a_shutdown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_guest_that_does_not_know_its_uptime_is_well(tmp_path: Path) -> None:
+def test_info_succeeds_without_an_uptime(tmp_path: Path) -> None:
     with controlled(tmp_path), answering(tmp_path / "nas", {INFO: INFORMATION}):
         told = ask(tmp_path, "info", "--json")
     assert (told.returncode, json.loads(told.stdout)["uptime"]) == (0, None), told
 
 
-def test_without_a_daemon(tmp_path: Path) -> None:
+def test_verbs_without_a_daemon_fail_with_a_remedy(tmp_path: Path) -> None:
     for words in (["guests"], ["info"], ["shutdown", "nas"], ["events"], ["call", "get_ip"]):
         refused = ask(tmp_path, *words)
         assert refused.returncode == 1
@@ -181,7 +181,7 @@ def test_several_guests_need_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_following(tmp_path: Path) -> None:
+def test_watch_and_events_follow_a_guest(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
     with (
         controlled(tmp_path) as (daemon, _),
@@ -206,7 +206,7 @@ def test_following(tmp_path: Path) -> None:
 
 
 def shows_a_guest_of(sock: Path, events: subprocess.Popen[bytes]) -> bool:
-    """Let a guest come and go. `vhostcomm events` shows it, if it follows already: nothing else shows that it does."""
+    """Connect and disconnect a guest. Only its events show whether `vhostcomm events` follows already."""
     with answering(sock, {}):
         pass
     assert events.stdout
@@ -245,7 +245,7 @@ def test_watching_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_daemons_on_one_host(tmp_path: Path) -> None:
-    """The first has control.sock, others a socket of their guest's name; a verb finds the one that serves the guest."""
+    """The first daemon has control.sock, another one a socket with its guest's name. A verb finds its guest's daemon."""
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
     environment.pop("VHOSTCOMM_CONTROL", None)
 
@@ -277,7 +277,7 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
             assert f"--control {tmp_path / 'control.sock'} and --control {tmp_path / 'control/nas.sock'}" in both.stderr
             third.stop()
         first.stop()
-        # One of a unit's instance, in a runtime directory of its own.
+        # The daemon of a unit's instance has its own runtime directory.
         own = environment | {"RUNTIME_DIRECTORY": f"{tmp_path}-run-own"}
         (tmp_path.parent / f"{tmp_path.name}-run-own").mkdir()
         with Serving("--sock", f"own={tmp_path}/own", env=own):
@@ -287,7 +287,7 @@ def test_several_daemons_on_one_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_daemon_among_several_that_hangs(tmp_path: Path) -> None:
+def test_a_hanging_daemon_among_several_is_reported(tmp_path: Path) -> None:
     """If a daemon doesn't answer, no guest counts as the only one, and none is reported as missing."""
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
     environment.pop("VHOSTCOMM_CONTROL", None)
@@ -317,7 +317,7 @@ def test_a_daemon_among_several_that_hangs(tmp_path: Path) -> None:
         assert sorted(guest.asked) == [IP, INFO]  # INFO by guests, for the address
 
 
-def test_reload(tmp_path: Path) -> None:
+def test_reload_prints_the_result_or_the_reason(tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     one = f'[guests.one]\nsock = "{tmp_path}/one"\n'
     config.write_text(one)
@@ -341,7 +341,7 @@ def test_reload(tmp_path: Path) -> None:
         assert [each["name"] for each in json.loads(ask(tmp_path, "guests", "--json").stdout)] == ["one", "two"]
 
 
-def test_reload_of_one_of_several_daemons_needs_its_place(tmp_path: Path) -> None:
+def test_reload_of_one_of_several_daemons_needs_its_socket(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
     with Serving("--sock", tmp_path / "a", env=environment), Serving("--sock", tmp_path / "b", env=environment):
         refused = run_vhostcomm("reload", env=environment)

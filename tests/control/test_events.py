@@ -15,7 +15,7 @@ from vchannel import HostCommand
 from vhostcomm.control.events import STREAM_LIMIT
 
 REBOOTS = 4000
-"""Their events are more than the kernel holds for a client that reads little."""
+"""Enough for more events than the kernel buffers for a client that reads little."""
 
 READ_EVERY, READ = 50, 1024
 """Reboots between two reads, and the bytes of one: a client that reads nothing at all for ten seconds is disconnected."""
@@ -57,7 +57,7 @@ def test_reboots_of_one_guest_push_out_no_event_of_another(tmp_path: Path) -> No
 
 
 def events_until_gone(slow: socket.socket, begun: bytes) -> list[dict[str, Any]]:
-    """All events up to the quiet guest's last. Lines are not cut by the chunks that a daemon sends."""
+    """All events up to the last one of the quiet guest. A daemon's chunks contain whole lines."""
     received = begun
     while b'"guest": "nas", "event": "gone"' not in received or not received.endswith(b"\n\r\n"):
         data = slow.recv(1 << 20)
@@ -96,14 +96,14 @@ def test_frames_of_one_guest_follow_its_events(tmp_path: Path) -> None:
     assert counted == 2
 
 
-def test_frames_of_no_guest(tmp_path: Path) -> None:
+def test_frames_of_an_unknown_guest_are_not_found(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http):
         got = http.get("/events?frames=other")
     assert (got.status_code, got.json()["error"]["what"]) == (404, "no such guest")
 
 
 def test_a_client_that_leaves_observes_no_more(tmp_path: Path) -> None:
-    """As many streams as there are places, again and again."""
+    """More streams than the limit, one after another."""
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
         guest.serial()
         for _ in range(STREAM_LIMIT + 1):

@@ -1,4 +1,4 @@
-"""File systems that are held still: they go on in time, whatever becomes of who asked, of the connection, of the guest's answers."""
+"""Frozen file systems are thawed in time, even if the client, the connection or an answer of the guest is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_freeze_ends_by_itself(tmp_path: Path) -> None:
         assert done["frozen_until"] == http.get("/guests/nas").json()["frozen_until"]
         assert post(http, "/guests/nas/thaw")[0] == 200
         assert "control" in daemon.event("thawed")["by"]
-        # One that is held still is let go before it is to reboot, and when the daemon ends.
+        # A frozen guest is thawed before its reboot, and when the daemon ends.
         post(http, "/guests/nas/freeze")
         assert post(http, "/guests/nas/reboot")[0] == 200
         post(http, "/guests/nas/freeze")
@@ -38,7 +38,7 @@ def test_a_freeze_ends_by_itself(tmp_path: Path) -> None:
         assert [int(each) for each in guest.asked] == [14, 15, 14, 15, 14, 15, 8, 14, 15]
 
 
-def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) -> None:
+def test_an_unanswered_freeze_is_thawed(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", {THAW: b""}) as guest:
         frozen = ThreadPoolExecutor(1).submit(post, http, "/guests/nas/freeze", timeout=0.2)
         assert frozen.result()[0] == 504
@@ -47,8 +47,8 @@ def test_a_freeze_that_is_not_answered_is_thawed_all_the_same(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_guest_that_ignores_a_thaw_is_stopped_all_the_same(tmp_path: Path) -> None:
-    """It may not know either command: both are inferred."""
+def test_a_guest_that_ignores_a_thaw_can_be_shut_down(tmp_path: Path) -> None:
+    """The guest may know neither freeze nor thaw: both commands are inferred."""
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
         guest.serial()
         assert post(http, "/guests/nas/freeze", timeout=0.05)[0] == 504
@@ -56,7 +56,7 @@ def test_a_guest_that_ignores_a_thaw_is_stopped_all_the_same(tmp_path: Path) -> 
             stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
             while (asked := guest.next_request()).command != POWEROFF:
                 assert asked.command in (FREEZE, THAW, INFO)
-                if asked.command == INFO:  # asked whether it is there, it answers
+                if asked.command == INFO:  # the question whether the guest is up
                     guest.sock.sendall(asked.reply(INFORMATION).raw)
             guest.sock.sendall(asked.reply(b"").raw)
             assert stopping.result()[0] == 200
@@ -89,7 +89,7 @@ def test_a_thaw_gets_through_where_calls_hang(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_connection_that_ends_and_comes_again(tmp_path: Path) -> None:
+def test_a_frozen_guest_that_reconnects_is_thawed(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http):
         with answering(tmp_path / "nas", {FREEZE: b""}):
             assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
@@ -100,7 +100,7 @@ def test_a_connection_that_ends_and_comes_again(tmp_path: Path) -> None:
         assert http.get("/guests/nas").json()["frozen_until"] is None
 
 
-def test_a_guest_that_a_reload_removes(tmp_path: Path) -> None:
+def test_a_frozen_guest_that_a_reload_removes_is_thawed(tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     one, two = (f'[guests.{name}]\nsock = "{tmp_path / name}"\n' for name in ("one", "two"))
     config.write_text(one + two)
@@ -116,7 +116,7 @@ def test_a_guest_that_a_reload_removes(tmp_path: Path) -> None:
 
 
 def test_the_next_daemon_thaws_guests_of_a_killed_one(tmp_path: Path) -> None:
-    """A guest that is frozen asks nothing, so nothing tells that it is there: a thaw is still sent."""
+    """A frozen guest asks nothing, so the daemon can't know whether it is up. The daemon sends the thaw anyway."""
     record = tmp_path / ".nas.frozen"
     with controlled(tmp_path, expect_exit=-9) as (daemon, http), answering(tmp_path / "nas", {FREEZE: b""}):
         assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
@@ -145,7 +145,7 @@ def test_a_record_that_can_not_be_read_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_thaw_is_owed_through_a_reset_and_a_reconnect(tmp_path: Path) -> None:
-    """A freeze that QEMU kept is carried out by the next boot, so its start proves nothing; only an answered thaw does."""
+    """The next boot may receive a freeze that QEMU queued, so its start proves nothing. Only an answered thaw does."""
     with controlled(tmp_path) as (daemon, http), ThreadPoolExecutor(1) as pool:
         with fake_guest(tmp_path / "nas") as guest:
             guest.serial()
@@ -153,7 +153,7 @@ def test_a_thaw_is_owed_through_a_reset_and_a_reconnect(tmp_path: Path) -> None:
             guest.sock.sendall(guest.next_request().reply(b"").raw)
             assert freezing.result()[1]["frozen_until"]
             guest.tell(HostCommand.GUEST_POWER, needs_response=False)
-            assert guest.next_request().command == THAW  # which is left unanswered
+            assert guest.next_request().command == THAW  # left unanswered
             assert http.get("/guests/nas").json()["thaw_owed"]
         daemon.event("guest gone")
         with fake_guest(tmp_path / "nas") as guest:
@@ -196,7 +196,7 @@ def test_nothing_is_frozen_while_the_daemon_stops(tmp_path: Path) -> None:
         guest.sock.sendall(guest.next_request().reply(b"").raw)
         assert freezing.result()[0] == 200
         daemon.send_signal(signal.SIGTERM)
-        assert guest.next_request().command == THAW  # which is left unanswered, so that the stop takes its time
+        assert guest.next_request().command == THAW  # left unanswered, so that the stop takes a while
         status, refused = post(http, "/guests/two/freeze")
         assert (status, refused["error"]["what"]) == (503, "stopping")
         assert other.asked == []

@@ -32,7 +32,7 @@ def files(tmp_path: Path) -> TlsFiles:
 
 
 def test_handshakes_use_a_share_of_the_time() -> None:
-    """Beyond the credit, work costs rest. A step has a thread of its own."""
+    """Rest follows work beyond the credit. Each step runs in another thread."""
     threads = set()
 
     def work() -> None:
@@ -54,7 +54,7 @@ def test_handshakes_use_a_share_of_the_time() -> None:
 
 
 def test_handshake_has_a_deadline(files: TlsFiles) -> None:
-    """Of a client that sends nothing, and of one that stops in the middle."""
+    """This holds for a client that sends nothing, and for one that stops in the middle."""
 
     async def main(sent: bytes) -> None:
         lines: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ def test_handshake_has_a_deadline(files: TlsFiles) -> None:
 
 @pytest.mark.slow
 def test_unfinished_handshakes_keep_no_client_out(tmp_path: Path, files: TlsFiles) -> None:
-    """Clients that send a ClientHello and nothing more, again and again, twice as many as may be unfinished."""
+    """Twice as many clients as may be unfinished send a ClientHello and nothing more, again and again."""
 
     async def main() -> None:
         evicted, are_many = 0, trio.Event()
@@ -119,8 +119,8 @@ def test_unfinished_handshakes_keep_no_client_out(tmp_path: Path, files: TlsFile
 
 
 @pytest.mark.slow
-def test_burst_of_clients(tmp_path: Path, files: TlsFiles) -> None:
-    """All of them wait in the kernel before the first is accepted, more than may be unfinished."""
+def test_every_client_of_a_burst_is_answered(tmp_path: Path, files: TlsFiles) -> None:
+    """More clients than may be unfinished wait in the kernel before the server accepts the first."""
 
     async def main() -> None:
         answers = []
@@ -141,7 +141,7 @@ def test_burst_of_clients(tmp_path: Path, files: TlsFiles) -> None:
 
 
 def test_silent_clients_are_accepted_slowly(files: TlsFiles) -> None:
-    """They take no step, so each one costs rest for its acceptance. Otherwise they would evict a distant client."""
+    """Silent clients need no step, so their acceptance costs rest. Otherwise they would evict a distant client."""
     beyond = 10
 
     async def main() -> None:

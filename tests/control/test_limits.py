@@ -1,4 +1,4 @@
-"""What clients of the control surface can leave open, and what that costs: nothing of the guests'."""
+"""What clients of the control surface can leave open, without an effect on guests or other clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNFINISHED = b"POST /guests/nas/shutdown HTTP/1.1\r\nhost: x\r\ncontent-length: 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nx: ", UNFINISHED], ids=["silent", "head", "body"])
 def test_unfinished_requests_make_room(tmp_path: Path, data: bytes) -> None:
-    """What clients leave open costs the guests nothing, and keeps no stop away."""
+    """They don't prevent a shutdown by another client."""
     with (
         controlled(tmp_path) as (_, http),
         answering(tmp_path / "nas", {POWEROFF: b""}) as guest,
@@ -46,7 +46,7 @@ def test_streams_have_a_limit(tmp_path: Path) -> None:
                 stream = held.enter_context(client(tmp_path / "control"))
                 response = held.enter_context(stream.stream("GET", "/events"))
                 assert response.status_code == 200
-                lines.append(response.iter_lines())  # one that isn't kept closes its stream
+                lines.append(response.iter_lines())  # an iterator that isn't kept closes its stream
                 assert next(lines[-1]).startswith(":")
             refused = http.get("/events")
             assert (refused.status_code, refused.json()["error"]["what"]) == (429, "busy")
@@ -73,7 +73,7 @@ def test_streams_that_begin_at_once_have_the_same_limit(tmp_path: Path) -> None:
 
 
 def test_streams_that_end_make_room_at_once(tmp_path: Path) -> None:
-    """Also where a client goes at the very moment that its stream begins."""
+    """Every other client disconnects while its stream begins."""
     with controlled(tmp_path) as (daemon, http):
         assert http.get("/guests").status_code == 200
         before = descriptors(daemon)
@@ -90,15 +90,15 @@ def test_streams_that_end_make_room_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_connections_that_end_make_room_at_once(tmp_path: Path) -> None:
-    """A client after the other, more than there may be at once."""
+    """More clients than the limit, one after another."""
     with controlled(tmp_path):
         for _ in range(2 * CONNECTION_LIMIT):
             with client(tmp_path / "control") as http:
                 assert http.get("/guests").status_code == 200
 
 
-def test_many_clients_at_once(tmp_path: Path) -> None:
-    """Of a daemon that nobody has asked before: it has to load what answers them first."""
+def test_many_first_clients_at_once_are_answered(tmp_path: Path) -> None:
+    """The daemon still has to load its HTTP server."""
     with controlled(tmp_path), ThreadPoolExecutor(60) as pool:
 
         def ask(_: int) -> int:
@@ -109,7 +109,7 @@ def test_many_clients_at_once(tmp_path: Path) -> None:
 
 
 def test_a_call_ends_with_its_client(tmp_path: Path) -> None:
-    """Else a few that nobody waits for any more would leave no room for a shutdown."""
+    """Otherwise a few abandoned calls would leave no room for a shutdown."""
     with controlled(tmp_path) as (_, http), fake_guest(tmp_path / "nas") as guest:
         guest.serial()
         body = b'{"command": 77, "timeout": 3600}'
@@ -135,8 +135,8 @@ def test_a_client_that_sends_no_more_is_answered(tmp_path: Path) -> None:
                 assert b"10.0.2.15" in answer.read()
 
 
-def test_clients_that_want_http_2(tmp_path: Path) -> None:
-    """They are answered in HTTP/1; and one that goes at once doesn't keep the daemon from ending."""
+def test_clients_that_ask_for_http_2_get_http_1(tmp_path: Path) -> None:
+    """A client that disconnects at once doesn't delay the daemon's end."""
     upgrade = (
         b"GET /guests HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\n"
         b"upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n"
@@ -174,7 +174,7 @@ def test_a_reload_continues_without_its_client(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(tmp_path / "control"))
             sock.sendall(b"POST /reload HTTP/1.1\r\nhost: x\r\n\r\n")
-            guest.next_request()  # a thaw, which it doesn't answer, so that the reload takes its time
+            guest.next_request()  # a thaw, which the guest doesn't answer, so that the reload takes a while
         daemon.event("reloaded")
         assert [each["name"] for each in http.get("/guests").json()["guests"]] == ["one", "three"]
 

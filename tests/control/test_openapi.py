@@ -1,4 +1,4 @@
-"""The document is true: requests made from it are answered as it says, and wrong ones refused."""
+"""The OpenAPI document is correct: requests made from it are answered as described, and wrong ones are refused."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["positive", "negative"])
-def test_each_operation(base: str, mode: str) -> None:
-    import schemathesis  # half a second, which each process of the tests would need
+def test_each_operation_matches_the_document(base: str, mode: str) -> None:
+    import schemathesis  # half a second, which each process of the tests would spend
     from schemathesis.checks import not_a_server_error
 
-    # A connection for each: one that a malformed request has closed must not be used again.
+    # One connection per request: a connection that a malformed request has closed must not be used again.
     headers = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json", headers=headers)
     tried = []
@@ -49,18 +49,18 @@ def test_each_operation(base: str, mode: str) -> None:
         @given(case=operation.as_strategy(generation_mode=modes[mode]))
         def check(case: Any) -> None:
             if mode == "positive" and isinstance(case.body, dict):
-                # The guest neither answers every number nor goes when it is told to.
+                # The guest doesn't answer every number, and ignores a shutdown.
                 case.body = {key: 0.05 if key in {"timeout", "wait"} else each for key, each in case.body.items()}
                 if case.path.endswith("/call"):
                     case.body["timeout"] = 0.05
             if mode == "positive" and "{name}" in case.path:
                 case.path_parameters["name"] = "nas"
-            # 502 to 504 are answers, where they are described; 500 never is.
+            # 502 to 504 are valid answers if they are described; 500 never is.
             case.call_and_validate(headers=headers, excluded_checks=[not_a_server_error])
 
         try:
             check()
         except Unsatisfiable:
-            continue  # nothing about it can be wrong
+            continue  # the operation has no wrong requests
         tried.append(operation.label)
     assert len(tried) >= (11 if mode == "positive" else 6), tried

@@ -55,7 +55,7 @@ def ask(where: Path | int, method: str, target: str, *headers: str, version: str
 
 
 class Api:
-    """qemu-host's API of a daemon, over TCP and on a unix socket, and what its guest was asked."""
+    """qemu-host's API in a daemon, over TCP or a unix socket, and the commands that its guest received."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.unix = folder / "api"
@@ -88,7 +88,7 @@ def test_a_page_cannot_power_off_the_guest(api: tuple[Api, Path | int], method: 
     made.asked.clear()
     status, body = ask(where, method, "/read?command=6", *headers)
     if isinstance(where, Path) and len(headers) == 1 and headers[0].startswith("Host:") and headers != [HERE]:
-        assert status == 200  # no page reaches a unix socket, and its clients call it what they like
+        assert status == 200  # no page reaches a unix socket, and its clients may use any host name
         return
     assert status == 403
     answer = json.loads(body)
@@ -130,7 +130,9 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serving,
 
 
 @pytest.mark.parametrize(("all_headers", "status"), [(REFUSED, 403), (ANSWERED, 200)])
-def test_the_control_surface(control: tuple[Serving, int], all_headers: list[list[str]], status: int) -> None:
-    """Even where a page has learned the token."""
+def test_control_surface_refuses_pages_and_answers_programs(
+    control: tuple[Serving, int], all_headers: list[list[str]], status: int
+) -> None:
+    """Even a page that knows the token is refused."""
     for headers in all_headers:
         assert ask(control[1], "GET", "/guests", f"Authorization: Bearer {TOKEN}", *headers)[0] == status, headers

@@ -86,7 +86,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @frozen
 class Hosts:
-    """Two daemons in the place of hosts with the same configuration, and a command line elsewhere."""
+    """Two daemons with the same configuration, one for each host, and a command line elsewhere."""
 
     folder: Path
     daemons: dict[str, Serving]
@@ -146,7 +146,7 @@ def test_a_guest_is_asked_on_the_host_that_has_it(hosts: Hosts) -> None:
         assert GuestCommand.POWEROFF in guest.asked
     assert "shutdown by" in hosts.daemons["two"].event("stop requested")["by"]
     assert hosts.guests() == [("nas", None, "absent"), ("attic", None, "absent")]
-    # A guest that is nowhere is asked on any host, which says so.
+    # For a guest that no host has, any host is asked, and reports it.
     assert "QEMU is not connected" in hosts.ask("call", "nas", "get_ip").stderr
     assert "there is no guest 'nass'; name one of nas, attic" in hosts.ask("call", "nass", "get_ip").stderr
 
@@ -179,12 +179,12 @@ def test_a_guest_that_answers_on_two_hosts_is_asked_on_neither(hosts: Hosts) -> 
 
 
 @pytest.mark.slow
-def test_hosts_that_cannot_be_asked(hosts: Hosts) -> None:
+def test_hosts_that_cannot_be_asked_are_reported(hosts: Hosts) -> None:
     with answering(hosts.folder / "one" / "nas", ANSWERS):
         listed = hosts.ask("guests", "--json", hosts=("one", "away"))
         assert (listed.returncode, [each["host"] for each in json.loads(listed.stdout)]) == (1, ["one", None])
         assert f"no daemon to ask: ssh://away{hosts.folder}/away/control: ssh ended with 255" in listed.stderr
-        # One that was found is asked. Whether another one runs on the host that is away is unknown.
+        # A guest that was found is asked. Whether the host that is away has the other guest is unknown.
         assert "10.0.2.15" in hosts.ask("info", "nas", hosts=("one", "away")).stdout
         assert "whether it serves 'attic' is not known" in hosts.ask("shutdown", "attic", hosts=("one", "away")).stderr
     nobody = hosts.ask("guests", hosts=("two", "one/nowhere"))
@@ -198,7 +198,7 @@ def test_hosts_that_cannot_be_asked(hosts: Hosts) -> None:
 def test_remote_shell_that_hangs_is_given_up(
     hosts: Hosts, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a time limit that begins with the connection. Other hosts are asked."""
+    """Its time limit begins with the connection. Other hosts are still asked."""
     monkeypatch.setattr(over_ssh, "SHELL_TIMEOUT", 5.0)
     monkeypatch.setenv("PATH", environment["PATH"])
     places = f"ssh://hangs@one{hosts.folder}/one/control", f"ssh://two{hosts.folder}/two/control"
@@ -257,7 +257,7 @@ def test_addresses(text: str, expected: SshAddress) -> None:
         "ssh:h",
     ],
 )
-def test_addresses_that_could_be_flags_or_are_expanded(text: str) -> None:
+def test_addresses_that_could_be_flags_or_are_expanded_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not ssh://\[USER@\]HOST"):
         parse(text)
 

@@ -48,8 +48,8 @@ def test_thaw_is_owed_at_the_new_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_guest_that_a_reload_removes_before_it_is_thawed(tmp_path: Path) -> None:
-    """Its record stays, so it is thawed as soon as its socket is served again."""
+def test_guest_removed_while_frozen_is_thawed_when_served_again(tmp_path: Path) -> None:
+    """The record of its freeze stays on disk."""
     config, sock = tmp_path / "vhostcomm.toml", tmp_path / "nas"
     two = f'[guests.two]\nsock = "{tmp_path / "two"}"\n'
     config.write_text(f'[guests.nas]\nsock = "{sock}"\n{two}')
@@ -66,7 +66,7 @@ def test_guest_that_a_reload_removes_before_it_is_thawed(tmp_path: Path) -> None
             assert daemon.event("thawed", guest="other")
 
 
-def test_frozen_guest_whose_socket_leaves_a_watched_folder(tmp_path: Path) -> None:
+def test_frozen_guest_whose_socket_leaves_a_watched_folder_is_thawed(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as server:
@@ -94,7 +94,7 @@ def test_frozen_guest_whose_socket_leaves_a_watched_folder(tmp_path: Path) -> No
 
 
 def owing(test: Callable[[Freezer, Guest, list[Command]], Awaitable[None]], answers_from: int = 1) -> None:
-    """Run a freezer without a daemon, and a guest that answers its thaws from one of them on."""
+    """Run a freezer without a daemon. Its guest answers thaws from the one with the number `answers_from` on."""
 
     async def main() -> None:
         asked: list[Command] = []
@@ -128,7 +128,7 @@ def owing(test: Callable[[Freezer, Guest, list[Command]], Awaitable[None]], answ
 
 
 def tasks_below(task: trio.lowlevel.Task) -> int:
-    """How many tasks a task's nurseries have, and those tasks'."""
+    """The number of tasks below a task, at any depth."""
     return sum(1 + tasks_below(child) for nursery in task.child_nurseries for child in nursery.child_tasks)
 
 
@@ -153,7 +153,7 @@ def test_nothing_waits_for_a_guest_that_is_gone(answers_from: int) -> None:
     owing(body, answers_from)
 
 
-def test_thaw_of_a_guest_that_starts_again_is_repeated_as_often_as_at_first() -> None:
+def test_intervals_between_thaws_are_short_again_after_a_reset() -> None:
     """Five minutes without an answer, then a reset: the next boot leaves one thaw unanswered, and gets the next 2 s later."""
 
     async def body(freezer: Freezer, guest: Guest, asked: list[Command]) -> None:
@@ -168,8 +168,8 @@ def test_thaw_of_a_guest_that_starts_again_is_repeated_as_often_as_at_first() ->
     owing(body, answers_from=11)
 
 
-def test_freeze_that_is_made_longer() -> None:
-    """The first one's time is over while the second is under way: the guest stays frozen."""
+def test_a_longer_freeze_replaces_a_shorter_one() -> None:
+    """The first freeze ends while the second is on its way: the guest stays frozen."""
 
     async def body(freezer: Freezer, guest: Guest, asked: list[Command]) -> None:
         await freezer.freeze(guest, 0.3, timeout=5, by="test")
@@ -185,8 +185,8 @@ def test_freeze_that_is_made_longer() -> None:
     owing(body)
 
 
-def test_freeze_is_not_sent_where_the_stop_began_meanwhile() -> None:
-    """The guest was asked first whether it is up."""
+def test_freeze_is_not_sent_once_the_daemon_stops() -> None:
+    """The stop begins while the guest is asked whether it is up."""
 
     async def body(freezer: Freezer, guest: Guest, asked: list[Command]) -> None:
         with pytest.raises(CallError, match="the daemon stops") as caught:
@@ -206,19 +206,19 @@ def test_freeze_is_not_sent_where_the_stop_began_meanwhile() -> None:
     ("/write?command=6", None),
 ])  # fmt: skip
 @pytest.mark.slow
-def test_api_of_qemu_host_while_it_stops(tmp_path: Path, path: str, says: str | None) -> None:
-    """A freeze fails with one of the API's own messages; no request is an internal error, and the stop has an end."""
+def test_api_of_qemu_host_has_no_internal_error_during_a_stop(tmp_path: Path, path: str, says: str | None) -> None:
+    """A freeze fails with a message of the API. No request fails with an internal error, and the stop ends."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest, ThreadPoolExecutor(1) as pool:
         guest.serial()
         freezing = pool.submit(host.get, "/read?command=14")
         guest.sock.sendall(guest.next_request().reply(b"done\0").raw)
         assert freezing.result()[0] == 200
         host.process.send_signal(signal.SIGTERM)
-        assert guest.next_request().command == THAW  # the stop's, which is left unanswered
+        assert guest.next_request().command == THAW  # the thaw of the stop, left unanswered
         if says:
             assert host.get(path) == error(says)
         else:
             asked = pool.submit(host.get, path)
-            assert guest.next_request().command == THAW  # a frozen guest is thawed before it is to end
+            assert guest.next_request().command == THAW  # a frozen guest is thawed before its power-off
             guest.sock.close()
             assert asked.exception() or "Internal error" not in asked.result()[1]

@@ -92,7 +92,7 @@ async def until(true: Any) -> None:
         await trio.sleep(0.01)
 
 
-def test_requests_on_one_connection(tmp_path: Path) -> None:
+def test_one_connection_serves_several_requests(tmp_path: Path) -> None:
     """Pipelined, with a body by length and in chunks, and the last one closes the connection."""
 
     async def main() -> None:
@@ -119,8 +119,8 @@ def test_http_1_0_without_a_host(tmp_path: Path) -> None:
     run(main)
 
 
-def test_the_absolute_form_of_a_target(tmp_path: Path) -> None:
-    """Its host overrides the header's."""
+def test_the_absolute_form_of_a_target_is_accepted(tmp_path: Path) -> None:
+    """The target's host overrides the header."""
 
     async def main() -> None:
         async with Echo(tmp_path / "http").served() as echo:
@@ -133,8 +133,8 @@ def test_the_absolute_form_of_a_target(tmp_path: Path) -> None:
     run(main)
 
 
-def test_requests_that_break_the_protocol(tmp_path: Path) -> None:
-    """Each is answered with its status and reason, and closes its connection; others are served on."""
+def test_requests_that_break_the_protocol_are_rejected(tmp_path: Path) -> None:
+    """Each is answered with its status and reason, and closes its connection. Other connections are still served."""
     head = b"POST /a HTTP/1.1\r\nhost: x\r\n"
     refused = {
         b"nonsense\r\n\r\n": b"400 Bad Request",
@@ -154,7 +154,7 @@ def test_requests_that_break_the_protocol(tmp_path: Path) -> None:
             for request, status in refused.items():
                 answer = await echo.ask(request + GET)
                 assert answer.startswith(b"HTTP/1.1 " + status), request[:40]
-                assert answer.count(b"HTTP/1.1") == 1, "the bytes after it are no request"
+                assert answer.count(b"HTTP/1.1") == 1, "the bytes after it are not read as a request"
                 assert b"secret" not in answer
             assert {each["path"] for each in echo.scopes} == {"/broken"}
 
@@ -217,7 +217,7 @@ def test_slots_are_reserved_for_urgent_requests(tmp_path: Path) -> None:
 
 
 def test_an_answer_reaches_a_client_that_still_sends(tmp_path: Path) -> None:
-    """Such as the refusal of a request that is malformed from its first line on."""
+    """For example, the server refuses a request for its first line while the client still sends the rest."""
 
     async def main() -> None:
         async with (

@@ -1,4 +1,4 @@
-"""Shutdowns: waited for, not heeded, not sent; and the end of the daemon itself."""
+"""Shutdowns that are waited for, ignored or not sent, and the daemon's own stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vhostcomm.channel.calls import OUTSTANDING_LIMIT
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
 
-def test_a_shutdown_that_is_waited_for(tmp_path: Path) -> None:
+def test_a_shutdown_waits_for_the_end_of_the_connection(tmp_path: Path) -> None:
     with (
         controlled(tmp_path) as (daemon, http),
         answering(tmp_path / "nas", {POWEROFF: lambda: None}),
@@ -31,7 +31,7 @@ def test_a_shutdown_that_is_waited_for(tmp_path: Path) -> None:
         assert (stop["by"], stop["how"]) == (asked["by"], "power-off")
 
 
-def test_a_guest_that_answers_and_stays(tmp_path: Path) -> None:
+def test_a_shutdown_fails_if_the_guest_stays(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {POWEROFF: b""}):
         status, done = post(http, "/guests/nas/shutdown")
         assert (status, done["answered"], done["gone"]) == (200, True, False)
@@ -40,7 +40,7 @@ def test_a_guest_that_answers_and_stays(tmp_path: Path) -> None:
         assert "answered that it powers off, and after 0.2 s its QEMU is still connected" in done["error"]["why"]
 
 
-def test_a_guest_that_does_not_answer_its_shutdown(tmp_path: Path) -> None:
+def test_a_shutdown_times_out_without_an_answer(tmp_path: Path) -> None:
     with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {}):
         assert post(http, "/guests/nas/shutdown", timeout=0.1)[0] == 504
         status, done = post(http, "/guests/nas/shutdown", wait=0.2)
@@ -78,8 +78,8 @@ def test_a_stop_answers_waiting_clients(tmp_path: Path) -> None:
         assert "the daemon stops" in told["error"]["why"]
 
 
-def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
-    """Its QEMU runs on: that it was asked tells nothing."""
+def test_a_stop_of_the_daemon_reports_no_guest_as_gone(tmp_path: Path) -> None:
+    """Its QEMU still runs: a power-off that was only asked for proves nothing."""
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
         guest.serial()
         stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
@@ -92,7 +92,7 @@ def test_a_guest_that_we_let_go_is_not_gone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_power_off_that_a_reboot_has_lost_is_asked_again(tmp_path: Path) -> None:
-    """The answer that never comes is not waited for."""
+    """The daemon does not wait for the lost answer."""
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
         guest.serial()
         stopping = pool.submit(post, http, "/guests/nas/shutdown", wait=600)

@@ -93,7 +93,7 @@ def test_guest_is_asked_and_stopped_from_another_machine(host: Host) -> None:
     assert "certificate admin" in host.daemon.event("stop requested")["by"]
 
 
-def test_several_hosts_with_tls(tmp_path: Path, authority: Authority, admin: TlsFiles) -> None:
+def test_several_hosts_are_asked_over_tls(tmp_path: Path, authority: Authority, admin: TlsFiles) -> None:
     with ExitStack() as stack:
         one, two = (
             stack.enter_context(hosted(tmp_path / name, authority.host(name, HERE), admin)) for name in ("one", "two")
@@ -110,7 +110,7 @@ def test_several_hosts_with_tls(tmp_path: Path, authority: Authority, admin: Tls
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_client_without_a_certificate(host: Host, version: ssl.TLSVersion) -> None:
+def test_client_without_a_certificate_is_rejected(host: Host, version: ssl.TLSVersion) -> None:
     context = ssl.create_default_context(cafile=str(host.admin.ca))
     context.minimum_version = context.maximum_version = version
     with pytest.raises(ssl.SSLError, match="alert"), host.connect(context) as connection:
@@ -118,7 +118,7 @@ def test_client_without_a_certificate(host: Host, version: ssl.TLSVersion) -> No
     assert host.log_of_rejected() == "the client has none"
 
 
-def test_client_of_another_ca(host: Host, tmp_path: Path) -> None:
+def test_client_of_another_ca_is_rejected(host: Host, tmp_path: Path) -> None:
     other = Authority.new(tmp_path / "other").host("stranger", "stranger.example")
     failed = host.ask("guests", files=attrs.evolve(other, ca=host.admin.ca))
     assert failed.returncode == 1
@@ -126,13 +126,13 @@ def test_client_of_another_ca(host: Host, tmp_path: Path) -> None:
     assert host.log_of_rejected().startswith("the client's certificate: ")
 
 
-def test_client_whose_certificate_has_expired(host: Host, authority: Authority) -> None:
+def test_client_whose_certificate_has_expired_is_rejected(host: Host, authority: Authority) -> None:
     failed = host.ask("guests", files=authority.host("old", "old.example", expired=True))
     assert (failed.returncode, "--control-cert has expired; make a new one\n" in failed.stderr) == (1, True), failed
     assert host.log_of_rejected() == "the client's certificate: certificate has expired"
 
 
-def test_daemon_of_another_ca(host: Host, tmp_path: Path) -> None:
+def test_daemon_of_another_ca_is_rejected(host: Host, tmp_path: Path) -> None:
     failed = host.ask("guests", files=Authority.new(tmp_path / "other").host("admin", "admin.example"))
     assert (failed.returncode, failed.stderr) == (
         1,
@@ -141,21 +141,23 @@ def test_daemon_of_another_ca(host: Host, tmp_path: Path) -> None:
     assert host.log_of_rejected() == "the client rejects the daemon's certificate: unknown ca"
 
 
-def test_host_name_that_is_not_in_the_certificate(host: Host) -> None:
+def test_host_name_that_is_not_in_the_certificate_is_rejected(host: Host) -> None:
     failed = host.ask("guests", where=f"tls:localhost:{host.port}")
     assert failed.returncode == 1
     assert "the daemon's certificate is not for 'localhost'; use a name that it contains, or make one" in failed.stderr
     assert host.ask("guests").returncode == 0
 
 
-def test_daemon_whose_certificate_has_expired(tmp_path: Path, authority: Authority, admin: TlsFiles) -> None:
+def test_daemon_whose_certificate_has_expired_is_rejected(
+    tmp_path: Path, authority: Authority, admin: TlsFiles
+) -> None:
     with hosted(tmp_path / "one", authority.host("worn", HERE, expired=True), admin) as host:
         failed = host.ask("guests")
         assert (failed.returncode, "the daemon's certificate has expired" in failed.stderr) == (1, True), failed
         assert host.log_of_rejected() == "the client rejects the daemon's certificate: certificate expired"
 
 
-def test_request_without_tls(host: Host) -> None:
+def test_request_without_tls_is_rejected(host: Host) -> None:
     failed = run_vhostcomm("guests", "--control", f"tcp:{HERE}:{host.port}")
     assert (failed.returncode, failed.stderr) == (
         2,
@@ -164,7 +166,7 @@ def test_request_without_tls(host: Host) -> None:
     assert host.log_of_rejected() == "a request without TLS"
 
 
-def test_tls_to_a_port_without_it(tmp_path: Path, admin: TlsFiles) -> None:
+def test_tls_to_a_port_without_tls_has_a_remedy(tmp_path: Path, admin: TlsFiles) -> None:
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": "a-long-random-secret"}
     with (
         held_port() as port,
@@ -178,8 +180,8 @@ def test_tls_to_a_port_without_it(tmp_path: Path, admin: TlsFiles) -> None:
     )
 
 
-def test_api_with_tls(host: Host) -> None:
-    """Programs, a body that is too long, and a stream."""
+def test_api_works_over_tls(host: Host) -> None:
+    """The limits and checks are the same as without TLS."""
     with httpx.Client(
         base_url=f"https://{HERE}:{host.port}", verify=client_context(host.admin), timeout=PATIENCE
     ) as http:
@@ -192,7 +194,7 @@ def test_api_with_tls(host: Host) -> None:
 
 
 def test_clients_without_certificates_keep_nobody_out(host: Host) -> None:
-    """Neither a client that shows its certificate now, nor one that did so before."""
+    """Clients with a certificate are served, whether they connect now or were connected before."""
     with ExitStack() as stack:
         before = stack.enter_context(host.connect())
         strangers = [
@@ -206,7 +208,7 @@ def test_clients_without_certificates_keep_nobody_out(host: Host) -> None:
 
 
 def test_reload_reads_the_certificates_again(tmp_path: Path, authority: Authority, admin: TlsFiles) -> None:
-    """Also without a configuration file. What can't be used changes nothing, and is tried again."""
+    """This works without a configuration file. Unusable files change nothing."""
     used = Authority.new(tmp_path / "used")
     files = used.host("one", HERE)
     with hosted(tmp_path / "one", files, used.host("admin", "admin.example")) as host:
@@ -228,8 +230,8 @@ def test_reload_reads_the_certificates_again(tmp_path: Path, authority: Authorit
 
 
 @pytest.mark.needs("openssl")
-def test_withdrawn_certificate(tmp_path: Path) -> None:
-    """Of a client, for the daemon; then of the daemon, for its clients. Other certificates stay valid."""
+def test_withdrawn_certificates_are_rejected(tmp_path: Path) -> None:
+    """The daemon rejects a client's certificate, then clients reject the daemon's. Others stay valid."""
     made = Authority.new(tmp_path / "ca")
     files, lost, admin = made.host("one", HERE), made.host("lost", "lost.example"), made.host("admin", "admin.example")
     with hosted(tmp_path / "one", files, admin) as host:
@@ -252,7 +254,7 @@ def test_withdrawn_certificate(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("openssl")
-def test_list_of_withdrawn_certificates_that_is_out_of_date(tmp_path: Path) -> None:
+def test_outdated_list_of_withdrawn_certificates_has_a_remedy(tmp_path: Path) -> None:
     made = Authority.new(tmp_path / "ca")
     files = made.host("one", HERE)
     with hosted(tmp_path / "one", files, made.host("admin", "admin.example")) as host:
@@ -262,7 +264,7 @@ def test_list_of_withdrawn_certificates_that_is_out_of_date(tmp_path: Path) -> N
         )
 
 
-def test_daemon_with_files_that_it_cannot_use(tmp_path: Path, authority: Authority) -> None:
+def test_daemon_rejects_unusable_files(tmp_path: Path, authority: Authority) -> None:
     files = authority.host("one", HERE)
     refused = run_vhostcomm(
         "serve",
@@ -281,7 +283,7 @@ def test_daemon_with_files_that_it_cannot_use(tmp_path: Path, authority: Authori
     assert (refused.returncode, "--control is tls:0.0.0.0:1: TLS needs three files: " in refused.stderr) == (2, True)
 
 
-def test_verb_with_files_that_it_cannot_use(tmp_path: Path, authority: Authority, admin: TlsFiles) -> None:
+def test_verb_rejects_unusable_files(tmp_path: Path, authority: Authority, admin: TlsFiles) -> None:
     missing = run_vhostcomm("guests", "--control", "tls:host:1", "--control-ca", admin.ca)
     assert (missing.returncode, "--control tls:host:1: TLS needs three files: --control-ca" in missing.stderr) == (
         2,
