@@ -30,7 +30,7 @@ class QemuHost:
     Args:
         folder: for its sockets and its output.
         words: more flags.
-        program: what to run; a link to it has a folder of its own.
+        program: the program to run; a link gives it another folder.
         shell: a command before it, such as "ulimit -n 64".
         stdout: where its trace goes; a file by default.
     """
@@ -49,7 +49,7 @@ class QemuHost:
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = self._start(self._stdout or out, err)
-        try:  # the API's is the second
+        try:  # the API's socket is made last
             until(lambda: listens(self.api) or self.process.poll() is not None, "its sockets")
             assert self.process.poll() is None, self.errors
         except BaseException:

@@ -85,9 +85,9 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 
 @pytest.mark.slow
-def test_timeouts(tmp_path: Path) -> None:
+def test_requests_time_out(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-timeout=1") as host, fake_guest(host.sock) as guest:
-        # Connected, and never a word of it: what is sent now would be carried out by its next boot.
+        # Connected, but silent so far: its next boot would carry out a command that is sent now.
         assert host.get("/read?command=10") == error("No connection to guest")
         guest.serial()
         assert host.get("/read?command=10") == error("Timeout while reading command 10 from guest")
@@ -98,8 +98,8 @@ def test_timeouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_answer_later_than_half_a_minute(tmp_path: Path) -> None:
-    """A guest takes its time to shut down; nothing of the HTTP server may be in a hurry."""
+def test_an_answer_after_half_a_minute_is_returned(tmp_path: Path) -> None:
+    """A guest may need a minute to shut down; no timeout of the HTTP server may end the request."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=6&timeout=90") as found:
@@ -110,7 +110,7 @@ def test_an_answer_later_than_half_a_minute(tmp_path: Path) -> None:
         assert found == [ok("null")]
 
 
-def test_the_guest_is_gone_before_its_answer(tmp_path: Path) -> None:
+def test_a_request_fails_when_the_guest_disconnects(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=10") as found:
@@ -120,8 +120,8 @@ def test_the_guest_is_gone_before_its_answer(tmp_path: Path) -> None:
         assert host.get("/read?command=10") == error("No connection to guest")
 
 
-def test_a_newer_connection_takes_the_place_of_one_that_ended(tmp_path: Path) -> None:
-    """As QEMU's, that was started again amid a request."""
+def test_a_newer_connection_replaces_one_that_ended(tmp_path: Path) -> None:
+    """For example, QEMU was restarted during a request."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=10") as found:
@@ -134,7 +134,7 @@ def test_a_newer_connection_takes_the_place_of_one_that_ended(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_odd_answers_are_unchanged(tmp_path: Path) -> None:
-    """One odd byte doesn't make a string of a document, and no number or word becomes a document."""
+    """An invalid byte doesn't turn a document into a string, and a number or a word stays a string."""
     answers = {
         20: (b'{"name": "\xff", "ip": "10.0.2.15"}\0', '{"name": "\ufffd", "ip": "10.0.2.15"}'),
         21: (
@@ -163,7 +163,7 @@ def test_odd_answers_are_unchanged(tmp_path: Path) -> None:
             assert host.get("/read?command=33") == error("Received no data for command 33")
 
 
-def test_requests_to_the_guest(tmp_path: Path) -> None:
+def test_frames_to_the_guest_have_the_fields_of_qemu_host(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         assert host.get("/write?command=6") == ok("null")
@@ -177,7 +177,7 @@ def test_requests_to_the_guest(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("curl")
-def test_curl(tmp_path: Path) -> None:
+def test_curl_gets_an_answer_over_the_unix_socket(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: INFORMATION):
         command = [
             "curl",
@@ -194,7 +194,7 @@ def test_curl(tmp_path: Path) -> None:
     assert got == ok(INFORMATION[:-1].decode())[1]
 
 
-def test_in_serve(tmp_path: Path) -> None:
+def test_serve_offers_the_api(tmp_path: Path) -> None:
     sock, api = tmp_path / "guest", tmp_path / "api"
     with Serving("--sock", sock, "--qemu-host-api", f"unix:{api}", "--guest-serial", "1234ABC567890"):
         assert api.stat().st_mode & 0o777 == 0o600
@@ -224,7 +224,7 @@ def test_serve_rejects_dangerous_commands_and_logs_the_client(tmp_path: Path) ->
         (("--sock", "one=a", "--watch", "."), "watched folders"),
     ],
 )
-def test_in_serve_it_is_of_one_guest(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+def test_serve_offers_the_api_for_one_guest_only(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     refused = run_vhostcomm("serve", *words, "--qemu-host-api", str(tmp_path / "api"), cwd=tmp_path)
     assert refused.returncode == 2
     assert "--qemu-host-api: qemu-host's API is for one guest" in refused.stderr

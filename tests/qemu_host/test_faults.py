@@ -1,4 +1,4 @@
-"""What other tools don't survive, with a real `qemu-host`."""
+"""Faults that other tools don't survive, with a real `qemu-host`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_frame_in_pieces(tmp_path: Path, sizes: list[int]) -> None:
 
 
 def test_half_a_frame_then_whole_ones(tmp_path: Path) -> None:
-    """A guest that was reset amid a write: what it asks next may be lost with that half, and what it asks then isn't."""
+    """A guest was reset during a write: its next question may be lost with the half, but not the one after it."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.sock.sendall(guest.connection.send(Request.of(SERIAL))[: FRAME_SIZE // 2])
         lost, second = Request.of(SERIAL), Request.of(SERIAL)
@@ -67,7 +67,7 @@ def test_random_frames_with_the_request_flag(tmp_path: Path) -> None:
             frame = bytearray(dice.randbytes(FRAME_SIZE))
             frame[32:40] = struct.pack("<ii", 1, 0)
             guest.sock.sendall(frame)
-        guest.tell(SERIAL)  # at most one more is lost to what seems to be a frame amid the noise
+        guest.tell(SERIAL)  # noise that looks like a frame costs at most one more
         guest.tell(SERIAL)
         assert guest.serial() == ZERO
 
@@ -94,8 +94,8 @@ def fine(host: QemuHost) -> bool:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout == ok('"fine"')[1]
 
 
-def test_the_newer_of_two_connections(tmp_path: Path) -> None:
-    """It is refused, and its end changes nothing for the first."""
+def test_the_newer_of_two_connections_is_refused(tmp_path: Path) -> None:
+    """Its end doesn't affect the first connection."""
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"first\0"):
         for _ in range(3):
             with fake_guest(host.sock) as newer:
@@ -104,13 +104,13 @@ def test_the_newer_of_two_connections(tmp_path: Path) -> None:
         assert "another one is live" in host.errors
 
 
-def test_another_connection_answers(tmp_path: Path) -> None:
+def test_an_answer_from_another_connection_is_ignored(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=2&timeout=5") as found:
             asked = guest.next_request()
             with fake_guest(host.sock) as other:
-                with suppress(OSError):  # it may be faster
+                with suppress(OSError):  # the server may close the connection first
                     other.sock.sendall(asked.reply(b"forged\0").raw)
                 assert other.at_end()
             assert not found
@@ -118,8 +118,8 @@ def test_another_connection_answers(tmp_path: Path) -> None:
         assert found == [ok('"true one"')]
 
 
-def test_an_answer_to_another_request(tmp_path: Path) -> None:
-    """A late one, one with an id that never was, one for another command: none of them counts."""
+def test_an_answer_to_another_request_is_ignored(tmp_path: Path) -> None:
+    """An answer is late, has an unknown request id, or is for another command."""
     with QemuHost(tmp_path) as host, fake_guest(host.sock) as guest:
         guest.serial()
         with asking(host.api, "/read?command=2&timeout=1") as found:
@@ -154,7 +154,7 @@ def test_guest_text_cannot_break_the_json(tmp_path: Path, text: str) -> None:
     assert "\n" not in body
 
 
-def test_forged_lines_of_the_trace(tmp_path: Path) -> None:
+def test_guest_text_cannot_forge_lines_of_the_trace(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-script=") as host, fake_guest(host.sock) as guest:
         guest.tell(2, b"x\nReplied: forged [5]\x1b]0;title\x07\xe2\x80\xae\0", needs_response=False)
         assert guest.serial() == ZERO
@@ -167,7 +167,7 @@ def test_forged_lines_of_the_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_unread_trace(tmp_path: Path) -> None:
+def test_an_unread_trace_stalls_nothing(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with ExitStack() as cleanup:
         cleanup.callback(os.close, reading)
@@ -180,7 +180,7 @@ def test_an_unread_trace(tmp_path: Path) -> None:
                 assert host.get("/read?command=2") == ok('"fine"')
 
 
-def test_a_trace_without_a_reader(tmp_path: Path) -> None:
+def test_a_trace_without_a_reader_ends_and_stalls_nothing(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with QemuHost(tmp_path, stdout=writing) as host:
         os.close(writing)
@@ -214,13 +214,13 @@ def test_clients_that_never_read_or_never_finish(tmp_path: Path) -> None:
         last.connect(str(host.api))
         last.sendall(b"GET /read?command=2 HTTP/1.1\r\nHost:")
         last.settimeout(15)
-        while last.recv(4096):  # it is told that it took too long, or nothing; and closed
+        while last.recv(4096):  # the server may answer that the time is over; it closes the connection
             pass
 
 
 def test_deleted_socket_of_the_api_is_bound_again(tmp_path: Path) -> None:
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"10.0.2.15\0"):
-        for _ in range(2):  # before anybody asked, and after
+        for _ in range(2):  # before the first request, and after
             host.api.unlink()
             until(lambda: listens(host.api), "the API is bound again")
             assert host.get("/read?command=2")[0] == 200

@@ -94,7 +94,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         ),
     ],
 )  # fmt: skip
-def test_the_answers_of_a_guest(tmp_path: Path, words: tuple[str, ...], told: dict[int, str]) -> None:
+def test_flags_set_the_answers(tmp_path: Path, words: tuple[str, ...], told: dict[int, str]) -> None:
     with QemuHost(tmp_path, *words) as host, fake_guest(host.sock) as guest:
         answers = {number: guest.ask(command) for number, command in ASKED.items()}
     assert answers == {number: text.encode() + b"\0" for number, text in (DEFAULTS | told).items()}
@@ -126,18 +126,18 @@ def test_invalid_flags_are_rejected(words: list[str], says: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["-h", "-help", "--help", "-help=true"])
-def test_help(word: str) -> None:
+def test_help_lists_each_flag_and_the_arguments_for_qemu(word: str) -> None:
     told = run(word)
     assert told.returncode == 0
     words = list(vchannel(TcpVchannel("127.0.0.1", 12345), Reconnect.SECONDS))
     for line in map(" ".join, zip(words[::2], words[1::2], strict=True)):
-        assert f"  {line}" in told.stdout, "spelt as elsewhere"
+        assert f"  {line}" in told.stdout, "the help has the launcher's arguments"
     assert not [name for name in FLAGS if name not in {"h", "help"} and f" -{name} " not in told.stdout]
     assert max(map(len, told.stdout.splitlines())) <= 110
 
 
 @pytest.mark.parametrize("words", [["-version"], ["--version"], ["-cpu", "2", "-version"]])
-def test_version_alone_is_ours(words: list[str]) -> None:
+def test_version_alone_prints_our_version(words: list[str]) -> None:
     shown = run(*words)
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"vhostcomm {__version__}\n", "")
 
@@ -145,12 +145,12 @@ def test_version_alone_is_ours(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("10", 10), ("-3", -3), ("0x1F", 31), ("010", 8), ("0b11", 3), ("1_000", 1000), ("0", 0)]
 )
-def test_numbers_as_go_reads_them(text: str, value: int) -> None:
+def test_numbers_are_read_as_in_go(text: str, value: int) -> None:
     assert integer(text) == value
 
 
 @pytest.mark.needs("curl")
-def test_tcp(tmp_path: Path) -> None:
+def test_both_addresses_may_be_tcp_ports(tmp_path: Path) -> None:
     with held_port() as guest, held_port() as api, started(
         [QEMU_HOST, f"-addr=tcp:127.0.0.1:{guest}", f"-api=:{api}", "some", "-thing"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -169,7 +169,7 @@ def _serial(port: int) -> str:
     with fake_guest(("127.0.0.1", port)) as guest:
         try:
             return guest.serial()
-        except (AssertionError, OSError):  # refused: what looked whether it listens isn't gone yet
+        except (AssertionError, OSError):  # refused: the connection that `listens` made has not ended yet
             return ""
 
 
@@ -191,7 +191,7 @@ def test_stale_sockets_are_replaced_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["-addr", "-api"])
-def test_a_folder_that_is_missing_ends_with_the_status_of_the_help(tmp_path: Path, flag: str) -> None:
+def test_a_missing_folder_is_reported_with_status_1(tmp_path: Path, flag: str) -> None:
     other = "-api" if flag == "-addr" else "-addr"
     refused = run(f"{flag}={tmp_path}/nodir/x", f"{other}={tmp_path}/fine")
     assert refused.returncode == 1

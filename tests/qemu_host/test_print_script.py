@@ -13,7 +13,7 @@ from vchannel import HostCommand
 
 
 def beside(folder: Path, script: str, mode: int = 0o755) -> Path:
-    """The program in a folder of its own, with that script."""
+    """A link to the program, in a folder with this script."""
     program = folder / "qemu-host"
     program.symlink_to(QEMU_HOST)
     (folder / "print.sh").write_text(script)
@@ -24,7 +24,7 @@ def beside(folder: Path, script: str, mode: int = 0o755) -> Path:
 @pytest.mark.parametrize("command", [5, 11, 12, 13])
 @pytest.mark.parametrize("mode", [0o755, 0o644])
 @pytest.mark.slow
-def test_it_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
+def test_script_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
     told = tmp_path / "told"
     program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\n", mode)
 
@@ -46,7 +46,7 @@ def test_it_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
         until(lambda: runs() == 2)
 
 
-def test_boots_while_it_runs_are_one_more_run(tmp_path: Path) -> None:
+def test_boots_while_the_script_runs_cause_one_more_run(tmp_path: Path) -> None:
     told, go = tmp_path / "told", tmp_path / "go"
     os.mkfifo(go)
     program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\nread line < {go}\n")
@@ -69,8 +69,8 @@ def test_boots_while_it_runs_are_one_more_run(tmp_path: Path) -> None:
         go.write_text("end\n")
 
 
-def test_it_is_in_the_background(tmp_path: Path) -> None:
-    """And its end, or that there is none, holds nothing up: not even the end of the program."""
+def test_script_runs_in_the_background(tmp_path: Path) -> None:
+    """A script that never ends delays neither guests nor the end of the program."""
     program = beside(tmp_path, "#!/bin/sh\necho begun\nexec sleep 1000\n")
     with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
         guest.serial()
@@ -79,7 +79,7 @@ def test_it_is_in_the_background(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 3\n", "#!/no/such/thing\n"])
-def test_it_fails(tmp_path: Path, script: str) -> None:
+def test_failure_of_the_script_is_logged(tmp_path: Path, script: str) -> None:
     program = beside(tmp_path, script)
     with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
         guest.serial()
@@ -121,13 +121,13 @@ def test_missing_script_is_logged_once(tmp_path: Path, how: str) -> None:
     assert "-script=PATH" in line
 
 
-def test_no_script_is_wanted(tmp_path: Path) -> None:
+def test_empty_script_flag_starts_no_script(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-script=") as host, fake_guest(host.sock) as guest:
         guest.serial()
     assert host.errors == ""
 
 
-def test_the_trace(tmp_path: Path) -> None:
+def test_trace_has_a_line_for_each_frame(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-guestsn=1234abc567890") as host:
         with answering(host.sock, lambda _: b'{"data":{}}\0') as guest:
             host.get("/read?command=10")
