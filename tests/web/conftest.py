@@ -19,7 +19,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in a context of its own; it has had no errors at the end."""
+    """A page in a context of its own."""
     made = Page(browser)
     yield made
     made.close()

@@ -47,7 +47,7 @@ class Web:
         return f"/?key={key}"
 
     def cookie(self) -> str:
-        """What a browser sends that has opened a new link."""
+        """The cookie of a browser that has opened a new link."""
         return cookie_of(self.ask(self.key()))
 
     def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
@@ -68,7 +68,7 @@ def cookie_of(answer: Answer) -> str:
 
 @contextmanager
 def web(folder: Path, *words: str | Path, port: int = 0, guest: bool = True, **options: Any) -> Iterator[Web]:
-    """A daemon of a guest, `nas`, with a web page."""
+    """A daemon with a guest, `nas`, and a web page."""
     control = folder / "control"
     with held_port() as free:
         served: list[str | Path] = ["--sock", folder / "nas"] if guest else []

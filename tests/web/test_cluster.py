@@ -1,4 +1,4 @@
-"""The page of one host of a cluster shows the guests of the others: two real daemons, and a real etcd."""
+"""The page of a cluster's host shows the guests of other hosts: two real daemons, and a real etcd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.web.signed_in import Web
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd", "chromium")]
 
 
-def test_guests_of_other_hosts(tmp_path: Path, page: Page) -> None:
+def test_page_lists_the_guests_of_other_hosts(tmp_path: Path, page: Page) -> None:
     with running(tmp_path, 1) as etcd, held_port() as port:
         etcd.put("guests/nas", {"serial": "1234ABC567890"})
         web = "--web", f"127.0.0.1:{port}"
@@ -35,7 +35,7 @@ def test_guests_of_other_hosts(tmp_path: Path, page: Page) -> None:
             page.until_shown("No guest.")
             with Host(tmp_path, "host2", etcd.address, file=NAS) as second, asking(second.sock):
                 until(lambda: listed() == [("nas", "host2", "ready")], "the record of host2")
-                page.run("dispatchEvent(new Event('hashchange'))")  # it asks again every 10 s, too
+                page.run("dispatchEvent(new Event('hashchange'))")  # else it asks again after 10 s
                 page.until("/nas\\s+host2\\s+ready/.test(document.querySelector('#elsewhere').innerText)")
                 assert page.run("document.querySelectorAll('#elsewhere a, #elsewhere button').length") == 0
             until(lambda: not listed(), "the end of host2")

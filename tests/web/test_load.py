@@ -1,4 +1,4 @@
-"""Many guests, many frames, and what axe-core says of the page."""
+"""The page with many guests and many frames, and axe-core's findings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GUESTS = 1000
 FRAMES = 20_000
 
 AXE = "axe-playwright-python==0.1.8"
-"""A package that carries axe-core 4.12. Nothing else of it is used, nor what it depends on."""
+"""A package that contains axe-core 4.12. Neither its other files nor its dependencies are used."""
 
 
 def test_a_thousand_guests_scroll(page: Page, short_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_thousand_guests_scroll(page: Page, short_path: Path) -> None:
         with fake_guest(short_path / "999") as guest:
             guest.serial()
             page.until("last.innerText.includes('ready')")
-            # The row was changed in its place: where a person looks stays, and so does the focus.
+            # The row was changed in its place, so the scroll position and the focus stay.
             assert page.run("last.isConnected && document.activeElement === last.querySelector('a')")
             assert page.run("scrollY > 10000")
         page.run("document.querySelector('#filter').value = 'g0500'")
@@ -50,7 +50,7 @@ def test_a_thousand_guests_scroll(page: Page, short_path: Path) -> None:
 
 
 def test_a_flood_of_frames_leaves_the_page_usable(page: Page, tmp_path: Path) -> None:
-    """Whatever the number of frames: each event has few, and all are counted."""
+    """Each event has a limited number of frames, and all frames are counted."""
     with web(tmp_path, "--frame-rate", "0") as served, fake_guest(tmp_path / "nas") as guest:
         guest.serial()
         open_guest(page, served)
@@ -127,7 +127,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def complaints(page: Page, axe: str) -> list[str]:
-    """What axe-core says of the page as it is, light and dark."""
+    """axe-core's findings on the page as it is, light and dark."""
     said = []
     if page.run("!('axe' in window)"):
         page.run(f"{axe}; 1")

@@ -66,8 +66,8 @@ def open_guest(page: Page, served: Web, name: str = "nas") -> None:
 
 
 def shows_no_error(page: Page) -> bool:
-    """Whether neither the console nor the policy has a complaint."""
-    page.run("1")  # all that was said before this is there then
+    """Assert that neither the console nor the content security policy reports an error."""
+    page.run("1")  # earlier events arrive before its answer
     said = [each for each in page.browser.events if each.get("sessionId") == page.session]
     errors = [
         each["params"]
@@ -127,13 +127,13 @@ def test_pause_keeps_the_lines_in_place(page: Page, served: Web, guest: Answerin
     page.until_shown("4711 (inferred)", "#about")
     page.click("", "#pause")
     guest.guest.tell(HostCommand.HOST_MAC)
-    page.until_shown("host_mac", "#served")  # it was counted, and later than its frames
+    page.until_shown("host_mac", "#served")  # shown after its frames have arrived
     assert "host_mac" not in page.run("document.querySelector('#timeline').innerText")
     page.click("", "#pause")
     page.until_shown("host_mac", "#timeline")
 
 
-def test_snippets_are_there_to_copy(page: Page, served: Web) -> None:
+def test_snippets_can_be_copied(page: Page, served: Web) -> None:
     open_guest(page, served)
     texts = page.run("[...document.querySelectorAll('#snippets pre')].map((each) => each.textContent)")
     assert f"path={served.control.parent}/nas" in texts[0]
@@ -146,7 +146,7 @@ def test_snippets_are_there_to_copy(page: Page, served: Web) -> None:
 
 
 def test_a_guest_is_shut_down_by_keyboard_alone(page: Page, served: Web, guest: Answering) -> None:
-    guest.answers[GuestCommand.POWEROFF] = lambda: None  # it goes
+    guest.answers[GuestCommand.POWEROFF] = lambda: None  # the guest disconnects
     page.open(served.link())
     page.until_shown("2 guests")
 
@@ -180,7 +180,7 @@ def test_a_guest_is_shut_down_by_keyboard_alone(page: Page, served: Web, guest: 
     assert shows_no_error(page)
 
 
-def test_freeze_says_until_when_and_who_asked(page: Page, served: Web, guest: Answering) -> None:
+def test_freeze_shows_its_end_and_its_client(page: Page, served: Web, guest: Answering) -> None:
     open_guest(page, served)
     page.click("Freeze")
     page.run("document.querySelector('#seconds').value = 60")
@@ -205,7 +205,7 @@ def test_two_people_press_shutdown_at_once(page: Page, served: Web, guest: Answe
         open_guest(each, served)
         each.click("Shut down")
     page.run("document.querySelector('#confirm-yes').click()")
-    # The other's dialog is open, and says what was asked meanwhile.
+    # The other page's dialog is open, and shows what was asked meanwhile.
     other.until_shown("Last asked: power-off", "#confirm")
     other.run("document.querySelector('#confirm-yes').click()")
     other.until_shown("asked, waiting", "#outcome")
@@ -216,7 +216,7 @@ def test_two_people_press_shutdown_at_once(page: Page, served: Web, guest: Answe
     other.close()
 
 
-def test_a_failure_is_said_in_words(page: Page, served: Web, guest: Answering) -> None:
+def test_a_failed_action_shows_its_reason(page: Page, served: Web, guest: Answering) -> None:
     open_guest(page, served)
     guest.answers[GuestCommand.REBOOT] = lambda: None
     page.click("Reboot")
@@ -240,7 +240,7 @@ def test_a_guests_text_is_text(page: Page, served: Web, guest: Answering) -> Non
 
 
 def test_inline_scripts_do_not_run(page: Page, served: Web) -> None:
-    """Even if a guest's text ever became markup."""
+    """They would not run even if a guest's text became markup."""
     page.open(served.link())
     page.until_shown("2 guests")
     page.run(
@@ -250,7 +250,7 @@ def test_inline_scripts_do_not_run(page: Page, served: Web) -> None:
     assert page.run("document.title") == "Guests \u2013 vhostcomm"
 
 
-def test_a_removed_guest_is_said_and_comes_back(page: Page, tmp_path: Path) -> None:
+def test_a_removed_guest_is_reported_and_can_return(page: Page, tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     nas = f'[guests.nas]\nsock = "{tmp_path}/nas"\n'
     config.write_text(f'[guests.a]\nsock = "{tmp_path}/a"\n{nas}')

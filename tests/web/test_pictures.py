@@ -1,4 +1,4 @@
-"""The pictures in the documentation: made here, of a real daemon. ``make pictures`` replaces those that are committed."""
+"""The pictures in the documentation, made from a real daemon. ``make pictures`` replaces the committed ones."""
 
 from __future__ import annotations
 

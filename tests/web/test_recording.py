@@ -74,8 +74,8 @@ def fill(guest: FakeGuest) -> None:
 
 @pytest.mark.parametrize("fault", ["limit", "disk"])
 @pytest.mark.slow
-def test_a_recording_that_ends_early_says_why_and_the_guest_is_answered(tmp_path: Path, fault: str) -> None:
-    """A full disk is a limit of the process's files here: the write fails in the same way."""
+def test_a_recording_that_ends_early_has_a_reason_and_stalls_no_guest(tmp_path: Path, fault: str) -> None:
+    """A limit on the size of files replaces the full disk here: it makes writes fail in the same way."""
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest:
         if fault == "disk":
             resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
@@ -103,7 +103,7 @@ def test_a_recording_is_complete_when_the_daemon_stops(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.needs("chromium")
-def test_the_page_records_and_looks_into_captures(page: Page, tmp_path: Path) -> None:
+def test_the_page_records_and_shows_captures(page: Page, tmp_path: Path) -> None:
     answers: Answers = {int(key): value for key, value in ANSWERS.items()}
     with web(tmp_path) as served, client(served.control) as http, answering(tmp_path / "nas", answers) as guest:
         open_guest(page, served)

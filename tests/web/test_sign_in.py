@@ -1,4 +1,4 @@
-"""Who sees the web page: browsers that have opened a link with a key, and no other site's pages."""
+"""Access to the web page: for browsers that have opened a link with a key, and not for pages of other sites."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_link_signs_a_browser_in_once(served: Web) -> None:
     assert (again.status, "set-cookie" in again.headers) == (403, False)
     assert "used already" in again.body
     assert "vhostcomm web" in again.body
-    # The browser that has used it needs it no more.
+    # The browser that has used the key stays signed in.
     assert served.ask(key, Cookie=cookie_of(first), **TYPED).headers["location"] == "/"
 
 
@@ -117,7 +117,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 def test_pages_of_other_sites_are_refused(served: Web, cookie: str, headers: dict[str, str]) -> None:
-    """With the cookie: a browser sends it to every port of a host."""
+    """Even with the cookie, because a browser sends it to every port of a host."""
     for path, method in ("/", "GET"), ("/guests", "GET"), ("/guests/nas/thaw", "POST"):
         assert served.ask(path, method, Cookie=cookie, **headers).status == 403
     key = served.key()
@@ -133,7 +133,7 @@ def test_only_the_page_itself_changes_anything(served: Web, cookie: str, headers
 
 
 @pytest.mark.parametrize("headers", [{"Sec_Fetch_Site": "same-origin"}, {"Origin": "http://127.0.0.1:{port}"}], ids=str)
-def test_the_page_asks_the_api_that_everybody_has(served: Web, cookie: str, headers: dict[str, str]) -> None:
+def test_the_page_uses_the_api_of_other_clients(served: Web, cookie: str, headers: dict[str, str]) -> None:
     sent = {name: value.format(port=served.port) for name, value in headers.items()}
     got = served.ask("/guests/nas/thaw", "POST", Cookie=cookie, **sent)
     assert (got.status, json.loads(got.body)["error"]["what"]) == (409, "not connected")
@@ -152,7 +152,7 @@ def test_only_files_of_the_page_are_served(served: Web, cookie: str) -> None:
 
 
 def test_a_cookie_outlives_its_daemon_and_a_key_does_not(tmp_path: Path) -> None:
-    """So that an open page comes back by itself."""
+    """The cookie lets an open page reconnect without a new link."""
     with web(tmp_path) as before:
         cookie, key = before.cookie(), before.key()
         port = before.port
@@ -200,11 +200,11 @@ def test_a_cookie_of_another_daemon_is_refused(served: Web, cookie: str, tmp_pat
         assert served.ask("/guests", Cookie=both, **BROWSER).status == 200
 
 
-def test_keys_and_cookies_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_and_cookies_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     signing = SignIn(8470, b"s" * 32)
     old, cookie = signing.new_key(), signing.new_cookie().partition(";")[0].encode()
     keys = [signing.new_key() for _ in range(KEYS_MAX)]
-    assert not signing.use(old)  # one too many
+    assert not signing.use(old)  # the oldest of too many keys
     assert signing.use(keys[0])
     assert not signing.use(keys[0])
     assert signing.accepts([b"a=1; " + cookie])
@@ -227,7 +227,7 @@ def test_the_verb_prints_a_link(served: Web) -> None:
     assert served.ask(link[1], **TYPED).status == 303
 
 
-def test_off_by_default_and_the_verb_says_so(tmp_path: Path) -> None:
+def test_web_page_is_off_by_default_and_the_verb_reports_it(tmp_path: Path) -> None:
     control = tmp_path / "control"
     with Serving("--sock", tmp_path / "nas", "--control", control) as daemon:
         done = run_vhostcomm("web", "--control", control)
@@ -237,7 +237,7 @@ def test_off_by_default_and_the_verb_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_link_is_printed_on_a_terminal_alone(tmp_path: Path) -> None:
+def test_a_link_is_printed_only_on_a_terminal(tmp_path: Path) -> None:
     with web(tmp_path) as made:
         assert made.daemon.event("web page")["url"] == f"http://{made.host}/"
     assert "key=" not in "".join(made.daemon.raw)
@@ -261,7 +261,7 @@ def shown(terminal: int, what: str) -> re.Match[str]:
     return found
 
 
-def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
+def test_an_address_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
