@@ -1,4 +1,4 @@
-"""A notify socket, as systemd has one."""
+"""A notify socket like systemd's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NotifySocket:
         return message
 
     def hears(self, what: str) -> str:
-        """Wait for a message with that in it."""
+        """Wait for a message that contains this text."""
         while True:
             try:
                 message = self.next()
@@ -45,7 +45,7 @@ class NotifySocket:
                 raise AssertionError(f"no {missing} in {self.heard}") from None
 
     def rest(self) -> list[str]:
-        """What is there already."""
+        """All messages up to now, without waiting."""
         self.sock.setblocking(False)
         with suppress(BlockingIOError):
             while True:

@@ -1,4 +1,4 @@
-"""Sockets that systemd holds, handed over by its own systemd-socket-activate as the socket units have it do."""
+"""Sockets that systemd holds. Its own systemd-socket-activate hands them over, as the socket units do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
 
 @contextmanager
 def activating(sock: Path, name: str, *words: str | Path, **environment: str) -> Iterator[LogReader]:
-    """systemd's end of an activation: it binds, waits for the first connection, and becomes the daemon then."""
+    """systemd's end of an activation: it binds, waits for the first connection, and then becomes the daemon."""
     command = [*VHOSTCOMM, "serve", "--log-format", "json", "--control", "none", *map(str, words)]
     holder = ["systemd-socket-activate", f"--listen={sock}", f"--fdname={name}"]
     holder += [f"--setenv={variable}" for variable in environment]
@@ -46,7 +46,7 @@ def activating(sock: Path, name: str, *words: str | Path, **environment: str) ->
 
 
 def takes_connections(sock: Path) -> bool:
-    """Whether a process listens there, without a connection: that would start the daemon. Its file is there before."""
+    """Whether a process listens at a socket. A connection would start the daemon, and its file alone proves nothing."""
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]
     # Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
     return any(line.split()[3] == "00010000" and line.endswith(f" {sock}") for line in lines)
@@ -57,7 +57,7 @@ def fdname(unit: str, guest: str) -> str:
     return str(name).replace("%i", guest)
 
 
-def test_a_guest_of_the_file_by_its_name(tmp_path: Path) -> None:
+def test_a_socket_with_a_name_serves_that_guest_of_the_file(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[guests.nas]\nsock = "{tmp_path}/own"\nserial = "{"A" * 13}"\n')
     held = tmp_path / "held"
@@ -65,7 +65,7 @@ def test_a_guest_of_the_file_by_its_name(tmp_path: Path) -> None:
         with fake_guest(held) as guest:  # it starts the daemon, and waits for it
             assert guest.serial() == "A" * 13
         daemon.event("guest connected", guest="nas")
-        assert not (tmp_path / "own").exists(), "one stands for the other"
+        assert not (tmp_path / "own").exists(), "systemd's socket replaces the one in the file"
         config.write_text(config.read_text().replace("A" * 13, "B" * 13))
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.event("reloaded")["changed"] == 1
@@ -73,7 +73,7 @@ def test_a_guest_of_the_file_by_its_name(tmp_path: Path) -> None:
             assert guest.serial() == "B" * 13
 
 
-def test_a_name_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
+def test_a_name_without_a_guest_in_the_file_causes_a_warning(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[guests.nas]\nsock = "{tmp_path}/own"\nserial = "{"A" * 13}"\n')
     held = tmp_path / "held"
@@ -86,8 +86,8 @@ def test_a_name_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
         )
 
 
-def test_a_guest_by_its_uuid() -> None:
-    """Its folder's name is short: with the UUID, the path of its own socket may have 107 bytes."""
+def test_a_socket_with_a_uuid_serves_that_guest() -> None:
+    """The folder's name is short, because the path of a socket with the UUID has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="vt-") as made:
         held, own = Path(made, "held"), Path(made, "run")
         with activating(held, fdname(units.SOCKET_ONE, UUID), "--sock", UUID, RUNTIME_DIRECTORY=str(own)) as daemon:
@@ -98,7 +98,7 @@ def test_a_guest_by_its_uuid() -> None:
 
 
 def test_a_killed_daemons_socket_still_accepts(tmp_path: Path) -> None:
-    """Who connects while there is no daemon is served by the next."""
+    """The next daemon serves a guest that connected while there was none."""
     path = tmp_path / "held"
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(path))

@@ -1,4 +1,4 @@
-"""What a unit's process says when it can't start, and whether systemd should try again."""
+"""Errors of a unit's process that can't start, and whether systemd tries again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prevented(name: str) -> set[int]:
 
 
 def refused(*words: str | Path, **environment: str) -> tuple[int, str]:
-    """The exit status of a serve that doesn't start, and all that it says. It is as powerless as a service's user."""
+    """The exit status and the output of a `serve` that doesn't start. It has the rights of a service's user."""
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     ended = subprocess.run(
         [*powerless, *VHOSTCOMM, "serve", *map(str, words)],
@@ -37,7 +37,7 @@ def refused(*words: str | Path, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_an_unreadable_file(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_retried(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("[guests.nas]\n")
     config.chmod(0)
@@ -48,7 +48,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_retried(tmp_path: Path) -> None:
     status, said = refused("--config", tmp_path / "c.toml")
     assert status in prevented(units.SERVE)
     assert said.count("\n") == 1
@@ -65,7 +65,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ('serial = "1"', "letters and digits"),
     ],
 )
-def test_mistakes(tmp_path: Path, setting: str, remedy: str) -> None:
+def test_mistakes_in_the_file_are_not_retried(tmp_path: Path, setting: str, remedy: str) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     (tmp_path / "file").touch()
     config = tmp_path / "c.toml"
@@ -77,14 +77,14 @@ def test_mistakes(tmp_path: Path, setting: str, remedy: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_group_is_not_retried(tmp_path: Path) -> None:
     status, said = refused("--sock", tmp_path / "nas", "--socket-group", "nobody-has-this", "--control", "none")
     assert status in prevented(units.SERVE)
     assert "there is no group 'nobody-has-this'" in said
 
 
 @pytest.mark.slow
-def test_no_runtime(tmp_path: Path) -> None:
+def test_a_runtime_directory_that_cannot_be_made_is_not_retried(tmp_path: Path) -> None:
     status, said = refused("--sock", UUID, RUNTIME_DIRECTORY=str(tmp_path / "none/x"))
     assert status in prevented(units.SERVE_ONE)
     assert said.count("\n") == 1
@@ -92,7 +92,7 @@ def test_no_runtime(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_of_the_control_surface_is_not_retried(tmp_path: Path) -> None:
     status, said = refused("--sock", tmp_path / "nas", "--control", tmp_path / "none/control")
     assert status in prevented(units.SERVE)
     assert "the control surface: " in said
@@ -109,8 +109,8 @@ def test_the_control_surface_without_its_folder(tmp_path: Path) -> None:
         ("--sock", "nas=./nas", "--control", "none", "--qemu-host-api", "127.0.0.1:0"),
     ],
 )
-def test_tcp_without_the_drop_in(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """RestrictAddressFamilies= of the units is a filter like this one."""
+def test_tcp_without_the_drop_in_is_not_retried(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A filter like the RestrictAddressFamilies= of the units makes it fail here."""
     number = {"x86_64": 41, "aarch64": 198}.get(os.uname().machine)
     if number is None:
         pytest.skip(f"the number of socket() on {os.uname().machine} is not known here")
@@ -139,8 +139,8 @@ def test_errors_of_systemd_itself_are_not_retried(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_launcher_without_its_file(tmp_path: Path) -> None:
-    """The unit's EnvironmentFile= may be missing: $RUN is nothing then, and the launcher says so."""
+def test_a_launcher_without_its_file_is_not_retried(tmp_path: Path) -> None:
+    """The unit's EnvironmentFile= may be missing. Then $RUN is empty, and the launcher reports what it needs."""
     assert "EnvironmentFile=-/etc/vhostcomm/run-%i.env\n" in units.text(units.RUN)
     (line,) = re.findall(r"^ExecStart=/usr/bin/vhostcomm (.*) \$RUN$", units.text(units.RUN), re.MULTILINE)
     ended = run_vhostcomm(*line.replace("%i", "nas").split(), env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)})
@@ -150,7 +150,7 @@ def test_a_launcher_without_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_socket_that_another_daemon_has_is_tried_again(tmp_path: Path) -> None:
+def test_a_socket_of_another_daemon_is_retried(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--control", "none"):
         status, said = refused("--sock", tmp_path / "nas", "--control", "none")
     assert status == 1

@@ -1,4 +1,4 @@
-"""What a daemon calls, against what its unit lets it call."""
+"""System calls of the programs, compared with the filters of their units."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ QEMU_PATIENCE: Final = 60.0
 
 @cache
 def members(group: str) -> frozenset[str]:
-    """The system calls of a group of systemd's, and of those in it."""
+    """The system calls of one of systemd's groups, including the groups in it."""
     told = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
     names = [line.strip() for line in told.stdout.splitlines()[1:] if line.strip() and "#" not in line]
     return frozenset().union(*(members(name) if name.startswith("@") else {name} for name in names))
 
 
 def allowed(unit: str) -> frozenset[str]:
-    """What the unit's filter lets through."""
+    """The system calls that the unit's filter allows."""
     found: frozenset[str] = frozenset()
     for line in re.findall(r"^SystemCallFilter=(.*)$", units.text(unit), re.MULTILINE):
         for word in line.removeprefix("~").split():
@@ -42,7 +42,7 @@ def allowed(unit: str) -> frozenset[str]:
 
 
 def names(lines: list[str]) -> frozenset[str]:
-    """What was called, of a trace."""
+    """The system calls in a trace."""
     return frozenset(match[1] for line in lines if (match := re.match(r"\d+ +(\w+)\(", line)))
 
 
@@ -62,7 +62,7 @@ class Traced(Serving):
         os.kill(serving["pid"], number)
 
 
-def test_it_calls_nothing_that_its_unit_forbids(tmp_path: Path) -> None:
+def test_daemon_makes_only_allowed_system_calls(tmp_path: Path) -> None:
     config, trace = tmp_path / "c.toml", tmp_path / "trace"
     config.write_text(
         f'[guests.nas]\nsock = "{tmp_path}/nas"\n[serve]\nsocket_mode = "0660"\nrecord = "{tmp_path}/{{guest}}.jsonl"\n'
@@ -84,11 +84,11 @@ def test_it_calls_nothing_that_its_unit_forbids(tmp_path: Path) -> None:
     # MemoryDenyWriteExecute= and RestrictAddressFamilies=
     assert not [line for line in lines if re.search(r"\bmmap\(.*PROT_WRITE\|PROT_EXEC|\bmprotect\(.*PROT_EXEC", line)]
     assert families(lines) == {"AF_UNIX"}
-    # Forbidden things are told apart: the filter is no list of everything.
+    # The filter forbids something: it is not a list of all system calls.
     assert not {"chown", "mount", "ptrace", "setuid", "bpf", "sched_setaffinity"} & allowed(units.SERVE)
 
 
-def test_the_launcher_and_its_qemu_neither(tmp_path: Path) -> None:
+def test_launcher_and_qemu_make_only_allowed_system_calls(tmp_path: Path) -> None:
     """With the user's network and a forwarded port, from the start to QMP's quit."""
     disk, trace = tmp_path / "disk.img", tmp_path / "trace"
     disk.write_bytes(bytes(1 << 20))

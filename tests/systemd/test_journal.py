@@ -1,4 +1,4 @@
-"""The log as systemd's journal takes it: a stream socket, which JOURNAL_STREAM names."""
+"""The log on a stream to systemd's journal, which JOURNAL_STREAM names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_until(journal: IO[str], what: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_for_people_with_priorities_and_nothing_twice(tmp_path: Path) -> None:
+def test_lines_have_priorities_and_no_times(tmp_path: Path) -> None:
     with serving_into_a_journal("--sock", tmp_path / "nas") as journal:
         lines = read_until(journal, "waiting for QEMU")
         with fake_guest(tmp_path / "nas") as guest, fake_guest(tmp_path / "nas") as second:
@@ -60,13 +60,13 @@ def test_for_people_with_priorities_and_nothing_twice(tmp_path: Path) -> None:
     assert all(re.match(r"<[3-7]>\[", line) for line in lines), lines
     text = "".join(lines)
     assert "\x1b" not in text
-    assert not re.search(r"\d\d:\d\d:\d\d", text), "the journal has times of its own"
+    assert not re.search(r"\d\d:\d\d:\d\d", text), "the journal adds the times"
     assert [line[:3] for line in lines if "connection refused" in line] == ["<4>"]
     assert [line[:3] for line in lines if "guest ready" in line] == ["<6>"]
 
 
 @pytest.mark.slow
-def test_json_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_json_lines_have_priorities(tmp_path: Path) -> None:
     with serving_into_a_journal("--sock", tmp_path / "nas", "--log-format", "json") as journal:
         (*_, line) = read_until(journal, "waiting for QEMU")
     assert line.startswith("<6>")
@@ -74,7 +74,7 @@ def test_json_where_it_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_error_at_the_end(tmp_path: Path) -> None:
+def test_each_line_of_an_error_has_its_priority(tmp_path: Path) -> None:
     with serving_into_a_journal("--config", tmp_path / "none") as journal:
         (line,) = journal.readlines()
     assert line.startswith("<3>vhostcomm: ")
@@ -86,8 +86,8 @@ def test_the_error_at_the_end(tmp_path: Path) -> None:
     assert all(line.startswith("<3>") for line in lines)
 
 
-def test_a_stream_that_is_not_the_journal(tmp_path: Path) -> None:
-    """The variable is inherited by what an operator's script pipes elsewhere."""
+def test_a_stream_that_is_not_the_journal_gets_no_priorities(tmp_path: Path) -> None:
+    """Programs inherit the variable, even if a script pipes their output elsewhere."""
     for told in ("1:2", "nonsense", ""):
         ended = run_vhostcomm("serve", "--config", tmp_path / "none", env=ENVIRONMENT | {"JOURNAL_STREAM": told})
         assert ended.stderr.startswith("vhostcomm: ")

@@ -1,4 +1,4 @@
-"""sd_notify: what a real daemon tells a real notify socket."""
+"""sd_notify: messages of a real daemon at a real notify socket."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def guests(path: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("abstract", [False, True])
 @pytest.mark.slow
-def test_from_its_start_to_its_end(tmp_path: Path, abstract: bool) -> None:
+def test_a_daemon_reports_its_start_reloads_and_stop(tmp_path: Path, abstract: bool) -> None:
     config = guests(tmp_path / "c.toml", "one", "two")
     with notify_socket(None if abstract else tmp_path / "notify") as manager:
         with Serving("--config", config, "--control", tmp_path / "control", env=manager.environment) as daemon:
             manager.hears("READY=1")
-            # Every socket takes connections by then.
+            # Every socket accepts connections by then.
             with fake_guest(tmp_path / "one") as one, fake_guest(tmp_path / "two"), fake_guest(tmp_path / "control"):
                 assert manager.next() == "STATUS=2 guests served: 2 without QEMU"
                 assert one.serial()
@@ -67,10 +67,12 @@ def test_from_its_start_to_its_end(tmp_path: Path, abstract: bool) -> None:
             daemon.send_signal(signal.SIGTERM)
             assert manager.next() == "STOPPING=1"
             assert manager.next().startswith("STATUS=stopping: SIGTERM; ")
-        assert not [message for message in manager.rest() if "WATCHDOG" in message], "nobody asked for beats"
+        assert not [message for message in manager.rest() if "WATCHDOG" in message], (
+            "systemd asked for no watchdog messages"
+        )
 
 
-def test_a_reload_through_the_control_surface_is_one(tmp_path: Path) -> None:
+def test_a_reload_through_the_control_surface_is_reported(tmp_path: Path) -> None:
     config, control = guests(tmp_path / "c.toml", "one"), tmp_path / "control"
     with (
         notify_socket() as manager,
@@ -101,7 +103,7 @@ def sticking(pipe: Path, *words: str | Path, **options: Any) -> Serving:
 
 
 def stick(daemon: Serving, pipe: Path) -> int:
-    """Have its loop hang. Returns the pipe's other end; closing that end resumes it."""
+    """Make the daemon's loop hang. Returns the pipe's other end; closing that end resumes the loop."""
     daemon.send_signal(signal.SIGUSR2)
     found: list[int] = []
 
@@ -115,7 +117,7 @@ def stick(daemon: Serving, pipe: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
+def test_a_stuck_loop_sends_no_watchdog_messages(tmp_path: Path) -> None:
     config = guests(tmp_path / "c.toml", "one")
     with notify_socket() as manager:
         watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
@@ -128,13 +130,13 @@ def test_a_stuck_loop_is_not_fed(tmp_path: Path) -> None:
             with pytest.raises(TimeoutError):
                 [manager.next() for _ in range(3)]  # one or two may have been under way
             manager.sock.settimeout(20)
-            os.close(writer)  # and it goes on
+            os.close(writer)  # resumes the loop
             manager.hears("WATCHDOG=1")
 
 
 @pytest.mark.slow
 def test_the_watchdog_leaves_a_traceback(tmp_path: Path) -> None:
-    """SIGABRT is what the watchdog sends, and the journal has what the daemon wrote then."""
+    """The watchdog sends SIGABRT, and the journal keeps what the daemon then writes."""
     config = guests(tmp_path / "c.toml", "one")
     with notify_socket() as manager:
         words = ["--config", str(config), "--control", "none"]
@@ -159,12 +161,12 @@ def test_the_watchdog_of_another_process_is_ignored() -> None:
     ):
         environment = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": usec, "WATCHDOG_PID": pid, "HOME": "/"}
         assert Notifier.of_environment(environment).beat == beat
-        assert environment == {"HOME": "/"}, "nobody inherits them"
+        assert environment == {"HOME": "/"}, "children don't inherit the variables"
     assert Notifier.of_environment({"WATCHDOG_USEC": "3000000"}).beat is None
 
 
 def fill(path: Path) -> int:
-    """Send as much as one sender may have unread; returns how much that was: none where the socket is full for all."""
+    """Send as many messages as one sender may have unread; returns their number, 0 if the socket is full for all."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         filler.setblocking(False)
         for sent in itertools.count():
@@ -175,7 +177,7 @@ def fill(path: Path) -> int:
     raise AssertionError
 
 
-def test_a_full_socket_holds_nothing_up_and_gets_it_later(tmp_path: Path) -> None:
+def test_a_full_notify_socket_delays_nothing_and_gets_messages_later(tmp_path: Path) -> None:
     with notify_socket(tmp_path / "notify") as manager:
         while fill(tmp_path / "notify"):
             pass
@@ -189,7 +191,7 @@ def test_a_full_socket_holds_nothing_up_and_gets_it_later(tmp_path: Path) -> Non
     assert messages[2] == "WATCHDOG=1"
 
 
-def test_a_socket_that_comes_late(tmp_path: Path) -> None:
+def test_a_late_notify_socket_gets_the_message(tmp_path: Path) -> None:
     late = ENVIRONMENT | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     with Serving("--sock", tmp_path / "nas", "--control", "none", env=late):
         with fake_guest(tmp_path / "nas") as guest:
@@ -198,7 +200,7 @@ def test_a_socket_that_comes_late(tmp_path: Path) -> None:
             manager.hears("READY=1")
 
 
-def test_a_socket_that_goes(tmp_path: Path) -> None:
+def test_a_daemon_survives_the_end_of_the_notify_socket(tmp_path: Path) -> None:
     with notify_socket(tmp_path / "notify") as manager:
         watched = manager.environment | {"WATCHDOG_USEC": str(int(BEAT * 2e6))}
         daemon = Serving("--sock", tmp_path / "nas", "--control", "none", env=watched)
@@ -210,7 +212,7 @@ def test_a_socket_that_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["vsock:2:1234", "@", "/" + "x" * 300, "/dev/null"])
-def test_addresses_that_are_none(tmp_path: Path, address: str) -> None:
+def test_invalid_notify_sockets_are_ignored(tmp_path: Path, address: str) -> None:
     environment = ENVIRONMENT | {"NOTIFY_SOCKET": address}
     words = ["--sock", str(tmp_path / "nas"), "--control", "none"]
     with Serving(*words, env=environment), fake_guest(tmp_path / "nas") as guest:
@@ -232,7 +234,7 @@ def test_hostile_text_in_a_status_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_paused_guest_is_named_with_its_cause() -> None:
-    """Two at most, each in short."""
+    """At most two guests are named, with shortened causes."""
 
     async def main() -> None:
         guests = {}

@@ -1,4 +1,4 @@
-"""What the launcher tells systemd, with a real QEMU whose machine has nothing to boot."""
+"""The launcher's messages to systemd, with a real QEMU whose machine has nothing to boot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Launched(LogReader):
 
 
 @pytest.mark.slow
-def test_a_launched_guest(tmp_path: Path) -> None:
+def test_a_launcher_reports_its_start_and_each_stage_of_its_stop(tmp_path: Path) -> None:
     with notify_socket() as manager, Launched(tmp_path, manager, "--grace", "10", "--name", "nas") as run:
         manager.sock.settimeout(PATIENCE)
         assert manager.next() == "WATCHDOG=1"

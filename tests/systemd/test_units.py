@@ -30,7 +30,7 @@ def write(folder: Path, **paths: str) -> None:
 
 
 def executable(folder: Path) -> str:
-    """A vhostcomm that runs, whatever installed the package under test."""
+    """A vhostcomm that runs, however the package under test was installed."""
     path = folder / "bin with a blank" / "100% vhost$comm"
     path.parent.mkdir()
     path.write_text(f'#!/bin/sh\nexec {" ".join(VHOSTCOMM)} "$@"\n')
@@ -46,13 +46,13 @@ def verify(folder: Path, name: str) -> str:
 
 @pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", units.NAMES)
-def test_verified(tmp_path: Path, name: str) -> None:
+def test_systemd_analyze_accepts_the_units(tmp_path: Path, name: str) -> None:
     write(tmp_path, executable=executable(tmp_path))
     assert verify(tmp_path, name) == ""
 
 
 @pytest.mark.needs("systemd-analyze")
-def test_verify_would_tell(tmp_path: Path) -> None:
+def test_systemd_analyze_finds_planted_mistakes(tmp_path: Path) -> None:
     write(tmp_path, executable="/nowhere/vhostcomm")
     assert "/nowhere/vhostcomm" in verify(tmp_path, units.SERVE)
     (tmp_path / units.RUN).write_text(
@@ -63,8 +63,8 @@ def test_verify_would_tell(tmp_path: Path) -> None:
 
 @pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize(("name", "most"), [(units.SERVE, 10), (units.SERVE_ONE, 10), (units.RUN, 20)])
-def test_exposure(tmp_path: Path, name: str, most: int) -> None:
-    """At most 1.0 of 10 for what serves; QEMU beside it, at most 2.0."""
+def test_exposure_is_limited(tmp_path: Path, name: str, most: int) -> None:
+    """At most 1.0 of 10 for the serving units, and 2.0 for the launcher's, which runs QEMU."""
     write(tmp_path)
     told = analyze("security", "--offline=true", f"--threshold={most}", tmp_path / name)
     assert told.returncode == 0, told.stdout
@@ -77,8 +77,8 @@ def drop_ins() -> list[tuple[str, str]]:
 
 
 @pytest.mark.needs("systemd-analyze")
-def test_the_drop_ins_of_the_documentation(tmp_path: Path) -> None:
-    """They verify, with every unit they are for, and serving stays within its limit."""
+def test_drop_ins_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    """systemd-analyze accepts each drop-in with its unit."""
     assert len(drop_ins()) == DOCS.read_text().count("\n```ini\n[") > 0, "each names its unit"
     assert "ReadWritePaths=/" not in DOCS.read_text(), "a missing folder would be systemd's 226, without a remedy"
     for number, (unit, text) in enumerate(drop_ins()):
@@ -92,7 +92,7 @@ def test_the_drop_ins_of_the_documentation(tmp_path: Path) -> None:
         assert verify(folder, name) == "", (unit, text)
 
 
-def test_texts() -> None:
+def test_texts_have_the_given_paths() -> None:
     assert (
         "ExecStart=/usr/bin/vhostcomm serve --config /etc/vhostcomm/vhostcomm.toml --reload-on-change\n"
         in units.text(units.SERVE)
@@ -121,8 +121,8 @@ def setting(name: str, key: str) -> int:
 
 
 @pytest.mark.parametrize("name", SERVES)
-def test_a_start_limit_that_waiting_between_tries_never_gets_to(name: str) -> None:
-    """QEMU's waiting connection starts a service without RestartSec=; that ends, and the slow tries don't."""
+def test_slow_restarts_never_reach_the_start_limit(name: str) -> None:
+    """Starts by QEMU's waiting connection ignore RestartSec=, and reach the limit; slow restarts never do."""
     interval, burst = setting(name, "StartLimitIntervalSec"), setting(name, "StartLimitBurst")
     assert interval > 0, "no limit at all"
     assert interval // setting(name, "RestartSec") + 1 < burst
@@ -141,7 +141,7 @@ def test_a_start_limit_that_waiting_between_tries_never_gets_to(name: str) -> No
     ],
 )
 def test_each_guest_has_a_user_of_its_own(name: str, guest: str, for_all: bool) -> None:
-    """Where the instance can't be part of a user's name, the text is the file of this instance alone."""
+    """If the instance can't be part of a user's name, the unit's file is for this instance alone."""
     (user,) = re.findall(r"^User=(.*)$", units.text(name, guest=guest), re.MULTILINE)
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,30}", user.replace("%i", guest)), user
     assert ("%i" in user) is for_all
@@ -149,7 +149,7 @@ def test_each_guest_has_a_user_of_its_own(name: str, guest: str, for_all: bool) 
     assert for_all or user not in {units.user(each, other) for each in (units.RUN, name) for other in ("a.c", "y" * 64)}
 
 
-def test_instances() -> None:
+def test_instances_have_the_name_of_their_guest() -> None:
     assert units.instance(units.SERVE_ONE, UUID.upper()) == f"vhostcomm@{UUID}.service"
     assert units.instance(units.SOCKET, "nas") == "vhostcomm-guest@nas.socket"
     for name, guest in ((units.SERVE, "nas"), (units.SERVE_ONE, "nas"), (units.RUN, "a/b"), (units.RUN, "")):
@@ -159,7 +159,7 @@ def test_instances() -> None:
 
 @pytest.mark.parametrize("name", units.NAMES)
 def test_a_guests_folders_have_its_name(name: str) -> None:
-    """As their own texts say it to systemd."""
+    """The units' own texts name the same folders."""
     place = units.place(name, "nas", UUID)
     base = re.sub("@[^.]*", "@", place.service)
     who = GUESTS.get(base, "")
@@ -176,21 +176,21 @@ def test_a_guests_folders_have_its_name(name: str) -> None:
     assert place.name == (UUID if base == units.SERVE_ONE else "nas")
 
 
-def test_no_place() -> None:
+def test_names_of_other_units_are_rejected() -> None:
     for name, guest, uuid in (("a.service", "nas", UUID), (units.SERVE_ONE, "nas", "1"), (units.SOCKET, "a/b", UUID)):
         with pytest.raises(ValueError, match=r"no unit|UUID|has"):
             units.place(name, guest, uuid)
 
 
 def words_of(name: str) -> list[str]:
-    """What a unit executes after its executable, with an instance in."""
+    """The arguments of a unit's command, with an instance filled in."""
     (line,) = re.findall(r"^ExecStart=/usr/bin/vhostcomm (.*)$", units.text(name), re.MULTILINE)
     return str(line).replace("%i", GUESTS.get(name, "")).replace("$RUN", "--boot /nowhere --dry-run").split()
 
 
 @pytest.mark.slow
 def test_the_commands_of_units_are_valid(tmp_path: Path) -> None:
-    """Each gets as far as what isn't there."""
+    """Each command fails only because a file is missing."""
     for name, what in (
         (units.SERVE, "/etc/vhostcomm/vhostcomm.toml: No such file"),
         (units.SERVE_ONE, f"{tmp_path}/no/such"),
