@@ -1,1 +1,1 @@
-"""The real thing: systemd as PID 1, container engines. `make hosts` runs these; each test starts what it is about."""
+"""Tests with systemd as PID 1, and with container engines, which `make hosts` runs."""

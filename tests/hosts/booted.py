@@ -22,15 +22,15 @@ PATIENCE: Final = 60.0
 
 _ENVIRONMENT: Final = {"PATH": "/opt/vhostcomm/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _POWER_OFF: Final = signal.SIGRTMIN + 4
-"""What systemd as PID 1 powers off by."""
+"""The signal that makes systemd as PID 1 power off."""
 
 _REBOOTED: Final = 133
-"""The exit status of `systemd-nspawn --keep-unit` for a machine that reboots: its caller is to start it again."""
+"""The exit status of `systemd-nspawn --keep-unit` for a machine that reboots: its caller must start it again."""
 
 
 @define
 class Booted:
-    """A machine that has booted; `leader` is its PID 1, as this one numbers it, which a reboot changes."""
+    """A machine that has booted. `leader` is the pid of its systemd outside; a reboot changes it."""
 
     _root: Path
     _console: Path
@@ -72,11 +72,11 @@ class Booted:
         self._process.wait()
 
     def path(self, inside: str) -> Path:
-        """A file in the machine, from outside; sockets can be connected to by it."""
+        """The path of a file in the machine, from outside. Sockets accept connections at this path."""
         return Path(f"/proc/{self.leader}/root{inside}")
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a program in it, as its root."""
+        """Run a program in the machine, as root."""
         done = subprocess.run(
             ["nsenter", f"--target={self.leader}", "--all", *words],
             env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -101,12 +101,12 @@ class Booted:
         self.systemctl("daemon-reload")
 
     def drop_in(self, unit: str, text: str) -> None:
-        """What `systemctl edit` would write."""
+        """Write a drop-in, as `systemctl edit` does."""
         self.write(f"/etc/systemd/system/{unit}.d/override.conf", text)
         self.systemctl("daemon-reload")
 
     def show(self, unit: str) -> dict[str, str]:
-        """What systemd knows of a unit."""
+        """The properties of a unit."""
         shown = self.systemctl("show", unit).stdout
         return dict(line.partition("=")[::2] for line in shown.splitlines())
 
@@ -117,21 +117,21 @@ class Booted:
         return [json.loads(line) for line in printed.splitlines()]
 
     def said(self, unit: str, *words: str) -> str:
-        """The same as text."""
+        """The messages of `journal` as text."""
         return "\n".join(str(each["MESSAGE"]) for each in self.journal(unit, *words))
 
     def pids(self, unit: str) -> list[int]:
-        """The processes of a unit, as this machine numbers them; the main one first."""
+        """The pids outside of a unit's processes; the main one first."""
         procs = self.run("cat", f"/sys/fs/cgroup{self.show(unit)['ControlGroup']}/cgroup.procs").stdout
         inside = [int(each) for each in procs.split()]
         return [self.outside(each) for each in sorted(inside)]
 
     def main_pid(self, unit: str) -> int:
-        """The main process, as this machine numbers it."""
+        """The pid outside of a unit's main process."""
         return self.outside(int(self.show(unit)["MainPID"]))
 
     def outside(self, pid: int) -> int:
-        """The number here of a process in the machine."""
+        """The pid outside of a process in the machine."""
         for each in Path("/proc").glob("[0-9]*/status"):
             try:
                 text = each.read_text()
@@ -150,7 +150,7 @@ class Booted:
             return False
 
     def clear(self) -> None:
-        """Remove every unit of ours, and what they have left."""
+        """Remove our units, and everything that they have left."""
         for kind in ("vhostcomm*.socket", "vhostcomm*.service"):
             self.systemctl("stop", kind)
         self.systemctl("reset-failed")

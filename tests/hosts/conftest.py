@@ -1,4 +1,4 @@
-"""One booted machine for all tests; each finds it without a unit of ours."""
+"""One booted machine for all tests; none of our units is there when a test starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYSTEMD = (
     "tshark",
 )  # fmt: skip
 NEXT = ("systemd-sysv", "dbus", "python3", "procps", "libnss-systemd", "tshark")
-"""For the Debian package in the next release."""
+"""Packages of the machine with the next Debian release."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""A container engine of the tests' own, with nothing in it but the images that the Containerfile makes."""
+"""A container engine for tests alone, with only the images that the Containerfile makes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Engine:
         )
 
     def inspect(self, what: str) -> dict[str, Any]:
-        """An image or a container."""
+        """What the engine reports about an image or a container."""
         (found,) = json.loads(self.run("inspect", what))
         assert isinstance(found, dict)
         return found
@@ -98,7 +98,7 @@ class Engine:
 
 @contextmanager
 def _network_kept(bridge: str) -> Iterator[None]:
-    """Put back afterwards what the engine changes of this machine's network: a bridge, and rules of the packet filter."""
+    """Undo an engine's changes to this machine's network: remove its bridge, and restore the packet filter's rules."""
     if Path("/sys/class/net", bridge).exists():
         pytest.skip(f"missing right: another engine has the bridge {bridge}, and the rules for it")
     tables = [
@@ -172,7 +172,7 @@ def _serving(client: Engine, command: list[str], work: Path) -> Iterator[Engine]
 
 
 def build(client: Engine, work: Path) -> None:
-    """Build every target of the Containerfile, on a Debian folder in the place of the registry's image."""
+    """Build every target of the Containerfile, with a Debian folder instead of the registry's image."""
     with copy_of(debian("image", ["ca-certificates"]), work) as root:
         # The network's own configuration: certificates, apt's and pip's settings.
         certificates = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -54,7 +54,7 @@ def debian(name: str, packages: Sequence[str], suite: str = "bookworm") -> Path:
 
 @contextmanager
 def copy_of(folder: Path, work: Path) -> Iterator[Path]:
-    """A copy that is changed without a change to the folder: a file system over it. What was changed is removed at the end."""
+    """A copy of a folder, as an overlay file system. Changes don't reach the folder, and are removed at the end."""
     places = {name: work / name for name in ("upper", "work", "root")}
     for each in places.values():
         each.mkdir(parents=True)

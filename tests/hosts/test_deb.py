@@ -39,7 +39,7 @@ def package(bootable: None, built: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next version, whose program has every member at another place."""
+    """The next version. Every file in the archive of its program has another offset."""
     tree = tmp_path_factory.mktemp("newer") / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     program, control = tree / "usr/bin/vhostcomm", tree / "DEBIAN/control"
@@ -74,7 +74,7 @@ def serve(machine: Booted, config: str = "", *names: str) -> None:
 
 
 def left(machine: Booted) -> set[str]:
-    """Every path with our names, but for the manager's own records."""
+    """Every path with our names, except systemd's own records."""
     found = machine.run(
         "find", "/etc", "/usr", "/var", "/run", "(", "-name", "*vhostcomm*", "-o", "-name", "vdsm_run*", "-o", "-name",
         "qemu-host*", "-o", "-name", "vchannel.lua", ")", "-not", "-path", "/run/systemd/*",
@@ -117,7 +117,7 @@ def test_installed_package_enables_nothing_and_purge_leaves_nothing(bare: Booted
 
 
 def test_tshark_has_the_dissector(bare: Booted, package: Path) -> None:
-    """From the folder of all users, and as a user: as root, tshark 4.4 loads no Lua."""
+    """It is in the folder for all users. A user runs tshark, because tshark 4.4 loads no Lua as root."""
     install(bare, package)
     shutil.copy(ROOT / "captures/boot-2022-04-25.jsonl", bare.path("/tmp"))
     bare.run(PROGRAM, "capture", "export", "/tmp/boot-2022-04-25.jsonl", "-o", "/tmp/boot.pcapng")

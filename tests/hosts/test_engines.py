@@ -19,7 +19,7 @@ from tests.serving import fake_guest, run_vhostcomm, until
 
 GET_INFORMATION = 10
 FOREIGN = "54321:54322"
-"""A user and a group that are none of the image's."""
+"""A user and a group that the image doesn't have."""
 
 POWERLESS = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 
@@ -33,17 +33,17 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def address(client: Engine, container: str) -> str:
-    """Of a container, in the engine's bridge."""
+    """The address of a container in the engine's bridge."""
     return str(client.inspect(container)["NetworkSettings"]["IPAddress"])
 
 
 def serves(client: Engine, container: str, times: int = 1) -> bool:
-    """Whether its log says that it serves, so many times."""
+    """Whether a container's log says this many times that it serves."""
     return client.log(container).count('"serving"') == times
 
 
 def ended(client: Engine, container: str, patience: float = PATIENCE) -> tuple[int, str]:
-    """Its exit status and its log, after a stop."""
+    """Stop a container; returns its exit status and its log."""
     client.run("stop", container, patience=patience)
     return int(client.inspect(container)["State"]["ExitCode"]), client.log(container)
 
@@ -64,7 +64,7 @@ def accepts(sock: Path) -> bool:
 
 
 def healthy(client: Engine, container: str) -> bool:
-    """By its check. Podman has systemd's timers run it, which are not here: it is run by hand."""
+    """Whether a container's check succeeds. Podman needs systemd's timers for it, so the test runs it by hand."""
     if client.program == "podman":
         return client.tried("healthcheck", "run", container).returncode == 0
     return str(client.inspect(container)["State"]["Health"]["Status"]) == "healthy"
@@ -83,7 +83,7 @@ def test_images_run_as_no_root_and_are_checked(client: Engine) -> None:
 
 
 def test_guests_beside_a_read_only_container_of_another_user(client: Engine, short_path: Path) -> None:
-    """Stopped, killed and started again, it serves the guests of the same folder. A second one there ends."""
+    """It is killed, stopped and started again, and serves the same folder each time. A second container there ends."""
     folder = short_path / "run"
     folder.mkdir(mode=0o710)
     subprocess.run(["chown", FOREIGN, folder], check=True)
@@ -114,8 +114,8 @@ def compose_file() -> str:
     return run_vhostcomm("snippet", "compose", *words).stdout
 
 
-def test_compose_file_that_is_printed(client: Engine, tmp_path: Path) -> None:
-    # How long Docker waits for the first check is no matter of this test.
+def test_printed_compose_file_serves_a_guest(client: Engine, tmp_path: Path) -> None:
+    # The real interval would only delay this test.
     (tmp_path / "compose.yaml").write_text(compose_file().replace("interval: 30s", "interval: 2s"))
     client.compose(tmp_path, "up", "--detach")
     try:
@@ -155,7 +155,7 @@ def test_compose_file_with_a_read_only_volume(client: Engine, tmp_path: Path) ->
 
 @pytest.fixture
 def disks(tmp_path: Path) -> Path:
-    """A machine that boots from an empty disk, and ignores everything."""
+    """Empty disks, for a machine that ignores every command."""
     for name in ("synoboot.img", "system.img"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(8 << 20)
@@ -168,7 +168,7 @@ MACHINE = ("run", "--boot", "/disks/synoboot.img", "--system", "/disks/system.im
 
 
 def test_published_port_is_reached_from_outside(client: Engine, disks: Path) -> None:
-    """With the --forward of the documented command; without an address QEMU listens inside the container alone."""
+    """The documented command has an address in its --forward. Without it, QEMU listens only inside the container."""
     words = [*POWERLESS, f"--volume={disks}:/disks", "--publish=5000"]
     documented = next(line for line in Path("Containerfile").read_text().splitlines() if "--forward" in line)
     forward = documented.partition("--forward ")[2].split()[0]
@@ -184,8 +184,8 @@ def test_published_port_is_reached_from_outside(client: Engine, disks: Path) -> 
 
 
 @pytest.mark.parametrize("when", ["QEMU runs", "guest ready"])
-def test_stop_of_a_container_is_its_guests_power_off(client: Engine, images: Images, tmp_path: Path, when: str) -> None:
-    """In the first stage, also for a stop that meets the guest while it boots, if --grace is long enough for the boot."""
+def test_stop_of_a_container_powers_its_guest_off(client: Engine, images: Images, tmp_path: Path, when: str) -> None:
+    """The first stage is enough, even if the guest still boots, because --grace is longer than a boot."""
     command = ["run", "--serial-console", "none", "--accel", "tcg", "--memory", "384M", "--net", "none"]
     command += ["--grace", str(2 * BOOT_PATIENCE)]
     for name in ("boot", "system", "data"):
@@ -215,7 +215,7 @@ def test_read_only_folder_of_sockets_names_the_remedy(client: Engine, mount: str
         until(lambda: "serving" in client.log(container))
 
 
-def test_in_the_place_of_qemu_host(client: Engine) -> None:
+def test_image_replaces_qemu_host(client: Engine) -> None:
     with client.container(IMAGES["qemu-host"], *POWERLESS, command=("-guestsn=1234abc567890",)) as container:
         where = address(client, container)
 

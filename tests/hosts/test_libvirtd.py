@@ -45,7 +45,7 @@ def virsh(machine: Booted, *words: str) -> str:
 
 
 def state(machine: Booted) -> str:
-    """Of the guest, as the daemon knows it."""
+    """The state of the guest, as the daemon reports it."""
     (guest,) = json.loads(machine.run(PROGRAM, "guests", "--json").stdout)
     return str(guest["state"])
 
@@ -55,7 +55,7 @@ def is_ready(machine: Booted) -> bool:
 
 
 def served(machine: Booted, sock: str, drop_in: str, *, kvm: bool) -> None:
-    """The service with a drop-in of its page, and the domain of the snippet."""
+    """Start the service with a drop-in of its page, and the domain that the snippet prints."""
     machine.drop_in(SERVE, drop_in)
     machine.write(CONFIG, f'[serve]\nsocket_mode = "0660"\n[guests.nas]\nsock = "{sock}"\nserial = "1234ABC567890"\n')
     machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
@@ -83,7 +83,7 @@ def libvirtd(booted_with_libvirt: Booted) -> Iterator[Booted]:
 
 
 def served_at(machine: Booted, listens: str) -> None:
-    """With the settings of the pages for the end that listens."""
+    """Start both with the pages' settings for the end that listens."""
     if listens == "vhostcomm":
         (drop_in,) = [text for unit, text in drop_ins() if unit == SERVE and text.strip() == "[Service]\nGroup=kvm"]
         served(machine, "/run/vhostcomm/nas", drop_in, kvm=True)
@@ -103,7 +103,7 @@ LISTENS = pytest.mark.parametrize("listens", ["vhostcomm", "libvirt"])
 
 
 @LISTENS
-def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted, listens: str) -> None:
+def test_guest_survives_what_libvirt_does_with_it(libvirtd: Booted, listens: str) -> None:
     served_at(libvirtd, listens)
     for out, back in (
         (("managedsave", "nas"), ("start", "nas")),
@@ -126,7 +126,7 @@ def test_guest_lives_through_what_libvirt_does_with_it(libvirtd: Booted, listens
 
 @LISTENS
 def test_guest_is_suspended_and_resumed_around_a_reboot_of_the_host(libvirtd: Booted, listens: str) -> None:
-    """With the settings of the page. The daemon starts before libvirt and stops after it, libvirt's guests in between."""
+    """With the page's settings, the daemon starts before libvirt and its guests, and stops after them."""
     served_at(libvirtd, listens)
     page = (ROOT / "docs/getting-started-libvirt.md").read_text()
     settings, order = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)

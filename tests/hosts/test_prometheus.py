@@ -28,7 +28,7 @@ Daemon = Callable[[Path, int], AbstractContextManager[dict[str, str]]]
 
 @contextmanager
 def daemon_with_token(folder: Path, port: int) -> Iterator[dict[str, str]]:
-    """Start a daemon; returns what of its job to replace."""
+    """Start a daemon; yields what to replace in its job."""
     token = folder / "token"
     token.write_text(TOKEN)
     where, environment = f"{HERE}:{port}", ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": TOKEN}

@@ -1,4 +1,4 @@
-"""What `make hosts` says where nothing of it can be had."""
+"""What `make hosts` prints if it can run none of its tests."""
 
 from __future__ import annotations
 

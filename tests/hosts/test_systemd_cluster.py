@@ -29,7 +29,7 @@ CLUSTER = "etcd://127.0.0.1:2379"
 
 @contextmanager
 def etcd(machine: Booted, folder: Path) -> Iterator[None]:
-    """A member of an etcd on the loopback of the machine; its program and its data are this machine's."""
+    """An etcd on the loopback of the machine; its program and its data are outside."""
     need("etcd")
     notify = folder / "ready.sock"
     inside = ["nsenter", f"--target={machine.leader}", "--net"]
@@ -52,7 +52,7 @@ def put(machine: Booted, key: str, value: str) -> None:
     machine.run("python3", "-c", code, json.dumps(body))
 
 
-def test_tls_and_etcd_with_the_drop_in(machine: Booted, tmp_path: Path) -> None:
+def test_serving_unit_works_with_tls_and_etcd(machine: Booted, tmp_path: Path) -> None:
     authority = Authority.new(tmp_path / "ca")
     files, admin = authority.host("host1", "localhost"), authority.host("admin", "admin.example")
     machine.write("/etc/hosts", "127.0.0.1 localhost\n")  # the minimal folder has none

@@ -14,11 +14,11 @@ from tests.systemd.test_units import drop_ins
 from vhostcomm.systemd import units
 
 RUN = "--boot boot.img --system system.img --accel tcg --memory 64M --net none --grace 4"
-"""A machine that boots from an empty disk: it asks nothing, and ignores whatever it is asked. A stop doesn't wait for it."""
+"""A machine that boots from an empty disk: it asks nothing, and ignores every command. A stop doesn't wait for it."""
 
 
 def install(machine: Booted, guest: str, words: str = RUN) -> str:
-    """What the page of the unit has an administrator do; returns the service."""
+    """Install a launcher's unit as its page describes; returns the service."""
     machine.install(units.RUN, "--sock", f"{guest}=/run/vhostcomm/{guest}")
     machine.write(f"/etc/vhostcomm/run-{guest}.env", f"RUN={words}\n")
     folder = f"/var/lib/vhostcomm-run-{guest}"
@@ -36,7 +36,7 @@ def processes(machine: Booted, service: str) -> tuple[int, int]:
 
 
 def test_launchers_have_users_of_their_own(machine: Booted) -> None:
-    """Also where the guest's name can't be part of a user's; none of them can signal or read another."""
+    """This includes guests whose name can't be part of a user's name. No launcher can signal or read another."""
     services = {guest: install(machine, guest) for guest in ("nas", "attic", "with.dot", "of-more-than-21-letters")}
     machine.systemctl("start", *services.values())  # ready when QEMU runs
     found = {guest: processes(machine, service) for guest, service in services.items()}
@@ -61,8 +61,8 @@ def test_launchers_have_users_of_their_own(machine: Booted) -> None:
         assert machine.run(*as_user, "kill", "-0", own).returncode == 0
 
 
-def test_template_for_a_name_that_can_be_no_users(machine: Booted) -> None:
-    """The start fails, and ends at the start limit; the snippet for that guest is the remedy."""
+def test_template_fails_for_a_name_that_is_no_user_name(machine: Booted) -> None:
+    """The snippet for this guest is the remedy."""
     install(machine, "nas")
     service = "vhostcomm-run@with.dot.service"
     assert machine.systemctl("start", service, check=False).returncode
@@ -89,7 +89,7 @@ def test_guest_that_ignores_everything_is_stopped_in_stages(machine: Booted) -> 
     assert (shown["ActiveState"], shown["Result"], shown["NRestarts"]) == ("inactive", "success", "0")
 
 
-def test_killed_launcher_takes_its_qemu_along_and_both_come_back(machine: Booted) -> None:
+def test_killed_launcher_ends_its_qemu_and_both_start_again(machine: Booted) -> None:
     service = install(machine, "nas")
     machine.drop_in("vhostcomm-run@.service", "[Service]\nRestartSec=0\n")
     machine.systemctl("start", service)
@@ -106,7 +106,7 @@ def test_killed_launcher_takes_its_qemu_along_and_both_come_back(machine: Booted
 
 
 @pytest.mark.parametrize(("words", "status", "says"), [("", 2, "--boot"), (f"{RUN} --mistake", 2, "--mistake")])
-def test_launch_in_vain_is_not_repeated(machine: Booted, words: str, status: int, says: str) -> None:
+def test_invalid_launch_is_not_repeated(machine: Booted, words: str, status: int, says: str) -> None:
     service = install(machine, "nas", words)
     assert machine.systemctl("start", service, check=False).returncode
     shown = machine.show(service)
@@ -114,8 +114,8 @@ def test_launch_in_vain_is_not_repeated(machine: Booted, words: str, status: int
     assert says in machine.said(service)
 
 
-def test_instance_name_that_is_no_guests(machine: Booted) -> None:
-    """One message says what the launcher needs, and that guest's neighbour is unharmed."""
+def test_instance_without_a_guest_fails_with_one_message(machine: Booted) -> None:
+    """One message names what the launcher needs. Another guest's launcher is not affected."""
     neighbour = install(machine, "nas")
     machine.systemctl("start", neighbour)
     running, service = processes(machine, neighbour), "vhostcomm-run@nsa.service"

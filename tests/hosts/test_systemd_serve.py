@@ -50,7 +50,7 @@ def test_ready_status_reload_and_stop(machine: Booted) -> None:
         machine.write(CONFIG, guests("", "nas", "attic") + "mistake = 1\n")
         machine.systemctl("reload", SERVE, check=False)
         until(lambda: "mistake" in machine.show(SERVE)["StatusText"])
-        assert guest.serial(), "who was connected is served on"
+        assert guest.serial(), "the connected guest is still served"
     warnings = machine.said(SERVE, "--priority=warning", "--identifier=vhostcomm")
     assert "reload rejected" in warnings
     assert "guest connected" not in warnings
@@ -85,7 +85,7 @@ def test_user_folders_and_sandbox(machine: Booted) -> None:
     exposure = machine.run("systemd-analyze", "security", "--threshold=10", SERVE, check=False)
     assert exposure.returncode == 0, exposure.stdout
     assert machine.run("systemd-analyze", "security", "--threshold=1", SERVE, check=False).returncode
-    # `vhostcomm guests` of that very user, without a session
+    # `vhostcomm guests` as the unit's user, without a session
     found_by_itself = machine.run("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", PROGRAM, "guests")
     assert "nas" in found_by_itself.stdout
 
@@ -103,7 +103,7 @@ def test_services_of_uuids_have_users_of_their_own(machine: Booted) -> None:
     assert len(machine.run(PROGRAM, "guests").stdout.splitlines()) == 1 + len(UUIDS) + 1
 
 
-def test_stopped_daemon_is_ended_and_started_again(machine: Booted) -> None:
+def test_watchdog_restarts_a_stopped_daemon(machine: Booted) -> None:
     serve(machine, "", "nas")
     machine.drop_in(SERVE, "[Service]\nWatchdogSec=2\nRestartSec=0\n")
     machine.systemctl("restart", SERVE)
@@ -127,7 +127,7 @@ def test_stopped_daemon_is_ended_and_started_again(machine: Booted) -> None:
         ("", "[Service]\nReadWritePaths=/nowhere\n", 226, "/nowhere"),
     ],
 )
-def test_start_in_vain_is_not_repeated(machine: Booted, config: str, drop_in: str, status: int, says: str) -> None:
+def test_failing_start_is_not_repeated(machine: Booted, config: str, drop_in: str, status: int, says: str) -> None:
     machine.write(CONFIG, guests("", "nas"))
     machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
     machine.write(CONFIG, guests(config, "nas"))
@@ -139,15 +139,15 @@ def test_start_in_vain_is_not_repeated(machine: Booted, config: str, drop_in: st
     assert says in machine.said(SERVE, f"--since=@{int(begin)}")
 
 
-def test_tcp_with_its_drop_in(machine: Booted) -> None:
+def test_tcp_works_with_its_drop_in(machine: Booted) -> None:
     machine.drop_in(SERVE, next(text for unit, text in drop_ins() if "PrivateNetwork=no" in text))
     serve(machine, '[guests.tcp]\nsock = "tcp:127.0.0.1:12345"\nserial = "1234ABC567890"\n', "nas")
     probed = machine.run(PROGRAM, "probe", "--sock", "tcp:127.0.0.1:12345").stdout
     assert "1234ABC567890" in probed
 
 
-def test_tls_with_its_drop_in(machine: Booted, tmp_path: Path) -> None:
-    """Root owns the key, and the group of the page reads it."""
+def test_tls_works_with_its_drop_in(machine: Booted, tmp_path: Path) -> None:
+    """Root owns the key, and the group that the page names may read it."""
     machine.drop_in(SERVE, next(text for unit, text in drop_ins() if f"SupplementaryGroups={TLS_GROUP}" in text))
     authority = Authority.new(tmp_path / "ca")
     files = [authority.host("one", "127.0.0.1"), authority.host("admin", "admin.example")]
@@ -172,7 +172,7 @@ def test_tls_with_its_drop_in(machine: Booted, tmp_path: Path) -> None:
 
 
 def test_every_drop_in_of_the_documentation_starts(machine: Booted) -> None:
-    """The service, with what its paragraph of the page makes beforehand."""
+    """The test first makes what the drop-in's paragraph requires."""
     machine.run("sh", "-c", "getent group kvm || groupadd --system kvm")
     machine.run("sh", "-c", "id libvirt-qemu || useradd --system --gid kvm --no-create-home libvirt-qemu")
     tried = [text for unit, text in drop_ins() if unit == SERVE]
@@ -207,8 +207,8 @@ def test_socket_of_systemd_outlives_the_daemon(machine: Booted) -> None:
         assert guest.serial()
 
 
-def test_start_limit(machine: Booted) -> None:
-    """A QEMU that waits at systemd's socket starts a service that can't start, until the limit; and the remedy works."""
+def test_start_limit_ends_the_starts_by_a_waiting_qemu(machine: Booted) -> None:
+    """A QEMU that waits at systemd's socket starts an invalid service up to the limit. The remedy works."""
     machine.write(CONFIG, guests("", "nas"))
     machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
     machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
@@ -223,8 +223,8 @@ def test_start_limit(machine: Booted) -> None:
         assert guest.serial()
 
 
-def test_socket_that_another_process_has_is_tried_again(machine: Booted) -> None:
-    """At the pace of RestartSec=, also while a QEMU waits at the socket of another guest that systemd holds."""
+def test_socket_of_another_process_is_retried(machine: Booted) -> None:
+    """The interval is RestartSec=, even while a QEMU waits at another guest's socket that systemd holds."""
     machine.write(CONFIG, guests("", "nas", "attic"))
     machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
     machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
@@ -242,13 +242,13 @@ def test_socket_that_another_process_has_is_tried_again(machine: Booted) -> None
             said = machine.said(SERVE, f"--since=@{int(begin)}")
             assert "status=1/FAILURE" in said
             starts = said.count("another process already serves it")
-            assert starts in {3, 4}, "QEMU's waiting connection starts none in between"
+            assert starts in {3, 4}, "QEMU's waiting connection causes no start in between"
             other.close()
-            assert guest.serial(), "when the other process is gone"
+            assert guest.serial(), "the guest is served when the other process has ended"
 
 
-def test_socket_unit_for_a_name_that_is_no_guests(machine: Booted) -> None:
-    """One warning names the guests that there are, and these are served."""
+def test_socket_unit_without_a_guest_causes_one_warning(machine: Booted) -> None:
+    """The warning names the guests of the file, which are served."""
     machine.write(CONFIG, guests("", "nas"))
     machine.install(SERVE, "--config", CONFIG, "--guest", "nas")
     machine.install(units.SOCKET, "--config", CONFIG, "--guest", "nas")
@@ -259,8 +259,8 @@ def test_socket_unit_for_a_name_that_is_no_guests(machine: Booted) -> None:
     assert len([each for each in warnings if "'nsa', but the file has no such guest, only nas" in each]) == 1, warnings
 
 
-def test_two_services_with_one_socket(machine: Booted) -> None:
-    """One message for each start says what to do. The first one's guest is served on; the second waits for its end."""
+def test_second_service_for_a_socket_waits_for_the_first(machine: Booted) -> None:
+    """Each start of the second logs one message with the remedy. The first still serves its guest."""
     services = [f"vhostcomm@{each}.service" for each in UUIDS]
     for uuid, service in zip(UUIDS, services, strict=True):
         machine.install(units.SERVE_ONE, "--sock", uuid)
@@ -286,8 +286,8 @@ def test_two_services_with_one_socket(machine: Booted) -> None:
         assert guest.serial()
 
 
-def test_socket_in_the_folder_of_another_service(machine: Booted) -> None:
-    """The second service has a user of its own, who may not write there: one message says so, and it is not started again."""
+def test_socket_in_the_folder_of_another_service_is_rejected(machine: Booted) -> None:
+    """The second service's user may not write there: one message reports it, and the start is not repeated."""
     first, second = (f"vhostcomm@{each}.service" for each in UUIDS)
     for each in UUIDS:
         machine.install(units.SERVE_ONE, "--sock", each)

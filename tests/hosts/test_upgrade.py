@@ -52,14 +52,14 @@ def freeze(machine: Booted, guest: FakeGuest, program: str) -> None:
     until(lambda: "frozen" in machine.run(program, "guests", "--json").stdout)
 
 
-def test_new_version_under_a_connected_and_frozen_guest(machine: Booted) -> None:
-    """The file is replaced and the service restarted: the guest is answered by the new daemon, and thawed."""
+def test_new_version_answers_and_thaws_a_frozen_guest(machine: Booted) -> None:
+    """The file is replaced and the service restarted: the new daemon answers the guest and thaws it."""
     sock = serve(machine)
     old = machine.main_pid(SERVE)
     with fake_guest(sock) as guest:
         guest.serial()
         freeze(machine, guest, PROGRAM)
-        os.kill(old, signal.SIGKILL)  # which leaves the guest frozen, as a stop would not
+        os.kill(old, signal.SIGKILL)  # unlike a stop, this leaves the guest frozen
     machine.run("sh", "-c", f"cp {PROGRAM} {PROGRAM}.new && mv {PROGRAM}.new {PROGRAM}")
     machine.systemctl("restart", SERVE)
     assert machine.main_pid(SERVE) != old
@@ -86,7 +86,7 @@ def until_the_end(guest: FakeGuest) -> tuple[int, list[int]]:
 
 @pytest.fixture(scope="module")
 def wheels(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This version and the next one, with all that they need."""
+    """Wheels of this version and the next one, and of their dependencies."""
     house, source = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("next") / "source"
     pip: list[str | Path] = [
         sys.executable,
@@ -122,7 +122,7 @@ def pip(machine: Booted, what: str) -> None:
     machine.run(*program, f"--find-links={WHEELS}", what)
 
 
-def test_new_wheel_under_a_frozen_guest_with_questions_on_their_way(environment: Booted) -> None:
+def test_new_wheel_loses_no_question_of_a_frozen_guest(environment: Booted) -> None:
     """The old daemon answers while its files are replaced, and at its stop; then the guest is thawed."""
     machine = environment
     sock = serve(machine, INSTALLED)
