@@ -1,4 +1,4 @@
-"""Real members of an etcd on the loopback, as Debian has it, and what an operator puts into it."""
+"""Real members of Debian's etcd on the loopback, and a client that writes like an operator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Member:
         self.stack.close()
 
     def stop(self) -> None:
-        """Stop it as it is: its connections stay, and nobody is served."""
+        """Suspend it: its connections stay open, and it answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -75,12 +75,12 @@ class Etcd:
         return "etcd://" + ",".join(f"127.0.0.1:{each.port}" for each in members)
 
     def leader_first(self) -> list[Member]:
-        """The members, and the leader as the first: it is the one that a daemon asks."""
+        """The members, the leader first, because a daemon asks the first."""
         leader = self.leader()
         return [leader, *(each for each in self.members if each is not leader)]
 
     def heal(self) -> None:
-        """Have all members run again."""
+        """Make all members run again."""
         killed = [each for each in self.members if each.process.poll() is not None]
         for each in self.members:
             if each in killed:
@@ -120,7 +120,7 @@ class Etcd:
         }
 
     def leader(self) -> Member:
-        """The member that leads, once all that run agree."""
+        """Wait until all running members agree on a leader, and return it."""
         running = [each for each in self.members if each.process.poll() is None]
         status: list[dict[str, Any]] = []
 
@@ -138,7 +138,7 @@ class Etcd:
 def running(
     folder: Path, count: int, *flags: str, scheme: str = "http", client: httpx.Client | None = None
 ) -> Iterator[Etcd]:
-    """So many members. Those that still run end with the block."""
+    """Start this many members. Those that still run end with the block."""
     need("etcd")
     with ExitStack() as stack:
         ports = [(stack.enter_context(held_port()), stack.enter_context(held_port())) for _ in range(count)]

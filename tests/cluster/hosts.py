@@ -1,4 +1,4 @@
-"""Daemons that stand for the hosts of a cluster, and guests that ask them all the time."""
+"""Daemons of the hosts of a cluster, and guests that ask them all the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOSTS_PATIENCE: Final = 60.0
 
 
 class Host(Serving):
-    """A daemon with a folder of its own: its file, its sockets, its state; and a wrong clock, such as "-1h"."""
+    """A daemon with its own folder for its file, sockets and state. Its clock may be wrong, for example by "-1h"."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Host(Serving):
 
 
 def _wrong(clock: str) -> dict[str, str]:
-    """The environment of a process whose clock is wrong by that: the library replaces the C library's functions."""
+    """The environment that makes a process's clock wrong: a library replaces the C library's functions."""
     if not clock:
         return {}
     [library] = Path("/usr/lib").glob("*-linux-gnu/faketime/libfaketimeMT.so.1")

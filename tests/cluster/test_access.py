@@ -1,4 +1,4 @@
-"""An etcd with TLS, client certificates and authentication: who gets in, and which errors others get."""
+"""An etcd with TLS, client certificates and authentication: access, and the errors of clients without it."""
 
 from __future__ import annotations
 
@@ -87,18 +87,18 @@ def asked(access: Access, ask: Callable[[Gateway], Any]) -> Any:
 
 
 def failure(access: Access, ask: Callable[[Gateway], Any] = Gateway.range) -> str:
-    """The error of such an access, without the member."""
+    """The error of an access, without the member's URL."""
     with pytest.raises(EtcdError) as error:
         asked(access, ask)
     return str(error.value).removeprefix(f"https://{access.endpoints[0]}: ")
 
 
-def test_a_user_with_a_certificate_gets_in(locked: Locked) -> None:
+def test_a_user_with_a_certificate_has_access(locked: Locked) -> None:
     async def ask(gateway: Gateway) -> None:
         lease = await gateway.grant(10)
         assert await gateway.transact({"hosts/a": b"1", "hosts/b": b""}, lease=lease, only_mine="hosts/a")
         assert await gateway.transact({"hosts/a": b"2"}, lease=lease, only_mine="hosts/a")
-        # Under another lease, or none, the name is taken.
+        # Without that lease, the key can't be changed.
         assert not await gateway.transact({"hosts/a": b"3"}, only_mine="hosts/a")
         found, revision = await gateway.range()
         assert [(each.key, each.value, each.lease) for each in found] == [
@@ -144,7 +144,7 @@ def test_a_watch_reports_what_changes_and_what_was_compacted(locked: Locked) -> 
     asked(locked.access, ask)
 
 
-def test_a_tree_of_many_pages(locked: Locked) -> None:
+def test_a_tree_of_many_pages_is_read_completely(locked: Locked) -> None:
     async def ask(gateway: Gateway) -> None:
         keys = [f"guests/g{number:03}" for number in range(450)]
         for start in range(0, len(keys), 100):
@@ -155,7 +155,7 @@ def test_a_tree_of_many_pages(locked: Locked) -> None:
     locked.etcd.clear()
 
 
-def test_who_does_not_get_in_is_told_why(locked: Locked, tmp_path: Path) -> None:
+def test_errors_name_the_reason_of_a_denied_access(locked: Locked, tmp_path: Path) -> None:
     access = locked.access
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
     named = evolve(access, certificate=str(signed(locked.authority, tmp_path / "named.pem", "root")))
@@ -241,7 +241,7 @@ def test_an_expired_certificate_is_rejected(tmp_path: Path) -> None:
         assert failure(access) == ("etcd's certificate has expired; make a new one on its host, then: restart etcd")
 
 
-def test_what_is_no_etcd_is_said(tmp_path: Path) -> None:
+def test_a_server_that_is_not_etcd_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         answers = iter(
             [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"]

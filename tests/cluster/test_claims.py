@@ -17,7 +17,7 @@ SERIAL: Final = "AAAAAAAAAAAAA"
 CLOCK, CLAIM = "clock of another host differs", "guest ready on two hosts"
 
 
-def test_two_hosts_have_the_same_guest_and_clocks_an_hour_apart(tmp_path: Path) -> None:
+def test_a_guest_on_two_hosts_and_a_wrong_clock_are_reported_once(tmp_path: Path) -> None:
     with running(tmp_path, 1) as etcd, Host(tmp_path, "host1", etcd.address, file=NAS) as first:
         first.event("cluster reached")
         with (

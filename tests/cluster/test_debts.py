@@ -49,7 +49,7 @@ def owed(host: Host) -> dict[str, Any] | None:
 
 def freeze(etcd: Etcd, host: Host, seconds: float) -> float:
     """Freeze a guest that leaves the host at once. Return the end of the freeze."""
-    # It leaves a thaw unanswered, for a machine that needs all those seconds.
+    # It answers no thaw: on a slow machine, the freeze may end before the guest leaves.
     with answering(host.sock, {FREEZE: b"", INFO: INFORMATION}), client(host.control) as http:
         assert post(http, "/guests/nas/freeze", timeout=seconds)[0] == 200
         until(lambda: "frozen_until" in record(etcd, host.name), "the record of the freeze", HOSTS_PATIENCE)
@@ -76,7 +76,7 @@ def test_the_thaw_moves_with_the_guest(etcd: Etcd, tmp_path: Path) -> None:
 
 
 def test_a_debt_outlives_the_host_that_froze_the_guest(etcd: Etcd, tmp_path: Path) -> None:
-    """The other host has its debt, also after a restart without etcd."""
+    """The other host still owes the thaw, even after a restart without etcd."""
     with Host(tmp_path, "host2", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as second:
         with Host(tmp_path, "host1", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as first:
             freeze(etcd, first, 3600)
@@ -91,7 +91,7 @@ def test_a_debt_outlives_the_host_that_froze_the_guest(etcd: Etcd, tmp_path: Pat
             Host(tmp_path, "host1", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as first,
             answering(second.sock, {INFO: INFORMATION}),
         ):
-            # Its file has the debt, which is due now.
+            # The debt, which is due now, is in the file of host2.
             second.event("guest owed a thaw")
             until((second.folder / ".nas.frozen").exists, "the record of the debt")
             first.send_signal(signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_a_debt_outlives_the_host_that_froze_the_guest(etcd: Etcd, tmp_path: Pat
 
 
 def test_wrong_freeze_records_are_limited_or_ignored(etcd: Etcd, tmp_path: Path) -> None:
-    """A freeze that ends in 8,000 years is limited as one of this host; one that never ends is no record."""
+    """A freeze for 8,000 years has the same limit as one of this host. A record with an invalid time is ignored."""
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
         guest.more()
         etcd.put("serving/nas/host2", {"state": "ready", "frozen_until": 1e300})

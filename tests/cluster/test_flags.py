@@ -13,7 +13,7 @@ from vhostcomm.cluster.lock import Holder, parse_holder
 from vhostcomm.cluster.tree import Tree
 
 
-def test_addresses() -> None:
+def test_addresses_are_parsed() -> None:
     assert parse("etcd://a:1,b,[::1]:3") == (("a:1", "b:2379", "[::1]:3"), "/vhostcomm/v1/")
     assert parse("etcd://a/home/v1") == (("a:2379",), "/home/v1/")
     assert parse("etcd://a/") == (("a:2379",), "/vhostcomm/v1/")
@@ -25,7 +25,7 @@ def test_addresses() -> None:
 @pytest.mark.parametrize(
     "text", ["http://a", "etcd://", "etcd://a,", "etcd://a:0", "etcd://a:70000", "etcd://a/../b c", "etcd://a@b"]
 )
-def test_invalid_addresses(text: str) -> None:
+def test_invalid_addresses_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not|does not begin with"):
         parse(text)
 
@@ -47,7 +47,7 @@ def test_invalid_addresses(text: str) -> None:
         (["--cluster", "etcd://a", "--cluster-host", "a/b"], "--cluster-host: a host's name has"),
     ],
 )
-def test_mistakes(words: list[str], why: str, tmp_path: Path) -> None:
+def test_wrong_flags_are_rejected(words: list[str], why: str, tmp_path: Path) -> None:
     for verb in "serve", "run":
         done = run_vhostcomm(verb, *words, cwd=tmp_path)
         assert done.returncode == 2
@@ -61,19 +61,19 @@ def test_a_lock_with_an_invalid_value_is_held(value: bytes) -> None:
     assert parse_holder(value) == Holder("an unknown host")
 
 
-def test_the_value_of_a_lock() -> None:
+def test_values_of_locks_are_parsed() -> None:
     assert parse_holder(b'{"host": "a", "pid": 7, "since": 5}') == Holder("a", 7, 5.0)
     assert parse_holder(b'{"host": "a", "pid": true, "mood": "fine"}') == Holder("a")
 
 
-def test_where_the_tree_is_kept() -> None:
+def test_state_directory_depends_on_the_environment_and_the_user() -> None:
     assert state_directory({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}) == Path("/var/lib/a")
     assert state_directory({}, 0) == Path("/var/lib/vhostcomm")
     assert state_directory({"XDG_STATE_HOME": "/s"}, 1000) == Path("/s/vhostcomm")
     assert state_directory({"HOME": "/home/u"}, 1000) == Path("/home/u/.local/state/vhostcomm")
 
 
-def test_a_tree_that_can_not_be_kept(tmp_path: Path) -> None:
+def test_a_tree_that_can_not_be_kept_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     kept = Kept("/p/", tmp_path / "file" / "cluster.tree")
     assert kept.read().values == {}

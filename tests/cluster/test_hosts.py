@@ -1,4 +1,4 @@
-"""Two daemons as two hosts, with the three members of a real etcd: what fails there stops no guest's answers."""
+"""Two daemons as two hosts, with the three members of a real etcd, whose failures stop no guest's answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
         there.assert_hears(THREE)
         elsewhere.assert_hears(THREE)
         assert there.serials[-2:] == elsewhere.serials[-2:] == [TWO, THREE]
-        # So is a tree without any key: it is what the wrong etcd looks like.
+        # A tree without any key is rejected, too: the wrong etcd looks the same.
         etcd.delete("guests/nas")
         for each in first, second:
             why = each.event("tree rejected, the last accepted one stays")["why"]
@@ -61,7 +61,7 @@ def test_a_change_reaches_all_hosts(etcd: Etcd, tmp_path: Path) -> None:
         there.assert_hears("0" * 13)
 
 
-def test_the_last_accepted_tree_is_there_at_a_start_without_etcd(etcd: Etcd, tmp_path: Path) -> None:
+def test_a_start_without_etcd_uses_the_last_accepted_tree(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
         guest.assert_hears(ONE)
@@ -92,7 +92,7 @@ def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> Non
 
 
 def test_a_killed_host_vanishes_with_its_lease(etcd: Etcd, tmp_path: Path) -> None:
-    """Its successor publishes as soon as the name is free, and does not take that for another daemon."""
+    """Its successor publishes as soon as the name is free, and reports no other daemon of this name."""
 
     def published() -> float:
         return float(etcd.records("hosts/").get("hosts/host1", {}).get("since", 0))
@@ -136,8 +136,8 @@ def test_verbs_find_the_hosts_in_etcd(etcd: Etcd, tmp_path: Path) -> None:
         assert [(each["host"], each["state"]) for each in json.loads(listed.stdout)] == [(None, "absent")]
 
 
-def test_what_another_host_has_written_holds_up_nothing(etcd: Etcd, tmp_path: Path) -> None:
-    """More keys than an answer has, which are no UTF-8, and values that make one larger than an answer may be."""
+def test_records_of_other_hosts_delay_no_guest(etcd: Etcd, tmp_path: Path) -> None:
+    """They have more keys than one answer, keys that are not UTF-8, and values too large for one answer."""
     for hundred in range(4):
         puts = [
             {"request_put": {"key": b64encode(PREFIX.encode() + b"hosts/\xff%d%02d" % (hundred, place)).decode()}}
@@ -153,7 +153,7 @@ def test_what_another_host_has_written_holds_up_nothing(etcd: Etcd, tmp_path: Pa
         guest.assert_hears(TWO)
 
 
-def test_the_watched_leader_is_killed(etcd: Etcd, tmp_path: Path) -> None:
+def test_a_change_arrives_after_the_watched_leader_was_killed(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     leader, other, _ = members = etcd.leader_first()
     with Host(tmp_path, "host1", etcd.address_of(members), file=NAS) as host, asking(host.sock) as guest:
@@ -164,8 +164,8 @@ def test_the_watched_leader_is_killed(etcd: Etcd, tmp_path: Path) -> None:
         guest.assert_hears(TWO)
 
 
-def test_the_watched_leader_hangs(etcd: Etcd, tmp_path: Path) -> None:
-    """Its connections stay, and nothing comes from them: a renewal of the lease finds that out."""
+def test_a_change_arrives_while_the_watched_leader_hangs(etcd: Etcd, tmp_path: Path) -> None:
+    """The leader's connections stay open but silent. A renewal of the lease detects it."""
     etcd.put("guests/nas", {"serial": ONE})
     leader, other, _ = members = etcd.leader_first()
     with Host(tmp_path, "host1", etcd.address_of(members), file=NAS) as host, asking(host.sock) as guest:
@@ -180,14 +180,14 @@ def test_the_watched_leader_hangs(etcd: Etcd, tmp_path: Path) -> None:
         guest.assert_hears(THREE)
 
 
-def test_quorum_is_lost_and_regained(etcd: Etcd, tmp_path: Path) -> None:
+def test_guests_are_answered_until_a_lost_quorum_is_regained(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
         guest.assert_hears(ONE)
         host.event("cluster reached")
         for each in etcd.members[1:]:
             each.kill()
-        # The watch of the member that is left, without a leader, would be silent for ever.
+        # Without a leader, the watch of the remaining member would be silent for ever.
         host.event("cluster not reached")
         guest.more()
         with Host(tmp_path, "host2", etcd.address, file=NAS) as other, asking(other.sock) as elsewhere:
@@ -201,7 +201,7 @@ def test_quorum_is_lost_and_regained(etcd: Etcd, tmp_path: Path) -> None:
         until(lambda: list(etcd.records("hosts/")) == ["hosts/host1"])
 
 
-def test_a_compaction_under_a_watch(etcd: Etcd, tmp_path: Path) -> None:
+def test_a_watch_survives_a_compaction(etcd: Etcd, tmp_path: Path) -> None:
     etcd.put("guests/nas", {"serial": ONE})
     with Host(tmp_path, "host1", etcd.address, file=NAS) as host, asking(host.sock) as guest:
         guest.assert_hears(ONE)

@@ -1,4 +1,4 @@
-"""The lock of a guest in a real etcd: which host has it, how it is lost and taken again."""
+"""The lock of a guest in a real etcd: which host has it, and how it is lost and acquired again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Logged:
 
 
 RELEASE_PATIENCE = 5.0
-"""Seconds for a release that etcd had no time for; a lease that was just renewed lasts longer."""
+"""Seconds for a release that etcd still has to carry out; a lease that was just renewed lasts longer."""
 
 
 def lock(cluster: str, host: str, logged: Logged, guest: str = "nas") -> RunLock:
@@ -63,7 +63,7 @@ def lock(cluster: str, host: str, logged: Logged, guest: str = "nas") -> RunLock
 
 
 def locked(etcd: Etcd, test: Callable[[RunLock, Logged], Awaitable[None]]) -> None:
-    """Run with the lock of `nas`, which host1 has taken and keeps."""
+    """Run with the lock of `nas`, which host1 has acquired and keeps."""
 
     async def body() -> None:
         logged = Logged()
@@ -127,7 +127,7 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES, ids=["unreadable", "of this host", "of the year 10000 there"])
 @pytest.mark.usefixtures("east_of_greenwich")
 def test_any_value_is_a_lock(etcd: Etcd, value: bytes) -> None:
-    """Also that of a process of this host, which runs."""
+    """This includes the value of a process that runs on this host."""
     etcd.put("run/nas", value)
 
     async def body() -> None:
@@ -141,7 +141,7 @@ def test_any_value_is_a_lock(etcd: Etcd, value: bytes) -> None:
 
 
 def lock_of_a_killed_process(etcd: Etcd) -> None:
-    """A process of this host has ended, and its lease has not."""
+    """Write the lock of a process of this host that has ended before its lease."""
     lease = etcd.call("lease/grant", TTL="2")["ID"]
     value = b64encode(b'{"host": "host1", "pid": %d}' % ended()).decode()
     etcd.call("kv/put", key=b64encode(f"{PREFIX}run/nas".encode()).decode(), value=value, lease=lease)
@@ -161,7 +161,7 @@ def test_the_lock_of_a_killed_process_of_this_host_is_awaited(etcd: Etcd) -> Non
 
 
 def test_a_guest_that_started_without_etcd_gets_the_lock_of_a_killed_process(etcd: Etcd) -> None:
-    """Which is no other host."""
+    """The process ran on this host, so no other host is reported."""
     lock_of_a_killed_process(etcd)
 
     async def body() -> None:
@@ -185,7 +185,7 @@ def test_an_etcd_that_can_not_be_reached_prevents_no_start() -> None:
     run_in_real_time(body)
 
 
-def test_a_lock_that_another_host_took_is_reported_and_taken_back(etcd: Etcd) -> None:
+def test_a_lock_of_another_host_is_reported_and_acquired_again(etcd: Etcd) -> None:
     async def body(made: RunLock, logged: Logged) -> None:
         [entry] = etcd.call("kv/range", key=b64encode(f"{PREFIX}run/nas".encode()).decode())["kvs"]
         etcd.put("run/nas", {"host": "host2"})
@@ -201,7 +201,7 @@ def test_a_lock_that_another_host_took_is_reported_and_taken_back(etcd: Etcd) ->
     locked(etcd, body)
 
 
-def test_a_lost_lock_is_taken_again_when_etcd_is_back(etcd: Etcd) -> None:
+def test_a_lost_lock_is_acquired_again_when_etcd_is_back(etcd: Etcd) -> None:
     async def body(made: RunLock, logged: Logged) -> None:
         await trio.to_thread.run_sync(etcd.members[0].kill)
         assert (await logged.says(LOST))["why"] == "its lease has ended"

@@ -82,7 +82,7 @@ def test_a_view_follows_the_records() -> None:
     view = View("host1")
     view.replace([READY, HOST])
     assert list(view.serving.values()) == [READY]
-    # The lock of a guest `nas`, which has the name of a host.
+    # The end of the lock of a guest `nas` must not remove this record.
     other = ServingRecord("run", "nas", State.READY)
     view.put(other)
     view.remove("run/nas")
@@ -95,7 +95,7 @@ def test_a_view_follows_the_records() -> None:
     assert not view.hosts
 
 
-def test_guests_of_other_hosts_for_clients() -> None:
+def test_clients_get_the_guests_of_other_hosts() -> None:
     view = View("host1")
     view.report(Trouble.UNREACHED, "http://a:2379: Connection refused", 1_777_104_000.0)
     until = 1_777_104_000.0

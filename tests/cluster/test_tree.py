@@ -1,4 +1,4 @@
-"""The common configuration: from the tree's values to that of a host, below its files."""
+"""The common configuration: values of the tree become settings, and a host's files override them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_files_override_the_tree_key_by_key(tmp_path: Path) -> None:
     assert config.warnings == ()
 
 
-def test_another_serial_number_in_the_file_is_used_and_warned_of(tmp_path: Path) -> None:
+def test_another_serial_number_in_the_file_is_used_with_a_warning(tmp_path: Path) -> None:
     config = loaded(
         tree_of(guests_nas={"serial": "1234ABC567890"}), '[guests.nas]\nserial = "1234ABC567899"\n', tmp_path
     )
@@ -98,7 +98,7 @@ def test_an_invalid_tree_is_rejected(key: str, value: bytes, why: str) -> None:
     assert len(str(error.value)) < 400
 
 
-def test_ten_thousand_guests_and_no_more() -> None:
+def test_a_tree_has_at_most_ten_thousand_guests() -> None:
     values = {f"guests/g{number}": b'{"vcpus": 2}' for number in range(10_000)}
     assert len(settings_of(Tree(values)).guests) == 10_000
     with pytest.raises(ConfigError, match="10001 guests"):

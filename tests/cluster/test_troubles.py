@@ -1,4 +1,4 @@
-"""What is wrong with a cluster is visible wherever an operator looks, and turns no health red."""
+"""Troubles of a cluster are visible wherever an operator looks, and change no guest's health."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vhostcomm.cluster.records import Trouble
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
 
 
-def test_troubles_are_visible(tmp_path: Path) -> None:
+def test_troubles_are_in_health_metrics_status_and_list(tmp_path: Path) -> None:
     with (
         running(tmp_path, 1) as etcd,
         notify_socket() as manager,
@@ -29,7 +29,7 @@ def test_troubles_are_visible(tmp_path: Path) -> None:
         host.event("guest ready")
 
         def seen(trouble: Trouble, *causes: str) -> Callable[[], bool]:
-            """Whether the health is green, and has a trouble with these causes, as the metric has; or not if there is none."""
+            """A condition: health is green, and its warnings and the metric have the trouble with exactly these causes."""
 
             def look() -> bool:
                 health = http.get("/healthz")
