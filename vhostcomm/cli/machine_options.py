@@ -7,10 +7,10 @@ import re
 import uuid as uuids
 from typing import Final
 
-from attrs import frozen
-
+from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Connect, ListenTcp
+from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
 from vhostcomm.launcher.hooks import EVENTS
@@ -46,44 +46,14 @@ from vhostcomm.qemu.disk.options import parse, parse_shared, split
 from vhostcomm.qemu.fitting import fitted
 from vhostcomm.threads import in_thread
 
+DEFAULT_MEMORY: Final = 1024
+"""MiB of memory without a flag or setting."""
+
 _DISKS: Final = "disks"
 """The place of a launcher's disks. They may be on a hanging file system, and a signal has to end the launcher."""
 
 
-@frozen
-class Wanted:
-    """The flags of `run`, as given."""
-
-    boot: str | None
-    system: str | None
-    data: tuple[str, ...]
-    snapshot: bool
-    name: str
-    memory: str
-    cpus: int
-    accel: str
-    machine: str
-    net: str
-    forward: tuple[str, ...]
-    mac: str | None
-    serial_console: str
-    qemu: str
-    qemu_data: tuple[str, ...]
-    direct_kernel: str | None
-    initrd: str | None
-    append: str
-    hugepages: str | None
-    lock_memory: bool
-    no_reboot: bool
-    grace: float
-    restart: str
-    on: tuple[str, ...]
-    extra: tuple[str, ...]
-    disk_options: str = ""
-    cpu_model: str | None = None
-
-
-async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
+async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, log: Log) -> Launch:
     """Detect QEMU's capabilities, and make the launch. A signal can end it even if the disks' file system hangs.
 
     Raises:
@@ -91,41 +61,42 @@ async def launch(wanted: Wanted, config: Config, log: Log) -> Launch:
         QemuError: this QEMU lacks something.
         DiskError: an invalid disk.
     """
-    if not (wanted.boot or wanted.direct_kernel):
+    if not (flags.boot or config.guests[0].machine.boot or flags.direct_kernel):
         raise UsageError(
             "nothing to start: give a folder of `vhostcomm install`, --boot or --direct-kernel; "
             "vhostcomm-run@NAME.service reads them from RUN= in /etc/vhostcomm/run-NAME.env"
         )
-    if (wanted.initrd or wanted.append) and not wanted.direct_kernel:
+    if (flags.initrd or flags.append) and not flags.direct_kernel:
         raise UsageError("--initrd and --append go with --direct-kernel")
-    hooks = tuple(_hook(each) for each in wanted.on)
-    if not 1 <= wanted.grace <= 86400:
-        raise UsageError(f"--grace is {wanted.grace:g}: expected seconds, from 1 to a day (86400)")
+    hooks = tuple(_hook(each) for each in flags.on or ())
+    if not 1 <= flags.grace <= 86400:
+        raise UsageError(f"--grace is {flags.grace:g}: expected seconds, from 1 to a day (86400)")
     address = config.guests[0].address
     if isinstance(address, ListenTcp | Activated):
         raise UsageError(f"--sock {address}: a launched guest has a unix socket: a path, or connect:PATH")
     try:
         channel = Vchannel(str(address.path), server=isinstance(address, Connect))
         # Check the machine before detecting QEMU, so that mistakes are reported at once.
-        await in_thread(_DISKS, machine_of, wanted, config, Accelerator.TCG, channel)
+        await in_thread(_DISKS, machine_of, flags, config, Accelerator.TCG, channel, extra)
     except QemuError as error:
         raise UsageError(str(error)) from None
-    can = await find_capabilities(Program(wanted.qemu, wanted.qemu_data), try_kvm=wanted.accel != "tcg")
-    accelerator = _accelerator(wanted.accel, can, log)
-    made = await in_thread(_DISKS, machine_of, wanted, config, accelerator, channel)
+    can = await find_capabilities(Program(flags.qemu, tuple(flags.qemu_data or ())), try_kvm=flags.accel != "tcg")
+    accelerator = _accelerator(flags.accel, can, log)
+    made = await in_thread(_DISKS, machine_of, flags, config, accelerator, channel, extra)
     machine, changes = await in_thread(_DISKS, fitted, made, can.io_uring)
     for change in changes:
         log.warning("machine changed", why=change)
-    if machine.serial is None and wanted.serial_console == "terminal":
+    if machine.serial is None and flags.serial_console == "terminal":
         log.warning("no console in the background; --serial-console FILE saves its output")
-    return Launch(machine, build(machine, can), config, wanted.grace, RestartPolicy(RestartWhen(wanted.restart)), hooks)
+    return Launch(machine, build(machine, can), config, flags.grace, RestartPolicy(RestartWhen(flags.restart)), hooks)
 
 
-async def disk_warnings(wanted: Wanted) -> list[str]:
+async def disk_warnings(flags: MachineFlags, config: Config) -> list[str]:
     """Return what the guest will print about its system disk's partitions, if it will complain."""
-    if not wanted.system:
+    system = flags.system or config.guests[0].machine.system
+    if not system:
         return []
-    path, _ = split(wanted.system)
+    path, _ = split(system)
     found = await in_thread(_DISKS, warning, path)
     return [f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}" for line in found]
 
@@ -141,66 +112,81 @@ def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
     return Accelerator.TCG
 
 
-def machine_of(wanted: Wanted, config: Config, accelerator: Accelerator, channel: AnyVchannel) -> Machine:
-    """Make the machine that the flags describe.
+def machine_of(
+    flags: MachineFlags, config: Config, accelerator: Accelerator, channel: AnyVchannel, extra: tuple[str, ...] = ()
+) -> Machine:
+    """Make the machine that the flags, and for missing ones the guest's settings, describe.
+
+    Args:
+        flags: the machine's flags.
+        config: the configuration with the guest alone.
+        accelerator: instead of `flags.accel`.
+        channel: the vchannel's socket.
+        extra: QEMU's own arguments.
 
     Raises:
         UsageError: incompatible flags.
         QemuError: an invalid value.
         DiskError: an invalid disk.
     """
-    guest = config.guests[0]
-    try:
-        memory = values.size(wanted.memory if not wanted.memory.isdigit() else f"{wanted.memory}M") >> 20
-    except ValueError as error:
-        raise UsageError(f"--memory {wanted.memory}: {error}; for example: --memory 2G") from None
+    guest, settings = config.guests[0], config.guests[0].machine
+    boot, system = flags.boot or settings.boot, flags.system or settings.system
+    shared = flags.disk_options or settings.disk_options
     return Machine(
-        name=wanted.name,
+        name=guest.name,
         uuid=uuids.UUID(guest.identity.uuid),
-        memory=memory,
-        cpus=wanted.cpus,
-        cpu=wanted.cpu_model,
+        memory=_memory(flags.memory) if flags.memory else settings.memory >> 20 or DEFAULT_MEMORY,
+        cpus=flags.cpus or guest.identity.vcpus,
+        cpu=flags.cpu_model or settings.cpu_model or None,
         accelerator=accelerator,
-        machine_type=wanted.machine,
-        boot=_disk(wanted.boot, wanted),
-        system=_disk(wanted.system, wanted),
-        data=tuple(found for each in wanted.data if (found := _disk(each, wanted))),
-        net=_net(wanted),
-        mac=_mac(wanted.mac),
-        serial=_serial(wanted.serial_console),
+        machine_type=flags.machine,
+        boot=_disk(boot, shared, snapshot=flags.snapshot) if boot else None,
+        system=_disk(system, shared, snapshot=flags.snapshot) if system else None,
+        data=tuple(_disk(each, shared, snapshot=flags.snapshot) for each in flags.data or settings.data),
+        net=_net(flags, settings),
+        mac=_mac(flags.mac) if flags.mac else settings.mac or None,
+        serial=_serial(flags.serial_console),
         vchannel=channel,
-        direct=DirectKernel(wanted.direct_kernel, wanted.initrd, wanted.append) if wanted.direct_kernel else None,
-        hugepages=wanted.hugepages,
-        lock_memory=wanted.lock_memory,
-        no_reboot=wanted.no_reboot,
-        extra=wanted.extra,
+        direct=DirectKernel(flags.direct_kernel, flags.initrd, flags.append) if flags.direct_kernel else None,
+        hugepages=flags.hugepages or settings.hugepages or None,
+        lock_memory=flags.lock_memory,
+        no_reboot=flags.no_reboot,
+        extra=extra,
     )
 
 
-def _disk(text: str | None, wanted: Wanted) -> AnyDisk | None:
-    if text is None:
-        return None
+def _memory(text: str) -> int:
+    try:
+        return values.size(text if not text.isdigit() else f"{text}M") >> 20
+    except ValueError as error:
+        raise UsageError(f"--memory {text}: {error}; for example: --memory 2G") from None
+
+
+def _disk(text: str, shared: str, *, snapshot: bool) -> AnyDisk:
     if text.startswith("naa."):
         return VhostDisk(text)
     path, options = split(text)
-    how = parse(options, parse_shared(wanted.disk_options))
-    return Disk(path, image_format(path), wanted.snapshot, how)
+    return Disk(path, image_format(path), snapshot, parse(options, parse_shared(shared)))
 
 
-def _net(wanted: Wanted) -> Net | None:
-    kind, _, rest = wanted.net.partition("=")
-    name, *settings = rest.split(",")
-    if settings and kind != "tap":
-        raise UsageError(f"--net {wanted.net}: only tap has settings after a comma")
-    if wanted.forward and kind not in {"user", "passt"}:
+def _net(flags: MachineFlags, settings: MachineSettings) -> Net | None:
+    net = flags.net or settings.net or "user"
+    kind, _, rest = net.partition("=")
+    name, *options = rest.split(",")
+    if options and kind != "tap":
+        raise UsageError(f"--net {net}: only tap has settings after a comma")
+    forwards = flags.forward
+    if forwards is None:  # the file's forwards don't fit another network
+        forwards = list(settings.forward) if flags.net in {None, "user", "passt"} else []
+    if forwards and kind not in {"user", "passt"}:
         raise UsageError("--forward needs --net user or passt; with other networks, the guest has its own address")
     match kind, name:
         case "user", "":
-            return UserNet(tuple(map(_forward, wanted.forward)))
+            return UserNet(tuple(map(_forward, forwards)))
         case "passt", "":
-            return PasstNet(tuple(map(_forward, wanted.forward)))
+            return PasstNet(tuple(map(_forward, forwards)))
         case "tap", str(interface) if interface:
-            return _tap(wanted.net, interface, settings)
+            return _tap(net, interface, options)
         case "bridge", str(bridge) if bridge:
             return BridgeNet(bridge)
         case "none", "":
@@ -208,7 +194,7 @@ def _net(wanted: Wanted) -> Net | None:
         case _:
             pass
     raise UsageError(
-        f"--net {wanted.net}: expected user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
+        f"--net {net}: expected user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
     )
 
 
@@ -233,9 +219,9 @@ def _forward(text: str) -> Forward:
     return Forward(int(match[3]), int(match[4]), match[1] or "tcp", match[2] or "127.0.0.1")
 
 
-def _mac(text: str | None) -> str | None:
+def _mac(text: str) -> str:
     try:
-        return None if text is None else values.mac(text)
+        return values.mac(text)
     except ValueError as error:
         raise UsageError(f"--mac {text}: {error}; for example: --mac 02:11:32:00:00:01") from None
 

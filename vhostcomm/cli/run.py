@@ -5,29 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import nullcontext
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from vhostcomm.cli.cluster import HostOptions
 from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
 from vhostcomm.cli.guest_folder import configured, files_of
+from vhostcomm.cli.machine_flags import MACHINE, SUPERVISION, MachineFlags
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
 from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
-
-_MACHINE = Group("The machine", sort_key=1)
-_SUPERVISION = Group("Supervision", sort_key=5)
-
-
-def _disk(help: str) -> Any:
-    return Parameter(
-        negative=(),
-        group=_MACHINE,
-        metavar="DISK",
-        help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi; options follow a comma.",
-    )
 
 
 def run(
@@ -38,146 +27,28 @@ def run(
             help="A folder that `vhostcomm install` made; its vhostcomm.toml has the guest. After `--`: QEMU arguments.",
         ),
     ],
-    boot: Annotated[Place | None, _disk("The boot disk (synoboot), at PCI slot 0xa.")] = None,
-    system: Annotated[Place | None, _disk("The system disk (sda), at slot 0xb.")] = None,
-    data: Annotated[list[Place] | None, _disk("A data disk (sdb, sdc …), from slot 0xc; may be repeated.")] = None,
-    disk_options: Annotated[
-        str | None,
-        Parameter(
-            metavar="OPTIONS",
-            group=_MACHINE,
-            help="Options of all disks, NAME=VALUE,…: cache, aio (native, io_uring, threads), discard, detect-zeroes, "
-            "rotation-rate, iothread; and serial of one disk.",
-        ),
-    ] = None,
-    snapshot: Annotated[
-        bool, Parameter(negative=(), group=_MACHINE, help="Discard all writes to the disks at the end.")
-    ] = False,
     guest_name: Annotated[
         str | None,
         Parameter(
             name="--guest",
             metavar="NAME",
-            group=_MACHINE,
+            group=MACHINE,
             help="The guest's name; by default that of the only guest in --config, else vdsm.",
         ),
     ] = None,
     name: Annotated[str | None, Parameter(show=False, help="An older name of --guest.")] = None,
     uuid: Annotated[str | None, Parameter(show=False, help="An older name of --guest-uuid.")] = None,
-    memory: Annotated[
-        str | None, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 2G; 1G by default.")
-    ] = None,
-    cpus: Annotated[
-        int | None,
-        Parameter(show=False, help="An older name of --vcpus, which the environment and files don't override."),
-    ] = None,
-    accel: Annotated[
-        Literal["auto", "kvm", "tcg"],
-        Parameter(group=_MACHINE, help="auto uses KVM if it works, else TCG."),
-    ] = "auto",
-    cpu_model: Annotated[
-        str | None,
-        Parameter(
-            metavar="MODEL", group=_MACHINE, help="QEMU's processor model; by default the host's with KVM, else max."
-        ),
-    ] = None,
-    machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
-    net: Annotated[
-        str | None,
-        Parameter(
-            metavar="NET",
-            group=_MACHINE,
-            help="The guest's network: user (the default), passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
-        ),
-    ] = None,
-    forward: Annotated[
-        list[str] | None,
-        Parameter(
-            negative=(),
-            metavar="FORWARD",
-            group=_MACHINE,
-            help="Forward a port of the host, with --net user or passt: [udp:][ADDRESS:]PORT:GUESTPORT, such as 5000:5000. May be repeated.",
-        ),
-    ] = None,
-    mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
-    serial_console: Annotated[
-        Place,
-        Parameter(
-            metavar="CONSOLE",
-            group=_MACHINE,
-            help="The guest's console: terminal (this one), none, or a file to append to.",
-        ),
-    ] = "terminal",
-    qemu: Annotated[
-        Place, Parameter(metavar="PROGRAM", group=_MACHINE, help="The QEMU to run.")
-    ] = "qemu-system-x86_64",
-    qemu_data: Annotated[
-        list[Place] | None,
-        Parameter(
-            negative=(), metavar="FOLDER", group=_MACHINE, help="A folder with QEMU's firmware (-L); may be repeated."
-        ),
-    ] = None,
-    direct_kernel: Annotated[
-        Place | None,
-        Parameter(metavar="FILE", group=_MACHINE, help="Boot this kernel instead of the boot disk's loader."),
-    ] = None,
-    initrd: Annotated[
-        Place | None, Parameter(metavar="FILE", group=_MACHINE, help="The initial RAM disk for --direct-kernel.")
-    ] = None,
-    append: Annotated[
-        str,
-        Parameter(
-            metavar="TEXT",
-            group=_MACHINE,
-            help="The kernel's command line, with --direct-kernel.",
-            allow_leading_hyphen=True,
-        ),
-    ] = "",
-    hugepages: Annotated[
-        Place | None,
-        Parameter(
-            metavar="FOLDER",
-            group=_MACHINE,
-            help="A hugetlbfs folder for the guest's memory; auto finds one with room, or goes without.",
-        ),
-    ] = None,
-    lock_memory: Annotated[
-        bool, Parameter(negative=(), group=_MACHINE, help="Keep the guest's memory from being swapped.")
-    ] = False,
     sock: Annotated[
         Place | None,
         Parameter(
             metavar="SOCK",
-            group=_MACHINE,
+            group=MACHINE,
             help="The vchannel's socket: a path, a UUID (a socket of that name in the runtime directory), or connect:PATH, "
             "where QEMU listens. By default a temporary one.",
         ),
     ] = None,
-    no_reboot: Annotated[
-        bool, Parameter(negative=(), group=_SUPERVISION, help="End QEMU when the guest reboots.")
-    ] = False,
-    grace: Annotated[
-        float,
-        Parameter(
-            metavar="SECONDS",
-            group=_SUPERVISION,
-            help="Seconds for a stop: the guest's own power-off, the power button, quit, SIGTERM, SIGKILL.",
-        ),
-    ] = 90.0,
-    restart: Annotated[
-        Literal["no", "on-failure", "always"],
-        Parameter(group=_SUPERVISION, help="When to start QEMU again; never after the guest's own shutdown."),
-    ] = "no",
-    on: Annotated[
-        list[str] | None,
-        Parameter(
-            negative=(),
-            metavar="EVENT=PROGRAM",
-            group=_SUPERVISION,
-            help="Run PROGRAM at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, Parameter(negative=(), group=_SUPERVISION, help="Print QEMU's command and exit.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), group=SUPERVISION, help="Print QEMU's command and exit.")] = False,
+    of_machine: Annotated[MachineFlags | None, Parameter(name="*")] = None,
     config: ConfigFiles = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
@@ -205,15 +76,14 @@ def run(
         vhostcomm run --boot boot.img --system system.img --dry-run
         vhostcomm run --boot boot.img --system system.img -- -vnc :1
     """
-    from vhostcomm.cli import machine_options
-
+    machine = of_machine or MachineFlags()
     flags = given(host, guest, service, verbose=verbose, quiet=quiet)
     if uuid is not None:
         if "guest-uuid" in flags:
             raise UsageError("--uuid is an older name of --guest-uuid: give one of them")
         flags["guest-uuid"] = uuid
-    if cpus is not None:
-        flags.setdefault("vcpus", str(cpus))
+    if machine.cpus is not None:
+        flags.setdefault("vcpus", str(machine.cpus))
     extra = tuple(_after_dashes())
     if len(words) - len(extra) > 1:
         raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
@@ -228,25 +98,14 @@ def run(
         except ValueError as error:
             raise UsageError(f"--guest {guest_name}: {error}") from None
     with configured(config, guest_name, sock, flags) as loaded:
-        guest_found, said = loaded.guests[0], loaded.guests[0].machine
-        if forward is None:  # the file's forwards don't fit another network
-            forward = list(said.forward) if net in {None, "user", "passt"} else []
-        wanted = machine_options.Wanted(
-            boot or said.boot or None, system or said.system or None, tuple(data or said.data), snapshot, guest_found.name,
-            memory or (f"{said.memory >> 20}M" if said.memory else "1G"), cpus or guest_found.identity.vcpus, accel,
-            machine, net or said.net or "user", tuple(forward), mac or said.mac or None, serial_console, qemu,
-            tuple(qemu_data or ()), direct_kernel, initrd, append, hugepages or said.hugepages or None, lock_memory,
-            no_reboot, grace, restart, tuple(on or ()), extra, disk_options or said.disk_options,
-            cpu_model or said.cpu_model or None,
-        )  # fmt: skip
-        return _launch(wanted, loaded, cluster or HostOptions(), dry_run=dry_run)
+        return _launch(machine, extra, loaded, cluster or HostOptions(), dry_run=dry_run)
 
 
 def _after_dashes() -> list[str]:
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
-def _launch(wanted: Any, loaded: Config, cluster: HostOptions, *, dry_run: bool) -> int:
+def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster: HostOptions, *, dry_run: bool) -> int:
     import trio
 
     from vhostcomm.cli import machine_options
@@ -261,16 +120,16 @@ def _launch(wanted: Any, loaded: Config, cluster: HostOptions, *, dry_run: bool)
     log, sink = start_log(loaded.service.log_level, loaded.service.log_format, sys.stderr)
     try:
         if dry_run:
-            printed = trio.run(machine_options.launch, wanted, loaded, log)
+            printed = trio.run(machine_options.launch, flags, extra, loaded, log)
             print_line(after_passt(printed.machine, format_command(printed.argv)))
             return 0
         launch: Any = None
-        lock = cluster.lock(wanted.name, log)
+        lock = cluster.lock(loaded.guests[0].name, log)
 
         async def warned_of() -> Any:
-            for line in await machine_options.disk_warnings(wanted):
+            for line in await machine_options.disk_warnings(flags, loaded):
                 print_error(line)
-            return await machine_options.launch(wanted, loaded, log)
+            return await machine_options.launch(flags, extra, loaded, log)
 
         async def main() -> Any:
             nonlocal launch

@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
+from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
 from vhostcomm.errors import UsageError
@@ -63,9 +64,7 @@ def qemu(
 
     if bus != "pci.0":
         raise UsageError(f"--bus {bus}: a whole machine has the bus of its type, pc: leave it out")
-    made = machine_in_file(
-        found, accel=accel, serial_console="terminal", forward=found.guest.machine.forward, extra=qmp_of(found.guest)
-    )
+    made = machine_in_file(found, MachineFlags(accel=accel), qmp_of(found.guest))
     _show(command(*fitted(made, can.io_uring), can, spelling))
 
 
@@ -152,13 +151,11 @@ def libvirt(
         )
     if emulator and shutil.which(emulator) is None:
         raise UsageError(f"--emulator {emulator}: no such program; without the flag, libvirt chooses")
-    made = machine_in_file(
-        found, boot=boot, system=system, data=tuple(data) if data else None, memory=memory, cpus=cpus, accel=accel,
-        machine=machine, net="none" if kind == "network" else net, mac=mac, qemu=emulator,
-        forward=guest.machine.forward if net == "passt" else None,
-        serial_console="none" if serial_console == "pty" else serial_console,
+    flags = MachineFlags(
+        boot=boot, system=system, data=data, memory=memory, cpus=cpus, accel=accel, machine=machine, mac=mac,
+        net="none" if kind == "network" else net, serial_console="none" if serial_console == "pty" else serial_console,
     )  # fmt: skip
-    made, changes = fitted(made, io_uring=True)
+    made, changes = fitted(machine_in_file(found, flags), io_uring=True)
     _show(
         whole(
             guest,
@@ -205,7 +202,8 @@ def proxmox(
         return
     from vhostcomm.cli.snippet_machine import machine as machine_in_file
 
-    _show(commands(found.guest, vmid, spelling, which.words(), machine=machine_in_file(found), storage=storage))
+    made = machine_in_file(found, MachineFlags(accel="kvm", serial_console="none", forward=[]))
+    _show(commands(found.guest, vmid, spelling, which.words(), machine=made, storage=storage))
 
 
 @app.command
