@@ -6,8 +6,9 @@ import pytest
 
 from tests.qemu.running import SHORT, Run, supervise
 from vhostcomm.errors import MachineError
-from vhostcomm.qemu import EndKind, Started
 from vhostcomm.qemu.balloon import LEAST, balloon
+from vhostcomm.qemu.ending import EndKind
+from vhostcomm.qemu.supervise import Started
 
 
 def test_a_balloon_is_looked_at_and_asked_for(idle: list[str]) -> None:

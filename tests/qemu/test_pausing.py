@@ -16,10 +16,14 @@ from tests.qemu.running import SHORT, Run, guest, supervise
 from tests.trio_help import run as in_no_time
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import MachineError
-from vhostcomm.qemu import Capabilities, EndKind, Paused, Qmp, QmpEvent, Resumed, StageBegun, Started
+from vhostcomm.qemu.capabilities import Capabilities
+from vhostcomm.qemu.ending import EndKind
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 from vhostcomm.qemu.pause import describe, failures_of
-from vhostcomm.qemu.pausing import QUERY_DELAY, PauseNotice, PauseWatch
+from vhostcomm.qemu.pausing import QUERY_DELAY, Paused, PauseNotice, PauseWatch, Resumed
+from vhostcomm.qemu.qmp import Qmp, QmpEvent
+from vhostcomm.qemu.stopping import StageBegun
+from vhostcomm.qemu.supervise import Started
 
 # -- in QEMU
 

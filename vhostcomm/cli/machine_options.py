@@ -16,34 +16,32 @@ from vhostcomm.errors import QemuError, UsageError
 from vhostcomm.launcher.hooks import EVENTS
 from vhostcomm.launcher.launcher import Launch
 from vhostcomm.log.logs import Log
-from vhostcomm.qemu import (
+from vhostcomm.qemu.argv import build
+from vhostcomm.qemu.capabilities import Capabilities, Program
+from vhostcomm.qemu.detect import find_capabilities
+from vhostcomm.qemu.disk.image import image_format
+from vhostcomm.qemu.disk.inspection import warning
+from vhostcomm.qemu.disk.options import parse, parse_shared, split
+from vhostcomm.qemu.fitting import fitted
+from vhostcomm.qemu.machine import (
     Accelerator,
     AnyDisk,
     AnyVchannel,
     BridgeNet,
-    Capabilities,
     DirectKernel,
     Disk,
     Forward,
     Machine,
     Net,
     PasstNet,
-    Program,
-    RestartPolicy,
-    RestartWhen,
     SerialFile,
     SerialTerminal,
     TapNet,
     UserNet,
     Vchannel,
     VhostDisk,
-    build,
-    find_capabilities,
 )
-from vhostcomm.qemu.disk.image import image_format
-from vhostcomm.qemu.disk.inspection import warning
-from vhostcomm.qemu.disk.options import parse, parse_shared, split
-from vhostcomm.qemu.fitting import fitted
+from vhostcomm.qemu.restart import RestartPolicy, RestartWhen
 from vhostcomm.threads import in_thread
 
 DEFAULT_MEMORY: Final = 1024

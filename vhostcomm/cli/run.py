@@ -111,7 +111,8 @@ def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster
     from vhostcomm.cli import machine_options
     from vhostcomm.launcher.launcher import Launcher, tell_report
     from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
-    from vhostcomm.qemu import EndKind, format_command
+    from vhostcomm.qemu.argv import format_command
+    from vhostcomm.qemu.ending import EndKind
     from vhostcomm.qemu.net_argv import after_passt
     from vhostcomm.qemu.ports import port_problem
     from vhostcomm.systemd.notify import Notifier

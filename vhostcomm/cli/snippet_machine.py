@@ -7,7 +7,7 @@ from vhostcomm.cli.machine_options import machine_of
 from vhostcomm.cli.snippet_target import Served
 from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
-from vhostcomm.qemu import Accelerator, Machine
+from vhostcomm.qemu.machine import Accelerator, Machine
 from vhostcomm.snippet import channel_of
 
 

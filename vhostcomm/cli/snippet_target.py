@@ -284,8 +284,7 @@ class WhichQemu:
             UsageError: as `spelling`.
             QemuError: as `spelling`.
         """
-        from vhostcomm.qemu import Program
-        from vhostcomm.qemu.capabilities import Capabilities
+        from vhostcomm.qemu.capabilities import Capabilities, Program
         from vhostcomm.snippet import Spelling
 
         if self.qemu and self.qemu_version:
@@ -311,8 +310,9 @@ def capabilities(path: str) -> Capabilities:
     """
     import trio
 
-    from vhostcomm.qemu import Program, find_capabilities
     from vhostcomm.qemu.argv import CHANNEL_DRIVERS
+    from vhostcomm.qemu.capabilities import Program
+    from vhostcomm.qemu.detect import find_capabilities
 
     async def ask() -> Capabilities:
         can = await find_capabilities(Program(path), try_kvm=False)

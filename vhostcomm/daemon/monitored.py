@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.qemu import DiskError, Paused, QmpLost, Rebooted, Resumed
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
+from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
+from vhostcomm.qemu.supervise import QmpLost, Rebooted
 
 
 def follow(

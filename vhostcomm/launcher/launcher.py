@@ -21,30 +21,14 @@ from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.launcher.machine import LaunchedMachine
 from vhostcomm.launcher.power_off import PowerOff
 from vhostcomm.log.logs import LimitedLog, Log
-from vhostcomm.qemu import (
-    DiskError,
-    Ending,
-    EndKind,
-    Grace,
-    Machine,
-    Notice,
-    OutputLine,
-    Panicked,
-    Paused,
-    Qemu,
-    QmpEvent,
-    QmpLost,
-    Rebooted,
-    Restart,
-    RestartPolicy,
-    Restarts,
-    Resumed,
-    SerialTerminal,
-    StageBegun,
-    Started,
-    passt,
-)
-from vhostcomm.qemu.stopping import DEFAULT_GRACE
+from vhostcomm.qemu import passt
+from vhostcomm.qemu.ending import Ending, EndKind
+from vhostcomm.qemu.machine import Machine, SerialTerminal
+from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
+from vhostcomm.qemu.qmp import QmpEvent
+from vhostcomm.qemu.restart import Restart, RestartPolicy, Restarts
+from vhostcomm.qemu.stopping import DEFAULT_GRACE, Grace, StageBegun
+from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
 from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.journal import error_text
 from vhostcomm.systemd.notify import Manager, Notifier

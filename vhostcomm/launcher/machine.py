@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from vhostcomm.errors import MachineError
 from vhostcomm.log.logs import Log
-from vhostcomm.qemu import Qemu, QmpError
 from vhostcomm.qemu.balloon import Balloon, balloon
+from vhostcomm.qemu.qmp import QmpError
+from vhostcomm.qemu.supervise import Qemu
 
 
 class LaunchedMachine:

@@ -14,7 +14,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.guest import State
 from vhostcomm.log.logs import LimitedLog
-from vhostcomm.qemu import QmpError
+from vhostcomm.qemu.qmp import QmpError
 
 BOOT_TIME: Final = 600.0
 """Seconds after QEMU's start or a reset in which a guest without a sign of life may still boot. In the only public
