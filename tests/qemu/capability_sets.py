@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
+from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program, Reconnect
 
 QEMU_7_2 = Capabilities(
     program=Program(),
     version="7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
-    reconnect=True,
-    reconnect_ms=False,
+    reconnects=Reconnect.SECONDS,
     hpet_property=True,
     memory_lock=MemoryLock.OVERCOMMIT,
     sandbox=True,
@@ -24,9 +23,9 @@ QEMU_7_2 = Capabilities(
     kvm_problem="it was not tried",
 )
 
-QEMU_10_0 = evolve(QEMU_7_2, version="10.0.2", reconnect_ms=True)
+QEMU_10_0 = evolve(QEMU_7_2, version="10.0.2", reconnects=Reconnect.MILLISECONDS)
 
-QEMU_11_1 = evolve(QEMU_10_0, version="11.1.3", reconnect=False)
+QEMU_11_1 = evolve(QEMU_10_0, version="11.1.3")
 
 GENUINE_HOST = evolve(
     QEMU_7_2,
@@ -43,7 +42,7 @@ GENUINE_HOST = evolve(
 
 BARE = evolve(
     QEMU_7_2,
-    reconnect=False,
+    reconnects=None,
     memory_lock=None,
     devices=frozenset({"isa-serial", "virtio-serial-pci", "virtserialport"}),
     vhost_scsi=frozenset(),

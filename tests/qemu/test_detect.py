@@ -9,7 +9,7 @@ import pytest
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu import detect, kvm
-from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
+from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program, Reconnect
 from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.disk.fitting import io_uring_problem
 from vhostcomm.qemu.qmp import Qmp
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 def test_capabilities_of_every_qemu_from_7_2_on(can: Capabilities) -> None:
     assert can.version[0].isdigit()
-    assert can.reconnect or can.reconnect_ms
+    assert can.reconnects
     assert can.hpet_property
     assert can.memory_lock is MemoryLock.OVERCOMMIT
     assert can.machines >= {"pc", "q35"}
@@ -42,8 +42,9 @@ def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Pa
         return done.returncode == 0
 
     chardev = f"socket,id=c,path={tmp_path / 's'}"
-    assert starts("-chardev", f"{chardev},reconnect=1") is can.reconnect
-    assert starts("-chardev", f"{chardev},reconnect-ms=1000") is can.reconnect_ms
+    assert can.reconnects
+    assert starts("-chardev", f"{chardev},{can.reconnects.value}=1")
+    assert starts("-chardev", f"{chardev},reconnect-ms=1000") is (can.reconnects is Reconnect.MILLISECONDS)
     assert starts("-overcommit", "mem-lock=on") is (can.memory_lock is MemoryLock.OVERCOMMIT)
     assert starts("-realtime", "mlock=on") is (can.memory_lock is MemoryLock.REALTIME)
     assert starts("-sandbox", "on") is can.sandbox

@@ -24,6 +24,9 @@ DEVICES: Final = (
 """Devices to query one by one. Listing all devices loads every module, and a module of another QEMU package
 makes QEMU 10 fail an assertion."""
 
+UNTRIED: Final = "it was not tried"
+"""`Capabilities.kvm_problem` of a QEMU that may have KVM."""
+
 
 class Reconnect(Enum):
     """How a QEMU spells the reconnect delay of a socket; the value is the option."""
@@ -69,8 +72,7 @@ class Capabilities:
     Args:
         program: the QEMU.
         version: its own description of its version, for people.
-        reconnect: a socket chardev has ``reconnect`` (seconds; deprecated in 9.2, removed in 10.2).
-        reconnect_ms: a socket chardev has ``reconnect-ms`` (since 9.2).
+        reconnects: how it spells the reconnect delay of a socket; None if it can't reconnect.
         hpet_property: ``-machine hpet=off`` instead of ``-no-hpet``.
         memory_lock: how to lock memory; None if it can't.
         sandbox: ``-sandbox``: QEMU and the kernel support seccomp.
@@ -84,8 +86,7 @@ class Capabilities:
 
     program: Program
     version: str
-    reconnect: bool
-    reconnect_ms: bool
+    reconnects: Reconnect | None
     hpet_property: bool
     memory_lock: MemoryLock | None
     sandbox: bool
@@ -102,8 +103,7 @@ class Capabilities:
         return cls(
             program=program,
             version="",
-            reconnect=reconnects is Reconnect.SECONDS,
-            reconnect_ms=reconnects is Reconnect.MILLISECONDS,
+            reconnects=reconnects,
             hpet_property=True,
             memory_lock=MemoryLock.OVERCOMMIT,
             sandbox=True,
@@ -112,16 +112,9 @@ class Capabilities:
             vhost_scsi=frozenset({"cmd_per_lun", "virtqueue_size", "num_queues", "max_sectors", "boot_tpgt"}),
             free_page_reporting=True,
             io_uring=True,
-            kvm_problem="it was not tried",
+            kvm_problem=UNTRIED,
         )
 
     @property
     def kvm(self) -> bool:
         return not self.kvm_problem
-
-    @property
-    def reconnects(self) -> Reconnect | None:
-        """How it spells the reconnect delay of a socket; None if it can't reconnect."""
-        if self.reconnect_ms:
-            return Reconnect.MILLISECONDS
-        return Reconnect.SECONDS if self.reconnect else None

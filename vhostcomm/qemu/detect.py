@@ -8,12 +8,12 @@ import socket
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
-from attrs import frozen
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu import kvm
-from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program
+from vhostcomm.qemu.capabilities import DEVICES, UNTRIED, Capabilities, MemoryLock, Program, Reconnect
 from vhostcomm.qemu.child import Child, spawn
 from vhostcomm.qemu.qmp import Qmp, QmpCommandError, QmpError
 
@@ -44,61 +44,64 @@ async def find_capabilities(program: Program, *, try_kvm: bool = True) -> Capabi
         with theirs:
             async with spawn([*command, *arguments], pass_fds=[theirs.fileno()]) as child:
                 theirs.close()
-                answers = await _ask(program, child, Qmp(stream, greeting_timeout=PROBE_TIMEOUT))
+                can = await _ask(program, child, Qmp(stream, greeting_timeout=PROBE_TIMEOUT))
     finally:
         await trio.aclose_forcefully(stream)
-    kvm_problem = _kvm_hindrance(answers) or (await kvm.trial(command, "kvm") if try_kvm else "it was not tried")
-    return _conclude(program, answers, kvm_problem)
+    if can.kvm:
+        can = attrs.evolve(can, kvm_problem=await kvm.trial(command, "kvm") if try_kvm else UNTRIED)
+    return can
 
 
-@frozen
-class _Answers:
-    version: str
-    options: dict[str, frozenset[str]]
-    machines: frozenset[str]
-    has_kvm: bool
-    machine_properties: frozenset[str]
-    devices: dict[str, frozenset[str]]
-    io_uring: bool
-
-
-async def _ask(program: Program, child: Child, qmp: Qmp) -> _Answers:
-    answers: _Answers | None = None
+async def _ask(program: Program, child: Child, qmp: Qmp) -> Capabilities:
+    can: Capabilities | None = None
     problem = f"no answers within {PROBE_TIMEOUT:g} s"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child.read_output, lambda _: None)
         with trio.move_on_after(PROBE_TIMEOUT):
             try:
                 await nursery.start(qmp.run)
-                answers = await _question(qmp)
+                can = await _question(program, qmp)
                 await qmp.execute("quit")
             except QmpError as error:
                 problem = str(error)
         await child.last_words()
         nursery.cancel_scope.cancel()
-    if answers is None:
+    if can is None:
         ended = "it still ran" if child.code is None else f"it ended with {child.code}"
         said = "".join(f"\n    {line}" for line in child.tail) or " nothing"
         raise QemuError(f"{program.path} doesn't answer as a QEMU does: {problem}; {ended}; its output:{said}")
-    return answers
+    return can
 
 
-async def _question(qmp: Qmp) -> _Answers:
+async def _question(program: Program, qmp: Qmp) -> Capabilities:
+    """Query everything but whether KVM works. `kvm_problem` is what prevents KVM, as far as that is known."""
     options = {
         option["option"]: frozenset(parameter["name"] for parameter in option["parameters"])
         for option in await qmp.execute("query-command-line-options")
     }
     machines = await qmp.execute("query-machines")
     pc = next((machine["name"] for machine in machines if machine.get("alias") == "pc"), "none")
-    return _Answers(
+    machine_properties = await _names(qmp, "qom-list-properties", f"{pc}-machine")
+    devices = {device: await _names(qmp, "device-list-properties", device) for device in DEVICES}
+    chardev, overcommit, realtime = (options.get(each, frozenset()) for each in ("chardev", "overcommit", "realtime"))
+    return Capabilities(
+        program=program,
         version=qmp.version,
-        options=options,
+        reconnects=next((each for each in (Reconnect.MILLISECONDS, Reconnect.SECONDS) if each.value in chardev), None),
+        hpet_property="hpet" in machine_properties,
+        memory_lock=(
+            MemoryLock.OVERCOMMIT if "mem-lock" in overcommit
+            else MemoryLock.REALTIME if "mlock" in realtime
+            else None
+        ),
+        sandbox="sandbox" in options,
         machines=frozenset(name for machine in machines for name in (machine["name"], machine.get("alias")) if name),
-        has_kvm=(await qmp.execute("query-kvm"))["present"],
-        machine_properties=await _names(qmp, "qom-list-properties", f"{pc}-machine"),
-        devices={device: await _names(qmp, "device-list-properties", device) for device in DEVICES},
+        devices=frozenset(device for device, properties in devices.items() if properties),
+        vhost_scsi=devices["vhost-scsi-pci"],
+        free_page_reporting="free-page-reporting" in devices["virtio-balloon-pci"],
         io_uring=await _io_uring(qmp),
-    )
+        kvm_problem=_kvm_hindrance(built_in=(await qmp.execute("query-kvm"))["present"]),
+    )  # fmt: skip
 
 
 async def _io_uring(qmp: Qmp) -> bool:
@@ -118,35 +121,9 @@ async def _names(qmp: Qmp, command: str, typename: str) -> frozenset[str]:
     return frozenset(each["name"] for each in found)
 
 
-def _conclude(program: Program, answers: _Answers, kvm_problem: str) -> Capabilities:
-    chardev, overcommit, realtime = (
-        answers.options.get(option, frozenset()) for option in ("chardev", "overcommit", "realtime")
-    )
-    memory_lock = (
-        MemoryLock.OVERCOMMIT if "mem-lock" in overcommit
-        else MemoryLock.REALTIME if "mlock" in realtime
-        else None
-    )  # fmt: skip
-    return Capabilities(
-        program=program,
-        version=answers.version,
-        reconnect="reconnect" in chardev,
-        reconnect_ms="reconnect-ms" in chardev,
-        hpet_property="hpet" in answers.machine_properties,
-        memory_lock=memory_lock,
-        sandbox="sandbox" in answers.options,
-        machines=answers.machines,
-        devices=frozenset(device for device, properties in answers.devices.items() if properties),
-        vhost_scsi=answers.devices["vhost-scsi-pci"],
-        free_page_reporting="free-page-reporting" in answers.devices["virtio-balloon-pci"],
-        io_uring=answers.io_uring,
-        kvm_problem=kvm_problem,
-    )
-
-
-def _kvm_hindrance(answers: _Answers) -> str:
+def _kvm_hindrance(*, built_in: bool) -> str:
     """Return what prevents KVM, as far as it is known without a trial."""
-    if not answers.has_kvm:
+    if not built_in:
         return "this QEMU is built without KVM"
     if not Path("/dev/kvm").exists():
         return "no /dev/kvm: no virtualisation in this machine, its firmware or its hypervisor, or no module"
