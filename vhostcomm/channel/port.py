@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from attrs import define, field
 
 from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest
@@ -47,45 +48,33 @@ def _scarce() -> int:
     return limit - min(SPARE, limit // 16)
 
 
+@define(eq=False)
 class Port:
     """A guest's channel, from binding to closing. It serves one connection at a time.
 
     `open` binds the socket and creates the recording's file, so that errors appear before anything runs.
     """
 
-    __slots__ = (
-        "_accepting",
-        "_listener",
-        "_log",
-        "_recording",
-        "_refused",
-        "_service",
-        "_session",
-        "_session_ended",
-        "_short",
-        "_stopping",
-        "_throttle",
-        "asker",
-        "guest",
-        "retry_now",
-    )
+    guest: Guest
+    _service: Service
+    _lane: Lane = field(factory=Lane)
+    _throttle: Throttle | None = field(init=False)
+    _session: Session | None = field(default=None, init=False)
+    _session_ended: trio.Event = field(factory=trio.Event, init=False)
+    _listener: Listener | None = field(default=None, init=False)
+    _recording: Recording | None = field(default=None, init=False)
+    _accepting: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    _stopping: bool = field(default=False, init=False)
+    _short: bool = field(default=False, init=False)
+    _refused: int = field(default=0, init=False)
+    asker: Asker = field(init=False)
+    """Sends questions to the guest."""
+    retry_now: trio.Event = field(factory=trio.Event, init=False)
 
-    def __init__(self, guest: Guest, service: Service, lane: Lane | None = None) -> None:
-        self.guest = guest
-        self._service = service
-        self._throttle = Throttle(service.frame_rate, lane or Lane()) if service.frame_rate else None
-        self._log = guest.log
-        self._session: Session | None = None
-        self._session_ended = trio.Event()
-        self._listener: Listener | None = None
-        self._recording: Recording | None = None
-        self._accepting = trio.CancelScope()
-        self._stopping = False
-        self._short = False
-        self._refused = 0
-        self.asker = Asker(guest)
-        """Sends questions to the guest."""
-        self.retry_now = trio.Event()
+    def __attrs_post_init__(self) -> None:
+        frame_rate = self._service.frame_rate
+        self._throttle = Throttle(frame_rate, self._lane) if frame_rate else None
+        self.asker = Asker(self.guest)
 
     def open(self, *, bind: bool = True) -> None:
         """Bind the socket and create the recording. It may block, so use a thread while other guests are served.
@@ -104,7 +93,7 @@ class Port:
                 self._listener = made
             if self._service.record:
                 path = Path(self._service.record.replace("{guest}", self.guest.name))
-                self._recording = Recording(path, self._service.record_limit, self.guest.name, self._log)
+                self._recording = Recording(path, self._service.record_limit, self.guest.name, self.guest.log)
             cleanup.pop_all()
 
     def reopen_recording(self) -> None:
@@ -200,7 +189,7 @@ class Port:
         if isinstance(self.guest.address, ListenTcp):
             host, port, *_ = self._listener.sock.getsockname()
             shown = f"tcp:{host_and_port(host, port)}"
-        self._log.info("waiting for QEMU", sock=shown)
+        self.guest.log.info("waiting for QEMU", sock=shown)
         if self._listener.sock.fileno() == -1:  # the port before has lent it
             await self.bind_again()
         while self._listener is not None:  # until another port takes it over
@@ -275,7 +264,7 @@ class Port:
     async def _pause(self, error: OSError) -> None:
         if not self._short:
             self._short = True
-            self._log.error(
+            self.guest.log.error(
                 "connection waits for a descriptor or memory",
                 why=error.strerror,
                 remedy="raise LimitNOFILE= or `ulimit -n`" if error.errno in _SHORTAGES else None,
@@ -316,9 +305,9 @@ class Port:
         if refused:
             remedy = "give the daemon's user access, by the group or mode of the socket and its folder; SELinux and AppArmor can reject too"
             self.guest.unreachable = f"{why}; {remedy}"
-            self._log.warning("QEMU's socket denies access", sock=str(path), why=why, remedy=remedy)
+            self.guest.log.warning("QEMU's socket denies access", sock=str(path), why=why, remedy=remedy)
         else:
-            self._log.info("waiting for QEMU's socket", sock=str(path), why=why)
+            self.guest.log.info("waiting for QEMU's socket", sock=str(path), why=why)
 
     # -- a session
 
@@ -336,10 +325,10 @@ class Port:
         end = Gone("the daemon stops", by_us=True)
         try:
             end = await session.run()
-        except Exception:  # noqa: BLE001
+        except Exception:
             # Any error in serving one guest ends only its connection, and QEMU reconnects.
             end = Gone("an error of vhostcomm's own", by_us=True)
-            self._log.exception("internal error, closing the connection; please report it")
+            self.guest.log.exception("internal error, closing the connection; please report it")
         finally:
             self._session = self.asker.session = None
             self.guest.gone(end)

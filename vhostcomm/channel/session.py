@@ -43,6 +43,7 @@ class _Waiter:
     response: Response | None = None
 
 
+@define(eq=False)
 class Session:
     """Serves one connection until it ends.
 
@@ -56,37 +57,21 @@ class Session:
         recording: for the frames; None for no recording.
     """
 
-    __slots__ = (
-        "_calls",
-        "_connection",
-        "_draining",
-        "_guest",
-        "_scope",
-        "_sender",
-        "_service",
-        "_sock",
-        "_tap",
-        "_throttle",
-    )
+    _guest: Guest
+    _sock: socket.socket
+    _service: Service
+    _throttle: Throttle | None = None
+    _recording: Recording | None = None
+    _connection: Connection = field(factory=lambda: Connection(Role.HOST), init=False)
+    _tap: Tap = field(init=False)
+    _sender: Sender = field(init=False)
+    _calls: dict[int, _Waiter] = field(factory=dict, init=False)
+    _scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    _draining: bool = field(default=False, init=False)
 
-    def __init__(
-        self,
-        guest: Guest,
-        sock: socket.socket,
-        service: Service,
-        throttle: Throttle | None = None,
-        recording: Recording | None = None,
-    ) -> None:
-        self._guest = guest
-        self._sock = sock
-        self._service = service
-        self._connection = Connection(Role.HOST)
-        self._tap = Tap.of(guest.log, recording, guest.traces)
-        self._sender = Sender(guest, sock, service.send_timeout, self._tap)
-        self._throttle = throttle
-        self._calls: dict[int, _Waiter] = {}
-        self._scope = trio.CancelScope()
-        self._draining = False
+    def __attrs_post_init__(self) -> None:
+        self._tap = Tap.of(self._guest.log, self._recording, self._guest.traces)
+        self._sender = Sender(self._guest, self._sock, self._service.send_timeout, self._tap)
 
     async def run(self) -> Gone:
         """Serve until the connection ends or `drain` is called. Return the reason."""

@@ -5,10 +5,12 @@ A guest that exceeds a limit is read more slowly, and never disconnected: see `S
 
 from __future__ import annotations
 
+from math import inf
 from time import thread_time
 from typing import Final
 
 import trio
+from attrs import define, field
 
 from vchannel import FRAME_SIZE
 
@@ -98,6 +100,7 @@ class Lane:
         return now >= self._free_at or now - self._other_at >= ALONE
 
 
+@define(eq=False)
 class Throttle:
     """The limits of one guest, for all its connections.
 
@@ -106,31 +109,22 @@ class Throttle:
         lane: of the daemon, for guests that cause too much work.
     """
 
-    __slots__ = (
-        "_began",
-        "_budget",
-        "_counted",
-        "_credit",
-        "_in_lane",
-        "_lane",
-        "_questions",
-        "_rate",
-        "_worked",
-        "braked",
-    )
+    _frame_rate: int
+    _lane: Lane
+    _rate: int = field(init=False)  # bytes a second
+    _budget: float = field(init=False)
+    _credit: float = field(default=CREDIT, init=False)
+    _questions: float = field(default=QUESTIONS, init=False)
+    _counted: float | None = field(default=None, init=False)  # when the budget was last counted, by trio's clock
+    _worked: float = field(default=inf, init=False)  # when the last turn, or the last wait that it imposed, ended
+    _began: float = field(default=0.0, init=False)
+    _in_lane: bool = field(default=False, init=False)
+    braked: bool = field(default=False, init=False)
+    """Whether its turns are in the lane."""
 
-    def __init__(self, frame_rate: int, lane: Lane) -> None:
-        self._lane = lane
-        self._rate = frame_rate * FRAME_SIZE  # bytes a second
+    def __attrs_post_init__(self) -> None:
+        self._rate = self._frame_rate * FRAME_SIZE
         self._budget = self._rate * BURST
-        self._credit = CREDIT
-        self._questions = float(QUESTIONS)
-        self._counted: float | None = None  # when the budget was last counted, by trio's clock
-        self._worked = float("inf")  # when the last turn, or the last wait that the throttle imposed, ended
-        self._began = 0.0
-        self._in_lane = False
-        self.braked = False
-        """Whether its turns are in the lane."""
 
     def ready(self) -> bool:
         """Note that data arrived after a wait, and begin a turn.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
-from attrs import frozen
+from attrs import define, field, frozen
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argv import format_command
@@ -64,6 +64,7 @@ Notice = Started | OutputLine | Rebooted | Panicked | PauseNotice | QmpLost | St
 """Reported while QEMU runs. Each QMP event is reported as it is, before any notice derived from it."""
 
 
+@define(eq=False)
 class Qemu:
     """One run of QEMU: ``await nursery.start(qemu.run)``, once.
 
@@ -78,45 +79,31 @@ class Qemu:
         network: QEMU's connection to passt.
     """
 
-    def __init__(
-        self,
-        argv: Sequence[str],
-        report: Callable[[Notice], None],
-        *,
-        terminal: bool = False,
-        paused: bool = False,
-        start_timeout: float = START_TIMEOUT,
-        network: Connection | None = None,
-    ) -> None:
-        self._argv = list(argv)
-        self._report = report
-        self._terminal = terminal
-        self._paused = paused
-        self._start_timeout = start_timeout
-        self._network = network
-        self._child: Child | None = None
-        self._qmp: Qmp | None = None
-        self._stopping: Stopping | None = None
-        self._stage: Stage | None = None
-        self._reboots = RebootCounter()
-        self._started = False
-        self._reason = ""
-        self._panicked = False
-        self._why = ""
-        self._watch: PauseWatch | None = None
-        self._ending: Ending | None = None
-        self.ended = trio.Event()
-        """Set when QEMU has ended and `ending` is known."""
+    _argv: Sequence[str]
+    _report: Callable[[Notice], None]
+    _terminal: bool = field(default=False, kw_only=True)
+    _paused: bool = field(default=False, kw_only=True)
+    _start_timeout: float = field(default=START_TIMEOUT, kw_only=True)
+    _network: Connection | None = field(default=None, kw_only=True)
+    _child: Child | None = field(default=None, init=False)
+    _qmp: Qmp | None = field(default=None, init=False)
+    _stopping: Stopping | None = field(default=None, init=False)
+    _stage: Stage | None = field(default=None, init=False)
+    _reboots: RebootCounter = field(factory=RebootCounter, init=False)
+    _started: bool = field(default=False, init=False)
+    _reason: str = field(default="", init=False)
+    _panicked: bool = field(default=False, init=False)
+    _why: str = field(default="", init=False)
+    _watch: PauseWatch | None = field(default=None, init=False)
+    ending: Ending | None = field(default=None, init=False)
+    """How QEMU ended; None while it runs."""
+    ended: trio.Event = field(factory=trio.Event, init=False)
+    """Set when QEMU has ended and `ending` is known."""
 
     @property
     def pid(self) -> int:
         """QEMU's process id, once `run` has started."""
         return self._running.pid
-
-    @property
-    def ending(self) -> Ending | None:
-        """How QEMU ended; None while it runs."""
-        return self._ending
 
     async def run(self, *, task_status: trio.TaskStatus[Qemu] = trio.TASK_STATUS_IGNORED) -> Ending:
         """Run QEMU until it ends. `task_status` reports a process; the notice `Started` reports a guest.
@@ -155,7 +142,7 @@ class Qemu:
         finally:
             stream.socket.close()
             if self._child is not None:
-                self._ending = self._conclude(self._child, given_up=given_up)
+                self.ending = self._conclude(self._child, given_up=given_up)
             self.ended.set()
         return self._known_ending()
 
@@ -227,9 +214,9 @@ class Qemu:
         self._running.send_signal(number)
 
     def _known_ending(self) -> Ending:
-        if self._ending is None:
+        if self.ending is None:
             raise QemuError("QEMU never ran")
-        return self._ending
+        return self.ending
 
     @property
     def _running(self) -> Child:
