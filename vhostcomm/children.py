@@ -43,7 +43,6 @@ async def program(
     end with `program_ended`: it does not reap the program, so the group's number can't be reused before the kill.
 
     Args:
-        argv: the program and its arguments.
         added: environment variables in addition to our own, without our secrets.
         outlived: if the program ends by itself, do not kill the processes that it left.
         options: of `trio.lowlevel.open_process`.

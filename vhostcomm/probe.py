@@ -103,9 +103,7 @@ def complaints(answer: Answer) -> tuple[str, ...]:
 def ask(address: str, timeout: float) -> Iterator[Answer]:
     """Connect, send the notifications of a booting guest, and ask every question in turn.
 
-    Args:
-        address: a unix socket's path, or ``tcp:HOST:PORT``.
-        timeout: seconds to wait for each answer.
+    The address is a unix socket's path, or ``tcp:HOST:PORT``. `timeout` is seconds to wait for each answer.
 
     Raises:
         UnreachableError: no daemon can be asked, or the connection ended.

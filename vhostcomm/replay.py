@@ -120,13 +120,8 @@ def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identit
     """Send the guest's records in the capture's order. Wait for each reply at its place in the capture, and compare.
 
     Where the capture has half a frame because the guest's connection ended, this connection ends too, and a new one
-    replays the rest.
-
-    Args:
-        capture: the capture.
-        address: the daemon's socket.
-        timeout: seconds to wait for a reply.
-        ignore_identity: accept other content in answers to questions of identity.
+    replays the rest. `timeout` is seconds to wait for a reply. With `ignore_identity`, answers to questions of identity
+    may have other content.
 
     Raises:
         UnreachableError: no daemon listens, or the connection ended.

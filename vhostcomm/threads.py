@@ -105,12 +105,9 @@ def short_turns() -> Iterator[None]:
 
 
 async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T:
-    """Call in a thread. A cancelled call abandons the thread and its result.
+    """Call in a thread and raise its errors. A cancelled call abandons the thread and its result.
 
-    Args:
-        place: what may hang, such as a directory.
-        call: the function; its errors are raised.
-        args: its arguments.
+    `place` is what may hang, such as a directory.
     """
     found, clock = _place_of(place), trio.lowlevel.current_clock()
 
@@ -126,10 +123,7 @@ async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T
 async def made_in_thread(place: Hashable, make: Callable[[], T], discard: Callable[[T], None]) -> T:
     """Make something in a thread that has to be closed. If the call is cancelled, a thread discards what was made.
 
-    Args:
-        place: what may hang, such as a directory.
-        make: makes it; its errors are raised.
-        discard: closes it, in a thread.
+    `place` is what may hang, such as a directory.
     """
     made: list[T] = []
     cancelled = False

@@ -201,13 +201,9 @@ _USUAL = (
 def find_header(buffer: bytes, start: int, end: int, *, usual: bool = False) -> int:
     """Return the first offset in ``start..end - 1`` of a complete convincing header, or -1.
 
-    Args:
-        buffer: the bytes.
-        start: the first offset to try.
-        end: the offset after the last one.
-        usual: find only a header like all known ones: `sub_command` 1, `guest_id` below 2**32, and 0 as the length of
-            the other direction. A frame with an odd `reserved` has no usual header at any other offset, but a
-            convincing one 4 bytes late.
+    With `usual`, find only a header like all known ones: `sub_command` 1, `guest_id` below 2**32, and 0 as the length
+    of the other direction. A frame with an odd `reserved` has no usual header at any other offset, but a convincing one
+    4 bytes late.
     """
     last = end - 1 + HEADER_SIZE
     found = -1

@@ -45,13 +45,8 @@ def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Differ
     """Compare two captures: records that only one of them has, and the differences within pairs of records.
 
     Compares direction, header fields, data, padding, refusals and skipped bytes, but neither times nor the assumed
-    fields of a reconstruction. Request ids are random, so by default only their pattern counts: which records
-    share an id.
-
-    Args:
-        a: the first.
-        b: the second.
-        request_ids: compare the values of the request ids too.
+    fields of a reconstruction. Request ids are random, so without `request_ids` only their pattern counts: which
+    records share an id.
     """
     keys_a, keys_b = ([_key(record) for record in capture.records] for capture in (a, b))
     ids = None if request_ids else _Ids()

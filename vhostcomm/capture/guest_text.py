@@ -21,9 +21,7 @@ def guest_data(data: bytes, is_integer: bool, redactor: Redactor, room: int = DA
     their redacted values. Other text becomes `x` for each byte.
 
     Args:
-        data: of the frame.
         is_integer: whether the protocol has an integer there; a valid one stays.
-        redactor: for the values that stay.
         room: maximum bytes of the result; a longer one is masked completely.
     """
     text = text_of(data)

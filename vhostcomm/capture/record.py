@@ -33,15 +33,12 @@ class _Refused:
 
 
 class Recorder:
-    """Makes the records of one connection, in order.
+    """Makes the records of one connection, which has this role, in order.
 
     The bytes skipped after a refused header become one record. If they are 4096 bytes, a whole frame, the record is
     that frame with the reason of the refusal, and its fields can be read by name. Otherwise it is skipped bytes. The
     record is delayed until its end is known, or until a frame is sent: records are in the order of events. `close`
     returns a delayed record.
-
-    Args:
-        role: the end of the channel that the connection is.
     """
 
     def __init__(self, role: Role) -> None:

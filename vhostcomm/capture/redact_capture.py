@@ -36,19 +36,14 @@ _FLAGS: Final = ("is_request", "is_response", "needs_response")
 _LENGTHS: Final = ("request_length", "response_length")
 
 
-def redact(capture: Capture, redactor: Redactor | None = None, *, keep_text: bool = False) -> Capture:
+def redact(capture: Capture, *, keep_text: bool = False) -> Capture:
     """Return a copy of a capture without identities. The lengths in the headers match the new data.
 
     Besides the text of the data, these change: request ids and unusual guest ids become small numbers, binary UUIDs
     become placeholders, and the data of a dangerous command is blanked. Padding, skipped bytes, refused headers and
-    fields outside their known ranges are masked.
-
-    Args:
-        capture: the original; not changed.
-        redactor: shared by several captures of the same guest.
-        keep_text: keep a guest's text, except its secrets.
+    fields outside their known ranges are masked. With `keep_text`, a guest's text stays, except its secrets.
     """
-    redactor = redactor or Redactor()
+    redactor = Redactor()
     header_texts = (capture.header.producer, capture.header.provenance)
     for text in header_texts:
         redactor.learn(text)

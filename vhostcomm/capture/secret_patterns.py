@@ -27,13 +27,9 @@ COVER: Final = "\0"
 
 @frozen
 class Found:
-    """A secret in a text.
+    """A secret in a text, at ``text[start:end]``, with its normalized spelling.
 
-    Args:
-        start: index of its first character.
-        end: index after its last character.
-        kind: ``serial``, ``uuid``, ``mac``, ``ipv4`` or ``ipv6``.
-        secret: its normalized spelling.
+    Its kind is ``serial``, ``uuid``, ``mac``, ``ipv4`` or ``ipv6``.
     """
 
     start: int

@@ -25,11 +25,7 @@ HARMLESS: Final = GuestCommand.GET_INFORMATION
 
 
 class Asker:
-    """Sends questions to a guest, over the connection that exists at the time.
-
-    Args:
-        guest: the guest, whose model decides.
-    """
+    """Sends questions to a guest, over the connection that exists at the time."""
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
@@ -51,8 +47,6 @@ class Asker:
         """Send a question and wait for the answer, if the guest's model allows it.
 
         Args:
-            command: of `GuestCommand`, or a number.
-            data: of the question.
             timeout: seconds for everything: to find out whether the guest is up, to wait for it, and for its answer.
             by: the client, for the log and the guest's state.
             sending: called immediately before the question is sent.
@@ -69,12 +63,7 @@ class Asker:
         return response
 
     async def send(self, command: Command, *, timeout: float, by: str) -> None:
-        """Send a command that needs no answer, if the guest's model allows it.
-
-        Args:
-            command: of `GuestCommand`, or a number.
-            timeout: seconds to find out whether the guest is up, to wait for it, and to send.
-            by: the client, for the log and the guest's state.
+        """Send a command that needs no answer, if the guest's model allows it. The arguments are as in `ask`.
 
         Raises:
             CallError: it wasn't sent; has the reason.

@@ -79,8 +79,7 @@ class Port:
     def open(self, *, bind: bool = True) -> None:
         """Bind the socket and create the recording. It may block, so use a thread while other guests are served.
 
-        Args:
-            bind: False if `take_over` provides the socket.
+        Without `bind`, `take_over` provides the socket.
 
         Raises:
             ServeError: something is unavailable; nothing stays open.

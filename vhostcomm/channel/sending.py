@@ -16,14 +16,7 @@ class GoneError(Exception):
 
 
 class Sender:
-    """Sends frames over a socket.
-
-    Args:
-        guest: counts its dropped answers.
-        sock: connected and non-blocking.
-        timeout: seconds for the peer to read frames.
-        tap: sees every frame.
-    """
+    """Sends frames over a connected, non-blocking socket. The peer has `timeout` seconds to read them."""
 
     __slots__ = ("_guest", "_lock", "_rest", "_sock", "_tap", "_timeout")
 

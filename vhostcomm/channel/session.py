@@ -218,13 +218,7 @@ class Session:
     # -- questions of the host
 
     async def exchange(self, command: Command, data: bytes, timeout: float, *, begun: float | None = None) -> Response:
-        """Send a question and wait for its answer.
-
-        Args:
-            command: of `GuestCommand`, or a number.
-            data: of the question.
-            timeout: seconds for the answer.
-            begun: the time of `trio.current_time` at which `timeout` started; None for now.
+        """Send a question and wait for its answer until `timeout` seconds after `begun`, by trio's clock, or after now.
 
         Raises:
             CallError: there is no answer; has the reason.
@@ -248,12 +242,7 @@ class Session:
         raise CallError(command, Outcome.TIMED_OUT, f"no answer to {named(command)} within {timeout:.3g} s")
 
     async def send(self, command: Command, data: bytes, timeout: float) -> None:
-        """Send the guest a request that needs no answer.
-
-        Args:
-            command: of `GuestCommand`, or a number.
-            data: of the request.
-            timeout: seconds for the guest, or QEMU, to read it.
+        """Send the guest a request that needs no answer. It, or QEMU, has `timeout` seconds to read it.
 
         Raises:
             CallError: it wasn't sent; has the reason.

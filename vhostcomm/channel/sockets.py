@@ -30,10 +30,7 @@ _TCP_DROP_IN: Final = (
 class Listener:
     """A non-blocking listening socket. The path of a unix socket is locked, and `close` removes its file.
 
-    Args:
-        address: of the socket.
-        mode: of a unix socket.
-        group: id of its group; -1 for no change.
+    `mode` and `group` are a unix socket's; -1 changes no group.
 
     Raises:
         ServeError: it can't be bound; says why and what to do. Nothing was changed.
@@ -216,12 +213,7 @@ def keep_alive(sock: socket.socket) -> None:
 
 
 def has_hung_up(sock: socket.socket, *, half: bool = True) -> bool:
-    """Return whether the other end has closed, even if earlier data was not read yet.
-
-    Args:
-        sock: the socket.
-        half: count it as closed if it only stopped sending.
-    """
+    """Return whether the other end has closed, or with `half` only stopped sending, even if data was not read yet."""
     poller = select.poll()
     poller.register(sock, select.POLLRDHUP)
     wanted = select.POLLHUP | select.POLLERR | (select.POLLRDHUP if half else 0)

@@ -242,10 +242,7 @@ class _LimitReachedError(OSError):
 class Tap:
     """Observes every frame of one connection. Check `is_observed` first: mostly, nobody observes it.
 
-    Args:
-        log: for each frame; None for none.
-        recording: for each frame; None for none.
-        traces: the guest's observers, which come and go.
+    The guest's traces come and go.
     """
 
     log: Log | None

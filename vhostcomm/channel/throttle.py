@@ -102,12 +102,7 @@ class Lane:
 
 @define(eq=False)
 class Throttle:
-    """The limits of one guest, for all its connections.
-
-    Args:
-        frame_rate: frames a second.
-        lane: of the daemon, for guests that cause too much work.
-    """
+    """The limits of one guest, for all its connections: a rate of frames a second, and work."""
 
     _frame_rate: int
     _lane: Lane
@@ -158,12 +153,7 @@ class Throttle:
         return rested
 
     def turned(self, work: float | None = None, size: int = READ) -> None:
-        """End a turn, in the lane or not.
-
-        Args:
-            work: seconds to count; None for the measured time.
-            size: bytes read.
-        """
+        """End a turn, in the lane or not, that read `size` bytes. It counts `work` seconds, or the measured time."""
         if work is None:
             work = thread_time() - self._began
         if size <= FRAME_SIZE and self._questions >= 1:

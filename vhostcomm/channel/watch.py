@@ -100,9 +100,6 @@ class SocketFiles:
     """Watches the files of our own sockets, and reports which may have been deleted or replaced.
 
     It uses one descriptor, while the context is entered, and one watch for each directory.
-
-    Args:
-        log: for directories that can't be watched.
     """
 
     def __init__(self, log: Log) -> None:

@@ -45,10 +45,6 @@ _SANDBOX: Final = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "de
 def build(machine: Machine, can: Capabilities) -> list[str]:
     """Build the command that runs a machine.
 
-    Args:
-        machine: the machine.
-        can: the capabilities of the QEMU to use.
-
     Raises:
         QemuError: this QEMU lacks something that the machine needs.
     """
@@ -70,11 +66,7 @@ def vchannel(
 ) -> Iterator[str]:
     """Build the arguments for the guest's vchannel: controller, socket, port. Their only definition.
 
-    Args:
-        channel: the port's socket.
-        reconnects: how this QEMU spells the reconnect delay.
-        bus: the PCI bus of the controller.
-        slot: the controller's slot on that bus.
+    `bus` and `slot` are the controller's; `reconnects` is how this QEMU spells the reconnect delay.
     """
     yield from ("-device", options("virtio-serial-pci", {"id": "virtio-serial0", "bus": bus, "addr": f"{slot:#x}"}))
     match channel:

@@ -23,14 +23,9 @@ class Balloon:
 
 
 async def balloon(execute: Callable[..., Awaitable[Any]], size: int | None) -> Balloon:
-    """Ask a guest to change its memory to `size` bytes, which it does at its own pace.
+    """Ask a guest to change its memory to `size` bytes, which it does at its own pace. Return what it has right after.
 
-    Args:
-        execute: executes a QMP command by name; raises `QmpError`.
-        size: in bytes; None only reads the memory.
-
-    Returns:
-        What the guest has right after.
+    A size of None only reads the memory. `execute` executes a QMP command by name.
 
     Raises:
         MachineError: the size can't be, or the guest has no driver for its balloon.

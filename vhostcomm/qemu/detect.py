@@ -24,11 +24,8 @@ PROBE_TIMEOUT: Final = 10.0
 async def find_capabilities(program: Program, *, try_kvm: bool = True) -> Capabilities:
     """Start a QEMU without a machine and query it. If it may have KVM, start it again to try that.
 
-    Takes about 60 ms, and 2 s more if KVM only seems to work.
-
-    Args:
-        program: the QEMU.
-        try_kvm: False skips the second start; `Capabilities.kvm_problem` then says so.
+    Takes about 60 ms, and 2 s more if KVM only seems to work. Without `try_kvm`, there is no second start, and
+    `Capabilities.kvm_problem` says so.
 
     Raises:
         QemuError: there is no such program, or it does not behave like a QEMU.

@@ -25,12 +25,7 @@ DISK_DRIVERS: Final = ("virtio-scsi-pci", "scsi-hd")
 def file_disk(disk: Disk, slot: int, name: str, bootindex: int, *, bus: str = "pci.0") -> Iterator[str]:
     """Build the arguments for a disk in a file or a block device, with its own controller.
 
-    Args:
-        disk: the disk.
-        slot: the controller's PCI slot.
-        name: the disk's id.
-        bootindex: its position in the boot order.
-        bus: of the controller.
+    `slot` and `bus` are the controller's, `name` is the disk's id.
     """
     how = disk.options
     controller = {"id": f"hw-{name}"}

@@ -17,9 +17,7 @@ HUGEPAGES_AUTO: Final = "auto"
 def fitted(machine: Machine, io_uring: bool) -> tuple[Machine, tuple[str, ...]]:
     """Return the machine as this host can run it, and a sentence for each change.
 
-    Args:
-        machine: the requested one.
-        io_uring: whether QEMU is built with io_uring.
+    `io_uring` is whether QEMU is built with it.
     """
     said: list[str] = []
     if isinstance(machine.net, TapNet):

@@ -13,13 +13,7 @@ _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def find(memory: int, *, mounts: str = _MOUNTS, pools: str = _POOLS) -> tuple[str, str]:
-    """Find a hugetlbfs directory with enough free pages; also return the reason if there is none.
-
-    Args:
-        memory: MiB.
-        mounts: the list of mounts.
-        pools: the directory of the kernel's pools.
-    """
+    """Find a hugetlbfs directory with enough free pages for `memory` MiB; also return the reason if there is none."""
     problems = []
     for line in Path(mounts).read_text().splitlines():
         _, folder, kind, settings = line.split()[:4]

@@ -74,14 +74,9 @@ _CODE: Final = bytes.fromhex(
 
 
 async def trial(command: Sequence[str], accelerator: str) -> str:
-    """Run 40 million instructions of 64-bit code in an otherwise empty machine.
+    """Run 40 million instructions of 64-bit code in an otherwise empty machine. Return why it failed, "" if it worked.
 
-    Args:
-        command: QEMU with its data directories.
-        accelerator: such as ``kvm``.
-
-    Returns:
-        "" if it worked, else the reason in a sentence.
+    `command` is QEMU with its data directories.
     """
     rom = os.memfd_create("vhostcomm-trial")
     try:

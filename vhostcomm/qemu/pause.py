@@ -67,12 +67,7 @@ class Pause:
 
 
 def describe(status: str, failures: tuple[DiskFailure, ...] = ()) -> Pause:
-    """Explain why a machine in this state is paused.
-
-    Args:
-        status: QMP's RunState, not running.
-        failures: of its disks, for the state io-error.
-    """
+    """Explain why a machine in this state, a RunState of QMP, is paused. For io-error, `failures` are its disks'."""
     if status == "io-error":
         return _io_error(failures)
     cause, remedy = _MEANS.get(status, (f"QEMU says {clean(status)}", "ask QEMU: query-status"))
@@ -92,11 +87,9 @@ def _io_error(failures: tuple[DiskFailure, ...]) -> Pause:
 
 
 def failures_of(blocks: Any, reasons: dict[str, str]) -> tuple[DiskFailure, ...]:
-    """Find the failed disks in the answer to query-block.
+    """Find the failed disks in the untrusted answer to query-block.
 
-    Args:
-        blocks: the answer; untrusted.
-        reasons: the host's errors by QEMU's name of the disk, from BLOCK_IO_ERROR.
+    `reasons` are the host's errors by QEMU's name of the disk, from BLOCK_IO_ERROR.
     """
     found = []
     for each in blocks if isinstance(blocks, list) else []:

@@ -132,10 +132,7 @@ class Qmp:
             await trio.aclose_forcefully(self._stream)
 
     async def execute(self, command: str, /, **arguments: Any) -> Any:
-        """Execute a QMP command.
-
-        Returns:
-            The value of ``return`` in the reply, usually a dict or a list.
+        """Execute a QMP command. Return the value of ``return`` in the reply, usually a dict or a list.
 
         Raises:
             QmpCommandError: QEMU rejected the command.

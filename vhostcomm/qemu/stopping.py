@@ -94,11 +94,7 @@ class Target(Protocol):
 class Stopping:
     """One stop, from the first request to the end.
 
-    Args:
-        target: the QEMU to stop.
-        poweroff: asks the guest to power itself off; None if it can't be asked.
-        grace: for each stage.
-        report: called as each stage begins.
+    Without `poweroff`, the guest can't be asked. `report` is called as each stage begins.
     """
 
     def __init__(

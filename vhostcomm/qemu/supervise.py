@@ -158,9 +158,7 @@ class Qemu:
     async def stop(self, poweroff: PowerOff | None = None, *, grace: Grace | None = None) -> Ending:
         """Stop QEMU in stages; see `stopping`. A second call only waits; to stop faster, call `hurry`.
 
-        Args:
-            poweroff: asks the guest to power itself off; None if it can't be asked.
-            grace: for each stage; None for `Grace.split()` of the default.
+        `poweroff` asks the guest to power itself off; None if it can't be asked.
 
         Raises:
             QemuError: QEMU hangs in the kernel, and survives even SIGKILL.

@@ -24,15 +24,10 @@ _MBR_SECTORS: Final = (1 << 32) - 1
 
 
 def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) -> None:
-    """Create an empty system disk: VDSM's partition table, no file systems.
+    """Create an empty system disk, as large as the guest sees it, in bytes: VDSM's partition table, no file systems.
 
     The file is sparse, has mode 0600, and appears complete or not at all. Like `inspect`, this blocks while child
     processes run.
-
-    Args:
-        path: of the new file, which may not exist.
-        size: of the disk that the guest sees, in bytes.
-        image_format: raw or qcow2.
 
     Raises:
         UsageError: an impossible size, or a raw image with a name in ``.qcow2``.
@@ -77,13 +72,9 @@ def _make(folder: Path, size: int, image_format: ImageFormat, name: str) -> Path
 
 
 def partition(raw: Path, size: int, layout: Layout, *, path: AnyPath) -> None:
-    """Create a sparse raw image with the partition table of a layout, and nothing else.
+    """Create a sparse raw image of `size` bytes with the partition table of a layout, and nothing else.
 
-    Args:
-        raw: the file; replaced if it exists.
-        size: in bytes.
-        layout: of the partitions; a third one has the rest, except in the container's layout.
-        path: the image's name in errors.
+    A third partition has the rest, except in the container's layout. `path` is the image's name in errors.
 
     Raises:
         DiskError: sfdisk is missing or fails.

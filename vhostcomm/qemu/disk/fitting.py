@@ -25,10 +25,7 @@ _IO_URING_PARAMS: Final = 120  # bytes
 def fitted(path: str, options: DiskOptions, *, io_uring: bool) -> tuple[DiskOptions, tuple[str, ...]]:
     """Return options that work for an image on this host, and a sentence for each change.
 
-    Args:
-        path: of the image; a file or a block device.
-        options: the requested ones.
-        io_uring: whether QEMU is built with io_uring.
+    `io_uring` is whether QEMU is built with it.
     """
     said = []
     if options.cache.is_direct and (why := direct_problem(path)):

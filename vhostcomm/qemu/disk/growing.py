@@ -13,14 +13,9 @@ from vhostcomm.qemu.disk.tools import failed, run
 
 
 def grow(path: AnyPath, size: int) -> int:
-    """Enlarge an image. The guest has to enlarge its partitions and file systems itself.
+    """Enlarge an image to `size` bytes, as the guest sees them. Return the size before.
 
-    Args:
-        path: a raw or qcow2 image of a guest that does not run.
-        size: of the disk that the guest sees, in bytes.
-
-    Returns:
-        The size before, in bytes.
+    The guest must not run, and has to enlarge its partitions and file systems itself.
 
     Raises:
         UsageError: the size isn't larger, or no whole number of sectors.

@@ -54,14 +54,10 @@ def run(
     """Run a tool with an English locale, and wait for it.
 
     Args:
-        tool: its name.
-        arguments: its arguments.
         path: the image, for errors.
-        stdin: its standard input.
-        pass_fds: descriptors that it inherits.
-        folder: its working directory; None for the current one.
-        seconds: its time limit; None for one minute.
-        variables: environment variables for it.
+        folder: the working directory; None for the current one.
+        seconds: the time limit; None for one minute.
+        variables: of the environment.
 
     Raises:
         DiskError: the tool isn't installed, or exceeds its time limit. The caller checks the exit status.
