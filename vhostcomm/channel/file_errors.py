@@ -1,4 +1,4 @@
-"""Explain why a file can't be created, and what to do; find and change a file's owner."""
+"""Explain why a file can't be created, and what to do; find a file again; find and change its owner."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def remedy(path: Path, error: OSError) -> str:
             )
         case _:
             return ""
+
+
+def leads_to(path: Path, file: os.stat_result | int) -> bool:
+    """Return whether a file, by its status or descriptor, is still at its path, and no other that replaced it."""
+    with suppress(OSError):
+        return os.path.samestat(os.lstat(path), os.fstat(file) if isinstance(file, int) else file)
+    return False
 
 
 def owner(path: Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from attrs import define, field
 
 from vchannel import (
     Command,
+    Event,
     GuestCommand,
     HostCommand,
     PayloadError,
@@ -20,7 +21,6 @@ from vchannel import (
     decode_integer,
     decode_text,
 )
-from vhostcomm.channel.trace import Trace
 from vhostcomm.config.address import Address
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.guest import (
@@ -64,6 +64,16 @@ SHOWN: Final = 512
 
 
 _READY: Final = State.READY  # looked up once, since every frame needs it
+
+
+class Trace(Protocol):
+    """Observes every frame of a guest; must neither wait nor raise."""
+
+    def received(self, event: Event) -> None:
+        """Observe an event of the guest."""
+
+    def sent(self, raw: bytes) -> None:
+        """Observe a frame sent to the guest."""
 
 
 @define

@@ -20,7 +20,7 @@ from typing import Final
 
 from attrs import define, field
 
-from vhostcomm.channel.file_errors import error_of, owner, remedy
+from vhostcomm.channel.file_errors import error_of, leads_to, owner, remedy
 from vhostcomm.errors import PlaceError, ServeError
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")
@@ -94,7 +94,7 @@ def _acquire(path: Path, number: int) -> _File:
                 time.sleep(_REMOVAL)
                 continue
             # The last holder may have removed the file between our open and our lock.
-            if _is(file.path, file.fd):
+            if leads_to(file.path, file.fd):
                 file.held.add(number)
                 return file
             _lock(file.fd, fcntl.F_UNLCK, number)
@@ -138,7 +138,7 @@ def _close_unused(file: _File) -> None:
         del _files[key]
     with suppress(OSError):
         _lock(file.fd, fcntl.F_WRLCK, 0, 0)
-        if _is(file.path, file.fd):
+        if leads_to(file.path, file.fd):
             file.path.unlink()
     os.close(file.fd)
 
@@ -157,10 +157,3 @@ def _lock(fd: int, kind: int, start: int, length: int = 1) -> None:
 
 def _foreign(whose: str) -> str:
     return f"; it belongs to {whose}: choose another path, or stop the daemons of that user and remove it"
-
-
-def _is(path: Path, fd: int) -> bool:
-    """Return whether a path leads to a descriptor's file."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    return False

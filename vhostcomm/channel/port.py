@@ -285,11 +285,9 @@ class Port:
                     logged = why
                     self._unreachable(address.path, why, refused=error.errno in {errno.EACCES, errno.EPERM})
                 self.retry_now = trio.Event()
-                with trio.move_on_after(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load, hides nothing
+                with trio.move_on_after(wait * random.uniform(0.9, 1.1)) as pause:  # noqa: S311 - spreads load
                     await self.retry_now.wait()
-                    wait = RECONNECT_FIRST
-                    continue
-                wait = min(wait * 2, RECONNECT_MAX)
+                wait = min(wait * 2, RECONNECT_MAX) if pause.cancelled_caught else RECONNECT_FIRST
                 continue
             logged = ""
             self._attend(sock, nursery)

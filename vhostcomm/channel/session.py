@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from logging import DEBUG
 from typing import Final, assert_never
 
 import trio
@@ -70,7 +71,8 @@ class Session:
     _draining: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._tap = Tap.of(self._guest.log, self._recording, self._guest.traces)
+        log = self._guest.log
+        self._tap = Tap(log if log.is_enabled_for(DEBUG) else None, self._recording, self._guest.traces)
         self._sender = Sender(self._guest, self._sock, self._service.send_timeout, self._tap)
 
     async def run(self) -> Gone:
@@ -81,7 +83,8 @@ class Session:
             if not self._draining:
                 return Gone("QEMU closed the connection")
             with trio.move_on_after(self._service.drain_timeout):
-                await self._drain()
+                await self._sender.send_rest()
+                await self._serve(DRAIN_IDLE)
         except GoneError as error:
             return Gone(str(error))
         finally:
@@ -115,10 +118,6 @@ class Session:
             self._sock.close()
             for waiter in self._calls.values():
                 waiter.done.set()
-
-    async def _drain(self) -> None:
-        await self._sender.send_rest()
-        await self._serve(DRAIN_IDLE)
 
     async def _serve(self, idle: float | None) -> None:
         """Read and answer: for ever, or until `idle` seconds pass without a byte."""

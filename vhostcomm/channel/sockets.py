@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.channel.file_errors import error_of, give, owner, remedy
+from vhostcomm.channel.file_errors import error_of, give, leads_to, owner, remedy
 from vhostcomm.channel.locks import locked
 from vhostcomm.config.address import Activated, Listen, ListenTcp, host_and_port
 from vhostcomm.errors import PlaceError, ServeError
@@ -67,12 +67,7 @@ class Listener:
 
     def is_there(self) -> bool:
         """Return whether clients still find this socket at its path."""
-        if not isinstance(self.address, Listen) or not self._file:
-            return True
-        try:
-            return os.path.samestat(os.lstat(self.address.path), self._file)
-        except OSError:
-            return False
+        return not isinstance(self.address, Listen) or not self._file or leads_to(self.address.path, self._file)
 
     def bind_again(self) -> socket.socket:
         """Create the socket again after its file was deleted. Return the old one, which the caller closes.
@@ -121,8 +116,7 @@ def _made(where: str, make: Callable[[], socket.socket]) -> socket.socket:
 def _unlink(path: Path, ours: os.stat_result) -> None:
     """Remove our own socket, but not one that replaced it."""
     with suppress(OSError):
-        now = os.lstat(path)
-        if (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino):
+        if leads_to(path, ours):
             path.unlink()
 
 
@@ -135,13 +129,7 @@ def _clear(path: Path) -> None:
     except OSError as error:
         raise error_of(error)(f"{path}: {error.strerror}{remedy(path, error)}") from None
     if not stat.S_ISSOCK(found.st_mode):
-        kind = (
-            "a symbolic link"
-            if stat.S_ISLNK(found.st_mode)
-            else "a folder"
-            if stat.S_ISDIR(found.st_mode)
-            else "a file"
-        )
+        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(found.st_mode), "a file")
         raise ServeError(f"{path}: {kind} is in the place of the socket; move it away, or choose another path")
     if _alive(path):
         raise ServeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 from vchannel import (
+    FRAME_SIZE,
     BytesSkipped,
     Event,
     FrameRefused,
@@ -33,8 +35,8 @@ from vhostcomm.capture import (
     format_record,
 )
 from vhostcomm.capture.show import describe_frame
-from vhostcomm.channel.file_errors import error_of, remedy
-from vhostcomm.channel.trace import Trace
+from vhostcomm.channel.file_errors import error_of, leads_to, remedy
+from vhostcomm.channel.guest import Trace
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 from vhostcomm.log.sink import Sink, write_all
@@ -83,13 +85,13 @@ class Recording:
         self._header = format_header(header).encode()
         self.ended = ""
         """Why it has ended early; empty if it has not."""
-        self._fd, self._path = _new_file(path)
+        self._fd, self.path = _new_file(path)
         try:
             self._sink = self._make_sink()
         except ServeError:
             os.close(self._fd)
             with suppress(OSError):
-                self._path.unlink()
+                self.path.unlink()
             raise
         self._begin()
 
@@ -99,14 +101,9 @@ class Recording:
     def _begin(self) -> None:
         self._lost = False
         self._room = self._limit - len(self._header)
-        self._log.info("recording", file=str(self._path))
+        self._log.info("recording", file=str(self.path))
         with suppress(OSError):  # the next write reports it
             write_all(self._fd, self._header)
-
-    @property
-    def path(self) -> Path:
-        """The file's path."""
-        return self._path
 
     def flush(self, timeout: float) -> bool:
         """Wait until all records are written, for at most `timeout` seconds. Return False if some are not."""
@@ -136,13 +133,13 @@ class Recording:
         if self._sink.close(FLUSH_TIMEOUT):
             os.close(self._fd)
         if self._sink.lost and not self._sink.dead:
-            self._log.warning("recording has gaps", file=str(self._path), records_lost=self._sink.lost)
+            self._log.warning("recording has gaps", file=str(self.path), records_lost=self._sink.lost)
 
     def discard(self) -> None:
         """Close an empty recording and remove its file."""
         self.close()
         with suppress(OSError):
-            self._path.unlink()
+            self.path.unlink()
 
     def _write(self, items: list[Record | None]) -> None:
         """Write records; None among them means `reopen`."""
@@ -160,22 +157,16 @@ class Recording:
 
     def _look(self) -> None:
         """Log once that the file is no longer at its path."""
-        if not self._lost and not self._is_there():
+        if not self._lost and not leads_to(self.path, self._fd):
             self._lost = True
             self._log.warning(
                 "recording renamed or deleted, still writing",
-                file=str(self._path),
+                file=str(self.path),
                 remedy=f"kill -USR1 {os.getpid()} begins a new one",
             )
 
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
-        except OSError:
-            return False
-
     def _open_again(self) -> None:
-        if self._is_there():
+        if leads_to(self.path, self._fd):
             return
         try:
             made = _new_file(self._wanted)
@@ -183,28 +174,25 @@ class Recording:
             self._log.error("recording not reopened", file=str(self._wanted), why=str(error))
             return
         os.close(self._fd)
-        self._fd, self._path = made
+        self._fd, self.path = made
         self._begin()
 
     def _write_all(self, records: list[Record]) -> None:
         # Formatting in the sink's thread costs the event loop nearly nothing. A few at a time, because the text is up
         # to three times the size of a record.
         for first in range(0, len(records), FORMATTED_AT_ONCE):
-            self._write_some(records[first : first + FORMATTED_AT_ONCE])
-
-    def _write_some(self, records: list[Record]) -> None:
-        text = "".join(map(format_record, records))
-        if len(text) > self._room:
-            text = text[: text.rfind("\n", 0, self._room) + 1]
+            text = "".join(map(format_record, records[first : first + FORMATTED_AT_ONCE]))
+            if len(text) > self._room:
+                text = text[: text.rfind("\n", 0, self._room) + 1]
+                write_all(self._fd, text.encode())
+                raise _LimitReachedError
+            self._room -= len(text)
             write_all(self._fd, text.encode())
-            raise _LimitReachedError
-        self._room -= len(text)
-        write_all(self._fd, text.encode())
 
     def _failed(self, error: OSError) -> None:
         why = "its limit is reached" if isinstance(error, _LimitReachedError) else error.strerror
         self.ended = str(why)
-        self._log.warning("recording ended", file=str(self._path), why=why)
+        self._log.warning("recording ended", file=str(self.path), why=why)
 
 
 def _new_file(path: Path) -> tuple[int, Path]:
@@ -250,18 +238,13 @@ class Tap:
     traces: list[Trace]
     recorder: Recorder = field(factory=lambda: Recorder(Role.HOST))
 
-    @classmethod
-    def of(cls, log: Log, recording: Recording | None, traces: list[Trace]) -> Tap:
-        return cls(log if log.is_enabled_for(10) else None, recording, traces)
-
     @property
     def is_observed(self) -> bool:
         return bool(self.traces or self.recording or self.log)
 
     def received(self, event: Event) -> None:
         if self.recording:
-            for record in self.recorder.received(self.recording.now(), event):
-                self.recording.put(record)
+            self._record(self.recorder.received(self.recording.now(), event))
         for trace in self.traces:
             trace.received(event)
         if self.log:
@@ -277,20 +260,21 @@ class Tap:
 
     def sent(self, raw: bytes) -> None:
         """Observe one or several sent frames."""
-        if self.recording:
-            now = self.recording.now()
-            for place in range(0, len(raw), 4096):
-                for record in self.recorder.sent(now, raw[place : place + 4096]):
-                    self.recording.put(record)
-        for trace in self.traces:
-            for place in range(0, len(raw), 4096):
-                trace.sent(raw[place : place + 4096])
-        if self.log:
-            for place in range(0, len(raw), 4096):
-                self.log.debug("frame", what=describe_frame(raw[place : place + 4096], Direction.TO_GUEST))
+        now = self.recording.now() if self.recording else 0.0
+        for place in range(0, len(raw), FRAME_SIZE):
+            frame = raw[place : place + FRAME_SIZE]
+            if self.recording:
+                self._record(self.recorder.sent(now, frame))
+            for trace in self.traces:
+                trace.sent(frame)
+            if self.log:
+                self.log.debug("frame", what=describe_frame(frame, Direction.TO_GUEST))
 
     def close(self) -> None:
         """Write the recorder's delayed record at the end of the connection."""
+        self._record(self.recorder.close())
+
+    def _record(self, records: Iterable[Record]) -> None:
         if self.recording:
-            for record in self.recorder.close():
+            for record in records:
                 self.recording.put(record)

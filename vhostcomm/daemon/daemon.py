@@ -13,9 +13,8 @@ import trio
 
 from vchannel import Command, Response
 from vhostcomm.channel.calls import CallError, Outcome
-from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.guest import Guest, Trace
 from vhostcomm.channel.sockets import group_id
-from vhostcomm.channel.trace import Trace
 from vhostcomm.children import reap_orphans
 from vhostcomm.cluster.records import View
 from vhostcomm.config.identity import HostIdentity
