@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 from vhostcomm.errors import QemuError
-from vhostcomm.qemu.capabilities import Capabilities, MemoryLock, Reconnect
+from vhostcomm.qemu.capabilities import Capabilities, Reconnect
 from vhostcomm.qemu.disk_argv import DISK_DRIVERS, file_disk, vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
@@ -91,13 +91,8 @@ def qmp_socket(path: str, name: str) -> Iterator[str]:
 
 
 def _reconnect(seconds: float, reconnects: Reconnect) -> dict[str, str]:
-    match reconnects:
-        case Reconnect.MILLISECONDS:
-            return {reconnects.value: str(max(1, round(seconds * 1000)))}
-        case Reconnect.SECONDS:
-            return {reconnects.value: str(max(1, math.ceil(seconds)))}
-        case _ as never:
-            assert_never(never)
+    delay = round(seconds * 1000) if reconnects is Reconnect.MILLISECONDS else math.ceil(seconds)
+    return {reconnects.value: str(max(1, delay))}
 
 
 class _Builder:
@@ -148,15 +143,9 @@ class _Builder:
         if machine.hugepages:
             yield from ("-mem-path", machine.hugepages, "-mem-prealloc")
         if machine.lock_memory:
-            match self._can.memory_lock:
-                case MemoryLock.OVERCOMMIT:
-                    yield from ("-overcommit", "mem-lock=on")
-                case MemoryLock.REALTIME:
-                    yield from ("-realtime", "mlock=on")
-                case None:
-                    raise QemuError(f"{self._can.program.path} can't lock memory; omit that, or use another QEMU")
-                case _ as never:
-                    assert_never(never)
+            if self._can.memory_lock is None:
+                raise QemuError(f"{self._can.program.path} can't lock memory; omit that, or use another QEMU")
+            yield from self._can.memory_lock.value.split()
 
     def _clocks(self) -> Iterator[str]:
         # The genuine host's settings. QEMU silently ignores those that TCG has no use for.
@@ -189,15 +178,10 @@ class _Builder:
         yield from self._pci("virtio-balloon-pci", BALLOON_SLOT, {"id": "balloon0"} | self._free_pages())
         yield from ("-object", "rng-random,id=objrng0,filename=/dev/urandom")
         yield from self._pci("virtio-rng-pci", RNG_SLOT, {"id": "rng0", "rng": "objrng0"})
-        match self._machine.panic_device:
-            case None:
-                pass
-            case PanicDevice.PCI:
-                yield from self._pci("pvpanic-pci", PANIC_SLOT, {"id": "panic0"})
-            case PanicDevice.ISA:
-                yield from self._device("pvpanic", {"id": "panic0"})
-            case _ as never:
-                assert_never(never)
+        if self._machine.panic_device is PanicDevice.PCI:
+            yield from self._pci("pvpanic-pci", PANIC_SLOT, {"id": "panic0"})
+        elif self._machine.panic_device:
+            yield from self._device("pvpanic", {"id": "panic0"})
         yield from self._console()
         machine = self._machine
         disks = [(BOOT_SLOT, "synoboot", machine.boot), (SYSTEM_SLOT, "synosys", machine.system)]

@@ -41,7 +41,7 @@ class Reconnect(Enum):
 
 
 class MemoryLock(Enum):
-    """How a QEMU spells that memory is locked; the value is the option."""
+    """How a QEMU spells that memory is locked; the value is the option with its value."""
 
     OVERCOMMIT = "-overcommit mem-lock=on"
     REALTIME = "-realtime mlock=on"

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Final
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.disk.image import ImageFormat
@@ -57,10 +58,6 @@ def _socket_path(instance: Any, attribute: Attribute[str], value: str) -> None:
         )
 
 
-def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-    return lambda instance, attribute, value: None if value is None else check(instance, attribute, value)
-
-
 def _line(_: Any, attribute: Attribute[str], value: str) -> None:
     if not value.isprintable():
         raise QemuError(f"{attribute.name} is {value!a}: expected one line of text without control characters")
@@ -89,7 +86,7 @@ class Disk:
 
     Args:
         path: of the image.
-        format: of the image: found once, by `disk.image_format`, and never guessed by QEMU.
+        format: of the image: found once, by `disk.image.probe`, and never guessed by QEMU.
         snapshot: what the guest writes goes to a temporary file and is lost at the end.
         options: how it is opened, and shown to the guest.
     """
@@ -155,7 +152,7 @@ class TapNet:
 
     interface: str = field(validator=_interface)
     vhost: bool | None = None
-    queues: int | None = field(default=None, validator=_optional(_within(1, 16)))
+    queues: int | None = field(default=None, validator=optional(_within(1, 16)))
 
 
 @frozen
@@ -212,7 +209,7 @@ class DirectKernel:
     """A kernel to start directly, without the boot disk's loader."""
 
     kernel: str = field(validator=_path)
-    initrd: str | None = field(default=None, validator=_optional(_path))
+    initrd: str | None = field(default=None, validator=optional(_path))
     append: str = field(default="", validator=_line)
 
 
@@ -253,7 +250,7 @@ class Machine:
     name: str = field(default="vdsm", validator=_line)
     uuid: uuid.UUID | None = None
     cpu: str | None = field(
-        default=None, validator=_optional(_fits(r"[A-Za-z0-9][A-Za-z0-9_.,=+:-]*", "a processor model and its flags"))
+        default=None, validator=optional(_fits(r"[A-Za-z0-9][A-Za-z0-9_.,=+:-]*", "a processor model and its flags"))
     )
     boot: AnyDisk | None = None
     system: AnyDisk | None = None
@@ -261,18 +258,18 @@ class Machine:
     net: Net | None = None
     mac: str | None = field(
         default=None,
-        validator=_optional(_fits("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", "six pairs of hexadecimal digits")),
+        validator=optional(_fits("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", "six pairs of hexadecimal digits")),
     )
     serial: SerialTerminal | SerialFile | None = None
     vchannel: AnyVchannel | None = None
     direct: DirectKernel | None = None
-    hugepages: str | None = field(default=None, validator=_optional(_path))
+    hugepages: str | None = field(default=None, validator=optional(_path))
     lock_memory: bool = False
     panic_device: PanicDevice | None = PanicDevice.PCI
     usb: bool = True
     no_reboot: bool = False
     sandbox: bool = True
-    qmp: str | None = field(default=None, validator=_optional(_socket_path))
+    qmp: str | None = field(default=None, validator=optional(_socket_path))
     extra: tuple[str, ...] = field(default=())
 
     @data.validator
