@@ -19,7 +19,7 @@ from tests.serving import PATIENCE, line_from, started
 from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk import image
 from vhostcomm.qemu.disk.creation import init
-from vhostcomm.qemu.disk.image import ImageFormat, image_format
+from vhostcomm.qemu.disk.image import ImageFormat, probe
 from vhostcomm.qemu.disk.inspection import inspect, warning
 from vhostcomm.qemu.disk.layouts import VDSM
 
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
 
 
 def test_the_format_of_genuine_images(tmp_path: Path) -> None:
-    assert image_format(sparse(tmp_path / "raw.img")) is ImageFormat.RAW
+    assert probe(sparse(tmp_path / "raw.img")).format is ImageFormat.RAW
     for version in ("0.10", "1.1"):
         path = tmp_path / f"{version}.img"
         run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"compat={version}", path, "1G")
-        assert image_format(path) is ImageFormat.QCOW2
+        assert probe(path).format is ImageFormat.QCOW2
 
 
 @pytest.mark.parametrize("kind", ["vmdk", "vdi", "vhdx", "vpc", "qed", "parallels", "qcow"])
@@ -93,13 +93,13 @@ def test_an_archive_is_rejected_with_its_name_and_the_command(
     path = tmp_path / "a disk.img"
     path.write_bytes(pack(b"disk" * size))
     with pytest.raises(DiskError, match=f"{packed}, not a disk image; unpack it and give its content: .*'{path}'$"):
-        image_format(path)
+        probe(path)
 
 
 def test_a_boot_sector_shows_that_an_archive_is_a_disk(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes((b"\x1f\x8b\x08".ljust(510, b"\0") + b"\x55\xaa").ljust(4096, b"\0"))
-    assert image_format(path) is ImageFormat.RAW
+    assert probe(path).format is ImageFormat.RAW
 
 
 def test_a_wrong_sum_makes_no_tar_archive(tmp_path: Path) -> None:
@@ -107,16 +107,16 @@ def test_a_wrong_sum_makes_no_tar_archive(tmp_path: Path) -> None:
     made = bytearray(tarred_before_posix(b"disk" * 1000))
     made[0] ^= 1
     path.write_bytes(made)
-    assert image_format(path) is ImageFormat.RAW
+    assert probe(path).format is ImageFormat.RAW
 
 
 def test_a_newer_qcow2_and_a_cut_off_one_are_refused(disk: Path) -> None:
     disk.write_bytes(struct.pack(">4sI", b"QFI\xfb", 4).ljust(512, b"\0"))
     with pytest.raises(DiskError, match=r"format qcow2 \(its version 4\)"):
-        image_format(disk)
+        probe(disk)
     disk.write_bytes(b"QFI\xfb\0\0\0\3")
     with pytest.raises(DiskError, match=r"cut off in its header \(8 bytes\)"):
-        image_format(disk)
+        probe(disk)
 
 
 def test_a_raw_disk_that_its_guest_made_a_qcow2_is_not_believed(disk: Path, tmp_path: Path) -> None:
@@ -127,21 +127,21 @@ def test_a_raw_disk_that_its_guest_made_a_qcow2_is_not_believed(disk: Path, tmp_
     with disk.open("r+b") as file:
         file.write(written.read_bytes())
     with pytest.raises(DiskError, match="reads from another file"):
-        image_format(disk)
+        probe(disk)
     assert "partition layout not checked" in warning(disk)[0]
-    assert image_format(written) is ImageFormat.QCOW2
+    assert probe(written).format is ImageFormat.QCOW2
 
 
 def test_nor_is_one_with_an_external_data_file(disk: Path, tmp_path: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path / 'data'}", disk, "1G")
     with pytest.raises(DiskError, match="reads from another file"):
-        image_format(disk)
-    assert image_format(disk.rename(tmp_path / "mine.qcow2")) is ImageFormat.QCOW2
+        probe(disk)
+    assert probe(disk.rename(tmp_path / "mine.qcow2")).format is ImageFormat.QCOW2
 
 
 def test_a_raw_image_may_not_be_named_qcow2(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"named \.qcow2, but it is not a qcow2 image"):
-        image_format(sparse(tmp_path / "raw.qcow2"))
+        probe(sparse(tmp_path / "raw.qcow2"))
 
 
 # -- qcow2

@@ -19,7 +19,7 @@ from vhostcomm.log.logs import Log
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities, Program
 from vhostcomm.qemu.detect import find_capabilities
-from vhostcomm.qemu.disk.image import image_format
+from vhostcomm.qemu.disk.image import probe
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
 from vhostcomm.qemu.fitting import fitted
@@ -164,7 +164,7 @@ def _disk(text: str, shared: str, *, snapshot: bool) -> AnyDisk:
     if text.startswith("naa."):
         return VhostDisk(text)
     path, options = split(text)
-    return Disk(path, image_format(path), snapshot, parse(options, parse_shared(shared)))
+    return Disk(path, probe(path).format, snapshot, parse(options, parse_shared(shared)))
 
 
 def _net(flags: MachineFlags, settings: MachineSettings) -> Net | None:

@@ -52,17 +52,12 @@ class Image:
     head: bytes = field(repr=False)
 
 
-def image_format(path: AnyPath) -> ImageFormat:
-    """Determine the format of an image file or block device.
+def probe(path: AnyPath) -> Image:
+    """Determine the format and size of an image file or block device.
 
     Raises:
         DiskError: it can't be read, has an unsupported format, or may be a trap.
     """
-    return probe(path).format
-
-
-def probe(path: AnyPath) -> Image:
-    """Determine an image's format and size; raises as `image_format` does."""
     name = os.fspath(path)
     refuse_target(name)
     try:
@@ -197,7 +192,5 @@ def _qcow2_size(name: str, head: bytes) -> int:
 
 
 def _refused(name: str, other: str) -> DiskError:
-    return DiskError(
-        name,
-        f"an image of format {other}; vhostcomm accepts raw and qcow2: `qemu-img convert -O qcow2` it",
-    )
+    why = f"an image of format {other}; vhostcomm accepts raw and qcow2: `qemu-img convert -O qcow2` it"
+    return DiskError(name, why)

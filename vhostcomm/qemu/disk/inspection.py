@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk.image import HEAD_SIZE, AnyPath, Image, ImageFormat, probe
-from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Layout, Partition, find_layout, guest_prints
+from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, SECTOR_SIZE, VDSM, Layout, Partition
 from vhostcomm.qemu.disk.tools import checked, failed, run
 from vhostcomm.system_errors import temporary_folder
 
@@ -58,7 +58,14 @@ class Inspection:
 
     @property
     def guest_prints(self) -> tuple[str, ...]:
-        return guest_prints(self.layout)
+        """The lines about the system disk that a guest prints at boot, as VDSM 7.0 words them.
+
+        The number is the exit status of `synocheckpartition`. Later versions print "Skip checking rootfs." instead of
+        the last line.
+        """
+        if self.layout is not None:
+            return (f"Partition Version={self.layout.version}",)
+        return ("Partition Version=0", "Partition layout is not DiskStation style.", "NOT EXECUTE /sbin/e2fsck.")
 
 
 def inspect(path: AnyPath) -> Inspection:
@@ -77,7 +84,7 @@ def inspect(path: AnyPath) -> Inspection:
     size_in_sectors = image.size // SECTOR_SIZE
     # The guest's kernel truncates partitions that extend past the disk's end.
     fits = all(each.end <= size_in_sectors for number, each in partitions.items() if number in (1, 2))
-    layout = find_layout(partitions) if fits else None
+    layout = next((each for each in LAYOUTS if fits and not any(each.differences(partitions))), None)
     why = () if layout is VDSM else tuple(_why_not(table, partitions, layout, size_in_sectors))
     is_container = fits and not any(CONTAINER.differences(partitions))
     return Inspection(image.path, image.format, image.size, table, partitions, layout, why, is_container)

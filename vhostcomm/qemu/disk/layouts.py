@@ -109,19 +109,3 @@ VDSM: Final = next(layout for layout in LAYOUTS if layout.version == 8)
 
 CONTAINER: Final = Layout(0, Partition(2048, 16_777_216, LINUX), Partition(16_779_264, 4_194_304, SWAP), 0, LINUX)
 """The layout of the container vdsm/virtual-dsm: not in the guest's table, but used by genuine guests. No third."""
-
-
-def find_layout(found: Mapping[int, Partition]) -> Layout | None:
-    """Return the known layout of a table, given as partitions by number."""
-    return next((layout for layout in LAYOUTS if not any(layout.differences(found))), None)
-
-
-def guest_prints(layout: Layout | None) -> tuple[str, ...]:
-    """Return the lines about the system disk that a guest prints at boot, as VDSM 7.0 words them.
-
-    The number is the exit status of `synocheckpartition`. Later versions print "Skip checking rootfs." instead of the
-    last line.
-    """
-    if layout is not None:
-        return (f"Partition Version={layout.version}",)
-    return ("Partition Version=0", "Partition layout is not DiskStation style.", "NOT EXECUTE /sbin/e2fsck.")

@@ -109,13 +109,12 @@ class DiskOptions:
             raise QemuError(f"serial={value!a}: expected 1 to 36 of A-Za-z0-9_.-")
 
 
-_ON_OFF: Final = {"on": True, "off": False}
 _WORDS: Final[dict[str, dict[str, object]]] = {
     "cache": {each.value: each for each in Cache},
     "aio": {each.value: each for each in Aio},
     "discard": {"unmap": True, "on": True, "ignore": False, "off": False},
     "detect-zeroes": {each.value: each for each in DetectZeroes},
-    "iothread": dict(_ON_OFF),
+    "iothread": {"on": True, "off": False},
 }
 NAMES: Final = ("cache", "aio", "discard", "detect-zeroes", "rotation-rate", "serial", "iothread")
 _WITH_OPTIONS: Final = re.compile(rf"(?P<path>.+?)(?P<options>(?:,(?:{'|'.join(NAMES)})=[^,/]*)+)", re.DOTALL)
