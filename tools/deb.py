@@ -10,6 +10,7 @@ import calendar
 import gzip
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -112,11 +113,7 @@ def control(tree: Path) -> None:
 def changelog(date: int) -> str:
     """Return Debian's changelog: one entry, which names the project's own."""
     when = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(date))
-    (maintainer,) = (
-        line.partition(": ")[2]
-        for line in (DEBIAN / "control").read_text().splitlines()
-        if line.startswith("Maintainer:")
-    )
+    (maintainer,) = re.findall("^Maintainer: (.*)", (DEBIAN / "control").read_text(), re.MULTILINE)
     return (
         f"vhostcomm ({__version__}) unstable; urgency=medium\n\n"
         "  * The changes are in /usr/share/doc/vhostcomm/NEWS.md.gz.\n\n"
@@ -131,10 +128,8 @@ def licences(sources: Path) -> str:
         name, _, version = info.name.removesuffix(".dist-info").partition("-")
         if name == "vhostcomm":
             continue
-        for path in sorted(
-            path for path in info.rglob("*") if path.name.upper().startswith(("LICEN", "NOTICE", "AUTHORS"))
-        ):
-            if path.is_file():
+        for path in sorted(info.rglob("*")):
+            if path.is_file() and path.name.upper().startswith(("LICEN", "NOTICE", "AUTHORS")):
                 text = path.read_text()
                 if APACHE in text and len(text) > 5000:
                     text = "Apache License, version 2.0: see /usr/share/common-licenses/Apache-2.0\n"

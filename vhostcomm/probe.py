@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from attrs import frozen
 
 from vchannel import (
     NEED_DATA,
+    USUAL_GUEST_ID,
     Connection,
     HostCommand,
     Known,
@@ -112,13 +112,10 @@ def ask(address: str, timeout: float) -> Iterator[Answer]:
         guest = Connection(Role.GUEST)
         for command in NOTIFICATIONS:
             data = encode_integer(int(time.time())) if command is HostCommand.GUEST_TIMESTAMP else b""
-            _send(sock, guest, Request.of(command, data, needs_response=False, guest_id=_guest_id(command)))
+            guest_id = GUEST_IDS.get(command, USUAL_GUEST_ID)
+            _send(sock, guest, Request.of(command, data, needs_response=False, guest_id=guest_id))
         for command in QUESTIONS:
             yield _question(sock, guest, command, timeout)
-
-
-def _guest_id(command: HostCommand) -> int:
-    return GUEST_IDS.get(command, 10_000_000)
 
 
 def _send(sock: socket.socket, guest: Connection, request: Request) -> None:
@@ -131,7 +128,7 @@ def _send(sock: socket.socket, guest: Connection, request: Request) -> None:
 
 
 def _question(sock: socket.socket, guest: Connection, command: HostCommand, timeout: float) -> Answer:
-    request = Request.of(command, guest_id=_guest_id(command))
+    request = Request.of(command, guest_id=GUEST_IDS.get(command, USUAL_GUEST_ID))
     begin = time.perf_counter()
     sock.settimeout(timeout)
     _send(sock, guest, request)
@@ -210,17 +207,10 @@ def _advice(address: str, error: OSError) -> str:
         case FileNotFoundError():
             return f"There is no such socket. Is the daemon running? Start it: {start}"
         case ConnectionRefusedError():
-            if not _is_socket(address):
+            if not Path(address).is_socket():
                 return "That is not a socket. Give the socket that the daemon listens on."
             return f"The socket is a leftover: nobody listens. Start the daemon again: {start}"
         case PermissionError():
             return "You may not use the socket. Ask as root or as the daemon's user, or see --socket-mode and --socket-group."
         case _:
             return f"Is the daemon running, and is this its socket? Start it: {start}"
-
-
-def _is_socket(address: str) -> bool:
-    try:
-        return stat.S_ISSOCK(Path(address).lstat().st_mode)
-    except OSError:
-        return False

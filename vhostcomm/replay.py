@@ -7,20 +7,18 @@ import time
 from contextlib import closing, suppress
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, fields_dict
 
-from vchannel import NEED_DATA, Connection, Frame, HostCommand, Request, Response, Role, SkipReason, UnsolicitedResponse
+from vchannel import NEED_DATA, Connection, Frame, HostCommand, Response, Role, SkipReason, UnsolicitedResponse
 from vchannel.errors import shorten
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
 from vhostcomm.probe import UnreachableError, connect
 
-COMPARED: Final = (
-    "request_id", "guest_uuid", "guest_id", "is_request", "is_response", "needs_response", "request_length",
-    "response_length", "command", "sub_command", "reserved", "data", "padding",
-)  # fmt: skip
-
 IDENTITY: Final = frozenset({"data", "response_length"})
 """Fields that may differ if the daemon serves another identity."""
+
+IDENTITY_COMMANDS: Final = frozenset(HostCommand) - {HostCommand.NETWORK_RESULT, HostCommand.HOST_VERSION_SECOND}
+"""Questions whose answers have them."""
 
 SETTLE: Final = 0.2
 """Seconds to wait for unexpected replies at the end."""
@@ -107,8 +105,6 @@ class _Guest:
             if isinstance(event, UnsolicitedResponse | Response):
                 frame = Frame.decode(event.raw)
                 self.replies.setdefault((frame.request_id, frame.command), []).append(frame)
-            elif isinstance(event, Request):
-                continue  # a request of the daemon itself
         return data
 
 
@@ -165,8 +161,8 @@ def _step(guest: _Guest, line: int, record: Record, result: Replayed, timeout: f
     if found is None:
         result.differences.append(f"{line:4}  {name}: no reply within {timeout:g} s")
         return
-    skipped = IDENTITY if ignore_identity and _is_identity(expected) else frozenset()
-    for each in COMPARED:
+    skipped = IDENTITY if ignore_identity and expected.command in IDENTITY_COMMANDS else frozenset()
+    for each in fields_dict(Frame):
         a, b = getattr(expected, each), getattr(found, each)
         if a != b and each not in skipped:
             result.differences.append(f"{line:4}  {name} {each}: {shorten(a)} in the capture, {shorten(b)} served")
@@ -174,10 +170,3 @@ def _step(guest: _Guest, line: int, record: Record, result: Replayed, timeout: f
 
 def _answers_the_host(record: Record) -> bool:
     return isinstance(record, FrameRecord) and not record.refused and record.frame.is_response == 1
-
-
-def _is_identity(frame: Frame) -> bool:
-    return frame.command in _IDENTITY_COMMANDS
-
-
-_IDENTITY_COMMANDS: Final = frozenset(HostCommand) - {HostCommand.NETWORK_RESULT, HostCommand.HOST_VERSION_SECOND}

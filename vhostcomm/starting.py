@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 START_TIMEOUT: Final = 10.0
 """Maximum age of a daemon to wait for, in seconds. A start takes half a second, and several on a busy machine."""
@@ -40,9 +40,9 @@ def attempts(*folders: Path) -> Iterator[None]:
     end = time.monotonic() + START_TIMEOUT
     waited = False
     while (young := dict(_young_daemons())) and (left := end - time.monotonic()) > 0:
-        with _Changes(folders, young) as changes:  # begins before the attempt, so that no change is missed
+        with _changes(folders, young) as wait:  # begins before the attempt, so that no change is missed
             yield
-            changes.wait(min(left, max(young.values())))
+            wait(min(left, max(young.values())))
         waited = True
     if waited:
         yield
@@ -53,50 +53,37 @@ def is_starting() -> bool:
     return any(True for _ in _young_daemons())
 
 
-class _Changes:
-    """Changes in directories, and the ends of processes, while the context is entered."""
+@contextmanager
+def _changes(folders: Sequence[Path], pids: Iterable[int]) -> Iterator[Callable[[float], object]]:
+    """Yield a function that waits some seconds for a change in a directory, or for the end of a process, since now."""
+    poller, limit = select.poll(), inf
+    with ExitStack() as stack:
+        if not _watch(folders, poller, stack):
+            limit = START_INTERVAL
+        for pid in pids:
+            try:
+                fd = os.pidfd_open(pid)
+            except OSError:  # it has ended, or no descriptor is left
+                limit = START_INTERVAL
+            else:
+                stack.callback(os.close, fd)
+                poller.register(fd, select.POLLIN)
+        yield lambda seconds: poller.poll(min(seconds, limit) * 1000)
 
-    def __init__(self, folders: Sequence[Path], pids: Iterable[int]) -> None:
-        self._folders = folders
-        self._pids = pids
-        self._poller = select.poll()
-        self._limit = inf
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            if not self._watch(stack):
-                self._limit = START_INTERVAL
-            for pid in self._pids:
-                try:
-                    fd = os.pidfd_open(pid)
-                except OSError:  # it has ended, or no descriptor is left
-                    self._limit = START_INTERVAL
-                else:
-                    stack.callback(os.close, fd)
-                    self._poller.register(fd, select.POLLIN)
-            self._cleanup = stack.pop_all()
-        return self
+def _watch(folders: Sequence[Path], poller: select.poll, stack: ExitStack) -> bool:
+    """Watch the directories, or the nearest parents of those that don't exist yet. Return False if that fails."""
+    from inotify_simple import INotify, flags  # only a wait needs it
 
-    def __exit__(self, *_: object) -> None:
-        self._cleanup.close()
-
-    def _watch(self, stack: ExitStack) -> bool:
-        """Watch the directories, or the nearest parents of those that don't exist yet. Return False if that fails."""
-        from inotify_simple import INotify, flags  # only a wait needs it
-
-        try:
-            inotify = stack.enter_context(INotify())
-            for folder in self._folders:
-                there = next(each for each in (folder, *folder.parents) if each.is_dir())
-                inotify.add_watch(there, flags.CREATE | flags.MOVED_TO | flags.ATTRIB)
-        except OSError:
-            return False
-        self._poller.register(inotify.fileno(), select.POLLIN)
-        return bool(self._folders)
-
-    def wait(self, seconds: float) -> None:
-        """Wait for a change since the context was entered, for at most `seconds`."""
-        self._poller.poll(min(seconds, self._limit) * 1000)
+    try:
+        inotify = stack.enter_context(INotify())
+        for folder in folders:
+            there = next(each for each in (folder, *folder.parents) if each.is_dir())
+            inotify.add_watch(there, flags.CREATE | flags.MOVED_TO | flags.ATTRIB)
+    except OSError:
+        return False
+    poller.register(inotify.fileno(), select.POLLIN)
+    return bool(folders)
 
 
 def _young_daemons() -> Iterator[tuple[int, float]]:

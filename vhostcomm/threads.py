@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
+from attrs import define, field
 
 THREADS: Final = 4
 """Threads of one place. A hanging place occupies no thread of another place."""
@@ -50,13 +51,13 @@ class _Place:
         """
 
 
+@define(eq=False)
 class _Queued:
     """A call in a queue."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call = call
-        self.error: Exception | None = None
-        self.done = trio.Event()
+    call: Callable[[], None]
+    error: Exception | None = None
+    done: trio.Event = field(factory=trio.Event)
 
 
 _places: Final[WeakValueDictionary[Hashable, _Place]] = WeakValueDictionary()
@@ -64,9 +65,7 @@ _places: Final[WeakValueDictionary[Hashable, _Place]] = WeakValueDictionary()
 
 
 def _place_of(place: Hashable) -> _Place:
-    if (found := _places.get(place)) is None:
-        found = _places[place] = _Place()
-    return found
+    return _places.setdefault(place, _Place())
 
 
 class _Turns:

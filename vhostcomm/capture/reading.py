@@ -72,8 +72,10 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
                 what = f"{error}; it is the last line: if the rest of it is lost, delete it, and the others can be read"
                 raise CaptureError(path, number, what) from None
             return Capture(header, tuple(records), row)
-        except (ValueError, KeyError, RecursionError) as error:  # RecursionError: from showing a deeply nested value
-            raise CaptureError(path, number, _explain(error)) from None
+        except KeyError as error:
+            raise CaptureError(path, number, f"{error.args[0]!r} is missing") from None
+        except (ValueError, RecursionError) as error:  # RecursionError: from showing a deeply nested value
+            raise CaptureError(path, number, str(error)) from None
         row = following
     if header is None:
         raise CaptureError(path, 1, f"empty; {_REMEDY}")
@@ -101,10 +103,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"{shorten(twice)} is given twice")
     return value
-
-
-def _explain(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _read_header(value: dict[str, Any]) -> CaptureHeader:

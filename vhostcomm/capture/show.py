@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vchannel import Frame, decode_text
+from vchannel import USUAL_GUEST_ID, Frame, decode_text
 from vchannel.errors import shorten
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
 from vhostcomm.text import printable
@@ -44,7 +44,7 @@ def _describe(record: Record) -> str:
         text = decode_text(frame.data)
         words.append(text if text.isprintable() and frame.data == text.encode() + b"\0" else shorten(frame.data))
     remarks = [f"id {frame.request_id:#x}"]
-    if frame.guest_id != 10_000_000:
+    if frame.guest_id != USUAL_GUEST_ID:
         remarks.append(f"guest id {frame.guest_id}")
     if any(frame.guest_uuid):
         remarks.append(f"uuid {frame.guest_uuid.hex()}")
