@@ -153,9 +153,14 @@ class Known:
                 kept.append(each)
         return sorted(kept, key=lambda each: each.parts[0][0])
 
-    def value_of(self, raw: bytes) -> Value | None:
+    def value_of(self, raw: bytes, depth: int = _DEPTH) -> Value | None:
         """Return the value that these bytes are or contain: a binary address, or the text of a serial number."""
-        return self._within(raw, _DEPTH)
+        for _, _, value in self._raw.find(raw):
+            return value
+        for run in _TEXT_RUN.finditer(raw):
+            for each in self._find(run[0].decode("ascii"), depth - 1):
+                return each.value
+        return None
 
     def _find(self, text: str, depth: int) -> Iterator[Spelling]:
         letters, places = _decoded(text)
@@ -173,17 +178,9 @@ class Known:
             return
         for match in (*_HEX_RUN.finditer(letters), *_BASE64_RUN.finditer(letters)):
             for raw in _decodings(match[0], hexadecimal=match.re is _HEX_RUN):
-                if value := self._within(raw, depth):
+                if value := self.value_of(raw, depth):
                     yield Spelling(value, (_span(places, *match.span()),), None)
                     break
-
-    def _within(self, raw: bytes, depth: int) -> Value | None:
-        for _, _, value in self._raw.find(raw):
-            return value
-        for run in _TEXT_RUN.finditer(raw):
-            for each in self._find(run[0].decode("ascii"), depth - 1):
-                return each.value
-        return None
 
     def _find_words(self, letters: str, places: list[tuple[int, int]]) -> Iterator[Spelling]:
         at = [place for place, letter in enumerate(letters) if letter.isalnum()]

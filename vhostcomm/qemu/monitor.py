@@ -12,7 +12,7 @@ from vhostcomm.errors import MachineError
 from vhostcomm.qemu.balloon import Balloon, balloon
 from vhostcomm.qemu.ending import RebootCounter
 from vhostcomm.qemu.pausing import PauseNotice, PauseWatch
-from vhostcomm.qemu.qmp import Qmp, QmpError, QmpEvent, QmpTimeoutError, connect
+from vhostcomm.qemu.qmp import Qmp, QmpError, QmpTimeoutError, connect
 from vhostcomm.qemu.supervise import QmpLost, Rebooted
 
 FIRST_PAUSE: Final = 1.0
@@ -123,12 +123,9 @@ class Monitor:
         try:
             async for event in qmp.events:
                 watch.handle(event)
-                self._handle_reset(event, reboots)
+                if event.name == "RESET" and reboots.reset(trio.current_time()):
+                    self._report(Rebooted(event.data.get("guest") is True, reboots.count))
         finally:
             self._watch = self._qmp = None
         self._lost = qmp.closed_because
         self._report(QmpLost(qmp.closed_because))
-
-    def _handle_reset(self, event: QmpEvent, reboots: RebootCounter) -> None:
-        if event.name == "RESET" and reboots.reset(trio.current_time()):
-            self._report(Rebooted(event.data.get("guest") is True, reboots.count))

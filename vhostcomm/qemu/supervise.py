@@ -197,12 +197,7 @@ class Qemu:
         return await self._qmp.execute(name, **arguments)
 
     async def resume(self) -> bool:
-        """Resume a paused machine. Return False if it already runs.
-
-        Raises:
-            MachineError: it can't be resumed, or stopped again at once.
-            QmpError: QEMU doesn't answer, or refuses.
-        """
+        """Resume a paused machine as `PauseWatch.resume` does."""
         if self._watch is None:
             raise QmpClosedError("QMP cont: QEMU has not answered yet")
         return await self._watch.resume()
@@ -221,10 +216,6 @@ class Qemu:
         if self._child is None:
             raise RuntimeError("run() was not started: await nursery.start(qemu.run)")
         return self._child
-
-    @property
-    def _runs_at_once(self) -> bool:
-        return not self._paused and not {"-incoming", "--incoming"} & set(self._argv)
 
     def _begin_stage(self, begun: StageBegun) -> None:
         self._stage = begun.stage
@@ -246,7 +237,8 @@ class Qemu:
                 self._qmp = qmp
                 self._started = True
                 self._report(Started(self.pid, qmp.version))
-                watch = self._watch = PauseWatch(qmp.execute, self._report_pause, running=self._runs_at_once)
+                running = not self._paused and not {"-incoming", "--incoming"} & set(self._argv)
+                watch = self._watch = PauseWatch(qmp.execute, self._report_pause, running=running)
                 nursery.start_soon(watch.run)
                 async for event in qmp.events:
                     self._report(event)
