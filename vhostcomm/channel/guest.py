@@ -23,32 +23,7 @@ from vchannel import (
 )
 from vhostcomm.config.address import Address
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
-from vhostcomm.guest import (
-    PROBE_TIMEOUT,
-    Answer,
-    Answered,
-    Booted,
-    Connected,
-    Debt,
-    Disconnected,
-    Evidence,
-    Frame,
-    FreezeSent,
-    Information,
-    Model,
-    Moment,
-    Pause,
-    Paused,
-    ProbeSent,
-    Reset,
-    Resumed,
-    Silence,
-    State,
-    Stop,
-    StopAsked,
-    ThawAnswered,
-    events,
-)
+from vhostcomm.guest import PROBE_TIMEOUT, Answered, Debt, Information, Model, Pause, State, events, evidence
 from vhostcomm.guest.answers import EMPTY, answers, prepare
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import LimitedLog, Log
@@ -117,8 +92,8 @@ class Guest:
     comings: LimitedLog = field(init=False, repr=False)
     """Log messages about its connections, and about its machine from QMP."""
     answers: dict[Command, bytes] = field(init=False)
-    _question: Frame = field(default=Frame(0, asks=True), init=False)
-    _notice: Frame = field(default=Frame(0, asks=False), init=False)
+    _question: evidence.Frame = field(default=evidence.Frame(0, asks=True), init=False)
+    _notice: evidence.Frame = field(default=evidence.Frame(0, asks=False), init=False)
     _logged_answers: dict[int, bytes] = field(factory=dict, init=False)
     _unknown: set[int] = field(factory=set, init=False)
 
@@ -155,7 +130,7 @@ class Guest:
         return self.model.pause
 
     @property
-    def stop(self) -> Stop | None:
+    def stop(self) -> evidence.Stop | None:
         """The last stop that was requested since its boot."""
         return self.model.stop
 
@@ -171,10 +146,10 @@ class Guest:
 
     # -- evidence
 
-    def take(self, evidence: Evidence, first: Command | None = None) -> None:
+    def take(self, found: evidence.Evidence, first: Command | None = None) -> None:
         """Update the model, and report a change of the channel's state. `first` is the command of a frame."""
         moment, before = now(), self.model.channel
-        self.model.take(evidence, moment.at, moment.wall)
+        self.model.take(found, moment.at, moment.wall)
         if self.model.channel is not before:
             if self.model.channel is State.READY:
                 self.lines.info("guest ready", first="its answer to a question" if first is None else _name(first))
@@ -193,8 +168,9 @@ class Guest:
         self.connections += 1
         self.unreachable = ""
         self._logged_answers.clear()
-        self._question, self._notice = Frame(self.connections, asks=True), Frame(self.connections, asks=False)
-        self.take(Connected(self.connections))
+        self._question = evidence.Frame(self.connections, asks=True)
+        self._notice = evidence.Frame(self.connections, asks=False)
+        self.take(evidence.Connected(self.connections))
         self.comings.info("guest connected", **facts)
         self._emit(events.Connected())
 
@@ -202,7 +178,7 @@ class Guest:
         """Note that the connection ended."""
         self.last_end = end
         stop = self.model.stop
-        self.take(Disconnected(self.connections, end.why))
+        self.take(evidence.Disconnected(self.connections, end.why))
         by = {"stop_by": stop.by, "stop": stop.how} if stop else {}
         self.comings.info(
             "guest gone", why=end.why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers
@@ -211,20 +187,20 @@ class Guest:
 
     def heard_answer(self) -> None:
         """Note an answer on the live connection, in time or late."""
-        self.take(Answer(self.connections))
+        self.take(evidence.Answer(self.connections))
 
     def probed(self) -> None:
         """Note that the harmless question is sent."""
-        self.take(ProbeSent(self.connections))
+        self.take(evidence.ProbeSent(self.connections))
 
     def unheard(self) -> None:
         """Note that the harmless question was not answered in time."""
-        self.take(Silence(self.connections))
+        self.take(evidence.Silence(self.connections))
 
     def machine_reset(self, *, by_guest: bool) -> None:
         """Note a reset that QMP reported: the guest's state is unknown until its next sign of life."""
         was = self.model.channel
-        self.take(Reset(by_guest))
+        self.take(evidence.Reset(by_guest))
         self._logged_answers.clear()
         if was in {State.READY, State.SILENT}:
             self._emit(events.Rebooted())
@@ -232,7 +208,7 @@ class Guest:
     def machine_paused(self, cause: str, remedy: str) -> None:
         """Note a pause that QMP reported, with its cause and the remedy, such as a command."""
         known = self.model.pause
-        self.take(Paused(cause, remedy))
+        self.take(evidence.Paused(cause, remedy))
         if known is None or (known.cause, known.remedy) != (cause, remedy):
             self.comings.warning("guest paused", why=cause, remedy=remedy)
             self._emit(events.Paused())
@@ -240,26 +216,26 @@ class Guest:
     def machine_resumed(self) -> None:
         """Note that QMP reported a resume, or that QMP ended: a pause and earlier signs of life no longer count."""
         was_paused = self.model.pause is not None
-        self.take(Resumed())
+        self.take(evidence.Resumed())
         if was_paused:
             self.comings.info("guest resumed")
             self._emit(events.Resumed())
 
     def stopping(self, by: str, how: str) -> None:
         """Note that a client requests a power-off or reboot."""
-        self.take(StopAsked(by, how))
+        self.take(evidence.StopAsked(by, how))
         self.log.info("stop requested", by=by, how=how)
         self._emit(events.Stopping())
 
-    def freezing(self, by: str, until: Moment) -> None:
+    def freezing(self, by: str, until: evidence.Moment) -> None:
         """Note that a freeze is being sent, to be thawed at `until`."""
-        self.take(FreezeSent(by, until))
+        self.take(evidence.FreezeSent(by, until))
         self._emit(events.Frozen())  # also for a later end: other hosts must know it before they thaw
 
     def thawed(self, covers: int) -> None:
         """Note the answer to a thaw that was sent after `covers` freezes."""
         owed = self.model.debt
-        self.take(ThawAnswered(covers))
+        self.take(evidence.ThawAnswered(covers))
         if owed and not self.model.debt:
             self._emit(events.Thawed())
 
@@ -311,7 +287,7 @@ class Guest:
         # A guest sends this at its start, before any question. If it has asked before, it started again.
         again = self.model.has_asked
         self._logged_answers.clear()
-        self.take(Booted(self.connections), first=request.command)
+        self.take(evidence.Booted(self.connections), first=request.command)
         self.lines.info(
             "guest rebooted" if again else "guest started",
             starts_seen=self.boots,
@@ -340,9 +316,9 @@ class Guest:
             self.lines.info("guest asked, answered with nothing", command=_name(command))
 
 
-def now() -> Moment:
+def now() -> evidence.Moment:
     """Return the current time, of trio's clock and of the wall clock."""
-    return Moment(trio.current_time(), time.time())
+    return evidence.Moment(trio.current_time(), time.time())
 
 
 def _name(command: Command) -> str:

@@ -16,7 +16,10 @@ class GoneError(Exception):
 
 
 class Sender:
-    """Sends frames over a connected, non-blocking socket. The peer has `timeout` seconds to read them."""
+    """Sends frames over a connected, non-blocking socket. The peer has `timeout` seconds to read them.
+
+    Whatever sends raises `GoneError` when the connection has ended.
+    """
 
     __slots__ = ("_guest", "_lock", "_rest", "_sock", "_tap", "_timeout")
 
@@ -34,40 +37,24 @@ class Sender:
         return bool(self._rest) or self._lock.locked()
 
     async def send(self, frames: bytes) -> None:
-        """Send whole frames, with one write if the kernel accepts all.
-
-        Raises:
-            GoneError: the connection ended.
-        """
+        """Send whole frames, with one write if the kernel accepts all."""
         sent = self.begin(frames)
         if sent < len(frames):
             await self.finish(frames, sent)
 
     async def send_rest(self) -> None:
-        """Complete a cut frame.
-
-        Raises:
-            GoneError: the connection ended.
-        """
+        """Complete a cut frame."""
         if self._rest:
             await self.finish(b"", 0)
 
     def begin(self, frames: bytes) -> int:
-        """Write as much as the kernel accepts now. Return its size; if that is not all, `finish` must follow at once.
-
-        Raises:
-            GoneError: the connection ended.
-        """
+        """Write as much as the kernel accepts now. Return its size; if that is not all, `finish` must follow at once."""
         if self._tap.is_observed:
             self._tap.sent(frames)
         return 0 if self._rest or self._lock.locked() else self._write(frames)
 
     async def finish(self, frames: bytes, sent: int) -> None:
-        """Send the rest after `begin`, as the guest reads; drop whole frames after the deadline.
-
-        Raises:
-            GoneError: the connection ended.
-        """
+        """Send the rest after `begin`, as the guest reads; drop whole frames after the deadline."""
         deadline = trio.CancelScope(deadline=trio.current_time() + self._timeout)
         with deadline:
             if self._lock.locked():

@@ -190,25 +190,28 @@ class Session:
             match event:
                 case Request():
                     if event.problem and event.problem.why != NO_NUL:
-                        self._guest.lines.repeated(
-                            "guest sent odd data", command=int(event.command), problem=event.problem
-                        )
+                        guest.lines.repeated("guest sent odd data", command=int(event.command), problem=event.problem)
                     if (answer := guest.request(event, now)) is not None:
                         out.append(connection.answer(event, answer))
                 case Response():
                     guest.heard_answer()
-                    self._answered(event)
+                    if event.problem:
+                        guest.lines.repeated("guest sent odd data", command=int(event.command), problem=event.problem)
+                    assert event.request is not None
+                    if waiter := self._calls.get(event.request.request_id):
+                        waiter.response = event
+                        waiter.done.set()
                 case UnsolicitedResponse():
                     guest.heard_answer()
                     command = int(event.response.command)
-                    self._guest.lines.repeated("guest sent an unsolicited answer", command=command, why=event.why)
+                    guest.lines.repeated("guest sent an unsolicited answer", command=command, why=event.why)
                 case FrameRefused():
                     guest.refused_frames += 1
-                    self._guest.lines.repeated("frame refused", why=event)
+                    guest.lines.repeated("frame refused", why=event)
                 case BytesSkipped():
                     guest.skipped_bytes += event.count
                     if event.reason is SkipReason.SILENCE:
-                        self._guest.lines.repeated("half a frame dropped", bytes=event.count)
+                        guest.lines.repeated("half a frame dropped", bytes=event.count)
                     # Other reasons were logged with the refused frame.
                 case _:
                     assert_never(event)
@@ -269,11 +272,3 @@ class Session:
         waiting = sum((each.command in URGENT) is urgent for each in self._calls.values())
         if waiting >= OUTSTANDING_LIMIT:
             raise CallError(command, Outcome.BUSY, f"{waiting} calls already wait for the guest")
-
-    def _answered(self, response: Response) -> None:
-        if response.problem:
-            self._guest.lines.repeated("guest sent odd data", command=int(response.command), problem=response.problem)
-        assert response.request is not None
-        if waiter := self._calls.get(response.request.request_id):
-            waiter.response = response
-            waiter.done.set()
