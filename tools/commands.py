@@ -13,6 +13,7 @@ _WHOLE: Final = ("serve", "run")
 """Verbs whose section lists the settings' flags; the sections of other verbs link to the first."""
 
 _SETTINGS: Final = re.compile(rf"(\*\*({'|'.join(each.name for each in GROUPS.values())})\*\*:\n\n(\* .*\n)+\n*)+")
+_ELSEWHERE: Final = "Every setting is a flag too, as for [`vhostcomm serve`](#vhostcomm-serve).\n\n"
 
 
 def commands() -> str:
@@ -24,11 +25,7 @@ def commands() -> str:
     parts = [first]
     for section in sections:
         whole = section.split("\n", 1)[0].removeprefix("## vhostcomm ") in _WHOLE
-        parts.append(section if whole else _SETTINGS.sub(_elsewhere, section))
+        parts.append(section if whole else _SETTINGS.sub(_ELSEWHERE, section))
     usage = help_text().rpartition("This one is")[0].strip()
     parts.append(f"## qemu-host\n\nReplaces [the program of that name](coming-from.md).\n\n```text\n{usage}\n```\n")
     return "".join(parts)
-
-
-def _elsewhere(_: re.Match[str]) -> str:
-    return "Every setting is a flag too, as for [`vhostcomm serve`](#vhostcomm-serve).\n\n"

@@ -129,7 +129,7 @@ def write(
         common.write_text(f"#!{python}\n")
         with zipfile.ZipFile(common, "a") as archive:
             for prefix, tree in {"": sources, **{f"{name}/": tree for name, tree in trees.items()}}.items():
-                for path in members(tree):
+                for path in filter(Path.is_file, sorted(tree.rglob("*"))):
                     put(archive, prefix + str(path.relative_to(tree)), path.read_bytes())
         for program in programs:
             partial = Path(shutil.copyfile(common, Path(folder, program)))
@@ -139,10 +139,6 @@ def write(
                 )
             partial.chmod(0o755)
             partial.replace(target / program)
-
-
-def members(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
