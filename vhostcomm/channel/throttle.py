@@ -48,18 +48,16 @@ ALONE: Final = 1.0
 """Seconds without a turn outside the lane after which the lane doesn't rest."""
 
 
+@define(eq=False)
 class Lane:
     """Gives turns to guests that have used their credit of work: one at a time, first come, first served."""
 
-    __slots__ = ("_before_at", "_free_at", "_last", "_lock", "_other", "_other_at")
-
-    def __init__(self) -> None:
-        self._lock = trio.StrictFIFOLock()
-        self._last: Throttle | None = None  # of the last turn in the lane
-        self._free_at = 0.0
-        self._other: Throttle | None = None  # of the last turn outside the lane, and its time
-        self._other_at = float("-inf")
-        self._before_at = float("-inf")  # time of the last turn outside by another guest than that
+    _lock: trio.StrictFIFOLock = field(factory=trio.StrictFIFOLock, init=False)
+    _last: Throttle | None = field(default=None, init=False)  # of the last turn in the lane
+    _free_at: float = field(default=0.0, init=False)
+    _other: Throttle | None = field(default=None, init=False)  # of the last turn outside the lane, and its time
+    _other_at: float = field(default=-inf, init=False)
+    _before_at: float = field(default=-inf, init=False)  # time of the last turn outside by another guest than that
 
     def outside(self, throttle: Throttle, now: float) -> None:
         """Note a turn outside the lane."""

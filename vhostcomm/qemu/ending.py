@@ -163,14 +163,11 @@ def code_name(code: int) -> str:
 def classify(
     *, started: bool, code: int, reason: str, panicked: bool, stage: Stage | None, paused: str = ""
 ) -> EndKind:
-    """Classify how a QEMU ended.
+    """Classify how a QEMU ended. `code`, `reason` and `stage` are those of `Ending`.
 
     Args:
         started: whether QMP had answered.
-        code: its exit code, or minus a signal's number.
-        reason: of the last SHUTDOWN event; "" without one.
         panicked: whether GUEST_PANICKED occurred.
-        stage: the last stage of stopping it; None if it was not being stopped.
         paused: QMP's RunState of a machine that was paused at the end; "" if it was running.
     """
     kind = _classify(started=started, code=code, reason=reason, panicked=panicked, stage=stage)

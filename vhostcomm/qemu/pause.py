@@ -57,10 +57,6 @@ class Pause:
     cause: str
     remedy: str
 
-    @property
-    def resumable(self) -> bool:
-        return self.status in RESUMABLE
-
     def remedy_for(self, guest: str) -> str:
         """Return the remedy, such as a command, for a guest of this name."""
         return self.remedy.replace("{guest}", guest)

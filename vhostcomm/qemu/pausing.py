@@ -10,7 +10,7 @@ import trio
 from attrs import frozen
 
 from vhostcomm.errors import MachineError
-from vhostcomm.qemu.pause import TRANSIENT, Pause, clean, describe, failures_of
+from vhostcomm.qemu.pause import RESUMABLE, TRANSIENT, Pause, clean, describe, failures_of
 from vhostcomm.qemu.qmp import QmpError, QmpEvent
 
 QUERY_DELAY: Final = 0.1
@@ -130,7 +130,7 @@ class PauseWatch:
         before = self.pause
         if before is None:
             return False
-        if not before.resumable:
+        if before.status not in RESUMABLE:
             raise MachineError("can't be resumed", before.cause, before.remedy)
         self._stopped = trio.Event()
         await self._execute("system_wakeup" if before.status == "suspended" else "cont")

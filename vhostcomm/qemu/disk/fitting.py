@@ -46,16 +46,14 @@ def direct_problem(path: str) -> str:
     """Return why an image can't be read with O_DIRECT; empty if it can."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        try:
+            with mmap.mmap(-1, _BLOCK) as aligned:
+                os.preadv(descriptor, [aligned], 0)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         # Other errors aren't about O_DIRECT, and QEMU explains them better.
         return "its file system refuses it" if error.errno == errno.EINVAL else ""
-    try:
-        with mmap.mmap(-1, _BLOCK) as aligned:
-            os.preadv(descriptor, [aligned], 0)
-    except OSError as error:
-        return "its file system refuses it" if error.errno == errno.EINVAL else ""
-    finally:
-        os.close(descriptor)
     return ""
 
 
