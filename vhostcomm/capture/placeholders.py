@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import Final
 
 NUMBER_LIMIT: Final = 1 << 16
@@ -24,7 +26,7 @@ class Placeholders:
 
     def __init__(self) -> None:
         self._assigned: dict[tuple[str, str], str] = {}
-        self._counts: Counter[str] = Counter()
+        self._numbers: defaultdict[str, Iterator[int]] = defaultdict(partial(count, 1))
         self._reserved: set[tuple[str, str]] = set()
 
     def reserve(self, kind: str, secret: str) -> None:
@@ -37,24 +39,18 @@ class Placeholders:
         if is_placeholder(kind, secret):
             return secret
         if (kind, secret) not in self._assigned:
-            self._assigned[kind, secret] = self._next(kind, len(secret))
+            candidates = (_MAKE[kind](number, len(secret)) for number in self._numbers[kind])
+            self._assigned[kind, secret] = next(made for made in candidates if (kind, made) not in self._reserved)
         return self._assigned[kind, secret]
-
-    def _next(self, kind: str, size: int) -> str:
-        while True:
-            self._counts[kind] += 1
-            made = _MAKE[kind](self._counts[kind], size)
-            if (kind, made) not in self._reserved:
-                return made
 
 
 _MAKE: Final[dict[str, Callable[[int, int], str]]] = {
-    "serial": lambda count, size: _SERIAL + str(count).zfill(size - len(_SERIAL)),
-    "uuid": lambda count, _: str(uuid.UUID(int=(0x4000 << 64) | (0x8000 << 48) | count)),
-    "mac": lambda count, size: (b"\x02" + count.to_bytes((size + 1) // len("00:") - 1, "big")).hex(":"),
+    "serial": lambda number, size: _SERIAL + str(number).zfill(size - len(_SERIAL)),
+    "uuid": lambda number, _: str(uuid.UUID(int=(0x4000 << 64) | (0x8000 << 48) | number)),
+    "mac": lambda number, size: (b"\x02" + number.to_bytes((size + 1) // len("00:") - 1, "big")).hex(":"),
     # Ranges reserved for documentation or future use: no host has such an address.
-    "ipv4": lambda count, _: f"192.0.2.{count}" if count < 255 else str(ipaddress.IPv4Address("240.0.0.0") + count),
-    "ipv6": lambda count, _: str(ipaddress.IPv6Address("2001:db8::") + count),
+    "ipv4": lambda number, _: f"192.0.2.{number}" if number < 255 else str(ipaddress.IPv4Address("240.0.0.0") + number),
+    "ipv6": lambda number, _: str(ipaddress.IPv6Address("2001:db8::") + number),
 }
 
 _MADE: Final = {
@@ -87,7 +83,7 @@ class Numbers:
     def __init__(self) -> None:
         self._assigned: dict[int, int] = {}
         self._reserved: set[int] = set()
-        self._next = 1
+        self._numbers = count(1)
 
     def reserve(self, number: int) -> None:
         """Mark a small number as used."""
@@ -98,8 +94,5 @@ class Numbers:
         if number < NUMBER_LIMIT:
             return number
         if number not in self._assigned:
-            while self._next in self._reserved:
-                self._next += 1
-            self._assigned[number] = self._next
-            self._next += 1
+            self._assigned[number] = next(free for free in self._numbers if free not in self._reserved)
         return self._assigned[number]

@@ -188,11 +188,8 @@ class Stopping:
                 return why
             case Stage.QUIT:
                 return await self._while_asking(self._quit, seconds)
-            case Stage.TERMINATE:
-                self._target.send_signal(signal.SIGTERM)
-                return await self._while_asking(None, seconds)
-            case Stage.KILL:
-                self._target.send_signal(signal.SIGKILL)
+            case Stage.TERMINATE | Stage.KILL:
+                self._target.send_signal(signal.SIGTERM if stage is Stage.TERMINATE else signal.SIGKILL)
                 return await self._while_asking(None, seconds)
 
     async def _press(self) -> None:

@@ -24,7 +24,7 @@ _MBR_SECTORS: Final = (1 << 32) - 1
 
 
 def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) -> None:
-    """Create an empty system disk, as large as the guest sees it, in bytes: VDSM's partition table, no file systems.
+    """Create an empty system disk of `size` bytes, as the guest sees them: VDSM's partition table, no file systems.
 
     The file is sparse, has mode 0600, and appears complete or not at all. Like `inspect`, this blocks while child
     processes run.
