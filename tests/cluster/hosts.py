@@ -92,7 +92,7 @@ class Asking:
             self.error = error
 
     def assert_hears(self, serial: str, patience: float = HOSTS_PATIENCE) -> None:
-        """Its last answer is this serial number, within some time."""
+        """Wait until the last answer is this serial number."""
         with self._news:
             assert self._news.wait_for(lambda: self.serials[-1:] == [serial], patience), self.serials
 

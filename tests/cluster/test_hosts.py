@@ -92,7 +92,7 @@ def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> Non
 
 
 def test_a_killed_host_vanishes_with_its_lease(etcd: Etcd, tmp_path: Path) -> None:
-    """Its successor publishes as soon as the name is free, and reports no other daemon of this name."""
+    """The host's successor publishes as soon as the name is free, and reports no other daemon of this name."""
 
     def published() -> float:
         return float(etcd.records("hosts/").get("hosts/host1", {}).get("since", 0))
@@ -137,7 +137,7 @@ def test_verbs_find_the_hosts_in_etcd(etcd: Etcd, tmp_path: Path) -> None:
 
 
 def test_records_of_other_hosts_delay_no_guest(etcd: Etcd, tmp_path: Path) -> None:
-    """They have more keys than one answer, keys that are not UTF-8, and values too large for one answer."""
+    """There are more keys than in one answer, keys that are not UTF-8, and values too large for one answer."""
     for hundred in range(4):
         puts = [
             {"request_put": {"key": b64encode(PREFIX.encode() + b"hosts/\xff%d%02d" % (hundred, place)).decode()}}

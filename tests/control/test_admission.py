@@ -1,4 +1,4 @@
-"""Which requests are admitted, without a daemon; test_origin and test_token show the same over sockets."""
+"""The admission of requests, without a daemon. test_origin and test_token show the same over sockets."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ UNFINISHED = b"POST /guests/nas/shutdown HTTP/1.1\r\nhost: x\r\ncontent-length: 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nx: ", UNFINISHED], ids=["silent", "head", "body"])
 def test_unfinished_requests_make_room(tmp_path: Path, data: bytes) -> None:
-    """They don't prevent a shutdown by another client."""
+    """Unfinished requests don't prevent a shutdown by another client."""
     with (
         controlled(tmp_path) as (_, http),
         answering(tmp_path / "nas", {POWEROFF: b""}) as guest,

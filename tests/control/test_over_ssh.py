@@ -198,7 +198,7 @@ def test_hosts_that_cannot_be_asked_are_reported(hosts: Hosts) -> None:
 def test_remote_shell_that_hangs_is_given_up(
     hosts: Hosts, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its time limit begins with the connection. Other hosts are still asked."""
+    """The shell's time limit begins with the connection. Other hosts are still asked."""
     monkeypatch.setattr(over_ssh, "SHELL_TIMEOUT", 5.0)
     monkeypatch.setenv("PATH", environment["PATH"])
     places = f"ssh://hangs@one{hosts.folder}/one/control", f"ssh://two{hosts.folder}/two/control"

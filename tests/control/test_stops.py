@@ -79,7 +79,7 @@ def test_a_stop_answers_waiting_clients(tmp_path: Path) -> None:
 
 
 def test_a_stop_of_the_daemon_reports_no_guest_as_gone(tmp_path: Path) -> None:
-    """Its QEMU still runs: a power-off that was only asked for proves nothing."""
+    """The guest's QEMU still runs: a power-off that was only asked for proves nothing."""
     with controlled(tmp_path) as (daemon, http), fake_guest(tmp_path / "nas") as guest, ThreadPoolExecutor(1) as pool:
         guest.serial()
         stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)

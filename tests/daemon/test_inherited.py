@@ -147,7 +147,7 @@ def test_remembered_names_are_limited() -> None:
 
 
 def test_each_freeze_is_reported_at_once() -> None:
-    """Even on top of a debt: a host that did not know of it would thaw the guest at the earlier time."""
+    """This includes a freeze on top of a debt: a host that did not know of it would thaw the guest too early."""
 
     async def body(here: Here) -> None:
         reported: list[tuple[float | None, str]] = []

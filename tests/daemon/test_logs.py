@@ -131,7 +131,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
         with fake_guest(tmp_path / "nas") as guest:
             for _ in range(8000):
                 assert guest.serial()
-            # Somebody reads at last.
+            # Now the test reads.
             seen = b""
             while b"log lines were lost" not in seen:
                 assert guest.serial()

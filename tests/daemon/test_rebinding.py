@@ -40,7 +40,7 @@ def test_deleted_socket_is_bound_again(tmp_path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[None]:
-    """Another process's socket, put in the place of a daemon's."""
+    """Replace a daemon's socket by one of another process."""
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"{path}-other")
         other.listen()
@@ -124,7 +124,7 @@ def retrying(path: Path) -> socket.socket:
 
 @pytest.mark.slow
 def test_last_descriptors_go_to_connections(tmp_path: Path) -> None:
-    """With one descriptor less than two for each guest, all are served, and listen again afterwards."""
+    """There is one descriptor less than two for each guest. All guests are served, and listen again afterwards."""
     paths = [tmp_path / f"g{place}" for place in range(40)]
     words = [word for path in paths for word in ("--sock", path)]
     with Serving(*words) as daemon:

@@ -110,7 +110,7 @@ def test_an_acknowledgement_keeps_a_new_freeze_of_the_same_host() -> None:
 
 @pytest.mark.parametrize("published", [True, False])
 def test_a_guest_that_is_missing_for_a_moment_keeps_published_freezes(published: bool) -> None:
-    """Its socket leaves a watched folder and returns, for example."""
+    """For example, the guest's socket leaves a watched folder and returns."""
 
     async def body(here: Here) -> None:
         here.hears(FROZEN)

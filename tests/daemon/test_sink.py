@@ -171,7 +171,7 @@ def test_flush_waits_for_lines_put_while_the_last_write_ended(monkeypatch: pytes
 
 
 def test_a_queue_is_limited_in_bytes() -> None:
-    """Items of any size count, also those of a write that hangs. The lost ones are reported."""
+    """Items of any size count, and so do items of a write that hangs. Lost items are reported."""
     begun, go = threading.Event(), threading.Event()
     written: list[str] = []
     told: list[int] = []

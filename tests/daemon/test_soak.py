@@ -10,7 +10,7 @@ import pytest
 from tests.soak import soak
 
 ROOM: Final = 4096
-"""Kilobytes that memory may grow by: what allocators keep, and no more with more frames."""
+"""Kilobytes that memory may grow by, for what allocators keep. The number of frames doesn't matter."""
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_the_lane_does_not_rest_without_other_guests() -> None:
 
 
 def test_a_guest_earns_credit_while_it_has_nothing_to_read() -> None:
-    """It earns nothing while it waits for its turn, or while it is kept from sending."""
+    """A guest earns nothing while it waits for its turn, or while it is kept from sending."""
 
     async def main() -> None:
         lane = Lane()

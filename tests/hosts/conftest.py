@@ -71,6 +71,6 @@ def next_release(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def machine(booted_once: Booted) -> Iterator[Booted]:
-    """A machine with systemd, without units of ours."""
+    """A machine with systemd, without our units."""
     yield booted_once
     booted_once.clear()

@@ -117,7 +117,7 @@ def test_installed_package_enables_nothing_and_purge_leaves_nothing(bare: Booted
 
 
 def test_tshark_has_the_dissector(bare: Booted, package: Path) -> None:
-    """It is in the folder for all users. A user runs tshark, because tshark 4.4 loads no Lua as root."""
+    """The dissector is in the folder for all users. tshark 4.4 loads no Lua as root, so another user runs it."""
     install(bare, package)
     shutil.copy(ROOT / "captures/boot-2022-04-25.jsonl", bare.path("/tmp"))
     bare.run(PROGRAM, "capture", "export", "/tmp/boot-2022-04-25.jsonl", "-o", "/tmp/boot.pcapng")

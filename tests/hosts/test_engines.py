@@ -83,7 +83,7 @@ def test_images_run_as_no_root_and_are_checked(client: Engine) -> None:
 
 
 def test_guests_beside_a_read_only_container_of_another_user(client: Engine, short_path: Path) -> None:
-    """It is killed, stopped and started again, and serves the same folder each time. A second container there ends."""
+    """The container is killed, stopped and started again, and serves the folder each time. A second one there ends."""
     folder = short_path / "run"
     folder.mkdir(mode=0o710)
     subprocess.run(["chown", FOREIGN, folder], check=True)

@@ -74,7 +74,7 @@ def served(machine: Booted, sock: str, drop_in: str, *, kvm: bool) -> None:
 
 @pytest.fixture
 def libvirtd(booted_with_libvirt: Booted) -> Iterator[Booted]:
-    """A machine with libvirtd, without a domain or a unit of ours before and afterwards."""
+    """A machine with libvirtd, without our domain and units before and afterwards."""
     machine = booted_with_libvirt
     yield machine
     machine.run("virsh", "destroy", "nas", check=False)
@@ -126,7 +126,7 @@ def test_guest_survives_what_libvirt_does_with_it(libvirtd: Booted, listens: str
 
 @LISTENS
 def test_guest_is_suspended_and_resumed_around_a_reboot_of_the_host(libvirtd: Booted, listens: str) -> None:
-    """With the page's settings, the daemon starts before libvirt and its guests, and stops after them."""
+    """The page's settings start the daemon before libvirt and its guests, and stop it after them."""
     served_at(libvirtd, listens)
     page = (ROOT / "docs/getting-started-libvirt.md").read_text()
     settings, order = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)

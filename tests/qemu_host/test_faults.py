@@ -89,13 +89,13 @@ def test_two_hundred_connections_and_few_descriptors(tmp_path: Path) -> None:
 
 
 def fine(host: QemuHost) -> bool:
-    """Whether it answers; its backlog may be full of connections that have ended."""
+    """Whether `qemu-host` answers; its backlog may be full of connections that have ended."""
     command = ["curl", "-s", "--unix-socket", str(host.api), "http://localhost/read?command=2"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout == ok('"fine"')[1]
 
 
 def test_the_newer_of_two_connections_is_refused(tmp_path: Path) -> None:
-    """Its end doesn't affect the first connection."""
+    """The end of the newer one doesn't affect the first connection."""
     with QemuHost(tmp_path) as host, answering(host.sock, lambda _: b"first\0"):
         for _ in range(3):
             with fake_guest(host.sock) as newer:

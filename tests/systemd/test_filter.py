@@ -89,7 +89,7 @@ def test_daemon_makes_only_allowed_system_calls(tmp_path: Path) -> None:
 
 
 def test_launcher_and_qemu_make_only_allowed_system_calls(tmp_path: Path) -> None:
-    """With the user's network and a forwarded port, from the start to QMP's quit."""
+    """The machine has the user's network and a forwarded port. The trace ends after QMP's quit."""
     disk, trace = tmp_path / "disk.img", tmp_path / "trace"
     disk.write_bytes(bytes(1 << 20))
     with held_port() as port:

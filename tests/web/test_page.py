@@ -240,7 +240,7 @@ def test_a_guests_text_is_text(page: Page, served: Web, guest: Answering) -> Non
 
 
 def test_inline_scripts_do_not_run(page: Page, served: Web) -> None:
-    """They would not run even if a guest's text became markup."""
+    """The policy would stop them even if a guest's text became markup."""
     page.open(served.link())
     page.until_shown("2 guests")
     page.run(

@@ -117,7 +117,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 def test_pages_of_other_sites_are_refused(served: Web, cookie: str, headers: dict[str, str]) -> None:
-    """Even with the cookie, because a browser sends it to every port of a host."""
+    """The cookie doesn't help them: a browser sends it to every port of a host."""
     for path, method in ("/", "GET"), ("/guests", "GET"), ("/guests/nas/thaw", "POST"):
         assert served.ask(path, method, Cookie=cookie, **headers).status == 403
     key = served.key()
