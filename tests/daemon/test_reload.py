@@ -24,6 +24,7 @@ from vchannel import HostCommand, Request
 from vhostcomm.config.load import load
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
+from vhostcomm.daemon.reload import RETRY_MAX
 from vhostcomm.log.logs import Log, start_log
 
 
@@ -81,8 +82,9 @@ def test_a_reload_that_cannot_be_served_changes_nothing_and_is_retried(tmp_path:
         (tmp_path / "bad").write_text("a file")
         write(path, tmp_path, {"nas": "Z" * 13, "bad": "B" * 13, "good": "C" * 13})
         daemon.send_signal(signal.SIGHUP)
-        why = daemon.event("reload rejected, the old configuration stays")["why"]
-        assert f"{tmp_path}/bad: a file is in the place" in why
+        rejected = daemon.event("reload rejected, the old configuration stays")
+        assert f"{tmp_path}/bad: a file is in the place" in rejected["why"]
+        assert rejected["next"] == "vhostcomm tries again"
         assert guest.serial() == "A" * 13
         assert not (tmp_path / "good").exists()
         # Once corrected, it is served without another reload.
@@ -93,17 +95,31 @@ def test_a_reload_that_cannot_be_served_changes_nothing_and_is_retried(tmp_path:
             assert late.serial() == "B" * 13
 
 
-def test_a_new_reload_replaces_a_retried_one(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    write(path, tmp_path, {"nas": "A" * 13})
-    with Serving("--config", path) as daemon:
-        (tmp_path / "bad").write_text("a file")
-        write(path, tmp_path, {"nas": "A" * 13, "bad": "B" * 13})
-        daemon.send_signal(signal.SIGHUP)
-        assert daemon.event("reload rejected, the old configuration stays")["next"] == "vhostcomm tries again"
-        write(path, tmp_path, {"nas": "A" * 13})
-        daemon.send_signal(signal.SIGHUP)
-        assert daemon.event("reloaded")["guests"] == 1
+@pytest.mark.parametrize("valid", [True, False])
+def test_another_reload_ends_the_retries(tmp_path: Path, valid: bool) -> None:
+    """A retry would serve the older file, once that becomes possible."""
+    file = tmp_path / "c.toml"
+
+    def read() -> Config:
+        return load(file, flags={"control": "none"}, environment={})
+
+    async def check() -> None:
+        daemon = Daemon(read(), log, read)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            (tmp_path / "bad").write_text("a file")
+            write(file, tmp_path, {"nas": "A" * 13, "bad": "B" * 13})
+            assert "a file is in the place" in await daemon.reload()
+            write(file, tmp_path, {"nas": "A" * 13}, "" if valid else "mistake = 1\n")
+            assert bool(await daemon.reload()) is not valid
+            (tmp_path / "bad").unlink()
+            await trio.sleep(2 * RETRY_MAX)
+            assert list(daemon.guests) == ["nas"]
+            nursery.cancel_scope.cancel()
+
+    write(file, tmp_path, {"nas": "A" * 13})
+    with logging_into(tmp_path / "log") as log:
+        run(check)
 
 
 @pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a folder", "a socket", "gigabytes"])
