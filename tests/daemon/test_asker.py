@@ -108,7 +108,7 @@ def test_a_stop_waits_for_a_guest_that_boots_within_its_own_time(tmp_path: Path)
             with pytest.raises(CallError, match="does not answer within 30 s"):
                 await port.asker.ask(OFF, timeout=30)
             await port.asker.ask(OFF, timeout=90)
-            assert 40 <= trio.current_time() - ends.guest.model.entered.at + 40 < 45
+            assert trio.current_time() - ends.guest.model.entered.at < 5, "the stop follows the boot at once"
         assert asked_for[-1] is OFF
         assert asked_for.count(OFF) == 1, "the stop that timed out is not carried out"
 
