@@ -17,7 +17,7 @@ from vhostcomm.cluster.records import (
     parse_record,
 )
 from vhostcomm.control.serialize import guests
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 
 READY = ServingRecord("nas", "host1", State.READY, 1650802981.5, "answer", "10.0.2.15", 1650803000.0, 1650802982.0)
 HOST = HostRecord("host1", "ssh://root@host1", "0.1.0", 1650800000.0, 1650802982.0)

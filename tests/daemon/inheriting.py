@@ -16,8 +16,10 @@ from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.inherited import Inherited
-from vhostcomm.guest import Debt, State, events
+from vhostcomm.guest import events
+from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.events import GuestEvent
+from vhostcomm.guest.model import State
 
 FREEZE, THAW = GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE
 WRITTEN = 5000.0

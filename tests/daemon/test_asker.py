@@ -13,7 +13,7 @@ from tests.daemon.asking import INFORMATION, IP, OFF, answer_all, connected, ope
 from tests.trio_help import run
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Role
 from vhostcomm.channel.calls import CallError, Outcome
-from vhostcomm.guest import HEARD_RECENTLY, PROBE_TIMEOUT, State
+from vhostcomm.guest.model import HEARD_RECENTLY, PROBE_TIMEOUT, State
 from vhostcomm.guest.questions import SETTLE
 
 

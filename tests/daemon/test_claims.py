@@ -11,7 +11,7 @@ from structlog.testing import LogCapture
 
 from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
 from vhostcomm.daemon.claims import OVERLAP_MAX, SKEW, SKEWED_LOGGED, Claims
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 from vhostcomm.log.lean_structlog import structlog
 
 HERE = ServingRecord("nas", "host1", State.READY)

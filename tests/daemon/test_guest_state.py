@@ -13,7 +13,7 @@ from tests.trio_help import run
 from vchannel import FRAME_SIZE, GuestCommand, HostCommand, Request
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.control.serialize import problem
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 
 
 def states(test: Callable[[Ends], Any]) -> None:

@@ -14,8 +14,10 @@ from tests.daemon.inheriting import FREEZE, FROZEN, THAW, WRITTEN, Here, here
 from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.records import THAWED_MAX
 from vhostcomm.daemon.inherited import FREEZE_MAX
-from vhostcomm.guest import Debt, State, events
+from vhostcomm.guest import events
+from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.events import Gone, GuestEvent
+from vhostcomm.guest.model import State
 
 
 def test_a_thaw_is_sent_once_when_its_time_is_over() -> None:

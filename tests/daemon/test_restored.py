@@ -10,8 +10,7 @@ import trio
 from tests.daemon.asking import INFORMATION, IP, OFF, answer_all, connected, running
 from tests.trio_help import run
 from vchannel import Command
-from vhostcomm.guest import PROBE_TIMEOUT, State
-from vhostcomm.guest.model import PROBE_INTERVAL_MAX
+from vhostcomm.guest.model import PROBE_INTERVAL_MAX, PROBE_TIMEOUT, State
 
 SAVED, IDLE = 1800.0, 1200.0
 """Seconds that the guest is saved in a file, and seconds without a question after the restore."""

@@ -23,8 +23,8 @@ from vhostcomm.channel.throttle import Lane, Throttle
 from vhostcomm.config.address import Connect, Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.config.models import Service
-from vhostcomm.guest import State
 from vhostcomm.guest.events import Gone
+from vhostcomm.guest.model import State
 
 SERIAL = Request.of(HostCommand.GUEST_SERIAL)
 

@@ -8,8 +8,8 @@ import trio
 
 from tests.daemon.inheriting import FREEZE, FROZEN, THAW, WRITTEN, Here, here
 from vhostcomm.cluster.records import ServingRecord
-from vhostcomm.guest import State
 from vhostcomm.guest.events import Gone
+from vhostcomm.guest.model import State
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from vhostcomm.guest import (
-    Connected,
-    Evidence,
-    Frame,
-    Model,
-    ProbeSent,
-    Silence,
-    State,
-)
+from vhostcomm.guest.evidence import Connected, Evidence, Frame, ProbeSent, Silence
+from vhostcomm.guest.model import Model, State
 
 ABSENT, CONNECTED, READY, SILENT, PAUSED = State
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vhostcomm.guest import Debt, DebtError, Moment, format_debt, parse_debt
-from vhostcomm.guest.debt import FILE_MAX
+from vhostcomm.guest.debt import FILE_MAX, Debt, DebtError, format_debt, parse_debt
+from vhostcomm.guest.evidence import Moment
 
 NOW = Moment(5.0, 1e9)
 

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 from tests.model.models import CONNECTED, READY, SILENT, WAYS, model_of
 from vchannel import GuestCommand
-from vhostcomm.guest import (
-    HEARD_RECENTLY,
-    Connected,
-    Disconnected,
-    Kind,
-    Model,
-    Paused,
-    Probe,
-    ProbeSent,
-    Refuse,
-    Resumed,
-    Send,
-    Silence,
-    StopAsked,
-    Wait,
-    Why,
-    kind_of,
-    may_ask,
-    probe_due,
-)
-from vhostcomm.guest.questions import SETTLE
+from vhostcomm.guest.evidence import Connected, Disconnected, Paused, ProbeSent, Resumed, Silence, StopAsked
+from vhostcomm.guest.model import HEARD_RECENTLY, Model
+from vhostcomm.guest.questions import SETTLE, Kind, Probe, Refuse, Send, Wait, Why, kind_of, may_ask, probe_due
 
 
 def test_what_a_guest_in_each_state_may_be_asked() -> None:

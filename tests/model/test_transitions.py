@@ -7,36 +7,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.model.models import ABSENT, CONNECTED, PAUSED, PROBED_IN_VAIN, READY, SILENT, WAYS, model_of
-from vhostcomm.guest import (
-    HEARD_RECENTLY,
+from vhostcomm.guest.debt import Debt
+from vhostcomm.guest.evidence import (
     Answer,
     Booted,
     Connected,
-    Debt,
     Disconnected,
     Evidence,
     Frame,
     FreezeSent,
-    Kind,
-    Model,
     Moment,
-    Pause,
     Paused,
-    Probe,
     ProbeSent,
     Reset,
     Resumed,
-    Send,
     Silence,
-    State,
     Stop,
     StopAsked,
     ThawAnswered,
-    Why,
-    may_ask,
-    probe_due,
 )
-from vhostcomm.guest.model import PAUSES, PROBE_INTERVAL_MAX, PROBE_TIMEOUT, TRANSITIONS
+from vhostcomm.guest.model import (
+    HEARD_RECENTLY,
+    PAUSES,
+    PROBE_INTERVAL_MAX,
+    PROBE_TIMEOUT,
+    TRANSITIONS,
+    Model,
+    Pause,
+    State,
+)
+from vhostcomm.guest.questions import Kind, Probe, Send, Why, may_ask, probe_due
 
 
 @pytest.mark.parametrize(

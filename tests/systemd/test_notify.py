@@ -21,7 +21,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon.status import of_guests, of_launched
-from vhostcomm.guest import Connected, Paused
+from vhostcomm.guest.evidence import Connected, Paused
 from vhostcomm.systemd.notify import STATUS_LIMIT, Notifier
 
 BEAT = 0.1

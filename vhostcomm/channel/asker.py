@@ -11,7 +11,8 @@ from vchannel import Command, GuestCommand, Response
 from vhostcomm.channel.calls import CallError, Outcome, outcome_of
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
-from vhostcomm.guest import POWER_OFF, PROBE_TIMEOUT, Probe, Refuse, Send, State, Wait, Why, kind_of, may_ask, probe_due
+from vhostcomm.guest.model import PROBE_TIMEOUT, State
+from vhostcomm.guest.questions import POWER_OFF, Probe, Refuse, Send, Wait, Why, kind_of, may_ask, probe_due
 
 STOPS: Final[dict[Command, str]] = {
     GuestCommand.POWEROFF: POWER_OFF,

@@ -23,9 +23,12 @@ from vchannel import (
 )
 from vhostcomm.config.address import Address
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
-from vhostcomm.guest import PROBE_TIMEOUT, Answered, Debt, Information, Model, Pause, State, events, evidence
+from vhostcomm.guest import events, evidence
 from vhostcomm.guest.answers import EMPTY, answers, prepare
+from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.events import GuestEvent
+from vhostcomm.guest.information import Answered, Information
+from vhostcomm.guest.model import PROBE_TIMEOUT, Model, Pause, State
 from vhostcomm.log.logs import LimitedLog, Log
 
 UNKNOWN_KEPT: Final = 64

@@ -17,7 +17,7 @@ import attrs
 from attrs import define, field, frozen
 
 from vhostcomm.config import values
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 from vhostcomm.text import escape
 
 HOSTS: Final = "hosts/"

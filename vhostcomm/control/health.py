@@ -10,7 +10,7 @@ import trio
 from vhostcomm.channel.guest import Guest
 from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 
 FRESH: Final = 10.0
 FRESH_UNKNOWN: Final = 1.0

@@ -11,7 +11,7 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.records import Trouble, View
 from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

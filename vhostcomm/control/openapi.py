@@ -7,7 +7,7 @@ from typing import Any, Final
 from vchannel import GuestCommand
 from vhostcomm import __version__
 from vhostcomm.control.request_parsing import COMMAND_MAX, SIZE_MAX, TIMEOUT_MAX
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 
 Schema = dict[str, Any]
 

@@ -25,7 +25,7 @@ from vchannel import (
 from vhostcomm.channel.guest import OTHER, Guest
 from vhostcomm.cluster.records import View
 from vhostcomm.control.daemon_api import RecordingState
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 from vhostcomm.text import escape
 
 ESCAPED_MAX: Final = DATA_SIZE * 10

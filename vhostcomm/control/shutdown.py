@@ -13,7 +13,8 @@ from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi, LauncherApi
 from vhostcomm.control.events import Awaited, awaiting
 from vhostcomm.control.problems import Problem
-from vhostcomm.guest import State, events
+from vhostcomm.guest import events
+from vhostcomm.guest.model import State
 
 GONE_TIMEOUT: Final = 1.0
 """Seconds from the end of a connection until its reason is known."""

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Final
 
 from vhostcomm.cluster.records import Record, Trouble, View
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 from vhostcomm.log.logs import Log
 
 OVERLAP_MAX: Final = 30.0

@@ -17,8 +17,7 @@ import trio
 
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.config.address import Listen, runtime_directory
-from vhostcomm.guest import Debt, DebtError, format_debt, parse_debt
-from vhostcomm.guest.debt import FILE_MAX
+from vhostcomm.guest.debt import FILE_MAX, Debt, DebtError, format_debt, parse_debt
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import unless_it_hangs
 

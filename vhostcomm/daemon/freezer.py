@@ -12,7 +12,9 @@ from vchannel import Command, GuestCommand, Response
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.daemon.debt_files import DebtFiles, debt_path
-from vhostcomm.guest import Debt, Moment, State, ThawAnswered
+from vhostcomm.guest.debt import Debt
+from vhostcomm.guest.evidence import Moment, ThawAnswered
+from vhostcomm.guest.model import State
 from vhostcomm.log.logs import Log
 
 THAW_TIMEOUT: Final = 5.0

@@ -16,7 +16,9 @@ from attrs import frozen
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.cluster.records import SERVING, THAWED_MAX, Record, ServingRecord, View
 from vhostcomm.control.request_parsing import TIMEOUT_MAX
-from vhostcomm.guest import Debt, Moment, State
+from vhostcomm.guest.debt import Debt
+from vhostcomm.guest.evidence import Moment
+from vhostcomm.guest.model import State
 
 FREEZE_MAX: Final = TIMEOUT_MAX
 """Maximum seconds until a thaw, whatever another host has written: the maximum of a freeze of this host."""

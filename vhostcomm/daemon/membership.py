@@ -30,8 +30,9 @@ from vhostcomm.config.models import Config
 from vhostcomm.daemon.claims import Claims
 from vhostcomm.daemon.inherited import Inherited, Owing
 from vhostcomm.errors import ConfigError
-from vhostcomm.guest import State, events
+from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
+from vhostcomm.guest.model import State
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_slices, in_thread, short_turns
 

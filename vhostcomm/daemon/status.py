@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 
 _WORDS: Final = {
     State.READY: "ready",

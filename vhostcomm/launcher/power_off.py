@@ -12,7 +12,7 @@ from vchannel import GuestCommand
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.daemon.daemon import Daemon
-from vhostcomm.guest import State
+from vhostcomm.guest.model import State
 from vhostcomm.log.logs import LimitedLog
 from vhostcomm.qemu.qmp import QmpError
 
