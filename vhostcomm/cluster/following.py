@@ -57,7 +57,6 @@ class Following:
         view: kept up to date with the records of hosts.
         offer: called with the configuration's part whenever it has changed.
         observer: sees the changes of the records.
-        log: the log.
     """
 
     def __init__(self, view: View, offer: Callable[[Tree], None], observer: Observer, log: Log) -> None:

@@ -30,7 +30,6 @@ class Lease:
 
     Args:
         gateway: of the etcd.
-        log: the log.
     """
 
     def __init__(self, gateway: Gateway, log: Log) -> None:

@@ -64,7 +64,6 @@ class RunLock:
         access: where etcd is.
         guest: the guest's name.
         host: this host's name.
-        log: the log.
     """
 
     def __init__(self, access: Access, guest: str, host: str, log: Log) -> None:

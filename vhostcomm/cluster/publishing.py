@@ -30,7 +30,6 @@ class Publishing:
     Args:
         host: the record of the host.
         view: its troubles.
-        log: the log.
     """
 
     def __init__(self, host: HostRecord, view: View, log: Log) -> None:

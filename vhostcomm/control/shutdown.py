@@ -27,8 +27,6 @@ async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, tim
     """Make a guest power itself off, as soon as it can be asked.
 
     Args:
-        daemon: the daemon.
-        guest: the guest.
         wait: seconds for QEMU to disconnect; None to wait only for the guest's answer.
         timeout: seconds for the guest to be up, and for its answer.
         by: the client.
@@ -114,7 +112,6 @@ async def through_launcher(
     """Make the launcher stop a guest: first by its own power-off, then by stronger means.
 
     Args:
-        launcher: the launcher.
         guest: the guest, in any state.
         wait: seconds for QEMU to end; None to wait only for the guest's answer.
         timeout: seconds for that answer.

@@ -37,9 +37,7 @@ class Surface:
     """A daemon's control surface.
 
     Args:
-        daemon: the daemon.
         service: the address and the permissions.
-        log: the log.
         own: name of a separate socket without `--control`, for one of many launchers.
     """
 
@@ -164,8 +162,6 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
     """Serve a listener until cancelled, from its first client on.
 
     Args:
-        listener: the listener.
-        log: the log.
         make: makes the application, with the log for rejected requests.
     """
     while True:

@@ -29,10 +29,8 @@ class WebSurface:
     """A daemon's web page, if `web` is configured.
 
     Args:
-        daemon: the daemon.
         service: the address.
         surface: counts the requests.
-        log: the log.
         by_hand: print a link, because the log goes to a terminal. Logs that are kept get no key.
     """
 

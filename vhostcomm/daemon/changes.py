@@ -58,7 +58,6 @@ class Changes:
 
         Args:
             reload: reloads the configuration, and reports why it was rejected itself.
-            log: the log.
         """
         with suppress(OSError):  # out of inotify instances: changes are noticed later
             self._inotify = INotify(nonblocking=True)

@@ -28,7 +28,6 @@ class Claims:
 
     Args:
         view: all records.
-        log: the log.
         overlap: see `OVERLAP_MAX`.
     """
 

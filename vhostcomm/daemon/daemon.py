@@ -52,7 +52,6 @@ class Daemon:
 
     Args:
         config: the configuration to serve.
-        log: the log.
         reload: reads the configuration again, for SIGHUP; None if it can't change.
         trace: sees every frame.
         api_timeout: seconds for a guest's answer if a request to qemu-host's API has no timeout.

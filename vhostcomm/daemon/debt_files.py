@@ -26,11 +26,7 @@ WRITE_TIMEOUT: Final = 3.0
 
 
 class DebtFiles:
-    """Records the debts of a daemon's guests.
-
-    Args:
-        log: the log.
-    """
+    """Records the debts of a daemon's guests."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -70,7 +66,6 @@ class DebtFiles:
         """Write a guest's debt to its file, or remove the file. Errors are logged.
 
         Args:
-            guest: the guest.
             timeout: seconds to wait for a file system that hangs, at most `WRITE_TIMEOUT`.
         """
         path = debt_path(guest)

@@ -28,7 +28,6 @@ class Folders:
         config: returns the active configuration.
         own: returns the address of our own socket, which is no guest.
         freezer: thaws a frozen guest before its port ends.
-        log: the log.
     """
 
     def __init__(

@@ -55,7 +55,6 @@ class Freezer:
 
     Args:
         ask: sends a question to a guest.
-        log: the log.
     """
 
     def __init__(self, ask: Ask, log: Log) -> None:

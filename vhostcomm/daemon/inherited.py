@@ -37,7 +37,6 @@ class _Freeze:
     """A freeze of another host.
 
     Args:
-        host: the host.
         until: when that host thaws the guest, in seconds since 1970 on its clock. Together, they identify the freeze.
         due: when this host thaws it, on the monotonic clock.
     """

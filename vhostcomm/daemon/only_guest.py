@@ -26,7 +26,6 @@ class OnlyGuest:
         service: with the API's address, which may be empty, and what it allows.
         ports: of the daemon.
         freezer: of the daemon.
-        log: the log.
         timeout: seconds for a guest's answer if a request has no timeout.
     """
 

@@ -65,7 +65,6 @@ class Ports:
         host: the host's identity; `reload` changes it.
         make_guest: makes a guest of its configuration.
         adopt: takes over the debt that an earlier daemon left for a guest; called in a thread.
-        log: the log.
     """
 
     def __init__(

@@ -75,7 +75,6 @@ class Recordings:
     """The last recording of each guest that a client started.
 
     Args:
-        log: the log.
         is_served: whether a guest is still served.
     """
 

@@ -74,7 +74,6 @@ class Reload:
         freezer: thaws a frozen guest before its port ends.
         around: entered around each requested reload.
         changed: called when `why_not` may have changed.
-        log: the log.
     """
 
     def __init__(

@@ -48,7 +48,6 @@ class Launch:
     """What to launch, and how.
 
     Args:
-        machine: the machine.
         argv: its command.
         config: of one guest.
         grace: seconds for all stages of a stop together.
@@ -69,7 +68,6 @@ class Launcher:
 
     Args:
         launch: what to launch.
-        log: the log.
         notifier: notifies systemd, if that started this process.
         lock: of the guest, which was taken; None without a cluster.
     """

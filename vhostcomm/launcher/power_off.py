@@ -61,7 +61,6 @@ class PowerOff:
         """Make the guest power itself off, as soon as it can be asked; ask again if its machine is reset meanwhile.
 
         Args:
-            guest: the guest.
             press_button: presses the power button; raises `QmpError`.
             by: who requested the stop.
 
