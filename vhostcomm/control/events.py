@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 import trio
 from attrs import define, field
@@ -97,30 +97,8 @@ class Events:
 
 
 def name_of(event: GuestEvent) -> str:
-    """Return an event's name in the stream."""
-    match event:
-        case events.Connected():
-            return "connected"
-        case events.Ready():
-            return "ready"
-        case events.Silent():
-            return "silent"
-        case events.Paused():
-            return "paused"
-        case events.Resumed():
-            return "resumed"
-        case events.Rebooted():
-            return "rebooted"
-        case events.Stopping():
-            return "stopping"
-        case events.Frozen():
-            return "frozen"
-        case events.Thawed():
-            return "thawed"
-        case events.Gone():
-            return "gone"
-        case _:
-            assert_never(event)
+    """Return an event's name in the stream and to other programs: that of its class, in lower case."""
+    return type(event).__name__.lower()
 
 
 def _facts(guest: Guest, event: GuestEvent) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The events of a guest, for its observers. Pure.
 
-Import the module, not its classes: the evidence for an event often has the same name.
+Import the module, not its classes: the evidence for an event often has the same name. Clients of the control surface
+know the events by the names of these classes.
 """
 
 from __future__ import annotations
