@@ -70,7 +70,7 @@ class Echo:
             listener.sock.listen(2 * CONNECTION_LIMIT)
             listener.tls = tls
             async with trio.open_nursery() as nursery:
-                await nursery.start(serve_app, self, [listener], log, StrangersLog(log, nursery))
+                await nursery.start(serve_app, self, listener, log, StrangersLog(log, nursery))
                 yield self
                 nursery.cancel_scope.cancel()
 

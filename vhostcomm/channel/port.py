@@ -153,7 +153,7 @@ class Port:
 
     def is_reachable(self) -> bool:
         """Return whether QEMU can find the socket at its path, if it has one. May block."""
-        return self._listener is None or self._listener.is_there()
+        return self._listener is None or self._listener.is_reachable()
 
     def is_occupied(self) -> bool:
         """Return whether anything exists at the path of its socket. May block."""
@@ -167,7 +167,7 @@ class Port:
         """
         if (listener := self._listener) is None:
             return
-        old = await in_thread(self._folder, listener.bind_again)
+        old = await in_thread(self._folder, listener.replace)
         if old.fileno() != -1:
             trio.lowlevel.notify_closing(old)
             old.close()

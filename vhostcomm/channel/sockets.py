@@ -65,11 +65,11 @@ class Listener:
         self.sock.close()
         self._cleanup.close()
 
-    def is_there(self) -> bool:
-        """Return whether clients still find this socket at its path."""
+    def is_reachable(self) -> bool:
+        """Return whether clients can find the socket at its path, if it has one. May block."""
         return not isinstance(self.address, Listen) or not self._file or leads_to(self.address.path, self._file)
 
-    def bind_again(self) -> socket.socket:
+    def replace(self) -> socket.socket:
         """Create the socket again after its file was deleted. Return the old one, which the caller closes.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,20 +19,11 @@ BACKLOG: Final = 128
 """Clients that may wait: scripts often start many at once, and the first one waits for the imports."""
 
 
-class HttpListener:
-    """A listener for HTTP that can be bound again while it is served.
-
-    Args:
-        address: of the socket.
-        mode: of a unix socket.
-        group: id of its group; -1 for no change.
-
-    Raises:
-        ServeError: it can't be bound; says why and what to do.
-    """
+class HttpListener(Listener):
+    """A listener for HTTP that can be bound again while it is served."""
 
     def __init__(self, address: Listen | ListenTcp, mode: int = 0o600, group: int = -1) -> None:
-        self._listener = Listener(address, mode, group)
+        super().__init__(address, mode, group)
         self.tls: ssl.SSLContext | None = None
         """Of connections that are accepted from now on; None for no TLS."""
         self.bound_again = trio.Event()
@@ -41,22 +31,9 @@ class HttpListener:
         self.sock.listen(BACKLOG)
 
     @property
-    def sock(self) -> socket.socket:
-        return self._listener.sock
-
-    @property
-    def address(self) -> object:
-        return self._listener.address
-
-    @property
     def path(self) -> Path | None:
         """The path of a unix socket."""
-        address = self._listener.address
-        return address.path if isinstance(address, Listen) else None
-
-    def is_reachable(self) -> bool:
-        """Return whether clients can find the socket at its path, if it has one. May block."""
-        return self._listener.is_there()
+        return self.address.path if isinstance(self.address, Listen) else None
 
     def is_occupied(self) -> bool:
         """Return whether anything exists at the path of its socket. May block."""
@@ -69,12 +46,9 @@ class HttpListener:
             ServeError: it can't be created.
         """
         assert self.path
-        old = await in_thread(self.path.parent, self._listener.bind_again)
+        old = await in_thread(self.path.parent, self.replace)
         self.sock.listen(BACKLOG)
         trio.lowlevel.notify_closing(old)
         old.close()
         before, self.bound_again = self.bound_again, trio.Event()
         before.set()
-
-    def close(self) -> None:
-        self._listener.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -123,7 +123,7 @@ class _Slots:
 
 async def serve_app(
     app: Application,
-    listeners: Sequence[HttpListener],
+    listener: HttpListener,
     log: Log,
     strangers: StrangersLog,
     *,
@@ -135,14 +135,14 @@ async def serve_app(
 
     Args:
         app: answers the requests.
-        listeners: bound by the caller, so that an invalid address is an error of the start; the caller closes them.
+        listener: bound by the caller, so that an invalid address is an error of the start; the caller closes it.
         log: for errors.
         strangers: for messages that clients cause.
         task_status: started when connections are accepted.
     """
     slots = _Slots()
     handshakes = None
-    if any(each.tls for each in listeners):
+    if listener.tls:
         from vhostcomm.control.tls import Handshakes
 
         handshakes = Handshakes(strangers, app.error)
@@ -169,33 +169,29 @@ async def serve_app(
         if tls := await handshakes.finish(stream, context):
             begin(tls, tls.client)
 
-    async def accept(listener: trio.SocketListener, of: HttpListener) -> None:
+    async def accept(accepting: trio.SocketListener) -> None:
         while True:
             if handshakes:
                 await handshakes.rested()
             try:
-                stream = await listener.accept()
+                stream = await accepting.accept()
             except OSError as error:
                 strangers.warning("control connection waits", why=error.strerror)
                 if not (handshakes and handshakes.evict()):
                     slots.evict()
                 await trio.sleep(ACCEPT_PAUSE)
                 continue
-            if of.tls:
-                nursery.start_soon(begin_with_tls, stream, of.tls)
+            if listener.tls:
+                nursery.start_soon(begin_with_tls, stream, listener.tls)
             else:
                 begin(stream)
 
-    async def keep_accepting(listener: HttpListener) -> None:
+    async with trio.open_nursery() as nursery:
+        task_status.started()
         while True:
             bound_again = listener.bound_again
             with trio.socket.from_stdlib_socket(listener.sock.dup()) as own:
-                async with trio.open_nursery() as accepting:
-                    accepting.start_soon(accept, trio.SocketListener(own), listener)
+                async with trio.open_nursery() as until_bound_again:
+                    until_bound_again.start_soon(accept, trio.SocketListener(own))
                     await bound_again.wait()
-                    accepting.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for each in listeners:
-            nursery.start_soon(keep_accepting, each)
-        task_status.started()
+                    until_bound_again.cancel_scope.cancel()

@@ -176,7 +176,7 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
 
             async with trio.open_nursery() as counting:
                 strangers = StrangersLog(log, counting)
-                await serve_app(make(strangers), [listener], log, strangers)
+                await serve_app(make(strangers), listener, log, strangers)
         except Exception:
             log.exception("internal error in the control surface, restarting it; please report it")
         await trio.sleep(BIND_INTERVAL)

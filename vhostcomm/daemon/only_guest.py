@@ -61,7 +61,7 @@ class OnlyGuest:
             names=own_names(parse_api(self._service.qemu_host_api)),
             allow_dangerous=self._service.allow_dangerous,
         )
-        await api.serve([listener])
+        await api.serve(listener)
 
     async def _ask(self, command: Command, timeout: float, by: str) -> bytes:
         guest = self._served(command).port.guest

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import parse_qs
@@ -147,8 +147,8 @@ class QemuHostApi:
         self._log = log
         self._timeout = timeout
 
-    async def serve(self, listeners: Sequence[HttpListener]) -> None:
-        """Serve until cancelled; restart after an internal error. The caller closes the listeners."""
+    async def serve(self, listener: HttpListener) -> None:
+        """Serve until cancelled; restart after an internal error. The caller closes the listener."""
         # In a thread, since guests are already being served.
         await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")
         from vhostcomm.control.server import StrangersLog, serve_app
@@ -157,7 +157,7 @@ class QemuHostApi:
             try:
                 async with trio.open_nursery() as self._nursery:
                     self._strangers = StrangersLog(self._log, self._nursery)
-                    await serve_app(self, listeners, self._log, self._strangers)
+                    await serve_app(self, listener, self._log, self._strangers)
             except Exception:  # noqa: BLE001 - a client's request must not stop the guests' service
                 self._log.exception("internal error in the API, restarting it; please report it")
             await trio.sleep(BIND_INTERVAL)
