@@ -17,6 +17,7 @@ import attrs
 from attrs import define, field, frozen
 
 from vhostcomm.config import values
+from vhostcomm.guest.debt import FOREVER
 from vhostcomm.guest.model import State
 from vhostcomm.text import escape
 
@@ -29,8 +30,6 @@ VALUE_MAX: Final = 64 << 10
 
 THAWED_MAX: Final = 64
 """Maximum hosts whose freezes of a guest are remembered: a tree may have any number of names."""
-
-_YEAR_10000: Final = 253_402_300_800.0
 
 _TEXT_MAX: Final = 512
 _WHY_MAX: Final = 1000
@@ -205,7 +204,7 @@ def time_in(document: dict[str, Any], key: str) -> float | None:
     found = document.get(key)
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _YEAR_10000:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < FOREVER:
         raise ValueError(f"{key} is not a time in seconds since 1970")
     return float(found)
 
