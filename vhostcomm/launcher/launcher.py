@@ -87,7 +87,8 @@ class Launcher:
         self._stop_why = ""
         self._stop = trio.Event()
         self._ending: Ending | None = None
-        self._stage = ""
+        self.stage = ""
+        """The current stage of a stop; empty without a stop."""
         self.ended = trio.Event()
         """Set when QEMU has ended and is not started again."""
         self.machine = LaunchedMachine(lambda: self._qemu, log)
@@ -95,7 +96,7 @@ class Launcher:
         self._daemon.launcher = self
         self._manager = Manager(
             notifier,
-            lambda: of_launched(self._guest, self._stage, runs=self._qemu is not None) if self._daemon.guests else "",
+            lambda: of_launched(self._guest, self.stage, runs=self._qemu is not None) if self._daemon.guests else "",
         )
         self._daemon.listeners.append(self._manager.changed)
         facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
@@ -151,11 +152,6 @@ class Launcher:
         """Request a stop like `stop`, but a further request changes nothing."""
         if not self._stop.is_set():
             self.stop(by)
-
-    @property
-    def stage(self) -> str:
-        """The current stage of a stop; empty without a stop."""
-        return self._stage
 
     @property
     def ending(self) -> tuple[str, int]:
@@ -258,7 +254,7 @@ class Launcher:
                 self._guest.machine_resumed()  # a pause is no longer known
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
             case StageBegun(stage, seconds, why):
-                self._stage = stage.means
+                self.stage = stage.means
                 self._manager.extend(seconds + STAGE_MARGIN)
                 self._manager.changed()
                 self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
