@@ -239,16 +239,13 @@ class Reload:
         return plan
 
     def _read_checked(self) -> Config:
-        assert self._read
-        return self._in_force(self._read())
-
-    def _in_force(self, config: Config) -> Config:
-        """Return a new configuration without changes that need a restart, checked as at a start.
+        """Read the configuration, without changes that need a restart, and check it as at a start.
 
         Raises:
-            VhostcommError: it can't be served.
+            VhostcommError: it can't be read or served.
         """
-        old = self.config
+        assert self._read
+        config, old = self._read(), self.config
         keys = [name for name, value in attrs.asdict(config.service).items() if value != getattr(old.service, name)]
         if "socket_group" in keys:
             group_id(config.service.socket_group)
