@@ -15,6 +15,7 @@ from vchannel import Command, Response
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, Trace
 from vhostcomm.channel.sockets import group_id
+from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.children import reap_orphans
 from vhostcomm.cluster.records import View
 from vhostcomm.config.identity import HostIdentity
@@ -86,7 +87,7 @@ class Daemon:
         self.freezer = Freezer(self._ask, log)
         self._ports = Ports(config.service, config.host, self._make_guest, self.freezer.adopt, log)
         self._only_guest = OnlyGuest(config.service, self._ports, self.freezer, log, api_timeout)
-        self._folders = Folders(self._ports, lambda: self.config, self._own_sock, self.freezer, log)
+        self._folders = Folders(self._ports, lambda: self.config, lambda: str(self._surface.address), self.freezer, log)
         self.launcher: LauncherApi | None = None
         self._membership = membership
         self.cluster: View | None = membership.view if membership else None
@@ -130,7 +131,7 @@ class Daemon:
         group_id(config.service.socket_group)
         with ExitStack() as cleanup:
             cleanup.enter_context(self._ports.files)
-            folders = cleanup.enter_context(self._folders.watched(config.watch))
+            folders = [cleanup.enter_context(WatchedFolder(path)) for path in config.watch]
             with without_collections():
                 _ = config.warnings  # made before any guest is served
                 opened = await self._ports.open_all(config.guests, config.host)
@@ -307,9 +308,6 @@ class Daemon:
 
     def _describe(self) -> str:
         return of_guests(self.guests, self.not_reloaded, self.cluster.warnings if self.cluster else ())
-
-    def _own_sock(self) -> str:
-        return str(self._surface.address)
 
     def _make_guest(self, config: GuestConfig, host: HostIdentity, log: Log) -> Guest:
         guest = Guest(config.name, config.address, host, config.identity, log)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -41,16 +40,6 @@ class Folders:
         self._seen: dict[Path, dict[str, Path]] = {}  # the sockets in each directory
         self._ignored: set[Path] = set()
 
-    @contextmanager
-    def watched(self, paths: tuple[Path, ...]) -> Iterator[list[WatchedFolder]]:
-        """Watch directories inside the block.
-
-        Raises:
-            ServeError: a directory can't be watched.
-        """
-        with ExitStack() as cleanup:
-            yield [cleanup.enter_context(WatchedFolder(path)) for path in paths]
-
     async def keep(self, folder: WatchedFolder) -> None:
         """Serve the guests that appear in a directory, until cancelled."""
         while True:
@@ -80,7 +69,9 @@ class Folders:
         assert self._ports.nursery is not None
         if not self._seen:  # for ten thousand guests, the rest takes a while
             return
-        gone = [each for each in self._ports.all if each.folder and each.config.name not in self._there(each.folder)]
+        gone = [
+            each for each in self._ports.all if each.folder and each.config.name not in self._seen.get(each.folder, {})
+        ]
         if gone:
             self._ports.nursery.start_soon(self._end_and_match, gone)
         ours = {str(each.config.address) for each in self._ports.all} | {self._own()}
@@ -92,9 +83,6 @@ class Folders:
                 elif str(path) not in ours:  # otherwise, it is our own socket
                     self._serve(folder, name, path)
         self._ignored &= {path for found in self._seen.values() for path in found.values()}
-
-    def _there(self, folder: Path) -> dict[str, Path]:
-        return self._seen.get(folder, {})
 
     async def _end_and_match(self, ending: list[Served]) -> None:
         await self._freezer.thaw_all((each.port.guest for each in ending), "its socket is gone from the folder")

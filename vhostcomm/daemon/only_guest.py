@@ -13,7 +13,7 @@ from vhostcomm.config.models import Service
 from vhostcomm.control.admission import own_names
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.opening import Served
+from vhostcomm.daemon.opening import Served, make_runtime_directory
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import QemuHostApi
@@ -46,7 +46,7 @@ class OnlyGuest:
             return None
         address = parse_api(self._service.qemu_host_api)
         if isinstance(address, Listen):
-            self._ports.make_runtime_directory(address.path.parent)
+            make_runtime_directory(address.path.parent, self._service)
         made = HttpListener(address, self._service.socket_mode, group_id(self._service.socket_group))
         cleanup.callback(made.close)
         return made

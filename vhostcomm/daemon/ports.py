@@ -158,10 +158,6 @@ class Ports:
     def _port(self, config: GuestConfig, host: HostIdentity) -> Port:
         return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service, self._lane)
 
-    def make_runtime_directory(self, folder: Path) -> None:
-        """Create the directory if it is the runtime directory; other directories are the operator's."""
-        make_runtime_directory(folder, self._service)
-
     def start(self, served: Served) -> None:
         """Run a port."""
         assert self.nursery is not None
@@ -242,7 +238,7 @@ class Ports:
         if isinstance(served, Served):
             log = log.bind(guest=served.config.name)
         try:
-            await in_thread(path.parent, self.make_runtime_directory, path.parent)
+            await in_thread(path.parent, make_runtime_directory, path.parent, self._service)
             await served.port.bind_again()
         except (ServeError, OSError) as error:
             if served.why_not != str(error):
