@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 from attrs import frozen
@@ -16,20 +16,13 @@ from attrs import frozen
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.cluster.records import SERVING, THAWED_MAX, Record, ServingRecord, View
 from vhostcomm.control.request_parsing import TIMEOUT_MAX
+from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.evidence import Moment
 from vhostcomm.guest.model import State
 
 FREEZE_MAX: Final = TIMEOUT_MAX
 """Maximum seconds until a thaw, whatever another host has written: the maximum of a freeze of this host."""
-
-
-class Owing(Protocol):
-    """The daemon's freezer, as this module sees it; see `Freezer`."""
-
-    def owe(self, guest: Guest, debt: Debt) -> None: ...
-
-    def settle(self, guest: Guest, by: str) -> None: ...
 
 
 @frozen
@@ -55,7 +48,7 @@ class Inherited:
         freezer: owes the thaws.
     """
 
-    def __init__(self, view: View, find: Callable[[str], Guest | None], freezer: Owing) -> None:
+    def __init__(self, view: View, find: Callable[[str], Guest | None], freezer: Freezer) -> None:
         self._view = view
         self._find = find
         self._freezer = freezer

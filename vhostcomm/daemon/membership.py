@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -28,13 +28,16 @@ from vhostcomm.config.files import Merged
 from vhostcomm.config.http_address import CONTROL_NAME
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.claims import Claims
-from vhostcomm.daemon.inherited import Inherited, Owing
+from vhostcomm.daemon.inherited import Inherited
 from vhostcomm.errors import ConfigError
 from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.model import State
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_slices, in_thread, short_turns
+
+if TYPE_CHECKING:
+    from vhostcomm.daemon.daemon import Daemon
 
 SETTLE: Final = 0.1
 """Seconds from a change of the tree to the reload: changes of one script come together."""
@@ -47,23 +50,6 @@ RETRY: Final = 10.0
 
 POLL_INTERVAL: Final = 5.0
 """Seconds between looks at all guests, for what no event reports, such as a guest's address."""
-
-
-class Reloading(Protocol):
-    """The daemon, as its membership sees it."""
-
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def guests(self) -> Mapping[str, Guest]: ...
-
-    @property
-    def freezer(self) -> Owing: ...
-
-    def guest(self, name: str) -> Guest | None: ...
-
-    async def reload(self) -> str: ...
 
 
 class Membership:
@@ -87,6 +73,8 @@ class Membership:
         self._reported: Tree | None = None
         self._active: Callable[[], object] = lambda: None
         """Returns the tree of the active configuration, once there is one."""
+        self._publishing: Publishing | None = None
+        self._inherited: Inherited | None = None
         self._problem = ""
         self._stored = self._newest
         self._news = trio.Event()
@@ -127,7 +115,7 @@ class Membership:
             )
         return settings_of(tree)
 
-    async def run(self, daemon: Reloading, log: Log) -> None:
+    async def run(self, daemon: Daemon, log: Log) -> None:
         """Follow the tree and publish this host's guests, until cancelled."""
         self._active = lambda: daemon.config.tree
         if self._problem:
@@ -145,12 +133,12 @@ class Membership:
                 self.view.report(Trouble.UNREACHED, "an internal error; see the log", time.time())
             await trio.sleep(RETRY)
 
-    async def _take_part(self, daemon: Reloading, log: Log) -> None:
+    async def _take_part(self, daemon: Daemon, log: Log) -> None:
         control = self._host.control or _default_control(self._host.host, daemon.config.service.control)
         publishing = Publishing(attrs.evolve(self._host, control=control), self.view, log)
         claims = Claims(self.view, log)
         self._inherited = Inherited(self.view, daemon.guest, daemon.freezer)
-        self._publish = publishing.put, publishing.drop
+        self._publishing = publishing
         following = Following(self.view, self._offer, _Observer(claims, self._inherited, self._look_again), log)
         async with Gateway(self._access) as gateway, trio.open_nursery() as nursery:
             nursery.start_soon(following.run, gateway)
@@ -171,20 +159,16 @@ class Membership:
             self._inherited.thawed(guest)
         self._update(guest)
 
-    _publish: tuple[Callable[[ServingRecord], None], Callable[[str], None]] | None = None
-    _inherited: Inherited | None = None
-
     def _update(self, guest: Guest) -> None:
-        if self._publish is None or self._inherited is None:
+        if self._publishing is None or self._inherited is None:
             return
-        put, drop = self._publish
         record = _record(guest, self.view.host, self._inherited.settled(guest.name))
         if record.state is State.ABSENT and record.frozen_until is None:
             self._owing.discard(guest.name)
-            drop(record.key)
+            self._publishing.drop(record.key)
         else:
             (self._owing.discard if record.frozen_until is None else self._owing.add)(guest.name)
-            put(record)
+            self._publishing.put(record)
 
     # -- the tree
 
@@ -192,7 +176,7 @@ class Membership:
         self._newest = tree
         self._news.set()
 
-    async def _apply(self, daemon: Reloading, log: Log) -> None:
+    async def _apply(self, daemon: Daemon, log: Log) -> None:
         tried = self._newest if self._rejected and self._rejected[0] is self._newest else None
         while True:
             self._news, pause = trio.Event(), 0.0
@@ -218,14 +202,14 @@ class Membership:
             self._reported = rejected
             log.error("tree rejected, the last accepted one stays", why=why, revision=self._reported.revision)
 
-    async def _keep_accepted(self, daemon: Reloading, log: Log) -> None:
+    async def _keep_accepted(self, daemon: Daemon, log: Log) -> None:
         """Store accepted trees. While the disk hangs, later ones are still served."""
         while True:
             self._accepted = trio.Event()
             await self._keep(daemon, log)
             await self._accepted.wait()
 
-    async def _keep(self, daemon: Reloading, log: Log) -> None:
+    async def _keep(self, daemon: Daemon, log: Log) -> None:
         """Store the accepted tree, unless it is stored."""
         tree = daemon.config.tree
         assert isinstance(tree, Tree)
@@ -246,7 +230,7 @@ class Membership:
     def _look_again(self) -> None:
         self._looking.set()
 
-    async def _look(self, daemon: Reloading, claims: Claims, inherited: Inherited) -> None:
+    async def _look(self, daemon: Daemon, claims: Claims, inherited: Inherited) -> None:
         known: set[str] = set()
         while True:
             self._looking = trio.Event()
@@ -257,8 +241,8 @@ class Membership:
                 self._update(guest)
             for name in known - names:
                 inherited.left(name)
-                if self._publish and name not in self._owing:
-                    self._publish[1](ServingRecord(name, self.view.host, State.ABSENT).key)
+                if self._publishing and name not in self._owing:
+                    self._publishing.drop(ServingRecord(name, self.view.host, State.ABSENT).key)
             known = names
             claims.look(trio.current_time())
             with trio.move_on_after(POLL_INTERVAL):
