@@ -137,10 +137,23 @@ def parse_record(key: str, value: bytes, revision: int = 0) -> Record:
     """
     try:
         document = json_object(value)
+        since, written = time_in(document, "since"), time_in(document, "written")
         if key.startswith(HOSTS):
-            return _host(host_name(key.removeprefix(HOSTS)), document)
+            host = host_name(key.removeprefix(HOSTS))
+            return HostRecord(host, _text(document, "control"), _text(document, "version"), since, written)
         guest, _, host = key.removeprefix(SERVING).partition("/")
-        return _serving(values.name(guest), host_name(host), document, revision)
+        return ServingRecord(
+            values.name(guest),
+            host_name(host),
+            State(document.get("state")),
+            since,
+            _text(document, "evidence"),
+            _text(document, "address") or None,
+            time_in(document, "frozen_until"),
+            written,
+            _thawed(document),
+            revision,
+        )
     except ValueError as error:
         raise RecordError(f"{escape(key)}: {error}") from None
 
@@ -160,31 +173,6 @@ def json_object(value: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - a mistake in a value, not in a program
     return document
-
-
-def _host(host: str, document: dict[str, Any]) -> HostRecord:
-    return HostRecord(
-        host,
-        _text(document, "control"),
-        _text(document, "version"),
-        time_in(document, "since"),
-        time_in(document, "written"),
-    )
-
-
-def _serving(guest: str, host: str, document: dict[str, Any], revision: int) -> ServingRecord:
-    return ServingRecord(
-        guest,
-        host,
-        State(document.get("state")),
-        time_in(document, "since"),
-        _text(document, "evidence"),
-        _text(document, "address") or None,
-        time_in(document, "frozen_until"),
-        time_in(document, "written"),
-        _thawed(document),
-        revision,
-    )
 
 
 def _text(document: dict[str, Any], key: str) -> str:
