@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Self
 
-from attrs import define, field
+from attrs import define
 
 from vhostcomm.config.ssh_address import Forwarded, SshAddress
 from vhostcomm.environment import child_environment
@@ -45,35 +45,38 @@ class _Tunnel:
     """An ssh that forwards one socket, until its input ends: with the block, and also if this process is killed."""
 
     forwarded: Forwarded
-    process: subprocess.Popen[bytes] | None = field(default=None)
-    deadline: float = field(default=math.inf)
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    deadline: float = math.inf
     """Until when the remote shell must answer, on the monotonic clock."""
     _line: bytes = b""
     """The unfinished line."""
 
-    def start(self) -> None:
-        remote = self.forwarded.remote
+    @classmethod
+    def start(cls, forwarded: Forwarded) -> Self | None:
+        remote = forwarded.remote
         command = [
             "ssh", "-T", "-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", "-o", f"ConnectTimeout={CONNECT_TIMEOUT}",
             # A host that is cut off ends the connection, which would otherwise last as long as a request.
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
             "-o", "PermitLocalCommand=yes", "-o", f"LocalCommand=echo {_CONNECTED}",
             *(["-p", remote.port] if remote.port else []),
-            "-L", f"{self.forwarded.path}:{remote.path}", "--", remote.destination, f"echo {_READY}; exec cat > /dev/null",
+            "-L", f"{forwarded.path}:{remote.path}", "--", remote.destination, f"echo {_READY}; exec cat > /dev/null",
         ]  # fmt: skip
         try:
-            self.process = subprocess.Popen(  # noqa: S603 - ssh, and an address without flags
+            process = subprocess.Popen(  # noqa: S603 - ssh, and an address without flags
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()
             )
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            self.forwarded.why_not = f"{remote}: ssh can't be started: {error.strerror}{'; apt-get install openssh-client' if missing else ''}"
+            forwarded.why_not = f"{remote}: ssh can't be started: {error.strerror}{'; apt-get install openssh-client' if missing else ''}"
+            return None
+        assert process.stdout
+        return cls(forwarded, process, process.stdout)
 
     def read(self) -> bool:
         """Read what ssh prints. Return whether the wait is over: the socket exists, or ssh has ended."""
-        assert self.process
-        assert self.process.stdout
-        data = os.read(self.process.stdout.fileno(), 4096)
+        data = os.read(self.output.fileno(), 4096)
         if not data:
             self._failed(f"ssh ended with {self.process.wait()}, see its message above")
             return True
@@ -85,7 +88,6 @@ class _Tunnel:
 
     def give_up(self) -> None:
         """End ssh, because the remote shell hangs."""
-        assert self.process
         self.process.kill()
         self._failed(f"ssh is connected, but the shell there does not answer within {SHELL_TIMEOUT:g} s")
 
@@ -95,26 +97,21 @@ class _Tunnel:
         self.forwarded.why_not = f"{remote}: {why}; try: ssh {port}{remote.destination} true"
 
     def end(self) -> None:
-        if self.process is None:
-            return
         assert self.process.stdin
-        assert self.process.stdout
         self.process.stdin.close()
         try:
             self.process.wait(END_TIMEOUT)
         except subprocess.TimeoutExpired:  # such as a host that is cut off
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
+        self.output.close()
 
 
 def _wait(tunnels: Sequence[_Tunnel]) -> None:
     """Wait until each socket exists, or can't be made."""
     with selectors.DefaultSelector() as selector:
         for each in tunnels:
-            assert each.process
-            assert each.process.stdout
-            selector.register(each.process.stdout, selectors.EVENT_READ, each)
+            selector.register(each.output, selectors.EVENT_READ, each)
         while waiting := [key.data for key in selector.get_map().values()]:
             left = min(each.deadline for each in waiting) - time.monotonic()
             for key, _ in selector.select(None if left == math.inf else max(left, 0.0)):
@@ -135,9 +132,11 @@ def forwarded(addresses: Sequence[SshAddress]) -> Iterator[list[Forwarded]]:
     folder = Path(tempfile.mkdtemp(prefix="vhostcomm-", dir=temporary_folder()))  # 0700
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        tunnels = [_Tunnel(Forwarded(each, folder / str(place))) for place, each in enumerate(addresses)]
-        for each in tunnels:
-            cleanup.callback(each.end)
-            each.start()
-        _wait([each for each in tunnels if each.process])
-        yield [each.forwarded for each in tunnels]
+        made = [Forwarded(each, folder / str(place)) for place, each in enumerate(addresses)]
+        tunnels = []
+        for each in made:
+            if tunnel := _Tunnel.start(each):
+                cleanup.callback(tunnel.end)
+                tunnels.append(tunnel)
+        _wait(tunnels)
+        yield made
