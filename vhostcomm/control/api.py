@@ -55,7 +55,7 @@ def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
     ]
     app = Starlette(
         routes=[Route(path, _guarded(log, handler), methods=[method]) for method, path, handler in routes],
-        exception_handlers={Problem: _on_problem, CallError: _on_call_error, HTTPException: _on_http},
+        exception_handlers={Problem: _on_problem, HTTPException: _on_http},
     )
     app.router.redirect_slashes = False  # a redirect has no JSON body as other answers have
     return app
@@ -74,11 +74,6 @@ async def _on_problem(_: Request, error: Exception) -> Response:
     return _problem(error)
 
 
-async def _on_call_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, CallError)
-    return _problem(of_call(error))
-
-
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
@@ -94,8 +89,10 @@ def _guarded(log: Log, handler: Handler) -> Handler:
     async def guarded(request: Request) -> ASGIApp:
         try:
             return await handler(request)
-        except (Problem, CallError):
+        except Problem:
             raise
+        except CallError as error:
+            raise of_call(error) from None
         except ServeError as error:  # the guest was removed during the request
             raise Problem(404, "no such guest", str(error), "GET /guests lists the guests") from None
         except Exception:
@@ -158,11 +155,12 @@ class _Handlers:
         return _json(effective(config) | watched)
 
     async def healthz(self, _: Request) -> Response:
-        healthy, why = await health.look(self._daemon)
-        return _json(why, 200 if healthy else 503)
+        await health.freshen(self._daemon)
+        found = serialize.health(self._daemon.guests, self._daemon.not_reloaded, self._daemon.cluster)
+        return _json(found, 200 if found["healthy"] else 503)
 
     async def metrics(self, _: Request) -> Response:
-        await health.freshen(self._daemon, self._daemon.guests.values())
+        await health.freshen(self._daemon)
         return Response(metrics(self._daemon), headers={"content-type": CONTENT_TYPE})
 
     async def openapi(self, _: Request) -> Response:

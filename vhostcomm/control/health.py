@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.guest.model import State
 
@@ -20,9 +19,9 @@ LIST_TIMEOUT: Final = 0.5
 """Seconds that a list waits for answers: a guest that is up needs a hundredth of that."""
 
 
-async def freshen(daemon: DaemonApi, guests: Iterable[Guest]) -> None:
+async def freshen(daemon: DaemonApi) -> None:
     """Ask the guests whose information is old. Wait for those that may answer, each for at most its own time."""
-    old = [guest for guest in guests if guest.state is not State.READY or _is_old(guest)]
+    old = [guest for guest in daemon.guests.values() if guest.state is not State.READY or _is_old(guest)]
     await _answers([(guest, daemon.probe(guest.name, 0.0)) for guest in old])
 
 
@@ -45,9 +44,3 @@ def _is_old(guest: Guest) -> bool:
         return True
     age = trio.current_time() - report.received.at
     return age >= (FRESH if report.address is not None else FRESH_UNKNOWN)
-
-
-async def look(daemon: DaemonApi) -> tuple[bool, dict[str, Any]]:
-    """Return whether all guests are well, and why each other isn't. Takes at most a guest's time to answer."""
-    await freshen(daemon, daemon.guests.values())
-    return serialize.health(daemon.guests, daemon.not_reloaded, daemon.cluster)

@@ -239,15 +239,14 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
     }
 
 
-def health(guests: dict[str, Guest], not_reloaded: str, view: View | None = None) -> tuple[bool, dict[str, Any]]:
+def health(guests: dict[str, Guest], not_reloaded: str, view: View | None) -> dict[str, Any]:
     """Return whether all guests are well and the last reload was accepted, with the reasons if not.
 
     Problems of a cluster are only warnings: guests are still answered.
     """
     unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
-    healthy = not unwell and not not_reloaded
-    return healthy, {
-        "healthy": healthy,
+    return {
+        "healthy": not unwell and not not_reloaded,
         "guests": len(guests),
         "unwell": unwell,
         "not_reloaded": escape(not_reloaded, ESCAPED_MAX) or None,
