@@ -77,11 +77,7 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
         return answered
     sent = _power_off_sent(answered=answered)
     if times:
-        why = (
-            f"{guest.name}: {sent}, and it started again, {times} times"
-            if times > 1
-            else f"{guest.name}: {sent}, and it started again"
-        )
+        why = f"{guest.name}: {sent}, and it started again" + (f", {times} times" if times > 1 else "")
         raise Problem(502, "rebooted", why, "ask again, with more time; look at its console")
     raise Problem(
         504,
