@@ -28,13 +28,11 @@ class Claims:
 
     Args:
         view: all records.
-        overlap: see `OVERLAP_MAX`.
     """
 
-    def __init__(self, view: View, log: Log, overlap: float = OVERLAP_MAX) -> None:
+    def __init__(self, view: View, log: Log) -> None:
         self._view = view
         self._log = log
-        self._overlap = overlap
         self._twice: dict[str, float] = {}
         """Guests that this host and another have as ready, with the time when the message is due."""
         self._skewed: set[str] = set()
@@ -68,7 +66,7 @@ class Claims:
         ready = [each for each in self._view.serving.values() if each.state is State.READY]
         here = {each.guest for each in ready if each.host == self._view.host}
         others = {each.guest: each.host for each in ready if each.host != self._view.host and each.guest in here}
-        self._twice = {guest: self._twice.get(guest, now + self._overlap) for guest in others}
+        self._twice = {guest: self._twice.get(guest, now + OVERLAP_MAX) for guest in others}
         claimed = sorted(guest for guest, due in self._twice.items() if now >= due or due == _REPORTED)
         self._view.report(
             Trouble.CLAIMED, ", ".join(f"{each} here and on {others[each]}" for each in claimed), time.time()

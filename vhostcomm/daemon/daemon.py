@@ -148,7 +148,8 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 self._ports.nursery = nursery
                 await nursery.start(self.freezer.run)
-                await self._start(opened)
+                async for each in in_slices(opened):
+                    self._ports.start(each)
                 opened.clear()  # so that an ended guest's objects are freed
                 nursery.start_soon(self._reload.run)
                 if self._changes:
@@ -166,10 +167,6 @@ class Daemon:
                 nursery.start_soon(self._web.run)
                 await self._surface.run()
                 await trio.sleep_forever()
-
-    async def _start(self, opened: list[Served]) -> None:
-        async for each in in_slices(opened):
-            self._ports.start(each)
 
     async def run_with_signals(self) -> None:
         """Serve until SIGTERM or SIGINT; reload on SIGHUP, reopen recordings on SIGUSR1. A second signal ends at once.

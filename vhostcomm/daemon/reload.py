@@ -126,7 +126,9 @@ class Reload:
                 await self._asked.wait()
             if not self._asked.is_set():
                 pause = min(2 * pause, RETRY_MAX)
-                await self._try_again()
+                assert self._again
+                with without_collections():
+                    await self._serve(self._again, again=True)
                 continue
             self._asked, turn, self._turn = trio.Event(), self._turn, _Turn()
             pause = RETRY_FIRST
@@ -148,11 +150,6 @@ class Reload:
             self._log.exception("internal error in reading the configuration, keeping the old one; please report it")
             return self._rejected("an internal error; see the log")
         return await self._serve(config)
-
-    async def _try_again(self) -> None:
-        if self._again:
-            with without_collections():
-                await self._serve(self._again, again=True)
 
     async def _serve(self, config: Config, *, again: bool = False) -> str:
         try:
