@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ from attrs import frozen
 from vhostcomm.cluster.tree import Tree, format_tree, parse_tree
 from vhostcomm.config.reading import content
 from vhostcomm.errors import ConfigError, VhostcommError
+from vhostcomm.private_files import replace_private
 
 NAME: Final = "cluster.tree"
 
@@ -63,19 +63,8 @@ class Kept:
         Raises:
             KeptError: it can't be written.
         """
-        made = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                made.unlink()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                with open(os.open(made, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
-                    file.writelines(format_tree(tree, self.prefix))
-                    file.flush()
-                    os.fsync(file.fileno())
-                made.replace(self.path)
-            finally:
-                made.unlink(missing_ok=True)
+            replace_private(self.path, format_tree(tree, self.prefix), durable=True)
         except OSError as error:
             raise KeptError(f"{self.path}: {error.strerror}") from None

@@ -15,6 +15,8 @@ from typing import Final
 
 from attrs import define, field
 
+from vhostcomm.private_files import replace_private
+
 KEY_LIFE: Final = 3600.0
 """Seconds for which a link is valid: enough for a guest's boot, and for the user to return to the terminal."""
 
@@ -104,11 +106,6 @@ def kept_secret(path: Path) -> bytes:
         is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
         if is_ours and len(secret := file.read(SECRET_SIZE + 1)) == SECRET_SIZE:
             return secret
-    made = path.with_name(f"{path.name}.new")
-    made.unlink(missing_ok=True)
     secret = secrets.token_bytes(SECRET_SIZE)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(made, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
-        file.write(secret)
-    made.replace(path)
+    replace_private(path, [secret])
     return secret

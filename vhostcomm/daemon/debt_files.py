@@ -19,6 +19,7 @@ from vhostcomm.channel.guest import Guest, now
 from vhostcomm.config.address import Listen, runtime_directory
 from vhostcomm.guest.debt import FILE_MAX, Debt, DebtError, format_debt, parse_debt
 from vhostcomm.log.logs import Log
+from vhostcomm.private_files import replace_private
 from vhostcomm.threads import unless_it_hangs
 
 WRITE_TIMEOUT: Final = 3.0
@@ -79,7 +80,7 @@ class DebtFiles:
             if debt is None:
                 path.unlink(missing_ok=True)
             else:
-                _write(path, format_debt(guest.name, debt))
+                replace_private(path, [format_debt(guest.name, debt)])
             done = True
 
         timeout = min(timeout, WRITE_TIMEOUT)
@@ -115,13 +116,3 @@ def debt_path(guest: Guest) -> Path | None:
         return runtime_directory() / f".{guest.name}.frozen"
     except ValueError:
         return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    made = path.with_name(f"{path.name}.new")
-    with suppress(FileNotFoundError):
-        made.unlink()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(made, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
-        file.write(data)
-    made.replace(path)
