@@ -1,7 +1,5 @@
 """A client of etcd's version 3, through its JSON gateway: `POST` with JSON, and streams of JSON lines.
 
-protobuf's JSON leaves out values that are the default, and writes 64-bit integers as text. Keys and values are in base64.
-
 Error handling: a member that can't be used is `UnreachableError`, and another member is asked. A request that no member
 would execute is another `EtcdError`. Nothing else is raised.
 """

@@ -12,7 +12,7 @@ from vhostcomm.qemu.supervise import Qemu
 
 
 class LaunchedMachine:
-    """Passes requests to the QEMU that runs now.
+    """Passes requests to the QEMU that runs now. Without one, each raises `MachineError`.
 
     Args:
         qemu: that QEMU; None between two runs.
@@ -24,11 +24,7 @@ class LaunchedMachine:
         self._log = log
 
     async def resume(self, by: str) -> bool:
-        """Resume the machine. Return False if it already runs.
-
-        Raises:
-            MachineError: it can't be resumed, it stopped again at once, or no QEMU runs.
-        """
+        """Resume the machine; see `MachineApi`."""
         qemu = self._running()
         self._log.info("resume requested", by=by)
         try:
@@ -37,11 +33,7 @@ class LaunchedMachine:
             raise MachineError("not resumed", str(error), "look at QEMU's messages in the log") from None
 
     async def balloon(self, size: int | None, by: str) -> Balloon:
-        """Ask the guest to change its memory to `size` bytes; None only reads it.
-
-        Raises:
-            MachineError: the size can't be, there is no balloon, or no QEMU runs.
-        """
+        """Ask the guest to change its memory; see `MachineApi`."""
         qemu = self._running()
         if size is not None:
             self._log.info("balloon requested", bytes=size, by=by)

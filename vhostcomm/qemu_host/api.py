@@ -163,11 +163,7 @@ class QemuHostApi:
             await trio.sleep(BIND_INTERVAL)
 
     def admit(self, scope: Scope) -> None:
-        """Reject web pages, and methods other than GET and POST.
-
-        Raises:
-            Problem: the request is rejected; has the reason.
-        """
+        """Reject web pages, and methods other than GET and POST; see `Application`."""
         from vhostcomm.control.connection import peer_of
         from vhostcomm.control.problems import Problem
 
