@@ -53,8 +53,8 @@ _PAGE: Final = """\
 """
 
 
-class _PageProblem(Problem):
-    """A problem that a browser shows as a page."""
+_AS_PAGE: Final = {"Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8"}
+"""Headers of a problem that a browser shows as a page."""
 
 
 class WebApp(ControlApp):
@@ -106,7 +106,7 @@ class WebApp(ControlApp):
         raise _as_page(Problem(401, "not signed in", why, _REMEDY), headers)
 
     def error(self, problem: Problem) -> bytes:
-        if not isinstance(problem, _PageProblem):
+        if problem.headers is not _AS_PAGE:
             return super().error(problem)
         words = {key: escape_html(value) for key, value in problem.document()["error"].items()}
         return _PAGE.format_map(words).encode()
@@ -128,10 +128,8 @@ class WebApp(ControlApp):
         elif not scope["state"]["signed_in"]:
             self._strangers.warning("web link rejected", by=peer_of(scope))
             why = "the key of this link was used already, is older than an hour, or belongs to an earlier start of the daemon"
-            problem = _PageProblem(403, "the link is not valid", why, _REMEDY)
-            return Response(
-                self.error(problem), problem.status, media_type="text/html", headers={"cache-control": "no-store"}
-            )
+            problem = Problem(403, "the link is not valid", why, _REMEDY, _AS_PAGE)
+            return Response(self.error(problem), problem.status, headers=problem.headers)
         return Response(status_code=303, headers=headers)
 
 
@@ -145,8 +143,6 @@ def _key(scope: Scope) -> str:
 
 def _as_page(problem: Problem, headers: dict[bytes, bytes]) -> Problem:
     """Return a problem as a page, if the browser opens the address as a page."""
-    problem.headers = {"Cache-Control": "no-store"}
-    if b"text/html" not in headers.get(b"accept", b""):
-        return problem
-    problem.headers["Content-Type"] = "text/html; charset=utf-8"
-    return _PageProblem(problem.status, problem.what, problem.why, problem.remedy, problem.headers)
+    is_page = b"text/html" in headers.get(b"accept", b"")
+    problem.headers = _AS_PAGE if is_page else {"Cache-Control": "no-store"}
+    return problem
