@@ -216,16 +216,13 @@ class QemuHostApi:
         if path == "/write":
             await self._write(number, who)
             return "null"
-        data = await self._read(number, seconds, who)
+        with self._failing(number):
+            data = await self._ask(self._command(number), seconds, f"qemu-host API: {who}")
         if not data.strip(b"\0"):
             if number == GuestCommand.POWEROFF:
                 return "null"
             raise FailureError(f"Received no data for command {number}")
         return embedded(data)
-
-    async def _read(self, number: int, seconds: float, who: str) -> bytes:
-        with self._failing(number):
-            return await self._ask(self._command(number), seconds, f"qemu-host API: {who}")
 
     async def _write(self, number: int, who: str) -> None:
         """Send a command. An immediate failure fails the request; a later one is logged."""
