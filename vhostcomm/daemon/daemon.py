@@ -99,6 +99,7 @@ class Daemon:
             config, reload, self._ports, self._folders, self._surface,
             freezer=self.freezer, around=self._manager.reloading, changed=self._reloaded, log=log,
         )  # fmt: skip
+        self.reload = self._reload.wait
 
     @property
     def config(self) -> Config:
@@ -290,13 +291,6 @@ class Daemon:
     async def thaw(self, why: str) -> None:
         """Thaw the guests that are owed a thaw; from now on, none is frozen. Limited in time."""
         await self.freezer.close(self.guests.values(), why)
-
-    async def reload(self) -> str:
-        """Read the configuration again and apply it. Unchanged guests are not affected.
-
-        An invalid configuration is rejected as a whole. Return the reason; empty if the new one is active.
-        """
-        return await self._reload.wait()
 
     def _reloaded(self) -> None:
         self._manager.changed()

@@ -111,7 +111,8 @@ class Reload:
     async def wait(self) -> str:
         """Request a reload and wait for it. Return why it was rejected; empty if the new configuration is active.
 
-        Cancelling the wait does not cancel the reload.
+        Unchanged guests are not affected, and an invalid configuration is rejected as a whole. Cancelling the wait does
+        not cancel the reload.
         """
         turn = self._turn
         self.ask()
