@@ -73,11 +73,7 @@ class Change:
 
 
 class Gateway:
-    """The members of an etcd; one of them is asked, until it fails. Use it as an asynchronous context.
-
-    Args:
-        access: where they are.
-    """
+    """The members of an etcd; one of them is asked, until it fails. Use it as an asynchronous context."""
 
     def __init__(self, access: Access) -> None:
         self._access = access

@@ -33,12 +33,7 @@ def state_directory(environment: Mapping[str, str] = os.environ, uid: int | None
 
 @frozen
 class Kept:
-    """A tree's file.
-
-    Args:
-        prefix: of the tree's keys; a file of another prefix is not used.
-        path: the file.
-    """
+    """A tree's file. A file of a tree with another prefix is not used."""
 
     prefix: str
     path: Path

@@ -26,11 +26,7 @@ class LeaseLostError(Exception):
 
 
 class Lease:
-    """A lease, or none yet.
-
-    Args:
-        gateway: of the etcd.
-    """
+    """A lease, or none yet."""
 
     def __init__(self, gateway: Gateway, log: Log) -> None:
         self._gateway = gateway

@@ -58,13 +58,7 @@ class Holder:
 
 
 class RunLock:
-    """The lock of one guest. Use it as an asynchronous context, which releases the lock.
-
-    Args:
-        access: where etcd is.
-        guest: the guest's name.
-        host: this host's name.
-    """
+    """The lock of one guest. Use it as an asynchronous context, which releases the lock."""
 
     def __init__(self, access: Access, guest: str, host: str, log: Log) -> None:
         self._gateway = Gateway(access)

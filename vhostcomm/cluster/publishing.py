@@ -25,12 +25,7 @@ class _NameTakenError(Exception):
 
 
 class Publishing:
-    """The records of this host.
-
-    Args:
-        host: the record of the host.
-        view: its troubles.
-    """
+    """The records of this host. `view` gets the troubles with them."""
 
     def __init__(self, host: HostRecord, view: View, log: Log) -> None:
         self._host = host

@@ -29,12 +29,7 @@ def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:
 
 
 def has_token(shown: Sequence[bytes], token: bytes) -> bool:
-    """Return whether a request shows the token.
-
-    Args:
-        shown: the values of its Authorization headers.
-        token: that it must show; empty if there is none.
-    """
+    """Return whether a request's only Authorization header shows the token; True if the token is empty."""
     if not token:
         return True
     if len(shown) != 1:
@@ -81,8 +76,7 @@ def check_origin(headers: Mapping[bytes, bytes], names: Collection[str] | None, 
 def check_own_page(headers: Mapping[bytes, bytes]) -> None:
     """Reject a request that no page of this server makes, by headers that each browser adds to a change.
 
-    Args:
-        headers: by their names in lower case, which `check_origin` has checked.
+    The names of `headers` are in lower case; `check_origin` has checked the headers.
 
     Raises:
         Problem: the request is rejected; has the reason.

@@ -18,11 +18,7 @@ from vhostcomm.text import escape
 class ControlApp:
     """The application for the server, with the checks of a request's head.
 
-    Args:
-        app: answers the requests, see `make_api`.
-        surface: counts the requests.
-        strangers: logs rejected requests.
-        token: required from every client; empty for none.
+    `surface` counts the requests, and `strangers` logs rejected ones. Every client needs the token, unless that is empty.
     """
 
     headers: tuple[tuple[bytes, bytes], ...] = ()

@@ -44,8 +44,7 @@ class Events:
     async def stream(self, watched: Guest | None = None) -> AsyncGenerator[bytes, None]:
         """Yield server-sent events from now on.
 
-        Args:
-            watched: a guest whose frames are events too. When it is no longer served, the stream ends.
+        The frames of the guest `watched` are events too. When it is no longer served, the stream ends.
         """
         backlog, added = Backlog(), trio.Event()
         frames, due = Frames(lambda: added.set()), 0.0  # noqa: PLW0108 - `added` changes

@@ -33,10 +33,9 @@ TEXT_SHOWN: Final = 300
 
 @define(eq=False)
 class Frames:
-    """Frames since the last `take`. A guest may send any number of them; each costs the same small time.
+    """Frames since the last `take`, the first of which causes a call of `first`.
 
-    Args:
-        first: called at the first frame since then.
+    A guest may send any number of frames; each costs the same small time.
     """
 
     first: Callable[[], None]

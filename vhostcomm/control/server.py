@@ -34,9 +34,7 @@ LOG_INTERVAL: Final = 60.0
 class StrangersLog:
     """A log for messages that any client can cause: the first one at once, further ones once a minute with their count.
 
-    Args:
-        log: the log behind it.
-        nursery: for the task that waits.
+    The tasks that wait run in `nursery`.
     """
 
     def __init__(self, log: Log, nursery: trio.Nursery) -> None:

@@ -36,9 +36,7 @@ BIND_INTERVAL: Final = 5.0
 class Surface:
     """A daemon's control surface.
 
-    Args:
-        service: the address and the permissions.
-        own: name of a separate socket without `--control`, for one of many launchers.
+    `own` is the name of a separate socket without `--control`, for one of many launchers.
     """
 
     def __init__(self, daemon: DaemonApi, service: Service, log: Log, own: str = "") -> None:
@@ -159,11 +157,7 @@ class Surface:
 
 
 async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[StrangersLog], Application]) -> None:
-    """Serve a listener until cancelled, from its first client on.
-
-    Args:
-        make: makes the application, with the log for rejected requests.
-    """
+    """Serve a listener until cancelled, from its first client on. `make` gets the log for rejected requests."""
     while True:
         try:
             await trio.lowlevel.wait_readable(listener.sock)

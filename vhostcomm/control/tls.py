@@ -46,12 +46,7 @@ _PLAIN = "HTTP_REQUEST"
 
 
 class TlsStream:
-    """A connection with TLS, after `handshake`. At most one task sends, and one receives.
-
-    Args:
-        stream: the connection without TLS.
-        context: of the server.
-    """
+    """A connection with TLS, after `handshake`. At most one task sends, and one receives."""
 
     def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
         self.socket = stream.socket
@@ -69,10 +64,7 @@ class TlsStream:
         return escape(str(names.get("commonName", "")))
 
     async def handshake(self, share: Share) -> None:
-        """Wait for the client's certificate.
-
-        Args:
-            share: limits the steps.
+        """Wait for the client's certificate. `share` limits the steps.
 
         Raises:
             ssl.SSLError: there is none, or it is not valid. The client was sent the reason.

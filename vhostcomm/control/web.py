@@ -58,15 +58,7 @@ _AS_PAGE: Final = {"Cache-Control": "no-store", "Content-Type": "text/html; char
 
 
 class WebApp(ControlApp):
-    """The application for the page's server: the page, and the API for browsers that have signed in.
-
-    Args:
-        app: answers all other requests.
-        surface: counts requests.
-        strangers: logs rejected requests.
-        sign_in: the keys and cookies.
-        address: of the page.
-    """
+    """The application for the page's server: the page, and the API for browsers that have signed in."""
 
     headers = HEADERS
 

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 class WebSurface:
     """A daemon's web page, if `web` is configured.
 
-    Args:
-        service: the address.
-        surface: counts the requests.
-        by_hand: print a link, because the log goes to a terminal. Logs that are kept get no key.
+    With `by_hand`, the log goes to a terminal and gets a link. Logs that are kept get no key.
     """
 
     def __init__(self, daemon: DaemonApi, service: Service, surface: Surface, log: Log, *, by_hand: bool) -> None:

@@ -54,10 +54,7 @@ class Changes:
     async def run(self, reload: Callable[[], Awaitable[str]], log: Log) -> None:
         """Reload whenever the content has changed and is stable, until cancelled.
 
-        A rejected reload is not repeated until the content changes again.
-
-        Args:
-            reload: reloads the configuration, and reports why it was rejected itself.
+        A rejected reload is not repeated until the content changes again; `reload` reports itself why.
         """
         with suppress(OSError):  # out of inotify instances: changes are noticed later
             self._inotify = INotify(nonblocking=True)

@@ -24,11 +24,7 @@ _REPORTED: Final = float("inf")
 
 
 class Claims:
-    """Compares what hosts have published.
-
-    Args:
-        view: all records.
-    """
+    """Compares what hosts have published."""
 
     def __init__(self, view: View, log: Log) -> None:
         self._view = view
@@ -60,8 +56,7 @@ class Claims:
     def look(self, now: float) -> None:
         """Report each guest that this host and another have had as ready for too long, once.
 
-        Args:
-            now: seconds on the monotonic clock.
+        `now` is in seconds on the monotonic clock.
         """
         ready = [each for each in self._view.serving.values() if each.state is State.READY]
         here = {each.guest for each in ready if each.host == self._view.host}

@@ -66,8 +66,7 @@ class DebtFiles:
     async def update(self, guest: Guest, timeout: float = WRITE_TIMEOUT) -> None:
         """Write a guest's debt to its file, or remove the file. Errors are logged.
 
-        Args:
-            timeout: seconds to wait for a file system that hangs, at most `WRITE_TIMEOUT`.
+        `timeout` is in seconds, for a file system that hangs; at most `WRITE_TIMEOUT`.
         """
         path = debt_path(guest)
         if path is None:

@@ -52,9 +52,6 @@ class Freezer:
 
     It records the debt, also in a file, before it sends the freeze. So the guest is thawed even if the answer, the
     client, the connection or this daemon is lost.
-
-    Args:
-        ask: sends a question to a guest.
     """
 
     def __init__(self, ask: Ask, log: Log) -> None:

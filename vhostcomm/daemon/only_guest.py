@@ -20,13 +20,9 @@ from vhostcomm.qemu_host.api import QemuHostApi
 
 
 class OnlyGuest:
-    """Serves the API. It names no guest, so the daemon has one at most.
+    """Serves the API, if it has an address. It names no guest, so the daemon has one at most.
 
-    Args:
-        service: with the API's address, which may be empty, and what it allows.
-        ports: of the daemon.
-        freezer: of the daemon.
-        timeout: seconds for a guest's answer if a request has no timeout.
+    `timeout` is in seconds, for a guest's answer if a request has no timeout.
     """
 
     def __init__(self, service: Service, ports: Ports, freezer: Freezer, log: Log, timeout: float) -> None:

@@ -122,13 +122,7 @@ class Model:
         return self.channel
 
     def take(self, evidence: Evidence, now: float, wall: float = 0.0) -> None:
-        """Update the model.
-
-        Args:
-            evidence: what happened.
-            now: seconds on the monotonic clock.
-            wall: seconds since 1970, to show.
-        """
+        """Update the model. `now` is a time of the monotonic clock; `wall`, in seconds since 1970, is only to show."""
         kind = type(evidence)
         if type(evidence) is Frame and self.channel is _R and evidence.connection == self.connection:
             # The hot path: every frame.

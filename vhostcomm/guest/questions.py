@@ -96,13 +96,9 @@ Verdict = Send | Probe | Wait | Refuse
 
 
 def may_ask(model: Model, kind: Kind, now: float, *, probing: bool = False) -> Verdict:
-    """Decide about a question.
+    """Decide about a question. `now` is a time of the model's clock.
 
-    Args:
-        model: of the guest.
-        kind: of the question.
-        now: seconds on the model's clock.
-        probing: whether the harmless question is waiting for its answer.
+    `probing` is True while the harmless question waits for its answer.
     """
     patient = kind in {Kind.ENDING, Kind.THAW}
     match model.state:
@@ -149,10 +145,7 @@ def _gone_for_good(model: Model) -> bool:
 def probe_due(model: Model, now: float, age: float) -> bool:
     """Return whether the guest should be probed for a client that wants to know its state.
 
-    Args:
-        model: of the guest.
-        now: seconds on the model's clock.
-        age: maximum age of a sufficient sign of life, in seconds.
+    A sign of life of at most `age` seconds is sufficient; `now` is a time of the model's clock.
     """
     match model.state:
         case State.ABSENT | State.PAUSED:
