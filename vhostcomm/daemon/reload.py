@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import attrs
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.watch import WatchedFolder
@@ -39,13 +39,13 @@ NO_FILE: Final = "there is no --config file"
 T = TypeVar("T")
 
 
+@define(eq=False)
 class _Turn:
     """One reload, for the tasks that wait for it."""
 
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.why_not = ""
-        """Why the configuration was rejected; empty if the new one is active."""
+    done: trio.Event = field(factory=trio.Event)
+    why_not: str = ""
+    """Why the configuration was rejected; empty if the new one is active."""
 
 
 @frozen
@@ -60,6 +60,7 @@ class _Plan:
     """Ending ports by address: a new guest with such an address takes over the socket."""
 
 
+@define(eq=False)
 class Reload:
     """Reads the configuration again and applies it: check it, open new ports, change guests, then close old ports.
 
@@ -76,33 +77,20 @@ class Reload:
         changed: called when `why_not` may have changed.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        read: Callable[[], Config] | None,
-        ports: Ports,
-        folders: Folders,
-        surface: Surface,
-        *,
-        freezer: Freezer,
-        around: Callable[[], AbstractContextManager[None]],
-        changed: Callable[[], None],
-        log: Log,
-    ) -> None:
-        self.config = config
-        self.why_not = ""
-        """Why the last reload was rejected; empty if it was accepted."""
-        self._read = read
-        self._ports = ports
-        self._folders = folders
-        self._freezer = freezer
-        self._around = around
-        self._changed = changed
-        self._log = log
-        self._surface = surface
-        self._asked = trio.Event()
-        self._turn = _Turn()
-        self._again: Config | None = None
+    config: Config
+    _read: Callable[[], Config] | None
+    _ports: Ports
+    _folders: Folders
+    _surface: Surface
+    _freezer: Freezer
+    _around: Callable[[], AbstractContextManager[None]]
+    _changed: Callable[[], None]
+    _log: Log
+    why_not: str = field(default="", init=False)
+    """Why the last reload was rejected; empty if it was accepted."""
+    _asked: trio.Event = field(factory=trio.Event, init=False)
+    _turn: _Turn = field(factory=_Turn, init=False)
+    _again: Config | None = field(default=None, init=False)
 
     def ask(self) -> None:
         """Request a reload."""
