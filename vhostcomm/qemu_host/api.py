@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import parse_qs
 
 import trio
+from attrs import define, field
 
 from vchannel import Command, GuestCommand, MisuseError
 from vhostcomm.channel.calls import URGENT, CallError, Outcome
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vhostcomm.control.connection import Receive, Scope, Send
     from vhostcomm.control.listener import HttpListener
     from vhostcomm.control.problems import Problem
+    from vhostcomm.control.server import StrangersLog
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds to wait for an answer if the request has no timeout."""
@@ -116,6 +118,7 @@ def _visible(encoded: str) -> str:
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
 
 
+@define(eq=False)
 class QemuHostApi:
     """The application.
 
@@ -130,22 +133,14 @@ class QemuHostApi:
 
     headers = ()
 
-    def __init__(
-        self,
-        ask: Ask,
-        notify: Notify,
-        log: Log,
-        timeout: float = DEFAULT_TIMEOUT,
-        *,
-        names: Collection[str] | None = None,
-        allow_dangerous: bool = False,
-    ) -> None:
-        self._names = names
-        self._allow_dangerous = allow_dangerous
-        self._ask = ask
-        self._notify = notify
-        self._log = log
-        self._timeout = timeout
+    _ask: Ask
+    _notify: Notify
+    _log: Log
+    _timeout: float
+    _names: Collection[str] | None
+    _allow_dangerous: bool
+    _nursery: trio.Nursery = field(init=False)
+    _strangers: StrangersLog = field(init=False)
 
     async def serve(self, listener: HttpListener) -> None:
         """Serve until cancelled; restart after an internal error. The caller closes the listener."""
