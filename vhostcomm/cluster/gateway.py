@@ -10,7 +10,6 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import httpx
@@ -94,9 +93,7 @@ class Gateway:
         # No proxy: members are reached directly, and the environment is meant for other programs.
         return httpx.AsyncClient(verify=self._access.context(), trust_env=False, timeout=timeout)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await self._client.aclose()
 

@@ -9,7 +9,6 @@ import json
 import os
 import time
 from datetime import datetime
-from types import TracebackType
 from typing import Final, Self
 
 import attrs
@@ -76,11 +75,9 @@ class RunLock:
         await self._gateway.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._lease.leave()
-        await self._gateway.__aexit__(kind, value, trace)
+        await self._gateway.__aexit__()
 
     async def take(self) -> bool:
         """Take the lock. If etcd can't be asked, log that, since the guest has to start anyway.
