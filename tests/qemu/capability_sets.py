@@ -1,4 +1,4 @@
-"""What different QEMUs can do: as probed, and one that never was."""
+"""The capabilities of different QEMUs: as probed, and one invented QEMU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which QEMU the tests run, and what each of them must leave behind: nothing."""
+"""The QEMU that the tests run, and a check that a test leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vhostcomm.qemu.detect import find_capabilities
 
 @pytest.fixture(scope="session")
 def program() -> Program:
-    """VHOSTCOMM_QEMU, with the folders in VHOSTCOMM_QEMU_DATA (colons between them); else the installed one."""
+    """The QEMU of VHOSTCOMM_QEMU, with the folders in VHOSTCOMM_QEMU_DATA (colons between them); else the installed QEMU."""
     path = os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")
     if path == "qemu-system-x86_64":
         need(path)
@@ -34,7 +34,7 @@ def can(program: Program) -> Capabilities:
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """Neither a child, dead or alive, nor an open descriptor, but those that were there before."""
+    """Check that the test leaves no new child, dead or alive, and no new open descriptor."""
     before = descriptors(), children()
     yield
     assert (descriptors(), children()) == before
@@ -49,14 +49,14 @@ def descriptors() -> dict[str, str]:
     for each in Path("/proc/self/fd").iterdir():
         try:
             found[each.name] = str(each.readlink())
-        except FileNotFoundError:  # the one that lists them
+        except FileNotFoundError:  # the descriptor that lists the folder
             continue
     return found
 
 
 @pytest.fixture(scope="session")
 def standin(can: Capabilities) -> dict[str, str]:
-    """The stand-in guest's files, built if they aren't: KERNEL, INITRAMFS, …"""
+    """The stand-in guest's files: KERNEL, INITRAMFS, … They are built if missing."""
     need("guest")
     script = Path(__file__).parents[1] / "guest/build.sh"
     listing = subprocess.run([script, "--print-paths"], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -65,11 +65,11 @@ def standin(can: Capabilities) -> dict[str, str]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    """A place for an image."""
+    """The path for an image."""
     return tmp_path / "sys.img"
 
 
 @pytest.fixture
 def idle(can: Capabilities, tmp_path: Path) -> list[str]:
-    """A guest that does nothing, for ever."""
+    """The command of a QEMU whose guest does nothing, forever."""
     return guest(can, tmp_path, IDLE)

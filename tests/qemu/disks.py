@@ -10,7 +10,7 @@ from vhostcomm.qemu.disk.layouts import Partition
 
 GIB = 1 << 30
 SIZE = 12 * GIB
-"""Holds the largest layout."""
+"""Bytes, enough for the largest layout."""
 
 COMPLAINT = ("Partition Version=0", "Partition layout is not DiskStation style.", "NOT EXECUTE /sbin/e2fsck.")
 

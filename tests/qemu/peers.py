@@ -1,4 +1,4 @@
-"""Peers of QMP that play QEMU by script, on a clock that jumps."""
+"""Scripted QMP servers in the place of QEMU, on a mock clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GREETING = {
 
 
 class Peer:
-    """The other end: sends what the test passes, and returns what it receives."""
+    """QEMU's end of the connection."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -55,7 +55,7 @@ Body = Callable[[Qmp], Awaitable[None]]
 
 
 def play(script: Script, body: Body, *, greet: bool = True) -> None:
-    """Run the script as QEMU and the body as its client."""
+    """Run `script` as QEMU and `body` as QMP client."""
 
     async def main() -> None:
         ours, theirs = trio.testing.memory_stream_pair()

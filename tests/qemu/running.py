@@ -22,29 +22,29 @@ from vhostcomm.qemu.supervise import Notice, Qemu
 T = TypeVar("T")
 
 SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
-"""Seconds to stop a guest that ignores everything. QEMU's own stages are not shortened."""
+"""Seconds to stop a guest that ignores everything. Only the guest's stages are short."""
 
 
 class Run:
-    """One QEMU. `told` has its notices so far; `tells` waits for a notice."""
+    """One QEMU. `notices` has its notices so far; `notice` waits for one."""
 
     def __init__(self, argv: Sequence[str], *, paused: bool = False, start_patience: float = 60) -> None:
-        self.told: list[Notice] = []
+        self.notices: list[Notice] = []
         self._changed = trio.Event()
-        self.qemu = Qemu(argv, self._tell, paused=paused, start_timeout=start_patience)
+        self.qemu = Qemu(argv, self._add, paused=paused, start_timeout=start_patience)
 
-    def _tell(self, notice: Notice) -> None:
-        self.told.append(notice)
+    def _add(self, notice: Notice) -> None:
+        self.notices.append(notice)
         self._changed.set()
         self._changed = trio.Event()
 
     def all(self, kind: type[T]) -> list[T]:
-        return [notice for notice in self.told if isinstance(notice, kind)]
+        return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def events(self) -> list[str]:
         return [event.name for event in self.all(QmpEvent)]
 
-    async def tells(self, kind: type[T], which: Callable[[T], bool] = lambda _: True) -> T:
+    async def notice(self, kind: type[T], which: Callable[[T], bool] = lambda _: True) -> T:
         """Wait for a notice of that kind, or return an earlier one."""
         while True:
             changed = self._changed
@@ -60,7 +60,7 @@ Body = Callable[[Run], Awaitable[object]]
 def supervise(
     argv: Sequence[str], body: Body | None = None, *, paused: bool = False, clock: MockClock | None = None
 ) -> tuple[Ending, Run]:
-    """Run QEMU and the body beside it; the body has to end it, unless it ends by itself."""
+    """Run QEMU and `body` at the same time. `body` must end QEMU, unless the guest does."""
     made = Run(argv, paused=paused)
 
     async def main() -> Ending:

@@ -1,7 +1,7 @@
 """A supervisor as a process of its own: ``python -m tests.qemu.supervisor quiet|terminal ARGUMENT…``
 
-Prints QEMU's pid when the guest has begun. Then `quiet` does nothing for ever; `terminal`, with the
-terminal lent to QEMU, waits for a Ctrl-C, sees whether QEMU felt it, and kills QEMU.
+Prints QEMU's pid when the guest has started. Then `quiet` does nothing. `terminal` lends the terminal to QEMU,
+waits for a Ctrl-C, prints whether QEMU still runs, and kills QEMU.
 """
 
 from __future__ import annotations

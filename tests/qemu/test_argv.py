@@ -144,12 +144,12 @@ GENUINE_AS_ON_ITS_HOST = rf"""/usr/local/bin/qemu-system-x86_64 \
     [(USUAL, QEMU_7_2, USUAL_IN_7_2), (GENUINE, GENUINE_HOST, GENUINE_AS_ON_ITS_HOST)],
     ids=["7.2", "genuine"],
 )
-def test_the_whole_command(machine: Machine, can: Capabilities, command: str) -> None:
+def test_whole_command_of_a_machine(machine: Machine, can: Capabilities, command: str) -> None:
     assert format_command(build(machine, can)) == command
 
 
 def changes(machine: Machine, can: Capabilities) -> set[str]:
-    """The lines that aren't in the usual command, and with a minus those that are missing."""
+    """The lines that the usual command lacks, and after a minus the usual lines that are missing."""
     usual = set(USUAL_IN_7_2.replace(" \\", "").split("\n    "))
     made = set(format_command(build(machine, can)).replace(" \\", "").split("\n    "))
     return (made - usual) | {f"-{line}" for line in usual - made}
@@ -159,7 +159,7 @@ BALLOON = "-device virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x4"
 SOCKET = "-chardev socket,id=charchannel0,path=/run/vhostcomm/dsm"
 
 
-def test_a_machine_in_the_spelling_of_others() -> None:
+def test_spelling_follows_the_version_of_qemu() -> None:
     reconnects = {f"-{SOCKET},reconnect=1", f"{SOCKET},reconnect-ms=1000"}
     assert changes(USUAL, QEMU_10_0) == reconnects
     assert changes(USUAL, QEMU_11_1) == reconnects
@@ -200,7 +200,7 @@ def test_a_machine_in_the_spelling_of_others() -> None:
          {"-kernel /k,1", "-initrd /i", "-append 'console=ttyS0 a,b'"}),
     ],
 )  # fmt: skip
-def test_options_change_with_the_machine(change: dict[str, Any], differences: set[str]) -> None:
+def test_arguments_change_with_the_machine(change: dict[str, Any], differences: set[str]) -> None:
     found = changes(evolve(USUAL, **change), QEMU_7_2)
     assert {line for line in found if not line.startswith("--")} == differences
 
@@ -215,7 +215,7 @@ def test_passt_listens_at_a_path_in_the_command_to_paste() -> None:
     assert f"-netdev {stream}" in changes(evolve(USUAL, net=PasstNet(), name="test 1"), QEMU_7_2)
 
 
-def test_a_bridge_needs_a_helper_and_so_a_looser_sandbox() -> None:
+def test_sandbox_allows_the_helper_of_a_bridge() -> None:
     sandbox = "-sandbox on,obsolete=deny,elevateprivileges=deny,"
     assert changes(evolve(USUAL, net=BridgeNet("br0")), QEMU_7_2) >= {
         "-netdev bridge,id=hostnet0,br=br0",
@@ -254,7 +254,7 @@ def test_no_two_devices_share_a_slot() -> None:
     assert "0x1e" in slots
 
 
-def test_settings_of_vhost_scsi_that_this_qemu_does_not_know_are_left_out() -> None:
+def test_unsupported_vhost_scsi_settings_are_omitted() -> None:
     argv = build(evolve(GENUINE, machine_type="pc"), QEMU_7_2)
     (boot,) = (word for word in argv if word.startswith("vhost-scsi-pci") and word.endswith("addr=0xa"))
     assert boot == (
@@ -290,13 +290,13 @@ def test_usb_is_optional() -> None:
         ("/dev/sdb", "/dev/sdb"),
     ],
 )
-def test_a_path_stays_a_path(path: str, written: str) -> None:
+def test_special_characters_in_paths_are_escaped(path: str, written: str) -> None:
     argv = build(evolve(USUAL, boot=Disk(path)), QEMU_7_2)
     (drive,) = (word for word in argv if "id=drive-synoboot,f" in word)
     assert drive.startswith(f"file={written},if=none,id=drive-synoboot,format=raw,")
 
 
-def test_where_qemu_finds_its_data() -> None:
+def test_folders_of_qemus_data_are_arguments() -> None:
     can = evolve(QEMU_7_2, program=Program("/opt/qemu", ("/opt/a b", "/opt/c")))
     assert build(USUAL, can)[:5] == ["/opt/qemu", "-L", "/opt/a b", "-L", "/opt/c"]
 
@@ -313,13 +313,13 @@ def test_where_qemu_finds_its_data() -> None:
          "no device vhost-scsi-pci"),
     ],
 )  # fmt: skip
-def test_options_that_a_qemu_lacks(machine: Machine, can: Capabilities, what: str) -> None:
+def test_machine_that_qemu_does_not_support_is_rejected(machine: Machine, can: Capabilities, what: str) -> None:
     with pytest.raises(QemuError) as caught:
         build(machine, can)
     assert what in str(caught.value)
 
 
-def test_a_command_pastes_as_it_is() -> None:
+def test_printed_command_is_quoted_for_a_shell() -> None:
     words = ["-a", "it's", "-b", "", "$HOME", "*", "-append", "-x y", "a\nb", "\\", "-last"]
     command = format_command(["printf", "%s\\0", *words])
     said = subprocess.run(["sh", "-c", command], capture_output=True, check=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""The balloon of a machine, in a real QEMU. Its guest has no driver, and so keeps its memory."""
+"""The balloon of a real QEMU. Its guest has no balloon driver, so the guest keeps its memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vhostcomm.qemu.ending import EndKind
 from vhostcomm.qemu.supervise import Started
 
 
-def test_a_balloon_is_looked_at_and_asked_for(idle: list[str]) -> None:
+def test_balloon_is_read_and_its_target_set(idle: list[str]) -> None:
     async def body(run: Run) -> None:
-        await run.tells(Started)
+        await run.notice(Started)
         has = await balloon(run.qemu.command, None)
         assert has.actual == has.memory
         assert await balloon(run.qemu.command, has.memory) == has
@@ -31,7 +31,7 @@ def test_a_machine_without_a_balloon(idle: list[str]) -> None:
     without = idle[: place - 1] + idle[place + 1 :]
 
     async def body(run: Run) -> None:
-        await run.tells(Started)
+        await run.notice(Started)
         with pytest.raises(MachineError, match="No balloon device") as found:
             await balloon(run.qemu.command, None)
         assert found.value.what == "no balloon"

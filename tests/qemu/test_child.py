@@ -1,4 +1,4 @@
-"""Children that are no QEMUs: shells and Pythons."""
+"""Child processes, with shells and Pythons instead of QEMU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def lines_of(*argv: str) -> tuple[int, list[str], Child]:
-    """Its code and its output."""
+    """Return the exit code of a program and the lines of its output."""
     lines: list[str] = []
 
     async def main() -> tuple[int, list[str], Child]:
@@ -36,7 +36,7 @@ def lines_of(*argv: str) -> tuple[int, list[str], Child]:
     ("command", "code"),
     [("exit 0", 0), ("exit 7", 7), ("kill -SEGV $$", -11), ("kill -KILL $$", -9), ("kill -PIPE $$", -13)],
 )
-def test_how_it_ended(command: str, code: int) -> None:
+def test_exit_code_is_returned(command: str, code: int) -> None:
     found, _, process = lines_of("sh", "-c", command)
     assert found == code == process.code
 
@@ -49,7 +49,7 @@ def test_secrets_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a-long-random-secret" not in "".join(lines)
 
 
-def test_both_outputs_are_read_in_order() -> None:
+def test_standard_output_and_error_are_read_in_order() -> None:
     assert lines_of("sh", "-c", "echo a; echo b >&2; echo c; printf d")[1] == ["a", "b", "c", "d"]
 
 
@@ -57,7 +57,7 @@ def test_output_is_escaped() -> None:
     assert lines_of("printf", r"\033[31mred\r\nt\tb \303\274 \377\n")[1] == [r"\x1b[31mred", r"t\tb ü \xff"]
 
 
-def test_the_tail_is_kept_and_a_line_has_its_limit() -> None:
+def test_last_lines_are_kept_and_long_lines_are_cut() -> None:
     _, lines, process = lines_of(
         "sh", "-c", f"seq 100; head -c {3 * child.LINE_LIMIT} /dev/zero | tr '\\0' x; echo; echo end"
     )
@@ -67,19 +67,19 @@ def test_the_tail_is_kept_and_a_line_has_its_limit() -> None:
     assert max(map(len, lines)) <= child.LINE_LIMIT
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_missing_program_is_reported() -> None:
     code, lines, _ = lines_of("/no/such/program")
     assert code == 126
     assert lines == ["vhostcomm: /no/such/program: No such file or directory"]
 
 
-def test_it_is_apart_from_our_terminal_and_has_nothing_to_read() -> None:
+def test_child_has_its_own_session_and_empty_input() -> None:
     code, lines, process = lines_of("sh", "-c", "ps -o sid= -p $$; cat; echo end")
     assert code == 0
     assert [int(lines[0]), lines[1]] == [process.pid, "end"]
 
 
-def test_it_inherits_no_more_than_is_passed() -> None:
+def test_child_inherits_only_passed_descriptors() -> None:
     reading, writing = os.pipe()
     listing = "import os; print(sorted(os.listdir('/proc/self/fd')))"
 
@@ -99,12 +99,12 @@ def test_it_inherits_no_more_than_is_passed() -> None:
 def test_signals_that_python_ignores_are_not_ignored_in_a_child() -> None:
     status = lines_of("grep", "SigIgn", "/proc/self/status")[1][0]
     ignored = int(status.removeprefix(r"SigIgn:\t"), 16)
-    # 32 and 33 are glibc's own: nobody can set them, and some inherit them ignored.
+    # 32 and 33 are reserved by glibc: no program can set them, and some inherit them ignored.
     assert ignored & ~(0b11 << 31) == 0
 
 
 def ended_by(body: Callable[[Child], Awaitable[None]]) -> int:
-    """The code of a `sleep` after the block ended."""
+    """Return the exit code of a `sleep` after the block has ended."""
 
     async def main() -> int:
         async with spawn(["sleep", "1000"]) as process:
@@ -115,14 +115,14 @@ def ended_by(body: Callable[[Child], Awaitable[None]]) -> int:
     return run_in_real_time(main)
 
 
-def test_the_end_of_the_block_kills() -> None:
+def test_end_of_the_block_kills_the_child() -> None:
     async def body(_: Child) -> None:
         pass
 
     assert ended_by(body) == -signal.SIGKILL
 
 
-def test_an_error_in_the_block_kills() -> None:
+def test_error_in_the_block_kills_the_child() -> None:
     seen: list[Child] = []
 
     async def body(process: Child) -> None:
@@ -134,7 +134,7 @@ def test_an_error_in_the_block_kills() -> None:
     assert seen[0].code == -signal.SIGKILL
 
 
-def test_being_cancelled_kills_and_waits() -> None:
+def test_cancellation_kills_and_reaps_the_child() -> None:
     async def main() -> Child:
         with trio.CancelScope() as scope:
             async with spawn(["sleep", "1000"]) as process:
@@ -145,28 +145,28 @@ def test_being_cancelled_kills_and_waits() -> None:
     assert run_in_real_time(main).code == -signal.SIGKILL
 
 
-def test_even_a_stopped_one_is_killed() -> None:
+def test_stopped_child_is_killed() -> None:
     async def body(process: Child) -> None:
         process.send_signal(signal.SIGSTOP)
 
     assert ended_by(body) == -signal.SIGKILL
 
 
-def test_a_signal_after_the_end_goes_nowhere() -> None:
+def test_signal_after_the_childs_end_is_ignored() -> None:
     async def main() -> int:
         async with spawn(["true"]) as process:
             await trio.to_thread.run_sync(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             process.send_signal(signal.SIGTERM)  # ended, and not reaped yet
             code = await process.wait()
             process.send_signal(signal.SIGTERM)
-            assert await process.wait() == code, "asking again doesn't wait again"
+            assert await process.wait() == code, "a second wait returns at once"
             return code
 
     assert run_in_real_time(main) == 0
 
 
-def test_its_last_words_are_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grandchild may hold the pipe open."""
+def test_waiting_for_the_last_output_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grandchild may keep the pipe open."""
     monkeypatch.setattr(child, "LAST_WORDS", 0.2)
 
     async def main() -> tuple[str, ...]:
@@ -177,8 +177,8 @@ def test_its_last_words_are_waited_for_but_not_for_ever(monkeypatch: pytest.Monk
         return process.tail
 
     tail = run_in_real_time(main)
-    assert len(tail) == 1, "what it said was waited for"
-    os.kill(int(tail[0]), signal.SIGKILL)  # it lives, and its open pipe held nobody up
+    assert len(tail) == 1, "the output was not read before the limit"
+    os.kill(int(tail[0]), signal.SIGKILL)  # fails if it has ended: only a running grandchild keeps the pipe open
 
 
 def test_an_ignored_sigchld_is_reset() -> None:
@@ -190,8 +190,8 @@ def test_an_ignored_sigchld_is_reset() -> None:
         signal.signal(signal.SIGCHLD, before)
 
 
-def test_a_thread_other_than_the_main_one_is_refused() -> None:
-    """Whatever it starts would be killed when it ends."""
+def test_starting_a_child_in_another_thread_is_rejected() -> None:
+    """The kernel would kill the child at the end of the thread that started it."""
     raised: list[BaseException] = []
 
     async def main() -> None:
@@ -210,8 +210,8 @@ def test_a_thread_other_than_the_main_one_is_refused() -> None:
     assert "outside the main thread" in str(raised[0])
 
 
-def test_a_parent_that_is_gone_already() -> None:
-    """Between the fork and the death signal being set: nobody would send it any more."""
+def test_child_ends_if_its_parent_has_ended() -> None:
+    """The parent ended between the fork and the request for a death signal, so no signal will come."""
     step = child._STEP
 
     async def main() -> tuple[int, tuple[str, ...]]:
@@ -222,7 +222,7 @@ def test_a_parent_that_is_gone_already() -> None:
     assert run_in_real_time(main) == (126, ("vhostcomm: the supervisor is gone",))
 
 
-def test_a_system_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_without_pidfds_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> int:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
@@ -231,7 +231,7 @@ def test_a_system_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
         lines_of("sleep", "1000")
 
 
-def test_no_process_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_to_start_a_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(QemuError, match="true can't be started: No such file or directory"):
         lines_of("true")

@@ -17,7 +17,7 @@ from vhostcomm.qemu.qmp import Qmp
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_capabilities_of_every_qemu_from_7_2_on(can: Capabilities) -> None:
+def test_capabilities_of_qemu_7_2_and_later(can: Capabilities) -> None:
     assert can.version[0].isdigit()
     assert can.reconnects
     assert can.hpet_property
@@ -25,13 +25,13 @@ def test_capabilities_of_every_qemu_from_7_2_on(can: Capabilities) -> None:
     assert can.machines >= {"pc", "q35"}
     assert can.devices == set(DEVICES)
     assert can.vhost_scsi >= {"wwpn", "boot_tpgt", "num_queues", "max_sectors", "virtqueue_size", "cmd_per_lun"}
-    assert "set_driverok" not in can.vhost_scsi, "that is of the genuine host's own QEMU"
+    assert "set_driverok" not in can.vhost_scsi, "only the genuine host's QEMU has set_driverok"
     assert can.free_page_reporting
     assert can.kvm_problem == "it was not tried"
 
 
-def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Path) -> None:
-    """Each option given to QEMU, and whether it takes it."""
+def test_detected_capabilities_agree_with_qemu(program: Program, can: Capabilities, tmp_path: Path) -> None:
+    """Start QEMU with each option to see whether it accepts the option."""
 
     def starts(*arguments: str) -> bool:
         command = [*program.command, "-machine", "none", "-nodefaults", "-display", "none", *arguments]
@@ -60,7 +60,7 @@ def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Pa
         assert starts("-machine", "pc,accel=tcg", "-device", device) is (device in can.devices)
 
 
-# -- programs that are none
+# -- programs that are not QEMU
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_it_agrees_with_trying(program: Program, can: Capabilities, tmp_path: Pa
         ("kill -SEGV $$", "it ended with -11"),
     ],
 )
-def test_a_program_that_is_no_qemu(tmp_path: Path, script: str, what: str) -> None:
+def test_program_other_than_qemu_is_rejected(tmp_path: Path, script: str, what: str) -> None:
     path = tmp_path / "qemu"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -81,7 +81,7 @@ def test_a_program_that_is_no_qemu(tmp_path: Path, script: str, what: str) -> No
     assert what in str(caught.value)
 
 
-def test_a_program_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_program_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "PROBE_TIMEOUT", 0.2)
     path = tmp_path / "qemu"
     path.write_text("#!/bin/sh\nexec sleep 1000\n")
@@ -90,7 +90,7 @@ def test_a_program_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         run_in_real_time(find_capabilities, Program(str(path)))
 
 
-def test_a_file_that_is_no_program(tmp_path: Path) -> None:
+def test_file_that_is_not_a_program_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "qemu"
     path.write_bytes(b"\x7fELF nonsense")
     with pytest.raises(QemuError, match="not executable; chmod"):
@@ -100,31 +100,31 @@ def test_a_file_that_is_no_program(tmp_path: Path) -> None:
         run_in_real_time(find_capabilities, Program(str(path)))
 
 
-def test_no_file_at_all(tmp_path: Path) -> None:
+def test_missing_qemu_is_reported(tmp_path: Path) -> None:
     with pytest.raises(QemuError, match=r"no such program; install QEMU"):
         run_in_real_time(find_capabilities, Program("qemu-of-nobody"))
     with pytest.raises(QemuError, match="a folder, not a program"):
         run_in_real_time(find_capabilities, Program(str(tmp_path)))
 
 
-# -- accelerators, tried
+# -- trials of accelerators
 
 
-def test_the_trial_runs_on_tcg(can: Capabilities) -> None:
-    assert run_in_real_time(kvm.trial, can.program.command, "tcg") == "", "the few instructions are right"
+def test_trial_succeeds_with_tcg(can: Capabilities) -> None:
+    assert run_in_real_time(kvm.trial, can.program.command, "tcg") == "", "the trial's instructions do not run"
 
 
 def test_a_failed_trial_has_a_reason(can: Capabilities) -> None:
     assert "invalid accelerator no-such" in run_in_real_time(kvm.trial, can.program.command, "no-such")
 
 
-def test_the_trial_has_its_deadline(can: Capabilities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_times_out(can: Capabilities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "TRIAL_TIMEOUT", 0.001)
     assert "took more than 0.001 s: KVM interprets" in run_in_real_time(kvm.trial, can.program.command, "tcg")
 
 
 def test_kvm_is_tried_for_real(program: Program) -> None:
-    """Whatever comes out on this machine, it is an answer."""
+    """The result depends on this machine; the test only requires a reason if KVM does not work."""
     can = run_in_real_time(lambda: find_capabilities(program))
     assert can.kvm is (can.kvm_problem == "")
     if not Path("/dev/kvm").exists():
@@ -145,7 +145,7 @@ class QmpWithoutKvm(Qmp):
         (True, True, True, "tried"),
     ],
 )
-def test_kvm_is_not_tried_in_vain(
+def test_kvm_that_cannot_work_is_not_tried(
     program: Program, monkeypatch: pytest.MonkeyPatch, has_kvm: bool, there: bool, allowed: bool, what: str
 ) -> None:
     async def trial(*_: object) -> str:

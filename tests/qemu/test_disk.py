@@ -34,9 +34,9 @@ AS_PRINTED = """
 """
 
 
-def test_the_table_is_the_printed_one() -> None:
+def test_layouts_match_the_printed_table() -> None:
     rows = [[int(word.rstrip("h"), 16) for word in line.split(", ")] for line in AS_PRINTED.split("\n") if line]
-    numbers = [1, *(row[13] for row in rows[:-1])]  # the first isn't printed
+    numbers = [1, *(row[13] for row in rows[:-1])]  # the first number is not printed
     for layout, row, number in zip(LAYOUTS, rows, numbers, strict=True):
         size1, size2, gap, *partitions, end = row[:13]
         assert (size1, size2, gap) == (layout.first.size, layout.second.size, layout.gap)
@@ -94,7 +94,7 @@ NEAR_MISSES = {
 
 
 @pytest.mark.parametrize(("partitions", "reason"), NEAR_MISSES.values(), ids=NEAR_MISSES)
-def test_a_near_miss_is_version_0(disk: Path, partitions: list[Partition], reason: str) -> None:
+def test_layout_that_differs_slightly_is_version_0(disk: Path, partitions: list[Partition], reason: str) -> None:
     found = inspect(partitioned(disk, *partitions))
     assert found.layout is None
     assert found.guest_prints == COMPLAINT
@@ -107,7 +107,7 @@ def test_the_third_partition_is_not_compared(disk: Path, rest: list[Partition]) 
     assert inspect(partitioned(disk, VDSM.first, VDSM.second, *rest)).is_vdsm
 
 
-def test_partitions_behind_the_end_of_the_disk_do_not_count(disk: Path) -> None:
+def test_partitions_beyond_the_end_of_the_disk_are_ignored(disk: Path) -> None:
     partitioned(disk, VDSM.first, VDSM.second)
     os.truncate(disk, (VDSM.second.end - 1) * SECTOR_SIZE)
     found = inspect(disk)
@@ -130,7 +130,7 @@ def test_a_gpt(disk: Path, keep: int) -> None:
     assert warning(disk)[:3] == COMPLAINT
 
 
-def test_a_table_of_another_kind(disk: Path) -> None:
+def test_partition_table_of_another_kind_is_named(disk: Path) -> None:
     found = inspect(partitioned(disk, label="sun", size=GIB))
     assert found.why == ("its partition table is of type sun, not an MBR",)
 

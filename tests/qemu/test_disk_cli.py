@@ -13,7 +13,7 @@ from vhostcomm import cli
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.layouts import CONTAINER, VDSM, Partition
 
-# Cyclopts takes sys.argv for a test's mistake.
+# Cyclopts treats reading sys.argv in a test as a mistake.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens"),
     pytest.mark.needs("sfdisk", "qemu-img"),

@@ -62,7 +62,7 @@ def tarred(content: bytes) -> bytes:
 
 
 def tarred_before_posix(content: bytes) -> bytes:
-    """Its sum tells a tar archive without a magic."""
+    """Such an archive has no magic; only its checksum identifies it."""
     made = bytearray(tarred(content))
     made[257:512] = bytes(255)
     made[148:156] = b" " * 8
@@ -102,7 +102,7 @@ def test_a_boot_sector_shows_that_an_archive_is_a_disk(tmp_path: Path) -> None:
     assert probe(path).format is ImageFormat.RAW
 
 
-def test_a_wrong_sum_makes_no_tar_archive(tmp_path: Path) -> None:
+def test_wrong_checksum_is_not_a_tar_archive(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     made = bytearray(tarred_before_posix(b"disk" * 1000))
     made[0] ^= 1
@@ -119,7 +119,7 @@ def test_a_newer_qcow2_and_a_cut_off_one_are_refused(disk: Path) -> None:
         probe(disk)
 
 
-def test_a_raw_disk_that_its_guest_made_a_qcow2_is_not_believed(disk: Path, tmp_path: Path) -> None:
+def test_raw_disk_in_which_a_guest_wrote_a_qcow2_overlay_is_rejected(disk: Path, tmp_path: Path) -> None:
     secret, written = tmp_path / "secret", tmp_path / "written.qcow2"
     secret.write_bytes(b"secret".ljust(512, b"\0"))
     run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, written, "1G")
@@ -132,7 +132,7 @@ def test_a_raw_disk_that_its_guest_made_a_qcow2_is_not_believed(disk: Path, tmp_
     assert probe(written).format is ImageFormat.QCOW2
 
 
-def test_nor_is_one_with_an_external_data_file(disk: Path, tmp_path: Path) -> None:
+def test_disk_with_an_external_data_file_is_rejected(disk: Path, tmp_path: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path / 'data'}", disk, "1G")
     with pytest.raises(DiskError, match="reads from another file"):
         probe(disk)
@@ -171,7 +171,7 @@ def test_a_qcow2_in_use_can_be_inspected(tmp_path: Path) -> None:
         assert user.stdin
         user.stdin.write(b"length\n")
         assert "12 GiB" in line_from(user)
-        with pytest.raises(subprocess.CalledProcessError):  # it is locked
+        with pytest.raises(subprocess.CalledProcessError):  # QEMU locks the image
             run("qemu-img", "info", path)
         assert inspect(path).is_vdsm
         user.stdin.close()
@@ -187,7 +187,7 @@ def test_a_small_qcow2(tmp_path: Path) -> None:
         inspect(path)
 
 
-def test_a_qcow2_that_lies_about_its_size(tmp_path: Path) -> None:
+def test_qcow2_with_a_wrong_size_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "lie.qcow2"
     init(path, SIZE, ImageFormat.QCOW2)
     with path.open("r+b") as file:
@@ -220,7 +220,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("make", "what"), BAD.values(), ids=BAD)
-def test_files_that_are_no_image(disk: Path, make: Callable[[Path], object], what: str) -> None:
+def test_files_other_than_images_are_rejected(disk: Path, make: Callable[[Path], object], what: str) -> None:
     make(disk)
     with pytest.raises(DiskError, match=what) as caught:
         inspect(disk)
@@ -234,12 +234,12 @@ def test_an_unreadable_image(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(image, "open", refuse, raising=False)  # root may read everything
+    monkeypatch.setattr(image, "open", refuse, raising=False)  # permissions do not stop root
     with pytest.raises(DiskError, match=f"user {os.geteuid()} may not read it"):
         inspect(disk)
 
 
-def test_no_room_for_the_copy(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_during_the_copy_is_reported(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> int:
         raise OSError(24, "Too many open files")
 

@@ -23,7 +23,7 @@ def test_a_new_disk_has_the_layout_of_vdsm(tmp_path: Path, kind: ImageFormat, si
     init(path, size, kind)
     found = inspect(path)
     assert (found.format, found.size, found.is_vdsm, found.why) == (kind, size, True, ())
-    # Of 2 TiB the last sector is left out: sfdisk 2.41 allows no partition there.
+    # The last sector of 2 TiB stays unused: sfdisk 2.41 allows no partition there.
     end = min(size // SECTOR_SIZE, 2**32 - 1)
     assert found.partitions == {
         1: VDSM.first,
@@ -36,13 +36,13 @@ def test_a_new_disk_has_the_layout_of_vdsm(tmp_path: Path, kind: ImageFormat, si
 
 
 @pytest.mark.parametrize("size", [0, -1, MIN_SIZE - SECTOR_SIZE, MIN_SIZE + 1, MAX_SIZE + SECTOR_SIZE])
-def test_sizes_that_can_not_be(disk: Path, size: int) -> None:
+def test_invalid_sizes_are_rejected(disk: Path, size: int) -> None:
     with pytest.raises(UsageError, match=f"a size of {size} bytes; VDSM's layout needs 4609M to 2T"):
         init(disk, size)
     assert not disk.exists()
 
 
-def test_an_existing_file_stays(disk: Path, tmp_path: Path) -> None:
+def test_existing_file_is_not_replaced(disk: Path, tmp_path: Path) -> None:
     disk.write_text("precious")
     link = tmp_path / "link"
     link.symlink_to("nowhere")
@@ -53,7 +53,7 @@ def test_an_existing_file_stays(disk: Path, tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {disk, link}
 
 
-def test_a_file_that_appears_meanwhile_stays(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_created_meanwhile_is_not_replaced(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = creation._make
 
     def slow(folder: Path, size: int, kind: ImageFormat, name: str) -> Path:
@@ -73,13 +73,13 @@ def test_a_raw_image_is_not_made_with_a_name_of_qcow2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_directory(tmp_path: Path) -> None:
+def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=f"there is no directory {tmp_path}/a; make it first"):
         init(tmp_path / "a/sys.img", SIZE)
 
 
 @pytest.mark.parametrize("error", [DiskError("x", "sfdisk failed"), KeyboardInterrupt(), OSError(28, "No space left")])
-def test_nothing_is_left_behind(disk: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_failed_init_leaves_no_file(disk: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*_: object, **__: object) -> None:
         assert list(disk.parent.iterdir()) != []
         raise error

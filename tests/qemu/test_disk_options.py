@@ -1,4 +1,4 @@
-"""How disks are opened: what is asked for, and what this host can do of it."""
+"""Options of disks: their values, and replacements for options that the host lacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vhostcomm.qemu.disk.fitting import direct_problem, fitted, io_uring_problem
 from vhostcomm.qemu.disk.options import Aio, Cache, DetectZeroes, DiskOptions, parse, split
 
 NO_DIRECT: Final = "/proc/version"
-"""A file of a file system that refuses O_DIRECT, on every kernel."""
+"""A file on a file system that rejects O_DIRECT on every kernel."""
 
 
 def test_the_defaults_are_the_genuine_hosts_and_the_containers() -> None:
@@ -66,7 +66,7 @@ def test_invalid_options_are_rejected(text: str, why: str) -> None:
         parse(text)
 
 
-def test_a_host_that_can_do_all_changes_nothing(tmp_path: Path) -> None:
+def test_capable_host_keeps_all_options(tmp_path: Path) -> None:
     image = sparse(tmp_path / "data.img", 1 << 20)
     if problem := direct_problem(str(image)) or native_problem() or io_uring_problem():
         pytest.skip(problem)
@@ -96,8 +96,8 @@ def test_a_qemu_without_io_uring(tmp_path: Path) -> None:
     assert why == "no io_uring (QEMU is built without it): aio=threads"
 
 
-def test_a_kernel_that_gives_neither_io_uring_nor_native_aio(tmp_path: Path) -> None:
-    """Out of descriptors and of address space, as a stand-in for a container that denies them."""
+def test_kernel_without_io_uring_and_native_aio(tmp_path: Path) -> None:
+    """Limits of descriptors and address space have the same effect as a container that denies the system calls."""
     image = sparse(tmp_path / "data.img", 1 << 20)
     script = f"""
 import os, resource
@@ -125,7 +125,7 @@ print(options.cache.value, options.effective_aio.value, *why)
 
 @pytest.mark.needs("qemu-system-x86_64")
 def test_a_guest_starts_where_o_direct_cannot_be_had(tmp_path: Path) -> None:
-    """On a ramfs, which has no O_DIRECT, the log names the replacement, and QEMU opens the disk."""
+    """On a ramfs, which has no O_DIRECT, the log names the replacement and QEMU opens the disk."""
     place = tmp_path / "place"
     place.mkdir()
     words = ["--data", f"{place}/data.img,serial=A1", "--boot", f"{place}/boot.img", "--accel", "tcg", "--net", "none"]

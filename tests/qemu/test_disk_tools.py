@@ -1,4 +1,4 @@
-"""Signals that come while a tool of the disks is started or runs."""
+"""Signals that arrive while a disk tool starts or runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs("qemu-img")
 def test_no_tool_outlives_a_signal_at_its_start(
     number: int, ended: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The signal comes when the child exists already, and its starter doesn't know it yet."""
+    """The signal arrives when the child exists, but before `Popen` has returned it."""
     children: list[subprocess.Popen[str]] = []
 
     class Started(subprocess.Popen[str]):
@@ -36,4 +36,4 @@ def test_no_tool_outlives_a_signal_at_its_start(
         tools.run("qemu-img", "--help", path="here")
     assert raised.value.args == ended.args
     (child,) = children
-    assert child.returncode is not None, "it was killed and waited for"
+    assert child.returncode is not None, "the tool was not killed and reaped"

@@ -49,7 +49,7 @@ QUIT, SIGNAL, NOTHING = "host-qmp-quit", "host-signal", ""
         (-15, NOTHING, Stage.KILL, EndKind.CRASHED),
     ],
 )
-def test_how_it_ended(code: int, reason: str, stage: Stage | None, kind: EndKind) -> None:
+def test_ending_of_a_started_qemu_is_classified(code: int, reason: str, stage: Stage | None, kind: EndKind) -> None:
     assert classify(started=True, code=code, reason=reason, panicked=False, stage=stage) is kind
 
 
@@ -66,15 +66,15 @@ def test_how_it_ended(code: int, reason: str, stage: Stage | None, kind: EndKind
         (-15, None, EndKind.FAILED_TO_START),
     ],
 )
-def test_before_it_has_started(code: int, stage: Stage | None, kind: EndKind) -> None:
+def test_ending_before_the_start_is_classified(code: int, stage: Stage | None, kind: EndKind) -> None:
     assert classify(started=False, code=code, reason="", panicked=False, stage=stage) is kind
 
 
-def test_a_panic_counts_when_qemu_says_no_more() -> None:
+def test_panic_is_the_ending_if_qemu_gives_no_reason() -> None:
     assert classify(started=True, code=0, reason="", panicked=True, stage=None) is EndKind.PANICKED
 
 
-def test_a_guest_that_survived_its_panic_may_end_otherwise() -> None:
+def test_reason_after_a_survived_panic_is_the_ending() -> None:
     assert classify(started=True, code=0, reason=GUEST, panicked=True, stage=None) is EndKind.POWERED_OFF
 
 
@@ -125,7 +125,7 @@ def test_a_crash_is_reported_with_its_remedy() -> None:
     )
 
 
-def test_a_missing_thread_has_its_remedy() -> None:
+def test_missing_thread_is_reported_with_its_remedy() -> None:
     def report(*lines: str) -> str:
         return Ending(EndKind.CRASHED, -6, last_lines=lines, command="qemu").report()
 
@@ -155,7 +155,7 @@ MOVED, STOPPED, SHUT = "postmigrate", "paused", "shutdown"
         ("", QUIT, Stage.QUIT, EndKind.STOPPED),
     ],
 )
-def test_how_a_paused_machine_ended(paused: str, reason: str, stage: Stage | None, kind: EndKind) -> None:
+def test_ending_of_a_paused_machine_is_classified(paused: str, reason: str, stage: Stage | None, kind: EndKind) -> None:
     found = classify(started=True, code=0, reason=reason, panicked=False, stage=stage, paused=paused)
     assert found is kind
 

@@ -1,4 +1,4 @@
-"""QEMUs that don't start."""
+"""A QEMU that does not start."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
     ],
 )
 def test_a_bad_option(idle: list[str], arguments: list[str], said: str) -> None:
-    async def body(told: Run) -> None:
-        await told.qemu.wait()
-        assert told.all(Started) == []
+    async def body(run: Run) -> None:
+        await run.qemu.wait()
+        assert run.all(Started) == []
 
-    ending, told = supervise([*idle, *arguments], body)
+    ending, run = supervise([*idle, *arguments], body)
     assert (ending.kind, ending.code, ending.exit_code) == (EndKind.FAILED_TO_START, 1, 3)
     assert said in "\n".join(ending.last_lines)
-    assert said in told.all(OutputLine)[-1].text or said in told.all(OutputLine)[0].text
+    assert said in run.all(OutputLine)[-1].text or said in run.all(OutputLine)[0].text
     assert ending.report().startswith("QEMU did not start: exit code 1\n  QEMU's last output:\n")
 
 
-def test_a_disk_that_is_not_there(can: Capabilities, tmp_path: Path) -> None:
+def test_missing_disk_is_reported(can: Capabilities, tmp_path: Path) -> None:
     ending, _ = supervise(build(Machine(boot=Disk(str(tmp_path / "a,b.img"))), can))
     assert ending.kind is EndKind.FAILED_TO_START
     assert f"Could not open '{tmp_path / 'a,b.img'}': No such file or directory" in ending.report()
@@ -55,18 +55,18 @@ def test_a_disk_that_is_in_use(can: Capabilities, tmp_path: Path) -> None:
     disk.write_bytes(bytes(1 << 16))
     argv = build(Machine(memory=32, boot=Disk(str(disk))), can)
 
-    async def body(told: Run) -> None:
-        await told.tells(Started)
+    async def body(run: Run) -> None:
+        await run.notice(Started)
         second = Qemu(argv, lambda _: None)
         assert 'Failed to get "write" lock' in (await second.run()).report()
-        await told.qemu.stop(grace=SHORT)
+        await run.qemu.stop(grace=SHORT)
 
     assert supervise(argv, body)[0].kind is EndKind.STOPPED
 
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.EAGAIN])
-def test_a_qemu_that_is_refused_a_thread(idle: list[str], error: int) -> None:
-    """By the filter of an old container engine, or at the limit of processes: its own word has no remedy."""
+def test_denied_thread_is_reported_with_its_remedy(idle: list[str], error: int) -> None:
+    """An old container engine's filter or the limit of processes denies it. QEMU's own message has no remedy."""
     ending, _ = supervise([sys.executable, "-m", "tests.deny", CLONE3, str(error), *idle])
     assert ending.kind is EndKind.FAILED_TO_START
     assert "qemu_thread_create" in "\n".join(ending.last_lines)
@@ -80,15 +80,15 @@ def test_no_program() -> None:
 
 
 def test_a_program_that_never_answers() -> None:
-    told = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=3600)
+    run = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=3600)
     clock = MockClock(rate=1)
 
     async def main() -> Ending:
         async with trio.open_nursery() as nursery:
-            await nursery.start(told.qemu.run)
-            await told.tells(OutputLine)
+            await nursery.start(run.qemu.run)
+            await run.notice(OutputLine)
             clock.jump(3600)
-            return await told.qemu.wait()
+            return await run.qemu.wait()
 
     ending = trio.run(main, clock=clock)
     assert ending.kind is EndKind.FAILED_TO_START
@@ -102,29 +102,29 @@ def test_a_program_that_hangs_up() -> None:
 
 
 def test_stopping_before_it_answers() -> None:
-    async def body(told: Run) -> None:
-        await told.tells(OutputLine)
+    async def body(run: Run) -> None:
+        await run.notice(OutputLine)
         with pytest.raises(QmpError, match="QEMU has not answered yet"):
-            await told.qemu.command("query-status")
-        await told.qemu.stop()
+            await run.qemu.command("query-status")
+        await run.qemu.stop()
 
-    ending, told = supervise(["sh", "-c", "echo thinking; exec sleep 1000"], body)
+    ending, run = supervise(["sh", "-c", "echo thinking; exec sleep 1000"], body)
     assert (ending.kind, ending.code) == (EndKind.STOPPED, -15)
-    assert [begun.stage for begun in told.all(StageBegun)] == [Stage.TERMINATE]
+    assert [begun.stage for begun in run.all(StageBegun)] == [Stage.TERMINATE]
 
 
 @pytest.mark.any_qemu
-def test_it_is_for_one_run(idle: list[str]) -> None:
-    async def body(told: Run) -> None:
+def test_second_run_of_one_object_is_rejected(idle: list[str]) -> None:
+    async def body(run: Run) -> None:
         with pytest.raises(RuntimeError, match="make another Qemu"):
-            await told.qemu.run()
-        await told.tells(Started)
-        await told.qemu.stop(grace=SHORT)
+            await run.qemu.run()
+        await run.notice(Started)
+        await run.qemu.stop(grace=SHORT)
 
     assert supervise(idle, body)[0].kind is EndKind.STOPPED
 
 
-def test_before_it_runs(idle: list[str]) -> None:
+def test_qemu_has_no_pid_before_it_runs(idle: list[str]) -> None:
     qemu = Qemu(idle, lambda _: None)
     with pytest.raises(RuntimeError, match=r"await nursery\.start\(qemu\.run\)"):
         _ = qemu.pid

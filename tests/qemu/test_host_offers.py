@@ -1,4 +1,4 @@
-"""What a host offers a machine: queues of a tap interface, huge pages."""
+"""Features that depend on the host: queues of a tap interface, huge pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_A_NETWORK: Final = (
     'PATH=$PATH:/usr/sbin; mount -t sysfs none /sys && ip tuntap add dev tap0 mode tap $0 || exit 99; command=$("$@" --dry-run) && '
     'printf "%s\\n" "$command" && printf "quit\\n" | sh -c "$command -monitor stdio"'
 )
-"""A tap interface in a network of its own; QEMU opens it, and ends."""
+"""Create a tap interface in a separate network namespace; QEMU opens it and ends."""
 
 
 @pytest.mark.needs("qemu-system-x86_64", "ip")
@@ -52,14 +52,14 @@ def test_queues_of_a_tap_interface(tmp_path: Path, made: str, vcpus: int, netdev
     assert card in done.stdout
 
 
-def test_an_interface_that_is_not_there_is_qemus_to_report() -> None:
+def test_missing_tap_interface_is_reported_by_qemu() -> None:
     net = fitted(TapNet("no-such-tap", vhost=True), 4)
     assert (net.vhost, net.queues) == (True, 1)
 
 
 @pytest.fixture
 def pools(tmp_path: Path) -> Path:
-    """The kernel's pools: 100 pages of 2 MiB and one of 1 GiB are free."""
+    """Stand-in for the kernel's pools: 100 pages of 2 MiB and one of 1 GiB are free."""
     for size, free in ((2048, 100), (1 << 20, 1)):
         pool = tmp_path / f"pools/hugepages-{size}kB"
         pool.mkdir(parents=True)
@@ -79,7 +79,7 @@ def pools(tmp_path: Path) -> Path:
     ],
 )
 def test_huge_pages(tmp_path: Path, pools: Path, mounts: list[str], memory: int, folder: int | None, why: str) -> None:
-    """The lists are the test's: this kernel's pools can't be filled by a user."""
+    """The test makes the lists, because an ordinary user can't fill this kernel's pools."""
     folders = [tmp_path / f"a folder {number}" for number in range(len(mounts))]
     for each in folders:
         each.mkdir()

@@ -1,4 +1,4 @@
-"""A machine that is paused: by QMP, by a migration, by its disks; resumed, and stopped."""
+"""A machine paused by QMP, a migration or its disks: its cause, its resumption, its stop."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from vhostcomm.qemu.supervise import Started
 
 def test_stop_and_cont_by_qmp(idle: list[str]) -> None:
     async def body(run: Run) -> None:
-        await run.tells(Started)
-        assert await run.qemu.resume() is False, "it runs already"
+        await run.notice(Started)
+        assert await run.qemu.resume() is False, "the machine is not paused"
         await run.qemu.command("stop")
-        told = await run.tells(Paused)
-        assert (told.pause.status, told.pause.cause) == ("paused", "a QMP or monitor client paused it")
-        assert told.pause.remedy_for("nas") == "vhostcomm resume nas"
+        notice = await run.notice(Paused)
+        assert (notice.pause.status, notice.pause.cause) == ("paused", "a QMP or monitor client paused it")
+        assert notice.pause.remedy_for("nas") == "vhostcomm resume nas"
         assert await run.qemu.resume() is True
-        await run.tells(Resumed)
+        await run.notice(Resumed)
         await run.qemu.stop(grace=SHORT)
 
     ending, _ = supervise(idle, body)
@@ -53,7 +53,7 @@ def test_stop_of_a_paused_machine_is_no_success(idle: list[str], *, from_start: 
         raise AssertionError("a paused guest is not asked")
 
     async def body(run: Run) -> None:
-        await run.tells(Started)
+        await run.notice(Started)
         if not from_start:
             await run.qemu.command("stop")
         await run.qemu.stop(ask, grace=SHORT)
@@ -67,10 +67,10 @@ def test_stop_of_a_paused_machine_is_no_success(idle: list[str], *, from_start: 
 
 
 def test_machine_paused_during_its_stop(idle: list[str]) -> None:
-    """The rest of the guest's time is not waited for."""
+    """The stop does not wait for the rest of the guest's time."""
 
     async def body(run: Run) -> None:
-        await run.tells(Started)
+        await run.notice(Started)
 
         async def ask() -> None:
             await run.qemu.command("stop")
@@ -86,7 +86,7 @@ def test_machine_paused_during_its_stop(idle: list[str]) -> None:
 @pytest.mark.parametrize("by_us", [True, False])
 def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) -> None:
     async def body(run: Run) -> None:
-        await run.tells(Started)
+        await run.notice(Started)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "saved"))
         listener.listen()
@@ -96,7 +96,7 @@ def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) 
             async with stream:
                 async for _ in stream:
                     pass
-        await run.tells(Paused, lambda each: each.pause.status == "postmigrate")
+        await run.notice(Paused, lambda each: each.pause.status == "postmigrate")
         with pytest.raises(MachineError, match="migrated to another QEMU, or saved to a file; end this QEMU"):
             await run.qemu.resume()
         if by_us:
@@ -110,11 +110,11 @@ def test_source_of_a_migration(idle: list[str], tmp_path: Path, *, by_us: bool) 
 
 def test_sleeping_guest_is_woken_up(can: Capabilities, tmp_path: Path) -> None:
     async def body(run: Run) -> None:
-        told = await run.tells(Paused)
-        assert (told.pause.status, told.pause.cause) == ("suspended", "the guest put itself to sleep")
-        assert told.pause.remedy_for("nas") == "wake it: vhostcomm resume nas"
+        notice = await run.notice(Paused)
+        assert (notice.pause.status, notice.pause.cause) == ("suspended", "the guest put itself to sleep")
+        assert notice.pause.remedy_for("nas") == "wake it: vhostcomm resume nas"
         assert await run.qemu.resume() is True
-        await run.tells(Resumed)
+        await run.notice(Resumed)
         await run.qemu.stop(grace=SHORT)
 
     ending, run = supervise(guest(can, tmp_path, SUSPEND_ONCE), body)
@@ -129,7 +129,7 @@ def test_sleeping_guest_is_woken_up_to_shut_down(can: Capabilities, tmp_path: Pa
         async def ask() -> None:
             asked.append(await run.qemu.command("query-status"))
 
-        await run.tells(Paused)
+        await run.notice(Paused)
         await run.qemu.stop(ask, grace=SHORT)
 
     ending, run = supervise(guest(can, tmp_path, SUSPEND_ONCE), body)
@@ -140,11 +140,11 @@ def test_sleeping_guest_is_woken_up_to_shut_down(can: Capabilities, tmp_path: Pa
 
 def test_watchdog_that_pauses(can: Capabilities, tmp_path: Path) -> None:
     async def body(run: Run) -> None:
-        told = await run.tells(Paused)
-        assert (told.pause.status, told.pause.cause) == ("watchdog", "its watchdog expired")
-        assert told.pause.remedy_for("nas") == "look at its console; then vhostcomm resume nas"
+        notice = await run.notice(Paused)
+        assert (notice.pause.status, notice.pause.cause) == ("watchdog", "its watchdog expired")
+        assert notice.pause.remedy_for("nas") == "look at its console; then vhostcomm resume nas"
         assert await run.qemu.resume() is True
-        await run.tells(Resumed)
+        await run.notice(Resumed)
         await run.qemu.stop(grace=SHORT)
 
     argv = [*guest(can, tmp_path, WATCHDOG), "-device", "ib700", "-action", "watchdog=pause"]
@@ -153,7 +153,7 @@ def test_watchdog_that_pauses(can: Capabilities, tmp_path: Path) -> None:
     assert "WATCHDOG" in run.events()
 
 
-# -- with a peer that plays QEMU
+# -- with scripted answers in the place of QEMU
 
 ENOSPC = {
     "device": "drive-userdata0", "node-name": "#block1", "operation": "write", "action": "stop", "nospace": True,
@@ -168,8 +168,8 @@ IO_ERROR = {"status": "io-error", "running": False}
 
 
 def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any]]]) -> list[PauseNotice]:
-    """Return what a watch reports that gets these events, and these answers in turn, and then resumes."""
-    told: list[PauseNotice] = []
+    """Return the notices of a watch that receives these events and, for each command, these answers in order."""
+    notices: list[PauseNotice] = []
 
     async def execute(name: str) -> Any:
         await trio.lowlevel.checkpoint()
@@ -177,7 +177,7 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
     async def main() -> None:
-        watch = PauseWatch(execute, told.append, running=True)
+        watch = PauseWatch(execute, notices.append, running=True)
         async with trio.open_nursery() as nursery:
             for name, data in events:
                 watch.handle(QmpEvent(name, data, 0))
@@ -187,20 +187,20 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
             nursery.cancel_scope.cancel()
 
     in_no_time(main)
-    return told
+    return notices
 
 
 def test_full_disk_is_named_with_its_remedy() -> None:
-    told = watched({"query-status": [IO_ERROR], "query-block": [BLOCKS]}, [("BLOCK_IO_ERROR", ENOSPC), ("STOP", {})])
-    (paused,) = told
+    notices = watched({"query-status": [IO_ERROR], "query-block": [BLOCKS]}, [("BLOCK_IO_ERROR", ENOSPC), ("STOP", {})])
+    (paused,) = notices
     assert isinstance(paused, Paused)
     assert paused.pause.cause == "no space is left for disk /disks/data.img (nospace)"
     assert paused.pause.remedy_for("nas") == "free space for /disks/data.img; then vhostcomm resume nas"
 
 
 @pytest.mark.parametrize(("last", "reported"), [("RESUME", [Resumed()]), ("SHUTDOWN", [])])
-def test_qemu_is_not_asked_where_it_runs_again_or_ends(last: str, reported: list[PauseNotice]) -> None:
-    """A command that comes as QEMU 7.2 ends can keep it from ending."""
+def test_qemu_is_not_queried_if_it_runs_again_or_ends(last: str, reported: list[PauseNotice]) -> None:
+    """A command at the end of QEMU 7.2 can keep QEMU from ending."""
     assert watched({"query-status": [IO_ERROR]}, [("STOP", {}), (last, {})]) == reported
 
 
@@ -246,7 +246,7 @@ def test_any_answer_to_query_block(blocks: Any) -> None:
     assert len(text) < 8000
 
 
-# -- a QEMU that something else runs
+# -- a QEMU that another program runs
 
 
 def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Pa
         send, receive = trio.open_memory_channel[MonitorNotice](100)
         monitor = Monitor(str(path), send.send_nowait)
 
-        async def tells(kind: type) -> MonitorNotice:
+        async def expect(kind: type) -> MonitorNotice:
             while not isinstance(notice := await receive.receive(), kind):
                 pass
             return notice
@@ -267,13 +267,13 @@ def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Pa
             for _ in range(2):
                 qemu = Run(argv)
                 await nursery.start(qemu.qemu.run)
-                await tells(Connected)
+                await expect(Connected)
                 await qemu.qemu.command("stop")
-                paused = await tells(Paused)
+                paused = await expect(Paused)
                 assert isinstance(paused, Paused)
                 assert paused.pause.status == "paused"
                 assert await monitor.resume("test") is True
-                await tells(Resumed)
+                await expect(Resumed)
                 await qemu.qemu.stop(grace=SHORT)
             with pytest.raises(MachineError):
                 await monitor.resume("test")
@@ -283,7 +283,7 @@ def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Pa
 
 
 def test_second_client_of_one_socket_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """QEMU greets it when the first has left."""
+    """QEMU greets the second client only after the first has left."""
     monkeypatch.setattr("vhostcomm.qemu.monitor.GREETING_TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(tmp_path / "qmp"))

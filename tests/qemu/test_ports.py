@@ -1,4 +1,4 @@
-"""Ports that QEMU can't have."""
+"""Ports that QEMU can't bind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vhostcomm.qemu.ports import port_problem
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that something else listens on."""
+    """A port on which another socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as held:
         yield held.getsockname()[1]
 
@@ -80,7 +80,7 @@ def words(folder: Path, port: int) -> list[str]:
 
 
 @pytest.mark.needs("qemu-system-x86_64")
-def test_run_says_so_before_qemu_starts(taken: int, tmp_path: Path) -> None:
+def test_run_reports_ports_before_qemu_starts(taken: int, tmp_path: Path) -> None:
     ended = run_vhostcomm(*words(tmp_path, taken), patience=60)
     assert ended.returncode == 1
     assert f"tcp port {taken} of 127.0.0.1 is in use" in ended.stderr
@@ -89,7 +89,7 @@ def test_run_says_so_before_qemu_starts(taken: int, tmp_path: Path) -> None:
 
 @pytest.mark.needs("qemu-system-x86_64")
 def test_port_that_is_bound_meanwhile_is_named_too(tmp_path: Path) -> None:
-    """Taken by QEMU's own start script, when vhostcomm has looked already."""
+    """QEMU's start script binds the port after vhostcomm has checked it."""
     holder = tmp_path / "holder"
     start = tmp_path / "qemu"
     with held_port() as port:

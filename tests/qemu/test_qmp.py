@@ -1,4 +1,4 @@
-"""Commands, and how a connection ends."""
+"""QMP commands, and the end of a connection."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_arguments() -> None:
     play(script, body)
 
 
-def test_a_refusal_carries_the_command_and_the_reason() -> None:
+def test_rejected_command_is_named_with_its_reason() -> None:
     async def script(peer: Peer) -> None:
         heard = await peer.hear()
         await peer.say({"error": {"class": "DeviceNotFound", "desc": "no x"}, "id": heard["id"]})
@@ -105,7 +105,7 @@ def test_no_reply_in_time() -> None:
         with pytest.raises(QmpTimeoutError, match="QMP x: no reply within 5 s"):
             await qmp.execute("x")
         await trio.sleep(2)
-        assert await qmp.execute("y") == "in time", "the late reply is nobody's"
+        assert await qmp.execute("y") == "in time", "the late reply was given to the next command"
 
     play(script, body)
 
@@ -127,7 +127,7 @@ def test_a_command_that_is_cancelled_leaves_the_connection_good() -> None:
 
 
 def test_a_command_that_can_not_be_sent_whole_ends_the_connection() -> None:
-    """Over a real socket: QEMU stopped reading, and half a command is in its buffer."""
+    """QEMU has stopped reading, and the real socket's buffer holds half a command."""
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
@@ -190,7 +190,7 @@ def test_a_message_may_be_as_long_as_the_limit() -> None:
     play(script, body)
 
 
-def test_before_it_runs() -> None:
+def test_commands_fail_before_qmp_runs() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     with pytest.raises(QmpClosedError, match=r"await nursery\.start\(qmp\.run\)"):
         run(lambda: Qmp(ours).execute("x"))

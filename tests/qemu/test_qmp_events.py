@@ -1,4 +1,4 @@
-"""How a connection begins, and events."""
+"""The start of a QMP connection, and events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vhostcomm.qemu.qmp import (
 
 
 def beginning(script: Script) -> QmpError:
-    """The error of a greeting that goes wrong."""
+    """Return the error of a failed negotiation."""
 
     async def main() -> QmpError:
         ours, theirs = trio.testing.memory_stream_pair()
@@ -64,7 +64,7 @@ def test_qemu_ends_before_it_greets() -> None:
     assert isinstance(beginning(lambda peer: peer.stream.aclose()), QmpClosedError)
 
 
-def test_a_greeting_without_a_version_will_do() -> None:
+def test_greeting_without_a_version_is_accepted() -> None:
     async def script(peer: Peer) -> None:
         await peer.say({"QMP": {}})
         heard = await peer.hear()
@@ -132,8 +132,8 @@ def test_unread_events_do_not_delay_replies() -> None:
     play(script, body)
 
 
-def test_a_reader_loses_no_event() -> None:
-    """A guest that resets in a loop makes hundreds that come in one piece, and SHUTDOWN comes last."""
+def test_events_beyond_the_buffer_are_not_lost() -> None:
+    """A guest that resets in a loop causes hundreds of events in one read, and SHUTDOWN is the last of them."""
     many = 10 * EVENT_BUFFER
 
     async def script(peer: Peer) -> None:

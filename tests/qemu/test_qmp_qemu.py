@@ -1,4 +1,4 @@
-"""QMP with QEMU itself."""
+"""QMP with a real QEMU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def with_qemu(can: Capabilities, folder: Path, body: Callable[[str], Awaitable[N
 
     async def main() -> None:
         async with spawn([*can.program.command, *arguments]) as child, trio.open_nursery() as nursery:
-            # With wait=on, QEMU says that it listens and waits for us.
+            # With wait=on, QEMU prints that it listens and waits for a client.
             listening = trio.Event()
             nursery.start_soon(child.read_output, lambda _: listening.set())
             await listening.wait()

@@ -42,17 +42,17 @@ def test_old_crashes_no_longer_count() -> None:
     restarts = Restarts(RestartPolicy(RestartWhen.ALWAYS, budget=2, window=100))
     assert [restarts.after(CRASH, now) for now in (0, 50)] == [Restart(1, 1), Restart(2, 2)]
     assert isinstance(restarts.after(CRASH, 99.9), StayDown)
-    assert restarts.after(CRASH, 100) == Restart(2, 2), "the first is a window ago"
+    assert restarts.after(CRASH, 100) == Restart(2, 2), "the first crash still counts after a whole window"
     assert restarts.after(CRASH, 1000) == Restart(1, 1)
 
 
-def test_it_says_why_not() -> None:
+def test_reason_for_no_restart() -> None:
     never = Restarts(RestartPolicy(RestartWhen.ALWAYS)).after(Ending(EndKind.POWERED_OFF, 0), 0)
     assert never == StayDown("it was meant to end")
     bad = Restarts(RestartPolicy(RestartWhen.ON_FAILURE)).after(Ending(EndKind.FAILED_TO_START, 1), 0)
     assert bad == StayDown("failed-to-start is not a failure that a restart could fix")
 
 
-def test_a_budget_of_none_is_refused() -> None:
+def test_budget_of_zero_is_rejected() -> None:
     with pytest.raises(UsageError, match="choose no for none"):
         RestartPolicy(RestartWhen.ALWAYS, budget=0)

@@ -1,4 +1,4 @@
-"""A Linux as the guest: the stand-in's kernel and initramfs."""
+"""Linux as the guest: the stand-in's kernel and initramfs."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def linux(can: Capabilities, folder: Path, standin: dict[str, str], *words: str,
 
 @contextmanager
 def console_in(folder: Path) -> Iterator[trio.lowlevel.FdStream]:
-    """The guest's console, as a pipe that QEMU takes for a file."""
+    """The guest's console, as a pipe that QEMU opens as a file."""
     path = folder / "console"
     os.mkfifo(path)
-    # For writing too: a pipe without a writer yet would be at its end.
+    # Also open for writing: reading a pipe that has no writer yet would report its end.
     stream = trio.lowlevel.FdStream(os.open(path, os.O_RDWR | os.O_NONBLOCK))
     try:
         yield stream
@@ -56,15 +56,17 @@ def console_in(folder: Path) -> Iterator[trio.lowlevel.FdStream]:
 
 
 async def prints(console: trio.lowlevel.FdStream, text: str) -> str:
-    """Wait until the guest has printed something; returns all that came up to then."""
+    """Wait until the guest has printed the text; return all output up to then."""
     printed = ""
     while text not in printed:
         printed += (await console.receive_some()).decode(errors="replace")
     return printed
 
 
-def test_the_machine_is_as_the_guest_expects(can: Capabilities, tmp_path: Path, standin: dict[str, str]) -> None:
-    """Disks are found by slot and the port by name. The power button stops a Linux that reacts to it."""
+def test_linux_finds_its_devices_and_the_power_button_stops_it(
+    can: Capabilities, tmp_path: Path, standin: dict[str, str]
+) -> None:
+    """The guest finds disks by slot and the port by name. The power button stops a Linux that reacts to it."""
     argv = linux(can, tmp_path, standin, "vchannel.acpi=1", disks=True)
 
     async def main() -> Run:
@@ -80,11 +82,11 @@ def test_the_machine_is_as_the_guest_expects(can: Capabilities, tmp_path: Path, 
                 nursery.cancel_scope.cancel()
         return made
 
-    told = run_in_real_time(main)
-    ending = told.qemu.ending
+    run = run_in_real_time(main)
+    ending = run.qemu.ending
     assert ending
     assert (ending.kind, ending.stage, ending.reason) == (EndKind.STOPPED, Stage.POWERDOWN, "guest-shutdown")
-    assert len(told.all(StageBegun)) == 1
+    assert len(run.all(StageBegun)) == 1
 
 
 async def discard(console: trio.lowlevel.FdStream) -> None:
@@ -93,20 +95,20 @@ async def discard(console: trio.lowlevel.FdStream) -> None:
 
 
 def test_a_linux_reboots(can: Capabilities, tmp_path: Path, standin: dict[str, str]) -> None:
-    """It panics for want of an init, and reboots at once, again and again."""
+    """Without an init, Linux panics and reboots at once, again and again."""
 
-    async def body(told: Run) -> None:
-        await told.tells(Rebooted, lambda reboot: reboot.count == 2)
-        await told.qemu.stop(grace=Grace(0, 0.1, 30, 5))
+    async def body(run: Run) -> None:
+        await run.notice(Rebooted, lambda reboot: reboot.count == 2)
+        await run.qemu.stop(grace=Grace(0, 0.1, 30, 5))
 
-    ending, told = supervise(linux(can, tmp_path, standin, "rdinit=/none", "panic=-1"), body)
-    assert told.all(Rebooted) == [Rebooted(by_guest=True, count=1), Rebooted(by_guest=True, count=2)]
+    ending, run = supervise(linux(can, tmp_path, standin, "rdinit=/none", "panic=-1"), body)
+    assert run.all(Rebooted) == [Rebooted(by_guest=True, count=1), Rebooted(by_guest=True, count=2)]
     assert ending.kind is EndKind.STOPPED
 
 
 @pytest.mark.needs("/usr/bin/busybox")
 def test_init_survives_a_system_disk_without_a_boot_record() -> None:
-    """The kernel panics when init ends."""
+    """A failure of init would make the kernel panic."""
     script = f". {DISKS}; system_disk=null; check_partitions; echo alive"
     done = subprocess.run(["/usr/bin/busybox", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()) == (0, [*COMPLAINT, "alive"])

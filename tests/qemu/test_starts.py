@@ -1,4 +1,4 @@
-"""Every kind of machine is accepted by the QEMU at hand, without a complaint."""
+"""QEMU accepts every kind of machine without a warning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QCOW2 = bytes.fromhex(
     "0000000000010000 00000001 00000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000"
     "00000004 00000068"
 )
-"""An empty image of 1 MiB: header, then refcount table, refcount block and L1 table, a cluster each."""
+"""An empty image of 1 MiB: header, refcount table, refcount block and L1 table, of one cluster each."""
 
 
 def image(folder: Path, name: str) -> Disk:
@@ -87,25 +87,25 @@ def test_a_machine_starts_without_a_complaint(can: Capabilities, tmp_path: Path,
 
     machine = full(tmp_path, port) if name == "full" else MACHINES[name](tmp_path)
 
-    async def body(told: Run) -> None:
-        await told.tells(Started)
-        await told.qemu.stop()
+    async def body(run: Run) -> None:
+        await run.notice(Started)
+        await run.qemu.stop()
 
-    ending, told = supervise(build(machine, can), body, paused=True)
-    assert ending.kind is EndKind.STOPPED_PAUSED, ending.report()  # it never began
-    # Without a daemon QEMU says so once, and goes on trying.
+    ending, run = supervise(build(machine, can), body, paused=True)
+    assert ending.kind is EndKind.STOPPED_PAUSED, ending.report()  # the machine was paused all the time
+    # Without a daemon, QEMU reports that once and continues to try.
     unconnected = "Unable to connect character device charchannel0"
-    assert [line for line in told.all(OutputLine) if unconnected not in line.text] == []
+    assert [line for line in run.all(OutputLine) if unconnected not in line.text] == []
 
 
 def test_devices_are_where_the_guest_looks(can: Capabilities, tmp_path: Path, port: int) -> None:
     found: dict[int, str] = {}
 
-    async def body(told: Run) -> None:
-        await told.tells(Started)
-        (bus,) = await told.qemu.command("query-pci")
+    async def body(run: Run) -> None:
+        await run.notice(Started)
+        (bus,) = await run.qemu.command("query-pci")
         found.update({device["slot"]: device["qdev_id"] for device in bus["devices"] if device["qdev_id"]})
-        await told.qemu.stop()
+        await run.qemu.stop()
 
     supervise(build(full(tmp_path, port), can), body, paused=True)
     assert found == {
@@ -114,8 +114,8 @@ def test_devices_are_where_the_guest_looks(can: Capabilities, tmp_path: Path, po
     }  # fmt: skip
 
 
-def test_a_kernel_that_is_none(can: Capabilities, tmp_path: Path) -> None:
-    """The path with its comma arrives whole."""
+def test_invalid_kernel_is_reported(can: Capabilities, tmp_path: Path) -> None:
+    """The error shows that QEMU received the whole path, including its comma."""
     path = tmp_path / "kernel,x"
     path.write_bytes(b"no kernel" * 1000)
     ending, _ = supervise(build(Machine(memory=32, direct=DirectKernel(str(path))), can))

@@ -1,4 +1,4 @@
-"""Stages of a stop, with a target that ends at a chosen one, on a clock that jumps."""
+"""Stages of a stop, with a target that ends at a chosen stage, on a mock clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ GRACE = Grace(40, 10, 5, 3)
 
 @define
 class Target:
-    """Ends at a command or signal in `obeys`. With `hangs`, QMP doesn't answer. `over` is when the stop ended."""
+    """A stand-in for QEMU that ends at a command or signal in `obeys`.
+
+    With `hangs`, QMP does not answer. `over` is the time at which the stop ended."""
 
     obeys: set[str]
     hangs: bool = False
@@ -58,11 +60,11 @@ class Target:
         self._begin = trio.current_time()
 
     def elapsed(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the start."""
         return round(trio.current_time() - self._begin, 3)
 
 
-Told = list[tuple[str, float, str]]
+Stages = list[tuple[str, float, str]]
 
 
 def stop(
@@ -72,12 +74,12 @@ def stop(
     grace: Grace = GRACE,
     hurries: tuple[float, ...] = (),
     pauses: tuple[float, ...] = (),
-) -> tuple[bool, Told]:
-    told: Told = []
+) -> tuple[bool, Stages]:
+    stages: Stages = []
 
     async def main() -> bool:
         target.begin()
-        stopping = Stopping(target, poweroff, grace, lambda n: told.append((n.stage.name, n.seconds, n.why)))
+        stopping = Stopping(target, poweroff, grace, lambda n: stages.append((n.stage.name, n.seconds, n.why)))
         assert stopping.paused == ""
 
         async def hurry() -> None:
@@ -99,22 +101,22 @@ def stop(
         return gone
 
     gone: bool = run(main)
-    return gone, told
+    return gone, stages
 
 
 def test_the_guest_powers_itself_off() -> None:
     target = Target({"poweroff"})
-    gone, told = stop(target, target.poweroff)
+    gone, stages = stop(target, target.poweroff)
     assert gone
-    assert told == [("POWEROFF", 40, "asked to stop")]
+    assert stages == [("POWEROFF", 40, "asked to stop")]
     assert target.log == [(2, "poweroff")]
 
 
 def test_one_stage_after_the_other_each_with_the_reason() -> None:
     target = Target({"SIGKILL"})
-    gone, told = stop(target, target.poweroff)
+    gone, stages = stop(target, target.poweroff)
     assert gone
-    assert told == [
+    assert stages == [
         ("POWEROFF", 40, "asked to stop"),
         ("POWERDOWN", 10, "QEMU still ran after 40 s"),
         ("QUIT", 5, "QEMU still ran after 5 s"),
@@ -128,7 +130,7 @@ def test_one_stage_after_the_other_each_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize(("heeded", "after"), [("system_powerdown", 40), ("quit", 50), ("SIGTERM", 55)])
-def test_it_goes_no_further_than_it_has_to(heeded: str, after: float) -> None:
+def test_stop_ends_with_the_stage_that_succeeds(heeded: str, after: float) -> None:
     target = Target({heeded})
     gone, _ = stop(target, target.poweroff)
     assert gone
@@ -137,9 +139,9 @@ def test_it_goes_no_further_than_it_has_to(heeded: str, after: float) -> None:
 
 def test_a_guest_that_cannot_be_asked_is_not_waited_for() -> None:
     target = Target({"quit"})
-    _, told = stop(target, None, grace=Grace.split(90, ready=False))
-    assert [(stage, seconds) for stage, seconds, _ in told] == [("POWERDOWN", 6), ("QUIT", 5)]
-    assert told[0][2] == "asked to stop; there is no way to ask the guest, so its own power-off is skipped"
+    _, stages = stop(target, None, grace=Grace.split(90, ready=False))
+    assert [(stage, seconds) for stage, seconds, _ in stages] == [("POWERDOWN", 6), ("QUIT", 5)]
+    assert stages[0][2] == "asked to stop; there is no way to ask the guest, so its own power-off is skipped"
 
 
 def failing(error: Exception) -> PowerOff:
@@ -157,8 +159,8 @@ def failing(error: Exception) -> PowerOff:
 )  # fmt: skip
 def test_a_failed_power_off_is_reported_and_not_waited_for(error: Exception, why: str) -> None:
     target = Target({"system_powerdown"})
-    _, told = stop(target, failing(error))
-    assert told == [("POWEROFF", 40, "asked to stop"), ("POWERDOWN", 10, why)]
+    _, stages = stop(target, failing(error))
+    assert stages == [("POWEROFF", 40, "asked to stop"), ("POWERDOWN", 10, why)]
     assert target.log == [(1, "system_powerdown")]
 
 
@@ -170,8 +172,8 @@ def test_a_power_off_that_hangs_has_its_deadline() -> None:
 
 def test_a_qemu_that_does_not_answer_gets_signals() -> None:
     target = Target({"SIGKILL"}, hangs=True)
-    _, told = stop(target, target.poweroff)
-    assert told == [
+    _, stages = stop(target, target.poweroff)
+    assert stages == [
         ("TERMINATE", 3, "asked to stop; QMP query-status: no reply within 5 s"),
         ("KILL", 10, "QEMU still ran after 3 s"),
     ]
@@ -181,19 +183,19 @@ def test_a_qemu_that_does_not_answer_gets_signals() -> None:
 @pytest.mark.parametrize("status", ["paused", "prelaunch", "guest-panicked", "internal-error"])
 def test_a_guest_that_does_not_run_is_not_asked(status: str) -> None:
     target = Target({"SIGTERM"}, status=status)
-    _, told = stop(target, target.poweroff)
+    _, stages = stop(target, target.poweroff)
     why = f"the machine is paused, so the guest can't shut down: {describe(status).cause} ({status})"
-    assert told == [("QUIT", 5, f"asked to stop; {why}"), ("TERMINATE", 3, why)]
+    assert stages == [("QUIT", 5, f"asked to stop; {why}"), ("TERMINATE", 3, why)]
 
 
-def test_a_status_without_a_word_on_running_is_of_a_running_machine() -> None:
+def test_status_without_running_counts_as_running() -> None:
     class Brief(Target):
         async def command(self, name: str, /) -> object:
             return {"status": "running"} if name == "query-status" else await super().command(name)
 
     target = Brief({"poweroff"})
-    _, told = stop(target, target.poweroff)
-    assert told == [("POWEROFF", 40, "asked to stop")]
+    _, stages = stop(target, target.poweroff)
+    assert stages == [("POWEROFF", 40, "asked to stop")]
 
 
 FULL = "the machine is paused, so the guest can't shut down: a full disk after {} s (io-error)"
@@ -201,18 +203,18 @@ FULL = "the machine is paused, so the guest can't shut down: a full disk after {
 
 def test_a_guest_paused_meanwhile_is_not_waited_for() -> None:
     target = Target({"SIGKILL"})
-    _, told = stop(target, trio.sleep_forever, pauses=(1, 1, 1))
-    assert told == [
+    _, stages = stop(target, trio.sleep_forever, pauses=(1, 1, 1))
+    assert stages == [
         ("POWEROFF", 40, "asked to stop"), ("QUIT", 5, FULL.format(1)), ("TERMINATE", 3, FULL.format(1)),
         ("KILL", 10, FULL.format(1)),
     ]  # fmt: skip
-    assert target.log == [(1, "quit"), (6, "SIGTERM"), (9, "SIGKILL")], "and QEMU has its whole time"
+    assert target.log == [(1, "quit"), (6, "SIGTERM"), (9, "SIGKILL")], "the pause shortened QEMU's own time"
 
 
 def test_a_guest_paused_during_its_power_button() -> None:
     target = Target({"SIGTERM"})
-    _, told = stop(target, None, pauses=(7,))
-    assert told == [
+    _, stages = stop(target, None, pauses=(7,))
+    assert stages == [
         ("POWERDOWN", 10, "asked to stop; there is no way to ask the guest, so its own power-off is skipped"),
         ("QUIT", 5, FULL.format(7)), ("TERMINATE", 3, FULL.format(7)),
     ]  # fmt: skip
@@ -220,21 +222,21 @@ def test_a_guest_paused_during_its_power_button() -> None:
 
 
 def test_a_pause_cuts_only_the_wait_for_the_guest() -> None:
-    """Not the wait for QMP's first answer, nor QEMU's own stages."""
+    """QMP's first answer and QEMU's own stages keep their whole time."""
     hanging = Target({"SIGTERM"}, hangs=True)
-    _, told = stop(hanging, hanging.poweroff, pauses=(1,))
-    assert told == [("TERMINATE", 3, "asked to stop; QMP query-status: no reply within 5 s")]
+    _, stages = stop(hanging, hanging.poweroff, pauses=(1,))
+    assert stages == [("TERMINATE", 3, "asked to stop; QMP query-status: no reply within 5 s")]
     assert hanging.log == [(5, "SIGTERM")]
     quitting = Target({"SIGTERM"})
-    _, told = stop(quitting, None, pauses=(12,))
-    assert told[-1:] == [("TERMINATE", 3, FULL.format(12))]
+    _, stages = stop(quitting, None, pauses=(12,))
+    assert stages[-1:] == [("TERMINATE", 3, FULL.format(12))]
     assert quitting.log[-2:] == [(10, "quit"), (15, "SIGTERM")]
 
 
 def test_a_sleeping_guest_is_woken_up() -> None:
     target = Target({"poweroff"}, status="suspended")
-    _, told = stop(target, target.poweroff)
-    assert told == [("POWEROFF", 40, "asked to stop; the guest was suspended and is woken up first")]
+    _, stages = stop(target, target.poweroff)
+    assert stages == [("POWEROFF", 40, "asked to stop; the guest was suspended and is woken up first")]
     assert target.log == [(0, "system_wakeup"), (2, "poweroff")]
 
 
@@ -245,12 +247,12 @@ def test_a_sleeping_guest_that_cannot_be_woken_up() -> None:
                 raise QmpClosedError("QMP system_wakeup: refused")
             return await super().command(name)
 
-    _, told = stop(Deaf({"quit"}, status="suspended"), trio.sleep_forever)
+    _, stages = stop(Deaf({"quit"}, status="suspended"), trio.sleep_forever)
     why = f"the machine is paused, so the guest can't shut down: {describe('suspended').cause} (suspended)"
-    assert told == [("QUIT", 5, f"asked to stop; {why}")]
+    assert stages == [("QUIT", 5, f"asked to stop; {why}")]
 
 
-def test_a_grace_is_divided() -> None:
+def test_grace_is_divided_among_the_stages() -> None:
     assert Grace.split(ready=True) == Grace.split(90, ready=True) == Grace(61.5, 20.5, 5, 3)
     assert Grace.split(90, ready=False) == Grace(61.5, 6, 5, 3)
     assert Grace.split(10, ready=True) == Grace.split(10, ready=False) == Grace(6, 2, 1, 1)
@@ -258,10 +260,10 @@ def test_a_grace_is_divided() -> None:
 
 
 @pytest.mark.parametrize("poweroff", [Target.poweroff, None])
-def test_a_second_request_leaves_the_guest_out(poweroff: Callable[[Target], PowerOff] | None) -> None:
+def test_second_request_skips_the_guests_stages(poweroff: Callable[[Target], PowerOff] | None) -> None:
     target = Target({"SIGKILL"})
-    _, told = stop(target, target.poweroff if poweroff else None, hurries=(1,))
-    assert told[1:] == [
+    _, stages = stop(target, target.poweroff if poweroff else None, hurries=(1,))
+    assert stages[1:] == [
         ("QUIT", 1, "asked again"), ("TERMINATE", 1, "asked again"), ("KILL", 10, "asked again"),
     ]  # fmt: skip
     assert [each for each in target.log if each[1] != "system_powerdown"] == [
@@ -277,9 +279,9 @@ def test_a_third_request_kills() -> None:
 
 def test_more_requests_do_not_cut_the_last_wait() -> None:
     target = Target(set())
-    gone, told = stop(target, target.poweroff, hurries=(1, 0.5, 0.1, 0.1))
-    assert not gone, "nothing ends it"
-    assert told[-1][:2] == ("KILL", 10)
+    gone, stages = stop(target, target.poweroff, hurries=(1, 0.5, 0.1, 0.1))
+    assert not gone, "the target ended"
+    assert stages[-1][:2] == ("KILL", 10)
     assert target.over == 11.5
 
 
@@ -289,12 +291,12 @@ def test_a_second_request_while_qmp_does_not_answer() -> None:
     assert target.log == [(2, "SIGTERM"), (3, "SIGKILL")]
 
 
-def test_it_may_end_by_itself_meanwhile() -> None:
+def test_qemu_that_ends_by_itself_ends_the_stop() -> None:
     target = Target(set())
     target.ended.set()
-    gone, told = stop(target, target.poweroff)
+    gone, stages = stop(target, target.poweroff)
     assert gone
-    assert told == []
+    assert stages == []
 
 
 def test_a_second_request_before_the_first_is_carried_out() -> None:
@@ -319,18 +321,18 @@ def test_qmp_that_ends_before_qemu_is_no_failure() -> None:
             return await super().command(name)
 
     target = Closing({"SIGTERM"})
-    _, told = stop(target, None)
-    assert told[-1:] == [("TERMINATE", 3, "QEMU still ran after 5 s")]
+    _, stages = stop(target, None)
+    assert stages[-1:] == [("TERMINATE", 3, "QEMU still ran after 5 s")]
     assert target.log[-1] == (15, "SIGTERM")
 
 
 @pytest.mark.parametrize("total", [1, 10, 60, 90, 600])
 @pytest.mark.parametrize("ready", [True, False])
-def test_a_grace_is_kept(total: float, ready: bool) -> None:
+def test_stages_never_exceed_the_grace(total: float, ready: bool) -> None:
     grace = Grace.split(total, ready=ready)
     stages = [grace.of(stage) for stage in Stage if stage < Stage.KILL]
     assert sum(stages) <= total + 1e-9
     assert all(seconds > 0 for seconds in stages)
-    assert grace.poweroff > total / 2, "most of it is the guest's"
+    assert grace.poweroff > total / 2, "the guest has less than half of the time"
     if ready:
         assert sum(stages) == pytest.approx(total)

@@ -1,4 +1,4 @@
-"""QEMU never outlives its supervisor, and never dies of it."""
+"""QEMU never outlives its supervisor, and a Ctrl-C at the supervisor's terminal does not kill it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 ROOT = Path(__file__).parents[2]
 
 PROMISED = 1.0
-"""Seconds in which QEMU is gone after its supervisor. The kernel takes 0.01."""
+"""Seconds until QEMU has ended after its supervisor. The kernel needs 0.01."""
 
 
 @contextmanager
@@ -61,10 +61,8 @@ def ends_within(pidfd: int, seconds: float) -> bool:
 @pytest.mark.any_qemu
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 @pytest.mark.parametrize("state", ["running", "stopped"])
-def test_qemu_is_gone_when_its_supervisor_is(
-    can: Capabilities, tmp_path: Path, number: signal.Signals, state: str
-) -> None:
-    """And not before: the kernel kills it with the thread that started it, and idle threads of trio end after 10 s."""
+def test_qemu_ends_with_its_supervisor(can: Capabilities, tmp_path: Path, number: signal.Signals, state: str) -> None:
+    """It is not killed earlier: the kernel kills it at the end of the thread that started it, and trio's idle threads end after 10 s."""
     argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
     with supervisor("quiet", argv) as process:
         pid = int(line_from(process))
@@ -84,15 +82,15 @@ def read_line(terminal: int) -> str:
     return line.decode().strip()
 
 
-def test_a_ctrl_c_is_ours_alone_and_the_terminal_is_left_as_it_was(can: Capabilities, tmp_path: Path) -> None:
+def test_ctrl_c_spares_qemu_and_the_terminal_is_restored(can: Capabilities, tmp_path: Path) -> None:
     argv = build(Machine(memory=32, serial=SerialTerminal(), extra=tuple(rom(tmp_path, IDLE))), can)
     outer, inner = pty.openpty()
     try:
         before = termios.tcgetattr(inner)
         with supervisor("terminal", argv, inner) as process:
             pid = int(read_line(outer))
-            assert not termios.tcgetattr(inner)[3] & termios.ECHO, "QEMU has the terminal"
-            assert os.get_blocking(inner), "and made its own open file non-blocking, not ours"
+            assert not termios.tcgetattr(inner)[3] & termios.ECHO, "QEMU has not changed the terminal"
+            assert os.get_blocking(inner), "QEMU made our open file non-blocking"
             with watched(pid) as qemu:
                 os.write(outer, b"\x03")
                 assert read_line(outer) == "interrupted; QEMU is running"

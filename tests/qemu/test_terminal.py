@@ -1,4 +1,4 @@
-"""Descriptors lent to a child, in a separate process, because pytest has replaced this one's."""
+"""Descriptors lent to a child. A separate process lends them, because pytest has replaced this one's."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ assert len(os.listdir("/proc/self/fd")) <= 4, os.listdir("/proc/self/fd")
 
 
 def lend(stdin: int | IO[bytes], stdout: int | IO[bytes], prefix: str = "") -> tuple[str, str]:
-    """What became of standard output, as it arrived there, and of standard input."""
+    """Return, for standard output and for standard input, whether the child shares the open file or has its own."""
     command = ["sh", "-c", f'exec "$@" {prefix}', "sh", sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=True, cwd=ROOT)
     return (done.stdout or b"").decode(), done.stderr.decode()
 
 
-def test_pipes_become_the_childs_own() -> None:
+def test_pipes_are_reopened_for_the_child() -> None:
     assert lend(subprocess.DEVNULL, subprocess.PIPE) == ("own ", "own")
 
 
@@ -53,10 +53,10 @@ SWITCHED = [(b"\x1b[?7l", b"\x1b[?7h"), (b"\x1b[?25l", b"\x1b[?25h"), (b"\x1b[?1
     (b"\x1b=", b"\x1b>"), (b"\x1b[4h", b"\x1b[4l"), (b"\x1b[31m", b"\x1b[0m"), (b"\x0e", b"\x0f"),
     (b"\x1b[5;9r", b"\x1b[r"),
 ]  # fmt: skip
-"""What firmware and guests change of a terminal, and how a shell wants it."""
+"""Sequences with which firmware and guests change a terminal, and those that undo them."""
 
 
-def test_modes_that_firmware_changed_are_put_back() -> None:
+def test_terminal_modes_are_restored() -> None:
     changes = b"".join(change for change, _ in SWITCHED)
     script = (
         "import os\nfrom vhostcomm.qemu.terminal import lent_terminal\n"

@@ -1,4 +1,4 @@
-"""How long a stop of the launcher waits for a guest that was never ready, in a real QEMU whose guest does nothing."""
+"""The time that a stop waits for a guest that was never ready, in a real QEMU whose guest does nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRACE = 7200.0
 
 
 class Stopped:
-    """A launcher that is stopped when its QEMU is of that age, in seconds. The clock stands still but for jumps."""
+    """A launcher that is stopped when its QEMU has an age of that many seconds. The clock only moves by jumps."""
 
     def __init__(self, age: float, can: Capabilities, folder: Path) -> None:
         self._age = age
@@ -81,7 +81,7 @@ class Stopped:
     ("age", "least", "most"),
     [(0.0, UNHEARD_TIMEOUT + 1, BOOT_TIME), (86400.0, UNHEARD_TIMEOUT, UNHEARD_TIMEOUT)],
 )
-def test_a_guest_that_was_never_heard_is_given_up_after_the_time_of_a_boot(
+def test_stop_waits_one_boot_time_for_a_guest_that_was_never_ready(
     can: Capabilities, tmp_path: Path, age: float, least: float, most: float
 ) -> None:
     stopped = Stopped(age, can, tmp_path)
