@@ -1,4 +1,4 @@
-"""Which QEMU, and the stand-in guest."""
+"""The QEMU that the tests run, and the stand-in guest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.needs import need
 
 @pytest.fixture(scope="session")
 def images() -> Images:
-    """The guest, built if it isn't; and QEMU: VHOSTCOMM_QEMU with VHOSTCOMM_QEMU_DATA, else the installed one."""
+    """The guest, built if missing, and the QEMU of VHOSTCOMM_QEMU with VHOSTCOMM_QEMU_DATA, else the installed QEMU."""
     qemu = os.environ.get("VHOSTCOMM_QEMU", "qemu-system-x86_64")
     if qemu == "qemu-system-x86_64":
         need(qemu)

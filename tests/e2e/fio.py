@@ -1,4 +1,4 @@
-"""fio in the stand-in guest, as a server that this host gives its jobs to."""
+"""fio as a server in the stand-in guest. A client on this host sends it jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 GUEST_PORT: Final = 8765
 READY: Final = "fio: ready"
-"""On the console, once the server listens."""
+"""The console's line when the server listens."""
 
 _FIRST_PROCESS: Final = f"""\
 #!/bin/sh
@@ -37,13 +37,13 @@ fio --server=ip4:10.0.2.15,{GUEST_PORT}
 
 
 def initramfs(standin: Path, folder: Path) -> Path:
-    """Put fio, its libraries and another first process, `rdinit=/fio`, behind the stand-in's initramfs.
+    """Append fio, its libraries and another first process, `rdinit=/fio`, to the stand-in's initramfs.
 
     The guest's disks are `/dev/slot-0c` and so on, by their PCI slots.
 
     Args:
         standin: the stand-in guest's initramfs.
-        folder: for the result; needs fio's size twice, some 200 MB.
+        folder: for the result; needs twice fio's size, some 200 MB.
     """
     fio = shutil.which("fio")
     assert fio
@@ -61,7 +61,7 @@ def initramfs(standin: Path, folder: Path) -> Path:
     made = folder / "initramfs-fio"
     first = standin.read_bytes()
     with made.open("wb") as file:
-        file.write(first + bytes(-len(first) % 4))  # an unpacked one begins at a multiple of four
+        file.write(first + bytes(-len(first) % 4))  # an uncompressed archive must begin at a multiple of four
         file.flush()
         subprocess.run(pack, cwd=tree, input=names.encode(), stdout=file, check=True)
     shutil.rmtree(tree)
@@ -74,5 +74,5 @@ def job(name: str, **options: object) -> str:
 
 
 def client(port: int, file: Path, *words: str) -> Sequence[str]:
-    """Return the command that has the guest run a job, by the port of this host that leads to the server."""
+    """Return the command that runs a job in the guest, through the port of this host that is forwarded to the server."""
     return ["fio", f"--client=ip4:127.0.0.1,{port}", "--eta=never", *words, str(file)]

@@ -1,4 +1,4 @@
-"""A guest in a real QEMU, run by `vdsm_run.py` in a process of its own."""
+"""A guest in a real QEMU, run by a separate process of `vdsm_run.py`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.forked import Forked, can_fork
 from tests.serving import ENVIRONMENT, LogReader, end, run_vhostcomm
 
 BOOT_PATIENCE: Final = 90.0
-"""Seconds for what a guest does; it boots in three, several at once on a busy machine take many more."""
+"""Seconds to wait for a guest. It boots in three; several at once on a busy machine need many more."""
 
 ROOT: Final = Path(__file__).parents[2]
 
 VDSM_RUN: Final = [sys.executable, str(ROOT / "vdsm_run.py")]
 
 NEVER_SEEN: Final = ("vchannel: wrong answer", "vchannel: stale answer", "vchannel: skipped", "vchannel: dropped")
-"""What the stand-in says of a host that doesn't keep to the protocol."""
+"""The stand-in's console lines about a host that violates the protocol."""
 
 
 @frozen
@@ -45,22 +45,22 @@ class Images:
     disks: tuple[str, ...] = ()
 
     def with_disks(self) -> Images:
-        """For a guest with its system disk and its data disk, which forget what the guest writes."""
+        """Flags for a guest with its system disk and data disk. Writes are discarded."""
         return evolve(self, disks=("--system", str(self.system), "--data", str(self.data), "--snapshot"))
 
     def with_only(self, disk: Path | str) -> Images:
-        """For a guest with that data disk alone, which keeps what the guest writes."""
+        """Flags for a guest with only that data disk. Writes are kept."""
         return evolve(self, disks=("--data", str(disk)))
 
     def idle(self, folder: Path) -> list[str]:
-        """Flags for a machine whose firmware finds no system: it never comes up, and uses next to no processor time."""
+        """Flags for a machine whose firmware finds no system: it never boots, and needs almost no processor time."""
         disk = folder / "empty.img"
         with disk.open("wb") as made:
             made.truncate(1 << 20)
         return [*self.qemu, "--accel", "tcg", "--memory", "64M", "--net", "none", "--boot", str(disk), "--snapshot"]
 
     def direct(self, **parameters: object) -> list[str]:
-        """Flags for a guest that starts from its kernel directly, with `vchannel.` parameters; without disks, unless given."""
+        """Flags for a guest that starts its kernel directly, with `vchannel.` parameters. It has only the disks of the images."""
         append = " ".join([self.cmdline, *(f"vchannel.{name}={value}" for name, value in parameters.items())])
         return [
             *self.qemu, "--accel", "tcg", "--memory", "384M", "--net", "none",
@@ -69,7 +69,7 @@ class Images:
 
 
 class Console:
-    """What a guest prints, followed in the file that it goes to."""
+    """A guest's console, read from the file that QEMU writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,7 @@ class Console:
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
     def says(self, what: str, patience: float = BOOT_PATIENCE) -> str:
-        """Wait for a line with that in it, after the last one waited for; returns it."""
+        """Wait for a line that contains the text, after the line of the last call; return it."""
         end = time.monotonic() + patience
         while True:
             place = self.text.find(what, self._seen)
@@ -96,7 +96,7 @@ class Console:
 
 
 class Launched(LogReader):
-    """`vdsm_run.py`, its log (on standard error) and its guest's console."""
+    """A running `vdsm_run.py`, its log (on standard error) and its guest's console."""
 
     def __init__(self, folder: Path, *words: str, expect_exit: int | None = 0) -> None:
         self.console = Console(folder / "console")
@@ -116,7 +116,7 @@ class Launched(LogReader):
         return self
 
     def _start(self) -> subprocess.Popen[bytes] | Forked:
-        """Fork it, unless a test starts it through another program."""
+        """Fork the launcher. A test that starts it through another program replaces this."""
         if self.command[:2] == VDSM_RUN and can_fork(ENVIRONMENT):
             _, program, *words = self.command
             return Forked(words, program=program, stdout=1, stderr=subprocess.PIPE, env=ENVIRONMENT)
@@ -139,29 +139,29 @@ class Launched(LogReader):
 
     @property
     def qemu_pid(self) -> int:
-        """Of the QEMU that was started last."""
+        """The process id of the QEMU that was started last."""
         return int(next(line["pid"] for line in reversed(self.log) if line["event"] == "QEMU runs"))
 
     def ready(self) -> None:
-        """Wait until the guest has asked everything."""
+        """Wait until the guest has asked all its questions."""
         self.event("guest ready")
         self.console.says("vchannel: ready")
 
     def stop_at_once(self) -> int:
-        """Stop it without waiting for the guest: by QMP, for which QEMU has its whole time."""
+        """Stop QEMU by QMP, without waiting for the guest. QEMU has its whole time for that."""
         self.process.send_signal(signal.SIGTERM)
         self.event("stopping")
         self.process.send_signal(signal.SIGTERM)
         return self.ends()
 
     def ends(self) -> int:
-        """Wait for its own end."""
+        """Wait until the launcher has ended by itself; return its exit status."""
         return self.process.wait(self.patience)
 
 
 @contextmanager
 def gone(pid: int, within: float) -> Iterator[None]:
-    """A process of that id ends within so many seconds of what is done inside."""
+    """Check that a process ends within that many seconds after the block."""
     import select
 
     descriptor = os.pidfd_open(pid)
@@ -175,14 +175,14 @@ def gone(pid: int, within: float) -> Iterator[None]:
 
 
 def command_of(*words: str) -> list[str]:
-    """QEMU's command as --dry-run prints it, pasted into a shell."""
+    """Return QEMU's command, as a shell parses the output of --dry-run."""
     printed = run_vhostcomm("run", "--dry-run", *words)
     assert printed.returncode == 0, printed.stderr
     return ["bash", "-c", f"exec {printed.stdout}"]
 
 
 def qmp_command(path: Path, command: str) -> None:
-    """One QMP command, by a client of its own."""
+    """Send one QMP command on a new connection."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(BOOT_PATIENCE)
         client.connect(str(path))

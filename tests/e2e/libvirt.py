@@ -1,7 +1,7 @@
-"""A libvirt of a test's own: its QEMU driver inside virsh (``qemu:///embed``), no daemon, and nothing outside a folder.
+"""A private libvirt for a test: its QEMU driver runs inside virsh (``qemu:///embed``), without a daemon. All files are in one folder.
 
-It runs in namespaces of its own, so that its QEMU, which goes into the background, ends with it. There it isn't root,
-and its QEMU is the test's user; or it is root, and its QEMU the user libvirt-qemu, as a system's libvirt has it.
+virsh runs in separate namespaces, so that its QEMU, which becomes a background process, ends with virsh. Without root,
+its QEMU runs as the test's user. As root, its QEMU runs as the user libvirt-qemu, as with a system's libvirt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _USER: Final = ["--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else
 _PROCESSES: Final = ["--pid", "--fork", "--kill-child", "--mount-proc"]
 
 NUMBER: Final = 64055
-"""Of the user and the groups that aren't there."""
+"""The id for a missing user libvirt-qemu, and its group; a missing group kvm has the next id."""
 
 
 _CONFIGURATION: Final = """\
@@ -37,18 +37,18 @@ hugetlbfs_mount = [ ]
 stdio_handler = "file"
 namespaces = [ ]
 """
-"""Nothing of the machine's: neither its AppArmor, nor its control groups, nor a virtlogd."""
+"""Use no AppArmor, control groups or virtlogd of this machine."""
 
 
 def virsh(folder: Path, *, root: bool = False) -> list[str]:
-    # The first process of a namespace has to wait for those that lost their parent, as libvirt waits for their end:
-    # bash does, while it waits for virsh, which without stdbuf would write into a pipe only now and then.
+    # The first process of a namespace must reap orphans, because libvirt waits for their end. bash does so while it
+    # waits for virsh. Without stdbuf, virsh would buffer its output to a pipe.
     script = '"$@"; exit $?'
     if root:
         mounts = [
             "mount --bind passwd /etc/passwd",
             "mount --bind group /etc/group",
-            # Where libvirt-qemu may not use a /dev/kvm that works, libvirt asks QEMU again and again what it can do.
+            # If libvirt-qemu may not use a working /dev/kvm, libvirt probes QEMU's capabilities again and again.
             "{ [ ! -e /dev/kvm ] || mount --bind no-kvm /dev/kvm; }",
             "mount -t tmpfs none /run",
         ]
@@ -63,7 +63,7 @@ def virsh(folder: Path, *, root: bool = False) -> list[str]:
 
 
 def with_users(folder: Path) -> int:
-    """Put there what a libvirt of root's wants: its user, who is in the group kvm. Returns that group's number."""
+    """Write files with the user libvirt-qemu in the group kvm, which root's libvirt needs; return the group's id."""
     users, groups = Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
     if "\nlibvirt-qemu:" not in users:
         users += f"libvirt-qemu:x:{NUMBER}:{NUMBER}::/nonexistent:/usr/sbin/nologin\n"
@@ -79,7 +79,7 @@ def with_users(folder: Path) -> int:
 
 
 def needed(folder: Path, *, root: bool = False) -> None:
-    """Skip a test where libvirt can't run, with the reason."""
+    """Skip a test with the reason if libvirt can't run."""
     need("virsh", "libvirtd", "/usr/lib/*-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
     tried = subprocess.run(
         [*virsh(folder, root=root), "uri"], capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -92,7 +92,7 @@ _END: Final = "\0"
 
 
 class Libvirt:
-    """virsh, spoken to. Leaving the context ends it, and what it runs."""
+    """An interactive virsh. Leaving the context ends virsh and everything that it started."""
 
     def __init__(self, folder: Path, *, root: bool = False) -> None:
         self._command = virsh(folder, root=root)
@@ -107,7 +107,7 @@ class Libvirt:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.tell("uri")  # its greeting comes before
+            self.tell("uri")  # the output up to here is virsh's greeting
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -122,23 +122,23 @@ class Libvirt:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # --kill-child takes virsh along, which is the first process of its namespace, and that takes QEMU.
+        # --kill-child kills the first process of the namespace, and its end kills virsh and QEMU.
         end(self.process)
         self._reader.join(PATIENCE)
-        assert not self._reader.is_alive(), "virsh ended; something that it started has its output open"
+        assert not self._reader.is_alive(), "virsh ended, but a program that it started keeps its output open"
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()
         self.process.stdout.close()
 
     def tell(self, *words: str | Path) -> str:
-        """A virsh command, which must succeed; its output."""
+        """Run a virsh command, which must succeed; return its output."""
         told, failed = self._told(*words)
         assert not failed, told
         return told
 
     def refuses(self, *words: str | Path) -> str:
-        """A virsh command, which must fail; what it says."""
+        """Run a virsh command, which must fail; return its output."""
         told, failed = self._told(*words)
         assert failed, told
         return told
@@ -158,7 +158,7 @@ class Libvirt:
 
 
 def slots(command: str) -> dict[str, str]:
-    """The PCI places in a QEMU command, and what is there; either spelling of -device."""
+    """Return the PCI addresses in a QEMU command with their devices, for both spellings of -device."""
     found = {}
     for device in re.findall(r"-device '?(\{.*?\}|\S+)", command):
         place = re.search(r'"?addr"?[:=]"?(0x[0-9a-f.x]+)', device)

@@ -1,4 +1,4 @@
-"""A QEMU of the tests' own beside `vhostcomm serve`, with its monitor at hand: saved, restored, migrated, reset."""
+"""A QEMU that a test runs beside `vhostcomm serve`, to save, restore, migrate or reset its guest by QMP."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.serving import is_listening, started, until
 
 
 class Monitor:
-    """QMP, blocking."""
+    """A blocking QMP client."""
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(BOOT_PATIENCE)
-        # Its file is there before QEMU listens.
+        # The socket's file exists before QEMU listens.
         until(lambda: self.sock.connect_ex(str(path)) == 0, "QEMU's monitor", BOOT_PATIENCE)
         self._lines = self.sock.makefile("r")
         json.loads(self._lines.readline())
@@ -51,12 +51,12 @@ class Monitor:
         self.do("chardev-change", id="charchannel0", backend=backend)
 
     def save_to(self, uri: str) -> None:
-        """Migrate, to its end."""
+        """Migrate the guest; return when the migration is complete."""
         self.do("migrate", uri=uri)
         until(self._migrated, "the migration", BOOT_PATIENCE)
 
     def save(self, file: Path) -> None:
-        """Save the machine to a file, through a socket: QEMU's sandbox starts no program that could write it."""
+        """Save the machine to a file through a socket, because QEMU's sandbox can't start a program that would write the file."""
         place = file.with_suffix(".sock")
         with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
             listener.bind(str(place))
@@ -79,14 +79,14 @@ def _receive(listener: socket.socket) -> bytes:
 
 
 def restore(file: Path, incoming: Path) -> None:
-    """Send a saved machine to a QEMU that waits for it."""
+    """Send a saved machine to a QEMU that waits for a migration."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(incoming))
         sock.sendall(file.read_bytes())
 
 
 class Machine:
-    """A QEMU that runs."""
+    """A running QEMU."""
 
     def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor, console: Console) -> None:
         self.process = process
@@ -105,7 +105,7 @@ class Machine:
 def machine(
     folder: Path, images: Images, sock: Path, name: str = "one", *extra: str, **parameters: object
 ) -> Iterator[Machine]:
-    """A QEMU whose guest's channel connects to that socket."""
+    """Start a QEMU whose guest's channel connects to that socket."""
     console, qmp = Console(folder / f"console-{name}"), folder / f"qmp-{name}"
     *shell, command = command_of(
         *images.direct(**parameters), "--sock", str(sock), "--serial-console", str(console.path), "--name", "nas"

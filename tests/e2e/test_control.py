@@ -1,4 +1,4 @@
-"""A guest in a real QEMU, asked and told through the control surface."""
+"""Calls and shutdowns of a guest in a real QEMU, through the control surface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.serving import ENVIRONMENT, Serving, run_vhostcomm, started
 
 
 def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A verb, with the patience that a guest in an emulator needs."""
+    """Run a verb, with the time that a guest in an emulator needs."""
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(folder / "control")}
     return run_vhostcomm(*words, env=environment, patience=100)
 
@@ -33,13 +33,13 @@ def launched(folder: Path, images: Images, *words: str, expect_exit: int = 0, **
 def test_information_freeze_reboot_and_a_shutdown_that_is_waited_for(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images) as run:
         early = ask(tmp_path, "info")
-        if early.returncode == 1:  # it names what is missing at that moment
+        if early.returncode == 1:  # the error names the first missing part at that time
             assert re.search("no daemon|QEMU is|the guest is up, but has no address yet", early.stderr)
         run.ready()
         told = ask(tmp_path, "info", "--json", "--timeout", "60")
         found = json.loads(told.stdout)
         assert (found["state"], found["information"]["http_port"]) == ("ready", 5000)
-        # It has no network, and that is what is said of it.
+        # The guest has no network, so the error is the missing address.
         assert (told.returncode, found["problem"]) == (1, "the guest is up, but has no address yet")
         assert int(found["uptime"]) >= 0
         assert ask(tmp_path, "freeze", "--timeout", "60").returncode == 0
@@ -64,7 +64,7 @@ def test_information_freeze_reboot_and_a_shutdown_that_is_waited_for(tmp_path: P
 
 
 @pytest.mark.any_qemu
-def test_over_http_alone(tmp_path: Path, images: Images) -> None:
+def test_freeze_reboot_and_shutdown_over_http(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images) as run:
         run.ready()
         with httpx.Client(
@@ -79,7 +79,7 @@ def test_over_http_alone(tmp_path: Path, images: Images) -> None:
 
             told = done_of("call", command="get_information")["answer"]["json"]
             assert told["data"]["dsm_setting"]["data"]["http_port"] == 5000
-            health = http.get("/healthz")  # it has no network
+            health = http.get("/healthz")  # the guest has no network
             assert (health.status_code, "no address" in health.json()["unwell"]["vdsm"]) == (503, True), health.text
             assert int(done_of("call", command="get_uptime")["answer"]["text"]) >= 0
             assert done_of("freeze")["frozen_until"] == http.get("/guests/vdsm").json()["frozen_until"]
@@ -123,8 +123,8 @@ def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) 
 
 
 @pytest.mark.any_qemu
-def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Images) -> None:
-    """Fifty calls of another guest are answered before the one of the guest that reads nothing has timed out."""
+def test_guest_that_never_reads_does_not_delay_calls_to_others(tmp_path: Path, images: Images) -> None:
+    """Fifty calls to another guest are answered before the call to the guest that reads nothing has timed out."""
     sock, other, console = tmp_path / "sock", tmp_path / "other", Console(tmp_path / "console")
     command = command_of(
         *images.direct(), "--sock", str(sock), "--serial-console", str(console.path), "--name", "stuck"
@@ -149,7 +149,7 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
             daemon.event("guest ready", guest="stuck")
             console.says("vchannel: ready")
             qemu.send_signal(signal.SIGSTOP)
-            for _ in range(60):  # more than its socket holds, so that the daemon itself is stuck with it
+            for _ in range(60):  # more than the socket's buffer, so that the daemon itself can't send the rest
                 assert post(http, "/guests/stuck/call", command=2, timeout=0.02)[0] == 504
             stuck = [pool.submit(post, http, "/guests/stuck/call", command=2, timeout=60) for _ in range(16)]
             others = list(pool.map(lambda _: post(http, "/guests/other/call", command=2, timeout=30)[0], range(50)))
@@ -160,7 +160,7 @@ def test_calls_elsewhere_while_a_guest_never_reads(tmp_path: Path, images: Image
 
 
 @pytest.mark.any_qemu
-def test_a_crash_is_no_answer_to_a_shutdown(tmp_path: Path, images: Images) -> None:
+def test_crash_during_a_shutdown_is_reported(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "600", expect_exit=5, mode="never") as run:
         run.event("guest ready")
         with client(tmp_path / "control") as http, ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""How a launched QEMU ends, and who ends with it."""
+"""Endings of a launched QEMU, and the exit status of its launcher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serving import main_threads_children, until
 from vhostcomm.qemu.terminal import MODES
 
 
-def test_qemu_killed(tmp_path: Path, images: Images) -> None:
+def test_killed_qemu_is_reported_with_its_command(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.idle(tmp_path), expect_exit=5) as run:
         run.event("QEMU runs")
         os.kill(run.qemu_pid, signal.SIGKILL)
@@ -23,11 +23,11 @@ def test_qemu_killed(tmp_path: Path, images: Images) -> None:
     ended = next(line for line in run.log if line["event"] == "QEMU ended")
     assert (ended["kind"], ended["code"]) == ("crashed", -9)
     assert "SIGKILL" in "".join(run.other)
-    assert "-device virtserialport" in "".join(run.other), "the command to paste"
+    assert "-device virtserialport" in "".join(run.other), "the command to paste is missing"
     assert {each.name for each in tmp_path.iterdir()} == {"console", "empty.img"}
 
 
-def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
+def test_killed_qemu_is_restarted(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(), "--restart", "on-failure") as run:
         run.ready()
         os.kill(run.qemu_pid, signal.SIGKILL)
@@ -35,7 +35,7 @@ def test_qemu_killed_and_started_again(tmp_path: Path, images: Images) -> None:
         run.ready()
 
 
-def test_qemu_ended_by_another_program(tmp_path: Path, images: Images) -> None:
+def test_qemu_that_another_program_ends_is_reported(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.idle(tmp_path), expect_exit=7) as run:
         run.event("QEMU runs")
         os.kill(run.qemu_pid, signal.SIGTERM)
@@ -57,7 +57,7 @@ def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: I
 
 @pytest.mark.any_qemu
 def test_a_terminal_is_restored_after_sigterm(tmp_path: Path, images: Images) -> None:
-    """The guest's console is there: QEMU switches the terminal to raw mode, and the firmware its modes."""
+    """The guest's console is on the terminal: QEMU sets raw mode, and the firmware other modes."""
     ours, theirs = pty.openpty()
     try:
         run = Launched(tmp_path, *images.idle(tmp_path), "--grace", "6")
@@ -82,7 +82,7 @@ def test_a_terminal_is_restored_after_sigterm(tmp_path: Path, images: Images) ->
 
 @pytest.mark.any_qemu
 def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, images: Images) -> None:
-    """A non-interactive shell ignores SIGINT on behalf of what it starts with &."""
+    """A non-interactive shell makes programs that it starts with & ignore SIGINT."""
     run = Launched(tmp_path, *images.idle(tmp_path), "--grace", "6")
     run.command = ["sh", "-c", '"$@" & wait $!', "sh", *run.command]
     with run:
@@ -94,7 +94,7 @@ def test_interrupt_of_a_script_leaves_its_background_guest(tmp_path: Path, image
         assert run.ends() == 0
 
 
-def test_a_panic(tmp_path: Path, images: Images) -> None:
+def test_panic_ends_the_launcher_with_status_4(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(panic_after=0.5), expect_exit=4) as run:
         run.ready()
         assert run.ends() == 4
@@ -112,7 +112,7 @@ def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
 
 @pytest.mark.any_qemu
 def test_qemu_dies_with_its_supervisor(tmp_path: Path, images: Images) -> None:
-    """And not before: the kernel kills it with the thread that started it, so that must be the main thread."""
+    """The main thread must start QEMU: the kernel kills QEMU at the end of the thread that started it."""
     with Launched(tmp_path, *images.idle(tmp_path), expect_exit=None) as run:
         run.event("QEMU runs")
         assert run.qemu_pid in main_threads_children(run.process.pid)

@@ -1,4 +1,4 @@
-"""A real kernel in a real QEMU asks, and gets its answers."""
+"""A real kernel in a real QEMU, answered, rebooted and stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vhostcomm.config.identity import derived_uuid
 SERIAL = "1234ABC567890"
 
 
-def test_from_its_boot_disk_to_all_its_answers(tmp_path: Path, images: Images) -> None:
+def test_guest_boots_from_its_disk_and_gets_all_answers(tmp_path: Path, images: Images) -> None:
     words = ["--boot", str(images.boot), "--system", str(images.system), "--data", str(images.data), "--snapshot"]
     words += [*images.qemu, "--accel", "tcg", "--memory", "512M", "--mac", "02:11:32:00:00:01"]
     words += ["--guest-serial", SERIAL, "--host-serial", "HOST567890123", "--host-mac", "02-11-32-AA-BB-CC"]
@@ -51,7 +51,7 @@ def test_from_its_boot_disk_to_all_its_answers(tmp_path: Path, images: Images) -
         "host_mac": "02:11:32:aa:bb:cc",
         "host_model": "Virtualhost",
     }
-    # Stopped by the context's SIGTERM: gracefully, by the guest itself.
+    # The context's SIGTERM has stopped it: the guest powered itself off.
     assert "vchannel: request 6 poweroff" in text
     assert "reboot: Power down" in text
     run.console.kept_to_the_protocol()
@@ -63,8 +63,8 @@ def test_from_its_boot_disk_to_all_its_answers(tmp_path: Path, images: Images) -
     assert {each.name for each in tmp_path.iterdir()} == {"console"}
 
 
-def test_without_a_daemon_it_complains(tmp_path: Path, images: Images) -> None:
-    """The failure that all this is for; and the daemon that comes late ends it."""
+def test_guest_without_a_daemon_prints_the_genuine_failures(tmp_path: Path, images: Images) -> None:
+    """The guest prints the genuine guest's failures; a daemon that starts later ends them."""
     sock, console = tmp_path / "sock", Console(tmp_path / "console")
     command = command_of(*images.direct(timeout=0.5), "--sock", str(sock), "--serial-console", str(console.path))
     with started(command, stdin=subprocess.DEVNULL):
@@ -84,7 +84,7 @@ def test_without_a_daemon_it_complains(tmp_path: Path, images: Images) -> None:
 
 
 def test_a_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: Images) -> None:
-    """It is asked as soon as it is up, in the first stage."""
+    """The guest is asked to power off as soon as it is up, within the first stage."""
     with Launched(tmp_path, *images.direct(), "--grace", "600") as run:
         run.event("QEMU runs")
         run.process.send_signal(signal.SIGTERM)
@@ -106,7 +106,7 @@ def test_a_guest_that_never_comes_up_is_waited_for_within_the_grace(tmp_path: Pa
     assert all("still ran after" in line["why"] for line in stages[1:])
 
 
-def test_ready_only_while_it_is_being_stopped(tmp_path: Path, images: Images) -> None:
+def test_guest_that_becomes_ready_during_a_stop_powers_itself_off(tmp_path: Path, images: Images) -> None:
     """A guest that becomes ready after the stop has begun is asked to power itself off."""
     with Launched(tmp_path, *images.direct(acpi="wait"), "--grace", "600") as run:
         run.event("QEMU runs")
@@ -147,22 +147,22 @@ def test_a_second_signal_skips_ahead(tmp_path: Path, images: Images) -> None:
         assert run.ends() == 0
 
 
-def test_the_guests_own_power_off(tmp_path: Path, images: Images) -> None:
-    """With the power button heeded: pressed through QMP by the escalation of a guest whose own way is shut."""
+def test_power_button_follows_an_ignored_power_off(tmp_path: Path, images: Images) -> None:
+    """The guest ignores the power-off command and obeys the power button, which the next stage presses through QMP."""
     with Launched(tmp_path, *images.direct(acpi=1, ignore_poweroff=1), "--grace", "20") as run:
         run.ready()
     run.console.says("acpi: power button, powering off")
     assert [line["stage"].split()[1] for line in run.log if line["event"] == "stopping by"] == ["guest's", "power"]
 
 
-def test_a_reboot_is_seen_and_survived(tmp_path: Path, images: Images) -> None:
+def test_hooks_and_log_report_a_reboot(tmp_path: Path, images: Images) -> None:
     told = tmp_path / "told"
     hook = tmp_path / "hook"
     hook.write_text(f'#!/bin/sh\nline=$(set | grep "^VHOSTCOMM_HOOK" | sort | tr "\\n" " "); echo "$line" >> {told}\n')
     hook.chmod(0o755)
 
     def ran() -> list[str]:
-        """The events whose hooks have written their whole line."""
+        """Return the events whose hooks have written their whole line."""
         lines = told.read_text().splitlines(keepends=True) if told.exists() else []
         return [line.split("HOOK_EVENT='")[1].split("'")[0] for line in lines if line.endswith("\n")]
 
@@ -173,7 +173,7 @@ def test_a_reboot_is_seen_and_survived(tmp_path: Path, images: Images) -> None:
     ]
     with Launched(tmp_path, *images.with_disks().direct(reboot_once=1), *hooks, "--guest-serial", SERIAL) as run:
         run.event("guest ready")
-        until(lambda: ran() == ["ready"])  # hooks run at the same time as later ones
+        until(lambda: ran() == ["ready"])  # later hooks would run at the same time
         reset = run.event("machine reset")
         assert (reset["by"], reset["count"]) == ("the guest", 1)
         until(lambda: ran() == ["ready", "rebooted"])
@@ -197,7 +197,7 @@ def test_no_reboot_ends_at_a_reboot(tmp_path: Path, images: Images) -> None:
 
 
 @pytest.mark.any_qemu
-def test_slow_and_failing_hooks_harm_nothing(tmp_path: Path, images: Images) -> None:
+def test_slow_and_failing_hooks_do_not_affect_the_guest(tmp_path: Path, images: Images) -> None:
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 1000\n")
     loud = tmp_path / "loud"
@@ -217,7 +217,7 @@ def test_slow_and_failing_hooks_harm_nothing(tmp_path: Path, images: Images) -> 
 
 
 def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
-    """Killed with -9 and started again, while the guest asks ten times a second: it goes on."""
+    """The guest asks ten times a second while the daemon is killed with -9 and started again; it continues to ask."""
     sock, console = tmp_path / "sock", Console(tmp_path / "console")
     command = command_of(*images.direct(loop=1, timeout=1), "--sock", str(sock), "--serial-console", str(console.path))
     with ExitStack() as running:
@@ -225,7 +225,7 @@ def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
             with Serving("--sock", sock, expect_exit=None) as daemon:
                 if not number:
                     running.enter_context(started(command, stdin=subprocess.DEVNULL))
-                # A guest may time out before its QEMU has connected again, and on a busy machine later too.
+                # A guest may time out before its QEMU has reconnected, and on a busy machine also later.
                 for _ in range(5):
                     console.says(" ok")
                 daemon.stop(signal.SIGKILL)
@@ -236,7 +236,7 @@ def test_the_daemon_killed_under_load(tmp_path: Path, images: Images) -> None:
 
 
 def test_the_channel_survives_throttling(tmp_path: Path, images: Images) -> None:
-    """Hundreds of times the guest is read no further until it is within its rate; afterwards all is well.
+    """The daemon stops reading from the guest hundreds of times until the guest is within its rate; no answer is lost.
 
     The rate is one that an emulated guest exceeds on any machine.
     """
@@ -250,7 +250,7 @@ def test_the_channel_survives_throttling(tmp_path: Path, images: Images) -> None
 
 
 def test_qemu_as_the_server_of_a_guest_that_repeats_no_ids(tmp_path: Path, images: Images) -> None:
-    """Its answer to the power-off carries id 0."""
+    """Its answer to the power-off has request id 0."""
     sock = tmp_path / "qemu.sock"
     with Launched(tmp_path, *images.direct(noecho=1), "--sock", f"connect:{sock}", "--guest-serial", SERIAL) as run:
         run.ready()
@@ -260,8 +260,8 @@ def test_qemu_as_the_server_of_a_guest_that_repeats_no_ids(tmp_path: Path, image
     assert "the guest powers itself off" in [line["event"] for line in run.log]
 
 
-def test_what_a_guest_says_recorded(tmp_path: Path, images: Images) -> None:
-    """The golden capture of the stand-in guest: a new recording differs in nothing but times, ids and its clock."""
+def test_recording_matches_the_golden_capture(tmp_path: Path, images: Images) -> None:
+    """A new recording differs from the stand-in's golden capture only in times, ids and the guest's clock."""
     recording = tmp_path / "out.jsonl"
     with Launched(tmp_path, *images.direct(), "--record", str(recording)) as run:
         run.ready()
@@ -271,7 +271,7 @@ def test_what_a_guest_says_recorded(tmp_path: Path, images: Images) -> None:
     assert clock == []
 
 
-def test_what_cannot_start(tmp_path: Path, images: Images) -> None:
+def test_failed_start_is_reported(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.idle(tmp_path), "--", "-device", "no-such-device", expect_exit=3) as run:
         assert run.ends() == 3
     assert "no-such-device" in "".join(run.other)

@@ -1,4 +1,4 @@
-"""From a stand-in `.pat` to a running guest, as an ordinary user."""
+"""Installation of a stand-in `.pat`, and a boot of the installed guest, as an ordinary user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERSION = b"7.2-72806"
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, which pytest's aren't."""
+    """A folder that every user may enter, unlike pytest's folders."""
     with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:
         folder = Path(made)
         folder.chmod(0o755)
@@ -40,7 +40,7 @@ def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, open_fol
     subprocess.run([*user, *VHOSTCOMM, "install", pat, nas, "--data", "1G"], env=ENVIRONMENT, check=True)
 
     qemu = list(images.qemu)
-    if len(qemu) > 2:  # one in the cache: that user may read there, but execute nothing, nor below tmp_path
+    if len(qemu) > 2:  # a QEMU in the cache: the user may read it, but can execute nothing there or below tmp_path
         qemu[1] = shutil.copy(qemu[1], str(open_folder / "qemu"))
     words = [str(nas), *qemu, "--accel", "tcg", "--memory", "512M", "--net", "none"]
     words += ["--guest-serial", "1234ABC567890", "--", "-fw_cfg", "name=opt/vchannel,string=vchannel.system=1"]
@@ -48,7 +48,7 @@ def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, open_fol
     launched.command = [*user, *launched.command]
     with launched as guest:
         guest.ready()
-    # Stopped by the context's SIGTERM: by the guest itself.
+    # The context's SIGTERM has stopped it: the guest powered itself off.
     text = guest.console.text
     for line in (
         "SYSLINUX",
@@ -65,7 +65,7 @@ def test_from_the_pat_to_a_guest_that_powers_itself_off(tmp_path: Path, open_fol
         assert line in text, line
     guest.console.kept_to_the_protocol()
     system = f"{nas}/system.img?offset={2048 * 512}"
-    # The guest saw the file with the owner and the mode of the archive.
+    # The file has the owner and mode of the archive.
     assert run("debugfs", "-R", "cat /etc/seen", system).startswith("-r--r-----    1 0        9 ")
     run("e2fsck", "-fn", system)
     assert sorted(each.name for each in nas.iterdir()) == ["data.img", "synoboot.img", "system.img", "vhostcomm.toml"]

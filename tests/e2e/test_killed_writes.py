@@ -1,4 +1,4 @@
-"""What a disk has confirmed to the guest is in its image, also if QEMU is killed."""
+"""Writes that a disk has confirmed to the guest are in its image, even if QEMU is killed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.e2e.launched import BOOT_PATIENCE, Images, Launched
 from tests.serving import held_port, started, until
 
 SIZE: Final = 1 << 30
-"""Bytes of each disk: more than fio can write until QEMU is killed."""
+"""Bytes of each disk: more than fio can write before QEMU is killed."""
 WRITES: Final = 100
-"""Writes to each disk that fio verifies at least; QEMU is killed after twice as many."""
+"""The least number of writes to each disk that fio verifies; QEMU is killed after twice as many."""
 OCCUPIED: Final = {"raw": 4 << 10, "qcow2": 64 << 10}
-"""Bytes that a write of 4 KiB occupies in an image of a kind, at a place that nothing was written near."""
+"""Bytes that a write of 4 KiB occupies in an image of each format, if nothing nearby was written."""
 
 
 @frozen
@@ -32,7 +32,7 @@ class Disk:
 
     @property
     def job(self) -> dict[str, object]:
-        """The job's options, in the guest and here."""
+        """The options of fio's job, for the writes in the guest and for the verification here."""
         return {
             "rw": "randwrite",
             "bs": "4k",
@@ -45,19 +45,19 @@ class Disk:
 
 THROUGH_PAGES: Final = ",cache=writeback,aio=threads"
 DISKS: Final = {
-    "raw": Disk("raw", flushed=False),  # QEMU keeps nothing of it in its own memory
+    "raw": Disk("raw", flushed=False),  # QEMU keeps no metadata of a raw image in its own memory
     "raw-pages": Disk("raw", THROUGH_PAGES, flushed=False),
     "qcow2": Disk("qcow2"),
     "qcow2-pages": Disk("qcow2", THROUGH_PAGES),
     "unflushed": Disk("qcow2", flushed=False),
 }
 LOST: Final = "unflushed"
-"""QEMU has its allocations only in its own memory: fio has to find that they are lost."""
+"""The disk whose allocations are only in QEMU's memory. fio must report them as lost, which proves that it finds losses."""
 
 
 @pytest.mark.needs("fio", "qemu-img")
 def test_no_confirmed_write_is_lost_when_qemu_is_killed(tmp_path: Path, images: Images) -> None:
-    """fio's client keeps which writes were confirmed, kills QEMU, and reads them in the image."""
+    """fio's client records which writes were confirmed and kills QEMU. fio then verifies these writes in the image."""
     paths = {name: tmp_path / name for name in DISKS}
     for name, disk in DISKS.items():
         subprocess.run(["qemu-img", "create", "-q", "-f", disk.kind, paths[name], str(SIZE)], check=True)
@@ -73,7 +73,7 @@ def test_no_confirmed_write_is_lost_when_qemu_is_killed(tmp_path: Path, images: 
 
 
 def killed_while_fio_writes(folder: Path, images: Images, paths: dict[str, Path]) -> None:
-    """Run fio in a guest, and kill its QEMU. fio's state of each job is then in the folder."""
+    """Run fio in a guest and kill its QEMU. Afterwards, the folder has fio's state of each job."""
     file, trigger = folder / "write", folder / "trigger"
     disks = [word for name, path in paths.items() for word in ("--data", f"{path}{DISKS[name].options}")]
     words = evolve(images, cmdline=f"{images.cmdline} rdinit=/fio", disks=tuple(disks)).direct()
@@ -104,12 +104,12 @@ def killed_while_fio_writes(folder: Path, images: Images, paths: dict[str, Path]
 
 
 def writes_in(path: Path) -> int:
-    """How many writes an image has, by what it occupies without its holes."""
+    """Return the number of writes to an image, from the bytes that it occupies without its holes."""
     return path.stat().st_blocks * 512 // OCCUPIED[DISKS[path.name].kind]
 
 
 def verified(folder: Path, paths: dict[str, Path]) -> dict[str, Any]:
-    """fio's results of each job, by its name, with the states that its client kept."""
+    """Return fio's results by job, from the states that its client recorded."""
     file = folder / "verify"
     for state in folder.glob("*-verify.state"):
         _, name_and_number = state.name.split("-", 1)

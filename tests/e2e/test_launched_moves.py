@@ -1,4 +1,4 @@
-"""A launched guest that is reset while it is asked, or that was restored: it is still asked, and stopped by its own power-off."""
+"""A launched guest that is reset during a call, or that was restored: calls and its own power-off still work."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ IP, REBOOT, INFO, FREEZE, THAW = 2, 8, 10, 14, 15
 
 
 def launched(folder: Path, images: Images, **parameters: object) -> Launched:
-    """A launcher whose QEMU has another QMP socket, `qmp`."""
+    """A launcher whose QEMU has a second QMP socket, `qmp`."""
     words = [*images.direct(**parameters), "--control", str(folder / "control"), "--grace", "600"]
     return Launched(folder, *words, "--", "-qmp", f"unix:{folder}/qmp,server=on,wait=off")
 
 
 def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
-    """The guest answers nothing, and its next boot is owed a thaw."""
+    """The guest answers no call, and its next boot is owed a thaw."""
     with (
         launched(tmp_path, images, mode="never") as run,
         client(tmp_path / "control") as http,
         ThreadPoolExecutor(5) as pool,
     ):
         run.event("guest ready")
-        run.console.says("vchannel: answer 15 host_model")  # the last that it asks
-        # At once, since harmful ones need a sign of life of the last 5 s, and it gives no more.
+        run.console.says("vchannel: answer 15 host_model")  # the guest's last question
+        # At once: harmful commands need a sign of life within 5 s, and the guest gives no other.
         commands = FREEZE, REBOOT, IP, INFO, THAW
         asked = [pool.submit(post, http, "/guests/vdsm/call", command=each, timeout=5) for each in commands]
         until(
@@ -48,7 +48,7 @@ def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
 
 
 def test_a_shutdown_that_is_waited_for_across_a_reset(tmp_path: Path, images: Images) -> None:
-    """The first boot answers and stays; the next one is asked again, in the same stage."""
+    """The first boot answers but does not power off; the next boot is asked again, in the same stage."""
     with launched(tmp_path, images, ignore_poweroff=1) as run, ThreadPoolExecutor(1) as pool:
         run.ready()
         words = "shutdown", "--control", tmp_path / "control", "--wait", "80"
@@ -65,7 +65,7 @@ def test_a_shutdown_that_is_waited_for_across_a_reset(tmp_path: Path, images: Im
 
 
 def test_a_restored_guest_that_asks_nothing(tmp_path: Path, images: Images) -> None:
-    """It was never heard, but it is up: its stop is its own power-off."""
+    """The guest was never heard, but it is up, so the stop uses its own power-off."""
     saved, incoming = tmp_path / "saved", tmp_path / "incoming"
     with Serving("--sock", f"nas={tmp_path}/nas", "--control", tmp_path / "control") as daemon:
         daemon.patience = BOOT_PATIENCE

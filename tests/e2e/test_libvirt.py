@@ -1,4 +1,4 @@
-"""A domain made from the snippet, in a real libvirt, with a real kernel in it that is served."""
+"""A domain made from the snippet, in a real libvirt, with a real kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERIAL = "1234ABC567890"
 
 @pytest.fixture
 def folder(short_path: Path, images: Images) -> Path:
-    """Of a libvirt's own files."""
+    """The folder for libvirt's files."""
     if "--qemu-data" in images.qemu:
         pytest.skip("libvirt can't tell this QEMU where its firmware is")
     made = short_path / "libvirt"
@@ -30,14 +30,14 @@ def folder(short_path: Path, images: Images) -> Path:
 
 
 def copied(folder: Path, image: Path) -> str:
-    """An image to write to; its holes stay holes."""
+    """Copy an image for writing; its holes stay holes."""
     made = folder / image.name
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", image, made], check=True)
     return str(made)
 
 
 def domain(folder: Path, images: Images, sock: str) -> Path:
-    """The snippet, in a file as a user has it."""
+    """Write a domain with the printed snippet into a file, as a user does."""
     printed = run_vhostcomm(
         "snippet", "libvirt", "--guest", "nas", "--sock", f"nas={sock}", "--domain",
         "--boot", copied(folder, images.boot), "--system", copied(folder, images.system),
@@ -52,7 +52,7 @@ def domain(folder: Path, images: Images, sock: str) -> Path:
 
 @pytest.mark.parametrize("mode", ["connect", "bind"])
 def test_a_domain_from_the_snippet_is_served(tmp_path: Path, folder: Path, images: Images, mode: str) -> None:
-    """`connect` is libvirt's word for a daemon that listens, `bind` for a libvirt that does."""
+    """In libvirt's terms, with `connect` the daemon listens, with `bind` libvirt does."""
     sock, control = tmp_path / "sock", tmp_path / "control"
     address = str(sock) if mode == "connect" else f"connect:{sock}"
     file = domain(tmp_path, images, address)
@@ -82,15 +82,15 @@ def test_a_domain_from_the_snippet_is_served(tmp_path: Path, folder: Path, image
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder that libvirt's user can get to; pytest's are the test's own."""
+    """A folder that libvirt's user may enter, unlike pytest's folders."""
     with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:
         Path(made).chmod(0o755)
         yield Path(made)
 
 
 @pytest.mark.any_qemu
-def test_a_libvirt_of_roots_gets_in_by_the_group(public: Path, images: Images) -> None:
-    """As the remark in the snippet says: its QEMU is libvirt-qemu with the group kvm, and needs the daemon at its start."""
+def test_roots_libvirt_connects_by_the_group(public: Path, images: Images) -> None:
+    """As the snippet's remark says, its QEMU runs as libvirt-qemu in the group kvm, and needs a running daemon at its start."""
     if os.geteuid() != 0:
         pytest.skip("a libvirt of root's takes root")
     if "--qemu-data" in images.qemu:
@@ -112,21 +112,21 @@ def test_a_libvirt_of_roots_gets_in_by_the_group(public: Path, images: Images) -
             daemon.event("guest ready", guest="nas")
             owner = (public / "console").stat().st_uid
             assert user_name(root, owner) == "libvirt-qemu"
-        # libvirt had given the socket to its user; of the next one only the group lets QEMU in.
+        # libvirt had given the first socket to its user. The next socket is accessible to QEMU only by its group.
         with Serving(*served, env=environment) as daemon:
             assert sock.stat().st_uid == 0
             daemon.event("guest connected", guest="nas")
 
 
 def user_name(root: Path, number: int) -> str:
-    """A user's name, as libvirt there reads it."""
+    """Return a user's name from the passwd file that this libvirt reads."""
     return next(
         line.split(":")[0] for line in (root / "passwd").read_text().splitlines() if line.split(":")[2] == str(number)
     )
 
 
 def test_the_domain_is_the_machine_that_the_launcher_builds(tmp_path: Path, folder: Path, images: Images) -> None:
-    """What libvirt makes of the domain, beside what `run` makes of the same flags: each PCI place, clock and port."""
+    """libvirt's QEMU command for the domain has the same PCI addresses, clock and port as that of `run` with the same flags."""
     file = domain(tmp_path, images, str(tmp_path / "sock"))
     native = subprocess.run(
         [*virsh(folder), "domxml-to-native", "qemu-argv", "--xml", file],

@@ -1,4 +1,4 @@
-"""Guests that are up although their QEMU is new, or that start again although it isn't: what is known of them is true."""
+"""Guests that are up in a new QEMU, or that boot again in an old one: the daemon knows their real state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITH_ETCD = pytest.mark.needs("etcd")
 def served(
     folder: Path, *names: str, control: str = "control", expect_exit: int | None = 0, words: tuple[str, ...] = ()
 ) -> Iterator[tuple[Serving, httpx.Client]]:
-    """A daemon of guests of these names, each at the socket of its name."""
+    """A daemon that serves guests with these names, each at the socket of its name."""
     socks = [word for name in names for word in ("--sock", f"{name}={folder / name}")]
     environment = ENVIRONMENT | {"STATE_DIRECTORY": str(folder)}
     with (
@@ -46,14 +46,14 @@ def state(http: httpx.Client, name: str = "nas") -> str:
 
 
 def unanswered(http: httpx.Client, name: str) -> float:
-    """Harmless questions that the guest left unanswered; asks another where one is due."""
+    """Return the number of harmless questions without an answer; the daemon asks another if it is due."""
     metrics = http.get("/metrics").text
     line = f'vhostcomm_guest_calls_total{{command="get_information",guest="{name}",outcome="timed out"}} '
     return float(metrics.partition(line)[2].partition("\n")[0] or 0)
 
 
 def sends(daemon: Serving, command: str) -> None:
-    """Wait until a daemon with `DEBUG` sends that command."""
+    """Wait until a daemon with `DEBUG` has logged that it sends the command."""
     while f"asks {GuestCommand[command]:d} {command} " not in daemon.event("frame")["what"]:
         pass
 
@@ -64,19 +64,19 @@ def powers_off(http: httpx.Client, name: str = "nas") -> None:
 
 
 def member_of(etcd: Etcd | None, host: str) -> tuple[str, ...]:
-    """Flags of a daemon that is a host of a cluster, if there is one."""
+    """Return a daemon's flags for the cluster, if there is one."""
     return ("--cluster", etcd.address, "--cluster-host", host) if etcd else ()
 
 
 def stopped_by_a_verb(*hosts: Path) -> None:
-    """A verb that asks all hosts stops the guest where it runs, also while its source is still connected."""
+    """Check that a verb that asks all hosts stops the guest on its host, even while the migration's source is connected."""
     words = [word for host in hosts for word in ("--control", host / "control")]
     gone = run_vhostcomm("shutdown", "nas", "--wait", "80", *words, patience=BOOT_PATIENCE)
     assert gone.stdout.startswith("nas: gone after "), gone
 
 
 def falls_silent(http: httpx.Client) -> None:
-    """The source of a migration leaves a question unanswered.
+    """Leave a question unanswered on a migration's source, so that it is silent there.
 
     While both hosts call the guest ready, a verb gives it 2 s to answer on one of them. A busy emulator takes longer.
     """
@@ -85,7 +85,7 @@ def falls_silent(http: httpx.Client) -> None:
 
 
 def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Images) -> None:
-    """It asks nothing after the restore, its QEMU is new, and it is frozen: it is thawed and found up. Then it migrates."""
+    """The frozen guest is in a new QEMU and asks nothing. The daemon finds it up and thaws it. Then the guest migrates."""
     saved, incoming, other = tmp_path / "saved", tmp_path / "incoming", tmp_path / "other"
     with served(tmp_path, "nas") as (daemon, http):
         with machine(tmp_path, images, tmp_path / "nas") as before:
@@ -102,7 +102,7 @@ def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Image
             assert state(http) == "ready"
             after.console.says("vchannel: request 15")
             assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
-            # Until the source ends, the daemon rejects the destination's connection.
+            # The daemon rejects the destination's connection until the source has ended.
             with machine(tmp_path, images, tmp_path / "nas", "three", "-incoming", f"unix:{other}") as moved:
                 after.monitor.save_to(f"unix:{other}")
                 after.quit()
@@ -114,7 +114,7 @@ def test_a_frozen_guest_that_is_saved_and_restored(tmp_path: Path, images: Image
 
 @pytest.mark.parametrize("how", ["within a daemon", "between hosts", pytest.param("with etcd", marks=WITH_ETCD)])
 def test_a_live_migration(tmp_path: Path, images: Images, how: str) -> None:
-    """Between two daemons of a guest `nas`, which stand for hosts, and within one daemon.
+    """Migrate between two daemons that represent hosts, and within one daemon.
 
     The destination is probed before the switch; its late answers count.
     """
@@ -143,9 +143,9 @@ def test_a_live_migration(tmp_path: Path, images: Images, how: str) -> None:
                 other.event("guest owed a thaw")
                 assert moved.get("/guests/nas").json()["thaw_owed"]["by"] == "a client of host1"
             else:
-                # Nothing tells the destination that its guest is frozen; a thaw is accepted.
+                # The destination does not know that its guest is frozen, but accepts a thaw.
                 assert post(moved, f"/guests/{name}/thaw", timeout=60)[0] == 200
-            # The source's QEMU takes frames that nobody will read.
+            # The source's QEMU still reads frames, which no guest will receive.
             assert post(http, "/guests/nas/freeze", timeout=5)[0] in {409, 504}
             if hosts == 2:
                 falls_silent(http)
@@ -162,7 +162,7 @@ def test_a_live_migration(tmp_path: Path, images: Images, how: str) -> None:
 
 
 def test_a_migration_between_hosts_under_load(tmp_path: Path, images: Images) -> None:
-    """The guest asks all the time. It is answered on the new host, and stopped there from a third command line."""
+    """The guest asks without a pause. The new host answers, and a third command line stops the guest there."""
     one, two, incoming = tmp_path / "one", tmp_path / "two", tmp_path / "incoming"
     one.mkdir()
     two.mkdir()
@@ -189,7 +189,7 @@ def test_a_migration_between_hosts_under_load(tmp_path: Path, images: Images) ->
 
 @pytest.mark.needs("qemu-img", "socat")
 def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
-    """Earlier states, in place and in a new QEMU, and other sockets: the channel shows none of it."""
+    """The channel does not show that a guest returned to an earlier state, in the same or a new QEMU, or to another socket."""
     disk, proxy, nas, other = (tmp_path / each for each in ("data.qcow2", "proxy", "nas", "other"))
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
     with (
@@ -198,7 +198,7 @@ def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
     ):
         until(lambda: is_listening(proxy), "the proxy")
         with machine(tmp_path, images.with_only(disk), nas, acpi="wait") as qemu, ThreadPoolExecutor(1) as pool:
-            qemu.console.says("acpi: waiting for")  # its agent starts when the power button is pressed
+            qemu.console.says("acpi: waiting for")  # the agent starts when the power button is pressed
             qemu.monitor.human("savevm early")
             qemu.monitor.do("system_powerdown")
             qemu.console.says("vchannel: ready")
@@ -206,7 +206,7 @@ def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
             assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
             qemu.monitor.human("loadvm up")
             assert post(http, "/guests/nas/call", command=IP, timeout=60)[0] == 200
-            # Behind a proxy, the guest is idle: it is found up.
+            # The guest is idle behind a proxy, and is found up.
             qemu.monitor.connect_chardev_to(proxy)
             daemon.event("guest connected", guest="other")
             until(lambda: state(http) == "absent", "the end of the first connection", BOOT_PATIENCE)
@@ -219,7 +219,7 @@ def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
             assert post(http, "/guests/nas/shutdown", timeout=1)[0] == 409
             qemu.monitor.do("system_powerdown")
             qemu.console.says("vchannel: ready")
-            # A stop that may wait is carried out when the agent is up.
+            # A stop that may wait succeeds when the agent is up.
             qemu.monitor.connect_chardev_to(other)
             daemon.event("guest connected", guest="other")
             qemu.monitor.human("loadvm early")
@@ -238,7 +238,7 @@ def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
 
 
 def test_a_reset_while_a_shutdown_waits(tmp_path: Path, images: Images) -> None:
-    """QEMU keeps the power-off, or the reset loses it: the guest is powered off in either case."""
+    """QEMU keeps the power-off command, or loses it in the reset. In both cases, the guest powers off."""
     with (
         served(tmp_path, "nas") as (daemon, http),
         machine(tmp_path, images, tmp_path / "nas") as qemu,
@@ -256,7 +256,7 @@ def test_a_reset_while_a_shutdown_waits(tmp_path: Path, images: Images) -> None:
 
 
 def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
-    """A freeze may be kept for the next boot: that is thawed."""
+    """QEMU may keep a freeze for the next boot, so the next boot is thawed."""
     with (
         served(tmp_path, "nas") as (daemon, http),
         machine(tmp_path, images, tmp_path / "nas") as qemu,
@@ -267,7 +267,7 @@ def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
         qemu.monitor.do("stop")
         asked = [pool.submit(post, http, "/guests/nas/call", command=each, timeout=1) for each in (IP, INFO, THAW)]
         qemu.monitor.do("system_reset")
-        # The next boot, whose agent isn't up yet.
+        # The agent of the next boot is not up yet.
         asked.append(pool.submit(post, http, "/guests/nas/freeze", timeout=1))
         daemon.event("frozen")
         assert [each.result()[0] for each in asked] == [504] * 4, [each.result() for each in asked]
@@ -279,7 +279,7 @@ def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
 
 
 def test_a_daemon_that_is_killed_at_each_moment(tmp_path: Path, images: Images) -> None:
-    """The next daemon finds the guest up, thaws it if that is owed, and shuts it down."""
+    """The next daemon finds the guest up, thaws it if a thaw is owed, and shuts it down."""
     killed = partial(served, tmp_path, "nas", expect_exit=-signal.SIGKILL, words=DEBUG)
     with machine(tmp_path, images, tmp_path / "nas") as qemu, ThreadPoolExecutor(1) as pool:
 
@@ -318,7 +318,7 @@ def test_a_daemon_that_is_killed_at_each_moment(tmp_path: Path, images: Images) 
             assert http.get("/guests/nas").json()["thaw_owed"] is None
             kill_while("shutdown", "POWEROFF", daemon, http, wait=600)
         with served(tmp_path, "nas") as (_, http):
-            # The killed daemon's power-off was lost, or is under way.
+            # The killed daemon's power-off was lost, or has reached the guest.
             status, done = post(http, "/guests/nas/shutdown", wait=80)
             assert status == 409 or (status, done["gone"]) == (200, True), done
             qemu.ends()

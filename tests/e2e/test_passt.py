@@ -24,7 +24,7 @@ from vhostcomm.qemu.passt import connected
 
 @pytest.fixture
 def passt() -> None:
-    """passt is installed and can isolate itself here, which a chroot forbids."""
+    """Skip the test unless passt is installed and can isolate itself, which it can't in a chroot."""
     need("passt")
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -51,10 +51,10 @@ def answer(port: int) -> bytes:
 
 
 def passt_of(port: int) -> int:
-    """The process id of the passt that forwards a port."""
+    """Return the process id of the passt that forwards a port."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             words = (process / "cmdline").read_bytes().split(b"\0")
             if b"passt" in words[0] and b"127.0.0.1/%d:5000" % port in words:
                 found.append(int(process.name))
@@ -63,7 +63,7 @@ def passt_of(port: int) -> int:
 
 
 def is_open(port: int) -> bool:
-    """Whether a program listens there, without a connection to the guest."""
+    """Return whether a program listens on the port, without a connection to the guest."""
     return f"0100007F:{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()
 
 
@@ -75,7 +75,7 @@ def test_a_guest_gets_its_address_from_passt_and_is_reached(tmp_path: Path, imag
             run.console.says("network: listening on 5000")
             assert answer(port) == b"the stand-in guest\n"
             run.ready()
-        # It ends with QEMU.
+        # passt ends with QEMU.
         until(lambda: not is_open(port), "passt's end")
 
 
@@ -116,7 +116,7 @@ def test_the_printed_commands_make_the_same_network(tmp_path: Path, images: Imag
                 assert answer(port) == b"the stand-in guest\n"
             until(lambda: not is_open(port), "passt's end")
         finally:
-            Path(passt_socket(f"vdsm-{port}")).unlink(missing_ok=True)  # passt leaves it
+            Path(passt_socket(f"vdsm-{port}")).unlink(missing_ok=True)  # passt does not remove its socket
 
 
 def test_a_port_that_is_in_use(tmp_path: Path, images: Images) -> None:
@@ -128,8 +128,10 @@ def test_a_port_that_is_in_use(tmp_path: Path, images: Images) -> None:
     assert f"port {port} of 127.0.0.1 is in use" in done.stderr
 
 
-def test_why_passt_failed_is_reported(tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes it fail differs between its versions."""
+def test_failure_of_passt_is_reported_with_its_reason(
+    tmp_path: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inputs that make passt fail differ between its versions."""
     program = tmp_path / "passt"
     program.write_text("#!/bin/sh\necho External interface not usable; echo Failed to send 31 bytes to syslog; exit 1")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A launched guest whose machine is paused, and the ways on."""
+"""A launched guest whose machine is paused: resumption, stop, reset."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def ask(control: Path, verb: str, *words: str) -> subprocess.CompletedProcess[st
     return run_vhostcomm(verb, "--control", control, *words)
 
 
-def test_full_disk_and_the_way_back(tmp_path: Path, images: Images) -> None:
-    """A tmpfs without a free page. The guest writes to a hole of its data disk as it boots."""
+def test_guest_paused_by_a_full_disk_is_resumed(tmp_path: Path, images: Images) -> None:
+    """The data disk is on a full tmpfs. During its boot, the guest writes to a hole of that disk."""
     disks, control = tmp_path / "disks", tmp_path / "control"
     disks.mkdir()
     mount = (
@@ -52,7 +52,7 @@ def test_full_disk_and_the_way_back(tmp_path: Path, images: Images) -> None:
 
 
 def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Images) -> None:
-    """`stop` by QMP stands for the full disk: what is asked of a paused guest is never carried out."""
+    """`stop` by QMP has the effect of a full disk: a paused guest executes no command."""
     qmp = tmp_path / "qmp"
     extra = ["--", "-qmp", f"unix:{qmp},server=on,wait=off"]
     with Launched(tmp_path, *images.direct(), *extra, expect_exit=9) as run:
@@ -70,7 +70,7 @@ def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Im
 
 @pytest.mark.needs("qemu-img")
 def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) -> None:
-    """`qmp =` in the file: the daemon shows the pause, resumes, and notices a reset and an earlier state."""
+    """With `qmp =` in its file, the daemon shows the pause, resumes the machine, and notices a reset and an earlier state."""
     sock, qmp, control, file, disk = (tmp_path / each for each in ("sock", "qmp", "control", "file.toml", "data.qcow2"))
     file.write_text(f'[guests.nas]\nsock = "{sock}"\nqmp = "{qmp}"\n')
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
@@ -80,7 +80,7 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
         assert daemon.event("QMP not connected")["why"].endswith("no QEMU listens there for QMP")
         with machine(tmp_path, images.with_only(disk), sock, "one", *extra, acpi="wait") as qemu:
             daemon.event("QMP connected")
-            qemu.console.says("acpi: waiting for")  # its agent starts when the power button is pressed
+            qemu.console.says("acpi: waiting for")  # the agent starts when the power button is pressed
             qemu.monitor.human("savevm early")
             qemu.monitor.do("system_powerdown")
             daemon.event("guest ready")
@@ -93,7 +93,9 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             words: list[str | Path] = ["balloon", "--control", control, "nas"]
             asked = run_vhostcomm(*words, "--size", "256M")
             assert asked.stdout.endswith(" of 384 MiB, 256 MiB asked for\n"), asked.stderr
-            while run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n":  # the guest gives it back by and by
+            while (
+                run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n"
+            ):  # the guest returns its memory gradually
                 pass
             assert "keeps 128 MiB at least" in run_vhostcomm(*words, "--size", "64M").stderr
             assert post(http, "/guests/nas/call", command=2, timeout=60)[0] == 200

@@ -1,4 +1,4 @@
-"""A VM with the command that Proxmox VE 9's own code makes of our settings, and the hookscript in Proxmox VE's phases."""
+"""A VM with the QEMU command that Proxmox VE 9's code made from our settings, and the hookscript in its phases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VMID: Final = "8006"
 SERIAL: Final = "1234ABC567890"
 
 NOT_HERE: Final = ("-id", "-iscsi")
-"""Flags of Proxmox VE's own QEMU, and of an initiator that no disk uses."""
+"""Flags that only Proxmox VE's patched QEMU has, and the flag of an initiator that no disk uses."""
 
 
 def printed(kind: str, *words: str | Path) -> str:
@@ -34,7 +34,7 @@ def printed(kind: str, *words: str | Path) -> str:
 
 
 def arguments(sock: str) -> list[str]:
-    """The arguments that we have an administrator paste."""
+    """Return the arguments that the snippet prints for an administrator to paste."""
     text = printed("proxmox", "--sock", f"nas={sock}", "--vmid", VMID, "--qemu-version", "10.0")
     (line,) = (each for each in text.splitlines() if each.startswith(f"qm set {VMID} --args "))
     return shlex.split(shlex.split(line)[-1])
@@ -46,7 +46,7 @@ def test_proxmox_adds_the_printed_arguments_last() -> None:
 
 
 def command(folder: Path, images: Images, sock: Path) -> list[str]:
-    """Proxmox VE's command with this machine's paths, without its bridge, splash screen, patched QEMU and background."""
+    """Return Proxmox VE's command with this machine's paths, without bridge, splash screen, background process and patches."""
     path, *data = images.qemu[1::2]
     _, *flags = COMMAND
     made = [path, *(word for place in data for word in ("-L", place)), "-display", "none"]
@@ -78,12 +78,12 @@ def command(folder: Path, images: Images, sock: Path) -> list[str]:
 
 @contextmanager
 def ends_machines(place: Path) -> Iterator[threading.Event]:
-    """What Proxmox VE's `qmeventd` does: ends a QEMU whose guest has powered itself off. The event is set then."""
+    """End a QEMU whose guest has powered itself off, as Proxmox VE's `qmeventd` does, and set the event."""
     ended = threading.Event()
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        # A QEMU that ends with something unread resets the connection.
+        # A QEMU that ends with unread data resets the connection.
         with suppress(ConnectionError), connection, connection.makefile("rwb") as qmp:
             for line in qmp:
                 message = json.loads(line)
@@ -101,7 +101,7 @@ def ends_machines(place: Path) -> Iterator[threading.Event]:
         thread.start()
         yield ended
         thread.join(BOOT_PATIENCE)
-        assert not thread.is_alive(), "QEMU is still connected"
+        assert not thread.is_alive(), "QEMU did not close the connection"
 
 
 def test_vm_boots_and_its_hookscript_stops_it(short_path: Path, images: Images) -> None:
@@ -119,13 +119,13 @@ def test_vm_boots_and_its_hookscript_stops_it(short_path: Path, images: Images) 
         each.chmod(0o755)
 
     def phase(name: str) -> subprocess.CompletedProcess[str]:
-        """As Proxmox VE's exec_hookscript: an executable, the VM's number, the phase."""
+        """Run the hookscript as Proxmox VE's exec_hookscript does: as an executable, with the VM's number and the phase."""
         return subprocess.run(
             [hook, VMID, name],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
 
-    assert phase("pre-start").returncode, "no daemon: Proxmox VE does not start the VM"
+    assert phase("pre-start").returncode, "without a daemon, Proxmox VE must not start the VM"
     console = Console(short_path / "console")
     with Serving("--sock", f"nas={sock}", "--guest-serial", SERIAL, "--control", control) as daemon:
         assert phase("pre-start").returncode == 0
@@ -140,7 +140,7 @@ def test_vm_boots_and_its_hookscript_stops_it(short_path: Path, images: Images) 
             stopped = phase("pre-stop")
             assert (stopped.returncode, stopped.stderr) == (0, "")
             assert "nas: gone after" in stopped.stdout
-            assert ended.is_set(), "the guest powered itself off, rather than Proxmox VE its machine"
+            assert ended.is_set(), "the guest did not power itself off"
             assert qemu.wait(BOOT_PATIENCE) == 0
         assert "absent, power-off requested" in phase("post-stop").stderr
     assert "vchannel: port /dev/vport1p1" in console.text

@@ -1,4 +1,4 @@
-"""A container's scripts, as they are, with `qemu-host` and a real guest."""
+"""A container's unchanged scripts, with `qemu-host` and a real guest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ exit 2
 
 
 @pytest.mark.any_qemu
-def test_a_containers_scripts(tmp_path: Path, images: Images) -> None:
+def test_scripts_of_a_container_print_the_address_and_stop_the_guest(tmp_path: Path, images: Images) -> None:
     for name, text in (("print.sh", POLL), ("stop.sh", STOP)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -84,7 +84,7 @@ def test_a_containers_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: 
     stop.write_text(STOP)
     stop.chmod(0o755)
     with QemuHost(tmp_path) as host, machine(tmp_path, images, host.sock, acpi="wait") as qemu:
-        qemu.console.says("acpi: waiting for")  # its agent starts when the power button is pressed
+        qemu.console.says("acpi: waiting for")  # the agent starts when the power button is pressed
         with started([stop, str(qemu.process.pid)], stdout=subprocess.PIPE) as stopping:
             until(lambda: any("[10]" in line for line in host.trace), "the question whether the guest is up")
             qemu.monitor.do("system_powerdown")

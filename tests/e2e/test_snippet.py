@@ -1,4 +1,4 @@
-"""A real kernel in a QEMU that was given the very arguments that a snippet prints."""
+"""A real kernel in a QEMU with the exact arguments that a snippet prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def snippet(kind: str, sock: str, *words: str) -> str:
 
 
 def is_served(folder: Path, images: Images, sock: str, arguments: str) -> Console:
-    """Boot the stand-in guest with arguments as they were printed, pasted behind a command in a shell."""
+    """Boot the stand-in guest with the printed arguments, pasted after a command into a shell."""
     console = Console(folder / "console")
     path, *data = images.qemu[1::2]
     command = [path, *(word for place in data for word in ("-L", place))]
@@ -47,17 +47,15 @@ def test_qemu_with_the_printed_arguments(tmp_path: Path, images: Images, kind: s
     with held_port() as port:
         sock = {"listen": str(place), "connect": f"connect:{place}", "tcp": f"tcp:127.0.0.1:{port}"}[kind]
         console = is_served(tmp_path, images, sock, snippet("qemu", sock, "--qemu", images.qemu[1]))
-    # There is no other virtio device.
+    # The port's controller is the only virtio device.
     assert "vchannel: port /dev/vport0p1" in console.text
 
 
 @pytest.mark.parametrize(("balloon", "port"), [(True, "vport1p1"), (False, "vport0p1")])
-def test_the_args_of_proxmox_beside_what_it_adds_itself(
-    tmp_path: Path, images: Images, balloon: bool, port: str
-) -> None:
-    """Its balloon is at 0x3 and its disks are behind a bridge, each at its number and one.
+def test_args_of_proxmox_fit_its_own_devices(tmp_path: Path, images: Images, balloon: bool, port: str) -> None:
+    """Proxmox VE's balloon is at 0x3. Its disks are behind a bridge, each in the slot of its number plus one.
 
-    The number of the port's name is that of virtio devices before it, and so depends on the balloon.
+    The number in the port's name counts the virtio devices before the port, so it depends on the balloon.
     """
     sock = str(tmp_path / "sock")
     printed = snippet("proxmox", sock, "--vmid", "100", "--qemu", images.qemu[1])

@@ -1,7 +1,7 @@
-"""The vdsm/virtual-dsm container's own scripts, from a checkout, with our `qemu-host` in the place of theirs.
+"""The scripts of the vdsm/virtual-dsm container, from a checkout, with our `qemu-host` instead of the original.
 
-``VIRTUAL_DSM=checkout make virtual-dsm``. The scripts run as they are; what they call of the container's base image is
-in container/base.sh. QEMU is a real one, with the stand-in guest.
+``VIRTUAL_DSM=checkout make virtual-dsm``. The scripts are unchanged; container/base.sh replaces the parts of the
+container's base image that they call. A real QEMU boots the stand-in guest.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ EMPTY: Final = (
     "start.sh", "init.sh", "memory.sh", "server.sh", "download.sh", "install.sh", "disk.sh", "display.sh", "prepare.sh",
     "boot.sh", "proc.sh", "balloon.sh",
 )  # fmt: skip
-"""What the entry script sources beside: empty here, since base.sh sets what they would."""
+"""Other files that the entry script sources. They are empty here, because base.sh sets their variables."""
 
 NETWORK: Final = (
     "for each in nic:user host:172.30.0.2 gw:172.30.0.1; do echo ${each#*:} >$QEMU_DIR/qemu.${each%%:*}; done\n"
 )
-"""What the base image's network.sh writes down of its network."""
+"""Files in which the base image's network.sh describes the network."""
 
 STOPPED: Final = 143
 INTERRUPTED: Final = 130
-"""The entry script's exit status after SIGTERM, and after SIGINT."""
+"""The entry script's exit statuses after SIGTERM and after SIGINT."""
 
 pytestmark = [
     pytest.mark.skipif(not CHECKOUT, reason="VIRTUAL_DSM names no checkout of vdsm/virtual-dsm"),
@@ -53,7 +53,7 @@ pytestmark = [
 
 @define
 class Container:
-    """The entry script, running; `run` is its /run."""
+    """The running entry script; `run` is its /run."""
 
     run: Path
     process: subprocess.Popen[bytes]
@@ -63,7 +63,7 @@ class Container:
     environment: dict[str, str] = field(factory=dict)
 
     def follow(self, fd: int) -> None:
-        """Collect what it prints, in a thread."""
+        """Collect the script's output, in a thread."""
 
         def read() -> None:
             while True:
@@ -91,7 +91,7 @@ class Container:
         return code
 
     def check(self) -> tuple[int, str]:
-        """The container's health check: its status and what it says."""
+        """Run the container's health check; return its exit status and output."""
         done = subprocess.run(
             ["nsenter", "-t", str(self.process.pid), "-m", "-n", "/run/check.sh"],
             env=self.environment, capture_output=True, text=True, timeout=BOOT_PATIENCE, check=False,
@@ -101,7 +101,7 @@ class Container:
 
 @contextmanager
 def container(folder: Path, images: Images, *, terminal: bool = False, **settings: str) -> Iterator[Container]:
-    """Start the container's scripts in a folder. What is left of them is killed at the end."""
+    """Start the container's scripts in a folder. Processes that remain are killed at the end."""
     run = folder / "run"
     (run / "shm").mkdir(parents=True, exist_ok=True)
     for name in THEIRS:
@@ -133,7 +133,7 @@ def container(folder: Path, images: Images, *, terminal: bool = False, **setting
         str(run),
     ]
     ours, theirs = pty.openpty() if terminal else os.pipe()
-    # With a terminal of its own in the foreground, as `docker run -it` gives: a Ctrl-C reaches every process of the group.
+    # With a terminal, in the foreground, as with `docker run -it`: a Ctrl-C reaches every process of the group.
     command = ["setsid", "--ctty", "--wait", *command] if terminal else command
     with started(
         command, env=environment, stdin=theirs if terminal else subprocess.DEVNULL, stdout=theirs, stderr=theirs,
@@ -151,7 +151,7 @@ def container(folder: Path, images: Images, *, terminal: bool = False, **setting
 
 
 def term(found: Container) -> None:
-    """SIGTERM to the entry script, the namespace's first process."""
+    """Send SIGTERM to the entry script, the namespace's first process."""
     (entry,) = Path(f"/proc/{found.process.pid}/task/{found.process.pid}/children").read_text().split()
     os.kill(int(entry), signal.SIGTERM)
 
@@ -198,7 +198,7 @@ def test_a_start_on_the_sockets_of_a_killed_container(tmp_path: Path, images: Im
     with container(tmp_path, images) as found:
         found.says("vchannel: ready")
     assert (tmp_path / "run/shm/qemu-host-api.sock").is_socket()
-    (tmp_path / "run/shm/qemu.pid").unlink()  # a new container has none
+    (tmp_path / "run/shm/qemu.pid").unlink()  # a new container has no such file
     with container(tmp_path, images) as found:
         found.says("vchannel: ready")
         term(found)
@@ -207,7 +207,7 @@ def test_a_start_on_the_sockets_of_a_killed_container(tmp_path: Path, images: Im
 
 
 def test_ctrl_c_stops_the_guest_through_the_script(tmp_path: Path, images: Images) -> None:
-    """It reaches qemu-host too, which must be there for the script's stop."""
+    """The Ctrl-C reaches qemu-host too, but the script's stop still needs qemu-host."""
     with container(tmp_path, images, terminal=True) as found:
         assert found.terminal is not None
         found.says("vchannel: ready")

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034 # the container's scripts read these
-# Stands in for the container's base image: the functions and settings that the container's own scripts use, written anew
-# from how they are called. The machine is the stand-in guest's, without KVM.
+# Replaces the container's base image: functions and settings that the container's scripts use, written only from the way
+# in which the scripts call them. The machine is the stand-in guest's, without KVM.
 
-# -- what the other scripts of the base image set
+# -- variables that other scripts of the base image set
 
 : "${QEMU_DIR:=/run/shm}"
 QEMU_PID=$QEMU_DIR/qemu.pid
@@ -89,7 +89,7 @@ mKill() {
     done
 }
 
-fKill() { :; } # by name: what runs here ends with its namespace
+fKill() { :; } # kills by name; here, processes end with their namespace
 cleanupHelpers() { mKill "$@"; }
 
 _trap() {

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Runs the container's entry script in namespaces of its own, with a folder as its /run:
+# Runs the container's entry script in separate namespaces, with a folder as its /run:
 #
 #   enter.sh FOLDER        its /run, filled already
 #
-# The guest's address of the user network is this namespace's own, too, with a web page at DSM's port: the container's
-# health check asks there.
+# This namespace also has the guest's address in the user network, with a web page at DSM's port, because the container's
+# health check requests that page.
 set -euo pipefail
 folder=$1
 mount --make-rprivate /
