@@ -1,7 +1,7 @@
-"""Makes the reconstructed captures in ``captures/`` from what is known: ``python -m tests.captures.make_golden``.
+"""Make the reconstructed captures in ``captures/`` from known facts: ``python -m tests.captures.make_golden``.
 
-A test holds the files against what this makes. Times of damaged bytes are those of the read in
-which a host finds out, which is when the next frame is there.
+A test compares the files with the result. Damaged bytes have the time of the read in which a host finds the damage:
+the read of the next frame.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ TO_HOST, TO_GUEST = Direction.TO_HOST, Direction.TO_GUEST
 UNSEEN_ASKED: Final = ("request_id", "guest_uuid", "needs_response", "request_length", "sub_command", "reserved")
 UNSEEN_ANSWERED: Final = tuple(field.replace("request_length", "response_length") for field in UNSEEN_ASKED)
 UNSEEN_OF_HOST: Final = ("request_id", "guest_uuid")
-"""Of the host's own questions deployed tools show the rest; they differ in the UUID."""
+"""Assumed fields of the host's questions. Deployed tools show the other fields, and differ in the UUID."""
 UNSEEN_OF_GUEST: Final = (*UNSEEN_ANSWERED, "guest_id", "data")
-"""Of the guest's answers, all but that there is one; of their content, all but two paths."""
+"""Assumed fields of the guest's answers: all. Only the existence of an answer and two paths in its data are known."""
 
 ANSWERS: Final[dict[HostCommand, bytes]] = {
     HostCommand.HOST_VERSION: HostVersion().to_data(),
@@ -84,14 +84,14 @@ def response(asked: Frame, data: bytes = b"") -> Frame:
 
 
 def asks(time: float, asked: Frame, answer: bytes | None) -> Iterator[Record]:
-    """A guest's request, and the host's response a millisecond later."""
+    """Return a guest's request, and the host's response a millisecond later."""
     yield FrameRecord(time, TO_HOST, asked)
     if answer is not None:
         yield FrameRecord(time + 0.001, TO_GUEST, response(asked, answer))
 
 
 def public_boot() -> Capture:
-    """The only public boot trace. It shows times, commands, guest ids and texts."""
+    """Return the only public boot trace, which shows times, commands, guest ids and texts."""
     serial = encode_text("0000000000000")
     records: list[Record] = [
         *asks(
@@ -130,7 +130,7 @@ def public_boot() -> Capture:
 
 
 def every_command() -> Capture:
-    """Each command a guest can send to its host, answered with the default identity."""
+    """Return each command that a guest can send, answered with the default identity."""
     records: list[Record] = []
     for place, command in enumerate(HostCommand):
         told = {
@@ -155,7 +155,7 @@ def every_command() -> Capture:
 
 
 def graceful_stop() -> Capture:
-    """A host asks where the guest is, and shuts it down."""
+    """Return a session in which a host asks for the guest's address and shuts the guest down."""
     information = {
         "data": {
             "dsm_setting": {"data": {"http_port": 5000}},
@@ -188,7 +188,7 @@ def graceful_stop() -> Capture:
 
 
 def damage() -> Capture:
-    """What a real channel, or a hostile guest, can do to a stream."""
+    """Return a stream with the damage that a real channel or a hostile guest can cause."""
     ids = iter(range(0xD0000001, 0xD0000100))
     serial = ANSWERS[HostCommand.GUEST_SERIAL]
 
@@ -204,20 +204,20 @@ def damage() -> Capture:
     fresh = good().encode()
     swallowed = Frame.decode(cut + fresh[:2048])
     records: list[Record] = [
-        # A channel opened in the middle of a frame.
+        # The channel is opened in the middle of a frame.
         SkippedRecord(0.0, TO_HOST, fresh[2048:], SkipReason.OUT_OF_STEP),
         *asks(0.0, good(), serial),
-        # Half a frame, silence, and a fresh one: the host drops the half.
+        # Half a frame, silence, then a whole frame: the host drops the half.
         SkippedRecord(2.0, TO_HOST, cut, SkipReason.SILENCE),
         *asks(2.5, good(), serial),
-        # Half a frame and a fresh one at once: the first takes the other's head for its padding.
+        # Half a frame, and a whole one without a pause: the first frame's padding takes the second one's header.
         *asks(3.0, swallowed, serial),
         SkippedRecord(3.1, TO_HOST, fresh[2048:], SkipReason.OUT_OF_STEP),
         *asks(3.1, good(), serial),
         # Junk before a frame.
         SkippedRecord(4.0, TO_HOST, b"login: \r\n" * 11 + b"!", SkipReason.OUT_OF_STEP),
         *asks(4.0, good(), serial),
-        # Headers that aren't believed, each before a good frame.
+        # Refused headers, each before a good frame.
         refused(5.0, request(next(ids), 5, request_length=-1), f"request_length is -1: {length}"),
         *asks(5.1, good(), serial),
         refused(5.2, request(next(ids), 5, request_length=4033), f"request_length is 4033: {length}"),
@@ -230,16 +230,16 @@ def damage() -> Capture:
         *asks(5.9, good(), serial),
         refused(6.0, request(next(ids), 5, needs_response=2), "needs_response is 2: a flag is 0 or 1"),
         *asks(6.1, good(), serial),
-        # Commands nobody knows are answered with nothing.
+        # Unknown commands get empty answers.
         *asks(7.0, request(next(ids), 0), b""),
         *asks(7.1, request(next(ids), 200, b"\xff\x00\x01"), b""),
         *asks(7.2, request(next(ids), -1), b""),
-        # Data that is not what it should be.
+        # Invalid data.
         *asks(8.0, request(next(ids), HostCommand.GUEST_TIMESTAMP, b"\xffsoon\0", needs_response=0), None),
         *asks(8.1, request(next(ids), HostCommand.GUEST_TIMESTAMP, b"1648798789", needs_response=0), None),
-        # A response to a question that nobody asked.
+        # A response without a request.
         FrameRecord(9.0, TO_HOST, response(request(next(ids), GuestCommand.GET_INFORMATION), b"{")),
-        # A sub-command that nobody has seen, behind a good frame: taken, and repeated.
+        # A never observed sub-command right after a good frame: accepted, and repeated in the answer.
         *asks(9.1, request(next(ids), HostCommand.GUEST_SERIAL, sub_command=0), serial),
     ]
     return Capture(

@@ -1,4 +1,4 @@
-"""A capture played against a connection."""
+"""Replay of a capture against a connection."""
 
 from __future__ import annotations
 
@@ -27,28 +27,26 @@ from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, Sk
 from vhostcomm.capture.record import Recorder
 
 Answer = Callable[[Request], bytes | None]
-"""The data to answer a request with; None for no response."""
+"""Returns the data of the response to a request; None for no response."""
 
 
 def replay(capture: Capture, connection: Connection, answer: Answer | None = None) -> Iterator[Record]:
     """Play the other end's side of a capture to a connection, and record what happens.
 
-    The connection receives the bytes toward its end as they stand. What its own end said is said
-    again as it stands: through `Connection.send`, so that requests wait for their responses, but for
-    what that doesn't take (a request whose id waits already, a header that makes no sense, bytes in
-    no frame).
+    The connection receives the other end's bytes unchanged, and repeats those of its own end unchanged. It repeats them
+    through `Connection.send`, so that requests wait for their responses. Bytes that `send` rejects are repeated without
+    it: a request whose id is already waiting, an invalid header, bytes outside a frame.
 
-    No capture that can be read raises anything here, and in each direction the bytes that come out
-    are those of the capture. Where a `Recorder` made the capture, up to its connection's end, the
-    records are the same too, with their times and in their order. Where it was made otherwise, the
-    connection may see other frames in the bytes than the capture says. `assumed` is never repeated.
+    No readable capture raises an error here. In each direction, the resulting bytes are those of the capture. If a
+    `Recorder` made the capture, up to its connection's end, the records, their times and their order are the same too.
+    Otherwise, the connection may find other frames in the bytes than the capture. `assumed` is never repeated.
 
-    With `answer`, the responses of the connection's own end are replaced by the answers to its requests.
+    With `answer`, new answers replace the responses of the connection's own end.
 
     Args:
-        capture: which to play.
-        connection: a new one.
-        answer: what to answer instead of what the capture's responses say.
+        capture: the capture to replay.
+        connection: a new connection.
+        answer: returns the answers instead of the capture's responses.
     """
     recorder = Recorder(connection.role)
     toward = Direction.TO_HOST if connection.role is Role.HOST else Direction.TO_GUEST
@@ -66,26 +64,26 @@ def replay(capture: Capture, connection: Connection, answer: Answer | None = Non
 
 
 class _Tape:
-    """What the other end said, handed to a connection no sooner than its events need it.
+    """The other end's bytes, given to a connection only when its next events need them.
 
-    A connection out of step tells of bytes only when it has seen what follows them. So the capture's
-    next bytes are handed over before their turn where an event that has its turn depends on them.
+    A connection that is out of step reports bytes only after it has seen the bytes that follow. If the next event depends
+    on later bytes of the capture, the connection therefore receives those earlier.
     """
 
     def __init__(self, connection: Connection, records: Iterable[Record]) -> None:
         self.connection = connection
         self._records = deque(records)
         self._silence: SkipReason | None = None
-        self._times: deque[tuple[int, float]] = deque()  # where each record's bytes end, and its time
+        self._times: deque[tuple[int, float]] = deque()  # the end of each record's bytes, and its time
         self._fed = 0
         self._told = 0
 
     def end(self) -> None:
-        """Note that the other end has sent everything: `events` then also has what the connection still holds."""
+        """Note that the other end has sent everything. `events` then also yields the bytes that the connection still holds."""
         self._silence = SkipReason.CLOSED
 
     def events(self, due: int) -> Iterator[tuple[float, Event]]:
-        """The events that tell of the first `due` bytes, each with the time that the capture gives them."""
+        """Yield the events of the first `due` bytes, each with its time in the capture."""
         while self._told < due:
             event = self.connection.next_event()
             if event is not NEED_DATA:
@@ -109,7 +107,7 @@ class _Tape:
         return True
 
     def _time(self, event: Event) -> float:
-        """The time of the record in which the bytes of an event end; for a refusal, those that it is about begin."""
+        """Return the time of the record in which an event's bytes end; for a refusal, in which the refused bytes begin."""
         size = 0
         if isinstance(event, BytesSkipped):
             size = event.count
@@ -130,7 +128,7 @@ def _hear(tape: _Tape, due: int, recorder: Recorder, answer: Answer | None) -> I
 
 
 def _say(record: Record, connection: Connection, recorder: Recorder, *, own_answers: bool) -> Iterator[Record]:
-    """Say what the connection's own end said."""
+    """Send what the connection's own end sent in the capture."""
     if not isinstance(record, FrameRecord) or record.refused:
         yield from recorder.close()
         yield attrs.evolve(record, assumed=()) if isinstance(record, FrameRecord) else record
@@ -139,13 +137,13 @@ def _say(record: Record, connection: Connection, recorder: Recorder, *, own_answ
     if isinstance(event, Response) and own_answers:
         return
     if event is not None:
-        with suppress(MisuseError):  # its id waits already: a real host gave the first one up
+        with suppress(MisuseError):  # its id is already waiting: the real host had given up the first request
             connection.send(event)
     yield from recorder.sent(record.time, record.raw)
 
 
 def _event(record: FrameRecord, role: Role) -> Request | Response | None:
-    """What a connection of that role sends to say just the record's bytes; None where nothing does."""
+    """Return the event for which a connection of that role sends exactly the record's bytes; None if there is none."""
     frame = record.frame
     asks = frame.is_request == 1
     if (frame.is_request, frame.is_response) not in {(1, 0), (0, 1)}:

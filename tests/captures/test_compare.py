@@ -38,7 +38,7 @@ def test_ids_and_times_may_differ() -> None:
     assert len(differences(capture(*session()), capture(*session()), request_ids=True)) == 4
 
 
-def test_the_pairs_of_request_ids_may_not_differ() -> None:
+def test_pairs_of_request_ids_must_match() -> None:
     one, other = session(), session()
     assert isinstance(other[3], FrameRecord)
     assert isinstance(other[0], FrameRecord)
@@ -54,7 +54,7 @@ def test_fields_that_differ_are_named_with_their_lines() -> None:
     ]
 
 
-def test_records_that_only_one_has() -> None:
+def test_records_in_only_one_capture_are_reported() -> None:
     one = session()
     assert differences(capture(*one), capture(*one[:2])) == [
         "    4 | -  only in the first: guest>host request GUEST_UUID b''",
@@ -84,7 +84,7 @@ def test_a_changed_direction() -> None:
     assert "direction: guest>host | host>guest" in difference
 
 
-def test_a_difference_far_behind_is_shown() -> None:
+def test_difference_late_in_long_data_is_shown() -> None:
     skipped = SkippedRecord(0, Direction.TO_HOST, b"j" * 500 + b"AB", SkipReason.SILENCE)
     (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"j" * 500 + b"CB")))
     assert difference.endswith("502 bytes skipped: from byte 500 on b'AB' | b'CB'")
@@ -106,7 +106,7 @@ def test_refusals_are_compared_and_assumptions_are_not() -> None:
 
 
 def test_one_odd_id_is_one_difference() -> None:
-    """The ids that come after it are again the same."""
+    """The ids after it are paired as before."""
     one, other = session() + session(), session() + session()
     assert isinstance(other[0], FrameRecord)
     assert isinstance(other[3], FrameRecord)
@@ -117,7 +117,7 @@ def test_one_odd_id_is_one_difference() -> None:
 
 @pytest.mark.slow
 def test_few_differences_in_long_captures() -> None:
-    """Captures longer than what is matched at once: exactly the records that one of them lacks are reported."""
+    """Captures are longer than one step of the comparison. It reports exactly the records that one of them lacks."""
     commands = [5 + (place * place % 7 + place // 50) % 3 for place in range(4000)]
     one = [FrameRecord(0, Direction.TO_HOST, request(place, each)) for place, each in enumerate(commands)]
     gone = [FrameRecord(0, Direction.TO_HOST, request(5000, 99))]

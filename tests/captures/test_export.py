@@ -1,4 +1,4 @@
-"""A capture as pcapng, read again with the library that wrote it; tests/wireshark reads it with Wireshark."""
+"""Captures exported as pcapng, read with the library that wrote them. tests/wireshark reads them with Wireshark."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pcapng(capture: Capture, path: str = "guest.jsonl") -> bytes:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_record_with_its_bytes_time_and_way(path: Path) -> None:
+def test_every_record_is_exported_with_its_bytes_time_and_direction(path: Path) -> None:
     capture = load(path)
     section, found = packets(pcapng(capture, str(path)))
     assert section.options["opt_comment"].endswith(f"by {capture.header.producer}")
@@ -60,7 +60,7 @@ def test_every_record_with_its_bytes_time_and_way(path: Path) -> None:
         assert packet.options["epb_flags"].inout == way
 
 
-def test_what_was_redacted_stays_redacted() -> None:
+def test_redacted_values_are_not_exported() -> None:
     serial = "1234ABC567890"
     asked = Request.of(5, request_id=1)
     answer = FrameRecord(1, Direction.TO_GUEST, asked.reply(serial.encode() + b"\0").frame)
@@ -71,7 +71,7 @@ def test_what_was_redacted_stays_redacted() -> None:
     assert ", redacted, " in packets(redacted)[0].options["opt_comment"]
 
 
-def test_a_long_or_nasty_text_is_cut_and_escaped() -> None:
+def test_long_text_is_cut_and_control_characters_are_escaped() -> None:
     nasty = "a\x1b\ud800\n" + "é" * COMMENT_LIMIT
     record = evolve(RECORD, refused=nasty)
     section, (packet,) = packets(pcapng(Capture(header(producer=nasty, provenance=nasty), (record,)), f"{nasty[:9]}.x"))
@@ -89,7 +89,7 @@ def test_an_incomplete_line_is_reported() -> None:
 @pytest.mark.parametrize(
     ("when", "time"), [(datetime(1969, 12, 31, tzinfo=UTC), 0.0), (datetime(2026, 1, 1, tzinfo=UTC), 1e300)]
 )
-def test_a_time_that_pcapng_does_not_have(when: datetime, time: float) -> None:
+def test_time_outside_pcapngs_range_is_rejected(when: datetime, time: float) -> None:
     stream = io.BytesIO()
     with pytest.raises(CaptureError, match=r"^x.jsonl:3: .* is not a time in pcapng, .* correct 'when'"):
         write_pcapng(
@@ -102,7 +102,7 @@ def test_a_time_that_pcapng_does_not_have(when: datetime, time: float) -> None:
 
 
 @pytest.mark.slow
-def test_to_a_file_and_to_a_pipe(tmp_path: Path) -> None:
+def test_export_to_a_file_and_to_a_pipe(tmp_path: Path) -> None:
     made = tmp_path / "x.pcapng"
     assert run_vhostcomm("capture", "export", SHORT, "-o", made).returncode == 0
     for more in [], ["-o", "-"]:
@@ -113,7 +113,7 @@ def test_to_a_file_and_to_a_pipe(tmp_path: Path) -> None:
     assert len(packets(piped.stdout)[1]) == len(load(SHORT).records)
 
 
-def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     made = tmp_path / "x.pcapng"
     made.write_text("mine")
     ended = run_vhostcomm("capture", "export", SHORT, "-o", made)
@@ -123,13 +123,13 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert packets(made.read_bytes())[1]
 
 
-def test_a_flag_is_no_file(tmp_path: Path) -> None:
+def test_flag_in_the_place_of_a_file_is_rejected(tmp_path: Path) -> None:
     ended = run_vhostcomm("capture", "export", SHORT, "-o", "--force", cwd=tmp_path)
     assert (ended.returncode, list(tmp_path.iterdir())) == (2, [])
     assert ended.stderr.startswith("vhostcomm: --output takes a file, not --force; ")
 
 
-def test_a_place_that_can_not_be_had(tmp_path: Path) -> None:
+def test_unwritable_place_is_reported(tmp_path: Path) -> None:
     ended = run_vhostcomm("capture", "export", SHORT, "-o", tmp_path / "no/x.pcapng")
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.endswith("No such file or directory; choose another place with --output\n")
@@ -144,7 +144,7 @@ def test_a_capture_is_not_overwritten_with_its_export(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_gets_full_keeps_no_half_file(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     made = tmp_path / "x.pcapng"
     for words, where in (('ulimit -f 8; exec "$@"', made), ('exec "$@"', Path("/dev/full"))):
         ended = shell(words, "capture", "export", str(SHORT), "--force", "-o", str(where))
@@ -155,7 +155,7 @@ def test_a_disk_that_gets_full_keeps_no_half_file(tmp_path: Path) -> None:
     assert Path("/dev/full").is_char_device()
 
 
-def test_a_time_that_can_not_be_leaves_the_old_file(tmp_path: Path) -> None:
+def test_invalid_time_leaves_the_old_file(tmp_path: Path) -> None:
     capture, made = tmp_path / "x.jsonl", tmp_path / "x.pcapng"
     old = evolve(load(SHORT), header=header(datetime(1900, 1, 1, tzinfo=UTC)))
     capture.write_text("".join(format_capture(old)))
@@ -166,8 +166,8 @@ def test_a_time_that_can_not_be_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_files_that_are_no_capture_are_one_message(tmp_path: Path) -> None:
-    """As the other capture verbs have it, and no file is left."""
+def test_files_other_than_captures_are_rejected(tmp_path: Path) -> None:
+    """The error is the same as that of the other capture verbs, and no file is left."""
     made = tmp_path / "x.pcapng"
     for name, content in (("pcap", b"\xd4\xc3\xb2\xa1\x02\0"), ("json", b'{"a": 1}\n'), ("nothing", b"")):
         wrong = tmp_path / name
@@ -182,7 +182,7 @@ def test_files_that_are_no_capture_are_one_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_terminal_gets_no_pcapng() -> None:
+def test_pcapng_is_not_written_to_a_terminal() -> None:
     ours, theirs = pty.openpty()
     command = [*VHOSTCOMM, "capture", "export", str(SHORT)]
     ended = subprocess.run(

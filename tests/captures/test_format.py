@@ -56,7 +56,7 @@ records = st.one_of(
 
 @pytest.mark.slow
 @given(st.lists(records, max_size=5))
-def test_any_records_come_back(made: list[FrameRecord | SkippedRecord]) -> None:
+def test_any_records_survive_writing_and_reading(made: list[FrameRecord | SkippedRecord]) -> None:
     capture = Capture(HEADER, tuple(made))
     lines = list(format_capture(capture))
     assert len(lines) == len(made) + 1
@@ -66,7 +66,7 @@ def test_any_records_come_back(made: list[FrameRecord | SkippedRecord]) -> None:
     assert list(format_capture(again)) == lines
 
 
-def test_a_line_reads_well() -> None:
+def test_a_records_line_is_readable() -> None:
     frame = Request.of(5, request_id=0xC0FFEE).reply(b"0000000000000\0").frame
     line = json.loads(format_record(FrameRecord(0.25, Direction.TO_GUEST, frame)))
     assert line == {
@@ -100,13 +100,13 @@ def test_a_line_reads_well() -> None:
         ("grün\0".encode(), "text", "grün"),
     ],
 )
-def test_data_is_text_where_it_is_text(data: bytes, key: str, shown: str) -> None:
+def test_text_data_is_written_as_text(data: bytes, key: str, shown: str) -> None:
     line = format_record(FrameRecord(0, Direction.TO_HOST, Request.of(17, data).frame))
     assert json.loads(line)[key] == shown
     assert read_capture([format_header(HEADER), line]).records[0].raw[64 : 64 + len(data)] == data
 
 
-def test_a_name_is_in_the_namespace_of_the_requester() -> None:
+def test_command_names_are_of_the_requesters_namespace() -> None:
     to_guest = Request.of(10).frame
     assert json.loads(format_record(FrameRecord(0, Direction.TO_GUEST, to_guest)))["name"] == "GET_INFORMATION"
     assert json.loads(format_record(FrameRecord(0, Direction.TO_HOST, to_guest)))["name"] == "NETWORK_RESULT"
@@ -120,8 +120,8 @@ def test_an_incomplete_last_line_is_reported_and_not_fatal(cut: int) -> None:
 
 
 @pytest.mark.parametrize("last", ["\n", "{\n", GOOD[:30] + "\n", "garbage\n"])
-def test_a_bad_last_line_that_is_whole_is_an_error(last: str) -> None:
-    """A crash leaves no newline behind what it cut. But an editor may have: what to do is said, of the last line alone."""
+def test_invalid_last_line_with_a_newline_is_an_error(last: str) -> None:
+    """A crash leaves a line without a newline, but an editor may have added one. Only the last line's error explains that."""
     with pytest.raises(CaptureError, match=r"^x:3: not a line of JSON .*; it is the last line: .* delete it, and"):
         read_capture([format_header(HEADER), GOOD, last], "x")
     assert len(read_capture([format_header(HEADER), GOOD], "x").records) == 1
@@ -130,7 +130,7 @@ def test_a_bad_last_line_that_is_whole_is_an_error(last: str) -> None:
     assert "delete" not in str(caught.value)
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_byte_order_mark_is_skipped() -> None:
     assert read_capture(["\ufeff" + format_header(HEADER), GOOD]) == read_capture([format_header(HEADER), GOOD])
     with pytest.raises(CaptureError, match=r"^x:2: not a line of JSON"):
         read_capture([format_header(HEADER), "\ufeff" + GOOD], "x")
@@ -163,7 +163,7 @@ def test_any_line_is_read_or_rejected_with_its_place(line: str | None, key: str,
 
 
 def test_cut_off_in_the_middle_of_a_letter() -> None:
-    """A file's reader must not choke on what a crash left: captures are ASCII, so any cut is text."""
+    """A crash may cut a capture anywhere. Captures are ASCII, so the rest is valid text."""
     assert GOOD.isascii()
 
 
@@ -215,7 +215,7 @@ def edited(**changes: object) -> str:
         ('{"t": 0, "dir": "guest>host", "skipped": "bored", "size": 1, "hex": ""}', "'bored' is not"),
     ],
 )
-def test_a_bad_line_has_a_place(line: str, what: str) -> None:
+def test_invalid_line_is_reported_with_its_place(line: str, what: str) -> None:
     with pytest.raises(CaptureError) as caught:
         read_capture([format_header(HEADER), GOOD, line, GOOD], "x.jsonl")
     assert str(caught.value).startswith("x.jsonl:3: ")
@@ -236,7 +236,7 @@ def test_a_bad_line_has_a_place(line: str, what: str) -> None:
         ([format_header(HEADER).replace('"producer"', '"maker"')], "'producer' is missing"),
     ],
 )
-def test_a_bad_first_line(lines: list[str], what: str) -> None:
+def test_invalid_first_line_is_reported(lines: list[str], what: str) -> None:
     with pytest.raises(CaptureError, match=r"^x:1: ") as caught:
         read_capture(lines, "x")
     assert what in str(caught.value)

@@ -1,4 +1,4 @@
-"""The captures in ``captures/``: read, played again, and the same byte for byte."""
+"""The captures in ``captures/`` are the same byte for byte after being read or replayed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def text(capture: Capture) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_read_and_written_again(path: Path) -> None:
+def test_captures_are_unchanged_after_reading_and_writing(path: Path) -> None:
     assert text(load(path)) == path.read_text()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_replayed_and_recorded_again(path: Path) -> None:
-    """The guest's bytes into a host's connection, the host's answers through it: the same file comes out."""
+def test_captures_are_unchanged_after_a_recorded_replay(path: Path) -> None:
+    """A host's connection that receives the guest's bytes and sends the host's answers records the same file."""
     capture = load(path)
     assert text(Capture(capture.header, tuple(replay(forgetful(capture), Connection(Role.HOST))))) == text(
         forgetful(capture)
@@ -46,7 +46,7 @@ def test_replayed_and_recorded_again(path: Path) -> None:
 
 
 def forgetful(capture: Capture) -> Capture:
-    """Without the remarks on what was assumed: the one thing in a capture that didn't go over the wire."""
+    """Remove the remarks on assumed fields, which are the only part of a capture that was not on the wire."""
     return Capture(
         capture.header,
         tuple(
@@ -70,7 +70,7 @@ def test_every_reconstructed_capture_has_its_maker() -> None:
 
 @pytest.mark.parametrize("name", ["boot-2022-04-25", "graceful-stop"])
 def test_assumed_fields_are_named(name: str) -> None:
-    """No request id was ever published; nor more of a guest's answer than that it comes."""
+    """Request ids and the content of a guest's answers were never published."""
     for record in load(FOLDER / f"{name}.jsonl").records:
         assert isinstance(record, FrameRecord)
         assert {"request_id", "guest_uuid"} <= set(record.assumed)
@@ -78,7 +78,7 @@ def test_assumed_fields_are_named(name: str) -> None:
             assert {"guest_id", "data", "response_length", "sub_command"} <= set(record.assumed)
 
 
-def test_every_command_is_there() -> None:
+def test_every_command_is_in_a_golden_capture() -> None:
     capture = load(FOLDER / "every-command.jsonl")
     asked = {
         record.frame.command
@@ -88,8 +88,8 @@ def test_every_command_is_there() -> None:
     assert asked >= set(HostCommand)
 
 
-def test_damage_is_damage() -> None:
-    """What the file calls refused is refused, by that field and value; every good question gets its answer."""
+def test_damaged_frames_are_refused_as_the_capture_says() -> None:
+    """The codec refuses frames for the fields and values of the file, and every good question has its answer."""
     capture = load(FOLDER / "damage.jsonl")
     connection = Connection(Role.HOST)
     refused = []
@@ -110,7 +110,7 @@ def test_damage_is_damage() -> None:
     assert len([record for record in asked if not record.refused]) == len(answered)
 
 
-def test_replayed_with_answers_of_ones_own() -> None:
+def test_replay_with_other_answers_differs_only_in_them() -> None:
     capture = load(FOLDER / "every-command.jsonl")
 
     def answer(request: Request) -> bytes:
@@ -124,7 +124,7 @@ def test_replayed_with_answers_of_ones_own() -> None:
     ]
 
 
-def test_replayed_from_the_other_end() -> None:
-    """A guest's connection takes the host's side of the same capture."""
+def test_replay_to_a_guests_connection() -> None:
+    """A guest's connection receives the host's side of the same capture."""
     capture = forgetful(load(FOLDER / "graceful-stop.jsonl"))
     assert tuple(replay(capture, Connection(Role.GUEST))) == capture.records

@@ -76,11 +76,11 @@ def asks(command: HostCommand, data: bytes) -> bytes:
     return left.frame.data
 
 
-def test_an_integer_stays_where_the_protocol_has_one() -> None:
+def test_integer_stays_if_the_protocol_defines_one() -> None:
     assert asks(HostCommand.GUEST_TIMESTAMP, b"1648798789\0") == b"1648798789\0"
     assert asks(HostCommand.GUEST_TIMESTAMP, b"Anna\0") == b"xxxx\0"
     assert asks(HostCommand.GUEST_INFO, b"1648798789\0") == b"xxxxxxxxxx\0"
-    assert answers(GuestCommand.SET_NETWORK, b"17\0") == b"xx\0"  # 17 is a timestamp only where the guest asks
+    assert answers(GuestCommand.SET_NETWORK, b"17\0") == b"xx\0"  # 17 is a timestamp only in requests of the guest
 
 
 def test_text_of_the_host_stays() -> None:
@@ -107,7 +107,7 @@ STRUCTURE = ("is_request", "is_response", "needs_response", "command", "sub_comm
 
 
 def structure(capture: Capture) -> list[object]:
-    """Directions and kinds of all records, and of each believed frame what its header says beside ids and lengths."""
+    """Return each record's direction and kind, and for accepted frames the header without ids and lengths."""
     return [
         (record.direction, *(getattr(record.frame, name) for name in STRUCTURE))
         if isinstance(record, FrameRecord) and not record.refused
@@ -121,7 +121,7 @@ def test_redacted_golden_captures_keep_their_structure(path: Path) -> None:
     capture = load(path)
     again = read_capture(format_capture(redact(capture)))
     assert structure(again) == structure(capture)
-    if path.stem != "damage":  # which has headers that are masked whole
+    if path.stem != "damage":  # its refused headers are masked completely
         differing = {each.what.split(": ")[0].split(" ")[-1] for each in compare(capture, again)}
         assert differing <= {"guest_uuid", "data"}
 

@@ -22,7 +22,7 @@ KNOWN = f"{SERIAL} {ADDRESS} {MAC} {ADDRESS6} {UUID}"
 def redacted(text: str) -> str:
     redactor = Redactor()
     redactor.learn(KNOWN)
-    for each in SERIAL, ADDRESS, MAC, ADDRESS6, UUID:  # each has its first placeholder
+    for each in SERIAL, ADDRESS, MAC, ADDRESS6, UUID:  # each gets the first placeholder of its kind
         redactor.text(each)
     return redactor.text(text)
 
@@ -82,7 +82,7 @@ def encoded(value: bytes) -> str:
     ],
 )
 def test_a_known_value_is_found_in_any_spelling(text: str, left: str | None) -> None:
-    """What is left is its placeholder in the same spelling; None where it only has to be gone."""
+    """Its placeholder has the same spelling; with None, the value must only be gone."""
     once = redacted(text)
     if left is None:
         assert not gone_wrong(text, once)
@@ -91,7 +91,7 @@ def test_a_known_value_is_found_in_any_spelling(text: str, left: str | None) -> 
 
 
 def gone_wrong(text: str, left: str) -> list[str]:
-    """Runs of four of the text's letters and digits that are still in their place."""
+    """Return runs of four letters and digits of the text that are still in their place."""
     return [
         text[at : at + 4]
         for at in range(min(len(text), len(left)) - 3)
@@ -106,7 +106,7 @@ def test_a_serial_number_behind_its_label_becomes_known(label: str) -> None:
     assert redactor.text("of ab1234567") == "of REDACTED1"
 
 
-def test_a_value_at_the_end_of_a_text_that_begins_a_longer_one() -> None:
+def test_known_value_that_is_a_prefix_of_another_is_found_at_the_end() -> None:
     redactor = Redactor()
     redactor.text("serial AB12345678")
     redactor.text("serial AB123456")
@@ -135,7 +135,7 @@ def test_separators_case_and_encodings_combine(
 
 
 def seconds(frames: list[str]) -> float:
-    """CPU time of redacting frames, each learned before: the lesser of two."""
+    """Return the CPU time of redacting frames whose values are known, the shorter of two runs."""
     measured = []
     for _ in range(2):
         redactor = Redactor()
@@ -149,7 +149,7 @@ def seconds(frames: list[str]) -> float:
 
 
 def serials(count: int) -> list[str]:
-    """Words that look like serial numbers, and have no beginning in common."""
+    """Return words that look like serial numbers and have no common prefix."""
     letters = random.Random(count)
     return [
         " ".join("".join(letters.choices(string.ascii_uppercase + string.digits, k=13)) for _ in range(280))
@@ -158,7 +158,7 @@ def serials(count: int) -> list[str]:
 
 
 def labelled(count: int) -> list[str]:
-    """Serial numbers of every length with one beginning in common."""
+    """Return serial numbers of every length with one common prefix."""
     sizes = [6 + frame * 40 for frame in range(count)]
     return [f"sn {'A' * size}1 sn {'A' * (size + 20)}1 {'A' * 4000}"[:4000] for size in sizes]
 
@@ -174,7 +174,7 @@ def encodings(count: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [serials, addresses, encodings, labelled])
 def test_time_grows_with_the_text_alone(make: Callable[[int], list[str]]) -> None:
-    """Eight times the frames, with eight times the known values: about 8 times the time, where a square has 64."""
+    """Eight times the frames and known values need about 8 times the time; quadratic growth would need 64."""
     assert seconds(make(16)) < 20 * seconds(make(2))
 
 

@@ -8,7 +8,7 @@ from vhostcomm.capture import Direction, FrameRecord, Record, Recorder, SkippedR
 
 
 class Live:
-    """A connection at work, and what a recorder makes of it. A read, a write and a silence take a second each."""
+    """A connection with a recorder. A read, a write and a silence each take a second."""
 
     def __init__(self, role: Role) -> None:
         self.connection, self.recorder = Connection(role), Recorder(role)
@@ -72,7 +72,7 @@ def test_a_refused_frame_is_shown_by_its_fields() -> None:
 
 
 def test_nothing_is_recorded_before_what_happened_before_it() -> None:
-    """A frame sent while a refused one isn't settled: what of it was passed over comes first."""
+    """A frame is sent before the end of a refused one is known; the skipped bytes of the refused one come first."""
     live = Live(Role.HOST)
     live.receive(BAD)
     assert live.records == []

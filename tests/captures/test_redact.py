@@ -127,7 +127,7 @@ def values(capture: Capture, *names: str) -> list[list[object]]:
 
 @pytest.mark.parametrize("name", ["every-command", "graceful-stop"])
 def test_placeholders_are_no_secrets(name: str) -> None:
-    """Of a capture of the defaults nothing changes but the UUIDs made of the zeros, and the ids of requests."""
+    """In a capture of the defaults, only the UUIDs derived from the zeros and the request ids change."""
     capture = load(FOLDER / f"{name}.jsonl")
     redacted = redact(capture)
     header = [field for field in HEADER_FIELDS if field != "request_id"]
@@ -152,7 +152,7 @@ def test_redacted_golden_captures_are_played_again_exactly(path: Path) -> None:
     assert [getattr(record, "refused", "").split(" is ")[0] for record in redacted.records] == kinds
 
 
-# -- what is told with a frame
+# -- parts of a frame
 
 
 def one(frame: Frame, direction: Direction = Direction.TO_HOST, refused: str = "") -> FrameRecord:
@@ -207,7 +207,7 @@ def test_a_reason_that_the_header_does_not_bear_out_is_left_out() -> None:
     assert one(Request.of(5).frame, refused=f"serial is {SERIAL}").refused == "for a reason that isn't shown"
 
 
-def test_a_frame_that_should_have_been_refused_is_masked() -> None:
+def test_frame_that_the_capture_should_call_refused_is_masked() -> None:
     record = one(attrs.evolve(Request.of(5).frame, is_response=1, padding=SERIAL.encode()))
     assert record.frame.padding == b"x" * len(SERIAL)
     assert record.refused.startswith("is_response is 1")
@@ -230,7 +230,7 @@ def test_ids_become_small_numbers() -> None:
 
 
 def test_small_ids_and_placeholders_in_use_are_given_to_no_other() -> None:
-    """Though they come later in the capture than what is replaced."""
+    """They are reserved even if they appear later in the capture than the replaced values."""
     taken = bytes.fromhex("00000000000040008000000000000001")
     asked = [
         Request.of(5, request_id=1 << 20, guest_id=1 << 20, guest_uuid=UUID_BYTES),
@@ -266,7 +266,7 @@ def test_data_of_a_dangerous_command_is_blanked(command: GuestCommand) -> None:
     assert (frame.data, frame.response_length) == (b"REDACTED\0", 9)
     assert one(asked.reply().frame, Direction.TO_HOST).frame.data == b""
     assert one(attrs.evolve(asked.reply(b"pw").frame, padding=b"x" * 4030)).frame.data == b"xx"
-    # The same number is another command where the guest asks.
+    # In a guest's request, the same number is another command.
     assert one(asked.frame, Direction.TO_HOST).frame.data == b"xxxxx\0"
 
 
@@ -279,7 +279,7 @@ def told(direction: Direction, command: int, answer: bytes) -> list[object]:
 
 
 def test_only_the_hosts_answers_are_serial_numbers() -> None:
-    """A guest that answers command 5 tells its uptime."""
+    """A guest's answer to command 5 is its uptime."""
     assert told(Direction.TO_GUEST, 5, b"654321\0") == [b"up REDACTED1 s or 1234567 s\0", b"REDACTED1\0"]
     assert told(Direction.TO_GUEST, 13, b"1234567\0") == [b"up 654321 s or REDACTED1 s\0", b"REDACTED1\0"]
     assert told(Direction.TO_HOST, 5, b"654321\0") == [b"up 654321 s or 1234567 s\0", b"654321\0"]
@@ -291,7 +291,7 @@ def test_only_the_hosts_answers_are_serial_numbers() -> None:
 
 
 @pytest.mark.parametrize("padding", [b"", b"p" * 30])
-def test_data_that_has_no_room_for_its_placeholders_is_masked(padding: bytes) -> None:
+def test_data_too_long_with_placeholders_is_masked(padding: bytes) -> None:
     data = (b'["10.0.0.7",' + b"1.1.1.1 " * 501)[: 4031 - len(padding)] + b"\0"
     frame = Request.of(99, data).frame
     record = FrameRecord(0, Direction.TO_HOST, attrs.evolve(frame, padding=padding))

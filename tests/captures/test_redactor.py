@@ -33,7 +33,7 @@ def test_other_text_stays(text: str) -> None:
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
-        # IPv4, with anything before and behind
+        # IPv4, with anything before and after it
         ("at 10.0.0.7:5000.", "at 192.0.2.1:5000."),
         ("inet addr:192.168.1.5  Bcast:192.168.1.255", "inet addr:192.0.2.1  Bcast:192.0.2.2"),
         ("tcp:10.0.0.7:5000", "tcp:192.0.2.1:5000"),

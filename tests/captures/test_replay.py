@@ -36,7 +36,7 @@ def stream(records: Iterable[Record], direction: Direction) -> bytes:
     return b"".join(record.raw for record in records if record.direction is direction)
 
 
-# -- what the connection's own end says
+# -- records of the connection's own end
 
 
 ASKED = request(7, 5)
@@ -78,7 +78,7 @@ def test_pipelined_requests_with_one_id_get_both_answers() -> None:
     assert played(records) == records
 
 
-def test_its_requests_wait_for_their_responses() -> None:
+def test_requests_of_the_same_end_wait_for_their_responses() -> None:
     connection = Connection(Role.HOST)
     records = (FrameRecord(0, TO_GUEST, UPTIME), FrameRecord(0, TO_GUEST, request(10, 6)))
     answered = FrameRecord(1, TO_HOST, response(UPTIME, b"1\0"))
@@ -86,7 +86,7 @@ def test_its_requests_wait_for_their_responses() -> None:
     assert [waiting.request_id for waiting in connection.waiting] == [10]
 
 
-def test_its_own_answers_give_way_to_others() -> None:
+def test_answers_of_the_same_end_can_be_replaced() -> None:
     stale = attrs.evolve(ANSWER, request_id=8)
     records = (FrameRecord(0, TO_HOST, ASKED), FrameRecord(1, TO_GUEST, ANSWER), FrameRecord(2, TO_GUEST, stale))
     again = list(replay(Capture(HEADER, records), Connection(Role.HOST), lambda _: b"MINE\0"))
@@ -94,12 +94,12 @@ def test_its_own_answers_give_way_to_others() -> None:
     assert list(replay(Capture(HEADER, records), Connection(Role.HOST), lambda _: None)) == [records[0]]
 
 
-# -- what the other end says
+# -- records of the other end
 
 
 @pytest.mark.parametrize("why", [SkipReason.SILENCE, SkipReason.CLOSED])
-def test_why_bytes_were_skipped_is_played_too(why: SkipReason) -> None:
-    """What came behind a silence begins a frame; without it, it would be the half frame's other half."""
+def test_silence_that_ended_a_frame_is_replayed(why: SkipReason) -> None:
+    """Bytes after a silence begin a frame; without the silence, they would complete the half frame."""
     records: list[Record] = [
         SkippedRecord(0, TO_HOST, ASKED.encode()[:2048], why),
         FrameRecord(1, TO_HOST, ASKED),
@@ -182,7 +182,7 @@ def test_a_recorded_session_is_played_again_exactly(
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @given(data=st.data())
 def test_a_golden_capture_in_other_pieces(path: Path, data: st.DataObject) -> None:
-    """However its bytes were cut when it was recorded, the capture is played again exactly."""
+    """The replay is exact for any boundaries of reads during the recording."""
     live = Live(Role.HOST)
     for record in load(path).records:
         if record.direction is TO_GUEST:
@@ -222,7 +222,7 @@ def test_no_capture_raises_and_no_byte_is_lost(role: Role, made: list[Record]) -
 
 
 def test_the_golden_captures_are_what_a_host_says_by_itself() -> None:
-    """Each answer made again from its request and the data alone: the same bytes."""
+    """Each answer, made again from only its request and the data, has the same bytes."""
     for path in FILES:
         capture = forgetful(load(path))
         answers = {
