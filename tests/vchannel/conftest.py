@@ -7,6 +7,6 @@ from tests.vchannel.feeding import FEEDS, Feed
 
 @pytest.fixture(params=list(FEEDS.values()), ids=list(FEEDS))
 def feed(request: pytest.FixtureRequest) -> Feed:
-    """Each codec test runs once for each way of feeding."""
+    """The way to feed a connection; a test runs once for each way."""
     way: Feed = request.param
     return way

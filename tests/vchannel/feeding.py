@@ -1,4 +1,4 @@
-"""Ways to pass the same bytes to a connection. The events must not depend on the way."""
+"""Ways to split the same bytes into reads. The events must not depend on the way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vchannel import (
 Feed = Callable[[Connection, bytes], list[Event]]
 
 BEGINNING: Final = Request.of(HostCommand.GUEST_CPU, request_id=7).raw[:100]
-"""The beginning of the next frame."""
+"""The start of the next frame."""
 
 
 def drain(connection: Connection) -> list[Event]:
@@ -74,7 +74,7 @@ FEEDS: Final[dict[str, Feed]] = {
 
 
 def facts(events: Iterable[Event]) -> list[object]:
-    """Events as values that can be compared."""
+    """Return events as values that can be compared."""
     return [_fact(event) for event in events]
 
 

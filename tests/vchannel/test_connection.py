@@ -1,4 +1,4 @@
-"""What a connection makes of bytes, and of its caller."""
+"""A connection's events, and its errors for mistakes of its caller."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_unknown_commands_pass_through(feed: Feed, number: int) -> None:
     assert asked.reply().frame.command == number
 
 
-def test_the_namespaces_are_two(feed: Feed) -> None:
-    """Command 10 means one thing from the guest, and another to it."""
+def test_commands_have_a_namespace_for_each_direction(feed: Feed) -> None:
+    """Command 10 has different meanings in the two directions."""
     (from_guest,) = feed(host(), Request.of(10).raw)
     (from_host,) = feed(guest(), Request.of(10).raw)
     assert isinstance(from_guest, Request)
@@ -101,18 +101,18 @@ def test_odd_data_is_reported_with_the_response(feed: Feed) -> None:
 
 
 @pytest.mark.parametrize("command", list(GuestCommand))
-def test_an_answer_to_nothing_is_not_examined(feed: Feed, command: GuestCommand) -> None:
-    """However odd its data: a guest can send these without end, and parsing costs more than all else."""
+def test_data_of_an_unsolicited_answer_is_not_parsed(feed: Feed, command: GuestCommand) -> None:
+    """A guest can send such answers without end, and parsing the data would cost more than everything else."""
     end = host()
     (event,) = feed(end, Request.of(command).reply(b'{"data":\0').raw)
     assert isinstance(event, UnsolicitedResponse)
     assert event.response.problem is None
 
 
-# -- whose response it is
+# -- matching of responses and requests
 
 
-def test_by_id_in_any_order(feed: Feed) -> None:
+def test_responses_match_requests_by_id_in_any_order(feed: Feed) -> None:
     end = host()
     first, second = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP)
     end.send(first)
@@ -128,7 +128,7 @@ def without_id(request: Request, data: bytes) -> bytes:
     return bytes(8) + request.reply(data).raw[8:]
 
 
-def test_by_command_where_ids_are_not_repeated(feed: Feed) -> None:
+def test_responses_without_ids_match_by_command(feed: Feed) -> None:
     end = host()
     asked = [Request.of(command) for command in (GuestCommand.GET_IP, GuestCommand.GET_UPTIME, GuestCommand.GET_IP)]
     for each in asked:
@@ -145,12 +145,12 @@ def unsolicited(feed: Feed, end: Connection, raw: bytes) -> str:
     return event.why
 
 
-def test_an_answer_to_nothing(feed: Feed) -> None:
+def test_answer_without_a_request_is_unsolicited(feed: Feed) -> None:
     end = host()
     assert "no request for its command" in unsolicited(feed, end, Request.of(GuestCommand.GET_IP).reply().raw)
 
 
-def test_an_id_with_another_command(feed: Feed) -> None:
+def test_answer_with_another_command_is_unsolicited(feed: Feed) -> None:
     end = host()
     question = Request.of(GuestCommand.GET_IP)
     end.send(question)
@@ -170,7 +170,7 @@ def test_a_late_answer_does_not_match_another_request(feed: Feed) -> None:
     assert end.waiting == (waiting,)
 
 
-def test_a_foreign_id_once_ids_are_known_to_be_repeated(feed: Feed) -> None:
+def test_unknown_id_is_unsolicited_once_ids_are_repeated(feed: Feed) -> None:
     end = host()
     known, waiting = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP)
     end.send(known)
@@ -183,7 +183,7 @@ def test_a_foreign_id_once_ids_are_known_to_be_repeated(feed: Feed) -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_second_answer_does_not_match_another_request(feed: Feed, wanted: bool) -> None:
-    """Answered without its id, then with it; and an answer to what wanted none."""
+    """The second answers: one with the id after one without it, and one to a request that wanted none."""
     end = host()
     first, told = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP, needs_response=False)
     end.send(first)
@@ -200,7 +200,7 @@ def test_a_second_answer_does_not_match_another_request(feed: Feed, wanted: bool
     assert end.waiting == (waiting,)
 
 
-def test_ids_are_remembered_within_bounds() -> None:
+def test_number_of_remembered_ids_is_limited() -> None:
     end = host()
     told = [Request.of(GuestCommand.GET_IP, needs_response=False) for _ in range(IDS_KEPT + 1)]
     for each in told:
@@ -210,7 +210,7 @@ def test_ids_are_remembered_within_bounds() -> None:
     assert unsolicited(whole, end, oldest).startswith("late")
 
 
-def test_forgetting_another_of_the_same_id() -> None:
+def test_request_with_the_same_id_is_not_forgotten() -> None:
     end = host()
     sent, twin = Request.of(2, request_id=5), Request.of(2, request_id=5)
     end.send(sent)
@@ -218,7 +218,7 @@ def test_forgetting_another_of_the_same_id() -> None:
     assert end.waiting == (sent,)
 
 
-def test_ids_are_not_to_be_guessed() -> None:
+def test_request_ids_are_random() -> None:
     ids = {Request.of(2).request_id for _ in range(1000)}
     assert len(ids) > 990
     assert all(0 < each < 2**32 for each in ids)
@@ -242,7 +242,7 @@ def test_a_partial_frame_is_dropped_when_asked(feed: Feed) -> None:
     assert isinstance(asked, Request)
 
 
-def test_dropping_nothing_is_no_event() -> None:
+def test_dropping_nothing_causes_no_event() -> None:
     end = host()
     end.discard_partial()
     assert end.next_event() is NEED_DATA
@@ -286,14 +286,14 @@ def test_the_wrong_namespace() -> None:
         guest().send(Request.of(HostCommand.GUEST_SERIAL).reply())
 
 
-def test_an_id_that_waits_already() -> None:
+def test_id_that_is_already_waiting_is_rejected() -> None:
     end = host()
     end.send(Request.of(2, request_id=9))
     with pytest.raises(MisuseError, match=r"request id 0x9 waits .* forget\(\)"):
         end.send(Request.of(2, request_id=9))
 
 
-def test_data_that_fits_nowhere() -> None:
+def test_invalid_data_is_rejected() -> None:
     with pytest.raises(MisuseError, match="data of 4033 bytes"):
         Request.of(2, bytes(4033))
     with pytest.raises(MisuseError, match="data of 4033 bytes"):
@@ -308,7 +308,7 @@ def test_a_notification_does_not_wait() -> None:
     assert end.waiting == ()
 
 
-def test_what_is_no_message() -> None:
+def test_invalid_arguments_of_a_connection_are_rejected() -> None:
     with pytest.raises(MisuseError, match=r"the role is 'host': it is Role\.HOST"):
         Connection("host")  # type: ignore[arg-type]
     for junk in (5, "x", None, [1]):

@@ -1,4 +1,4 @@
-"""Types of data at their limits, and the exact errors of data that can't be encoded or decoded."""
+"""Data types at their limits, and the exact errors for data that can't be encoded or decoded."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_integers_at_their_limits(value: int) -> None:
         (encode_json, {1}, "JSON can't write {1}: Object of type set is not JSON serializable"),
     ],
 )
-def test_what_cannot_be_encoded(encode: Callable[[object], bytes], value: object, why: str) -> None:
+def test_data_that_cannot_be_encoded_is_rejected(encode: Callable[[object], bytes], value: object, why: str) -> None:
     with pytest.raises(MisuseError) as caught:
         encode(value)
     assert str(caught.value) == why
 
 
-def test_json_has_neither_infinite_numbers_nor_loops() -> None:
+def test_json_with_infinite_numbers_or_loops_is_rejected() -> None:
     with pytest.raises(MisuseError, match="Out of range float values are not JSON compliant"):
         encode_json(float("inf"))
     loop: list[object] = []
@@ -77,7 +77,7 @@ def test_json_has_neither_infinite_numbers_nor_loops() -> None:
         (GuestInformation.from_data, b"5\0", "data", 5, "not a JSON object"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_decoded(
+def test_data_that_cannot_be_decoded_is_rejected(
     decode: Callable[[bytes], object], data: bytes, field: str, value: object, why: str
 ) -> None:
     with pytest.raises(PayloadError) as caught:

@@ -1,4 +1,4 @@
-"""What vchannel may import: attrs, and of the standard library only what does no input or output."""
+"""vchannel imports only attrs and those modules of the standard library that do no input or output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = sorted(Path(vchannel.__file__).parent.glob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_nothing_but_the_wire(path: Path) -> None:
+def test_vchannel_imports_no_input_or_output(path: Path) -> None:
     imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -47,7 +47,7 @@ def test_layout() -> None:
 
 
 @given(st.binary(max_size=100), st.integers(0, FRAME_SIZE), st.sampled_from([b"\0", b"\1", b"\xff"]))
-def test_any_bytes_come_back(some: bytes, place: int, fill: bytes) -> None:
+def test_any_bytes_survive_decoding_and_encoding(some: bytes, place: int, fill: bytes) -> None:
     raw = (fill * place + some)[:FRAME_SIZE].ljust(FRAME_SIZE, fill)
     assert Frame.decode(raw).encode() == raw
 
@@ -63,7 +63,7 @@ def test_any_bytes_come_back(some: bytes, place: int, fill: bytes) -> None:
         padding=st.binary(max_size=DATA_SIZE),
     )
 )
-def test_any_fields_come_back(frame: Frame) -> None:
+def test_any_fields_survive_encoding_and_decoding(frame: Frame) -> None:
     again = Frame.decode(frame.encode())
     assert again.header == frame.header
     assert again.encode() == frame.encode()
@@ -94,7 +94,7 @@ def test_a_frame_is_4096_bytes(size: int) -> None:
         ({"data": bytes(DATA_SIZE), "padding": b"x"}, "data of 4033 bytes: a frame carries at most 4032"),
     ],
 )
-def test_what_fits_nowhere_is_named(change: dict[str, Any], message: str) -> None:
+def test_field_out_of_range_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(MisuseError, match=message):
         attrs.evolve(GOOD, **change).encode()
 
@@ -113,7 +113,7 @@ def test_what_fits_nowhere_is_named(change: dict[str, Any], message: str) -> Non
         ({"response_length": -(2**31)}, "response_length", -(2**31)),
     ],
 )
-def test_what_is_not_acceptable(change: dict[str, Any], field: str, value: int) -> None:
+def test_unacceptable_headers_are_refused(change: dict[str, Any], field: str, value: int) -> None:
     found = refusal(attrs.evolve(GOOD, **change).encode()[:HEADER_SIZE], convincing=False)
     assert isinstance(found, Refusal)
     assert (found.field, found.value) == (field, value)
@@ -123,7 +123,7 @@ def test_what_is_not_acceptable(change: dict[str, Any], field: str, value: int) 
 @pytest.mark.parametrize(
     ("field", "value"), [("sub_command", 0), ("sub_command", 256), ("sub_command", -1), ("reserved", 1)]
 )
-def test_what_is_acceptable_but_does_not_convince(field: str, value: int) -> None:
+def test_odd_header_is_acceptable_but_not_convincing(field: str, value: int) -> None:
     header = with_field(field, value).encode()[:HEADER_SIZE]
     assert refusal(header, convincing=False) is None
     found = refusal(header, convincing=True)
@@ -135,10 +135,10 @@ def test_what_is_acceptable_but_does_not_convince(field: str, value: int) -> Non
 @pytest.mark.parametrize("guest_uuid", [bytes(16), bytes(range(100, 116))])
 @pytest.mark.parametrize(("is_request", "is_response"), [(1, 0), (0, 1)])
 @pytest.mark.parametrize("needs_response", [0, 1])
-def test_no_frame_convinces_out_of_step(
+def test_header_is_found_only_at_a_frames_start(
     needs_response: int, is_request: int, is_response: int, guest_uuid: bytes, guest_id: int
 ) -> None:
-    """However far out of step a frame is read, the frames around it like it, it doesn't pass for a header."""
+    """In a stream of equal frames, no offset except a frame's start looks like a header."""
     for length in (0, 1, 14, 255, 256, DATA_SIZE):
         for command in range(20):
             frame = Frame(
@@ -162,8 +162,8 @@ interesting = st.sampled_from([0, 1, 2, -1, 14, 255, 256, DATA_SIZE, DATA_SIZE +
 
 
 @given(st.lists(interesting, min_size=8, max_size=8))
-def test_one_rule_in_three_spellings(fields: list[int]) -> None:
-    """`refusal`, the search, and the connection's own short form agree on every header."""
+def test_three_implementations_of_the_header_check_agree(fields: list[int]) -> None:
+    """`refusal`, `find_header` and the connection's optimised check agree on every header."""
     is_request, is_response, needs, request_length, response_length, command, sub_command, reserved = fields
     raw = Frame(
         1, bytes(16), 0, is_request, is_response, needs, request_length, response_length, command, sub_command, reserved

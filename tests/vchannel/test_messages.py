@@ -38,7 +38,7 @@ def test_text_counts_its_nul() -> None:
     assert decode_text(b"\xffno") == r"\xffno"
 
 
-def test_text_that_does_not_fit() -> None:
+def test_text_too_long_is_rejected() -> None:
     with pytest.raises(MisuseError, match="text of 4032 bytes: a frame carries at most 4031"):
         encode_text("x" * 4032)
     with pytest.raises(MisuseError, match="NUL inside"):
@@ -46,13 +46,13 @@ def test_text_that_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), float("inf"), "x" * 5000, "\ud800", {1: {2}}])
-def test_what_json_cannot_write(value: object) -> None:
+def test_values_that_json_cannot_write_are_rejected(value: object) -> None:
     with pytest.raises(MisuseError):
         encode_json(value)
 
 
 @pytest.mark.parametrize("value", [True, 1.5, "1", 2**63, None])
-def test_what_is_no_integer_to_send(value: int) -> None:
+def test_invalid_integers_are_not_sent(value: int) -> None:
     with pytest.raises(MisuseError, match="not a signed 64-bit integer"):
         encode_integer(value)
 
@@ -64,7 +64,7 @@ def test_integers_are_text(value: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"soon\0", b"1.5\0", b"9223372036854775808\0", b"9" * 4000, "٣\0".encode()])
-def test_what_is_no_integer(data: bytes) -> None:
+def test_invalid_integers_are_rejected(data: bytes) -> None:
     with pytest.raises(PayloadError) as caught:
         decode_integer(data)
     assert caught.value.field == "data"
@@ -116,8 +116,8 @@ def test_payloads_of_another_shape(
 @pytest.mark.parametrize(
     "text", ["", "{", "nul", "[" * 4000, "NaN", '{"a":-Infinity}', "1e999", '"\\ud800"', "1" * 4031]
 )
-def test_what_is_no_json(text: str) -> None:
-    if text == "1" * 4031:  # a number, if a long one: Python's own limit is beyond what a frame carries
+def test_invalid_json_is_rejected(text: str) -> None:
+    if text == "1" * 4031:  # a valid number: Python's limit of digits is larger than a frame
         assert decode_json(encode_text(text)) == int(text)
         return
     with pytest.raises(PayloadError, match=r"data is|not a JSON"):
@@ -256,7 +256,7 @@ def test_a_value_in_a_message_is_short_and_on_one_line(value: object) -> None:
 
 
 def test_a_nested_value_is_not_written_out() -> None:
-    """The whole of it takes a thousand times as long as the part that is shown."""
+    """Formatting the whole value would take a thousand times as long as the shown part."""
 
     class Unwritable(list[object]):
         def __repr__(self) -> str:

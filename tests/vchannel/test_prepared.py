@@ -1,4 +1,4 @@
-"""Answers that are prepared once, for many questions."""
+"""Answers that are prepared once for many questions."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_prepared_repeats_odd_fields_too() -> None:
     assert answer[56:64] == b"\2\0\0\0\0\0\0\0"
 
 
-def test_prepared_for_another_command() -> None:
+def test_prepared_answer_for_another_command_is_rejected() -> None:
     with pytest.raises(MisuseError, match="an answer to command 13 for a request of 5"):
         host().answer(Request.of(HostCommand.GUEST_SERIAL), PreparedAnswer(HostCommand.HOST_SERIAL, SERIAL))
 
 
-def test_what_wants_no_response_gets_none() -> None:
+def test_response_to_a_notification_is_rejected() -> None:
     told = Request.of(HostCommand.GUEST_SERIAL, needs_response=False)
     with pytest.raises(MisuseError, match="asks for no response: look at its needs_response"):
         told.reply()

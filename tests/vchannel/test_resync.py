@@ -1,4 +1,4 @@
-"""Out of step, and back."""
+"""Resynchronisation after damage in a stream."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SMALL_ANSWER = Request.of(GuestCommand.GET_IP, request_id=OTHER_ID).reply(b"\0")
 
 
 def answered(events: list[Event]) -> list[int]:
-    """The ids of the requests."""
+    """Return the ids of the requests among the events."""
     return [event.request_id for event in events if isinstance(event, Request)]
 
 
 def accounted(events: list[Event]) -> bytes:
-    """Every byte that is in an event, in order."""
+    """Return the bytes of all events, in order."""
     return b"".join(
         event.data if isinstance(event, BytesSkipped) else event.raw
         for event in events
@@ -97,7 +97,7 @@ def test_a_start_anywhere_in_the_middle() -> None:
 
 
 def test_half_a_frame_then_a_fresh_one(feed: Feed) -> None:
-    """At once, without silence: the half frame takes the fresh one's head; the one behind it is understood."""
+    """Without a silence, the half frame is completed by the next frame's header; the frame after that is received."""
     events = feed(host(), GOOD[:2048] + OTHER + GOOD)
     assert answered(events)[-1] == GOOD_ID
     assert accounted(events) == GOOD[:2048] + OTHER + GOOD
@@ -125,7 +125,7 @@ def with_field(offset: int, value: int) -> bytes:
 )
 @pytest.mark.parametrize("before", [b"", OTHER], ids=["first", "behind a good frame"])
 def test_a_header_out_of_range(feed: Feed, before: bytes, field: str, offset: int, value: int) -> None:
-    """It is named and counted, as often as it comes, and the next good frame is understood."""
+    """Each such header is reported with its field, and the next good frame is received."""
     bad = with_field(offset, value)
     end = host()
     events = feed(end, before + bad + bad + GOOD)
@@ -140,7 +140,7 @@ def test_a_header_out_of_range(feed: Feed, before: bytes, field: str, offset: in
 
 
 def test_bytes_lost_between_frames() -> None:
-    """Wherever a piece is missing, the frames behind it are understood but for one that the damaged one ate."""
+    """At most one frame after a missing piece is lost, because the damaged frame contains its start."""
     for lost in range(1, FRAME_SIZE):
         events = whole(host(), GOOD + GOOD[lost:] + OTHER + OTHER + GOOD)
         assert answered(events)[-2:] == [OTHER_ID, GOOD_ID], lost
@@ -153,13 +153,15 @@ def test_odd_fields_after_a_good_frame_are_accepted(feed: Feed, offset: int, val
     assert answered(events) == [GOOD_ID, GOOD_ID, GOOD_ID]
     assert isinstance(events[1], Request)
     frame, reply = events[1].frame, events[1].reply().frame
-    assert (reply.sub_command, reply.reserved) == (frame.sub_command, frame.reserved), "an answer repeats them"
+    assert (reply.sub_command, reply.reserved) == (frame.sub_command, frame.reserved), (
+        "the answer does not repeat the odd fields"
+    )
 
 
 @pytest.mark.parametrize("raw", [GOOD, QUIET, ANSWER, SMALL_ANSWER], ids=["asks", "tells", "answers", "one byte"])
 @pytest.mark.parametrize("reserved", [1, 2, 16, 255])
 def test_small_reserved_behind_a_good_frame_loses_no_frame(feed: Feed, raw: bytes, reserved: int) -> None:
-    """Read 4 bytes late, the odd frame convinces: it must not be lost to that reading, nor the frames behind it."""
+    """At an offset of 4 bytes, the odd frame also looks like a header. Neither it nor later frames may be lost."""
     odd = raw[:60] + struct.pack("<i", reserved) + raw[64:]
     stream = GOOD + odd + OTHER + GOOD
     events = feed(host(), stream)
@@ -190,29 +192,29 @@ def test_no_small_reserved_shows_a_usual_header_within_its_frame(guest_id: int, 
 
 @pytest.mark.parametrize("guest_id", [0, 10_000_000])
 @pytest.mark.parametrize("junk", [4, 8, 24, 28])
-def test_an_early_reading_is_still_refused(feed: Feed, guest_id: int, junk: int) -> None:
-    """The other side of the exception: bytes lost or added before a usual frame cost that stream no good frame."""
+def test_junk_before_a_usual_frame_loses_no_frame(feed: Feed, guest_id: int, junk: int) -> None:
+    """Such a frame, read a few bytes early, must not count as an odd frame, which would be accepted after a good one."""
     good = Request.of(HostCommand.GUEST_TIMESTAMP, guest_id=guest_id, request_id=GOOD_ID).raw
     assert answered(feed(host(), good + bytes(junk) + good + good)) == [GOOD_ID] * 3
 
 
 @pytest.mark.parametrize(("seen", "taken"), [(4032, False), (4033, True)])
 def test_an_odd_frame_is_accepted_only_if_no_better_one_begins(seen: int, taken: bool) -> None:
-    """Looked for as far as a header stands whole within the odd frame's own 4096 bytes."""
+    """The search covers every whole header within the odd frame's 4096 bytes."""
     odd = with_field(56, 0)[:seen]
     events = whole(host(), OTHER + odd + GOOD + GOOD + GOOD)
     assert isinstance(events[1], Request) == taken
 
 
 @pytest.mark.parametrize(("field", "offset", "value"), [("sub_command", 56, 0), ("reserved", 60, -1)])
-def test_odd_fields_at_the_start_are_not(feed: Feed, field: str, offset: int, value: int) -> None:
+def test_odd_fields_at_the_start_are_refused(feed: Feed, field: str, offset: int, value: int) -> None:
     events = feed(host(), with_field(offset, value) + GOOD)
     assert isinstance(events[0], FrameRefused)
     assert (events[0].field, events[0].value) == (field, value)
     assert answered(events) == [GOOD_ID]
 
 
-def test_odd_fields_behind_a_refused_frame_are_not(feed: Feed) -> None:
+def test_odd_fields_after_a_refused_frame_are_refused(feed: Feed) -> None:
     odd = with_field(60, -1)
     events = feed(host(), OTHER + with_field(44, 5000) + odd + GOOD)
     assert answered(events) == [OTHER_ID, GOOD_ID]
@@ -240,7 +242,7 @@ def test_a_guest_gets_back_in_step_too(feed: Feed) -> None:
     assert end.role is Role.GUEST
 
 
-def test_junk_without_end_is_handed_out_as_it_comes() -> None:
+def test_endless_junk_is_reported_as_it_arrives() -> None:
     end = host()
     out = 0
     for _ in range(64):
@@ -274,7 +276,7 @@ def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> N
 
 @given(streams)
 def test_whatever_came_before_a_good_frame_behind_it_is_understood(stream: bytes) -> None:
-    """One good frame is lost to a stream that ends amid another, one more where it seemed vouched for; no third."""
+    """A stream that ends inside a frame costs one good frame, or two if the first seemed to confirm the damage; never three."""
     events = whole(host(), stream + GOOD + GOOD + OTHER)
     assert answered(events)[-1] == OTHER_ID
 
@@ -283,7 +285,7 @@ def test_whatever_came_before_a_good_frame_behind_it_is_understood(stream: bytes
     st.integers(), st.integers(0, 20_000), st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 1)), max_size=200)
 )
 def test_arbitrary_bytes_never_raise(seed: int, size: int, plain: list[tuple[int, int]]) -> None:
-    """Random bytes, with zeros and ones among them so that flags and lengths are hit too."""
+    """Random bytes, with enough zeros and ones to produce valid flags and lengths too."""
     noise = bytearray(random.Random(seed).randbytes(size))
     for place, value in plain:
         noise[place : place + 8] = bytes([value, 0, 0, 0, 0, 0, 0, 0])

@@ -1,4 +1,4 @@
-"""What ``protocol/README.md`` says, held against the code."""
+"""The tables and examples of ``protocol/README.md`` match the code."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ SPEC = (Path(__file__).parents[2] / "protocol" / "README.md").read_text()
 
 
 def chapter(title: str) -> str:
-    """The text from a heading that begins so to the next of its rank."""
+    """Return the text from the heading with that beginning to the next heading of the same level."""
     found = re.search(rf"^(#+) {re.escape(title)}.*?(?=^\1 |\Z)", SPEC, re.MULTILINE | re.DOTALL)
     assert found, f"no chapter {title!r}"
     return found[0]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of a table's rows, without its head."""
+    """Return the cells of a table's rows, without the header row."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def hexdump(text: str) -> bytes:
-    """The bytes of a `hexdump -C`."""
+    """Return the bytes of a `hexdump -C`."""
     raw = b""
     repeat = False
     for line in text.strip().splitlines():
@@ -103,7 +103,7 @@ def test_the_json_of_the_host() -> None:
     assert not payloads
 
 
-def test_only_what_a_host_asks_can_be_dangerous() -> None:
+def test_only_commands_of_the_host_can_be_dangerous() -> None:
     assert [each.name for each in GuestCommand if each.dangerous] == [
         "WEBAPI", "RESET", "DELETE_VDISK", "GET_DEFAULT_PW",
     ]  # fmt: skip
@@ -119,7 +119,7 @@ def test_every_command_says_what_it_carries(command: HostCommand | GuestCommand)
     assert command == command.value
 
 
-def test_a_number_means_two_things() -> None:
+def test_command_numbers_differ_by_direction() -> None:
     for number in {each.value for each in HostCommand} & {each.value for each in GuestCommand}:
         assert HostCommand(number) != GuestCommand(number)
     assert len({HostCommand.NETWORK_RESULT, GuestCommand.GET_INFORMATION}) == 2

@@ -1,4 +1,4 @@
-"""What a connection remembers between events, frames at their limits, and exact errors."""
+"""A connection's state between events, frames at their limits, and exact errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vchannel.frame import counted_length
 
 GOOD = Request.of(HostCommand.GUEST_SERIAL, request_id=1).raw
 ODD = GOOD[:56] + struct.pack("<i", 0) + GOOD[60:]
-"""Accepted only right after a good frame."""
+"""A frame that is accepted only right after a good frame."""
 BAD = GOOD[:44] + struct.pack("<i", -1) + GOOD[48:]
 
 
@@ -63,7 +63,7 @@ def test_a_frame_received_before_the_dropped_bytes_are_read() -> None:
 
 @pytest.mark.parametrize("size", [64, 100, 4095])
 def test_a_dropped_partial_frame_ends_the_search(size: int) -> None:
-    """The next byte begins a frame, though the search before had not reached the expected one."""
+    """The next byte begins a frame, although the search had not reached the expected start."""
     end = host()
     events = whole(end, BAD + b"x" * size)
     end.discard_partial(SkipReason.CLOSED)
@@ -129,7 +129,7 @@ def test_messages_have_the_data_that_they_are_made_of() -> None:
         ({"request_length": 4032, "response_length": 4032, "sub_command": 255}, ""),
     ],
 )
-def test_why_a_header_is_refused(changes: dict[str, int], text: str) -> None:
+def test_reasons_for_refused_headers(changes: dict[str, int], text: str) -> None:
     header = attrs.evolve(Frame.decode(GOOD), **changes).encode()[:64]  # type: ignore[arg-type]
     assert str(refusal(header, convincing=True) or "") == text
 
@@ -171,7 +171,7 @@ def test_a_prepared_answer_is_a_response_without_its_beginning() -> None:
          "send('text'): it takes what Request.of() and Request.reply() make"),
     ],
 )  # fmt: skip
-def test_what_the_caller_did_wrong(make: Callable[[], object], why: str) -> None:
+def test_errors_for_mistakes_of_the_caller(make: Callable[[], object], why: str) -> None:
     with pytest.raises(MisuseError) as caught:
         make()
     assert str(caught.value) == why
