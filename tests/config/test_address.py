@@ -1,4 +1,4 @@
-"""Addresses: of guests' channels, of the control surface, of APIs; the directories that have them."""
+"""Addresses of guests' channels, the control surface and APIs, and the directories with their sockets."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_examples_have_the_directory_of_this_user() -> None:
         (f"nas=/{'x' * 106}", Sock("nas", Listen(Path(f"/{'x' * 106}")))),
     ],
 )
-def test_socks(given: str, made: Sock) -> None:
+def test_sockets_are_parsed(given: str, made: Sock) -> None:
     assert address.parse_sock(given, UNIT) == made
 
 
@@ -120,7 +120,7 @@ def test_socks(given: str, made: Sock) -> None:
           for host in ("", "a..b", ".a", "a b", "é", "a" * 64, ("a" * 63 + ".") * 3 + "a" * 62)),
     ],
 )  # fmt: skip
-def test_rejected(parse: Any, given: object, why: str) -> None:
+def test_invalid_addresses_are_rejected(parse: Any, given: object, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse(given)
 
@@ -130,7 +130,7 @@ def test_rejected(parse: Any, given: object, why: str) -> None:
     ["[::]", f"[fe80::1%{'x' * 15}]", "[fe80::1%br-0.1_a]", "127.0.0.1", "a" * 63, "a_b-c.", ("a" * 63 + ".") * 3 + "a" * 61],
 )  # fmt: skip
 @pytest.mark.parametrize("port", [0, 65535])
-def test_hosts(host: str, port: int) -> None:
+def test_hosts_of_an_api_are_parsed(host: str, port: int) -> None:
     assert http_address.web_address(f"{host}:{port}") == ListenTcp(host.strip("[]"), port)
     assert http_address.parse_api(f"tcp:{host}:{port}") == http_address.web_address(f"tcp:{host}:{port}")
     assert http_address.web(f"{host}:{port}") == f"{host}:{port}"
@@ -170,14 +170,14 @@ def test_who_can_reach_a_host(host: str, only_this_machine: bool) -> None:
 
 
 def test_an_api_without_a_host_is_at_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any port tells whether this machine has IPv6, whatever other programs use."""
+    """A port that is in use, or that needs a right, does not affect whether IPv6 is found."""
     with ExitStack() as held:
         every = "::"
         try:
             held.enter_context(socket.socket(socket.AF_INET6)).bind(("::", 0))
         except OSError:
             every = "0.0.0.0"
-        with suppress(OSError):  # without the right to it, or in use: it can't be bound either way
+        with suppress(OSError):  # without the right to bind it, or if it is in use, the result is the same
             held.enter_context(socket.socket(socket.AF_INET6)).bind(("::", 1))
         assert http_address.parse_api(":80") == http_address.parse_api("tcp::80") == ListenTcp(every, 80)
     monkeypatch.setattr(http_address, "_has_ipv6", lambda: False)
@@ -191,7 +191,7 @@ def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_as_user")
 def test_control_surfaces_are_found(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
-    """Those of this user and of the system, of launchers, and of the instances of a unit; sockets alone."""
+    """Found: sockets of this user and the system, of launchers, and of a unit's instances. Other files are ignored."""
     own, system = short_path / "user" / "vhostcomm", short_path / "run" / "vhostcomm"
     monkeypatch.setattr(http_address, "SYSTEM_RUNTIME", system)
     unit = system.with_name("vhostcomm-run-nas")
@@ -224,7 +224,7 @@ def test_a_socket_that_this_user_may_not_see(tmp_path: Path) -> None:
 
 
 def test_a_runtime_directory_that_this_user_may_not_enter() -> None:
-    """As root's beside a user's own."""
+    """For example root's runtime directory, for another user."""
     with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:  # every user may enter it, unlike pytest's
         Path(made).chmod(0o755)
         own, other = Path(made, "vhostcomm"), Path(made, "vhostcomm-other")

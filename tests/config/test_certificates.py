@@ -1,4 +1,4 @@
-"""The files of TLS, as the control surface and the client of etcd read them."""
+"""TLS files, as the control surface and the client of etcd read them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cluster_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 READERS = ((server_context, PlaceError), (client_context, PlaceError), (cluster_context, ConfigError))
-"""Each reader of such files, and its error: the control surface, the verbs that ask it, and the client of etcd."""
+"""Each reader of TLS files and its error: the control surface, its clients, and the client of etcd."""
 
 
 def encrypt(files: TlsFiles) -> None:
@@ -84,7 +84,7 @@ def test_key_of_another_certificate(files: TlsFiles, authority: Authority) -> No
 def test_files_of_another_user(files: TlsFiles) -> None:
     files.key.chmod(0o640)
     for read, _ in READERS:
-        read(files)  # a group may read root's key
+        read(files)  # a key of root may be readable by its group
     os.chown(files.key, 12345, 0)
     for read, kind in READERS:
         with pytest.raises(kind, match="the key belongs to uid 12345, who could replace it: chown 0 /"):

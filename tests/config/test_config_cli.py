@@ -1,4 +1,4 @@
-"""`vhostcomm config`: a file to start from, and what is in force."""
+"""`vhostcomm config`: the template and the active values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_init_writes_what_load_reads(tmp_path: Path) -> None:
     written = run_vhostcomm("config", "init", path)
     assert written.returncode == 0
     assert path.read_text() == template()
-    # Nothing but the defaults, and one guest so that there is something to serve.
+    # Only defaults, and one guest, because a configuration needs one.
     environment = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
     assert load(path, environment=environment) == load(socks=[f"{tmp_path}/run/nas"], environment=environment)
     hint = written.stdout.partition("next: vhostcomm ")[2].split()
@@ -36,7 +36,7 @@ def test_init_writes_what_load_reads(tmp_path: Path) -> None:
     assert "already exists" in again.stderr
 
 
-def test_the_template_is_toml_with_every_line_in_force(tmp_path: Path) -> None:
+def test_template_is_valid_with_every_line_uncommented(tmp_path: Path) -> None:
     body = "\n".join(
         line.removeprefix("# ") if line.startswith("# ") and " = " in line and "`" not in line else line
         for line in template().splitlines()
@@ -45,7 +45,7 @@ def test_the_template_is_toml_with_every_line_in_force(tmp_path: Path) -> None:
     assert set(document) == {"host", "guest", "guests", "serve"}
     for section, model in SECTIONS.items():
         assert set(document[section]) - {"watch"} == set(settings(model)), section
-    body = body.replace('watch = ["/run/guests"]', "")  # doesn't go with an API of one guest
+    body = body.replace('watch = ["/run/guests"]', "")  # an API of one guest excludes a watched folder
     loaded = load(config(tmp_path, body), environment={})
     assert loaded.guests[0].name == "nas"
     assert loaded.service.frame_rate == 2000

@@ -1,4 +1,4 @@
-"""Several files and folders of them: a later one overrides an earlier one, key by key."""
+"""Several files, and folders of files: a later file overrides an earlier one, key by key."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_a_later_file_overrides_key_by_key(tmp_path: Path) -> None:
         "update_deadline": (loaded.guests[0].identity.update_deadline, "default"),
     }
     assert shown["guests.third"]["sock"] == {"value": "/run/vhostcomm/third", "source": "default"}
-    # The other way round, the other one wins.
+    # In the opposite order, the other file overrides.
     assert load([own, common], environment=RUNTIME).host.serial == "AAAAAAAAAAAA1"
 
 
-def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     folder = tmp_path / "conf.d"
     for name, serial in (("10-a.toml", "A"), ("9-b.toml", "B"), (".hidden.toml", "C"), ("nas.toml~", "D"), ("x", "E")):
         write(folder / name, f'[guests.nas]\nserial = "{serial * 13}"\n')
@@ -63,7 +63,7 @@ def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path: Path) -> No
     assert load([folder, last], environment=RUNTIME).guests[0].identity.serial == "F" * 13
 
 
-def test_disks_are_beside_the_file_that_names_them(tmp_path: Path) -> None:
+def test_paths_of_disks_are_relative_to_their_file(tmp_path: Path) -> None:
     one = write(tmp_path / "one" / "a.toml", '[guests.nas.machine]\nboot = "boot.img"\ndata = ["d.img", "naa.5"]\n')
     two = write(tmp_path / "two" / "b.toml", '[guests.nas.machine]\nsystem = "system.img"\n')
     machine = load([one, two], environment=RUNTIME).guests[0].machine
@@ -82,10 +82,10 @@ def test_disks_are_beside_the_file_that_names_them(tmp_path: Path) -> None:
         ('[guests.b]\nsock = "/x/nas"', r"conf.d/b.toml: guests.b: guest 'nas' already has the socket /x/nas"),
     ],
 )
-def test_a_mistake_is_in_the_file_that_has_it(tmp_path: Path, text: str, words: str) -> None:
+def test_error_names_the_file_with_the_mistake(tmp_path: Path, text: str, words: str) -> None:
     write(tmp_path / "conf.d" / "a.toml", '[guests.nas]\nsock = "/x/nas"\n')
     write(tmp_path / "conf.d" / "b.toml", text)
-    write(tmp_path / "conf.d" / "c.toml", '[host]\nserial = "CCCCCCCCCCCCC"\n')  # overrides no mistake
+    write(tmp_path / "conf.d" / "c.toml", '[host]\nserial = "CCCCCCCCCCCCC"\n')  # does not override the mistake
     with pytest.raises(ConfigError, match=words):
         load(tmp_path / "conf.d", environment=RUNTIME)
 
@@ -98,8 +98,8 @@ def test_a_folder_without_files_may_not_be_mounted(tmp_path: Path) -> None:
         load(tmp_path / "away", environment=RUNTIME)
 
 
-def test_a_file_deleted_after_the_listing_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So are all files of a folder that is unmounted meanwhile: a reload would remove their guests."""
+def test_file_deleted_after_the_listing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an unmount, all of a folder's files are missing. A reload that ignored them would remove their guests."""
     stays = write(tmp_path / "conf.d" / "a.toml", "[guests.a]\n")
     listed = files.list_files
     monkeypatch.setattr(files, "list_files", lambda paths: [*listed(paths), tmp_path / "conf.d" / "gone.toml"])
@@ -108,7 +108,7 @@ def test_a_file_deleted_after_the_listing_is_missed(tmp_path: Path, monkeypatch:
 
 
 def test_a_folder_that_may_be_listed_and_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files can't be read; they are no empty configuration."""
+    """Its files can't be read. That is an error, not an empty configuration."""
     folder = write(tmp_path / "conf.d" / "a.toml", "[guests.a]\n").parent
 
     def content(path: Path) -> bytes:
@@ -147,7 +147,7 @@ def test_a_reload_reads_all_of_them(tmp_path: Path) -> None:
         daemon.send_signal(signal.SIGHUP)
         assert daemon.event("reloaded")["changed"] == 1
         assert guest.serial() == "B" * 13
-        # Without quorum, or unmounted: nothing changes.
+        # As without a quorum, or unmounted, the configuration stays.
         own.parent.rename(tmp_path / "away")
         daemon.send_signal(signal.SIGHUP)
         why = daemon.event("reload rejected, the old configuration stays")["why"]

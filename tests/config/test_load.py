@@ -1,4 +1,4 @@
-"""Where values come from, and what is refused."""
+"""Sources of values, and invalid configurations."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_defaults_are_placeholders() -> None:
     assert set(loaded.host_sources.values()) == {"default", "derived from the host's serial number"}
 
 
-def test_uuids_derive_as_they_always_did() -> None:
+def test_uuids_derive_from_serial_numbers() -> None:
     assert derived_uuid("g", SERIAL.lower()) == derived_uuid("g", SERIAL)
     loaded = load(socks=["/tmp/guest"], flags={"guest-serial": SERIAL.lower(), "host-serial": SERIAL}, environment={})
     assert loaded.guests[0].identity.uuid == derived_uuid("g", SERIAL)
     assert loaded.host.cluster_uuid == derived_uuid("h", SERIAL)
 
 
-def test_file_below_environment_below_flags(tmp_path: Path) -> None:
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
     path = config(
         tmp_path,
         '[host]\nserial = "AAAAAAAAAAAA1"\nmac = "02-11-32-00-00-01"\nmodel = "file"\n'
@@ -64,7 +64,7 @@ def test_file_below_environment_below_flags(tmp_path: Path) -> None:
     assert guest.sources["uuid"] == "derived from the guest's serial number"
 
 
-def test_what_goes_for_all_guests_and_for_one(tmp_path: Path) -> None:
+def test_settings_of_one_guest_override_those_of_all(tmp_path: Path) -> None:
     path = config(
         tmp_path,
         '[guest]\nvcpus = 4\nupdate_deadline = 2030-01-31\n[guests.a]\nvcpus = 8\n[guests.b]\nuuid = "6BA7B810-9DAD-11D1-80B4-00C04FD430C8"\n',
@@ -87,7 +87,7 @@ def test_what_goes_for_all_guests_and_for_one(tmp_path: Path) -> None:
         ("nas=tcp:[::1]:1", Sock("nas", ListenTcp("::1", 1), "")),
         ("nas=tcp:[fe80::1%eth0]:1", Sock("nas", ListenTcp("fe80::1%eth0", 1), "")),
         ("tcp:nas.example.org:1", Sock("nas.example.org-1", ListenTcp("nas.example.org", 1), "")),
-        # The name ends at the first "=": a path may have more of them.
+        # The name ends at the first "=", because a path may contain others.
         ("nas=/run/x/b=c", Sock("nas", Listen(Path("/run/x/b=c")), "")),
         ("a=b=c", Sock("a", Listen(Path("b=c").absolute()), "")),
         ("nas=connect:/run/b=c", Sock("nas", Connect(Path("/run/b=c")), "")),
@@ -101,7 +101,7 @@ def test_what_goes_for_all_guests_and_for_one(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_socks(sock: str, expected: Sock) -> None:
+def test_guests_of_sockets(sock: str, expected: Sock) -> None:
     (guest,) = load(socks=[sock], environment={}).guests
     assert (guest.name, guest.address) == (expected.name, expected.address)
     if expected.uuid:
@@ -120,7 +120,7 @@ def test_a_bare_uuid_needs_a_runtime_directory(monkeypatch: pytest.MonkeyPatch) 
         load(socks=[uuid], environment={})
 
 
-def test_activated_sockets_stand_for_guests_of_their_name_or_path(tmp_path: Path) -> None:
+def test_activated_sockets_serve_guests_of_their_name_or_path(tmp_path: Path) -> None:
     path = config(tmp_path, '[guests.a]\nsock="/run/x/one"\nvcpus=2\n[guests.b]\nsock="/run/x/two"\nvcpus=3\n')
     handed = [
         Sock("a", Activated(3, "/elsewhere")),
@@ -151,7 +151,7 @@ def test_activated_sockets_stand_for_guests_of_their_name_or_path(tmp_path: Path
         (str(NEVER), NEVER),
     ],
 )
-def test_deadlines(value: object, expected: int) -> None:
+def test_deadlines_are_parsed(value: object, expected: int) -> None:
     loaded = load(socks=["/x/g"], flags={"update-deadline": value}, environment={})
     assert loaded.guests[0].identity.update_deadline == expected
 
@@ -159,7 +159,7 @@ def test_deadlines(value: object, expected: int) -> None:
 @pytest.mark.parametrize(
     "mac", ["02:11:32:AB:0f:e6", "02-11-32-ab-0f-e6", "0211.32ab.0fe6", "021132ab0fe6", " 02:11:32:AB:0F:E6 "]
 )
-def test_macs(mac: str) -> None:
+def test_mac_addresses_are_parsed(mac: str) -> None:
     assert load(socks=["/x/g"], flags={"host-mac": mac}, environment={}).host.mac == "02:11:32:ab:0f:e6"
 
 
@@ -218,7 +218,7 @@ def test_macs(mac: str) -> None:
     ],
     ids=lambda given: f"{given:.40}",
 )
-def test_what_is_refused_in_a_file(tmp_path: Path, text: str, what: str) -> None:
+def test_invalid_settings_in_a_file_are_rejected(tmp_path: Path, text: str, what: str) -> None:
     path = config(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load(path, environment={})
@@ -229,7 +229,7 @@ def test_what_is_refused_in_a_file(tmp_path: Path, text: str, what: str) -> None
     assert caught.value.exit_code == 2
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "no.toml", environment={})
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
@@ -270,7 +270,7 @@ def test_guests_with_the_same_identity_cause_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "kept"), [("kvm", "kvm"), (" 44 ", "44"), ("4294967294", "4294967294"), (44, "44"), ("a b@x", "a b@x")]
 )
-def test_groups(given: object, kept: str) -> None:
+def test_groups_are_parsed(given: object, kept: str) -> None:
     assert load(socks=["/x/a"], flags={"socket-group": given}, environment={}).service.socket_group == kept
 
 
@@ -289,7 +289,7 @@ def test_groups(given: object, kept: str) -> None:
         ("a b=/x/c", "a name has 1 to 64 .*; for example: nas="),
     ],
 )
-def test_socks_that_are_none(sock: str, what: str) -> None:
+def test_invalid_sockets_are_rejected(sock: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         load(socks=[sock], environment={})
 

@@ -1,4 +1,4 @@
-"""A guest's machine in the file, and what `run` makes of a folder with one."""
+"""A guest's machine in the file, and `run` with a folder that has such a file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_paths_are_beside_the_file(tmp_path: Path) -> None:
         ('memory = "much"', "guests.nas.machine.memory is 'much': a size is a whole number"),
     ],
 )
-def test_mistakes(tmp_path: Path, line: str, words: str) -> None:
+def test_mistakes_in_a_machine_are_reported(tmp_path: Path, line: str, words: str) -> None:
     (tmp_path / "vhostcomm.toml").write_text(f"[guests.nas.machine]\n{line}\n")
     with pytest.raises(ConfigError, match=words):
         load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
@@ -45,7 +45,7 @@ def test_mistakes(tmp_path: Path, line: str, words: str) -> None:
 
 @pytest.mark.needs("qemu-system-x86_64")
 def test_a_folder_is_run_and_flags_override_it(tmp_path: Path) -> None:
-    """Also for a user without a session, who has no runtime directory."""
+    """This also works for a user without a session, who has no runtime directory."""
     folder = tmp_path / "a.nas"
     folder.mkdir()
     for name in ("boot", "system", "one", "two"):

@@ -1,4 +1,4 @@
-"""Settings and what is made of them: guests, sources, and what doesn't go together."""
+"""Settings, the guests and sources that result, and settings that exclude each other."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_names_in_a_sentence(names: list[str], text: str) -> None:
     assert models.several(names) == text
 
 
-def test_an_unlisted_guest_has_the_values_of_all_guests(tmp_path: Path) -> None:
+def test_unlisted_guest_has_the_common_values(tmp_path: Path) -> None:
     loaded = load.load(config(tmp_path, "[guest]\nvcpus = 3\n" + NAS + "vcpus = 2\n"), environment={})
     uuid = derived_uuid("x", SERIAL)
     found = loaded.guest(Sock("other", Listen(Path("/x/other")), uuid))
@@ -175,7 +175,7 @@ def _load(tmp_path: Path, text: str = "", **words: Any) -> models.Config:
         ({"watch": [""]}, "--watch is '': it is empty; for example: /run/guests"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
+def test_settings_that_exclude_each_other_are_rejected(words: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load.load(environment=RUNTIME, **words)
     assert str(caught.value) == why
@@ -211,14 +211,14 @@ def test_what_does_not_go_together(words: dict[str, Any], why: str) -> None:
         ('[guests.""]', "the name of [guests.] is '': it is empty; for example: [guests.nas]"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_file(tmp_path: Path, text: str, why: str) -> None:
+def test_invalid_types_in_a_file_are_rejected(tmp_path: Path, text: str, why: str) -> None:
     path = config(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load.load(path, environment={"RUNTIME_DIRECTORY": "/" + "x" * 70})
     assert str(caught.value) == f"{path}: {why}"
 
 
-def test_what_goes_together(tmp_path: Path) -> None:
+def test_settings_that_can_be_combined(tmp_path: Path) -> None:
     assert _load(tmp_path, flags={"control": "tcp:[::1]:1", "control-token": "t" * 16}).service.control == "tcp:[::1]:1"
     files = dict.fromkeys(("control-ca", "control-cert", "control-key"), "/x")
     assert _load(tmp_path, flags={"control": "tls:nas:1"} | files).service.control_key == "/x"
@@ -237,8 +237,8 @@ def test_what_goes_together(tmp_path: Path) -> None:
         load.check(attrs.evolve(both, service=models.Service(record="one"), service_sources={"record": "--record"}))
 
 
-def test_a_uuid_is_the_name_of_a_socket(tmp_path: Path) -> None:
-    """It becomes the guest's, unless the guest has another one."""
+def test_name_of_a_socket_is_a_guests_uuid(tmp_path: Path) -> None:
+    """The socket's UUID becomes the guest's UUID, unless the guest has another."""
     uuid, other = derived_uuid("g", "1234abc567890"), derived_uuid("g", "")
     assert uuid == "02707f60-f946-5b1e-c5d0-ae5c6121ae60"
     text = (
@@ -262,7 +262,7 @@ def test_without_a_runtime_directory_sockets_have_paths(monkeypatch: pytest.Monk
     assert passed.sources["sock"] == "systemd"
 
 
-def test_only_one_guest_of_a_file(tmp_path: Path) -> None:
+def test_only_the_named_guest_of_a_file_is_read(tmp_path: Path) -> None:
     loaded = _load(tmp_path, f"{NAS}[guests.other]\nsock = 1\n", only="nas")
     assert [each.name for each in loaded.guests] == ["nas"]
 

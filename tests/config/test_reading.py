@@ -1,4 +1,4 @@
-"""What a configuration is read from: regular files, sections, the environment, flags; and what its errors say."""
+"""Reading a configuration from regular files, the environment and flags, and the errors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vhostcomm.errors import ConfigError
 
 @contextmanager
 def hidden(folder: Path) -> Iterator[None]:
-    """This process may not see what is in a folder."""
+    """Take away this process's access to a folder."""
     user = os.geteuid()
     folder.chmod(0)
-    os.seteuid(user or 65534)  # root may see everything
+    os.seteuid(user or 65534)  # permissions do not stop root
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def test_what_is_read_does_not_block_and_is_not_inherited(tmp_path: Path, monkey
         (errno.EIO, ""),
     ],
 )
-def test_why_a_file_cannot_be_read(tmp_path: Path, number: int, remedy: str) -> None:
+def test_reasons_for_an_unreadable_file(tmp_path: Path, number: int, remedy: str) -> None:
     path = tmp_path / "away.toml"
     error = reading.read_error(path, OSError(number, os.strerror(number)))
     assert str(error) == f"{path}: {os.strerror(number)}{remedy.format(path=path, uid=os.geteuid())}"
@@ -171,7 +171,7 @@ def test_examples_in_errors_are_toml_and_of_this_user(monkeypatch: pytest.Monkey
         reading.section_of({"bot": 1}, "machine", "file", extra=("z",), where="x.y")
 
 
-def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_names_and_contents(tmp_path: Path) -> None:
     one, two = tmp_path / "one.toml", tmp_path / "two.toml"
     one.write_text("a")
     first = files.fingerprint([one])

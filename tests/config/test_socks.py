@@ -1,4 +1,4 @@
-"""`--sock`, and the sockets that systemd hands over."""
+"""`--sock`, and sockets that systemd passes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vhostcomm.config.load import load
 from vhostcomm.errors import ConfigError
 
 
-def test_an_activated_socket_that_the_file_has_no_guest_for(tmp_path: Path) -> None:
-    """Served anyway, because QEMU is already connected. A guest from flags alone causes no warning."""
+def test_activated_socket_without_a_guest_in_the_file_is_served(tmp_path: Path) -> None:
+    """The guest is served, because QEMU is already connected. Without a file, there is no warning."""
     handed = [Sock("nsa", Activated(3, "/run/nsa"))]
     loaded = load(config(tmp_path, "[guests.nas]\n[guests.two]\n"), activated=handed, environment=RUNTIME)
     assert {each.name for each in loaded.guests} == {"nas", "two", "nsa"}
@@ -51,7 +51,7 @@ def test_two_activated_sockets_of_one_name() -> None:
     ],
 )
 @pytest.mark.slow
-def test_what_is_handed_over_and_no_socket(tmp_path: Path, facts: dict[str, str], what: str) -> None:
+def test_passed_descriptors_that_are_not_sockets_are_rejected(tmp_path: Path, facts: dict[str, str], what: str) -> None:
     (tmp_path / "file").write_text("")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "nas"))

@@ -1,4 +1,4 @@
-"""Each kind of value: what is accepted, as what, and what is rejected."""
+"""Each kind of value: accepted spellings and their result, and rejected ones."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ BIG = "9" * 400
         (choice("json", "auto").parse, " JSON ", "json"),
     ],
 )  # fmt: skip
-def test_accepted(parse: Any, given: object, made: object) -> None:
+def test_valid_values_are_accepted(parse: Any, given: object, made: object) -> None:
     found = parse(given)
     assert found == made
     assert type(found) is type(made)
@@ -96,7 +96,7 @@ def test_accepted(parse: Any, given: object, made: object) -> None:
         *((values.seconds, given, "not a time in seconds")
           for given in (0, -1, True, None, "", "soon", "nan", "inf", 1000000, 1e6, int(BIG), BIG, [1])),
         *((values.deadline, given, "neither never") for given in ("soon", "2030-13-01", "20301301", "1.5")),
-        (values.deadline, "1" * 21, "not a whole number"),  # and no date of the year 1111
+        (values.deadline, "1" * 21, "not a whole number"),  # it must not be read as a date of the year 1111
         (values.deadline, NEVER + 1, f"it must be {-NEVER - 1} to {NEVER}"),
         (values.deadline, str(-NEVER - 2), f"it must be {-NEVER - 1} to {NEVER}"),
         (values.deadline, True, "text in quotes"),
@@ -118,7 +118,7 @@ def test_accepted(parse: Any, given: object, made: object) -> None:
         (choice("json", "auto").parse, "x", "it must be one of json, auto"),
     ],
 )  # fmt: skip
-def test_rejected(parse: Any, given: object, why: str) -> None:
+def test_invalid_values_are_rejected(parse: Any, given: object, why: str) -> None:
     with pytest.raises(ValueError, match=why.replace("(", r"\(")):
         parse(given)
 
@@ -146,7 +146,7 @@ def test_rejected(parse: Any, given: object, why: str) -> None:
         (number(1, 2**40), 1650802981, "1650802981", "1650802981"),
     ],
 )
-def test_formats(kind: Kind, value: object, shown: str, toml: str) -> None:
+def test_values_are_shown_and_written(kind: Kind, value: object, shown: str, toml: str) -> None:
     assert (kind.show(value), kind.toml(value)) == (shown, toml)
 
 
@@ -161,7 +161,7 @@ def test_a_deadline_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) ->
         time.tzset()
 
 
-def test_words_of_a_kind() -> None:
+def test_choices_are_named_in_help_and_errors() -> None:
     made = choice("debug", "info", "error")
     assert made.parse(" INFO ") == "info"
     with pytest.raises(ValueError, match=r"^it must be one of debug, info, error$"):
