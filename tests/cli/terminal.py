@@ -1,4 +1,4 @@
-"""A shell at a terminal, whose line is edited as a user edits it."""
+"""A shell at a terminal, in which a test types as a user does."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ zle -N zle-line-init ready
 
 
 class Shell:
-    """An interactive bash or zsh with nobody's settings.
+    """An interactive bash or zsh without a user's settings.
 
     Args:
-        setup: what its rc file does too; of zsh before compinit, and `after` behind it.
+        setup: additional lines of its rc file, before compinit in zsh; `after` has lines for after it.
     """
 
     def __init__(self, name: str, folder: Path, env: dict[str, str], setup: str = "", after: str = "") -> None:
@@ -82,7 +82,7 @@ class Shell:
         os.close(self._tells)
 
     def complete(self, line: str) -> str:
-        """What the line is after a TAB at its end."""
+        """Return the line after a TAB at its end."""
         os.write(self._terminal, f"{CLEAR}{line}{TAB}{TELL}".encode())
         return self._told()
 

@@ -1,4 +1,4 @@
-"""TAB in real shells, with the files that a wheel installs and with the script that is printed."""
+"""TAB in real shells, with the files that a wheel installs and with the printed script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.serving import ENVIRONMENT, PATIENCE, Serving, line_from, run_vhostco
 ROOT = Path(__file__).parents[2]
 COMPLETIONS = ROOT / "completions"
 PROGRAMS = {"vhostcomm": "", "vdsm_run": " --program vdsm_run"}
-"""The programs, and the flag that `vhostcomm completion` needs for each."""
+"""The programs, with the flag of `vhostcomm completion` for each."""
 
 LINES = [
     ("vhostcomm ser", "vhostcomm serve"),
@@ -38,9 +38,9 @@ LINES = [
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment in which vhostcomm is found, and a daemon that serves `attic`.
+    """An environment with vhostcomm in PATH, and a daemon that serves `attic`.
 
-    `vhostcomm completion` takes two seconds and prints the same each time: what it has printed once is printed again.
+    `vhostcomm completion` needs two seconds and always prints the same, so its first output is reused.
     """
     folder = tmp_path_factory.mktemp("bin")
     for name in PROGRAMS:
@@ -67,7 +67,7 @@ def here(tmp_path: Path) -> Path:
 
 
 LOADED = [LINES[0], LINES[8], LINES[11]]
-"""A verb, a guest and vdsm_run: enough where the script that all lines were tried with is loaded in another way."""
+"""A verb, a guest and vdsm_run: enough to test another way to load the same script."""
 
 
 def assert_completed(shell: Shell, lines: list[tuple[str, str]]) -> None:
@@ -150,7 +150,7 @@ def test_candidates_have_descriptions(here: Path, env: dict[str, str]) -> None:
 
 
 def fish(here: Path, env: dict[str, str], setup: list[str], lines: list[str]) -> list[list[str]]:
-    """What fish offers for each line. Each is waited for by itself, since a busy machine takes long for all of them."""
+    """Return fish's candidates for each line. Each line has its own timeout, because a busy machine is slow."""
     script = "; echo =; ".join([*setup, *(f"complete -C '{line}'" for line in lines), ""])
     with started(
         ["fish", "--no-config", "-c", script],

@@ -1,6 +1,6 @@
-"""Standard output of every verb where it is full, closed or read no longer: one line, and the documented exit status.
+"""Every verb with a full, closed or no longer read standard output: a one-line error and the documented exit status.
 
-The processes are forked. `test_streams.py` has a shell close and fill the streams of some that are started.
+These processes are forked. In `test_streams.py`, a shell starts some with closed or full streams.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ TRIED: Final = (
     | {"disk inspect", "disk add", "disk grow", "install", "run", "serve", "probe", "capture replay", "events"}
 )
 HELPED: Final = [words for words in all_verbs() if " ".join(words) not in {*TRIED, "help"}]
-"""Groups of verbs, and verbs that print only what a page needs; they have their help to print."""
+"""Groups of verbs, and verbs whose output only a page needs. Only their help is printed."""
 
 
 def forked(words: list[str], stdout: int, **more: str) -> Forked:
@@ -87,7 +87,7 @@ def forked(words: list[str], stdout: int, **more: str) -> Forked:
 
 
 def ended(process: Forked) -> tuple[int, str]:
-    """Its exit status, and what it wrote to standard error: a few lines."""
+    """Return a process's exit status and its standard error, which has few lines."""
     assert process.stderr
     try:
         return process.wait(PATIENCE), process.stderr.read().decode()
@@ -103,7 +103,7 @@ def assert_fails_in_one_line(
     begun: Callable[[Forked], None] = lambda _: None,
     **more: str,
 ) -> None:
-    """The notes of a snippet, a replay or an installation come before that line, on standard error too."""
+    """Notes of a snippet, a replay or an installation precede that line on standard error."""
     reading, unread = os.pipe()
     os.close(reading)
     full = os.open("/dev/full", os.O_WRONLY)
@@ -139,7 +139,7 @@ def test_work_of_verbs_without_a_daemon(words: list[str], tmp_path: Path) -> Non
 
 @frozen
 class Daemon:
-    """One of two guests: `nas` answers its host, and `other` is at the test's hand."""
+    """A daemon with two guests: `nas` answers its host, and the test controls `other`."""
 
     folder: Path
     control: str
@@ -169,11 +169,11 @@ def test_work_of_verbs_that_ask_a_daemon(words: list[str], daemon: Daemon) -> No
 @pytest.mark.parametrize("words", [["events"], ["events", "--json"]], ids=" ".join)
 @pytest.mark.slow
 def test_events(words: list[str], daemon: Daemon) -> None:
-    """The first event is the first line that can't be written."""
+    """The first event is the first line whose output fails."""
 
     def reboot_until_it_ends(process: Forked) -> None:
         deadline = time.monotonic() + PATIENCE
-        while process.poll() is None:  # nothing tells when it is connected
+        while process.poll() is None:  # no event shows that it is connected
             assert time.monotonic() < deadline, f"{process.args} does not end"
             daemon.other.serial()
             daemon.other.tell(HostCommand.GUEST_POWER, b"on\0", needs_response=False)
@@ -189,7 +189,7 @@ def test_verbs_that_act_as_a_guest(words: list[str], daemon: Daemon) -> None:
 @pytest.mark.slow
 @pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
 def test_install(tmp_path: Path) -> None:
-    """The disks are complete before their directory is named."""
+    """The disks are complete before the failure, because the directory's name is printed last."""
     assert_fails_in_one_line("install", str(pats.pat(tmp_path)), NEW, "--data", "1G", new=tmp_path / "nas")
 
 
@@ -228,7 +228,7 @@ def test_work_of_verbs_on_machines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", ["full", "closed", "unread"])
 def test_serve_continues_without_its_log(tmp_path: Path, output: str) -> None:
-    """Its log goes to standard output: lines are lost, but no guest."""
+    """Its log is on standard output. Lines are lost, but all guests are still served."""
     reading, unread = os.pipe()
     os.close(reading)
     full = os.open("/dev/full", os.O_WRONLY)

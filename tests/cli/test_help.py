@@ -1,4 +1,4 @@
-"""Help, as a terminal of 80 columns shows it."""
+"""Help on a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NARROW = ENVIRONMENT | {"COLUMNS": "80"}
 
 
 @pytest.mark.slow
-def test_commands_to_paste_stay_whole_and_stand_together() -> None:
+def test_commands_in_help_are_not_wrapped() -> None:
     shown = run_vhostcomm("completion", "--help", env=NARROW).stdout
     assert """
     vhostcomm completion bash >~/.vhostcomm.bash  # source it in ~/.bashrc
@@ -46,7 +46,7 @@ def test_help_fits_80_columns_without_noise(words: tuple[str, ...]) -> None:
 def test_help_is_readable_on_any_background_and_has_no_padding(words: tuple[str, ...]) -> None:
     written = io.StringIO()
     app.help_print([*words], console=Console(file=written, width=80, force_terminal=True, no_color=False))
-    assert set(SGR.findall(written.getvalue())) <= {"0", "1"}  # bold, and its end: no colour
+    assert set(SGR.findall(written.getvalue())) <= {"0", "1"}  # only bold and its end, no colour
     lines = SGR.sub("", written.getvalue()).split("\n")
     assert [line for line in lines if line.endswith(" ")] == []
 
@@ -60,6 +60,6 @@ def test_verbs_are_grouped_by_purpose() -> None:
 
 
 @pytest.mark.slow
-def test_help_of_a_verb_is_its_help_flag() -> None:
+def test_verb_help_prints_the_same_as_the_flag() -> None:
     assert run_vhostcomm("help", "config", "show").stdout == run_vhostcomm("config", "show", "--help").stdout
     assert run_vhostcomm("help").stdout == run_vhostcomm("--help").stdout == run_vhostcomm().stdout

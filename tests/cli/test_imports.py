@@ -1,4 +1,4 @@
-"""What a verb imports: start time and memory are what its modules cost."""
+"""The imports of a verb, which determine its start time and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAVY: Final = {
     "asyncio", "cyclopts", "email", "h11", "httpcore", "httpx", "pcapng", "prometheus_client", "pygments",
     "rich", "ssl", "starlette", "structlog", "trio",
 }  # fmt: skip
-"""Packages that cost a start more than a few milliseconds."""
+"""Packages that delay a start by more than a few milliseconds."""
 
 ROOMS: Final = {"capture", "channel", "control", "daemon", "launch", "probe", "qemu", "snippet"}
 """Our own packages that few verbs need."""
@@ -25,13 +25,13 @@ SERVING: Final = {".capture", ".channel", ".control", ".daemon"}
 
 
 def imported(*words: str, cwd: Path) -> set[str]:
-    """The packages that a verb has imported at its end, and the rooms of vhostcomm as `.ROOM`."""
+    """Return the packages that a verb has imported at its end; packages of vhostcomm as `.PACKAGE`."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "vhostcomm", *words],
         cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
-    # An import that failed has a line too, but none of a submodule.
+    # A failed import also has a line, but its submodules have none.
     packages = {module.partition(".")[0] for module in modules if "." in module}
     assert "vhostcomm" in packages, done.stderr[-500:]
     rooms = {"." + module.split(".")[1] for module in modules if module.startswith("vhostcomm.")}

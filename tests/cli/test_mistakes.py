@@ -1,4 +1,4 @@
-"""Mistakes in the command line are reported in our words, with the help of the verb that was meant."""
+"""Errors for mistakes in the command line, and the help of the verb to which they refer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(line: str, w
 
 @pytest.mark.parametrize("same", [("list", "guests"), ("stop", "shutdown")])
 @pytest.mark.slow
-def test_the_other_name_of_a_verb_is_the_verb(same: tuple[str, str]) -> None:
+def test_alias_of_a_verb_does_the_same(same: tuple[str, str]) -> None:
     words = ["--control", "/no/such/control.sock"]
     first, second = (run_vhostcomm(each, *words) for each in same)
     assert (first.returncode, first.stderr) == (second.returncode, second.stderr)
@@ -62,7 +62,7 @@ def test_the_other_name_of_a_verb_is_the_verb(same: tuple[str, str]) -> None:
     "words", [["probe"], ["serve", "--sock", "a b=./x"], ["serve", "--sock", "a=./x", "--control", "tcp:x"]]
 )
 def test_examples_have_the_users_own_runtime_directory(words: list[str], tmp_path: Path) -> None:
-    """A user can't make sockets in /run/vhostcomm."""
+    """An ordinary user can't create sockets in /run/vhostcomm."""
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "XDG_RUNTIME_DIR"}
     environment |= {"RUNTIME_DIRECTORY": "/run/user/1000/vhostcomm"}
     done = run_vhostcomm(*words, env=environment)

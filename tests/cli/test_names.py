@@ -1,4 +1,4 @@
-"""One documented name for one thing; other tools' names, and our older ones, work too."""
+"""Each flag has one documented name; names of other tools, and our older names, work too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon and the command behind it, pasted together: the command waits for a daemon that is just starting, and for no other."""
+"""A daemon and a command, pasted together. The command waits only for a daemon that is just starting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OURS = shlex.join(VHOSTCOMM)
 
 
 def pasted(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Lines at full speed, in a shell whose daemons end with it."""
+    """Run lines without a pause, in a shell whose daemons end with it."""
     ending = "\nstatus=$?; kill $(jobs -p); wait; exit $status\n"
     return subprocess.run(
         ["bash", "-c", script.replace("vhostcomm ", f"{OURS} ") + ending],
@@ -62,13 +62,13 @@ def test_a_verb_waits_for_a_guest_of_the_second_daemon(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_daemon_that_fails_is_waited_for_no_longer(tmp_path: Path) -> None:
+def test_command_does_not_wait_for_a_failed_daemon(tmp_path: Path) -> None:
     done = pasted("vhostcomm serve --sock ./none/nas >serve.log 2>&1 &\nvhostcomm probe --sock ./none/nas", tmp_path)
     assert done.returncode == 1
     assert "There is no such socket" in done.stderr
 
 
-def test_without_a_daemon_there_is_one_attempt(tmp_path: Path) -> None:
+def test_without_a_daemon_the_command_tries_once(tmp_path: Path) -> None:
     program = "from vhostcomm.starting import attempts; print(len([*attempts()]))"
     done = subprocess.run(
         [sys.executable, "-c", program], env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)},
@@ -77,7 +77,7 @@ def test_without_a_daemon_there_is_one_attempt(tmp_path: Path) -> None:
     assert done.stdout == "1\n"
 
 
-def test_a_first_attempt_that_succeeds_looks_at_no_process() -> None:
+def test_successful_first_attempt_reads_no_process() -> None:
     program = """if True:
         import sys
         from vhostcomm.starting import attempts
@@ -91,7 +91,7 @@ def test_a_first_attempt_that_succeeds_looks_at_no_process() -> None:
 
 
 def test_a_daemon_is_just_starting_for_a_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its age is in seconds, though the kernel counts it in clock ticks."""
+    """The limit is in seconds, although the kernel counts a process's age in clock ticks."""
     monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
     os.mkfifo(tmp_path / "serve")
     with started(["vhostcomm", "serve"], executable=shutil.which("cat"), cwd=tmp_path) as daemon:
@@ -104,13 +104,13 @@ def test_a_daemon_is_just_starting_for_a_limited_time(tmp_path: Path, monkeypatc
 def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No timer is involved: with one of an hour, the test would hang."""
+    """No timer is involved: the timer has an hour, so the test would hang."""
     monkeypatch.setattr("vhostcomm.starting.START_INTERVAL", 3600)
     monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
     os.mkfifo(tmp_path / "serve")
     cat = shutil.which("cat")
     with started(["vhostcomm", "serve"], executable=cat, cwd=tmp_path) as daemon:
-        # Its starter goes on as soon as its exec has begun, and its command line is there somewhat later.
+        # Popen returns when the exec has begun; the command line appears slightly later.
         until(is_starting, "the daemon's command line")
         attempt = attempts(tmp_path / "runtime" / "control")
         next(attempt)  # at once
@@ -123,11 +123,11 @@ def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
             next(attempt)
         (tmp_path / "serve").write_text("")
         daemon.wait(PATIENCE)
-        assert len([*attempt]) <= 2, "the socket's other events, and one last attempt"
+        assert len([*attempt]) <= 2, "more attempts than for the socket's other events, and a last one"
 
 
 def test_a_socket_that_listens_is_an_event(tmp_path: Path) -> None:
-    """The creation of its file is none: it refuses connections until it listens."""
+    """The creation of a socket's file is no event, because the socket refuses connections until it listens."""
     with INotify() as changes:
         changes.add_watch(tmp_path, flags.CREATE | flags.ATTRIB)
         with closing(Listener(Listen(tmp_path / "sock"))):

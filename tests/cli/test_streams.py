@@ -1,4 +1,4 @@
-"""Standard output that is full, closed, or knows ASCII only."""
+"""Standard output that is full, closed, or limited to ASCII."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONG = str(FOLDER / "damage.jsonl")
 
 
 def shell(words: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A line of bash, in which vhostcomm is "$@" and `arguments`."""
+    """Run a line of bash, in which "$@" is vhostcomm and `arguments`."""
     command = ["bash", "-o", "pipefail", "-c", words, "bash", *VHOSTCOMM, *arguments]
     return subprocess.run(
         command, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -54,21 +54,21 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert (ended.returncode, ended.stderr, len(ended.stdout)) == (0, "", 10)
 
 
-def test_letters_that_the_output_does_not_have() -> None:
+def test_letters_outside_ascii_are_escaped() -> None:
     shown = shell('"$@"', "capture", "show", SHORT, PYTHONIOENCODING="ascii")
     assert shown.returncode == 0, shown.stderr
     assert r"guest \u2192 asks 5 GUEST_SERIAL" in shown.stdout
 
 
-def test_closed_streams(tmp_path: Path) -> None:
-    """What is printed is missed, and said so; the file is still made."""
+def test_closed_streams_cause_status_1(tmp_path: Path) -> None:
+    """The exit status reports the lost output, but the file is created."""
     for closed in (">&-", "<&- >&- 2>&-"):
         ended = shell(f'"$@" {closed}', "config", "init", str(tmp_path / f"{len(closed)}.toml"))
         assert (ended.returncode, ended.stdout) == (1, "")
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_redact_says_what_it_does() -> None:
+def test_help_of_redact_names_its_changes() -> None:
     told = " ".join(shell('"$@"', "capture", "redact", "--help").stdout.split())
     for what in ("Request ids", "dangerous command", "In binary data"):
         assert what in told

@@ -1,4 +1,4 @@
-"""What the operating system refuses is one line and the documented exit status, of each program and verb."""
+"""Each program and verb reports an error of the operating system in one line, with the documented exit status."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_denied_clone3_is_one_line(words: list[str], tmp_path: Path) -> None:
 
 
 KEPT = "+dac_override,+dac_read_search"
-"""Capabilities that let another user run what is in root's home."""
+"""Capabilities with which another user can run programs in root's home."""
 
 FEW_PROCESSES = ["bash", "-c", 'ulimit -u 1; exec "$@"', "bash"]
-if os.geteuid() == 0:  # whom this limit doesn't bind
+if os.geteuid() == 0:  # the limit does not apply to root
     FEW_PROCESSES = [
         "setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--inh-caps", KEPT, "--ambient-caps", KEPT,
         *FEW_PROCESSES,
@@ -99,7 +99,7 @@ def test_limit_of_processes_leaves_the_version(tmp_path: Path) -> None:
     ids=["run", "disk"],
 )
 def test_missing_temporary_directory_is_one_line(words: list[str], tmp_path: Path) -> None:
-    """All that Python tries are read-only, in a namespace of mounts."""
+    """In a mount namespace, all directories that Python tries are read-only."""
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "nas.qcow2", "1M"], check=True)
     read_only = (
         'for each in /tmp /var/tmp; do mount --bind $each $each && mount -o remount,bind,ro $each; done; exec "$@"'

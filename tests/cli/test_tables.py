@@ -1,4 +1,4 @@
-"""Tables: whole lines in a pipe, no folded cells on a terminal of 80 columns, and the address of a guest nobody asked about."""
+"""Tables: whole lines in a pipe, no folded cells on a terminal of 80 columns, addresses of guests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vhostcomm.log.logs import _level_styles
 
 
 def on_terminal(*words: str | Path) -> str:
-    """What a verb prints on a terminal of 80 columns."""
+    """Return a verb's output on a terminal of 80 columns."""
     ours, theirs = pty.openpty()
     try:
         command = [*VHOSTCOMM, *map(str, words)]
@@ -48,7 +48,7 @@ def test_a_narrow_terminal_gets_lists_and_no_folded_cells(tmp_path: Path) -> Non
     with controlled(tmp_path), answering(tmp_path / "nas", {GuestCommand.GET_INFORMATION: INFORMATION}):
         shown = on_terminal("guests", "--control", tmp_path / "control")
     plain = re.sub(r"\x1b\[[01]m", "", shown)
-    assert "\x1b" not in plain  # bold alone: no colour
+    assert "\x1b" not in plain  # only bold and its end, no colour
     lines = plain.splitlines()
     assert lines[0] == "nas"
     assert "  address  10.0.2.15" in lines

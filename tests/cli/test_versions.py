@@ -1,4 +1,4 @@
-"""`--version`: ours, Python's, QEMU's; whatever QEMU there is."""
+"""`--version` prints the versions of vhostcomm, Python and QEMU, for any installed QEMU."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_three_lines_with_the_qemu_that_is_found(tmp_path: Path, words: list[str
         ("exec sleep 60", "QEMU unknown: {}: no answer"),
     ],
 )
-def test_it_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, line: str) -> None:
+def test_version_is_printed_for_any_qemu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, line: str
+) -> None:
     path = a_qemu(tmp_path, script) if script else tmp_path
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if script else str(tmp_path))
     monkeypatch.setattr(versions, "TIMEOUT", 0.5)

@@ -11,7 +11,7 @@ from vhostcomm.cli.help import verbs_of
 
 
 def all_verbs(of: App = app, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of each: () for the command line itself, then `("config",)`, `("config", "show")` and so on."""
+    """Yield the words of each verb: () for the command line itself, then `("config",)`, `("config", "show")` and so on."""
     yield words
     for name in verbs_of(of):
         yield from all_verbs(of[name], (*words, name))
