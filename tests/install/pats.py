@@ -1,4 +1,4 @@
-"""Stand-in `.pat` files: the names and the nesting of a genuine one, with what a test puts in."""
+"""Stand-in `.pat` files: names and nesting of a genuine one, with the content of a test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def file(name: str, data: bytes = b"", *, mode: int = 0o644, uid: int = 0, gid: 
 
 
 def other(name: str, kind: bytes, target: str = "", *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Member:
-    """A folder, a link or a device, by tarfile's types."""
+    """A folder, a link or a device, by tarfile's type."""
     made = tarfile.TarInfo(name)
     made.type, made.linkname, made.mode, made.uid, made.gid, made.mtime = kind, target, mode, uid, gid, MTIME
     return made, b""
@@ -76,7 +76,7 @@ HDA: Final = [
 
 
 def parts(**changes: bytes | None) -> dict[str, bytes]:
-    """The members of the `.pat` by their names; `changes` has `version`, `boot`, `hdp`, … in place of them."""
+    """Return the members of the `.pat` by name; `changes` replaces `version`, `boot`, `hdp`, …"""
     found = {
         "version": ("VERSION", b'buildnumber="72806"\n'),
         "boot": (BOOT_NAME, zipped(**{"synology_kvmx64_virtualdsm.bin": BOOT})),

@@ -1,4 +1,4 @@
-"""What can't be installed: one clear error each, and nothing left behind."""
+"""Invalid input: each causes one clear error and leaves no file."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from vhostcomm.qemu.disk import tools
 pytestmark = pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
 
 ZEROS: Final = 128 << 20
-"""Bytes: more than may be unpacked from anything."""
+"""Bytes: more than the limit of any unpacked file."""
 
 MOUNTING: Final = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 MOUNT: Final = 'mount -t tmpfs -o size={size} none "$0" || exit 99; "$@"; status=$?; ls -A "$0"; exit $status'
-"""A small file system in a folder, a command that runs with it, and what that leaves there on standard output."""
+"""A script that mounts a small file system on a folder, runs a command, and prints the files left there."""
 
 Make = Callable[[Path], object]
 
 
 def rejected(tmp_path: Path, *, pat: str = NAME, folder: str = "nas", options: Options = Options()) -> str:  # noqa: B008
-    """Install it; returns the error."""
+    """Install the file; return the error."""
     before = sorted(each.name for each in tmp_path.iterdir())
     with pytest.raises((InstallError, DiskError)) as found:
         install(str(tmp_path / pat), str(tmp_path / folder), options, lambda _: None)
@@ -54,7 +54,7 @@ def hda(*members: Member) -> Make:
 
 
 def beside(*members: Member) -> Make:
-    """In the `.pat` itself."""
+    """A `.pat` with additional members."""
     return lambda tmp_path: pats.write(tmp_path / NAME, parts(), members)
 
 
@@ -68,7 +68,7 @@ def cut(tmp_path: Path) -> None:
 
 
 def cut_behind_the_last(tmp_path: Path) -> None:
-    """What is missing is only the mark of the archive's end."""
+    """Only the mark of the archive's end is missing."""
     whole = pats.pat(tmp_path)
     with tarfile.open(whole) as archive:
         last = archive.getmembers()[-1]
@@ -76,7 +76,7 @@ def cut_behind_the_last(tmp_path: Path) -> None:
 
 
 def damaged(name: str) -> Make:
-    """The middle of an archive inside is overwritten."""
+    """The middle of an inner archive is overwritten."""
 
     def make(tmp_path: Path) -> None:
         made = parts(hda=xz([file(f"./{number}", random.Random(number).randbytes(5000)) for number in range(20)]))
@@ -88,7 +88,7 @@ def damaged(name: str) -> Make:
 
 
 def long_headers(tmp_path: Path) -> None:
-    """A gigabyte's little sister: headers that tarfile would read into memory."""
+    """Headers that tarfile would read into memory, here smaller than an attacker's gigabyte."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as archive:
         made = tarfile.TarInfo("./x")
@@ -98,7 +98,7 @@ def long_headers(tmp_path: Path) -> None:
 
 
 def nested(count: int) -> bytes:
-    """Headers with a long name for the next header, which is another such header."""
+    """Headers with a long name for the next member, which is another such header."""
     made = tarfile.TarInfo("././@LongLink")
     made.type, made.size = tarfile.GNUTYPE_LONGNAME, 1
     return (made.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * count
@@ -115,7 +115,7 @@ def holes(tmp_path: Path) -> None:
 
 
 def package(**headers: str) -> Make:
-    """A package in the `.pat` with such extended headers."""
+    """A package in the `.pat` with these extended headers."""
 
     def make(tmp_path: Path) -> None:
         made = tarfile.TarInfo("packages/x")
@@ -127,7 +127,7 @@ def package(**headers: str) -> Make:
 
 
 def long_integer(tmp_path: Path) -> None:
-    """An index of xz with one integer of 16 MiB, whose sum would take hours."""
+    """An xz index with one integer of 16 MiB, whose decoding would take hours."""
     size = 16 << 20
     index = b"\0" + b"\xff" * (size - 1)
     footer = bytes(4) + (size // 4 - 1).to_bytes(4, "little") + bytes(2) + b"YZ"
@@ -207,7 +207,7 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "nested headers": (raw(nested(3000)), "cut off or damaged"),
     "nested headers in hda1": (
         lambda tmp_path: pats.pat(tmp_path, hda=lzma.compress(nested(1100) + pats.tar(pats.HDA), preset=0)),
-        "hda1.tgz: (cut off or damaged|a member with more than)",  # a tarfile that does not recurse reads on to the limit
+        "hda1.tgz: (cut off or damaged|a member with more than)",  # tarfile versions that do not recurse continue to the limit
     ),
     "a package without a time": (package(mtime="nan"), "cut off or damaged.*NaN"),
     "a package with a negative size": (package(size="-5"), "cut off or damaged"),
@@ -229,7 +229,7 @@ def test_bad_input_is_rejected(tmp_path: Path, name: str) -> None:
     assert re.search(words, rejected(tmp_path))
 
 
-def test_no_pat_and_no_place(tmp_path: Path) -> None:
+def test_missing_pat_and_missing_place_are_reported(tmp_path: Path) -> None:
     assert "no such file; download DSM_VirtualDSM_….pat from Synology" in rejected(tmp_path)
     pats.pat(tmp_path)
     assert "no folder " in rejected(tmp_path, folder="a/b")
@@ -246,7 +246,7 @@ def test_no_pat_and_no_place(tmp_path: Path) -> None:
 
 
 def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell in it would stay in the removed one, and `vhostcomm run .` would find nothing."""
+    """A shell would remain in the removed folder, and `vhostcomm run .` would find nothing."""
     pats.pat(tmp_path)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -262,8 +262,8 @@ def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
     assert "for example: --data 256G" in mistaken.stderr
 
 
-def test_no_space(tmp_path: Path) -> None:
-    """Found before anything is written, by the sizes inside."""
+def test_lack_of_space_is_found_before_writing(tmp_path: Path) -> None:
+    """The sizes in the archive show that before anything is written."""
     pat, small = pats.pat(tmp_path), tmp_path / "small"
     small.mkdir()
     done = subprocess.run(
@@ -284,7 +284,7 @@ def test_another_model_by_the_name_of_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "where"), [("2m", "small/nas: "), ("8m", "mke2fs")])
 def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, size: str, where: str) -> None:
-    """As when another program takes the room that was free at the check."""
+    """Another program may use the space that was free at the check."""
     big = file("./big", random.Random(1).randbytes(5 << 20))
     pat, small = pats.pat(tmp_path, hda=xz([*pats.HDA, big])), tmp_path / "small"
     small.mkdir()
@@ -339,8 +339,8 @@ def test_tools_that_are_missing_are_named_before_anything_is_made(
     assert "needs mke2fs, which is not installed; install the package e2fsprogs" in rejected(tmp_path)
 
 
-def test_a_tree_that_does_not_fit(tmp_path: Path) -> None:
-    """There are more files than inodes in the partition: our own error, before mke2fs has one."""
+def test_too_many_files_are_rejected(tmp_path: Path) -> None:
+    """There are more files than inodes in the partition. Our error precedes that of mke2fs."""
     tree = Tree(tmp_path, 10, lambda _: None)
     for member, data in many(9):
         tree.add("hda1.tgz", member, io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""Disks of a guest that was installed: one more, and a larger one."""
+"""Adding a disk to an installed guest, and enlarging one."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_disk_in_use_does_not_grow(tmp_path: Path) -> None:
         process.stdin.write(b'{"execute": "qmp_capabilities"}\n')
         process.stdin.flush()
         assert b"QMP" in process.stdout.readline()
-        assert b"return" in process.stdout.readline()  # it answers once it has its disks
+        assert b"return" in process.stdout.readline()  # it answers when it has locked its disks
         with pytest.raises(DiskError, match="a QEMU has it open; shut the guest down first"):
             grow(image, 2 * GIB)
     assert image.stat().st_size == GIB

@@ -1,4 +1,4 @@
-"""A stand-in `.pat` becomes disks: by an ordinary user, whole or not at all."""
+"""Installation of a stand-in `.pat`, by an ordinary user, complete or not at all."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ pytestmark = pytest.mark.needs("mke2fs", "debugfs", "e2fsck", "sfdisk")
 
 USER: Final = 54321
 KEPT: Final = "-all,+dac_read_search"
-"""To read this checkout and its Python, wherever they are; nothing else is kept."""
+"""The capabilities for reading this checkout and its Python in any folder; no others are kept."""
 
 Facts = dict[str, tuple[str, int, int, int]]
 
 
 def as_user(folder: Path) -> list[str]:
-    """A command in front: run it as an ordinary user, who has that folder."""
+    """Return the words that run a following command as an ordinary user, who owns the folder."""
     if os.geteuid() != 0:
         return []
     os.chown(folder, USER, USER)
@@ -50,7 +50,7 @@ def as_user(folder: Path) -> list[str]:
 
 
 def files_of(image: Path, *folders: str, layout: Layout = CONTAINER) -> Facts:
-    """Octal mode, owner, group and size of the files in folders of the system partition, by debugfs."""
+    """Return octal mode, owner, group and size of files in folders of the system partition, from debugfs."""
     found = {}
     for folder in folders:
         listing = run("debugfs", "-R", f"ls -l {folder}", f"{image}?offset={layout.first.start * 512}")
@@ -91,7 +91,7 @@ def check_system(image: Path, layout: Layout = CONTAINER) -> None:
     assert files_of(image, "/etc", "/bin", "/usr/syno/synoman/indexdb", "/.SynoUpgradePackages", layout=layout) == {
         "/etc/.": ("40750", 3, 4, 4096),
         "/etc/..": ("40755", 0, 0, 4096),
-        "/etc/both": ("100644", 2, 0, 6),  # of the archive that comes first
+        "/etc/both": ("100644", 2, 0, 6),  # from the first archive
         "/etc/shadow": ("100400", 0, 42, 8),
         '/etc/na"me with space': ("100644", 70_000, 80_000, 0),
         "/bin/.": ("40755", 0, 0, 4096),
@@ -145,7 +145,7 @@ def test_qcow2_and_events_for_programs(tmp_path: Path) -> None:
 
 
 def mac_of_the_container(hostname: str) -> str:
-    """Derive it as the container's script does."""
+    """Derive a MAC address as the container's script does."""
     script = r"""echo "$0" | md5sum | sed 's/^\(..\)\(..\)\(..\)\(..\)\(..\).*$/02:11:32:\3:\4:\5/'"""
     return subprocess.run(["sh", "-c", script, hostname], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -179,7 +179,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
-    """Sizes and the time left, on standard error alone; the result is on standard output."""
+    """Sizes and the remaining time are only on standard error; the result is on standard output."""
     pat = pats.pat(tmp_path, hda=pats.xz([*pats.HDA, pats.file("./big", random.Random(1).randbytes(3 << 20))]))
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -188,7 +188,7 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
     with started(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment) as process:
         os.close(theirs)
         shown = b""
-        with suppress(OSError):  # EIO: the other end is closed
+        with suppress(OSError):  # EIO if the other end is closed
             while data := os.read(ours, 1 << 16):
                 shown += data
         os.close(ours)
@@ -200,12 +200,12 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
         assert re.search(f"{step} +━+ {size} 0:00:00", text), text
     for step in ("make the file system", "set owners and modes", "check the file system", "finish"):
         assert step in text
-    assert "bytes" not in text, "a step without a size shows none"
-    assert "\x1b[?25h" in shown.decode(), "the cursor is back"
+    assert "bytes" not in text, "a step without a size shows a size"
+    assert "\x1b[?25h" in shown.decode(), "the cursor was not restored"
 
 
 def test_the_growth_of_a_file_is_reported(tmp_path: Path) -> None:
-    """As the progress of the programs that write the disks."""
+    """It is the progress of the programs that write the disks."""
     file, seen = tmp_path / "image", threading.Event()
     reports: list[Progress] = []
 
@@ -222,7 +222,7 @@ def test_the_growth_of_a_file_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_signal_at_the_start_of_the_reports_ends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes when their thread runs already: a thread that is left would keep the program from ending."""
+    """The signal arrives when their thread already runs. A remaining thread would keep the program from ending."""
     threads: list[threading.Thread] = []
 
     class Started(threading.Thread):
@@ -256,7 +256,7 @@ def test_an_interrupted_installation_leaves_no_more_than_a_folder_for_the_next_r
         assert {each.name for each in tmp_path.iterdir()} == {NAME, "nas"}
 
 
-def test_two_at_once(tmp_path: Path) -> None:
+def test_second_installation_at_once_is_rejected(tmp_path: Path) -> None:
     """The second is rejected while the first still works."""
     pat = pats.pat(tmp_path)
     with started([*VHOSTCOMM, "install", pat, tmp_path / "nas", "--json"], stdout=subprocess.PIPE, text=True) as first:
@@ -272,8 +272,8 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "nas/vhostcomm.toml").exists()
 
 
-def test_an_old_python_has_no_extraction_filters(tmp_path: Path) -> None:
-    """3.11.0 to 3.11.3: our own checks are the same."""
+def test_python_without_extraction_filters(tmp_path: Path) -> None:
+    """Python 3.11.0 to 3.11.3 lack them; our own checks reject the same archives."""
     without = (
         "import sys, tarfile; vars(tarfile).pop('data_filter', None); vars(tarfile).pop('tar_filter', None);"
         "from vhostcomm.cli import main; main()"
