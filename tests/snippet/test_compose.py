@@ -1,4 +1,4 @@
-"""The compose file: valid by the schema of such files, and read by the daemon as what was configured."""
+"""The compose file is valid by compose's schema, and its daemon has the configuration."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def configured(folder: Path, sock: str, uuid: str = "") -> tuple[Path, Config]:
 
 
 def expanded(value: Any) -> Any:
-    """What compose makes of a dollar."""
+    """Replace `$$` by `$`, as compose does."""
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
@@ -83,11 +83,11 @@ def test_the_container_serves_the_configuration(tmp_path: Path, sock: str, uuid:
         assert kept not in printed.stdout + printed.stderr
     for left_out in ("control", "control-token", "record", "socket-group"):
         assert left_out in printed.stderr
-    # The control surface is in the runtime directory, for the health check, whichever user it runs as.
+    # The control surface is in the runtime directory, for the health check, for any user.
     assert environment["RUNTIME_DIRECTORY"] == "/run/vhostcomm"
     assert service["healthcheck"]["test"] == ["CMD", "vhostcomm", "info", "nas"]
     assert service["volumes"] == ["vhostcomm:/run/vhostcomm"]
-    # The socket is its maker's alone: root gets to another's, another not to root's.
+    # Only the socket's owner and root can connect to it.
     assert service["user"] == ("0:0" if sock.startswith("connect:") else "900:900")
 
 
@@ -96,7 +96,7 @@ def test_the_container_serves_the_configuration(tmp_path: Path, sock: str, uuid:
 def test_the_schema_of_compose_files(tmp_path: Path, sock: str) -> None:
     _, config = configured(tmp_path, sock)
     text = compose(config, config.guests[0], Spelling.unasked()).text
-    # As it is, and with the other container's lines uncommented.
+    # Unchanged, and with the other container's lines uncommented.
     head, _, commented = text.partition("  # qemu:")
     whole = head + "  qemu:" + commented.replace("\n  # ", "\n  ")
     assert "reconnect-ms=1000" in text or "connect:" in sock
@@ -123,12 +123,12 @@ def test_the_schema_rejects_an_invalid_compose_file(tmp_path: Path) -> None:
     assert "every" in checked.stdout
 
 
-def test_for_an_older_qemu(tmp_path: Path) -> None:
+def test_compose_file_for_an_older_qemu(tmp_path: Path) -> None:
     printed = run_vhostcomm("snippet", "compose", "--sock", "nas=/run/nas", "--qemu-version", "7.2")
     assert "path=/run/vhostcomm/nas,reconnect=1" in printed.stdout
 
 
-def test_the_user_is_the_images() -> None:
+def test_user_of_the_container_is_the_images_user() -> None:
     text = (Path(__file__).parents[2] / "Containerfile").read_text()
     assert "USER 900:900\n" in text
     assert "docker build -f Containerfile -t vhostcomm ." in text

@@ -1,4 +1,4 @@
-"""The whole machine of a folder that `install` made: as QEMU's command, as libvirt's domain, as commands for Proxmox VE."""
+"""The machine of a folder that `install` made, as QEMU's command, libvirt's domain and commands for Proxmox VE."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_qemus_command_is_that_of_run(nas: Path, tmp_path: Path) -> None:
     assert printed("qemu", nas, "--accel", "tcg") == ran.stdout, ran.stderr
 
 
-def test_qemus_command_for_a_host_elsewhere(nas: Path) -> None:
+def test_qemus_command_for_another_host(nas: Path) -> None:
     command = printed("qemu", nas, "--qemu-version", "7.2")
     assert "-machine pc,accel=kvm" in command
     assert "reconnect=1" in command
     assert f"'file={nas}/data.img,if=none,id=drive-userdata0,format=raw,cache=none,aio=threads" in command
 
 
-def test_libvirts_domain(nas: Path, tmp_path: Path) -> None:
+def test_domain_of_a_folder(nas: Path, tmp_path: Path) -> None:
     need("virt-xml-validate")
     text = printed("libvirt", nas)
     (tmp_path / "nas.xml").write_text(text)
@@ -116,7 +116,7 @@ def test_the_commands_of_proxmox_put_each_disk_into_its_place(nas: Path, tmp_pat
 
 
 def test_passt_and_its_ports(nas: Path, tmp_path: Path) -> None:
-    """QEMU's command starts passt first. libvirt starts it itself."""
+    """QEMU's command starts passt first; libvirt starts passt itself."""
     need("virt-xml-validate")
     replace(nas / CONFIGURATION, 'net = "user"', 'net = "passt"')
     passt, separator, qemu = printed("qemu", nas, "--qemu-version", "7.2").partition(" && \\\n")
@@ -139,7 +139,7 @@ def replace(file: Path, old: str, new: str) -> None:
 
 
 def proxmox_line(nas: Path, verb: str) -> list[str]:
-    """The words of the command that creates the VM or sets its args."""
+    """Return the words of the command that creates the VM or sets its args."""
     lines = printed("proxmox", nas, "--vmid", "100").splitlines()
     (line,) = (line for line in lines if line.startswith(f"qm {verb}"))
     return shlex.split(line)
@@ -156,7 +156,7 @@ def test_huge_pages_and_queues_in_proxmoxs_words(nas: Path) -> None:
 
 @pytest.mark.needs("qemu-system-x86_64")
 def test_qemu_accepts_the_changes_of_proxmoxs_arguments(nas: Path) -> None:
-    """A rotation rate other than an SSD's, and a processor's features."""
+    """The changes are a rotation rate other than an SSD's, and processor features."""
     replace(nas / CONFIGURATION, '"data.img,serial=A1', '"data.img,rotation-rate=7200')
     replace(nas / CONFIGURATION, "net =", 'cpu_model = "Skylake-Client,-hle"\nnet =')
     words = proxmox_line(nas, "create 100")

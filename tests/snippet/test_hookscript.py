@@ -1,4 +1,4 @@
-"""The hookscript, run through its phases as Proxmox VE does: an executable, with the VM's number and the phase."""
+"""The hookscript, run as Proxmox VE does: as an executable, with the VM's number and the phase."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, run_vhostc
 POWEROFF = 6
 
 BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-"""What a service such as Proxmox VE's has in its environment."""
+"""The environment of a service such as Proxmox VE's."""
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """vhostcomm as installed somewhere that isn't on the PATH."""
+    """vhostcomm, installed in a folder that is not in PATH."""
     made = tmp_path / "a program"
     made.symlink_to(forking(Path(sys.executable).with_name("vhostcomm"), ENVIRONMENT))
     return made
@@ -48,13 +48,13 @@ def phase(script: Path, *words: str, path: str = BARE["PATH"]) -> subprocess.Com
 
 
 def assert_left_to_proxmox(stopped: subprocess.CompletedProcess[str], why: str) -> None:
-    """Assert that it says why and does not fail: Proxmox VE has its own stop."""
+    """Assert that a phase prints a reason and succeeds, because Proxmox VE then stops the guest itself."""
     assert stopped.returncode == 0
     assert why in stopped.stderr
     assert "Proxmox VE continues with its own stop" in stopped.stderr
 
 
-def test_its_phases(tmp_path: Path, program: Path) -> None:
+def test_phases_start_stop_and_clean_up(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program)
     with controlled(tmp_path) as (daemon, _):
         started = phase(script, "100", "pre-start")
@@ -74,7 +74,7 @@ def test_its_phases(tmp_path: Path, program: Path) -> None:
         assert "absent, power-off requested" in ended.stderr
 
 
-def test_a_guest_without_qemu_is_not_waited_for_and_one_that_boots_for_its_time(tmp_path: Path, program: Path) -> None:
+def test_stop_waits_for_a_booting_guest_but_not_without_qemu(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program, "--wait", "3600")
     with controlled(tmp_path) as (daemon, _):
         assert_left_to_proxmox(phase(script, "100", "pre-stop"), "not connected")
@@ -85,14 +85,14 @@ def test_a_guest_without_qemu_is_not_waited_for_and_one_that_boots_for_its_time(
 
 
 @pytest.mark.slow
-def test_a_guest_that_stays_is_left_to_proxmox(tmp_path: Path, program: Path) -> None:
+def test_proxmox_stops_a_guest_that_does_not_power_off(tmp_path: Path, program: Path) -> None:
     script = hookscript(tmp_path, program, "--wait", "1")
     with controlled(tmp_path), answering(tmp_path / "nas", {POWEROFF: b""}):
         assert_left_to_proxmox(phase(script, "100", "pre-stop"), "still there")
 
 
 def test_a_daemon_that_hangs_does_not_hold_up_the_stop(tmp_path: Path, program: Path) -> None:
-    """Its control surface takes the connection, and never answers."""
+    """The control surface accepts the connection and never answers."""
     script = hookscript(tmp_path, program, "--wait", "1")
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "control"))
@@ -111,7 +111,7 @@ def test_a_guest_without_a_daemon(tmp_path: Path, program: Path) -> None:
 
 
 def test_a_daemon_that_serves_others(tmp_path: Path, program: Path) -> None:
-    """nas-2 has the name nas in it."""
+    """The daemon serves nas-2, whose name contains nas."""
     script = hookscript(tmp_path, program)
     with Serving("--sock", f"nas-2={tmp_path}/nas-2", "--control", tmp_path / "control"):
         refused = phase(script, "100", "pre-start")
@@ -119,15 +119,15 @@ def test_a_daemon_that_serves_others(tmp_path: Path, program: Path) -> None:
     assert f"does not serve nas at {tmp_path}/nas, so the VM is not started" in refused.stderr
 
 
-def test_where_qemu_listens_no_socket_is_looked_for(tmp_path: Path, program: Path) -> None:
+def test_hookscript_ignores_sockets_that_qemu_creates(tmp_path: Path, program: Path) -> None:
     sock = f"connect:{tmp_path}/qemus"
     script = hookscript(tmp_path, program, sock=sock)
     with Serving("--sock", f"nas={sock}", "--control", tmp_path / "control"):
         assert phase(script, "100", "pre-start").returncode == 0
 
 
-def test_it_starts_the_service(tmp_path: Path, program: Path) -> None:
-    """There is no systemd to ask here: a program of that name starts a real daemon, as the service would."""
+def test_hookscript_starts_the_service(tmp_path: Path, program: Path) -> None:
+    """Without systemd here, a program named systemctl starts a real daemon, as the service would."""
     script = hookscript(tmp_path, program, "--unit", "vhostcomm.service")
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -166,14 +166,16 @@ def test_a_service_that_does_not_start(tmp_path: Path, program: Path) -> None:
         (["100", "*"], 0, "nothing to do"),
     ],
 )
-def test_other_words(tmp_path: Path, program: Path, words: list[str], status: int, said: str) -> None:
+def test_unexpected_arguments_of_the_hookscript(
+    tmp_path: Path, program: Path, words: list[str], status: int, said: str
+) -> None:
     ended = phase(hookscript(tmp_path, program), *words)
     assert ended.returncode == status
     assert said in ended.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--unit", "vhostcomm.service", "--wait", "600")])
-def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tuple[str, ...]) -> None:
+def test_shellcheck_accepts_the_hookscript(tmp_path: Path, program: Path, words: tuple[str, ...]) -> None:
     need("shellcheck")
     script = hookscript(tmp_path, program, *words)
     told = subprocess.run(
@@ -196,7 +198,7 @@ def test_shellcheck_has_nothing_to_say(tmp_path: Path, program: Path, words: tup
         (["--wait", "0"], "--wait 0: expected seconds"),
     ],
 )
-def test_a_hookscript_that_could_not_work(tmp_path: Path, words: list[str], why: str) -> None:
+def test_hookscript_that_could_not_work_is_rejected(tmp_path: Path, words: list[str], why: str) -> None:
     refused = run_vhostcomm("snippet", "hookscript", "--sock", f"nas={tmp_path}/nas", *words)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in refused.stderr

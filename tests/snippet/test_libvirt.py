@@ -1,4 +1,4 @@
-"""libvirt's XML, against libvirt's own schema and its own AppArmor helper."""
+"""The XML is valid by libvirt's schema, and libvirt's AppArmor helper allows its paths."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def guest_at(sock: str) -> GuestConfig:
 
 
 def validated(folder: Path, text: str) -> ET.Element[Any]:
-    """By libvirt's own schema of domains; returns it read."""
+    """Validate a domain by libvirt's schema; return the parsed domain."""
     need("virt-xml-validate", "xmllint")
     file = folder / "domain.xml"
     file.write_text(text)
@@ -87,7 +87,7 @@ def test_a_channel_to_paste(tmp_path: Path, sock: str) -> None:
     assert target is not None
     assert place is not None
     assert target.attrib == {"type": "virtio", "name": "vchannel"}
-    # nr=1 and slot 3, as on the genuine host.
+    # nr=1 and slot 3 are the genuine host's.
     assert place.attrib == {"type": "virtio-serial", "controller": "0", "bus": "0", "port": "1"}
     controller = read.find("devices/controller[@type='virtio-serial']/address")
     assert controller is not None
@@ -122,7 +122,7 @@ def test_a_whole_domain(tmp_path: Path, sock: str, change: dict[str, Any]) -> No
     read = validated(tmp_path, domain(guest_at(sock), machine).text)
     assert read.findtext("name") == "nas"
     assert read.get("type") == machine.accelerator.value.replace("tcg", "qemu")
-    # No two devices at a place.
+    # No two devices have the same address.
     places = [tuple(sorted(each.attrib.items())) for each in read.iterfind("devices//address[@type='pci']")]
     assert len(set(places)) == len(places)
 
@@ -163,10 +163,10 @@ def test_a_disk_of_the_kernels_target_is_passed_as_the_genuine_host_does() -> No
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_paths_that_apparmor_allows_qemu(tmp_path: Path, whole: bool) -> None:
-    """The remark says that libvirt's own profile has the socket in it: its helper is asked."""
+    """libvirt's helper confirms the remark that libvirt's AppArmor profile contains the socket."""
     need("libvirtd")
     guest = guest_at("/run/vhostcomm/nas")
-    machine = evolve(MACHINE, data=())  # it refuses quotes in a path
+    machine = evolve(MACHINE, data=())  # the helper rejects quotes in a path
     text = domain(guest, machine).text if whole else AROUND.format(devices(guest).text)
     if not whole:
         text = text.replace("<name>", f"<uuid>{MACHINE.uuid}</uuid><name>")

@@ -1,4 +1,4 @@
-"""What is printed, and what is refused."""
+"""Printed snippets, and errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def printed(*words: str | Path) -> str:
-    """What a verb prints to be pasted; here in this process, many a time."""
+    """Return the snippet that a verb prints. It runs in this process, because many tests need it."""
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(io.StringIO()):
         app(["snippet", *map(str, words)], result_action="return_value", exit_on_error=False, print_error=False)
@@ -52,7 +52,7 @@ def printed(*words: str | Path) -> str:
 
 
 def refused(*words: str | Path) -> str:
-    """Why nothing is printed."""
+    """Return the error of a verb that prints nothing."""
     with pytest.raises((VhostcommError, CycloptsError)) as caught:
         printed(*words)
     if isinstance(caught.value, VhostcommError):
@@ -66,34 +66,34 @@ def words_of(kind: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
-def test_of_a_guest_in_a_file(file: Path, kind: str) -> None:
+def test_snippets_are_for_the_named_guest(file: Path, kind: str) -> None:
     text = printed(*words_of(kind), "--config", file, "--guest", "office")
-    # The one looks for no socket which QEMU makes, the other is of all guests.
+    # The hookscript ignores a socket that QEMU creates, and the unit is for all guests.
     assert "/office" in text or kind in {"hookscript", "systemd"}
     assert "nas" not in text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_guest_that_is_not_there(file: Path, kind: str) -> None:
+def test_unknown_guest_is_rejected(file: Path, kind: str) -> None:
     assert refused(*words_of(kind), "--config", file, "--guest", "nass") == (
         "the configuration has no guest 'nass', only nas, office: choose one of them with --guest, "
         f"or add [guests.nass] to the file {file}"
     )
 
 
-def test_that_is_one_message_and_an_exit_status(file: Path) -> None:
+def test_error_is_one_line_with_status_2(file: Path) -> None:
     ended = run_vhostcomm("snippet", "qemu", "--config", file, "--guest", "nass")
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith("vhostcomm: the configuration has no guest 'nass'")
 
 
-def test_a_name_is_needed_among_several_and_not_with_one(file: Path) -> None:
+def test_guest_must_be_named_if_there_are_several(file: Path) -> None:
     assert refused("qemu", "--config", file) == "name one of the guests with --guest: nas, office"
     assert "path=/run/guests/nas," in printed("qemu", "--sock", "/run/guests/nas", "--qemu-version", "7.2")
 
 
-def test_without_any_guest() -> None:
+def test_configuration_without_guests_is_rejected() -> None:
     why = refused("qemu", "--guest", "nas")
     assert why == ("the configuration has no guest 'nas': give --config with a guest in it, or --sock nas=PATH")
 
@@ -117,7 +117,7 @@ def test_without_any_guest() -> None:
     ],
 )
 @pytest.mark.slow
-def test_other_mistakes(tmp_path: Path, words: list[str], why: str) -> None:
+def test_mistakes_in_flags_are_reported(tmp_path: Path, words: list[str], why: str) -> None:
     boot = tmp_path / "boot.img"
     boot.touch()
     os.truncate(boot, 1 << 20)
@@ -142,7 +142,7 @@ def test_without_qemu_the_assumed_version_is_named(tmp_path: Path) -> None:
     ("version", "spelt"),
     [("7.2", "reconnect=1"), ("9.1.2", "reconnect=1"), ("9.2", "reconnect-ms=1000"), ("10.2.0", "reconnect-ms=1000")],
 )
-def test_by_version(version: str, spelt: str) -> None:
+def test_spelling_of_each_qemu_version(version: str, spelt: str) -> None:
     (guest,) = load(socks=["nas=/run/guests/nas"], environment={}).guests
     words = shlex.split(arguments(guest, Spelling.of_version(version)).text.replace("\\\n", ""))
     assert words == [
@@ -161,7 +161,7 @@ def test_by_version(version: str, spelt: str) -> None:
         ("tcp:[::]:12345", "host=::1,port=12345,reconnect=1"),
     ],
 )
-def test_by_address(sock: str, socket: str) -> None:
+def test_arguments_for_each_kind_of_address(sock: str, socket: str) -> None:
     (guest,) = load(socks=[f"nas={sock}"], environment={}).guests
     assert f"-chardev socket,id=charchannel0,{socket} " in arguments(guest, SECONDS).text
 
@@ -181,12 +181,12 @@ def test_each_guest_of_proxmox_has_a_socket_of_its_own(file: Path) -> None:
         assert place in line
         assert "addr=0x8" in line
         assert "any number of guests" in text
-        # All that isn't a comment is a command of Proxmox's.
+        # All lines except comments are commands of Proxmox VE.
         assert {shlex.split(each)[0] for each in text.splitlines() if each and each[0] != "#"} == {"qm"}
 
 
 def test_the_hookscript_of_proxmox_is_that_guests(file: Path) -> None:
-    """The command that is printed for it, run as it stands, is for the same guest."""
+    """The printed command, run unchanged, prints a hookscript for the same guest."""
     words = ("--config", file, "--guest", "nas", "--unit", "vhostcomm-guest@.socket", "--control", "/run/c")
     (line,) = (
         each for each in printed("proxmox", "--vmid", "100", *words).splitlines() if "snippet hookscript" in each
@@ -206,7 +206,7 @@ def test_snippets_explain_the_name_of_the_port(file: Path, kind: str) -> None:
     assert "name is /dev/vport0p1" in words
 
 
-def test_a_domain_without_a_card_mentions_the_other_name(tmp_path: Path) -> None:
+def test_domain_without_a_network_card_names_the_other_port(tmp_path: Path) -> None:
     boot = tmp_path / "boot.img"
     boot.touch()
     os.truncate(boot, 1 << 20)
@@ -221,7 +221,7 @@ SECONDS = Spelling(Reconnect.SECONDS, "written for a test")
 @pytest.mark.parametrize("kind", ["qemu", "proxmox", "libvirt"])
 @pytest.mark.slow
 def test_the_qmp_socket_of_a_guest(tmp_path: Path, kind: str) -> None:
-    """QEMU's two arguments of it; a comma in the path is doubled."""
+    """QEMU has two arguments for it; a comma in the path is doubled."""
     file = tmp_path / "vhostcomm.toml"
     file.write_text('[guests.nas]\nsock = "/run/guests/nas"\nqmp = "/run/qemu/a,b.qmp"\n')
     words = [*words_of(kind), "--config", str(file)]
@@ -250,7 +250,7 @@ def test_the_qmp_socket_in_a_whole_domain(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_wildcard_is_no_address_to_connect_to() -> None:
+def test_qemu_does_not_connect_to_the_wildcard_address() -> None:
     config: Config = load(socks=["nas=tcp:0.0.0.0:1"], environment={})
     assert config.guests[0].address == ListenTcp("0.0.0.0", 1)
     assert "0.0.0.0" not in arguments(config.guests[0], SECONDS).text

@@ -1,4 +1,4 @@
-"""Units of systemd, as they are printed for a guest."""
+"""The systemd units that are printed for a guest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROGRAM = str(Path(sys.executable).with_name("vhostcomm"))
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every unit in a folder, and by its name the path of its instance there."""
+    """Write every unit into a folder; return the paths of the instances by unit name."""
     folder, instances = tmp_path_factory.mktemp("units"), {}
     file = folder / "vhostcomm.toml"
     file.write_text(FILE)
@@ -36,7 +36,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", units.NAMES)
 def test_the_snippet_is_a_valid_unit(printed: dict[str, Path], name: str) -> None:
-    """As systemd reads it, beside the others that it speaks of."""
+    """systemd-analyze verifies the unit, together with the units that it names."""
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", printed[name]],
         capture_output=True, text=True, timeout=3 * PATIENCE, check=False,
@@ -49,7 +49,7 @@ PLACE = "/opt/vhostcomm/bin/vhostcomm"
 
 
 def remarks(*words: str | Path) -> list[str]:
-    """The remarks."""
+    """Return the remarks on standard error."""
     made = run_vhostcomm("snippet", "systemd", *words, "--program", PLACE)
     assert made.returncode == 0, made.stderr
     return [line.removeprefix("vhostcomm: ") for line in made.stderr.splitlines()]
@@ -57,7 +57,7 @@ def remarks(*words: str | Path) -> list[str]:
 
 @pytest.fixture
 def needs(tmp_path: Path) -> Callable[..., list[str]]:
-    """The remarks on the unit for a file of this text, but the first: where to save it."""
+    """Return the remarks for a file with this text, without the first, which names the unit's file."""
 
     def remarks(text: str, *, program: str = PLACE, file: str = units.CONFIG) -> list[str]:
         (tmp_path / "c.toml").write_text(text)
@@ -154,7 +154,7 @@ def test_remarks_on_the_needs_of_the_service(needs: Callable[..., list[str]], te
     assert needed in remark
 
 
-def test_tls_needs_its_clients_addresses_and_its_key(needs: Callable[..., list[str]]) -> None:
+def test_remarks_for_tls_name_addresses_and_key(needs: Callable[..., list[str]]) -> None:
     files = "control_ca = '/etc/a'\ncontrol_cert = '/etc/b'\ncontrol_key = '/etc/c'\n"
     tcp, key = needs(SERVE + "control = 'tls:192.0.2.1:8471'\n" + files)
     assert tcp.startswith("the control surface uses TCP, which the unit denies")
@@ -179,7 +179,7 @@ def test_one_guest_has_no_place_for_recordings() -> None:
 
 @pytest.mark.needs("systemd-analyze")
 def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Of paths that need quotes, too."""
+    """Paths may need quotes."""
     settings = []
     for place in ("/srv/guests", "/srv/a b", '/srv/50% "x"'):
         (remark,) = needs(f"[guests.nas]\nsock = '{place}/nas'")

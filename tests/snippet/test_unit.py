@@ -1,4 +1,4 @@
-"""The kinds of one guest fit each other: what QEMU connects to is what the unit's daemon has."""
+"""All snippets for one guest agree: QEMU connects to the socket of the unit's daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def socket_in(kind: str, text: str) -> str:
-    """Return the socket in a snippet that QEMU connects to."""
+    """Return the socket to which QEMU connects in a snippet."""
     if kind == "libvirt":
         return text.split(' path="')[1].split('"', maxsplit=1)[0]
     return text.split("path=")[1].split(",", maxsplit=1)[0]
@@ -49,7 +49,9 @@ def hookscript(*words: str | Path) -> dict[str, str]:
     ],
 )
 @pytest.mark.slow
-def test_by_unit(tmp_path: Path, unit: str, sock: str, runtime: str, service: str, name: str) -> None:
+def test_snippets_agree_for_each_unit(
+    tmp_path: Path, unit: str, sock: str, runtime: str, service: str, name: str
+) -> None:
     file = tmp_path / "c.toml"
     file.write_text(f'[guests.nas]\nuuid = "{UUID}"\nsock = "/run/vhostcomm/nas"\n[guests.two]\n')
     words = ("--config", file, "--guest", "nas", "--unit", unit)
@@ -62,8 +64,8 @@ def test_by_unit(tmp_path: Path, unit: str, sock: str, runtime: str, service: st
 
 
 @pytest.mark.slow
-def test_a_uuid_alone_is_of_the_unit_for_one_guest() -> None:
-    """As the unit is that snippet systemd prints for the same flags, which starts `serve --sock UUID`."""
+def test_uuid_without_a_name_is_for_the_unit_of_one_guest() -> None:
+    """For the same flags, `snippet systemd` prints that unit, which starts `serve --sock UUID`."""
     for sock in (UUID, f"nas={UUID}"):
         assert {socket_in(kind, printed(*words_of(kind), "--sock", sock)) for kind in QEMUS} == {f"{OWN}/{UUID}"}
         assert hookscript("--sock", sock)["unit"] == f"vhostcomm@{UUID}.service"
@@ -72,7 +74,7 @@ def test_a_uuid_alone_is_of_the_unit_for_one_guest() -> None:
         assert f"QEMU connects to {OWN}/{UUID};" in told
 
 
-def test_a_path_stays_as_it_is_given() -> None:
+def test_given_path_is_unchanged() -> None:
     for kind in QEMUS:
         assert socket_in(kind, printed(*words_of(kind), "--sock", f"nas=/run/{UUID}")) == f"/run/{UUID}"
     assert hookscript("--sock", "nas=/run/nas")["unit"] == "vhostcomm.service"
@@ -88,7 +90,7 @@ def test_a_launcher_has_its_own_qemu(kind: str) -> None:
     assert "starts the guest's QEMU itself" in refused(*words_of(kind), "--sock", UUID, "--unit", units.RUN)
 
 
-def test_no_such_unit() -> None:
+def test_unknown_unit_is_rejected() -> None:
     assert "vhostcomm@.service" in refused("hookscript", "--sock", UUID, "--unit", f"vhostcomm@{UUID}.service")
     assert "there is no unit 'none'" in refused("systemd", "--sock", UUID, "--unit", "none")
 
@@ -98,7 +100,7 @@ def test_no_such_unit() -> None:
 def test_snippets_are_for_the_service_not_for_their_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xdg: str
 ) -> None:
-    """In a user's own runtime directory, or in none, there is no service for QEMU to connect to."""
+    """A user's runtime directory, or a missing one, has no service to which QEMU could connect."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", xdg)
     file = tmp_path / "c.toml"
