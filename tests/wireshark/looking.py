@@ -1,4 +1,4 @@
-"""Captures through tshark with the dissector, and what it makes of them."""
+"""Captures dissected by tshark."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ FIELDS: Final = (
 )  # fmt: skip
 
 _COLUMNS: Final = {"_ws.col.info": "_ws.col.Info", "_ws.col.def_src": "_ws.col.Source"}
-"""What tshark 4.4 prints for the names of columns that it was asked by."""
+"""The names that tshark 4.4 prints for requested columns."""
 
 Packet = dict[str, list[str]]
-"""The values of each field that a packet has."""
+"""The values of a packet's fields, by name."""
 
 
 _RIGHTS: Final = "+dac_override,+net_raw,+net_admin"
-"""Of root's rights, those to read the tests' files and to capture."""
+"""The capabilities of root to read the tests' files and to capture."""
 
 UNPRIVILEGED: Final = (
     [
@@ -56,7 +56,7 @@ UNPRIVILEGED: Final = (
     if os.geteuid() == 0
     else []
 )
-"""What runs tshark as another user than root: as root, tshark 4.4 ignores Lua scripts."""
+"""The words that run tshark as a user other than root: as root, tshark 4.4 ignores Lua scripts."""
 
 
 def command(*words: str | Path) -> list[str]:
@@ -64,12 +64,12 @@ def command(*words: str | Path) -> list[str]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """A home without settings and plugins: the dissector may be installed in the tester's own."""
+    """Return an environment with an empty home, because the tester's home may have the dissector as a plugin."""
     return os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 def tshark(home: Path, *words: str | Path) -> str:
-    """What it prints; anything it complains of is a failure."""
+    """Run tshark and return its output; a warning is a failure."""
     ended = subprocess.run(
         command(*words), env=environment(home), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -78,7 +78,7 @@ def tshark(home: Path, *words: str | Path) -> str:
 
 
 def look(path: Path, *words: str) -> list[Packet]:
-    """Every packet, dissected in two passes as Wireshark does."""
+    """Return every packet, dissected in two passes as in Wireshark."""
     fields = [word for field in FIELDS for word in ("-e", field)]
     packets = json.loads(tshark(path.parent, "-2", "-r", path, "-T", "json", *fields, *words))
     layers = [packet["_source"]["layers"] for packet in packets]
@@ -98,7 +98,7 @@ def made(*records: Record) -> Capture:
 
 
 def frames(*way_and_frame: tuple[Direction, Frame]) -> Iterable[FrameRecord]:
-    """A frame each tenth of a second."""
+    """Return records of frames, one each tenth of a second."""
     for number, (direction, frame) in enumerate(way_and_frame):
         yield FrameRecord(number / 10, direction, frame)
 

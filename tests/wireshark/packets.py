@@ -1,4 +1,4 @@
-"""Packets that our export never makes: a PDU of any size, and TCP."""
+"""Packets that our export never writes: a PDU of any size, and TCP."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ HOST_PORT, GUEST_PORT = 12345, 40000
 
 @frozen
 class Segment:
-    """Bytes of a TCP stream that go together; `to_host` says which way."""
+    """Bytes of one TCP segment; `to_host` is its direction."""
 
     to_host: bool
     data: bytes
 
 
 def upper_pdus(dissector: bytes, packets: Iterable[bytes]) -> bytes:
-    """Packets for a dissector, whose name has up to 15 letters."""
+    """Return packets for a dissector, whose name has up to 15 letters."""
     head = struct.pack(">HH16sHH", 12, 16, dissector, 0, 0)
     return _file(UPPER_PDU, (head + packet for packet in packets))
 
 
 def tcp(segments: Iterable[Segment], mss: int = 1448) -> bytes:
-    """A capture that begins in the middle of a connection: no handshake."""
+    """Return a capture that begins in the middle of a connection, without a handshake."""
     sent = {True: 1000, False: 5000}
     packets = []
     for segment in segments:

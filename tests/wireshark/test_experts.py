@@ -1,4 +1,4 @@
-"""What the dissector says of frames that are not as they should be."""
+"""The dissector's notes on invalid and odd frames."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ BAD: list[tuple[dict[str, Any], Frame, set[str]]] = [
 ]  # fmt: skip
 
 
-def test_experts(tmp_path: Path) -> None:
-    """All in one file: a message for each, and none for the good ones between them."""
+def test_invalid_frames_have_notes(tmp_path: Path) -> None:
+    """All frames are in one file. Each bad frame has a note, and good frames between them have none."""
     rows = [(Direction.TO_HOST if frame is not ANSWER else Direction.TO_GUEST, frame, more) for more, frame, _ in BAD]
     capture = made(*frames(*((way, evolve(frame, **more)) for way, frame, more in rows)))
     packets = look(exported(tmp_path / "bad.pcapng", capture))
@@ -74,16 +74,16 @@ def test_messages_name_field_and_value(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 4095, 4097, 9000])
-def test_a_frame_of_another_size(tmp_path: Path, size: int) -> None:
-    """Cut by another program; the capture format has none."""
+def test_frame_of_another_size_has_a_note(tmp_path: Path, size: int) -> None:
+    """Only another program writes such packets."""
     path = tmp_path / "a.pcapng"
     path.write_bytes(upper_pdus(b"vchannel_record", [bytes(4) + (GOOD.encode() * 3)[:size]]))
     (packet,) = look(path)
     assert experts(packet) == ({"cut"} if size else set())
 
 
-def test_a_frame_that_does_not_say_its_way(tmp_path: Path) -> None:
-    """A file of another program, without the packets' flags."""
+def test_frame_without_a_direction_has_a_note(tmp_path: Path) -> None:
+    """The file is of another program and has no flags for the packets."""
     capture = exported(tmp_path / "a.pcapng", made(*frames((Direction.TO_HOST, GOOD))))
     subprocess.run(["editcap", "-F", "nsecpcap", capture, tmp_path / "a.pcap"], check=True)
     (packet,) = look(tmp_path / "a.pcap")

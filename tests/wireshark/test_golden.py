@@ -1,4 +1,4 @@
-"""Every golden capture through `capture export`, tshark and the dissector: what comes out is the capture."""
+"""Every golden capture is unchanged after `capture export`, tshark and the dissector."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def record_of(packet: Packet, start: float) -> Record:
-    """A record made of nothing but the dissector's fields."""
+    """Return a record made of only the dissector's fields."""
     time = float(packet["frame.time_epoch"][0]) - start
     (way,) = packet["vchannel.direction"]
     if "vchannel.skipped" in packet:
@@ -136,8 +136,8 @@ def test_requests_and_responses_with_the_time_between(seen: tuple[Capture, list[
         assert "unanswered" in experts(packets[number - 1])
 
 
-def test_refused_frames_say_why(seen: tuple[Capture, list[Packet]]) -> None:
-    """And the dissector judges a header by the codec's rules."""
+def test_refused_frames_show_the_reason(seen: tuple[Capture, list[Packet]]) -> None:
+    """The dissector also checks a header by the codec's rules."""
     capture, packets = seen
     for packet, record in zip(packets, capture.records, strict=True):
         hard = experts(packet) & {"flag", "both", "length"}
@@ -148,8 +148,8 @@ def test_refused_frames_say_why(seen: tuple[Capture, list[Packet]]) -> None:
             assert not hard
 
 
-def test_commands_are_the_codecs() -> None:
-    """The tables in the dissector, line by line."""
+def test_dissector_has_the_codecs_commands() -> None:
+    """The dissector's tables have exactly the codec's commands."""
     source = (Path(__file__).parents[2] / "protocol/wireshark/vchannel.lua").read_text()
     for table, commands in ("HOST_COMMANDS", HostCommand), ("GUEST_COMMANDS", GuestCommand):
         body = source.split(f"local {table} = {{\n")[1].split("\n}\n")[0]

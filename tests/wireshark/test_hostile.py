@@ -1,4 +1,4 @@
-"""Whatever a packet holds, the dissector has no error of its own."""
+"""No packet causes an error in the dissector's code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("tshark")
 
 
 def record(random: Random) -> bytes:
-    """Tags that may promise too much, and a body that may be nearly a frame."""
+    """Return a record whose tags may claim too many bytes, and whose body may be almost a frame."""
     tags = [
         struct.pack(">HH", random.choice([0, 1, 2, 3, 4, 9, 65535]), random.choice([0, 3, 60000])) + random.randbytes(3)
         for _ in range(random.randrange(4))
@@ -28,7 +28,7 @@ def record(random: Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", [b"vchannel_record", b"vchannel"])
-def test_records_of_anything(tmp_path: Path, name: bytes) -> None:
+def test_any_record_is_dissected_without_an_error(tmp_path: Path, name: bytes) -> None:
     random = Random(1)
     path = tmp_path / "a.pcapng"
     path.write_bytes(upper_pdus(name, (record(random) for _ in range(200))))
@@ -37,7 +37,7 @@ def test_records_of_anything(tmp_path: Path, name: bytes) -> None:
     assert "Lua Error" not in shown
 
 
-def test_streams_of_anything(tmp_path: Path) -> None:
+def test_any_stream_is_dissected_without_an_error(tmp_path: Path) -> None:
     random = Random(1)
     parts = (random.choice([record(random), bytes(5000), random.randbytes(9000)]) for _ in range(60))
     path = tmp_path / "a.pcapng"

@@ -1,4 +1,4 @@
-"""Which response belongs to which request, and the notes on those that belong to none."""
+"""Pairs of requests and responses, and the notes on unpaired ones."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ def test_pairs(tmp_path: Path, frames_and_links: list[tuple[Direction, Frame, st
     assert links(look(exported(tmp_path / "a.pcapng", capture))) == [link for *_, link in frames_and_links]
 
 
-def test_a_refused_request_waits_for_nothing(tmp_path: Path) -> None:
+def test_refused_request_has_no_response(tmp_path: Path) -> None:
     refused, *rest = frames((HOST, evolve(asks(SERIAL, 1), reserved=7)), (GUEST, answers(SERIAL, 1)))
     junk = SkippedRecord(3, HOST, bytes(4096), SkipReason.SILENCE)
     capture = made(evolve(refused, refused="because"), *rest, junk)
     packets = look(exported(tmp_path / "a.pcapng", capture))
     assert links(packets) == ["reserved", "unsolicited", ""]
-    assert "vchannel.request_id" not in packets[2]  # 4096 bytes outside any frame stay bytes
+    assert "vchannel.request_id" not in packets[2]  # 4096 bytes outside any frame are not dissected as a frame
 
 
 def test_guests_in_one_file_are_kept_apart(tmp_path: Path) -> None:

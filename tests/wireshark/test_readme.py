@@ -1,4 +1,4 @@
-"""What README.md beside the dissector says: the filters, the fields, the folder, the commands."""
+"""The README.md of the dissector is right about filters, fields, the folder and commands."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FILTERS = [
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All golden captures in one file, and one with a question that nobody answers: they have none."""
+    """All golden captures in one file, and a question without an answer, which they lack."""
     folder = tmp_path_factory.mktemp("readme")
     asked = FrameRecord(0, Direction.TO_HOST, Request.of(HostCommand.HOST_MODEL, request_id=1).frame)
     files = [exported(folder / f"{path.stem}.pcapng", load(path)) for path in FILES]
@@ -49,12 +49,12 @@ def numbers(everything: Path, wanted: str) -> set[int]:
     return set(map(int, shown.split()))
 
 
-def test_there_are_filters() -> None:
+def test_readme_has_twelve_filters() -> None:
     assert len(FILTERS) == 12
 
 
 @pytest.mark.parametrize("wanted", FILTERS)
-def test_each_filter_finds_some_and_not_all(everything: Path, wanted: str) -> None:
+def test_each_filter_selects_some_packets(everything: Path, wanted: str) -> None:
     found = numbers(everything, wanted)
     assert 0 < len(found) < sum(len(load(path).records) for path in FILES)
 
@@ -66,7 +66,7 @@ def test_filters_of_the_readme_find_frames(everything: Path) -> None:
     assert "skipped" in FILTERS[10]
 
 
-def test_every_field_and_expert_is_written_down() -> None:
+def test_every_field_and_note_is_documented() -> None:
     ours = [field for field in FIELDS if field.startswith("vchannel.") and ".expert." not in field]
     header = {f"vchannel.{name}" for name in re.findall(r"^\| \d+ \| \d+ \| \w+ \| `(\w+)`", _protocol(), re.MULTILINE)}
     assert len(header) == 11
@@ -80,8 +80,8 @@ def _protocol() -> str:
     return (DISSECTOR.parents[1] / "README.md").read_text()
 
 
-def test_in_the_folder_for_plugins(everything: Path, tmp_path: Path) -> None:
-    """Found there by tshark itself."""
+def test_tshark_loads_the_dissector_from_its_plugin_folder(everything: Path, tmp_path: Path) -> None:
+    """tshark finds the dissector there without a flag."""
     plugins = tmp_path / ".local/lib/wireshark/plugins"
     plugins.mkdir(parents=True)
     shutil.copy(DISSECTOR, plugins)
@@ -92,7 +92,7 @@ def test_in_the_folder_for_plugins(everything: Path, tmp_path: Path) -> None:
     assert ended.stdout == "vchannel\n"
 
 
-def test_through_a_pipe(everything: Path) -> None:
+def test_capture_is_read_from_a_pipe(everything: Path) -> None:
     with everything.open("rb") as stream:
         ended = subprocess.run(
             command("-r", "-", "-Y", "vchannel", "-T", "fields", "-e", "frame.number"),

@@ -1,4 +1,4 @@
-"""Frames in a TCP stream, cut and joined as it likes, with "Decode As"."""
+"""Frames in a TCP stream with any segments, with "Decode As"."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answer(number: int) -> bytes:
 
 
 def seen(path: Path, *segments: Segment, mss: int = 1448) -> list[Packet]:
-    """The packets in which one of our frames or skipped ranges ends."""
+    """Return the packets in which a frame or a skipped range ends."""
     path.write_bytes(tcp(segments, mss))
     return [packet for packet in look(path, *DECODE_AS) if "vchannel.channel" in packet]
 
@@ -89,10 +89,10 @@ def test_junk_and_a_refused_header_between_frames(tmp_path: Path) -> None:
     assert skipped == b"login: " * 10 + bad
 
 
-def test_a_header_that_only_another_vouches_for(tmp_path: Path) -> None:
-    """It is accepted right after a good frame, and does not justify the next one."""
+def test_odd_header_is_accepted_only_after_a_good_frame(tmp_path: Path) -> None:
+    """Such a header is accepted right after a good frame, and does not vouch for the next one."""
     odd = [evolve(Frame.decode(frame), sub_command=0).encode() for frame in ASKS]
-    small = evolve(Frame.decode(ASKS[1]), reserved=5).encode()  # convinces when it is read 4 bytes late
+    small = evolve(Frame.decode(ASKS[1]), reserved=5).encode()  # looks like a header at an offset of 4 bytes
     for stream, expected in (
         (ASKS[0] + odd[1] + ASKS[2], [1, 2, 3]),
         (odd[0] + ASKS[1], [2]),
@@ -106,7 +106,7 @@ def test_a_header_that_only_another_vouches_for(tmp_path: Path) -> None:
             assert bool(fields & set().union(*map(experts, packets))) == (2 in expected and 1 in expected)
 
 
-def test_where_the_guest_listens(tmp_path: Path) -> None:
+def test_direction_if_the_guest_listens(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     path.write_bytes(tcp([Segment(False, ASKS[0]), Segment(True, answer(1))]))
     turned = ["-o", "vchannel.guest_listens:TRUE"]
@@ -116,7 +116,7 @@ def test_where_the_guest_listens(tmp_path: Path) -> None:
 
 
 def taken(stream: bytes, role: Role) -> list[int]:
-    """The ids of the frames that the codec finds."""
+    """Return the ids of the frames that the codec finds."""
     connection, found = Connection(role), []
     connection.receive_data(stream)
     while (event := connection.next_event()) is not NEED_DATA:
@@ -129,7 +129,7 @@ def taken(stream: bytes, role: Role) -> list[int]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_golden_captures_as_a_stream(tmp_path: Path, path: Path) -> None:
-    """The frames that the codec finds in the same bytes, of a capture with damage too."""
+    """The dissector finds the same frames as the codec, also in a capture with damage."""
     records = load(path).records
     packets = seen(
         tmp_path / "a.pcapng", *(Segment(record.direction is Direction.TO_HOST, record.raw) for record in records)
@@ -140,8 +140,8 @@ def test_golden_captures_as_a_stream(tmp_path: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_damage_as_the_codec_takes_it(tmp_path: Path, seed: int) -> None:
-    """Frames with pieces cut out of them and junk put between them."""
+def test_frames_in_a_damaged_stream_are_those_of_the_codec(tmp_path: Path, seed: int) -> None:
+    """Frames lack pieces, and junk is between them."""
     random = Random(seed)
     stream = b""
     for frame in ASKS * 4:
@@ -150,12 +150,12 @@ def test_any_damage_as_the_codec_takes_it(tmp_path: Path, seed: int) -> None:
             stream += frame[start : random.randrange(start, FRAME_SIZE)] + random.randbytes(random.choice([0, 7, 5000]))
         else:
             stream += frame
-    stream += b"".join(ASKS[:3])  # the last of which may be a frame that still waits for its end
+    stream += b"".join(ASKS[:3])  # the last one may be incomplete
     packets = seen(tmp_path / "a.pcapng", Segment(True, stream))
     assert ids(packets) == taken(stream, Role.HOST)
 
 
-def test_without_decode_as_the_port_is_anybodys(tmp_path: Path) -> None:
+def test_tcp_is_not_dissected_without_decode_as(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     path.write_bytes(tcp([Segment(True, ASKS[0])]))
     assert not tshark(tmp_path, "-r", path, "-Y", "vchannel")
@@ -166,9 +166,9 @@ def test_without_decode_as_the_port_is_anybodys(tmp_path: Path) -> None:
 
 @contextmanager
 def sniffed(home: Path, port: int, *fields: str) -> Iterator[subprocess.Popen[bytes]]:
-    """tshark's lines about a port of the loopback, as they come. Only root, or who may use dumpcap, can."""
+    """tshark's lines about a port of the loopback, as they appear. This needs root, or the right to use dumpcap."""
     words = [word for field in fields for word in ("-e", field)]
-    live = ["--log-domains=Main", "--log-level=info"]  # else tshark 4.4 does not report that the filter is in place
+    live = ["--log-domains=Main", "--log-level=info"]  # else tshark 4.4 does not report that it captures
     live += ["-i", "lo", "-f", f"tcp port {port}", "-l", "-d", f"tcp.port=={port},vchannel", "-Y", "vchannel"]
     with (home / "told").open("wb") as errors, started(
         command(*live, "-T", "fields", "-E", "separator=|", *words),
@@ -178,16 +178,16 @@ def sniffed(home: Path, port: int, *fields: str) -> Iterator[subprocess.Popen[by
         def told() -> str:
             return (home / "told").read_text(errors="replace")
 
-        # " File: " is said when the filter is in place.
+        # tshark prints " File: " when the filter is active.
         until(lambda: " File: " in told() or process.poll() is not None, "the capture")
         if " File: " not in told():
             pytest.skip(f"can't capture on lo: {' '.join(told().split())}")
         yield process
-        process.terminate()  # which ends dumpcap too
+        process.terminate()  # also ends dumpcap
         process.wait(PATIENCE)
 
 
-def test_a_daemon_on_tcp_as_it_is_captured(tmp_path: Path) -> None:
+def test_live_capture_of_a_daemon_on_tcp(tmp_path: Path) -> None:
     fields = ["direction", "host_command", "text", "response_to"]
     with (
         held_port() as port,
