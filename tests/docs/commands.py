@@ -20,7 +20,7 @@ from vhostcomm.qemu_host.goflags import parse
 from vhostcomm.systemd import units
 
 ELSEWHERE: Final = {"docker", "etcdctl", "git", "gh", "pvesm", "qm", "reboot", "rsync", "tshark", "virsh", "wireshark"}
-"""Programs that can't be checked here."""
+"""Programs that need not be installed here."""
 
 OPTIONS_OF_OTHERS: Final = {
     "--format",
@@ -31,11 +31,11 @@ OPTIONS_OF_OTHERS: Final = {
     "--unix-socket",
     "--x",
 }
-"""Flags in prose of another program, or placeholders."""
+"""Flags of other programs that prose names, and placeholders."""
 
 
 def check(text: str) -> None:
-    """Fail if a command that isn't run can't be right."""
+    """Fail if a command that is not run can't be valid."""
     words = shlex.split(text.replace("\\\n", " ").removesuffix("&"), comments=True)
     while words[0] == "sudo" or re.match(r"\w+=", words[0]):
         words.pop(0)
@@ -66,7 +66,7 @@ def check(text: str) -> None:
 
 
 def check_ours(words: list[str]) -> None:
-    """Fail if our own command line rejects the words, as far as that shows without running them."""
+    """Fail if our command line rejects the words before running them."""
     try:
         app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -74,7 +74,7 @@ def check_ours(words: list[str]) -> None:
 
 
 def is_unit(name: str) -> bool:
-    """Whether a unit is one of ours, or what an instance of one is called."""
+    """Return whether a unit is one of ours, or an instance of one."""
     before, at, rest = name.partition("@")
     if not at:
         return name in units.NAMES
@@ -86,7 +86,7 @@ def is_unit(name: str) -> bool:
 
 
 def wrong_in_prose(code: str) -> str:
-    """What is wrong with a piece of code in prose, if it is one of our verbs or flags: there is none such."""
+    """Return the error if a piece of code in prose looks like one of our verbs or flags and does not exist."""
     words = re.split(r"[\s=]+", code)
     if words[0].startswith("--") and words[0] != "--":
         return "" if words[0] in _flags_of_all() | OPTIONS_OF_OTHERS else f"{words[0]}: no verb has it"

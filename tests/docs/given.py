@@ -1,4 +1,4 @@
-"""The Python that the documentation shows, run with what it takes for given."""
+"""Names that the Python blocks of the documentation use without defining them."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ def recorder(code: str) -> None:
 
 
 GIVEN: Final[dict[str, Callable[[str], None]]] = {"stream": stream, "recorder": recorder}
-"""By the name in the page's comment."""
+"""The definitions by the name in the page's comment."""

@@ -1,4 +1,4 @@
-"""What the program's own text can say: warnings and errors of the log, and the messages of errors, found in its sources."""
+"""The program's messages, from its sources: warnings and errors of the log, and messages of exceptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT
 LEVELS: Final = {"warning", "error", "exception", "critical"}
 
 LOGS: Final = ("log", "lines", "comings", "strangers")
-"""Ends of the names of logs and of limited ones."""
+"""Suffixes of the names of logs and of rate-limited logs."""
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def sources() -> list[tuple[str, ast.Module]]:
 
 @functools.cache
 def logged() -> dict[str, str]:
-    """Every warning and error of the log, and where it is."""
+    """Yield every warning and error of the log, with its place in the sources."""
     return dict(_logged())
 
 
@@ -34,14 +34,14 @@ def _logged() -> Iterator[tuple[str, str]]:
                 continue
             called, first = node.func, node.args[0]
             if called.attr in LEVELS | {"repeated"} and ast.unparse(called.value).endswith(LOGS):
-                if isinstance(first, ast.Name):  # passed on by what limits a log
+                if isinstance(first, ast.Name):  # a rate-limited log passes its argument on
                     continue
                 assert isinstance(first, ast.Constant), f"{name}:{node.lineno}: {ast.unparse(first)}: not a plain text"
                 yield str(first.value), f"{name}:{node.lineno}"
 
 
 def raised(kinds: set[str]) -> dict[str, str]:
-    """Of the messages of these errors the longest piece that is always the same, and where it is."""
+    """Yield the longest constant part of each message of these errors, with its place in the sources."""
     found = {}
     for name, tree in sources():
         for node in ast.walk(tree):

@@ -1,18 +1,18 @@
-"""The pages of the project's documentation, taken apart: which blocks they have, and what is to be done with each.
+"""The pages of the documentation: their blocks, and the treatment of each block.
 
 A block that shows commands is fenced, of the kind `console`: lines with `$ ` are commands, the lines under one are what it
-prints, `…` stands for anything. A comment before the block has what a reader doesn't need to see:
+prints, and `…` matches anything. A comment before the block has information that a reader doesn't need:
 
-    <!-- not run: why -->       it can't be run here; what can be checked of it is
+    <!-- not run: why -->       it can't be run here; a test checks its verbs and flags
     <!-- status: 1 -->          its commands end with that status instead of 0
     <!-- file: NAME -->         the block is a file of that name
-    <!-- guest: PATH -->        first a guest connects to that socket, and answers what it is asked
-    <!-- wait: TEXT -->         first a program in the background must have said that
-    <!-- libvirt -->            `virsh` is there, with a libvirt of the page's own
-    <!-- images -->             first there are the stand-in guest's disks: synoboot.img, system.img, data.img
-    <!-- pat -->                first there is a stand-in DSM_VirtualDSM_72806.pat
-    <!-- stand-in -->           first the stand-in guest is built: the page takes its disks out of the cache
-    <!-- given: NAME -->        for `python`: the names it uses are the test's
+    <!-- guest: PATH -->        first a guest connects to that socket, and answers
+    <!-- wait: TEXT -->         first a background program must have logged that text
+    <!-- libvirt -->            `virsh` works, with a separate libvirt for the page
+    <!-- images -->             first the stand-in guest's disks are copied: synoboot.img, system.img, data.img
+    <!-- pat -->                first a stand-in DSM_VirtualDSM_72806.pat is created
+    <!-- stand-in -->           first the stand-in guest is built: the page uses its disks in the cache
+    <!-- given: NAME -->        for `python`: tests/docs/given.py defines its names
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ ROOT: Final = Path(__file__).parents[2]
 MARKS: Final = ("not run", "status", "file", "guest", "wait", "libvirt", "images", "pat", "stand-in", "given")
 
 SHOWN_ONLY: Final = {"text", "toml", "json", "ini", "xml", "yaml", "lua", "hexdump"}
-"""Kinds of blocks that aren't run."""
+"""Kinds of blocks that are not run."""
 
 _COMMAND: Final = re.compile(
     r"\s*(\$|#)?\s*(sudo\s+)?"
     r"(\S*/)?(vhostcomm|qemu-host|vdsm_run\.py|qemu-system-\S+|qemu-img|curl|make|apt|apt-get|pip|systemctl|virsh|qm|docker|podman)\s"
 )
-"""What begins like a command; in a block that isn't run, it would slip by."""
+"""Beginnings of commands. In a block that is not run, a command would not be tested."""
 
 
 class PageError(Exception):
-    """A page that breaks the convention."""
+    """A page violates the convention."""
 
 
 @frozen
 class Command:
-    """A command and what it prints; nothing is said of that where `output` is empty."""
+    """A command and its output; an empty `output` matches any output."""
 
     text: str
     output: str
@@ -74,7 +74,7 @@ class Block:
 
 
 GENERATED: Final = {"docs/commands.md"}
-"""Made from the command line itself, and compared with it by a test of its own: it shows usages, no commands."""
+"""The page that is generated from the command line, and compared by another test. It has usages, no commands."""
 
 
 def all_pages() -> list[Path]:
@@ -94,10 +94,10 @@ def pages() -> list[Path]:
 
 
 def blocks(text: str, page: str) -> Iterator[Block]:
-    """A page's blocks, in order.
+    """Return a page's blocks, in order.
 
     Raises:
-        PageError: one that looks like prose, or that shows commands and isn't run.
+        PageError: a block looks like prose, or shows commands and is not run.
     """
     marks: dict[str, str] = {}
     for token in MarkdownIt("commonmark").enable("table").parse(text):
@@ -116,7 +116,7 @@ def blocks(text: str, page: str) -> Iterator[Block]:
 
 
 def inline_code(text: str) -> Iterator[tuple[int, str]]:
-    """What stands between backticks in prose and tables, with its line."""
+    """Yield the code between backticks in prose and tables, with its line."""
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         for child in token.children or ():
             if child.type == "code_inline":
@@ -132,7 +132,7 @@ def _marks(comment: str) -> dict[str, str]:
 
 
 def _check_no_block_is_meant(marks: dict[str, str], where: str) -> None:
-    """Comments that are for people may stand anywhere, but before a block."""
+    """Comments for people may be anywhere except directly before a block."""
     if meant := marks.keys() & set(MARKS):
         raise PageError(f"{where}: a comment ({', '.join(meant)}) with no block right behind it")
 
@@ -189,7 +189,7 @@ def _commands(content: str, where: str) -> Iterator[Command]:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Whether that was printed: `…` alone on a line is any number of lines, within one anything; blanks at ends don't count."""
+    """Return whether output matches. A line `…` matches any lines, `…` within a line any text; blanks at ends are ignored."""
     pattern = ""
     for line in expected.splitlines():
         if line.strip() == "…":
@@ -200,5 +200,5 @@ def matches(expected: str, printed: str) -> bool:
 
 
 def _spaced(text: str) -> str:
-    """Columns are as wide as what is in them: where there are several blanks, there may be more or fewer."""
+    """Make several blanks match any number of blanks, because the width of columns varies."""
     return r"[ ]{2,}".join(re.escape(part) for part in re.split(r"[ ]{2,}", text))

@@ -1,4 +1,4 @@
-"""A page's shell: one bash in a folder of its own, in which the page's commands are run one after the other."""
+"""A page's shell: one bash in a separate folder, which runs the page's commands one after the other."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tests.serving import ENVIRONMENT, held_port, until
 from tests.wireshark.looking import UNPRIVILEGED
 
 PATIENCE: Final = 100.0
-"""Seconds for one command; one of them waits for a guest in an emulator to power itself off."""
+"""Seconds for one command: one waits until a guest in an emulator has powered itself off."""
 
 SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
-"""A daemon in the background. The commands behind it don't wait for it; only the page's end does."""
+"""A background daemon. Only the page's end waits for its start, the following commands do not."""
 
 READY: Final = "serving"
-"""What it has logged then: ended during its start, it would end by SIGTERM and not with status 0."""
+"""The daemon's log after its start. Earlier, SIGTERM would kill it, instead of status 0."""
 
 OURS: Final = re.compile(r"^(sudo |\w+=\S+ )*(vhostcomm|\./vdsm_run\.py|vdsm_run|qemu-host) .*&$", re.DOTALL)
-"""One of our programs in the background: its log goes to a file, or it would come amid what the page shows next."""
+"""A background command of one of our programs. Its log goes to a file, to keep it out of later output."""
 
 
 def _cache() -> Path:
-    """Where the stand-in guest is built, as tests/guest/build.sh finds it."""
+    """Return the folder of the stand-in guest's builds, as tests/guest/build.sh does."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("VHOSTCOMM_CACHE") or Path(caches, "vhostcomm"))
 
@@ -42,20 +42,20 @@ def _cache() -> Path:
 class Shell:
     """Bash, with our programs on PATH.
 
-    What the machine may have in use is replaced: some folders and the home by the page's own, the ports 5000 and 12345 by free
-    ones.
+    Resources that the machine may use are replaced: some folders and the home by the page's folders, the ports 5000 and
+    12345 by free ports.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._outputs: list[Path] = []
-        """Of what runs in the background."""
+        """Process ids of background programs."""
         self._quiet: dict[str, Path] = {}
-        """Of which of these nothing may be on the terminal, by their commands."""
+        """Commands of background programs that must not print to the terminal."""
         self._serving = 0
-        """How many of these are daemons."""
+        """The number of background daemons."""
         self._before: dict[Path, int] = {}
-        """How much of each was there when the last of these was started."""
+        """The length of each log when the last background program was started."""
         for name in "bin", "run", "etc/systemd/system", "var/lib/vz/snippets":
             (folder / name).mkdir(parents=True)
         for name in "captures", "protocol", "tests", "vdsm_run.py":
@@ -113,7 +113,7 @@ class Shell:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End what runs in the background, by its process id, and see that it ends well."""
+        """End the background programs by their process ids, and check their exit statuses."""
         assert self.bash.stdin
         bad: dict[str, str] = {}
         try:
@@ -125,7 +125,7 @@ class Shell:
                     bad[pid] = status
         finally:
             if self.bash.poll() is None:
-                os.killpg(self.bash.pid, signal.SIGKILL)  # a session of its own: this shell and what it started
+                os.killpg(self.bash.pid, signal.SIGKILL)  # the session has only this shell and its programs
             self.bash.stdin.close()
             self.bash.wait(PATIENCE)
             self._statuses.close()
@@ -135,7 +135,7 @@ class Shell:
         assert not bad, f"{bad} of the background ended badly:\n{self.background()}"
 
     def run(self, command: Command, status: int, where: str) -> None:
-        """Run a command; its status and what it prints must be as the page says."""
+        """Run a command, and check that its status and output are those of the page."""
         number = len(list(self.folder.glob(".out.*")))
         output = self.folder / f".out.{number}"
         if command.text.endswith("&"):
@@ -158,22 +158,22 @@ class Shell:
             )
 
     def _wait_for_its_exec(self) -> None:
-        """Until the shell's child has become the program that was started last.
+        """Wait until the shell's child has become the program that was started last.
 
-        Programs that are forked here start in 20 ms instead of 300, so the next one might not find it yet.
+        Forked programs start in 20 ms instead of 300, so the next one might be too early.
         """
         child, shell = (Path(f"/proc/{pid}/cmdline") for pid in (self._ask("echo $!").strip(), self.bash.pid))
 
         def has_begun() -> bool:
             try:
                 return child.read_bytes() != shell.read_bytes()
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 return True
 
         until(has_begun, "the start of a program")
 
     def wait(self, text: str) -> None:
-        """Until that is said by a program in the background, since the last one was started: on its output or in a .log."""
+        """Wait until a background program has written the text since the last start, to its output or a .log file."""
         until(
             lambda: any(text.encode() in path.read_bytes()[self._before.get(path, 0) :] for path in self._logs()),
             f"{text!r} in what runs in the background",
@@ -181,14 +181,14 @@ class Shell:
         )
 
     def background(self) -> str:
-        """What the programs in the background have said."""
+        """Return the output of the background programs."""
         return "".join(path.read_text(errors="replace") for path in self._logs())
 
     def _logs(self) -> list[Path]:
         return [*self._outputs, *sorted(self.folder.glob("*.log"))]
 
     def ours(self, text: str) -> str:
-        """The page's text, with the places that are used here."""
+        """Return the page's text with the replaced folders and ports."""
         for shown, ours in self._ours.items():
             text = text.replace(shown, ours)
         return text
@@ -200,7 +200,7 @@ class Shell:
 
     def _do(self, text: str, output: Path) -> int:
         assert self.bash.stdin
-        # The braces keep a command that goes to the background a child of this shell, with an output of its own.
+        # With the braces, a background command stays a child of this shell, and its output stays separate.
         script = f"{{ {text}\n}} >{output} 2>&1 </dev/null; echo $? >&{self._to}\n"
         self.bash.stdin.write(script.encode())
         self.bash.stdin.flush()

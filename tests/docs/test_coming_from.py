@@ -1,4 +1,4 @@
-"""The table of flags for who comes from another tool has every flag, with its default."""
+"""The table of flags for users of another tool has every flag, with its default."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_every_flag_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_its_default_is_the_one_in_the_table(row: list[str]) -> None:
+def test_default_of_a_flag_matches_the_table(row: list[str]) -> None:
     (name,) = flags_in(row[0].split("derived")[0]) or flags_in(row[1])
     default = FLAGS[name].default
-    told = row[3].split(";")[0].strip("`")
-    assert told.replace("13 zeros", "0" * 13).replace("zeros", "00:00:00:00:00:00") == default
+    documented = row[3].split(";")[0].strip("`")
+    assert documented.replace("13 zeros", "0" * 13).replace("zeros", "00:00:00:00:00:00") == default

@@ -1,4 +1,4 @@
-"""The convention of the documentation's commands: breaches and missing output are found."""
+"""The convention for commands in the documentation: violations and wrong output are found."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def test_output_matches_its_pattern(expected: str, printed: str, same: bool) -> 
     ],
 )
 @pytest.mark.slow
-def test_a_page_that_is_not_true(tmp_path: Path, command: Command, status: int, why: str) -> None:
+def test_wrong_output_or_status_of_a_page_is_found(tmp_path: Path, command: Command, status: int, why: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(why)), Shell(tmp_path) as shell:
         shell.run(command, status, "p:1")
 
 
-def test_a_daemon_that_ends_badly(tmp_path: Path) -> None:
+def test_daemon_that_ends_with_an_error_is_found(tmp_path: Path) -> None:
     def page() -> None:
         with Shell(tmp_path) as shell:
             shell.run(Command("bash -c 'trap \"exit 3\" TERM; echo there; sleep 100 & wait' &", ""), 0, "p:1")
@@ -142,7 +142,7 @@ def test_verbs_and_flags_in_prose(code: str, wrong: bool) -> None:
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith(("http:", "https:")):
             continue
@@ -154,7 +154,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, target
 
 
-def test_tests_that_are_named_are_there() -> None:
+def test_named_tests_exist() -> None:
     names = {
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }
@@ -164,7 +164,7 @@ def test_tests_that_are_named_are_there() -> None:
 
 
 def test_only_contributing_names_tests() -> None:
-    """Pages for users promise behaviour; contributing says which test holds which promise."""
+    """Pages for users promise behaviour; the page on contributing maps each promise to its tests."""
     found = {
         f"{page.relative_to(ROOT)}:{line}": code
         for page in pages()
@@ -175,7 +175,7 @@ def test_only_contributing_names_tests() -> None:
 
 
 def test_the_table_of_packages_is_complete() -> None:
-    """In the page on contributing; a path is from the top, or beside the one before."""
+    """It is in the page on contributing. A path is relative to the top, or to the folder of the previous path."""
     text = (ROOT / "docs/contributing.md").read_text().split("## The packages")[1].split("## ")[0]
     named = [code for _, code in inline_code(text) if "." in code or "/" in code]
     beside = ROOT

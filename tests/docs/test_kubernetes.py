@@ -1,4 +1,4 @@
-"""The StatefulSet of the containers' page: valid by Kubernetes's schemas, and its commands and arguments are tried here."""
+"""The StatefulSet on the page on containers is valid by Kubernetes's schemas; its commands and arguments work."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ POWEROFF: Final = 6
 
 
 def manifest(run: str | Path = "/run/vhostcomm") -> dict[str, Any]:
-    """The manifest, with a directory in the place of its emptyDir."""
+    """The manifest, with a directory instead of its emptyDir."""
     read = yaml.safe_load(TEXT.replace("/run/vhostcomm/", f"{run}/"))
     assert isinstance(read, dict)
     return read
 
 
 def containers(read: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sidecar and QEMU."""
+    """The containers of the sidecar and of QEMU."""
     pod = read["spec"]["template"]["spec"]
     (sidecar,), (qemu,) = pod["initContainers"], pod["containers"]
     return sidecar, qemu

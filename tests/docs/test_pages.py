@@ -1,4 +1,4 @@
-"""Every command that the documentation shows is run, and prints what it says there."""
+"""Every command in the documentation prints the output that the page shows."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ANSWERS: Final[Answers] = {
     GuestCommand.FS_UNFREEZE: b"",
     GuestCommand.POWEROFF: lambda: None,
 }
-"""Of the guest that pages talk to where they boot none: it answers, and its power-off ends its connection."""
+"""Answers of the guest on pages that boot none. Its power-off ends its connection."""
 
 PAGES: Final = {str(path.relative_to(ROOT)): path.read_text() for path in pages()}
 
 
 def _blocks(page: str) -> list[Block]:
-    """None of a page that breaks the convention: its own test tells why."""
+    """Return a page's blocks; none if it violates the convention, which another test reports."""
     try:
         return list(blocks(PAGES[page], page))
     except PageError:
@@ -56,14 +56,14 @@ RUN: Final = {
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """With a short name: a socket's path has 107 bytes."""
+    """A folder with a short name, because a socket's path is limited to 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="docs-") as made:
         yield Path(made)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_keeps_to_the_convention(page: str) -> None:
-    """Every block is of a known kind, and nothing that looks like a command is in one that isn't run."""
+def test_pages_follow_the_convention(page: str) -> None:
+    """Every block is of a known kind, and commands are only in blocks that are run."""
     assert len(list(blocks(PAGES[page], page))) == len(re.findall(r"^ *```", PAGES[page], re.MULTILINE)) // 2
 
 
@@ -88,7 +88,7 @@ def test_blocks_that_are_not_run_have_valid_commands(block: Block) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_verbs_and_flags_in_prose_are_there(page: str) -> None:
+def test_verbs_and_flags_in_prose_exist(page: str) -> None:
     wrong = {f"{page}:{line}": why for line, code in inline_code(PAGES[page]) if (why := wrong_in_prose(code))}
     assert not wrong
 
@@ -99,7 +99,7 @@ def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.Fixt
     if "pat" in block.marks:
         pats.pat(shell.folder)
     if "stand-in" in block.marks:
-        request.getfixturevalue("images")  # or the page's command would have to wait for it
+        request.getfixturevalue("images")  # else the page's command would wait for the build
     if "libvirt" in block.marks:
         guests.enter_context(virsh(shell.folder, shell.folder / "bin"))
     if "wait" in block.marks:
@@ -113,6 +113,6 @@ def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.Fixt
 
 
 def _copy(images: Images, folder: Path) -> None:
-    """The stand-in's disks, as the page calls them; one image serves many guests, so what is written to is a copy."""
+    """Copy the stand-in's disks under the page's names, because guests share the cached images."""
     for name, path in {"synoboot.img": images.boot, "system.img": images.system, "data.img": images.data}.items():
         subprocess.run(["cp", "--sparse=always", path, folder / name], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The page on troubleshooting has every log message and error of the program, and no others."""
+"""The page on troubleshooting has exactly the program's log messages and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE: Final = (ROOT / "docs/troubleshooting.md").read_text()
 CODE: Final = [code for _, code in inline_code(PAGE)]
 
 LOST: Final = "log lines were lost"
-"""It goes past the log's own methods."""
+"""Messages that do not use the log's methods."""
 
 EXPLAINED: Final = {"ServeError", "PlaceError", "CallError", "ControlError", "DaemonGoneError", "HeldError"}
 
@@ -33,11 +33,11 @@ LEFT_OUT: Final = {
 }
 
 NO_MESSAGE: Final = {"", "tcp", "remedy"}
-"""Errors that say nothing but where and the system's own words."""
+"""Errors that contain only a place and the system's message."""
 
 
 @pytest.mark.slow
-def test_every_warning_and_error_of_the_log_has_its_place() -> None:
+def test_every_warning_and_error_of_the_log_is_in_troubleshooting() -> None:
     missing = {text: where for text, where in logged().items() if text not in CODE}
     assert not missing
     assert LOST in CODE
@@ -54,7 +54,7 @@ def test_troubleshooting_has_no_stale_log_messages() -> None:
 
 
 @pytest.mark.slow
-def test_every_message_about_the_world_has_its_place() -> None:
+def test_every_environmental_error_is_in_troubleshooting() -> None:
     missing = {text: where for text, where in raised(EXPLAINED).items() if text not in {*CODE, *NO_MESSAGE}}
     assert not missing
 
@@ -66,7 +66,7 @@ def test_every_kind_of_error_is_explained_or_left_out() -> None:
     assert set(LEFT_OUT) <= kinds
 
 
-def test_the_guests_own_lines_are_explained() -> None:
+def test_console_lines_of_the_guest_are_explained() -> None:
     lines = {line.partition(": ")[2] for lines in COMPLAINTS.values() for line in lines}
     assert len(lines) == 5
     assert lines <= set(CODE)

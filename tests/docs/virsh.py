@@ -1,4 +1,4 @@
-"""`virsh` for the pages: a program of that name, behind which is a libvirt of the test's own."""
+"""`virsh` for the pages: a program of that name that uses a private libvirt."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ words = [os.path.abspath(word) if os.path.exists(word) else word for word in sys
 with socket.socket(socket.AF_UNIX) as asked:
     asked.connect({place!r})
     asked.sendall(json.dumps(words).encode() + b"\\n")
-    status, told = json.load(asked.makefile())
-print(told)
+    status, answer = json.load(asked.makefile())
+print(answer)
 sys.exit(status)
 """
 
 
 @contextmanager
 def virsh(folder: Path, programs: Path) -> Iterator[None]:
-    """Put `virsh` there, among the page's programs. It is one libvirt, which ends with the context, and what it runs with it.
+    """Put `virsh` among the page's programs. Its libvirt, with everything that it started, ends with the context.
 
     Skips the test where libvirt can't run.
     """
@@ -58,5 +58,5 @@ def virsh(folder: Path, programs: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                server.shutdown()  # which waits for a request, as long as libvirt may take
+                server.shutdown()  # waits for a request to end, as long as libvirt needs
                 thread.join(PATIENCE)
