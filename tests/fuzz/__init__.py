@@ -1,1 +1,1 @@
-"""Inputs that a fuzzer makes, for what reads strangers' bytes."""
+"""Fuzzing of the code that reads untrusted bytes."""

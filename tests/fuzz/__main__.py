@@ -1,4 +1,4 @@
-"""`make fuzz`: coverage-guided fuzzing of each target, for a while. What fails an assertion is kept in `.fuzz/`."""
+"""`make fuzz`: coverage-guided fuzzing of each target for a limited time. Inputs that fail are kept in `.fuzz/`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).parents[2]
 CORPUS: Final = Path(__file__).with_name("corpus")
 FOUND: Final = ROOT / ".fuzz"
 LARGEST: Final = 4096
-"""Bytes of an input."""
+"""The most bytes of an input."""
 
 
 def main(seconds: str, *names: str) -> int:
@@ -33,7 +33,9 @@ def main(seconds: str, *names: str) -> int:
         if subprocess.run(
             [*command, *options, "-print_final_stats=1", "-verbosity=0"], cwd=ROOT, check=False
         ).returncode:
-            print(f"{name}: an input fails, {inputs}-crash-… has it. Mend that, and move it to {CORPUS / name}.")
+            print(
+                f"{name}: an input fails, {inputs}-crash-… has it. Fix the fault, and move the input to {CORPUS / name}."
+            )
             return 1
     return 0
 

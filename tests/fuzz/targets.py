@@ -1,4 +1,4 @@
-"""What must hold for any input. Each target takes bytes, and an exception is a bug."""
+"""Invariants for any input. Each target accepts bytes, and an exception is a bug."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from vhostcomm.capture.show import transcript
 from vhostcomm.errors import CaptureError
 
 STEPS_MOST: Final = 64
-"""Steps of one input: a longer one shows nothing that two shorter ones don't."""
+"""The most steps of an input. Longer inputs show no more than several short ones."""
 
 
 class Input:
-    """The bytes of a fuzzer, of which there are always enough: zeros follow the last."""
+    """A fuzzer's bytes, followed by zeros without end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -51,7 +51,7 @@ class Input:
 
 @frozen
 class Ask:
-    """Our end asks the other."""
+    """Our end sends a request."""
 
     request: Request
 
@@ -63,19 +63,19 @@ class Cut:
 
 @frozen
 class Forget:
-    """Our end gives its oldest question up."""
+    """Our end gives up its oldest request."""
 
 
 @frozen
 class Silence:
-    """Nothing more came for a while."""
+    """No more bytes came for a while."""
 
 
 Step = bytes | Ask | Cut | Forget | Silence
 
 
 def steps(given: Input, role: Role) -> Iterator[Step]:
-    """What happens to a connection. Frames are made here, since no fuzzer guesses 4096 bytes."""
+    """Return the steps of a connection. Whole frames are made here, because no fuzzer guesses 4096 bytes."""
     theirs, ours = (HostCommand, GuestCommand) if role is Role.HOST else (GuestCommand, HostCommand)
     asked: list[Request] = []
     for _ in range(STEPS_MOST):
@@ -105,7 +105,7 @@ def steps(given: Input, role: Role) -> Iterator[Step]:
 
 
 def happens(role: Role, made: list[Step]) -> tuple[Connection, list[Event]]:
-    """The events of a connection to which these steps happen."""
+    """Return the events of a connection after these steps."""
     connection, events = Connection(role), []
     for step in made:
         match step:
@@ -132,14 +132,14 @@ def happens(role: Role, made: list[Step]) -> tuple[Connection, list[Event]]:
 
 
 def raw(event: Event) -> bytes:
-    """The bytes of the stream that an event is of."""
+    """Return an event's bytes of the stream."""
     if isinstance(event, BytesSkipped):
         return event.data
     return event.raw if isinstance(event, Request | Response | UnsolicitedResponse) else b""
 
 
 def connection(data: bytes) -> None:
-    """Every byte is in one event, in order; what the events are does not depend on where reads ended."""
+    """Every byte is in one event, in order, and the events do not depend on the boundaries of reads."""
     given = Input(data)
     role = Role.GUEST if given.number() % 2 else Role.HOST
     made = list(steps(given, role))
@@ -152,7 +152,7 @@ def connection(data: bytes) -> None:
 
 
 def capture(data: bytes) -> None:
-    """A file is a capture, or an error with its line; a capture that is written is read as it was."""
+    """A file is a valid capture or causes an error with a line number; a capture is unchanged after writing and reading."""
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="backslashreplace")  # as the command reads it
     try:
         read = read_capture(text)

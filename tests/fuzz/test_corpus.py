@@ -16,7 +16,7 @@ INPUTS = sorted(CORPUS.glob("*/*"))
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_input_of_the_corpus(path: Path) -> None:
     data = path.read_bytes()
-    assert data, "an input has a byte at least"
+    assert data, "the input is empty"
     TARGETS[path.parent.name](data)  # asserts the invariants after each step
 
 

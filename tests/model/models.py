@@ -15,7 +15,7 @@ WAYS: dict[State, tuple[Evidence, ...]] = {
     READY: (Connected(1), Frame(1)),
     SILENT: (Connected(1), Frame(1), *PROBED_IN_VAIN),
 }
-"""How a guest comes into each state of its channel."""
+"""The evidence that leads to each state of a guest's channel."""
 
 
 def model_of(*evidence: Evidence) -> Model:

@@ -1,4 +1,4 @@
-"""Each answer has the value of its own setting."""
+"""Each answer has the value of its setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a freeze that outlives its daemon."""
+"""The file that records a freeze for the daemon's successor."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NOW = Moment(5.0, 1e9)
 
 
 @given(st.text(max_size=200), st.floats(0, 2e9))
-def test_it_is_read_as_it_was_written(by: str, since: float) -> None:
+def test_debt_is_unchanged_after_writing_and_reading(by: str, since: float) -> None:
     debt = Debt(7, by, Moment(1.0, since), Moment(99.0, since + 30))
     read = parse_debt(format_debt("nas", debt), NOW)
-    assert (read.by, read.since.wall, read.until) == (by, since, NOW), "and the thaw is due now"
-    assert read.number == 0, "so that any thaw settles it"
+    assert (read.by, read.since.wall, read.until) == (by, since, NOW), "the thaw is not due at once"
+    assert read.number == 0, "not every thaw settles the debt"
 
 
 def test_the_record_of_a_freeze() -> None:
@@ -32,12 +32,12 @@ def test_the_record_of_a_freeze() -> None:
 
 
 @pytest.mark.parametrize("since", [0, 100, 253_402_300_799])
-def test_times_that_can_be_shown(since: int) -> None:
+def test_times_at_the_limits_are_accepted(since: int) -> None:
     assert parse_debt(json.dumps({"by": "x", "frozen": since}).encode(), NOW).since.wall == since
 
 
 @given(st.binary(max_size=200))
-def test_other_bytes_are_refused(data: bytes) -> None:
+def test_other_bytes_are_rejected(data: bytes) -> None:
     with pytest.raises(DebtError, match=r"^it is not the record of a freeze$|^the time .* is out of range$"):
         parse_debt(data, NOW)
 
@@ -53,6 +53,6 @@ def test_other_bytes_are_refused(data: bytes) -> None:
         b'{"by": "x", "frozen": "1"}',
     ],
 )  # fmt: skip
-def test_what_is_no_record_is_refused(data: bytes) -> None:
+def test_invalid_records_are_rejected(data: bytes) -> None:
     with pytest.raises(DebtError, match=r"^it is not the record of a freeze$|^the time .* is out of range$"):
         parse_debt(data, NOW)

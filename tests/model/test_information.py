@@ -1,4 +1,4 @@
-"""The information that a guest gives about itself."""
+"""A guest's information about itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which questions a guest may be asked, which wait, and when it is probed."""
+"""Questions that are allowed in each state, questions that wait, and times of probes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from vhostcomm.guest.model import HEARD_RECENTLY, Model
 from vhostcomm.guest.questions import SETTLE, Kind, Probe, Refuse, Send, Wait, Why, kind_of, may_ask, probe_due
 
 
-def test_what_a_guest_in_each_state_may_be_asked() -> None:
+def test_questions_that_are_allowed_in_each_state() -> None:
     now = 3.0
     up, unheard, silent = model_of(*WAYS[READY]), model_of(*WAYS[CONNECTED]), model_of(*WAYS[SILENT])
     assert [may_ask(up, kind, now) for kind in Kind] == [Send()] * 5
     assert may_ask(up, Kind.CHANGING, 1 + HEARD_RECENTLY + 1) == Probe(Why.SILENT)
     assert may_ask(up, Kind.READING, 1 + HEARD_RECENTLY + 1) == Send()
     resumed = model_of(*WAYS[READY], Resumed())
-    assert may_ask(resumed, Kind.CHANGING, now) == Probe(Why.SILENT), "perhaps an earlier state was loaded"
+    assert may_ask(resumed, Kind.CHANGING, now) == Probe(Why.SILENT), "an earlier state may have been loaded"
     for kind in Kind:
         assert may_ask(unheard, kind, now) == (Send() if kind in {Kind.PROBE, Kind.THAW} else Probe(Why.UNHEARD))
     assert [may_ask(silent, kind, now) for kind in Kind] == [
@@ -26,13 +26,13 @@ def test_what_a_guest_in_each_state_may_be_asked() -> None:
     assert may_ask(silent, Kind.CHANGING, silent.probe_again, probing=True) == Wait(float("inf"), Why.SILENT)
 
 
-def test_who_can_wait_does_so_for_a_qemu_that_may_reconnect() -> None:
+def test_calls_wait_for_a_qemu_that_may_reconnect() -> None:
     gone = model_of(*WAYS[READY], Disconnected(1, ""))
     assert may_ask(gone, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
     assert may_ask(gone, Kind.ENDING, 2 + SETTLE) == Refuse(Why.ABSENT)
     assert may_ask(gone, Kind.CHANGING, 2.5) == Refuse(Why.ABSENT)
     off = model_of(*WAYS[READY], StopAsked("somebody", "power-off"), Disconnected(1, ""))
-    assert may_ask(off, Kind.ENDING, 3.5) == Refuse(Why.ABSENT), "it is gone for good"
+    assert may_ask(off, Kind.ENDING, 3.5) == Refuse(Why.ABSENT), "the guest has powered off, so waiting is useless"
 
 
 def test_a_pause_has_a_cause_and_queues_no_questions() -> None:
@@ -44,7 +44,7 @@ def test_a_pause_has_a_cause_and_queues_no_questions() -> None:
     assert not probe_due(model, 99.0, 0.0)
 
 
-def test_patience_ends_at_its_limit() -> None:
+def test_waits_end_at_their_limit() -> None:
     gone, paused = model_of(*WAYS[READY], Disconnected(1, "")), model_of(*WAYS[READY], Paused("", ""))
     for kind in (Kind.ENDING, Kind.THAW):
         assert may_ask(gone, kind, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
@@ -74,7 +74,7 @@ def test_when_a_guest_is_probed() -> None:
 
 
 def test_a_resumed_guest_is_probed_at_once() -> None:
-    """However long it had not answered before the pause."""
+    """The time without an answer before the pause does not count."""
     model = model_of(*WAYS[READY], *(ProbeSent(1), Silence(1)) * 7)
     assert not probe_due(model, 20.0, 1.0)
     model.take(Paused("disk full", "resume"), 20.0)

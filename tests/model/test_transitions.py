@@ -1,4 +1,4 @@
-"""The model of a guest: each transition, and what any order of evidence must not change."""
+"""The model of a guest: each transition, and invariants for any order of evidence."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ from vhostcomm.guest.questions import Kind, Probe, Send, Why, may_ask, probe_due
         # An earlier connection proves nothing.
         (CONNECTED, (Frame(0), Answer(0), Booted(0)), CONNECTED),
         (READY, (ProbeSent(0), Silence(0), Disconnected(0, "")), READY),
-        # Wishes are no evidence of life.
+        # Requests to the guest are no evidence of life.
         (CONNECTED, (StopAsked("", ""), FreezeSent("", Moment(9, 9)), ThawAnswered(1)), CONNECTED),
         (CONNECTED, (Paused("disk full", "resume"),), PAUSED),
         (READY, (Paused("disk full", "resume"), Resumed()), READY),
@@ -81,8 +81,8 @@ def test_each_transition(before: State, evidence: tuple[Evidence, ...], after: S
     assert model_of(*WAYS[before], *evidence).state is after
 
 
-def test_the_table_is_the_transitions_that_are_tested() -> None:
-    """Each of its entries, done by evidence of its kind alone."""
+def test_every_entry_of_the_table_is_a_transition() -> None:
+    """Evidence of the entry's kind alone causes each entry's transition."""
     made: dict[type, Evidence] = {
         Connected: Connected(2), Disconnected: Disconnected(1, ""), Reset: Reset(by_guest=False), Frame: Frame(1),
         Booted: Booted(1), Answer: Answer(1),
@@ -94,7 +94,7 @@ def test_the_table_is_the_transitions_that_are_tested() -> None:
     assert set(PAUSES) == {Paused, Resumed, Disconnected}
 
 
-def test_what_ends_a_connection_or_boot_ends_what_was_known_of_it() -> None:
+def test_end_of_a_connection_or_boot_resets_what_was_known() -> None:
     up, gone = model_of(*WAYS[READY]), model_of(*WAYS[READY], Disconnected(1, ""))
     assert (up.heard, gone.heard) == (1.0, None)
     silent = model_of(*WAYS[SILENT])
@@ -129,7 +129,7 @@ def test_a_thaw_is_owed_until_one_was_answered_that_was_sent_later() -> None:
         model.take(each, 10.0, 10.0)
         assert model.debt is not None, each
     assert model.debt is not None
-    assert (model.debt.until.at, model.debt.by) == (10.0, "backup"), "and it is due as soon as the guest is back"
+    assert (model.debt.until.at, model.debt.by) == (10.0, "backup"), "the thaw is not due as soon as the guest is back"
     model.take(ThawAnswered(1), 11.0)
     assert model.debt is None
 
@@ -149,7 +149,7 @@ HISTORIES = st.lists(st.tuples(EVIDENCE, st.floats(0, 100)), max_size=40)
 
 @given(HISTORIES, st.floats(-1e9, 1e9))
 def test_any_order_of_evidence(history: list[tuple[Evidence, float]], wall: float) -> None:
-    """Whatever comes, in whatever order, at whatever times."""
+    """Any evidence, in any order, at any times."""
     model, other, now = Model(), Model(), 0.0
     freezes, settled = 0, 0
     for evidence, later in history:
@@ -158,25 +158,25 @@ def test_any_order_of_evidence(history: list[tuple[Evidence, float]], wall: floa
         live = getattr(evidence, "connection", model.connection) == model.connection
         model.take(evidence, now, 0.0)
         other.take(evidence, now, wall)
-        # What the clock on the wall shows decides nothing.
+        # The wall clock must not affect decisions.
         assert [may_ask(model, kind, now) for kind in Kind] == [may_ask(other, kind, now) for kind in Kind]
         assert probe_due(model, now, 1.0) == probe_due(other, now, 1.0)
-        # The table is all there is.
+        # There are no transitions outside the table.
         assert model.channel in {before, TRANSITIONS[before].get(type(evidence), before)}
         assert model.channel is before or live or isinstance(evidence, Connected)
-        # What could do harm goes only to a guest that was heard lately, and in this boot.
+        # Harmful commands need a recent sign of life of the same boot.
         if may_ask(model, Kind.CHANGING, now) == Send():
             assert model.state is READY
             assert model.heard is not None
             assert now - model.heard <= HEARD_RECENTLY
         if isinstance(evidence, Connected | Reset | Resumed) and model.channel is not ABSENT:
             assert model.heard is None
-        # Once sent, a freeze is owed a thaw until one sent later was answered.
+        # After a freeze was sent, a thaw is owed until a later thaw is answered.
         freezes += isinstance(evidence, FreezeSent)
         if isinstance(evidence, ThawAnswered) and evidence.covers >= freezes:
             settled = freezes
         assert (model.debt is not None) == (freezes > settled)
-        # Nobody waits for ever, nor asks without end.
+        # Waits and probes are limited.
         assert model.probe_again <= now + PROBE_TIMEOUT + PROBE_INTERVAL_MAX
 
 
@@ -190,7 +190,7 @@ ASKS = Frame(1, asks=True)
         ((Connected(1), Connected(2)), 1),
         ((Connected(1), Reset(by_guest=True)), 1),
         ((Reset(by_guest=True),), 0),
-        # A boot notification is another start after a question, but not after the notifications of the same start.
+        # A boot notification means another start if a question preceded it, but not after notifications of the same start.
         ((Connected(1), Frame(1), Booted(1)), 1),
         ((Connected(1), ASKS, Booted(1)), 2),
         ((Connected(1), Frame(1), ASKS, Booted(1)), 3),
@@ -222,7 +222,7 @@ def test_a_frame_of_another_connection_is_no_sign_of_life() -> None:
     assert may_ask(model, Kind.CHANGING, 20 + HEARD_RECENTLY) == Send()
 
 
-def test_a_sign_of_life_is_of_one_connection_and_boot() -> None:
+def test_sign_of_life_counts_for_one_connection_and_boot() -> None:
     for ends in (Disconnected(1, ""), Connected(2), Reset(by_guest=True)):
         model = model_of(*WAYS[READY])
         model.take(ends, 2.0)
@@ -251,16 +251,16 @@ def test_unanswered_probes_come_at_growing_intervals() -> None:
             assert model.probe_again == now + gap / 4 + PROBE_TIMEOUT + gap, sign
     for again in (Connected(1), Reset(by_guest=True)):
         model.take(again, 300.0)
-        assert probe_due(model, 300.0, 1.0), "a guest that starts is asked at once"
+        assert probe_due(model, 300.0, 1.0), "a starting guest is not probed at once"
         model.take(ProbeSent(1), 300.0)
         assert model.probe_again == 300 + PROBE_TIMEOUT + 1
 
 
-def test_a_stop_is_of_one_start_and_connection() -> None:
+def test_stop_counts_for_one_boot_and_connection() -> None:
     asked = (*WAYS[READY], StopAsked("somebody", "reboot"))
     stop = model_of(*asked, Disconnected(1, ""), Reset(by_guest=True)).stop
     assert stop == Stop("somebody", "reboot", Moment(2.0, 0.0))
-    assert model_of(*asked, Booted(1)).stop == stop, "a notification of the start before"
+    assert model_of(*asked, Booted(1)).stop == stop, "the notification belonged to the previous start"
     for forgets in ((Connected(2),), (Reset(by_guest=True),), (ASKS, Booted(1))):
         assert model_of(*asked, *forgets).stop is None, forgets
 
@@ -290,7 +290,7 @@ def test_debt_of_a_guest_that_is_back_is_due(back: tuple[Evidence, ...], why: st
     assert model.debt == Debt(2, "two", Moment(2.0, 102.0), *((now, why) if why else (Moment(9.0, 109.0),)))
     model.take(Connected(3), 9.0)
     assert model.debt is not None
-    assert model.debt.why == (why or "its time is over"), "it was due already"
+    assert model.debt.why == (why or "its time is over"), "the debt was not due before"
 
 
 def test_a_debt_is_adopted_and_settled_by_any_thaw() -> None:

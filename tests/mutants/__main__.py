@@ -1,10 +1,10 @@
-"""``make mutants``: plants faults in the code that matters most, one at a time, and counts those that no test notices.
+"""``make mutants``: plant faults in the most important code, one at a time, and count those that no test notices.
 
 python -m tests.mutants [GROUP …]
 
-mutmut makes the mutants. Outcomes are kept in build/mutants: an interrupted run is continued by the next one. A killed
-mutant isn't planted again until its function changes, a survivor until a test changes. Mutants that only change the words
-of a text aren't counted: no test should quote every sentence.
+mutmut makes the mutants. Outcomes are kept in build/mutants, so the next run continues an interrupted one. A killed mutant
+is planted again only after its function changes, a survivor after a test changes. Mutants that only change the words of a
+text are not counted, because no test should quote every sentence.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Group:
 
 
 GROUPS: Final = {
-    # Junk fed byte by byte takes most of the time, and kills no mutant that other junk doesn't.
+    # Junk fed byte by byte takes most of the time, and kills no more mutants than other junk.
     "vchannel": Group(["protocol/vchannel/*.py"], ["tests/vchannel", "-k", "not (junk and byte)"]),
     "guest": Group(["vhostcomm/guest/*.py"], ["tests/model"]),
     "qemu": Group(
         ["vhostcomm/qemu/ending.py", "vhostcomm/qemu/stopping.py"],
         ["tests/qemu/test_ending.py", "tests/qemu/test_stopping.py"],
     ),
-    # Without the tests that start programs: a mutant is planted in this process alone.
+    # Without the tests that start programs, because a mutant is planted only in this process.
     "config": Group(
         ["vhostcomm/config/*.py"],
         [

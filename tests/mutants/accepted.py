@@ -1,4 +1,4 @@
-"""Survivors that behave as the code does, with the reason."""
+"""Survivors that behave as the original code does, with the reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ACCEPTED: Final = {
     r"secrets\.randbits\(ID_BITS\) or 2": "0 is never seen",
     r"-.*2\.0 \*\* min\(self\.probes - 1, \d+\)": "the interval has reached its maximum before",
 }
-"""Survivors that behave as the code does: an expression for their difference, and the reason. They aren't counted."""
+"""Survivors that are not counted: a regular expression for their difference, and the reason."""
 
 
 def accepted(difference: str) -> str:
@@ -54,7 +54,7 @@ def accepted(difference: str) -> str:
 
 
 def is_only_words(difference: str) -> bool:
-    """Whether a mutant differs in a text's letters alone: mutmut writes it in capitals, in small letters or between XX."""
+    """Return whether a mutant differs only in a text: mutmut changes its case or puts it between XX."""
     old, new = (
         "".join(line[1:] for line in difference.splitlines() if re.match(rf"\{sign}(?!{re.escape(sign * 2)})", line))
         for sign in "-+"

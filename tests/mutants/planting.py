@@ -1,4 +1,4 @@
-"""Mutants: functions with one fault each. mutmut makes them; they are planted in the running process."""
+"""Mutants: functions with one fault each, made by mutmut and planted in the running process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from attrs import frozen
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
 Place = tuple[str, str]
-"""Where a function is: the path of its file, and its qualified name, such as `Connection.send`."""
+"""The place of a function: the path of its file, and its qualified name, such as `Connection.send`."""
 
 
 @frozen
@@ -58,7 +58,7 @@ class Mutant:
 
 
 def mutants_of(file: Path) -> list[Mutant]:
-    """All mutants of a file. mutmut gives one text with the functions `…__mutmut_orig`, `…__mutmut_1`, and so on."""
+    """Return all mutants of a file. mutmut's text has the functions `…__mutmut_orig`, `…__mutmut_1`, and so on."""
     text: str = (
         importlib.import_module("mutmut.mutation.file_mutation").mutate_file_contents(str(file), file.read_text()).code
     )
@@ -95,14 +95,14 @@ def place_of(code: CodeType) -> Place:
 
 
 def lines_of(code: CodeType) -> set[int]:
-    """The lines of a function's body, with those of the functions in it."""
+    """Return the lines of a function's body, including nested functions."""
     inner = [each for each in code.co_consts if isinstance(each, CodeType)]
     own = {line for *_, line in code.co_lines() if line} - {code.co_firstlineno}  # `def` runs at the import
     return own.union(*map(lines_of, inner))
 
 
 def functions_at(places: set[Place]) -> dict[Place, list[FunctionType]]:
-    """Find the functions. There are several where a class was made again, as attrs does for slots."""
+    """Find the functions. There are several if a class was created again, as attrs does for slots."""
     for file in {file for file, _ in places}:
         importlib.import_module(module_of(Path(file)))
     found: dict[Place, list[FunctionType]] = {}
@@ -113,7 +113,7 @@ def functions_at(places: set[Place]) -> dict[Place, list[FunctionType]]:
 
 
 def caches() -> list[functools._lru_cache_wrapper[object]]:
-    """The project's functions that remember results: a remembered one would hide a mutant."""
+    """Find the project's cached functions, because a cached result would hide a mutant."""
     kind = functools._lru_cache_wrapper
     return [each for each in gc.get_objects() if type(each) is kind and each.__module__ in sys.modules and _ours(each)]
 

@@ -1,4 +1,4 @@
-"""Run tests with mutants: in processes forked from one that has imported and run everything."""
+"""Run tests with mutants, in processes forked from one that has imported everything and run every test."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.mutants.planting import Mutant, Place, caches, functions_at, lines_of
 
 OPTIONS: Final = [
     *("-q", "--capture=no", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"),
-    *("--tb=native", "--assert=plain"),  # nobody reads why a mutant fails; both cost more than the test
-    *("-o", "timeout=20"),  # a mutant that waits for ever is killed by it
+    *("--tb=native", "--assert=plain"),  # nobody reads the reasons, and pytest's own take longer than the test
+    *("-o", "timeout=20"),  # kills a mutant that waits forever
 ]
 
 SURVIVED: Final = "survived"
@@ -33,11 +33,11 @@ _STATUS: Final = {0: SURVIVED, 1: KILLED, 2: BROKEN}
 
 
 class Runner:
-    """A plugin of pytest. It runs each collected test once, and then, for each mutant, those that call its function.
+    """A pytest plugin that runs each collected test once, and then, for each mutant, the tests that call its function.
 
     Args:
         mutants: to plant.
-        results: the file to which the outcome of each is appended: its key, a tab, the outcome.
+        results: the file to which each mutant's key, a tab and its outcome are appended.
     """
 
     def __init__(self, mutants: list[Mutant], results: Path) -> None:
@@ -51,7 +51,7 @@ class Runner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Take the place of pytest's own loop."""
+        """Replace pytest's own loop."""
         if session.testsfailed:
             raise session.Failed("the tests can't be collected")
         functions = functions_at({each.place for each in self._mutants})
@@ -105,7 +105,7 @@ class Runner:
     def _run(self, test: pytest.Item) -> None:
         for cache in self._caches:
             cache.cache_clear()
-        # `nextitem` is what comes next: the session keeps its fixtures, all others are made for each test.
+        # With this `nextitem`, fixtures of the session stay; all others are created for each test.
         test.ihook.pytest_runtest_protocol(item=test, nextitem=test.session)
 
     def _fork(
@@ -130,7 +130,7 @@ class Runner:
                 os._exit(status)
         os.close(writing)
         _, status = os.waitpid(child, 0)
-        with suppress(ProcessLookupError):  # what it has started
+        with suppress(ProcessLookupError):  # programs that it has started
             os.killpg(child, signal.SIGKILL)
         with os.fdopen(reading) as file:
             killer = file.read()
@@ -138,7 +138,7 @@ class Runner:
 
 
 def run(mutants: list[Mutant], tests: list[str], results: Path) -> int:
-    """Plant mutants, and append what becomes of them to `results`. Returns pytest's exit status."""
+    """Plant mutants, and append their outcomes to `results`. Returns pytest's exit status."""
     with results.with_suffix(".log").open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

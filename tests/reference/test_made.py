@@ -1,4 +1,4 @@
-"""The references are generated from the program: what is committed is current, complete and true."""
+"""The references that are generated from the program are current, complete and right."""
 
 from __future__ import annotations
 

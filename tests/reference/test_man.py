@@ -1,4 +1,4 @@
-"""The man pages that a build makes of the references, through mandoc and groff."""
+"""The man pages that a build makes from the references, checked by mandoc and groff."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def test_every_verb_and_program_and_the_file_has_a_page() -> None:
 
 @pytest.mark.needs("mandoc")
 @pytest.mark.parametrize("name", PAGES)
-def test_mandoc_has_nothing_to_say(name: str) -> None:
+def test_mandoc_accepts_every_page(name: str) -> None:
     done = subprocess.run(
         ["mandoc", "-T", "lint", "-W", "warning"], input=PAGES[name], capture_output=True, text=True, check=False
     )
-    # A date that nobody keeps would be wrong before long.
+    # The pages have no date, because nobody would update it.
     said = [line for line in done.stdout.splitlines() if "missing date" not in line]
     assert said == []
 
 
 @pytest.mark.needs("man")
-def test_groff_warns_of_nothing() -> None:
+def test_groff_has_no_warnings() -> None:
     for name, text in PAGES.items():
         done = subprocess.run(
             ["man", "--warnings", "-Tutf8", "-l", "-"],
@@ -42,7 +42,7 @@ def test_groff_warns_of_nothing() -> None:
 
 
 def shown(text: str) -> str:
-    """A page as it is read, without bold."""
+    """Return a page's text as a reader sees it, without bold."""
     command = ["mandoc", "-T", "ascii", "-O", "width=200"]
     made = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
     return re.sub(".\b", "", made)
@@ -56,7 +56,7 @@ def test_commands_of_a_man_page_can_be_pasted() -> None:
 
 
 @pytest.mark.needs("mandoc")
-def test_flags_have_their_meanings_and_sections_their_places() -> None:
+def test_flags_and_sections_are_converted() -> None:
     serve, run, settings = (shown(PAGES[f"{name}"]) for name in ("vhostcomm-serve.1", "vdsm_run.1", "vhostcomm.toml.5"))
     assert re.search(r"^       --guest-serial SERIAL\n {14}The guest's serial number\.", serve, re.MULTILINE)
     assert "SYNOPSIS\n       vhostcomm serve [OPTIONS]\n" in serve
@@ -69,12 +69,12 @@ def test_flags_have_their_meanings_and_sections_their_places() -> None:
 
 @pytest.mark.needs("mandoc")
 @pytest.mark.parametrize("text", [".TH is no macro here", "'tis", "a \\fB backslash", "`--flag`", "it's - ^ ~ `x`"])
-def test_text_stays_text(text: str) -> None:
+def test_text_that_looks_like_markup_is_escaped(text: str) -> None:
     made = page("x", 1, f"Some text.\n\n{text}\n", "1")
     assert text.replace("`--", "--").replace("g`", "g").replace("`x`", "x") in shown(made)
 
 
 @pytest.mark.parametrize("text", ["# a heading", "1. a list", "![a](picture)", "> said", "a <b>tag</b>"])
-def test_markdown_that_is_not_known_is_refused(text: str) -> None:
+def test_unknown_markdown_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="no man page here"):
         page("x", 1, f"Some text.\n\n{text}\n", "1")
