@@ -1,4 +1,4 @@
-"""What every test may ask for, and what every test leaves behind: nothing."""
+"""Fixtures for every test, and checks that the tests leave nothing behind."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from tests.cluster.etcd import Etcd
 
 _PRIVATE: Final = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "HOME")
-"""Environment variables that name folders which users, or the machine's own daemons, share."""
+"""Environment variables of folders that users or the machine's own daemons share."""
 
 
 def _be_private() -> Path:
-    """Give this session folders of its own, and its children signals that are not ignored; returns the folders' parent."""
-    outer = Path(tempfile.gettempdir(), os.environ.get(MARK, ""))  # a worker's is its controller's
+    """Give this session separate folders, and its children default signals; return the folders' parent."""
+    outer = Path(tempfile.gettempdir(), os.environ.get(MARK, ""))  # a worker uses its controller's folder
     home = Path(tempfile.mkdtemp(prefix="vt-", dir=outer if outer.is_dir() else None))
-    # The builds of the stand-in guest and QEMU 10 are shared: they are locked, and keyed by what they are made of.
+    # The builds of the stand-in guest and QEMU 10 are shared: they are locked, and their names contain a hash of their inputs.
     os.environ.setdefault("XDG_CACHE_HOME", str(Path("~/.cache").expanduser()))
     for name in _PRIVATE:
         os.environ[name] = str(home / name.lower())
         Path(os.environ[name]).mkdir(mode=0o700)
-    # A daemon looks for others beside its runtime directory too.
+    # A daemon also looks for others beside its runtime directory.
     os.environ["RUNTIME_DIRECTORY"] += "/vhostcomm"
     os.environ[MARK] = str(home.relative_to(tempfile.gettempdir()))
-    # `nohup` and background jobs have signals ignored, and children inherit that. A handler becomes the default in a child.
+    # With `nohup` and in background jobs, signals are ignored, and children inherit that. A child resets a handler to the default.
     for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
@@ -50,11 +50,13 @@ def _be_private() -> Path:
 _STUCK: Final = "240"
 """Seconds in a test's setup, call or teardown after which its process ends and writes every thread's stack to stderr.
 
-pytest-timeout fails a test after 120 s, once, by a signal. A lock in C ignores that, and a cleanup that waits for ever
-after it, or after a failure, has no limit. The controller of several processes names the test whose process ended.
+pytest-timeout fails a test after 120 s, once, by a signal. A lock in C ignores that signal, and a cleanup that waits
+forever has no other limit. With several processes, the controller names the test whose process ended.
 """
 
-_HOME: Final = _be_private()  # at once: other folders' conftest.py read the environment when they are imported
+_HOME: Final = (
+    _be_private()
+)  # at the import, because other conftest.py files read the environment when they are imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,13 +80,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _set_up_hypothesis() -> None:
-    """No deadline: an example is right or wrong, however long a busy machine takes for it."""
+    """Set no deadline, because a busy machine may be slow at any example."""
     try:
         from hypothesis import HealthCheck, Phase, settings
-    except ImportError:  # an installation without it, in which tests that need none are tried
+    except ImportError:  # an installation without hypothesis, for tests that do not need it
         return
     settings.register_profile("vhostcomm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    # For `make mutants`, which only asks whether a test fails: the same examples each time, and no search for a smaller one.
+    # `make mutants` only needs to know whether a test fails: the same examples each time, and no search for smaller ones.
     settings.register_profile(
         "mutants",
         settings.get_profile("vhostcomm"),
@@ -97,7 +99,7 @@ def _set_up_hypothesis() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what depends on which QEMU is run: `make qemu10` runs nothing else again. `make quick` runs no such program."""
+    """Mark the tests that depend on QEMU's version, which `make qemu10` repeats, and slow tests, which `make quick` omits."""
     for item in items:
         needs_qemu = bool({"program", "images"} & set(getattr(item, "fixturenames", ())))
         if needs_qemu or item.get_closest_marker("needs"):
@@ -108,10 +110,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Put tests with a whole guest between the modules of the others, at equal distances.
+    """Distribute the tests with a whole guest evenly among the other modules.
 
-    A guest in an emulator keeps a core busy, while most other tests wait half of the time. Folder by folder, all processes
-    would first run the tests that wait, and then all guests. A module stays together, with its fixtures.
+    An emulated guest keeps a core busy, while most other tests wait half of the time. In the order of folders, all processes
+    would first run tests that wait, then only guests. The tests of a module stay together, to share its fixtures.
     """
     guests = [item for item in items if "e2e" in item.path.parts and "images" in getattr(item, "fixturenames", ())]
     among = set(guests)
@@ -132,7 +134,7 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
 
 
 def _limit(config: pytest.Config, more: float = 0) -> None:
-    """End the process later. For each phase anew: pytest forgets the limit when a phase fails."""
+    """Set the limit after which the process ends. Each phase sets it, because pytest clears it when a phase fails."""
     seconds = float(config.getini("stuck")) + more
     faulthandler.dump_traceback_later(seconds, exit=True, file=config.stash[STDERR])
 
@@ -155,14 +157,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Behind the list of skipped tests, the command that installs what they need."""
+    """Print the command that installs missing packages after the list of skipped tests."""
     reports = terminalreporter.getreports("skipped")
     if command := remedy([each.longrepr[2] for each in reports if isinstance(each.longrepr, tuple)]):
         terminalreporter.write_line(f"To run what was skipped for a missing package: {command}")
 
 
 def pytest_unconfigure() -> None:
-    for pid in processes_marked(os.environ[MARK]):  # a worker that was ended could not end what it had started
+    for pid in processes_marked(os.environ[MARK]):  # a worker that was killed could not end its children
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(_HOME, ignore_errors=True)
@@ -170,7 +172,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """After the last test neither a process nor a mount is left of them."""
+    """Check after the last test that no process and no mount remains."""
     yield
     end_forker()
     assert not processes_marked(os.environ[MARK]), "tests have left processes behind"
@@ -179,14 +181,14 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder of its own with a short path, for sockets with long names: 107 bytes is all there is."""
+    """A new folder with a short path, for sockets with long names: a socket's path is limited to 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="v") as made:
         yield Path(made)
 
 
 @pytest.fixture(scope="module")
 def etcd_members(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    """The members of a real etcd for a module, which says how many in `ETCD_MEMBERS`."""
+    """The members of a real etcd for a module, which sets their number in `ETCD_MEMBERS`."""
     from tests.cluster.etcd import running
 
     with running(tmp_path_factory.mktemp("etcd"), request.module.ETCD_MEMBERS) as etcd:
@@ -195,7 +197,7 @@ def etcd_members(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def etcd(etcd_members: Etcd) -> Iterator[Etcd]:
-    """They have no keys before a test, and run again after it."""
+    """The etcd without keys. After the test, members that it stopped run again."""
     etcd_members.clear()
     yield etcd_members
     etcd_members.heal()

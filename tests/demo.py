@@ -1,4 +1,4 @@
-"""``make demo``: a real kernel boots in QEMU and asks; first nobody answers, then vhostcomm does."""
+"""``make demo``: a real kernel boots in QEMU and asks, first without a daemon, then with vhostcomm."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def images() -> dict[str, str]:
 
 
 def machine(paths: dict[str, str], folder: Path) -> list[str]:
-    """The flags of both boots: as the genuine one, from a boot disk at PCI slot 0xa, its disks behind it."""
+    """Return the flags of both boots: a boot disk at PCI slot 0xa and the other disks after it, as on the genuine host."""
     return [
         "--boot", paths["BOOT_DISK"], "--system", paths["SYSTEM_DISK"], "--data", paths["DATA_DISK"], "--snapshot",
         "--sock", str(folder / "vchannel"), "--memory", "512M", "--guest-serial", SERIAL,
@@ -54,7 +54,7 @@ def machine(paths: dict[str, str], folder: Path) -> list[str]:
 
 
 def lines_of(path: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """The lines of a growing file, for as long as its process runs."""
+    """Yield the lines of a growing file while its process runs."""
     end = time.monotonic() + PATIENCE
     seen = 0
     while time.monotonic() < end:
@@ -77,7 +77,7 @@ def without(paths: dict[str, str], folder: Path) -> None:
     printed = subprocess.run(
         [sys.executable, ROOT / "vdsm_run.py", *words], stdout=subprocess.PIPE, text=True, check=True
     )
-    # QEMU says that it can't connect, which is what is shown here.
+    # QEMU warns that it can't connect, which is intended here.
     quiet = subprocess.DEVNULL
     complaints = 0
     with started(["bash", "-c", f"exec {printed.stdout}"], stdin=quiet, stderr=quiet) as qemu:
@@ -134,7 +134,7 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
 
 
 def log_of(stream: Any) -> Iterator[dict[str, str]]:
-    """The lines of a log, to its end, which must come in time. Others are shown as they are."""
+    """Yield the lines of a log until its end, which has a time limit. Lines that are no JSON are printed."""
     end = time.monotonic() + PATIENCE
     while True:
         if not select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -148,7 +148,7 @@ def log_of(stream: Any) -> Iterator[dict[str, str]]:
 
 
 def without_qemu(folder: Path) -> None:
-    """What is possible with Python alone: the same questions, asked by `vhostcomm probe`."""
+    """Show what is possible with only Python: `vhostcomm probe` asks the same questions."""
     head("QEMU or a tool to build the guest is missing, so no kernel boots; vhostcomm probe asks in its place")
     socket = folder / "nas"
     vhostcomm = [sys.executable, "-m", "vhostcomm"]
@@ -183,7 +183,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
-    # A background job of a script has it ignored, children would inherit that, and the launcher is stopped by it.
+    # In a script's background job, the signal is ignored. The launcher would inherit that, but must be stopped by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="vhostcomm-demo-") as folder:
         check = [str(ROOT / "tests/tools.sh"), "--check", "demo"]

@@ -1,6 +1,6 @@
 """Run a program under a filter that denies one system call: NUMBER[:FIRST] ERRNO PROGRAM ARGUMENT…
 
-With FIRST only calls with that first argument are denied.
+With FIRST, only calls with that first argument are denied.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
-CALL, FIRST_ARGUMENT = 0, 16  # where the kernel has them for a filter
+CALL, FIRST_ARGUMENT = 0, 16  # offsets in the kernel's data for a filter
 ALLOW, FAIL = 0x7FFF0000, 0x00050000
 
 CLONE3 = "435"
-"""On every architecture."""
+"""This number is the same on every architecture."""
 
 
 def main(number: str, error: str, *words: str) -> None:

@@ -1,8 +1,8 @@
-"""Processes of `vhostcomm`, `vdsm_run` and `qemu-host` that skip the start of Python and the imports: they are forked from one that has done both.
+"""Processes of `vhostcomm`, `vdsm_run` and `qemu-host`, forked from one that has started Python and imported everything.
 
-Each is a process of its own, with its own streams, folder, environment, signals and exit status. Only the forking process is
-shared. Tests of the start itself, of descriptors it inherits or of a wrapper around it start Python, see `can_fork`. So do
-tests of what is left to finalizers: a forked process ends after the functions of atexit.
+Each is a real process with its own streams, folder, environment, signals and exit status. Only the forking process is
+shared. Tests of the start, of inherited descriptors or of a wrapper around the program start Python, see `can_fork`. Tests
+of finalizers also do, because a forked process ends after the functions of atexit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Final, NoReturn
 
 CLOSED: Final = -9
-"""For `stdout`: it is closed from the start."""
+"""A value for `stdout`: standard output is closed from the start."""
 
 _STATUS: Final = struct.Struct("i")
 _STUB: Final = Path(__file__).with_name("forking.py")
@@ -38,28 +38,28 @@ _PROGRAMS: Final = {
     "vdsm_run.py": ("vhostcomm.cli", "vdsm_run"),
     "qemu-host": ("vhostcomm.cli.qemu_host", "main"),
 }
-"""The function that a program calls, by the name of its file."""
+"""The main function of each program, by the name of its file."""
 
 _AT_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_")
-"""Beginnings of the names of environment variables that Python and libc read once, at the start."""
+"""Prefixes of environment variables that Python and libc read only at the start."""
 
 
 def _at_start(env: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    """The part of an environment that has an effect on the start alone."""
+    """Return the variables of an environment that only affect the start."""
     return frozenset((name, value) for name, value in env.items() if name.startswith(_AT_START))
 
 
 def can_fork(env: Mapping[str, str]) -> bool:
-    """Whether a process with that environment may be forked: nothing in it has an effect on the start alone."""
+    """Return whether a process with that environment may be forked: no variable affects only the start."""
     return _at_start(env) == _at_start(os.environ)
 
 
 def forking(program: Path, env: Mapping[str, str]) -> Path:
-    """A file that does what `program` does, forked; for a shell's PATH. `serve` and `run` are started: shells end them.
+    """Return a script for a shell's PATH that runs `program` forked. It starts `serve` and `run`, because shells signal them.
 
     Args:
         program: vhostcomm or vdsm_run, as installed.
-        env: what the shell's environment has of `_AT_START`.
+        env: the variables of the shell's environment that `_AT_START` names.
     """
     made = _forker(_at_start(env)).folder / program.name
     if not made.exists():
@@ -74,7 +74,7 @@ class Forked:
 
     Args:
         words: the arguments.
-        program: the file that is called, or a link to it: vhostcomm, vdsm_run.py or qemu-host.
+        program: the program's file, or a link to it: vhostcomm, vdsm_run.py or qemu-host.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Forked:
             if self.returncode is None:
                 with suppress(BlockingIOError):
                     (self.returncode,) = _STATUS.unpack(self._status.recv(_STATUS.size, socket.MSG_DONTWAIT))
-                    self._status.close()  # now its process id is free
+                    self._status.close()  # the process id can be reused only from here on
             return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -140,7 +140,7 @@ class Forked:
 
 
 def _piped(stream: int | IO[bytes]) -> tuple[IO[bytes] | None, int]:
-    """A pipe's end to read from, where one is wanted, and the descriptor to write to."""
+    """Return the reading end of a pipe, if a pipe is wanted, and the descriptor to which the process writes."""
     if stream != subprocess.PIPE:
         return None, stream if isinstance(stream, int) else stream.fileno()
     ours, its = os.pipe()
@@ -148,9 +148,9 @@ def _piped(stream: int | IO[bytes]) -> tuple[IO[bytes] | None, int]:
 
 
 class _Forker:
-    """A process that forks, a connection to it, and the folder of a socket for programs that are called by a shell.
+    """A forking process, a connection to it, and a folder with a socket for programs that a shell calls.
 
-    It ends with the connection.
+    The process ends with the connection.
     """
 
     def __init__(self, at_start: Mapping[str, str]) -> None:
@@ -183,13 +183,13 @@ def _forker(at_start: frozenset[tuple[str, str]]) -> _Forker:
 
 
 def end_forker() -> None:
-    """End the processes that fork. Processes that they have forked continue."""
+    """End the forking processes. Their forked processes continue."""
     while _forkers:
         _forkers.popitem()[1].end()
 
 
 def _import_all() -> None:
-    """Import what any verb imports, and have annotations evaluated."""
+    """Import the modules of all verbs, and evaluate annotations."""
     import vhostcomm
 
     for each in pkgutil.walk_packages(vhostcomm.__path__, "vhostcomm."):
@@ -203,9 +203,9 @@ def _import_all() -> None:
 
 
 def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) -> list[int]:
-    """Fork at each message, and report exit statuses. Returns in a child, with the descriptors that came with the message."""
+    """Fork at each message, and report exit statuses. Returns only in a child, with the message's descriptors."""
     running: dict[int, tuple[int, socket.socket]] = {}
-    """By the descriptor that is awaited: of a process that runs, or of the connection of one that has ended."""
+    """Children by the awaited descriptor: that of a running process, or the connection of one that has ended."""
     poll = select.poll()
     poll.register(asked, select.POLLIN)
     poll.register(listening, select.POLLIN)
@@ -219,7 +219,7 @@ def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) ->
                 else:
                     with listening.accept()[0] as connection:
                         message, fds, _, _ = socket.recv_fds(connection, 8, 5)
-                    if not message:  # it was killed before it asked
+                    if not message:  # the client was killed before it had sent its request
                         continue
                 pid = os.fork()
                 if pid == 0:
@@ -233,7 +233,9 @@ def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) ->
                 continue
             pid, status = running.pop(ready)
             poll.unregister(ready)
-            if ready != status.fileno():  # it has ended; it stays a zombie until its status was read, as others do
+            if (
+                ready != status.fileno()
+            ):  # the process has ended; it stays a zombie until its status was read, as with subprocess
                 os.close(ready)
                 ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
                 assert ended
@@ -248,7 +250,7 @@ def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) ->
 
 
 def _become(fds: list[int]) -> None:
-    """Be as a process is that has just been started to do the job."""
+    """Give this process the state of one that was just started for the job."""
     with os.fdopen(fds[1], "rb") as file:
         file.seek(0)
         cwd, closing, count, *words = map(os.fsdecode, file.read().split(b"\0"))
@@ -273,9 +275,9 @@ def _become(fds: list[int]) -> None:
 
 
 def _end_as(program: Callable[[], NoReturn]) -> NoReturn:
-    """Run a program and end with its exit status, without Python's finalizers: they would copy all memory shared by the fork.
+    """Run a program and end with its exit status, without Python's finalizers, which would copy the memory shared by the fork.
 
-    The other steps are those of Python's own end. If the program or one of the steps fails, Python's own end follows.
+    The other steps are those of Python's end. If the program or a step fails, Python ends as usual.
     """
     try:
         program()

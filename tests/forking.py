@@ -1,8 +1,8 @@
-"""A program that a shell calls, forked from the process that listens at a socket; see `forking` in `tests/forked.py`.
+"""Run a program for a shell, forked from the process that listens at a socket; see `forking` in `tests/forked.py`.
 
     python -IS forking.py SOCKET PROGRAM WORDS...
 
-It imports only what is built in: a start costs 20 ms of processor time, and PROGRAM's own 300.
+It imports only built-in modules, so its start costs 20 ms of processor time; PROGRAM's start costs 300.
 """
 
 import posix
@@ -11,7 +11,7 @@ from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, signal  # type: ignore[imp
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket, socketpair
 
 place, program, *words = sys.argv[1:]
-if words[:1] in (["serve"], ["run"]):  # a shell signals its process, and not through us
+if words[:1] in (["serve"], ["run"]):  # a shell signals the process itself, so it must not be a forked one
     posix.execv(program, [program, *words])
 
 fields = [posix.getcwd(), "", str(1 + len(words)), program, *words]
@@ -29,7 +29,7 @@ asked.close()
 
 
 def received() -> int:
-    """The next number; where the forking process has died, this one fails."""
+    """Return the next number. If the forking process has ended, this fails."""
     data = status.recv(4)
     if len(data) < 4:
         posix._exit(70)

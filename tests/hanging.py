@@ -1,4 +1,4 @@
-"""A file system that hangs: every process that looks into it waits until it is unmounted."""
+"""A file system that hangs: every process that accesses it waits until it is unmounted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Hanging:
-    """A FUSE that never answers, in the place of a folder while the context lasts. What the folder holds stays as it is.
+    """A FUSE file system that never answers, mounted on a folder during the context. The folder's content does not change.
 
     Skips the test where it can't be mounted.
     """
@@ -50,9 +50,9 @@ class Hanging:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         _libc.umount2(self._place, _DETACH)
-        os.close(self._fuse)  # which fails what hangs
+        os.close(self._fuse)  # makes the hanging calls fail
 
     def asked(self) -> None:
-        """Wait until a caller hangs. The request is left unread: one that was read keeps a killed process from ending."""
+        """Wait until a caller hangs. Its request stays unread, because a read one would keep a killed process from ending."""
         ready, _, _ = select.select([self._fuse], [], [], PATIENCE)
-        assert ready, "nobody looked into the file system that hangs"
+        assert ready, "no process accessed the hanging file system"

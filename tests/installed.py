@@ -1,4 +1,4 @@
-"""An installation: its programs, its data, its man pages. Run by tests/wheel.py, elsewhere than in a checkout."""
+"""Tests of an installation's programs, data and man pages. tests/wheel.py runs them outside of a checkout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_is_the_installation_that_is_tried() -> None:
+def test_vhostcomm_is_imported_from_the_installation() -> None:
     site = Path(sysconfig.get_path("purelib"))
     assert Path(vhostcomm.__file__).parent == site / "vhostcomm"
     assert Path(vchannel.__file__).parent == site / "vchannel"
@@ -97,7 +97,7 @@ def test_qemu_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["vhostcomm", "vhostcomm-serve", "vdsm_run", "qemu-host", "vhostcomm.toml"])
-def test_man_finds_the_pages_of_a_program_in_the_path(page: str) -> None:
+def test_man_finds_the_pages_by_path(page: str) -> None:
     done = subprocess.run(
         ["man", "-w", page],
         env=ENVIRONMENT | {"PATH": f"{BIN}:{os.environ['PATH']}"},

@@ -1,4 +1,4 @@
-"""Which Debian package has a program, and tests skipped where it is missing."""
+"""Debian packages of programs, and skipping of tests whose programs are missing."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _REMEDY: Final = "sudo apt-get install "
 
 
 def missing(what: str) -> bool:
-    """Whether a program, or a file named by its path or a pattern, is not installed."""
+    """Return whether a program, or a file given by its path or a pattern, is not installed."""
     if what.startswith("/"):
         return not list(Path("/").glob(what[1:]))
     return shutil.which(what, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
 
 
 def need(*names: str) -> None:
-    """Skip the running test unless all programs are installed; `guest` means everything that the build of the guest needs."""
+    """Skip the running test unless all programs are installed; `guest` means all programs for the build of the guest."""
     wanted = dict.fromkeys(what for name in names for what in (sorted(_BUILDING) if name == "guest" else [name]))
     lacking = [what for what in wanted if missing(what)]
     if lacking:
@@ -39,7 +39,7 @@ def need(*names: str) -> None:
 
 
 def remedy(reasons: list[str]) -> str:
-    """Return the one command that installs what skipped tests were skipped for, or an empty string."""
+    """Return the command that installs all packages of skipped tests, or an empty string."""
     packages = {each for reason in reasons for each in re.findall(rf"{_REMEDY}(.+)", reason)}
     names = sorted({name for each in packages for name in each.split()})
     return f"{_REMEDY}--no-install-recommends {' '.join(names)}" if names else ""

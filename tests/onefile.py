@@ -1,4 +1,4 @@
-"""The programs as one file each. Run by tests/wheel.py, which builds them; `VHOSTCOMM_ONEFILE` is their folder."""
+"""Tests of each program as one file. tests/wheel.py builds the files in `VHOSTCOMM_ONEFILE` and runs these tests."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def call(program: Path, *words: str | Path, cwd: Path) -> subprocess.CompletedPr
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Path:
-    """A folder with nothing but the two programs."""
+    """A folder with only the two programs."""
     for program in PROGRAMS:
         shutil.copy(FOLDER / program, tmp_path)
     return tmp_path
 
 
-def test_each_program_is_what_its_name_says(alone: Path) -> None:
+def test_name_of_the_file_chooses_the_program(alone: Path) -> None:
     assert call(alone / "vhostcomm", "--version", cwd=alone).stdout.startswith(f"vhostcomm {__version__}\n")
     assert "-guestsn" in call(alone / "qemu-host", "-help", cwd=alone).stdout
     (alone / "vdsm_run").symlink_to("vhostcomm")
@@ -50,8 +50,8 @@ def test_qemu_host_runs_the_verbs_too(alone: Path) -> None:
     assert call(alone / "qemu-host", "serve", "--help", cwd=alone).stdout.startswith("Usage: vhostcomm serve")
 
 
-def test_the_containers_start(alone: Path) -> None:
-    """The file under the container's name, with its script beside it."""
+def test_programs_start_as_in_the_container(alone: Path) -> None:
+    """The file has the container's name, and the container's script is beside it."""
     (alone / "qemu-host").rename(alone / "host.bin")
     (alone / "print.sh").write_text("#!/bin/sh\necho printed\n")
     with QemuHost(alone, "-guestsn=1234abc567890", program=alone / "host.bin") as host, fake_guest(host.sock) as guest:
@@ -60,8 +60,8 @@ def test_the_containers_start(alone: Path) -> None:
         assert host.get("/write?command=6") == ok("null")
 
 
-def test_it_runs_qemu(alone: Path) -> None:
-    """QEMU starts through a step that is run by another interpreter, and has to find it in the archive."""
+def test_run_starts_qemu_from_one_file(alone: Path) -> None:
+    """Another interpreter runs the step that starts QEMU, and must find that step in the archive."""
     for disk in ("boot.img", "system.img"):
         with (alone / disk).open("wb") as file:
             file.truncate(64 << 20)
@@ -73,13 +73,13 @@ def test_it_runs_qemu(alone: Path) -> None:
         assert process.stderr
         lines = iter(process.stderr)
         assert next((line for line in lines if '"QEMU runs"' in line), ""), process.wait(PATIENCE)
-        for _ in range(3):  # hurried to the last stage: nothing boots from an empty disk
+        for _ in range(3):  # skip to the last stage, because nothing boots from an empty disk
             process.send_signal(signal.SIGTERM)
             assert next((line for line in lines if "stopping" in line or "hurrying" in line), "")
         assert process.wait(PATIENCE) is not None
 
 
-def test_units_name_the_file(alone: Path) -> None:
+def test_printed_units_name_the_file(alone: Path) -> None:
     unit = call(
         alone / "vhostcomm",
         "snippet",
@@ -94,7 +94,7 @@ def test_units_name_the_file(alone: Path) -> None:
 
 
 def test_a_daemon_outlives_the_replacement_of_its_file(alone: Path) -> None:
-    """An upgrade renames another archive over it; what the daemon imports later is still its own."""
+    """An upgrade renames another archive over the file. The daemon still imports its modules from the old one."""
     command = [str(alone / "vhostcomm"), "serve", "--sock", "nas", "--control", f"{alone}/control"]
     with started(command, cwd=alone, stderr=subprocess.DEVNULL):
         until((alone / "control").is_socket)
@@ -126,8 +126,8 @@ def test_bytecode_of_debians_pythons_is_used(version: str, alone: Path) -> None:
     assert f"Python {version}." in done.stdout
 
 
-def test_old_pythons_understand_the_start() -> None:
-    """They have to get as far as saying that they are too old."""
+def test_start_has_the_syntax_of_old_pythons() -> None:
+    """They must reach the error that they are too old."""
     ast.parse((ROOT / "tools/onefile_main.py").read_text(), feature_version=(3, 4))
 
 
@@ -147,7 +147,7 @@ def test_nothing_is_written_beside_it(alone: Path) -> None:
 
 
 def test_a_python_without_bytecode_for_it_runs_the_sources(alone: Path) -> None:
-    """An implementation other than CPython can't read its bytecode either; isolated sources show the same."""
+    """Other implementations can't read CPython's bytecode; importing the archive's sources directly has the same effect."""
     script = "import sys; sys.path[0:0] = [sys.argv[1]]\nimport vhostcomm.cli.app\nprint(vhostcomm.cli.app.__file__)"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, alone / "vhostcomm"],

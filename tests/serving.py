@@ -1,4 +1,4 @@
-"""A real daemon in a process of its own, and guests at its sockets."""
+"""A real daemon in a separate process, and guests at its sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.forked import Forked, can_fork
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
 
 PATIENCE: Final = 20.0
-"""Seconds after which a test gives up waiting; never waited for when all is well."""
+"""Seconds after which a test gives up waiting. A test that passes never waits that long."""
 
 VHOSTCOMM: Final = [sys.executable, "-m", "vhostcomm"]
 
@@ -41,7 +41,7 @@ def run_vhostcomm(
     patience: float = PATIENCE,
     program: str = "vhostcomm",
 ) -> subprocess.CompletedProcess[str]:
-    """A verb, or another program, run to its end, in a forked process where it may be one."""
+    """Run a verb or another program to its end, in a forked process if possible."""
     command = [*(VHOSTCOMM if program == "vhostcomm" else [program]), *map(str, words)]
     if not can_fork(env):
         return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
@@ -60,7 +60,7 @@ def run_vhostcomm(
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process, and theirs."""
+    """Return the children of a process, and their descendants."""
     found = []
     for each in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # a thread that has ended
@@ -70,7 +70,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def main_threads_children(pid: int) -> list[int]:
-    """The children that a process's main thread has started, not another thread."""
+    """Return the children that a process's main thread has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -87,7 +87,7 @@ def end(process: subprocess.Popen[Any] | Forked) -> None:
 def started(
     command: Sequence[Any], *, env: dict[str, str] = ENVIRONMENT, **options: Any
 ) -> Iterator[subprocess.Popen[Any]]:
-    """Run a program beside the test. Leaving the context kills it if it runs: a failed test does not wait for it."""
+    """Run a program during the context. Leaving the context kills it, so a failed test does not wait for it."""
     with subprocess.Popen(command, env=env, **options) as process:
         try:
             yield process
@@ -96,7 +96,7 @@ def started(
 
 
 def line_from(process: subprocess.Popen[bytes]) -> str:
-    """The next line of a program's output, which was started with `bufsize=0`."""
+    """Return the next line of a program's output. The program was started with `bufsize=0`."""
     assert process.stdout
     ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
     assert ready, f"{process.args!r} wrote no line within {PATIENCE} s"
@@ -112,7 +112,7 @@ class LogReader:
         self.log: list[dict[str, Any]] = []
         self.raw: list[str] = []
         self.other: list[str] = []
-        """Lines that are no JSON."""
+        """Lines that are not JSON."""
         self.patience = PATIENCE
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
 
@@ -131,7 +131,7 @@ class LogReader:
                 self.other.append(text)
 
     def event(self, what: str, **facts: object) -> dict[str, Any]:
-        """The first line of the log, not asked for before, that says so."""
+        """Wait for the first log line with that event and those fields that no earlier call has returned."""
         end = time.monotonic() + self.patience
         while True:
             try:
@@ -149,26 +149,26 @@ class LogReader:
         return "".join(self.other)
 
     def finish(self) -> None:
-        """After the process's end: what is left of the log."""
+        """Read the rest of the log after the process's end."""
         self._reader.join(PATIENCE)
-        # To close what another thread reads waits for that thread, and no signal ends that.
-        assert not self._reader.is_alive(), f"{self.command} ended; something that it started has its output open"
+        # Closing a stream that another thread reads would wait for that thread, and no signal ends the wait.
+        assert not self._reader.is_alive(), f"{self.command} ended, but a program that it started keeps its output open"
         self._stream.close()
         while not self._lines.empty():
             self.log.append(self._lines.get())
 
 
 class Serving(LogReader):
-    """`vhostcomm serve` with its log at hand. Leaving the context stops it and checks that it ends well.
+    """A running `vhostcomm serve` and its log. Leaving the context stops it and checks its exit status.
 
-    It is forked where that makes no difference, unless it is to be `fresh`: then it has imported nothing before.
+    It is forked if that makes no difference. With `fresh`, it is a new Python that has imported nothing before.
     """
 
     def __init__(
         self, *words: str | Path, shell: str = "", expect_exit: int | None = 0, fresh: bool = False, **options: Any
     ) -> None:
         command = [*VHOSTCOMM, "serve", "--log-format", "json", *map(str, words)]
-        if shell:  # such as "ulimit -n 64"
+        if shell:  # for example "ulimit -n 64"
             command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *command]
         super().__init__(command)
         self._options: dict[str, Any] = {"env": ENVIRONMENT} | options
@@ -204,7 +204,7 @@ class Serving(LogReader):
         return subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self._file, **self._options)
 
     def errors(self) -> str:
-        """What it wrote to standard error."""
+        """Return its standard error."""
         if not self._file.closed:
             self._errors = os.pread(self._file.fileno(), 1 << 20, 0).decode()
         return self._errors
@@ -218,7 +218,7 @@ class Serving(LogReader):
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End it; returns its exit status. What is left of the log is in `log`."""
+        """End the daemon and read the rest of the log into `log`; return the exit status."""
         if self.process.poll() is None:
             self.send_signal(number)
         try:
@@ -230,7 +230,7 @@ class Serving(LogReader):
 
 
 class FakeGuest:
-    """The guest's end of a socket, blocking."""
+    """A guest at a socket, with blocking calls."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -238,7 +238,7 @@ class FakeGuest:
         self.connection = Connection(Role.GUEST)
 
     def ask(self, command: Command, **options: Any) -> bytes:
-        """A question's answer."""
+        """Ask the host a question; return the answer's data."""
         return self.answer(self.tell(command, **options))
 
     def tell(self, command: Command, data: bytes = b"", **options: Any) -> Request:
@@ -256,7 +256,7 @@ class FakeGuest:
             self.connection.receive_data(data)
 
     def next_request(self) -> Request:
-        """What it is asked next."""
+        """Return the host's next request."""
         while True:
             while (event := self.connection.next_event()) is not NEED_DATA:
                 if isinstance(event, Request):
@@ -266,7 +266,7 @@ class FakeGuest:
             self.connection.receive_data(data)
 
     def until_asked(self, command: Command) -> None:
-        """Wait until it is asked that; a probe, which comes first on a machine so busy that it was long silent, is answered."""
+        """Wait for a request with that command. Answer an earlier probe, which a daemon sends if a busy machine delays the guest."""
         while (request := self.next_request()).command is GuestCommand.GET_INFORMATION:
             self.sock.sendall(self.connection.send(request.reply(b"")))
         assert request.command == command
@@ -275,15 +275,15 @@ class FakeGuest:
         return self.ask(HostCommand.GUEST_SERIAL).rstrip(b"\0").decode()
 
     def unread(self) -> int:
-        """Bytes that the daemon has not read yet."""
+        """Return the number of bytes that the daemon has not read yet."""
         return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def waiting(self) -> int:
-        """Bytes that the daemon has sent, which are not read here."""
+        """Return the number of bytes that the daemon has sent and this guest has not read."""
         return int.from_bytes(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def at_end(self) -> bool:
-        """Wait until the daemon closes; False if it sends something instead."""
+        """Wait until the daemon closes the connection; return False if it sends something instead."""
         try:
             return self.sock.recv(1) == b""
         except ConnectionResetError:
@@ -292,7 +292,7 @@ class FakeGuest:
 
 @contextmanager
 def fake_guest(where: Path | tuple[str, int]) -> Iterator[FakeGuest]:
-    """A guest at a daemon's socket."""
+    """Connect a guest to a daemon's socket."""
     family = socket.AF_UNIX if isinstance(where, Path) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.connect(str(where) if isinstance(where, Path) else where)
@@ -301,9 +301,9 @@ def fake_guest(where: Path | tuple[str, int]) -> Iterator[FakeGuest]:
 
 @contextmanager
 def held_port(address: str = "127.0.0.1") -> Iterator[int]:
-    """A free TCP port, which no connection and no other test is given meanwhile.
+    """A free TCP port that no connection and no other test can get during the context.
 
-    It is bound without listening, so that a program can listen there if it sets SO_REUSEADDR, as daemons and QEMU do.
+    The port is bound without listening, so programs that set SO_REUSEADDR can listen there, as daemons and QEMU do.
     """
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -312,13 +312,13 @@ def held_port(address: str = "127.0.0.1") -> Iterator[int]:
 
 
 def is_listening(path: Path) -> bool:
-    """Whether a program listens at a unix socket. Its file is there a moment before that."""
+    """Return whether a program listens at a unix socket. The socket's file appears slightly earlier."""
     sockets = [line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return any(fields[3] == "00010000" and fields[7:] == [str(path)] for fields in sockets)
 
 
 def until(condition: Any, what: str = "it", patience: float = PATIENCE) -> None:
-    """Wait for something that no event tells of, in a process or file that isn't ours."""
+    """Wait for a change in another process or in a file, for which there is no event."""
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen"

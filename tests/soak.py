@@ -1,7 +1,7 @@
-"""Frames of mixed kinds for a long time: nothing is lost, and memory stays as it is. ``make soak`` sends a million.
+"""Frames of mixed kinds for a long time: nothing is lost, and memory stays constant. ``make soak`` sends a million.
 
-Guests ask in batches and at once; between their questions are notices, unknown commands, odd frames and junk. Meanwhile
-the configuration is reloaded, guests reconnect, and once the daemon is restarted.
+Guests ask at the same time, in batches with notifications, unknown commands, odd frames and junk. Meanwhile, the
+configuration is reloaded, guests reconnect, and the daemon is restarted once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vchannel import HostCommand, Request
 GUESTS: Final = 8
 BATCH: Final = 16
 FLOOD: Final = 64
-"""Frames that are sent before any answer is read: more than a socket holds."""
+"""Frames that are sent before any answer is read: more than a socket's buffer."""
 
 RELOAD_EVERY: Final = 2_000
 RECONNECT_EVERY: Final = 5_000
@@ -31,7 +31,7 @@ RECONNECT_EVERY: Final = 5_000
 
 @frozen
 class Soaked:
-    """What came of it: frames sent, answers had, and resident kilobytes at a quarter and at the end of a daemon's time."""
+    """Results: frames sent, answers received, and resident kilobytes after a quarter and at the end of a daemon's run."""
 
     frames: int
     answers: int
@@ -39,7 +39,7 @@ class Soaked:
 
 
 def soak(frames: int, folder: Path, seed: int = 1) -> Soaked:
-    """Send a number of frames, half of them before a restart of the daemon. Fails where a question isn't answered."""
+    """Send a number of frames, half of them before a restart of the daemon. Fails if a question is not answered."""
     chance = random.Random(seed)
     sent = answers = serial = 0
     resident = []
@@ -80,7 +80,7 @@ def soak(frames: int, folder: Path, seed: int = 1) -> Soaked:
 
 
 def exchange(guest: FakeGuest, chance: random.Random, serial: int) -> tuple[int, int]:
-    """A batch of frames, with junk before it now and then. Returns how many were sent, and answered."""
+    """Send a batch of frames, sometimes after junk. Returns the numbers of sent and answered frames."""
     count = FLOOD if chance.random() < 0.02 else BATCH
     questions = []
     out = bytearray(b"\xff" * chance.choice((1, 63, 100, 4095, 5000)) if chance.random() < 0.05 else b"")
@@ -98,7 +98,7 @@ def exchange(guest: FakeGuest, chance: random.Random, serial: int) -> tuple[int,
 
 
 def write(config: Path, serial: int) -> None:
-    """The guests' configuration; each has another serial number after each reload."""
+    """Write the guests' configuration. Each reload gives each guest another serial number."""
     config.write_text(
         "".join(
             f'[guests.g{place}]\nsock = "{config.parent}/g{place}"\nserial = "{serial_of(place, serial)}"\n'
@@ -112,7 +112,7 @@ def serial_of(place: int, serial: int) -> str:
 
 
 def resident_of(pid: int) -> int:
-    """Resident memory in kilobytes."""
+    """Return a process's resident memory in kilobytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 

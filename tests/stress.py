@@ -1,4 +1,4 @@
-"""``make stress``: the unit suite several times over while every core is kept busy; what failed, and how often.
+"""``make stress``: run the unit suite several times with every core busy; list failed tests with their number of failures.
 
 python -m tests.stress RUNS [PYTEST'S WORDS …]
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 @contextmanager
 def busy_cores() -> Iterator[None]:
-    """One endless loop for each core."""
+    """Run one endless loop for each core during the context."""
     loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
     try:
         yield
@@ -29,7 +29,7 @@ def busy_cores() -> Iterator[None]:
 
 
 def failed_in(report: Path) -> Iterator[str]:
-    """The tests that failed, or whose setup or end did."""
+    """Return the tests that failed, or whose setup or teardown failed."""
     for case in ET.parse(report).iter("testcase"):
         if case.find("failure") is not None or case.find("error") is not None:
             yield f"{case.get('classname')}::{case.get('name')}"

@@ -1,4 +1,4 @@
-"""The check at the end of the tests finds what it is there for."""
+"""The check at the end of a test session finds processes and mounts."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ ITEMS = 5
 
 
 def slow() -> Iterator[int]:
-    """Items that take a slice each."""
+    """Yield items that each need a whole slice."""
     for item in range(ITEMS):
         end = time.perf_counter() + SLICE
         while time.perf_counter() < end:
@@ -23,7 +23,7 @@ def slow() -> Iterator[int]:
 
 
 class Turns(trio.abc.Instrument):
-    """Counts the turns of the event loop."""
+    """A counter of the event loop's turns."""
 
     count = 0
 

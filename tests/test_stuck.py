@@ -1,4 +1,4 @@
-"""A stuck test ends its process, and is named."""
+"""The process of a stuck test ends, and the report names the test."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     assert " 1 passed" in ended.stdout, ended.stdout
     failed = set(re.findall(r"test_it.py::(\w+)", ended.stdout))
     assert failed == set(re.findall(r"def (test_\w+)", STUCK)) - {"test_well"}, ended.stdout
-    # In the place of each test's process a new one was started; what the test had started has ended with the run.
-    assert ended.stderr.count("Timeout (0:00:03)!") == 3  # the others were ended by the signal
+    # A new process replaced that of each stuck test, and children of the tests have ended with the run.
+    assert ended.stderr.count("Timeout (0:00:03)!") == 3  # pytest-timeout's signal ended the others
     assert not processes_marked(mark)
 
 
 def test_programs_are_started_so_that_a_failure_ends_them() -> None:
-    """With `started`, or by a class whose context ends them: the context of a Popen waits for a program, for ever."""
+    """They use `started`, or a class whose context ends them. The context of a Popen would wait forever."""
     places = {path.name for path in (ROOT / "tests").rglob("*.py") if "with subprocess.Popen(" in path.read_text()}
     assert places == {"serving.py", "test_stuck.py"}

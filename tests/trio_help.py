@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 def run(test: Async, *args: Any, thread_hangs: bool = False) -> Any:
-    """Run with a clock that jumps ahead whenever nothing can happen: hours take no time, and nothing races.
+    """Run with a clock that jumps ahead whenever all tasks wait: hours take no time, and the order is deterministic.
 
-    A thread at work holds the clock, so a busy machine causes no timeout. With `thread_hangs`, the clock jumps all the same.
+    The clock does not jump while a thread works, so a busy machine causes no timeout. With `thread_hangs`, it does jump.
     """
     clock = MockClock(autojump_threshold=0.02)
     in_thread, working = trio.to_thread.run_sync, 0
@@ -43,9 +43,9 @@ def run(test: Async, *args: Any, thread_hangs: bool = False) -> Any:
 def run_in_real_time(
     test: Callable[..., Awaitable[T]], *args: Any, limit: float = 60.0, clock: MockClock | None = None
 ) -> T:
-    """Run with the real clock, for processes and sockets; after `limit` seconds it fails with the trace of where it hangs.
+    """Run with the real clock, for processes and sockets. After `limit` seconds, fail with a traceback of the hanging task.
 
-    A clock of rate 1 that the test has can skip a time limit, once the program waits for it.
+    A test can pass a clock of rate 1, and let it skip a time limit as soon as the program waits for it.
     """
 
     async def bounded() -> T:

@@ -1,12 +1,11 @@
-"""Builds the wheel and the sdist, and tries the wheel in a fresh environment: ``python -m tests.wheel``.
+"""Build the wheel and the sdist, and test the wheel in a new environment: ``python -m tests.wheel``.
 
-``python -m tests.wheel onefile`` builds and tries the programs as one file each.
+``python -m tests.wheel onefile`` builds and tests each program as one file.
 
-What is missing from them is missing here, since nothing of the checkout but the tests and the
-captures is on the path. All of the code is compared byte by byte with the checkout's; tests of what is
-pure were run there and aren't run again. What is run is what an installation can lack: files that are
-read, dependencies, programs, processes. The sdist's own wheel is the same, byte for byte; `make venv` shows
-that the build's requirements are enough.
+Of the checkout, only the tests and captures are on the path, so files that a wheel lacks are missing in its tests. All code
+is compared byte by byte with the checkout. Tests of pure code are therefore not repeated. The repeated tests are of parts
+that an installation can lack: data files, dependencies, programs, processes. The wheel from the sdist is the same, byte for
+byte. `make venv` shows that the build's requirements are complete.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ SHARED = {
     "completions/vdsm_run.fish": "fish/vendor_completions.d/vdsm_run.fish",
     "protocol/wireshark/vchannel.lua": "vhostcomm/wireshark/vchannel.lua",
 }
-"""Where files of the checkout are below an installation's site-packages, and below its prefix's share."""
+"""Paths of the checkout's files below an installation's site-packages, and below its prefix's share."""
 
 SDIST = ["captures", "completions", "docs", "protocol", "tests", "tools", "vhostcomm", ".ci"]
-"""Folders that an sdist has as they are."""
+"""Folders that an sdist contains unchanged."""
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
@@ -56,14 +55,14 @@ def run(*command: str | Path, cwd: Path = ROOT) -> None:
 
 
 def build(what: str, source: Path, target: Path) -> Path:
-    """Build one; with what is in this environment, at the versions the tests passed with."""
+    """Build a wheel or an sdist with this environment's packages, which have the tested versions."""
     run(sys.executable, "-m", "build", "--no-isolation", f"--{what}", "--outdir", target, source)
     (made,) = target.glob("*.whl" if what == "wheel" else "*.tar.gz")
     return made
 
 
 def files(below: Path) -> Iterable[Path]:
-    """What git would have of a file or folder: no caches."""
+    """Return the contents of a file or folder, without caches."""
     if below.is_file():
         return [below]
     return [path for path in sorted(below.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
@@ -75,10 +74,10 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 def check_wheel(wheel: Path) -> None:
-    """All of the code and of what is beside it is in the wheel, as it is here, and nothing else.
+    """Check that the wheel has exactly the checkout's code and data.
 
     Raises:
-        SystemExit: tells what differs.
+        SystemExit: names the differences.
     """
     found = contents(wheel)
     version = wheel.name.split("-")[1]
@@ -97,7 +96,7 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path, work: Path) -> Path:
-    """The sdist has what tests, documentation and a build want, as it is here; returns where it is unpacked."""
+    """Check that the sdist has the files for tests, documentation and a build; return its unpacked folder."""
     subprocess.run(["tar", "-xf", sdist, "-C", work], check=True)  # extractall's `filter` came with Python 3.11.4
     unpacked = work / sdist.name.removesuffix(".tar.gz")
     wanted = {str(path.relative_to(ROOT)): path.read_bytes() for name in SDIST for path in files(ROOT / name)}
@@ -127,8 +126,8 @@ def tell(wanted: dict[str, bytes], found: dict[str, bytes], where: str) -> None:
 
 
 def installed(package: Path, folder: Path, *more: str) -> Path:
-    """A fresh environment with it; returns its bin."""
-    venv.create(folder)  # a pip of its own would take as long as all that is installed
+    """Install it into a new environment; return the environment's bin."""
+    venv.create(folder)  # without pip, whose installation would take as long as everything else
     run(
         sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet",
         "--disable-pip-version-check", "-c", ROOT / "constraints.txt",
@@ -146,7 +145,7 @@ def tried(programs: Path, elsewhere: Path, *tests: str) -> None:
 
 
 def check_one_file(work: Path) -> None:
-    """The programs as one file each: the same bytes twice, and they run.
+    """Check that each program as one file has the same bytes in two builds, and runs.
 
     Raises:
         SystemExit: the bytes differ.
