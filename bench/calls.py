@@ -1,4 +1,4 @@
-"""Calls through the control surface of a running daemon, with a hundred guests that answer. No number is asserted."""
+"""Calls through the control surface of a running daemon with a hundred guests that answer. No number is asserted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vhostcomm.control.client import Client
 GUESTS: Final = 100
 CLIENTS: Final = 4
 CALLS: Final = 250
-"""Of each client."""
+"""The number of calls of each client."""
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def answer(work: Path) -> None:
-    """A hundred guests, each ready, that answer whatever they are asked."""
+    """Run a hundred ready guests that answer every request."""
     ready = selectors.DefaultSelector()
     for place in range(GUESTS):
         sock = connected(work / f"g{place}")
@@ -85,7 +85,7 @@ def report(control: Path) -> None:
     while not all(guest["state"] == "ready" for guest in client.get("/guests")["guests"]):
         time.sleep(0.05)
     with ProcessPoolExecutor(CLIENTS, multiprocessing.get_context("spawn")) as clients:
-        list(clients.map(call, [control] * CLIENTS, range(CLIENTS), [1] * CLIENTS))  # start them all
+        list(clients.map(call, [control] * CLIENTS, range(CLIENTS), [1] * CLIENTS))  # start all clients
         begin = time.perf_counter()
         found = clients.map(call, [control] * CLIENTS, range(CLIENTS), [CALLS] * CLIENTS)
         times = sorted(each for some in found for each in some)
@@ -97,7 +97,7 @@ def report(control: Path) -> None:
 
 
 def call(control: Path, number: int, calls: int) -> list[float]:
-    """Seconds of each call."""
+    """Return the seconds of each call."""
     client, times = Client(Listen(control), verb="bench"), []
     for place in range(calls):
         begin = time.perf_counter()

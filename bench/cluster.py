@@ -1,7 +1,7 @@
-"""What one guest notices of its host's cluster, in one run: its round trips beside undisturbed ones. No number is asserted.
+"""The effect of a host's cluster on one guest: its round trips, compared with undisturbed ones of the same run. No number is asserted.
 
-The members of a real etcd run on the loopback, with a heartbeat of 20 ms and elections after 200 ms. Without an argument,
-all parts are measured; else those that are named: tree, failures, handshakes.
+The members of a real etcd run on the loopback, with a heartbeat of 20 ms and elections after 200 ms. Arguments
+choose the parts to measure: tree, failures, handshakes. Without an argument, all are measured.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from vchannel import FRAME_SIZE, HostCommand, Request
 DESCRIPTORS: Final = 20_000
 GUESTS: Final = 9_000
 BATCH: Final = 100
-"""Guests that are written at once."""
+"""Guests in one write to etcd."""
 SECONDS: Final = 4.0
-"""Of measuring what has no end of its own."""
+"""The duration of a measurement without an end of its own."""
 PAUSE: Final = 0.002
 """Seconds between two questions."""
 FLOODERS: Final = 4
@@ -39,7 +39,7 @@ ETCD: Final = ("--heartbeat-interval=20", "--election-timeout=200")
 
 
 class Asking:
-    """A guest that asks now and then, in a thread."""
+    """A thread with a guest that asks at intervals."""
 
     def __init__(self, sock: Path) -> None:
         self._sock = socket.socket(socket.AF_UNIX)
@@ -62,7 +62,7 @@ class Asking:
 
     @contextmanager
     def during(self, what: str, seconds: float = 0.0) -> Iterator[None]:
-        """Print the round trips of the block and of the seconds behind it, beside those of the first block."""
+        """Print the round trips of the block and the seconds after it, compared with those of the first block."""
         times = self._times = []
         began = time.perf_counter()
         yield
@@ -85,7 +85,7 @@ class Asking:
 
 @contextmanager
 def asking(sock: Path) -> Iterator[Asking]:
-    """A guest, which is first asked for a while undisturbed."""
+    """A guest, whose undisturbed round trips are measured first."""
     made = Asking(sock)
     try:
         with made.during("undisturbed", SECONDS):
@@ -167,7 +167,7 @@ def failures(work: Path) -> None:
                     etcd.call("kv/compaction", revision=str(revision), physical=True)
     with ExitStack() as stack:
         hole = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):  # the kernel answers no further connection
+        for _ in range(3):  # then the kernel accepts no further connection
             waits = stack.enter_context(socket.socket())
             waits.setblocking(False)
             waits.connect_ex(hole.getsockname())
@@ -177,7 +177,7 @@ def failures(work: Path) -> None:
 
 
 def handshakes(work: Path) -> None:
-    """Flood a control surface with TLS. The programs have the lowest priority: they would run on another machine."""
+    """Flood a control surface with TLS. The programs have the lowest priority, because they would run on another machine."""
     print(f"control surface: one guest while {FLOODERS} programs make handshakes")
     authority = Authority.new(work / "ca")
     files, admin = authority.host("one", "127.0.0.1"), authority.host("admin", "admin.example")

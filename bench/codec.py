@@ -1,7 +1,7 @@
-"""The codec's speed: frames through decode → event → reply → encode, and the way past junk.
+"""The codec's speed: frames through decode → event → reply → encode, and skipped junk.
 
-Everything is measured in one run, several times, alternating with its floor; the best of each
-counts, since noise only ever adds. No number here is asserted.
+All measurements are in one run, several times, alternating with a lower bound. The best of each counts, because noise
+only adds time. No number is asserted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vchannel import (
 )
 
 READ: Final = 65536
-"""Bytes of one read: what a busy channel coalesces to."""
+"""Bytes of one read on a busy channel."""
 FRAMES: Final = READ // FRAME_SIZE
 ROUNDS: Final = 200
 REPEATS: Final = 15
@@ -42,7 +42,7 @@ def requests() -> bytes:
 
 
 def best(*runs: Callable[[], object]) -> list[float]:
-    """The shortest time of each, in seconds, taken in turns."""
+    """Measure the functions in turns; return the shortest time of each, in seconds."""
     times = [float("inf")] * len(runs)
     for _ in range(REPEATS):
         for place, run in enumerate(runs):
@@ -53,7 +53,7 @@ def best(*runs: Callable[[], object]) -> list[float]:
 
 
 def floor(read: bytes) -> None:
-    """What no Python codec can go below: unpack each header, copy each frame."""
+    """The lower bound of any Python codec: unpack each header, copy each frame."""
     unpack = struct.Struct("<Q16sQ8i").unpack_from
     for _ in range(ROUNDS):
         for start in range(0, READ, FRAME_SIZE):
@@ -62,7 +62,7 @@ def floor(read: bytes) -> None:
 
 
 def answered(read: bytes) -> None:
-    """A host that answers each request of each read."""
+    """Run a host that answers each request of each read."""
     connection = Connection(Role.HOST)
     for _ in range(ROUNDS):
         connection.receive_data(read)
@@ -77,7 +77,7 @@ def answered(read: bytes) -> None:
 
 
 def plainly(read: bytes) -> None:
-    """The same without a prepared answer: each response is made anew."""
+    """Run the same host without prepared answers: it encodes each response."""
     connection = Connection(Role.HOST)
     for _ in range(ROUNDS):
         connection.receive_data(read)
@@ -87,7 +87,7 @@ def plainly(read: bytes) -> None:
 
 
 def one_by_one(read: bytes) -> None:
-    """The same with a read per frame, as an unhurried guest has it."""
+    """Run the same host with one read per frame, as with a slow guest."""
     connection = Connection(Role.HOST)
     reads = [read[start : start + FRAME_SIZE] for start in range(0, READ, FRAME_SIZE)]
     for _ in range(ROUNDS):
@@ -99,9 +99,9 @@ def one_by_one(read: bytes) -> None:
 
 
 def past(junk: bytes) -> Callable[[], int]:
-    """Receive junk and two good frames behind it, until the event of one of these.
+    """Receive junk and two good frames after it, until the event of one of the good frames.
 
-    Where the junk's own headers convince, the last of them takes some of the first good frame.
+    If the junk contains convincing headers, the last of them claims a part of the first good frame.
     """
     good = requests()[:FRAME_SIZE]
 

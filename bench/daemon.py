@@ -1,6 +1,6 @@
-"""The running daemon over a unix socket, beside a C echo of the same frames, in one run.
+"""A running daemon over a unix socket, compared with a C echo of the same frames in the same run.
 
-Whatever is compared is measured in turns, and the best of each counts. No number is asserted.
+Compared programs are measured in turns, and the best of each counts. No number is asserted.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def idle(wire: Path, prefix: Path, count: int) -> Iterator[None]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        time.sleep(1)  # until the last connections are taken
+        time.sleep(1)  # until the daemon has accepted the last connections
         yield
         process.kill()
 
@@ -121,7 +121,7 @@ def serving(*words: str, ready: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def listening(path: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until somebody listens there."""
+    """Wait until a program listens at the socket."""
     while process.poll() is None:
         with socket.socket(socket.AF_UNIX) as trial:
             if trial.connect_ex(str(path)) == 0:
@@ -131,7 +131,7 @@ def listening(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def resident(pid: int) -> float:
-    """Resident memory in MB."""
+    """Return a process's resident memory in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 

@@ -1,8 +1,8 @@
 """Disks of one guest with different options, by fio, in one run.
 
 The stand-in guest has one disk for each row of `DISKS`. Each round runs every job on every disk in turn, beginning with
-another disk each time, so noise of the host affects all disks alike. The host's page cache has nothing of the disk when a
-job begins. Nothing is asserted. Needs fio and the stand-in guest's packages.
+another disk each time, so noise of the host affects all disks alike. The host's page cache has no data of the disk when a
+job begins. No number is asserted. Needs fio and the stand-in guest's packages.
 
 `BENCH_ACCEL=tcg`: without KVM. `BENCH_FOLDER`: where the images are. `BENCH_ROUNDS`: how many. `VHOSTCOMM_QEMU`: another
 QEMU. Each measurement is on standard error.
@@ -42,7 +42,7 @@ CONTAINER_DISK: Final = """\
 -device virtio-scsi-pci,id=data9b,bus=pci.0,addr=0x1b,iothread=io2
 -drive file={path},id=data9,format=raw,cache=none,aio=native,discard=on,detect-zeroes=on,if=none
 -device scsi-hd,bus=data9b.0,channel=0,scsi-id=0,lun=0,drive=data9,rotation_rate=1"""
-"""The arguments of the container vdsm/virtual-dsm. All of its disks share the I/O thread; here is only one."""
+"""The arguments of the container vdsm/virtual-dsm. Its disks share the I/O thread; here, there is only one disk."""
 
 SLOTS: Final = ("0c", "0d", "1b")
 
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def image(path: Path) -> Path:
-    """A disk without holes."""
+    """Create a disk without holes."""
     with path.open("wb") as file:
         for _ in range(SIZE >> 20):
             file.write(os.urandom(1 << 20))
@@ -97,7 +97,7 @@ def image(path: Path) -> Path:
 
 
 def forget(path: Path) -> None:
-    """Write back what the host's page cache has of a file, and drop it."""
+    """Write back a file's pages in the host's page cache, and drop them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -108,7 +108,7 @@ def forget(path: Path) -> None:
 
 @contextmanager
 def guest(work: Path, images: list[Path]) -> Iterator[int]:
-    """QEMU itself, with the command of `run`. Yields the port of fio's server in it."""
+    """Run QEMU with the command of `run`. Yields the port of fio's server in the guest."""
     built = subprocess.run(
         [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -144,10 +144,10 @@ def guest(work: Path, images: list[Path]) -> Iterator[int]:
 
 
 def measured(work: Path, port: int, name: str, slots: list[str]) -> list[float]:
-    """A job on one disk after the other: MiB/s of large blocks, operations a second of small ones."""
+    """Run a job on one disk after the other; return MiB/s for large blocks, operations per second for small ones."""
     file, result = work / "job.fio", work / "result"
     options = JOBS[name] | {"direct": 1, "ioengine": "libaio", "runtime": SECONDS, "randrepeat": 0}
-    # A reader that begins again at the end would find the host's page cache full.
+    # A reader that continued at the start of the disk would read from the host's page cache.
     options["time_based"] = int("writes" in name)
     file.write_text("".join(fio.job(slot, filename=f"/dev/slot-{slot}", stonewall=1, **options) for slot in slots))
     subprocess.run(fio.client(port, file, "--output-format=json", f"--output={result}"), check=True)

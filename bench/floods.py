@@ -1,4 +1,4 @@
-"""What one guest notices of others that flood the daemon, in one run: its round trips beside undisturbed ones.
+"""The effect of floods from other guests on one guest: its round trips, compared with undisturbed ones of the same run.
 
 One process floods, as a guest does: as fast as the daemon reads. No number is asserted.
 """
@@ -22,15 +22,15 @@ from vchannel import GuestCommand, HostCommand, Request
 
 FLOODERS: Final = 16
 SECONDS: Final = 4.0
-"""Of measuring, for each line."""
+"""The duration of the measurement for each line."""
 SETTLE: Final = 2.0
-"""Seconds of a flood before anything is measured: its credit lasts for less."""
+"""Seconds of a flood before the measurement, long enough to use up the flooding guest's credit."""
 PAUSE: Final = 0.02
-"""Seconds between two questions of the guest that is measured: more often than a genuine one asks."""
+"""Seconds between two questions of the measured guest. A genuine guest asks less often."""
 
 
 def answer(data: bytes) -> bytes:
-    """An answer that nobody asked for."""
+    """Return an unsolicited answer."""
     return Request.of(GuestCommand.GET_INFORMATION, b"").reply(data).raw
 
 
@@ -91,7 +91,7 @@ def show(name: str, times: list[float], quiet: list[float]) -> None:
 
 
 def round_trips(path: str) -> list[float]:
-    """Seconds of each round trip, of a guest that asks now and then."""
+    """Return the seconds of each round trip of a guest that asks at intervals."""
     question, times = Request.of(HostCommand.GUEST_SERIAL).raw, []
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
@@ -108,7 +108,7 @@ def round_trips(path: str) -> list[float]:
 
 
 def send(paths: list[str], kind: str) -> None:
-    """Send one kind of frames to all of them without end, and read what comes."""
+    """Send one kind of frames to all sockets without end, and read the answers."""
     data, poll, socks = KINDS[kind], select.epoll(), {}
     for path in paths:
         sock = socket.socket(socket.AF_UNIX)
@@ -129,10 +129,10 @@ def send(paths: list[str], kind: str) -> None:
 
 
 def storm(paths: list[str], _: str) -> None:
-    """Connect to all of them, ask, and go, without end.
+    """Connect to all sockets, ask and disconnect, without end.
 
-    As fast as the daemon accepts, in a thread for each: one that tried again and again would fight for the processor with
-    the guest that is measured, and show that.
+    A thread for each socket waits until the daemon accepts. Retries without waiting would compete with the measured guest
+    for the processor, and the result would show that competition.
     """
     with ThreadPoolExecutor(len(paths)) as pool:
         list(pool.map(connect_again_and_again, paths))

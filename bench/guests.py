@@ -1,6 +1,6 @@
 """1,000 and 10,000 guests in one daemon, in one run: start, reload, stop, memory, descriptors. No number is asserted.
 
-The daemon has `ulimit -n 20000`. The client here asks each guest once, so that all of them are known to be connected.
+The daemon has `ulimit -n 20000`. The client asks each guest once, which proves that all are connected.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def measure(size: int, work: Path, stack: ExitStack) -> None:
 
 
 def write(config: Path, size: int, letter: str) -> None:
-    """A configuration of so many guests, with serial numbers that begin with a letter."""
+    """Write a configuration with a number of guests, whose serial numbers begin with the letter."""
     config.write_text(
         "".join(
             f'[guests.g{place}]\nsock = "{config.parent}/g{place}"\nserial = "{letter}{place:012d}"\n'
@@ -84,7 +84,7 @@ def write(config: Path, size: int, letter: str) -> None:
 
 
 def ask(guest: socket.socket) -> float:
-    """Ask a guest's serial number. Returns the seconds until the answer is there."""
+    """Ask for a guest's serial number; return the seconds until the answer."""
     begin = time.perf_counter()
     guest.sendall(Request.of(HostCommand.GUEST_SERIAL).raw)
     left = FRAME
@@ -94,7 +94,7 @@ def ask(guest: socket.socket) -> float:
 
 
 class Asking:
-    """Asks one guest again and again, in a thread."""
+    """A thread with a guest that asks again and again."""
 
     def __init__(self, guest: socket.socket) -> None:
         self._guest = guest
@@ -114,7 +114,7 @@ class Asking:
 
 
 class Daemon:
-    """`vhostcomm serve` and its log."""
+    """A running `vhostcomm serve` and its log."""
 
     def __init__(self, config: Path) -> None:
         words = ["serve", "--frame-rate", "0", "--log-format", "json", "--control", "none", "--config", str(config)]
@@ -148,7 +148,7 @@ class Daemon:
             return self._events[what]
 
     def settle(self) -> None:
-        """Wait until it does nothing any more."""
+        """Wait until the daemon is idle."""
         spent = -1.0
         while spent != (spent := self._spent()):
             time.sleep(0.2)
@@ -158,7 +158,7 @@ class Daemon:
         return float(fields[11]) + float(fields[12])
 
     def resident(self) -> float:
-        """Resident memory in MB."""
+        """Return the daemon's resident memory in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 

@@ -1,6 +1,6 @@
-"""Start and memory of the programs, beside a bare ``import trio, attrs, structlog``, in one run.
+"""Start time and memory of the programs, compared with only ``import trio, attrs, structlog`` in the same run.
 
-A start ends when the sockets are there. Processor time is measured, since a busy machine doesn't change it; the least of
+A start ends when the sockets exist. Processor time is measured, because a busy machine does not change it. The lowest of
 several starts counts. No number is asserted.
 """
 
@@ -24,7 +24,7 @@ BIN: Final = Path(sys.executable).parent
 STARTS: Final = 7
 PATIENCE: Final = 60.0
 QUOTA: Final = 0.1
-"""The share of one processor that a loaded machine may leave."""
+"""The share of one processor that may be free on a loaded machine."""
 
 GROUND: Final = [sys.executable, "-c", "import trio, attrs, structlog"]
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -32,7 +32,7 @@ _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 @frozen
 class Start:
-    """Processor seconds, wall-clock seconds, and resident kilobytes at its end."""
+    """Processor seconds, wall-clock seconds, and resident kilobytes at the end of a start."""
 
     cpu: float
     wall: float
@@ -81,7 +81,7 @@ def least(starts: Sequence[Start]) -> Start:
 
 
 def ended(command: Sequence[str | Path]) -> Start:
-    """A program that ends by itself."""
+    """Measure a program that ends by itself."""
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         _, _, used = os.wait4(process.pid, 0)
@@ -90,7 +90,7 @@ def ended(command: Sequence[str | Path]) -> Start:
 
 
 def listening(command: Sequence[str | Path], sockets: Sequence[Path], group: Path | None = None) -> Start:
-    """A program that serves, until its sockets are there."""
+    """Measure a program that serves, until its sockets exist."""
     begin = time.perf_counter()
     words = [str(word) for word in command]
     if group:
@@ -112,7 +112,7 @@ def listening(command: Sequence[str | Path], sockets: Sequence[Path], group: Pat
 
 @contextmanager
 def limited(share: float) -> Iterator[Path | None]:
-    """A control group with a share of one processor; None where it can't be made."""
+    """A control group with a share of one processor; None if it can't be created."""
     period = 100_000
     for place, quota in (("cpu", "cpu.cfs_quota_us"), ("", "cpu.max")):
         group = Path("/sys/fs/cgroup") / place / f"vhostcomm-bench-{os.getpid()}"

@@ -1,11 +1,11 @@
-/* The other end of the bench: an echo to compare with, and a guest that measures.
+/* The peers of bench/daemon.py: an echo as a lower bound, and a guest that measures.
  *
  *   wire echo SOCK          echo every 4096 bytes, for any number of connections
  *   wire rtt SOCK N         ask N times, one after the other: p50 and p99 in ns
  *   wire pipe SOCK N        ask N times, 16 in flight: frames a second
  *   wire many PREFIX C N    C connections (PREFIX0 …), each asks in turn, N rounds: p50 and p99 in ns
  *   wire same SOCK C N      the same with all connections to one socket
- *   wire idle PREFIX C      C connections; prints a line when all are there, ends at the end of its input
+ *   wire idle PREFIX C      C connections; prints a line when all are connected, ends at the end of its input
  */
 #define _GNU_SOURCE
 #include <errno.h>
