@@ -21,7 +21,7 @@ signed=; [[ -e $keyring ]] && signed="[signed-by=$keyring] "
 echo "deb $signed$mirror $suite main" >"$work/sources.list"
 apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$work/lists" -o APT::Sandbox::User=root -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=")
-# Without the installed packages: apt wants the newest version that it knows, and an older release has none as new.
+# Ignore installed packages: apt requires versions at least as new, which an older release does not have.
 apt+=(-o Dir::State::status=/dev/null)
 "${apt[@]}" update >&2
 (cd "$work/debs" && "${apt[@]}" download "$@" >&2)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the stand-in guest into the cache, or finds it there.
 #
-#   build.sh                 build what is missing; says where it is
+#   build.sh                 builds what is missing, and prints its folder
 #   build.sh --print-paths   the same, and prints KEY=path lines on stdout
 #
 # Environment:
@@ -9,8 +9,8 @@
 #   VHOSTCOMM_KERNEL    a kernel image instead of Debian's
 #   VHOSTCOMM_MODULES   its /lib/modules/RELEASE; without it the drivers must be built in
 #
-# Needs no root, no loop device and no mount. A build lies under a hash of everything that went into it
-# and is renamed into place when complete: what is in the cache is whole and up to date.
+# Needs no root, no loop device and no mount. A build's folder has a name with a hash of all inputs, and is renamed to it
+# when complete, so every build in the cache is complete and up to date.
 
 set -euo pipefail
 shopt -s inherit_errexit # or a failure inside $(...) goes unnoticed
@@ -37,7 +37,7 @@ crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init"
 
 # The kernel's command line for every way of booting; tests append `vchannel.…` parameters.
 # quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
-# mitigations, init_on_alloc, apparmor, audit: protection and clean pages that this guest has no use for, and pays under TCG.
+# mitigations, init_on_alloc, apparmor, audit: protection and clean pages that this guest does not need, and that cost time under TCG.
 # no_timer_check: a kernel with an I/O APIC counts its timer's ticks against its own loop, and panics if a busy host holds QEMU up.
 # rodata, noreplace-smp: the kernel would change its own code, and TCG translates that anew.
 # clearcpuid: TCG does string instructions byte by byte; the kernel's loops are faster.
@@ -51,7 +51,7 @@ die() {
     exit 1
 }
 
-# A folder to work in, beside the finished ones so that its `out` can be renamed into their place.
+# A workspace in the folder of the finished builds, so that its `out` can be renamed to a finished build.
 workspace() {
     local folder
     folder=$(mktemp -d "$cache/build.XXXXXX")
@@ -59,8 +59,8 @@ workspace() {
     echo "$folder"
 }
 
-# Parallel test workers: the first builds, the others wait. Whoever holds the lock owns every workspace,
-# those of builds that were killed included.
+# Of parallel test workers, the first builds and the others wait. The process that has the lock owns every workspace,
+# including those of killed builds.
 lock_cache() {
     mkdir -p "$cache"
     exec {lock}>"$cache/lock"
@@ -68,7 +68,7 @@ lock_cache() {
     trap 'rm -rf "$cache"/build.*' EXIT
 }
 
-# Names the build: the scripts and sources, the kernel, and the tools whose output ends up in it.
+# The inputs for the hash: scripts and sources, the kernel, and the tools whose output the build contains.
 build_key() {
     {
         (cd "$here" && find agent initramfs lib build.sh -type f | LC_ALL=C sort | xargs sha256sum)

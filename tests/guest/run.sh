@@ -1,16 +1,16 @@
 #!/bin/bash
-# Boots the stand-in guest once, its console on this terminal: the machine a genuine host would build, in
-# the spelling of QEMU 7.2.
+# Boots the stand-in guest once, with its console on this terminal. The machine is that of a genuine host, with QEMU 7.2's
+# arguments.
 #
 #   run.sh kernel|disk SOCKET [NAME=VALUE ...] [-- QEMU-ARGUMENT ...]
 #
 #   kernel      start the kernel directly
 #   disk        start from the boot disk, through its boot loader
-#   SOCKET      where the host side listens; nothing need be there yet
+#   SOCKET      where the host listens, or will listen later
 #   NAME=VALUE  kernel parameters vchannel.NAME=VALUE, see README.md
 #
-# The disks are written to a snapshot that goes with QEMU, so the cached images stay as built and any
-# number of guests may run at once.
+# Writes to the disks go to a snapshot that ends with QEMU, so the cached images do not change, and any number of guests
+# can run at once.
 
 set -euo pipefail
 
@@ -37,7 +37,7 @@ while IFS='=' read -r key path; do
     declare "$key=$path"
 done <<<"$paths"
 
-# A disk on a controller of its own: the guest knows it by the controller's PCI slot.
+# A disk on a separate controller, because the guest identifies it by the controller's PCI slot.
 disk() {
     local name=$1 slot=$2 file=$3 bootindex=$4
     machine+=(
@@ -67,7 +67,7 @@ disk userdata 0xc "$DATA_DISK" 3
 if [[ $boot == kernel ]]; then
     machine+=(-kernel "$KERNEL" -initrd "$INITRAMFS" -append "$(<"$CMDLINE") ${parameters[*]-}")
 elif [[ ${#parameters[@]} -gt 0 ]]; then
-    # The boot loader's command line is on the disk; parameters come beside it. QEMU wants commas doubled.
+    # The boot loader's command line is on the disk, so parameters are passed by fw_cfg. QEMU needs doubled commas.
     words="${parameters[*]}"
     machine+=(-fw_cfg "name=opt/vchannel,string=${words//,/,,}")
 fi

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A host that has not taken a reply by then will not miss it. */
+/* A host that has not read a reply by then no longer waits for it. */
 enum { REPLY_PATIENCE_MS = 10000 };
 
 static const struct options *options;
@@ -81,7 +81,7 @@ static void serve(const struct frame *request)
         return;
     if (request->needs_response)
         reply_to(request);
-    act_on(request->command); /* after the reply: the host is to hear that it was understood */
+    act_on(request->command); /* after the reply, because the guest may end now */
 }
 
 /* ---- what comes in ----------------------------------------------------------------------------- */
@@ -136,7 +136,7 @@ bool channel_ask_quietly(int32_t command, uint64_t guest_id)
     return asked.answered;
 }
 
-/* One console line whatever the host sent: tests read lines, and a person's terminal obeys bytes. */
+/* Escapes the host's text to one console line, because tests read lines, and control bytes would affect a terminal. */
 static void print_escaped(const char *text)
 {
     for (; *text; text++) {

@@ -1,8 +1,8 @@
-/* The command numbers, of which there are two sets, one for each direction. */
+/* The command numbers, with a separate set for each direction. */
 #ifndef COMMANDS_H
 #define COMMANDS_H
 
-/* The host is told or asked: */
+/* From the guest to the host: */
 enum host_command {
     HOST_POWER = 3,
     HOST_DSM_VERSION = 4,
@@ -18,7 +18,7 @@ enum host_command {
     HOST_TIMESTAMP = 17,
 };
 
-/* The guest is asked: */
+/* From the host to the guest: */
 enum guest_command {
     GUEST_TEST = 0,
     GUEST_GET_IP = 2,

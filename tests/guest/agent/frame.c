@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-/* Both namespaces end below 20; anything up here is a number read from the wrong place. */
+/* Both namespaces end below 20; a number of this size or more was read at a wrong offset. */
 enum { MAX_COMMAND = 255 };
 
 /* What a genuine guest puts into the UUID field is not known. This is no UUID on purpose: a host that

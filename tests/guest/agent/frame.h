@@ -2,7 +2,7 @@
  *
  * Written from the protocol's byte table and from nothing else: this guest exists so that a second,
  * independent reading of that table can disagree with the Python codec. The guest is an x86 machine,
- * so the struct is the wire layout as it stands.
+ * so the struct is the wire layout.
  */
 #ifndef FRAME_H
 #define FRAME_H
@@ -30,8 +30,8 @@ struct frame {
 _Static_assert(sizeof(struct frame) == FRAME_SIZE, "a frame is 4096 bytes");
 _Static_assert(__builtin_offsetof(struct frame, data) == HEADER_SIZE, "data starts at 64");
 
-/* Could a frame start at these HEADER_SIZE bytes? Every rule here is one that text, padding or the
- * middle of a frame breaks, so a stream can be searched for the next frame after a torn one. */
+/* Returns whether a frame could start at these HEADER_SIZE bytes. Text, padding and the middle of a frame violate these
+ * rules, so a stream can be searched for the next frame after an incomplete one. */
 bool frame_plausible(const void *header);
 
 /* An empty request; the caller adds data. */
@@ -40,7 +40,7 @@ void frame_request(struct frame *frame, uint64_t guest_id, int32_t command, bool
 /* The reply to `request`: what a reply repeats is repeated, and `text` (may be empty) is its data. */
 void frame_reply(struct frame *reply, const struct frame *request, const char *text);
 
-/* What an answer must repeat and must not carry. Returns the first rule it breaks, NULL when none. */
+/* Checks what an answer must repeat and must not contain. Returns the first violated rule, or NULL. */
 const char *frame_wrong_answer(const struct frame *answer, const struct frame *request);
 
 #endif

@@ -1,4 +1,4 @@
-/* What the host asks the guest for: facts about this machine, and its power switch. */
+/* Facts about this machine, and its power switch, for the host's requests. */
 #ifndef GUEST_H
 #define GUEST_H
 

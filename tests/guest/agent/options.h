@@ -1,4 +1,4 @@
-/* How this boot is to behave: the kernel parameters `vchannel.NAME=VALUE`, handed over as NAME=VALUE. */
+/* The behaviour of this boot: the kernel parameters `vchannel.NAME=VALUE`, passed as NAME=VALUE. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
@@ -16,8 +16,8 @@ struct options {
     enum mode mode;
     int64_t timeout_ms;     /* for each answer; the genuine guest's is not known */
     bool no_echo;           /* replies carry request id 0 */
-    bool ignore_poweroff;   /* answers poweroff, and stays */
-    long flood;             /* so many requests back to back once ready */
+    bool ignore_poweroff;   /* answers poweroff, and keeps running */
+    long flood;             /* number of requests to send back to back once ready */
     bool loop;              /* asks the serial for ever once ready */
     int64_t panic_after_ms; /* after ready; negative for never */
     bool reboot;            /* reboots once ready */

@@ -12,7 +12,7 @@
  * frame are never this far apart. */
 enum { PARTIAL_FRAME_PATIENCE_MS = 1000 };
 
-/* With no host on the other end poll() returns at once, for ever: look this often instead. */
+/* Without a host, poll() always returns at once, so check at this interval instead. */
 enum { HOST_ABSENT_PAUSE_MS = 20 };
 
 /* poll() counts in an int; a deadline may be "never". */
@@ -86,7 +86,7 @@ static bool read_some(void)
     return true;
 }
 
-/* poll() for `events`, never past the moment a partial frame is given up. */
+/* poll() for `events`, at the latest until a partial frame is dropped. */
 static short poll_port(short events, int64_t deadline)
 {
     struct pollfd p = {.fd = port, .events = events};
@@ -107,7 +107,7 @@ bool port_open(const char *path)
     port = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (port < 0)
         return false;
-    poll_port(0, 0); /* says at once whether a host is there */
+    poll_port(0, 0); /* shows at once whether a host is connected */
     return true;
 }
 

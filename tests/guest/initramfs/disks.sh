@@ -1,9 +1,9 @@
 # shellcheck shell=sh
-# Which disk is which, and is the system disk laid out as a VDSM's? Sourced by init.
+# The genuine names of the disks, and a check of the system disk's layout. Sourced by init.
 #
 # The genuine kernel names disks by the PCI slot of their virtio-scsi controller: 0xa is synoboot, 0xb the
 # system disk sda, 0xc and up the data disks. This kernel names them in the order it finds them, so the
-# names are worked out here and only printed.
+# genuine names are determined here and only printed.
 
 FIRST_SLOT=10
 

@@ -4,11 +4,11 @@
 readonly MIB=$((1024 * 1024))
 readonly PARTITION_START=2048 # sectors
 
-# VDSM's layout, partition version 8, in sectors. The gap before the third partition is in the table of
-# known layouts too: with it the third starts at 4.5 GiB exactly.
+# VDSM's layout, partition version 8, in sectors. The gap before the third partition is also in the table of known layouts:
+# with it, the third partition starts at exactly 4.5 GiB.
 readonly SYSTEM_SIZE=$((0x4BFF00)) SWAP_START=$((0x4C0700)) SWAP_SIZE=$((0x400000)) GAP=$((0x3F900))
 
-# A fixed label id keeps one build equal to the next.
+# With a fixed label id, two builds are equal.
 partition() {
     sfdisk --quiet --no-reread --no-tell-kernel "$1" <<END
 label: dos
@@ -17,7 +17,7 @@ $2
 END
 }
 
-# A boot disk a BIOS can start: MBR, one FAT partition, syslinux. It greets on the serial port.
+# A boot disk for a BIOS: MBR, one FAT partition, syslinux, which prints its version on the serial port.
 make_boot_disk() {
     local disk=$1 kernel=$2 initramfs=$3 config=$1.cfg size offset=$((PARTITION_START * 512))
     size=$(($(stat -c %s "$kernel") + $(stat -c %s "$initramfs") + 4 * MIB))
@@ -46,7 +46,7 @@ LABEL guest
 END
 }
 
-# Sparse: it is only looked at. 6 GiB leave the third partition some room.
+# Sparse, because only its table is read. 6 GiB leave space for the third partition.
 make_system_disk() {
     truncate -s 6G "$1"
     partition "$1" "start=$PARTITION_START, size=$SYSTEM_SIZE, type=83

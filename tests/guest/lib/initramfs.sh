@@ -26,7 +26,7 @@ install_modules() {
     done
 }
 
-# The same bytes for the same input: sorted, owned by root, one date.
+# Sorted, owned by root, with one date, so that the same input gives the same bytes.
 pack() {
     find "$1" -mindepth 1 -exec touch -h -d @0 {} +
     (cd "$1" && find . -mindepth 1 -printf '%P\n' | LC_ALL=C sort |

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # build.sh shares its variables
-# The kernel: Debian's for virtual machines, downloaded and unpacked but not installed, or one's own.
+# The kernel: Debian's for virtual machines, downloaded and unpacked but not installed, or another one.
 
-# Debian's, and what comes nearest on Ubuntu.
+# Debian's package, and the most similar one of Ubuntu.
 readonly META_PACKAGES=(linux-image-cloud-amd64 linux-image-virtual)
 
 # The drivers, dependencies apart, by the lists that init loads: at every boot, for a virtio device that is there,
@@ -54,7 +54,7 @@ debian_kernel() {
     echo "$folder"
 }
 
-# The package behind the metapackage, as NAME=VERSION or NAME; nothing when apt has no lists.
+# The package on which the metapackage depends, as NAME=VERSION or NAME; empty if apt has no lists.
 newest_package() {
     local meta found
     for meta in "${META_PACKAGES[@]}"; do
@@ -68,7 +68,7 @@ unpack_kernel() {
     local package=$1 folder=$2 work deb
     say "downloading $package"
     work=$(workspace)
-    # apt would rather download as its own user, who has no business in this folder
+    # apt would download as its own user, who has no access to this folder
     (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package" >&2) ||
         die "cannot download $package: run apt-get update, or set VHOSTCOMM_KERNEL"
     if [[ $package == *-generic ]]; then
@@ -124,7 +124,7 @@ copy_module() {
     echo "$name.ko"
 }
 
-# From the module itself: an unpacked kernel has no modules.dep yet.
+# Read from the module, because an unpacked kernel has no modules.dep.
 dependencies() { tr '\0' '\n' <"$1" | LC_ALL=C sed -n 's/^depends=//p' | tr ',' ' '; }
 
 decompress() {
