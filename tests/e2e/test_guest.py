@@ -250,13 +250,13 @@ def test_the_channel_survives_throttling(tmp_path: Path, images: Images) -> None
 
 
 def test_qemu_as_the_server_of_a_guest_that_repeats_no_ids(tmp_path: Path, images: Images) -> None:
-    """Its answer to the power-off has request id 0."""
+    """The guest's answer to the power-off has request id 0."""
     sock = tmp_path / "qemu.sock"
     with Launched(tmp_path, *images.direct(noecho=1), "--sock", f"connect:{sock}", "--guest-serial", SERIAL) as run:
         run.ready()
         assert f" {SERIAL}" in run.console.text
     run.console.kept_to_the_protocol()
-    assert [line["event"] for line in run.log if "nobody" in line["event"]] == []
+    assert [line["event"] for line in run.log if "unsolicited" in line["event"]] == []
     assert "the guest powers itself off" in [line["event"] for line in run.log]
 
 
