@@ -82,7 +82,7 @@ def encoded(value: bytes) -> str:
     ],
 )
 def test_a_known_value_is_found_in_any_spelling(text: str, left: str | None) -> None:
-    """Its placeholder has the same spelling; with None, the value must only be gone."""
+    """The placeholder has the value's spelling; with None, the value must only be gone."""
     once = redacted(text)
     if left is None:
         assert not gone_wrong(text, once)

@@ -228,7 +228,7 @@ def test_work_of_verbs_on_machines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", ["full", "closed", "unread"])
 def test_serve_continues_without_its_log(tmp_path: Path, output: str) -> None:
-    """Its log is on standard output. Lines are lost, but all guests are still served."""
+    """The daemon's log is on standard output. Lines are lost, but all guests are still served."""
     reading, unread = os.pipe()
     os.close(reading)
     full = os.open("/dev/full", os.O_WRONLY)

@@ -224,7 +224,7 @@ def test_a_socket_that_this_user_may_not_see(tmp_path: Path) -> None:
 
 
 def test_a_runtime_directory_that_this_user_may_not_enter() -> None:
-    """For example root's runtime directory, for another user."""
+    """Another user may not enter root's runtime directory."""
     with tempfile.TemporaryDirectory(prefix="vhostcomm-test-") as made:  # every user may enter it, unlike pytest's
         Path(made).chmod(0o755)
         own, other = Path(made, "vhostcomm"), Path(made, "vhostcomm-other")

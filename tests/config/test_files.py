@@ -108,7 +108,7 @@ def test_file_deleted_after_the_listing_is_an_error(tmp_path: Path, monkeypatch:
 
 
 def test_a_folder_that_may_be_listed_and_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files can't be read. That is an error, not an empty configuration."""
+    """Unreadable files are an error, not an empty configuration."""
     folder = write(tmp_path / "conf.d" / "a.toml", "[guests.a]\n").parent
 
     def content(path: Path) -> bytes:

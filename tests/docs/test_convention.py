@@ -175,7 +175,7 @@ def test_only_contributing_names_tests() -> None:
 
 
 def test_the_table_of_packages_is_complete() -> None:
-    """It is in the page on contributing. A path is relative to the top, or to the folder of the previous path."""
+    """A path in the page on contributing is relative to the top, or to the folder of the previous path."""
     text = (ROOT / "docs/contributing.md").read_text().split("## The packages")[1].split("## ")[0]
     named = [code for _, code in inline_code(text) if "." in code or "/" in code]
     beside = ROOT

@@ -205,7 +205,7 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_the_growth_of_a_file_is_reported(tmp_path: Path) -> None:
-    """It is the progress of the programs that write the disks."""
+    """The growth shows the progress of the programs that write the disks."""
     file, seen = tmp_path / "image", threading.Event()
     reports: list[Progress] = []
 

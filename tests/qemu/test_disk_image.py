@@ -62,7 +62,7 @@ def tarred(content: bytes) -> bytes:
 
 
 def tarred_before_posix(content: bytes) -> bytes:
-    """Such an archive has no magic; only its checksum identifies it."""
+    """An archive without a magic, which only its checksum identifies."""
     made = bytearray(tarred(content))
     made[257:512] = bytes(255)
     made[148:156] = b" " * 8

@@ -62,7 +62,7 @@ def ends_within(pidfd: int, seconds: float) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 @pytest.mark.parametrize("state", ["running", "stopped"])
 def test_qemu_ends_with_its_supervisor(can: Capabilities, tmp_path: Path, number: signal.Signals, state: str) -> None:
-    """It is not killed earlier: the kernel kills it at the end of the thread that started it, and trio's idle threads end after 10 s."""
+    """QEMU also outlives trio's idle threads, which end after 10 s: the kernel kills it at the end of the starting thread."""
     argv = build(Machine(memory=32, extra=tuple(rom(tmp_path, IDLE))), can)
     with supervisor("quiet", argv) as process:
         pid = int(line_from(process))

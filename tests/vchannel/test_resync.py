@@ -193,7 +193,7 @@ def test_no_small_reserved_shows_a_usual_header_within_its_frame(guest_id: int, 
 @pytest.mark.parametrize("guest_id", [0, 10_000_000])
 @pytest.mark.parametrize("junk", [4, 8, 24, 28])
 def test_junk_before_a_usual_frame_loses_no_frame(feed: Feed, guest_id: int, junk: int) -> None:
-    """Such a frame, read a few bytes early, must not count as an odd frame, which would be accepted after a good one."""
+    """A usual frame, read a few bytes early, must not count as an odd frame, which would be accepted after a good one."""
     good = Request.of(HostCommand.GUEST_TIMESTAMP, guest_id=guest_id, request_id=GOOD_ID).raw
     assert answered(feed(host(), good + bytes(junk) + good + good)) == [GOOD_ID] * 3
 

@@ -90,7 +90,7 @@ def test_junk_and_a_refused_header_between_frames(tmp_path: Path) -> None:
 
 
 def test_odd_header_is_accepted_only_after_a_good_frame(tmp_path: Path) -> None:
-    """Such a header is accepted right after a good frame, and does not vouch for the next one."""
+    """An odd header is accepted right after a good frame, and does not vouch for the next one."""
     odd = [evolve(Frame.decode(frame), sub_command=0).encode() for frame in ASKS]
     small = evolve(Frame.decode(ASKS[1]), reserved=5).encode()  # looks like a header at an offset of 4 bytes
     for stream, expected in (
