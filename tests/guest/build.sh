@@ -39,7 +39,7 @@ crypto_kdf108_init,load_system_certificate_list,slab_sysfs_init"
 # quiet, notests: each line on an emulated serial port, and each self-test under TCG, costs milliseconds.
 # mitigations, init_on_alloc, apparmor, audit: protection and clean pages that this guest does not need, and that cost time under TCG.
 # no_timer_check: a kernel with an I/O APIC counts its timer's ticks against its own loop, and panics if a busy host holds QEMU up.
-# rodata, noreplace-smp: the kernel would change its own code, and TCG translates that anew.
+# rodata, noreplace-smp: the kernel would change its own code, and TCG would translate it again.
 # clearcpuid: TCG does string instructions byte by byte; the kernel's loops are faster.
 readonly CMDLINE="console=ttyS0 quiet cryptomgr.notests no_timer_check mitigations=off init_on_alloc=0 apparmor=0 audit=0 \
 rodata=off noreplace-smp clearcpuid=erms,fsrm,rep_good initcall_blacklist=$UNUSED"

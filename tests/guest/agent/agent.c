@@ -1,4 +1,4 @@
-/* The guest's side of the channel: asks what a guest asks at boot, then serves the host for ever.
+/* The guest's side of the channel: asks what a guest asks at boot, then serves the host forever.
  *
  * Usage: agent PORT [NAME=VALUE ...]
  */
@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum {
-    LONG_MS = INT32_MAX,  /* 24 days: longer than this guest lives */
+    LONG_MS = INT32_MAX,  /* 24 days: longer than this guest runs */
     LOOP_PAUSE_MS = 100,
     LINE_SIZE = 5 * DATA_SIZE,  /* an answer with every byte escaped, and then some */
 };
@@ -35,7 +35,7 @@ static void notify_of_boot(void)
     channel_notify(HOST_TIMESTAMP, "timestamp", TIMESTAMP_GUEST_ID, epoch);
 }
 
-/* The lines of the genuine installer when the host keeps silent. It gives up; so does this. */
+/* The lines of the genuine installer when the host does not answer. Both give up. */
 static void ask_update_deadline(void)
 {
     if (channel_ask(HOST_UPDATE_DEADLINE, "update_deadline", GUEST_ID))
@@ -67,7 +67,7 @@ static void ask_the_rest(void)
     channel_ask(HOST_MODEL, "host_model", GUEST_ID);
 }
 
-/* ---- what a test may want beyond that ---------------------------------------------------------- */
+/* ---- parameters of tests ----------------------------------------------------------------------- */
 
 static bool answers_flood(const struct frame *frame, uint64_t first_id, bool *answered)
 {
@@ -111,7 +111,7 @@ static void flood(void)
     free(answered);
 }
 
-/* Shows when a daemon goes and comes: a line a round, for ever. */
+/* Prints a line for each question, forever, which shows when no daemon answers. */
 static void ask_for_ever(void)
 {
     for (long round = 1;; round++) {

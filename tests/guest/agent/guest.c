@@ -18,7 +18,7 @@ static const char INTERFACE[] = "eth0";
  * its main loop, after the write has returned here. */
 enum { LAST_REPLY_LEAVES_MS = 100 };
 
-/* Asks the kernel about the interface; false when there is none, or not that of it. */
+/* Asks the kernel for a property of the interface; false if the interface or the property is missing. */
 static bool interface_query(unsigned long what, struct ifreq *query)
 {
     int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -18,7 +18,7 @@ struct options {
     bool no_echo;           /* replies carry request id 0 */
     bool ignore_poweroff;   /* answers poweroff, and keeps running */
     long flood;             /* number of requests to send back to back once ready */
-    bool loop;              /* asks the serial for ever once ready */
+    bool loop;              /* asks for the serial forever once ready */
     int64_t panic_after_ms; /* after ready; negative for never */
     bool reboot;            /* reboots once ready */
 };
