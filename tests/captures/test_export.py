@@ -207,7 +207,7 @@ def test_other_verbs_do_not_import_the_library() -> None:
     assert subprocess.run([VHOSTCOMM[0], "-c", words], env=ENVIRONMENT, check=False).returncode == 0
 
 
-def test_the_dissector_is_where_the_help_says() -> None:
+def test_dissector_is_at_the_path_in_the_help() -> None:
     place = "share/vhostcomm/wireshark"
     shown = " ".join(run_vhostcomm("capture", "export", "--help").stdout.split())
     assert f"{place} beside the bin of the installation" in shown

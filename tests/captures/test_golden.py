@@ -59,7 +59,7 @@ def forgetful(capture: Capture) -> Capture:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_captures_are_what_their_maker_makes(name: str) -> None:
+def test_golden_captures_are_up_to_date(name: str) -> None:
     assert (FOLDER / name).read_text() == text(GOLDEN[name]())
 
 

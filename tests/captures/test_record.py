@@ -71,7 +71,7 @@ def test_a_refused_frame_is_shown_by_its_fields() -> None:
     assert good.refused == ""
 
 
-def test_nothing_is_recorded_before_what_happened_before_it() -> None:
+def test_records_are_in_the_order_of_the_stream() -> None:
     """A frame is sent before the end of a refused one is known; the skipped bytes of the refused one come first."""
     live = Live(Role.HOST)
     live.receive(BAD)

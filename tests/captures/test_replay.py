@@ -108,7 +108,7 @@ def test_silence_that_ended_a_frame_is_replayed(why: SkipReason) -> None:
     assert played(records) == records
 
 
-def test_a_capture_that_ends_too_early_still_gives_all_its_bytes() -> None:
+def test_all_bytes_of_a_truncated_capture_are_replayed() -> None:
     records = [SkippedRecord(0, TO_HOST, b"j" * 100, SkipReason.OUT_OF_STEP)]
     assert played(records) == [attrs.evolve(records[0], why=SkipReason.CLOSED)]
 
@@ -221,7 +221,7 @@ def test_no_capture_raises_and_no_byte_is_lost(role: Role, made: list[Record]) -
         assert stream(again, direction) == stream(made, direction)
 
 
-def test_the_golden_captures_are_what_a_host_says_by_itself() -> None:
+def test_answers_of_golden_captures_follow_from_their_requests() -> None:
     """Each answer, made again from only its request and the data, has the same bytes."""
     for path in FILES:
         capture = forgetful(load(path))

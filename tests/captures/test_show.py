@@ -35,7 +35,7 @@ def test_show_prints_the_header_and_each_frame() -> None:
     ]
 
 
-def test_nothing_in_a_capture_reaches_the_terminal_raw() -> None:
+def test_control_characters_of_a_capture_are_escaped() -> None:
     frame = Request.of(17, NASTY.encode(errors="surrogatepass") + b"\0", request_id=1).frame
     lines = shown(FrameRecord(0, Direction.TO_HOST, frame, refused=NASTY), producer=NASTY, provenance=f"from {NASTY}")
     assert lines[0].endswith(f"by {ESCAPED}")

@@ -46,7 +46,7 @@ def test_a_verb_finds_the_daemon_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_verb_waits_where_it_says_that_the_daemon_listens(tmp_path: Path) -> None:
+def test_verb_waits_at_the_given_control_surface(tmp_path: Path) -> None:
     script = "vhostcomm serve --sock ./nas --control ./c >serve.log &\nvhostcomm guests --control ./c"
     done = pasted(script, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -62,7 +62,7 @@ def test_a_table_has_no_padding_and_no_folded_cell(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-def test_guests_leaves_a_guest_without_an_answer_as_it_is(tmp_path: Path) -> None:
+def test_guests_keeps_the_state_of_a_guest_without_an_answer(tmp_path: Path) -> None:
     with controlled(tmp_path), answering(tmp_path / "nas", {}):
         first, second = (run_vhostcomm("guests", "--control", tmp_path / "control") for _ in range(2))
     assert (first.returncode, second.returncode, first.stderr + second.stderr) == (0, 0, "")

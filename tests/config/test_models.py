@@ -18,7 +18,7 @@ from vhostcomm.errors import ConfigError
 NAS = '[guests.nas]\nsock = "/x/nas"\n'
 
 
-def test_a_setting_has_what_its_flag_and_its_key_need() -> None:
+def test_setting_has_metadata_for_its_flag_and_key() -> None:
     kind = values.number(0, 9)
 
     @attrs.frozen

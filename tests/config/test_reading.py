@@ -68,7 +68,9 @@ def test_a_file_that_is_replaced_while_it_is_opened(tmp_path: Path, monkeypatch:
     assert str(caught.value).startswith(f"{path}: a pipe, but the configuration must be a regular file")
 
 
-def test_what_is_read_does_not_block_and_is_not_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_does_not_block_and_its_descriptor_is_not_inherited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, given, opened = config(tmp_path, ""), [], os.open
 
     def kept(path: Path, flags: int) -> int:

@@ -113,7 +113,7 @@ def test_a_shutdown_of_a_guest_that_never_comes_up(tmp_path: Path, images: Image
 
 
 @pytest.mark.any_qemu
-def test_a_shutdown_that_ends_in_a_kill_says_so(tmp_path: Path, images: Images) -> None:
+def test_shutdown_that_ends_in_a_kill_is_reported(tmp_path: Path, images: Images) -> None:
     with launched(tmp_path, images, "--grace", "1", expect_exit=8) as run:
         run.ready()
         os.kill(run.qemu_pid, signal.SIGSTOP)

@@ -130,7 +130,7 @@ def test_a_stop_during_a_reboot_waits_for_the_guest(tmp_path: Path, images: Imag
     ]
 
 
-def test_a_guest_that_ignores_it_all_is_stopped_in_stages(tmp_path: Path, images: Images) -> None:
+def test_unresponsive_guest_is_stopped_in_stages(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(ignore_poweroff=1), "--grace", "6") as run:
         run.ready()
     assert [line["stage"].split()[0] for line in run.log if line["event"] == "stopping by"] == ["the", "the", "QMP"]

@@ -92,7 +92,7 @@ def public() -> Iterator[Path]:
 def test_roots_libvirt_connects_by_the_group(public: Path, images: Images) -> None:
     """As the snippet's remark says, its QEMU runs as libvirt-qemu in the group kvm, and needs a running daemon at its start."""
     if os.geteuid() != 0:
-        pytest.skip("a libvirt of root's takes root")
+        pytest.skip("root's libvirt needs root")
     if "--qemu-data" in images.qemu:
         pytest.skip("libvirt can't tell this QEMU where its firmware is")
     root = public / "libvirt"

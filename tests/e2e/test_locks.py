@@ -44,7 +44,7 @@ def ends(etcd: Etcd) -> None:
     until(lambda: lock(etcd) is None, "the end of the lock", 5)
 
 
-def test_a_second_host_is_refused(etcd: Etcd, tmp_path: Path) -> None:
+def test_second_host_is_rejected(etcd: Etcd, tmp_path: Path) -> None:
     with launched(tmp_path, etcd, "host1") as first:
         first.event("QEMU runs")
         found = lock(etcd)

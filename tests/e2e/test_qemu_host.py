@@ -14,7 +14,7 @@ from tests.serving import started, until
 
 POLL = """\
 #!/usr/bin/env bash
-# Beside the program: asks until the guest tells where its web page is, and writes that down.
+# In the program's folder: asks until the guest has returned its web page's address, and writes the address to a file.
 set -eu
 cd "$(dirname "$0")"
 while true; do

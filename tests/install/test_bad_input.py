@@ -276,7 +276,7 @@ def test_lack_of_space_is_found_before_writing(tmp_path: Path) -> None:
     assert re.search(r"small: 300 MiB are free, but the installation needs \d+ MiB; free some space", done.stderr)
 
 
-def test_another_model_by_the_name_of_its_file(tmp_path: Path) -> None:
+def test_pat_of_another_model_is_rejected_by_its_name(tmp_path: Path) -> None:
     members = {name.replace(BOOT_NAME, "boot.bin.zip"): data for name, data in parts().items()}
     pats.write(tmp_path / "DSM_DS920+_72806.pat", members)
     assert "another model, DS920+ (DSM_DS920+_7)" in rejected(tmp_path, pat="DSM_DS920+_72806.pat")

@@ -263,7 +263,7 @@ def test_unsupported_vhost_scsi_settings_are_omitted() -> None:
     )
 
 
-def test_q35_has_another_bus_and_no_usb_there() -> None:
+def test_q35_has_another_bus_and_no_usb() -> None:
     argv = build(evolve(USUAL, machine_type="q35"), QEMU_7_2)
     assert not [word for word in argv if "pci.0" in word or "usb-uhci" in word]
     assert "virtio-serial-pci,id=virtio-serial0,bus=pcie.0,addr=0x3" in argv

@@ -87,7 +87,7 @@ To make a disk with that layout: vhostcomm disk init IMAGE --size 10G
     )
 
 
-def test_a_disk_without_a_third_partition_says_that_it_may_not_matter(shell: Shell) -> None:
+def test_missing_third_partition_is_explained(shell: Shell) -> None:
     partitioned(Path("two.img"), VDSM.first, VDSM.second)
     status, out, _ = shell("disk", "inspect", "two.img")
     assert status == 0

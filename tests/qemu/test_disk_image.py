@@ -37,7 +37,7 @@ def test_the_format_of_genuine_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vmdk", "vdi", "vhdx", "vpc", "qed", "parallels", "qcow"])
-def test_other_formats_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_other_formats_are_rejected_by_name(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image"
     run("qemu-img", "create", "-q", "-f", kind, path, "10M")
     with pytest.raises(DiskError, match=rf"^{path}: an image of format {kind}; .*qemu-img convert") as caught:
@@ -110,7 +110,7 @@ def test_wrong_checksum_is_not_a_tar_archive(tmp_path: Path) -> None:
     assert probe(path).format is ImageFormat.RAW
 
 
-def test_a_newer_qcow2_and_a_cut_off_one_are_refused(disk: Path) -> None:
+def test_newer_and_truncated_qcow2_are_rejected(disk: Path) -> None:
     disk.write_bytes(struct.pack(">4sI", b"QFI\xfb", 4).ljust(512, b"\0"))
     with pytest.raises(DiskError, match=r"format qcow2 \(its version 4\)"):
         probe(disk)

@@ -101,7 +101,7 @@ def test_a_program_that_hangs_up() -> None:
     assert (ending.kind, ending.why) == (EndKind.FAILED_TO_START, "QEMU closed the QMP connection")
 
 
-def test_stopping_before_it_answers() -> None:
+def test_qemu_that_has_not_answered_yet_is_stopped() -> None:
     async def body(run: Run) -> None:
         await run.notice(OutputLine)
         with pytest.raises(QmpError, match="QEMU has not answered yet"):

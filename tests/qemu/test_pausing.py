@@ -204,7 +204,7 @@ def test_qemu_is_not_queried_if_it_runs_again_or_ends(last: str, reported: list[
     assert watched({"query-status": [IO_ERROR]}, [("STOP", {}), (last, {})]) == reported
 
 
-def test_resume_that_does_not_help_says_so() -> None:
+def test_failed_resume_is_reported() -> None:
     async def script(peer: Peer) -> None:
         for command, answer in (
             ("query-status", IO_ERROR), ("query-block", BLOCKS), ("cont", {}),

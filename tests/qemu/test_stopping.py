@@ -164,7 +164,7 @@ def test_a_failed_power_off_is_reported_and_not_waited_for(error: Exception, why
     assert target.log == [(1, "system_powerdown")]
 
 
-def test_a_power_off_that_hangs_has_its_deadline() -> None:
+def test_hanging_power_off_times_out() -> None:
     target = Target({"system_powerdown"})
     stop(target, trio.sleep_forever)
     assert target.log == [(40, "system_powerdown")]
@@ -201,7 +201,7 @@ def test_status_without_running_counts_as_running() -> None:
 FULL = "the machine is paused, so the guest can't shut down: a full disk after {} s (io-error)"
 
 
-def test_a_guest_paused_meanwhile_is_not_waited_for() -> None:
+def test_stop_does_not_wait_for_a_guest_paused_meanwhile() -> None:
     target = Target({"SIGKILL"})
     _, stages = stop(target, trio.sleep_forever, pauses=(1, 1, 1))
     assert stages == [

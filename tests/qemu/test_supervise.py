@@ -219,7 +219,7 @@ def test_being_cancelled_kills(idle: list[str]) -> None:
 # -- QMP
 
 
-def test_a_refused_command_harms_nothing(idle: list[str]) -> None:
+def test_rejected_command_does_not_affect_qemu(idle: list[str]) -> None:
     async def body(run: Run) -> None:
         await run.notice(Started)
         with pytest.raises(QmpCommandError):

@@ -34,7 +34,7 @@ def test_pipes_are_reopened_for_the_child() -> None:
     assert lend(subprocess.DEVNULL, subprocess.PIPE) == ("own ", "own")
 
 
-def test_a_file_is_shared_for_its_position(tmp_path: Path) -> None:
+def test_file_is_shared_to_keep_its_position(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("before ")
     with path.open("ab") as log:

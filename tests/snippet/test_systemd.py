@@ -200,7 +200,7 @@ def test_configurations_without_a_unit() -> None:
     assert "absolute path" in refused("systemd", "--sock", UUID, "--program", "vhostcomm")
 
 
-def test_the_unit_of_all_guests_needs_no_guest_and_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
+def test_unit_of_all_guests_rejects_settings_as_flags(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text("[guests.nas]\n[guests.office]\n")
     words: list[str | Path] = ["snippet", "systemd", "--config", file, "--program", PLACE]

@@ -70,7 +70,7 @@ def test_any_fields_survive_encoding_and_decoding(frame: Frame) -> None:
 
 
 @given(st.binary(max_size=DATA_SIZE), st.sampled_from([(1, 0, "request_length"), (0, 1, "response_length")]))
-def test_data_is_what_the_length_counts(data: bytes, flags: tuple[int, int, str]) -> None:
+def test_length_determines_the_data(data: bytes, flags: tuple[int, int, str]) -> None:
     is_request, is_response, length = flags
     frame = attrs.evolve(with_field(length, len(data)), is_request=is_request, is_response=is_response, data=data)
     assert Frame.decode(frame.encode()) == frame

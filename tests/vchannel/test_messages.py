@@ -135,7 +135,7 @@ def test_how_deep_json_may_be_nested(opening: str, closing: str) -> None:
             decode_json(nested(depth))
 
 
-def test_brackets_in_text_nest_nothing() -> None:
+def test_brackets_in_text_do_not_count_as_nesting() -> None:
     value = {"text": '\\"' + "[{" * 500, "list": [[]] * 100}
     assert decode_json(encode_json(value)) == value
 
@@ -187,7 +187,7 @@ def test_interfaces_are_read_tolerantly() -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", '{"data":null}', '{"data":{"ip":[],"dsm_setting":{"data":[]}}}'])
-def test_information_without_what_is_looked_for(text: str) -> None:
+def test_information_without_port_and_address(text: str) -> None:
     found = GuestInformation.from_data(encode_text(text))
     assert (found.http_port, found.interfaces) == (None, ())
 

@@ -199,7 +199,7 @@ def test_junk_before_a_usual_frame_loses_no_frame(feed: Feed, guest_id: int, jun
 
 
 @pytest.mark.parametrize(("seen", "taken"), [(4032, False), (4033, True)])
-def test_an_odd_frame_is_accepted_only_if_no_better_one_begins(seen: int, taken: bool) -> None:
+def test_odd_frame_is_rejected_if_a_usual_header_is_inside(seen: int, taken: bool) -> None:
     """The search covers every whole header within the odd frame's 4096 bytes."""
     odd = with_field(56, 0)[:seen]
     events = whole(host(), OTHER + odd + GOOD + GOOD + GOOD)
@@ -275,7 +275,7 @@ def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> N
 
 
 @given(streams)
-def test_whatever_came_before_a_good_frame_behind_it_is_understood(stream: bytes) -> None:
+def test_third_good_frame_after_any_bytes_is_received(stream: bytes) -> None:
     """A stream that ends inside a frame costs one good frame, or two if the first seemed to confirm the damage; never three."""
     events = whole(host(), stream + GOOD + GOOD + OTHER)
     assert answered(events)[-1] == OTHER_ID

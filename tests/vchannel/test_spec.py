@@ -111,7 +111,7 @@ def test_only_commands_of_the_host_can_be_dangerous() -> None:
 
 
 @pytest.mark.parametrize("command", [*HostCommand, *GuestCommand])
-def test_every_command_says_what_it_carries(command: HostCommand | GuestCommand) -> None:
+def test_every_command_has_types_of_data(command: HostCommand | GuestCommand) -> None:
     assert command.carries
     assert isinstance(command.asks, Kind)
     assert isinstance(command.answers, Kind)
