@@ -54,9 +54,7 @@ pytest-timeout fails a test after 120 s, once, by a signal. A lock in C ignores 
 forever has no other limit. With several processes, the controller names the test whose process ended.
 """
 
-_HOME: Final = (
-    _be_private()
-)  # at the import, because other conftest.py files read the environment when they are imported
+_HOME: Final = _be_private()  # at the import, because that of other conftest.py files reads the environment
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

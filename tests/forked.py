@@ -233,9 +233,7 @@ def _fork_until_asked_no_more(asked: socket.socket, listening: socket.socket) ->
                 continue
             pid, status = running.pop(ready)
             poll.unregister(ready)
-            if (
-                ready != status.fileno()
-            ):  # the process has ended; it stays a zombie until its status was read, as with subprocess
+            if ready != status.fileno():  # it has ended; it stays a zombie until its status is read, like any child
                 os.close(ready)
                 ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
                 assert ended

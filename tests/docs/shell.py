@@ -27,7 +27,7 @@ SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL
 """A background daemon. Only the page's end waits for its start, the following commands do not."""
 
 READY: Final = "serving"
-"""The daemon's log after its start. Earlier, SIGTERM would kill it, instead of status 0."""
+"""The event that ends a daemon's start. During the start, SIGTERM would kill the daemon instead of giving status 0."""
 
 OURS: Final = re.compile(r"^(sudo |\w+=\S+ )*(vhostcomm|\./vdsm_run\.py|vdsm_run|qemu-host) .*&$", re.DOTALL)
 """A background command of one of our programs. Its log goes to a file, to keep it out of later output."""
@@ -49,7 +49,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._outputs: list[Path] = []
-        """Process ids of background programs."""
+        """The outputs of background programs."""
         self._quiet: dict[str, Path] = {}
         """Commands of background programs that must not print to the terminal."""
         self._serving = 0

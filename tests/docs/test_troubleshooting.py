@@ -16,7 +16,7 @@ PAGE: Final = (ROOT / "docs/troubleshooting.md").read_text()
 CODE: Final = [code for _, code in inline_code(PAGE)]
 
 LOST: Final = "log lines were lost"
-"""Messages that do not use the log's methods."""
+"""A message that does not use the log's methods."""
 
 EXPLAINED: Final = {"ServeError", "PlaceError", "CallError", "ControlError", "DaemonGoneError", "HeldError"}
 

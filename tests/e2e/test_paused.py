@@ -93,9 +93,8 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             words: list[str | Path] = ["balloon", "--control", control, "nas"]
             asked = run_vhostcomm(*words, "--size", "256M")
             assert asked.stdout.endswith(" of 384 MiB, 256 MiB asked for\n"), asked.stderr
-            while (
-                run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n"
-            ):  # the guest returns its memory gradually
+            # The guest returns its memory gradually.
+            while run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n":
                 pass
             assert "keeps 128 MiB at least" in run_vhostcomm(*words, "--size", "64M").stderr
             assert post(http, "/guests/nas/call", command=2, timeout=60)[0] == 200

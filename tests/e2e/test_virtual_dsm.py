@@ -38,7 +38,7 @@ EMPTY: Final = (
 NETWORK: Final = (
     "for each in nic:user host:172.30.0.2 gw:172.30.0.1; do echo ${each#*:} >$QEMU_DIR/qemu.${each%%:*}; done\n"
 )
-"""Files in which the base image's network.sh describes the network."""
+"""The command that describes the network in files, as the base image's network.sh does."""
 
 STOPPED: Final = 143
 INTERRUPTED: Final = 130

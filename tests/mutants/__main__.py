@@ -61,7 +61,7 @@ GROUPS: Final = {
             "tests/control/test_over_ssh.py::test_addresses",
             "tests/control/test_over_ssh.py::test_addresses_that_could_be_flags_or_are_expanded_are_rejected",
             "tests/daemon/test_several_hosts.py::test_error_for_a_file_of_another_group_names_the_group",
-            *("-m", "not slow", "-k", "not reload and not handed_over and not folder_is_run"),
+            *("-m", "not slow", "-k", "not reload and not passed_descriptors and not folder_is_run"),
         ],
     ),
     "token": Group(["vhostcomm/control/admission.py"], ["tests/control/test_admission.py"]),

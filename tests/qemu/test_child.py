@@ -159,7 +159,7 @@ def test_signal_after_the_childs_end_is_ignored() -> None:
             process.send_signal(signal.SIGTERM)  # ended, and not reaped yet
             code = await process.wait()
             process.send_signal(signal.SIGTERM)
-            assert await process.wait() == code, "a second wait returns at once"
+            assert await process.wait() == code, "the second wait returned another code"
             return code
 
     assert run_in_real_time(main) == 0

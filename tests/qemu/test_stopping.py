@@ -22,7 +22,8 @@ GRACE = Grace(40, 10, 5, 3)
 class Target:
     """A stand-in for QEMU that ends at a command or signal in `obeys`.
 
-    With `hangs`, QMP does not answer. `over` is the time at which the stop ended."""
+    With `hangs`, QMP does not answer. `over` is the time at which the stop ended.
+    """
 
     obeys: set[str]
     hangs: bool = False
