@@ -60,9 +60,9 @@ def test_probe_prints_json(tmp_path: Path) -> None:
     assert not any(answer["missing"] for answer in told["answers"])
 
 
-def test_probe_accepts_a_uuid_for_a_socket(tmp_path: Path) -> None:
+def test_probe_accepts_a_uuid_for_a_socket(short_path: Path) -> None:
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path)}
     with Serving("--sock", uuid, env=environment):
         assert uuid in run_vhostcomm("probe", "--sock", uuid, env=environment).stdout
 

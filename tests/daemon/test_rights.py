@@ -21,18 +21,18 @@ from tests.serving import (
 
 
 @pytest.mark.slow
-def test_sockets_have_the_given_mode_and_group(tmp_path: Path) -> None:
+def test_sockets_have_the_given_mode_and_group(short_path: Path) -> None:
     group = os.getgroups()[0] if os.getgroups() else os.getgid()
     words = ["--socket-mode", "0660", "--socket-group", str(group)]
-    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path / "run")}
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
     with Serving("--sock", uuid, *words, env=environment):
-        found = (tmp_path / "run" / uuid).lstat()
+        found = (short_path / "run" / uuid).lstat()
         assert stat.S_IMODE(found.st_mode) == 0o660
         assert found.st_gid == group
-        assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o710
-    with Serving("--sock", tmp_path / "plain", preexec_fn=lambda: os.umask(0)):
-        assert stat.S_IMODE((tmp_path / "plain").lstat().st_mode) == 0o600
+        assert stat.S_IMODE((short_path / "run").stat().st_mode) == 0o710
+    with Serving("--sock", short_path / "plain", preexec_fn=lambda: os.umask(0)):
+        assert stat.S_IMODE((short_path / "plain").lstat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(("before", "after"), [(0o700, 0o710), (0o770, 0o710), (0o755, 0o755), (0o710, 0o710)])

@@ -12,12 +12,12 @@ from vhostcomm.config.identity import derived_uuid
 ZERO = "0" * 13
 
 
-def test_guests_follow_the_sockets_of_a_watched_folder(tmp_path: Path) -> None:
+def test_guests_follow_the_sockets_of_a_watched_folder(short_path: Path) -> None:
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-    (tmp_path / "a file").write_text("")
-    with Serving("--watch", tmp_path) as daemon:
+    (short_path / "a file").write_text("")
+    with Serving("--watch", short_path) as daemon:
         for name in (uuid, "nas", uuid):
-            path = tmp_path / name
+            path = short_path / name
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
                 server.bind(str(path))
                 server.listen(1)
@@ -30,7 +30,7 @@ def test_guests_follow_the_sockets_of_a_watched_folder(tmp_path: Path) -> None:
                     assert FakeGuest(sock).at_end()
             daemon.event("guest gone", guest=name)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-            server.bind(str(tmp_path / "not a name"))
+            server.bind(str(short_path / "not a name"))
             assert "a name has" in daemon.event("socket ignored")["why"]
 
 

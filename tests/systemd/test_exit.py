@@ -84,11 +84,11 @@ def test_a_missing_group_is_not_retried(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_runtime_directory_that_cannot_be_made_is_not_retried(tmp_path: Path) -> None:
-    status, said = refused("--sock", UUID, RUNTIME_DIRECTORY=str(tmp_path / "none/x"))
+def test_a_runtime_directory_that_cannot_be_made_is_not_retried(short_path: Path) -> None:
+    status, said = refused("--sock", UUID, RUNTIME_DIRECTORY=str(short_path / "none/x"))
     assert status in prevented(units.SERVE_ONE)
     assert said.count("\n") == 1
-    assert f"install -d -m 0700 {tmp_path}/none" in said
+    assert f"install -d -m 0700 {short_path}/none" in said
 
 
 @pytest.mark.slow
