@@ -154,7 +154,7 @@ def failures(work: Path) -> None:
             with guest.during("the leader is stopped (SIGSTOP)", 3 * SECONDS):
                 leader.stop()
             with guest.during("it is resumed (SIGCONT)", SECONDS):
-                leader.go_on()
+                leader.resume()
             with guest.during("the quorum is lost", 2 * SECONDS):
                 for each in etcd.members[1:]:
                     each.kill()

@@ -53,7 +53,7 @@ class Member:
         """Suspend it: its connections stay open, and it answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
 
@@ -86,7 +86,7 @@ class Etcd:
             if each in killed:
                 each.start()
             else:
-                each.go_on()
+                each.resume()
         for each in killed:
             each.wait()
 

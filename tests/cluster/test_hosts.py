@@ -175,7 +175,7 @@ def test_a_change_arrives_while_the_watched_leader_hangs(etcd: Etcd, tmp_path: P
         guest.more()
         put_after_election(etcd, {"serial": TWO}, other)
         guest.assert_hears(TWO)
-        leader.go_on()
+        leader.resume()
         etcd.put("guests/nas", {"serial": THREE}, other)
         guest.assert_hears(THREE)
 
