@@ -1,4 +1,4 @@
-"""Build the Debian package, for Debian 12 and 13 alike: ``python -m tools.deb [FOLDER]``.
+"""Build the Debian package, for Debian 12 and 13 alike: ``python -m tools.deb [DIRECTORY]``.
 
 dpkg-deb packs a staged tree: the program as one file, units, man pages, completions, the dissector and a commented
 configuration. The same sources and ``SOURCE_DATE_EPOCH``, the date of every file, give the same bytes.
@@ -32,7 +32,7 @@ UNITS: Final = (units.SERVE, units.SOCKET, units.RUN)
 LINKS: Final = {
     "usr/bin/qemu-host": "vhostcomm",
     "usr/bin/vdsm_run": "vhostcomm",
-    # Wireshark looks only in its architecture's folder for plugins.
+    # Wireshark looks only in its architecture's directory for plugins.
     **{
         f"usr/lib/{each}-linux-gnu/wireshark/plugins/vchannel.lua": "../../../../share/vhostcomm/wireshark/vchannel.lua"
         for each in ("aarch64", "x86_64")
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def stage(tree: Path, date: int) -> None:
-    """Write all installed files below a folder."""
+    """Write all installed files below a directory."""
     with prepared() as (sources, trees):
         program = tree / "usr/bin/vhostcomm"
         program.parent.mkdir(parents=True)

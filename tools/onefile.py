@@ -1,6 +1,6 @@
-"""Build each program as one file with everything that it imports: ``python -m tools.onefile [FOLDER]``.
+"""Build each program as one file with everything that it imports: ``python -m tools.onefile [DIRECTORY]``.
 
-The file is a zip archive after a `#!` line. It has all sources, for any Python from 3.11, and one folder of bytecode
+The file is a zip archive after a `#!` line. It has all sources, for any Python from 3.11, and one directory of bytecode
 for each Python of Debian 12 and 13: Python reads no `__pycache__` in an archive, and compiling takes three quarters of
 a start. The same sources and packages give the same bytes.
 """
@@ -52,7 +52,7 @@ def main() -> None:
 
 @contextmanager
 def prepared() -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Yield the folder of all sources, and the folders of bytecode by their names in the archive."""
+    """Yield the directory of all sources, and the directories of bytecode by their names in the archive."""
     with tempfile.TemporaryDirectory(prefix="vhostcomm-onefile-") as folder:
         work = Path(folder)
         sources = work / "sources"
@@ -61,7 +61,7 @@ def prepared() -> Iterator[tuple[Path, dict[str, Path]]]:
 
 
 def install(target: Path) -> None:
-    """Install vhostcomm and its dependencies into a folder, with the tested versions.
+    """Install vhostcomm and its dependencies into a directory, with the tested versions.
 
     Raises:
         SystemExit: a dependency is not pure Python.
@@ -119,7 +119,7 @@ def interpreter(version: str) -> tuple[list[str | Path], dict[str, str]]:
 def write(
     target: Path, programs: Iterable[str], sources: Path, trees: dict[str, Path], python: str = "/usr/bin/env python3"
 ) -> None:
-    """Write the archives of programs for an interpreter into a folder, and rename each when it is complete."""
+    """Write the archives of programs for an interpreter into a directory, and rename each when it is complete."""
     start = (ROOT / "tools/onefile_main.py").read_text()
     known = {f"{tree[2]}.{tree[3:]}": tree for tree in trees}
     start = start.replace("TREES = {}", f"TREES = {known!r}", 1)

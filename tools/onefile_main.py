@@ -4,7 +4,7 @@
 import os
 import sys
 
-TREES = {}  # type: dict[str, str] # Python version -> folder of its bytecode
+TREES = {}  # type: dict[str, str] # Python version -> directory of its bytecode
 DEFAULT = "vhostcomm"
 
 

@@ -72,8 +72,8 @@ def all_settings() -> Iterator[Setting]:
             environment = f"{variable(each)}={_quoted(str(each.metadata['example']))}"
             yield _setting(section, each, default, effect, environment)
     yield Setting(
-        "serve", "watch", '["/run/guests"]', "Folders; each socket that appears in one is a guest with the file's name.",
-        "a list of paths", "", _START, flag="--watch FOLDER",
+        "serve", "watch", '["/run/guests"]', "Directories; each socket that appears in one is a guest with the file's name.",
+        "a list of paths", "", _START, flag="--watch DIRECTORY",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ VhostcommError       exit status 1
 ├── HeldError        a guest that is not started, because another host runs it (vhostcomm.cluster.lock)
 ├── KeptError        a cluster's tree that can't be read from its file or written to it (vhostcomm.cluster.kept)
 ├── DiskError        a disk image that can't be read or created, with its path
-├── InstallError     a .pat that can't be installed, or an unsuitable folder
+├── InstallError     a .pat that can't be installed, or an unsuitable directory
 ├── MachineError     a running machine that can't do what is asked through QMP
 └── QemuError        a QEMU that can't run, or lacks a feature
 """
@@ -71,7 +71,7 @@ class DiskError(VhostcommError):
 
 
 class InstallError(VhostcommError):
-    """A `.pat` that can't be installed, or a folder that it can't be installed into."""
+    """A `.pat` that can't be installed, or a directory that it can't be installed into."""
 
 
 class MachineError(VhostcommError):

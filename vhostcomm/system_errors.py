@@ -83,7 +83,7 @@ def temporary_folder() -> str:
         tried = f"{named} (TMPDIR), /tmp" if named else "/tmp"  # noqa: S108 - only shown
         raise VhostcommError(
             f"no usable temporary directory: {tried} and others are missing, full or read-only; "
-            "set TMPDIR to a writable folder"
+            "set TMPDIR to a writable directory"
         ) from None
 
 

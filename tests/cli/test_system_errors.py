@@ -118,7 +118,7 @@ def test_missing_temporary_directory_is_one_line(words: list[str], tmp_path: Pat
         words, tmp_path, *namespace, *without, cwd="/proc", RUNTIME_DIRECTORY="", XDG_RUNTIME_DIR="", TMPDIR="/nowhere"
     )
     assert_fails_in_one_line(
-        ended, "no usable temporary directory: /nowhere (TMPDIR), /tmp and others", "set TMPDIR to a writable folder"
+        ended, "no usable temporary directory: /nowhere (TMPDIR), /tmp and others", "set TMPDIR to a writable directory"
     )
 
 

@@ -92,7 +92,7 @@ def test_error_names_the_file_with_the_mistake(tmp_path: Path, text: str, words:
 
 def test_a_folder_without_files_may_not_be_mounted(tmp_path: Path) -> None:
     write(tmp_path / "conf.d" / ".only-hidden.toml", "")
-    with pytest.raises(ConfigError, match=r"conf.d: a folder without a \*.toml file; check that its file system is"):
+    with pytest.raises(ConfigError, match=r"conf.d: a directory without a \*.toml file; check that its file system is"):
         load(tmp_path / "conf.d", environment=RUNTIME)
     with pytest.raises(ConfigError, match="away: No such file or directory"):
         load(tmp_path / "away", environment=RUNTIME)

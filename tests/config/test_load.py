@@ -188,7 +188,7 @@ def test_mac_addresses_are_parsed(mac: str) -> None:
         ('[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/1"', "guest 'a' already has the socket /x/1"),
         ("host = 1", "host is 1; expected a section"),
         ('[serve]\nsocket_mode = "0999"', "three octal digits"),
-        ("[serve]\nwatch = 1", "expected a list of folders"),
+        ("[serve]\nwatch = 1", "expected a list of directories"),
         ('[serve]\nrecord_limit = "lots"', "a size is a whole number"),
         (
             '[serve]\nrecord = "/x/one"\n[guests.a]\nsock="/x/1"\n[guests.b]\nsock="/x/2"',

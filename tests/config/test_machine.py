@@ -77,5 +77,5 @@ def test_a_folder_is_run_and_flags_override_it(tmp_path: Path) -> None:
         assert piece in command
     for piece in ("hostfwd", "one.img"):
         assert piece not in command
-    assert "no folder with a vhostcomm.toml" in run_vhostcomm("run", tmp_path).stderr
+    assert "no directory with a vhostcomm.toml" in run_vhostcomm("run", tmp_path).stderr
     assert "give only one of them" in run_vhostcomm("run", folder, "--config", folder / "vhostcomm.toml").stderr

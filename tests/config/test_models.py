@@ -150,7 +150,7 @@ def _load(tmp_path: Path, text: str = "", **words: Any) -> models.Config:
         ({"flags": {"qemu-host-api": "[::1]:80"}},
          "--qemu-host-api: qemu-host's API is for one guest, but there are 0: serve that guest with its own process"),
         ({"flags": {"qemu-host-api": "[::1]:80"}, "socks": ["/x/a"], "watch": ["/x"]},
-         "--qemu-host-api: qemu-host's API is for one guest, but there are watched folders: serve that guest with its own process"),
+         "--qemu-host-api: qemu-host's API is for one guest, but there are watched directories: serve that guest with its own process"),
         ({"flags": {"guest-serial": SERIAL, "guest-uuid": derived_uuid("g", SERIAL)}, "watch": ["/x", "/y"]},
          ("the guest's serial and uuid is given for every guest that appears in /x, /y: give each its own in a --config "
          'file, as [guests.nas] serial = "…"')),
@@ -196,7 +196,7 @@ def test_settings_that_exclude_each_other_are_rejected(words: dict[str, Any], wh
         (f'[guests.nas]\nqmp = "/{"q" * 107}"',
          (f"guests.nas.qmp is '/{'q' * 79}'…: its path /{'q' * 107} has 108 bytes, but a unix socket's path has at most 107; "
          'for example: qmp = "/run/qemu/nas.qmp"')),
-        ("[serve]\nwatch = 1", 'serve.watch is 1: expected a list of folders; for example: watch = ["/run/guests"]'),
+        ("[serve]\nwatch = 1", 'serve.watch is 1: expected a list of directories; for example: watch = ["/run/guests"]'),
         ("[serve]\nwatch = ['']", "serve.watch is '': it is empty; for example: watch = [\"/run/guests\"]"),
         (
             f"[guests.b]\nsock = '/{'x' * 70}/a'\n[guests.a]\n",

@@ -36,7 +36,7 @@ def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "socket"))
     for other, kind in (
-        (tmp_path, "a folder"),
+        (tmp_path, "a directory"),
         (tmp_path / "pipe", "a pipe"),
         (tmp_path / "socket", "a socket"),
         (Path("/dev/null"), "a device"),
@@ -191,7 +191,7 @@ def test_a_folder_without_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         files.list_files([tmp_path])
     assert str(caught.value) == (
-        f"{tmp_path}: a folder without a *.toml file; check that its file system is mounted, "
+        f"{tmp_path}: a directory without a *.toml file; check that its file system is mounted, "
         f"or create one: vhostcomm config init {tmp_path}/vhostcomm.toml"
     )
 

@@ -89,7 +89,7 @@ def test_frozen_guest_whose_socket_leaves_a_watched_folder_is_thawed(tmp_path: P
                 asked = guest.next_request()
                 assert asked.command == THAW
                 guest.sock.sendall(asked.reply(b"").raw)
-                assert daemon.event("thawed")["why"] == "its socket is gone from the folder"
+                assert daemon.event("thawed")["why"] == "its socket is gone from the directory"
                 assert guest.at_end()
 
 

@@ -79,8 +79,8 @@ def test_a_folder_that_is_away_changes_nothing_and_is_reported_once(tmp_path: Pa
         folder.rename(away)
         assert f"{folder}: No such file" in daemon.event(REJECTED)["why"]
         folder.mkdir()  # an empty mount point, for example
-        assert f"{folder}: a folder without a *.toml file" in daemon.event(REJECTED)["why"]
-        assert f"{folder}: a folder without" in http.get("/healthz").json()["not_reloaded"]
+        assert f"{folder}: a directory without a *.toml file" in daemon.event(REJECTED)["why"]
+        assert f"{folder}: a directory without" in http.get("/healthz").json()["not_reloaded"]
         assert guest.serial() == "A" * 13
         (folder / "README").write_text("wakes it up, and changes nothing")
         replace(folder / "a.toml", "[guests.nas")

@@ -132,7 +132,7 @@ def test_an_empty_recording_is_a_capture(tmp_path: Path) -> None:
 def test_serve_fails_if_a_recording_cannot_be_made(tmp_path: Path) -> None:
     ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", tmp_path / "no" / "out.jsonl")
     assert ended.returncode == 78
-    assert "the recording can't be made: No such file or directory; make its folder: install -d " in ended.stderr
+    assert "the recording can't be made: No such file or directory; make its directory: install -d " in ended.stderr
     assert f" {tmp_path}/no\n" in ended.stderr
     assert not any(tmp_path.iterdir())
 
@@ -209,7 +209,7 @@ def test_recording_that_cannot_be_reopened_is_continued(tmp_path: Path) -> None:
     ):
         folder.rename(tmp_path / "moved")
         daemon.send_signal(signal.SIGUSR1)
-        assert "make its folder: install -d" in daemon.event("recording not reopened")["why"]
+        assert "make its directory: install -d" in daemon.event("recording not reopened")["why"]
         assert guest.serial()
     assert len(read(tmp_path / "moved/out.jsonl").records) == 2
 

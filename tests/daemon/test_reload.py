@@ -122,7 +122,7 @@ def test_another_reload_ends_the_retries(tmp_path: Path, valid: bool) -> None:
         run(check)
 
 
-@pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a folder", "a socket", "gigabytes"])
+@pytest.mark.parametrize("bad", ["emptied", "a pipe", "a device", "a directory", "a socket", "gigabytes"])
 @pytest.mark.slow
 def test_anything_but_a_valid_file_is_rejected_without_delay(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "c.toml"
@@ -136,7 +136,7 @@ def test_anything_but_a_valid_file_is_rejected_without_delay(tmp_path: Path, bad
                 os.mkfifo(path)
             case "a device":
                 path.symlink_to("/dev/zero")
-            case "a folder":
+            case "a directory":
                 path.mkdir()
             case "a socket":
                 with socket.socket(socket.AF_UNIX) as made:

@@ -164,7 +164,7 @@ def test_runtime_directory_that_is_no_directory_is_rejected(short_path: Path, ki
     else:
         folder.touch()
     message = refused("--sock", UUID, env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, status=78)
-    assert f"{folder}: not a folder" in message
+    assert f"{folder}: not a directory" in message
     assert not any(elsewhere.iterdir())
 
 

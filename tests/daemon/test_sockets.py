@@ -89,14 +89,14 @@ def test_a_second_daemon_for_a_socket_is_refused(tmp_path: Path) -> None:
         assert "another process already serves it" in refused("--sock", path)
 
 
-@pytest.mark.parametrize("kind", ["a file", "a symbolic link", "a folder"])
+@pytest.mark.parametrize("kind", ["a file", "a symbolic link", "a directory"])
 def test_only_a_socket_is_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "guest"
     target = tmp_path / "target"
     match kind:
         case "a file":
             path.write_text("precious")
-        case "a folder":
+        case "a directory":
             path.mkdir()
         case _:
             path.symlink_to(target)

@@ -50,7 +50,7 @@ def test_a_watched_folder_that_vanishes_takes_only_its_own_guests(tmp_path: Path
             (folder / "nas").rename(tmp_path / "nas")
             assert FakeGuest(sock).at_end()
         folder.rmdir()
-        daemon.event("watched folder lost, with its guests; retrying")
+        daemon.event("watched directory lost, with its guests; retrying")
         assert other.serial() == ZERO
 
 

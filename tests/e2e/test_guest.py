@@ -297,9 +297,9 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
     good = images.direct()
     del good[good.index("--net") : good.index("--net") + 2]
     for words, what in (
-        ([], "give a folder of `vhostcomm install`, --boot or --direct-kernel"),
+        ([], "give a directory of `vhostcomm install`, --boot or --direct-kernel"),
         ([*good, "--gracee", "5"], "--gracee"),
-        ([*good, "stray"], "stray: no folder with a vhostcomm.toml"),
+        ([*good, "stray"], "stray: no directory with a vhostcomm.toml"),
         ([*good, "--net", "wifi"], "user, passt, tap=INTERFACE"),
         ([*good, "--forward", "70000:1", "--net", "user"], "70000"),
         ([*good, "--on", "dawn=/bin/true"], "where EVENT is one of"),

@@ -121,7 +121,7 @@ def test_watchdog_restarts_a_stopped_daemon(machine: Booted) -> None:
     [
         ("mistake = 1\n", "", 2, "mistake"),
         ('[guests.tcp]\nsock = "tcp:127.0.0.1:12345"\n', "", 78, "RestrictAddressFamilies=AF_INET AF_INET6"),
-        ('[guests.far]\nsock = "/nowhere/far"\n', "", 78, "make its folder: install -d"),
+        ('[guests.far]\nsock = "/nowhere/far"\n', "", 78, "make its directory: install -d"),
         ("", "[Service]\nDynamicUser=no\nUser=nobody-has-this\n", 217, "status=217/USER"),
         ("", "[Service]\nDynamicUser=no\nUser=root\nGroup=nobody-has-this\n", 216, "status=216/GROUP"),
         ("", "[Service]\nReadWritePaths=/nowhere\n", 226, "/nowhere"),
@@ -300,7 +300,7 @@ def test_socket_in_the_folder_of_another_service_is_rejected(machine: Booted) ->
         assert machine.systemctl("start", second, check=False).returncode
         (error,) = machine.journal(second, "--priority=err", "--identifier=vhostcomm", f"--since=@{int(begin)}")
         assert f"/run/vhostcomm-{UUIDS[0]} must be writable for uid " in error["MESSAGE"]
-        assert error["MESSAGE"].endswith("choose another folder")
+        assert error["MESSAGE"].endswith("choose another directory")
         shown = machine.show(second)
         assert (shown["ActiveState"], shown["ExecMainStatus"], shown["NRestarts"]) == ("failed", "78", "0")
         assert guest.serial(), "on the same connection"

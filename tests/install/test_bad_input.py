@@ -189,13 +189,13 @@ BAD: Final[dict[str, tuple[Make, str]]] = {
     "below a file": (hda(file("./a"), file("./a/x")), "is below 'a', which is a file"),
     "character device": (
         hda(other("./dev/null", tarfile.CHRTYPE)),
-        "a device; a .pat may contain only files, folders and links",
+        "a device; a .pat may contain only files, directories and links",
     ),
     "block device": (
         hda(other("./dev/sda", tarfile.BLKTYPE)),
-        "a device; a .pat may contain only files, folders and links",
+        "a device; a .pat may contain only files, directories and links",
     ),
-    "FIFO": (hda(other("./x", tarfile.FIFOTYPE)), "a device; a .pat may contain only files, folders and links"),
+    "FIFO": (hda(other("./x", tarfile.FIFOTYPE)), "a device; a .pat may contain only files, directories and links"),
     "owner": (hda(file("./x", uid=-1)), "its owner or group is -1"),
     "bomb of xz": (hda(file("./x", bytes(ZEROS))), r"\d+ bytes that unpack to \d+ or more"),
     "bomb of zip": (
@@ -232,15 +232,15 @@ def test_bad_input_is_rejected(tmp_path: Path, name: str) -> None:
 def test_missing_pat_and_missing_place_are_reported(tmp_path: Path) -> None:
     assert "no such file; download DSM_VirtualDSM_….pat from Synology" in rejected(tmp_path)
     pats.pat(tmp_path)
-    assert "no folder " in rejected(tmp_path, folder="a/b")
+    assert "no directory " in rejected(tmp_path, folder="a/b")
     (tmp_path / "used").mkdir()
     (tmp_path / "used/precious").write_text("x")
     assert "contains other files (precious)" in rejected(tmp_path, folder="used")
     assert (tmp_path / "used/precious").read_text() == "x"
     (tmp_path / "file").write_text("x")
-    assert "Not a directory; choose another folder" in rejected(tmp_path, folder="file")
+    assert "Not a directory; choose another directory" in rejected(tmp_path, folder="file")
     assert "a data disk of 512 bytes" in rejected(tmp_path, options=Options(data_size=512))
-    assert "a folder; give the .pat itself" in rejected(tmp_path, pat="used")
+    assert "a directory; give the .pat itself" in rejected(tmp_path, pat="used")
     os.mkfifo(tmp_path / "pipe")
     assert "a pipe or a device; give the .pat itself" in rejected(tmp_path, pat="pipe")
 
@@ -250,7 +250,9 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
     pats.pat(tmp_path)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert "the current folder, which can't be replaced; choose a folder in it" in rejected(tmp_path, folder="here")
+    assert "the current directory, which can't be replaced; choose a directory in it" in rejected(
+        tmp_path, folder="here"
+    )
 
 
 def test_an_error_is_one_line_and_status_1(tmp_path: Path) -> None:
@@ -344,5 +346,5 @@ def test_too_many_files_are_rejected(tmp_path: Path) -> None:
     tree = Tree(tmp_path, 10, lambda _: None)
     for member, data in many(9):
         tree.add("hda1.tgz", member, io.BytesIO(data))
-    with pytest.raises(InstallError, match="more than 10 files and folders"):
+    with pytest.raises(InstallError, match="more than 10 files and directories"):
         tree.add("hda1.tgz", pats.folder("./a")[0], None)

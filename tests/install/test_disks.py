@@ -56,7 +56,7 @@ def test_an_added_disk_has_the_format_of_the_last(nas: Path) -> None:
 
 
 def test_disks_that_cannot_be_added(nas: Path) -> None:
-    with pytest.raises(InstallError, match="give a folder that `vhostcomm install` made"):
+    with pytest.raises(InstallError, match="give a directory that `vhostcomm install` made"):
         add(nas.parent, GIB, ImageFormat.RAW)
     file = nas / "vhostcomm.toml"
     text = file.read_text()

@@ -103,7 +103,7 @@ def test_file_that_is_not_a_program_is_rejected(tmp_path: Path) -> None:
 def test_missing_qemu_is_reported(tmp_path: Path) -> None:
     with pytest.raises(QemuError, match=r"no such program; install QEMU"):
         run_in_real_time(find_capabilities, Program("qemu-of-nobody"))
-    with pytest.raises(QemuError, match="a folder, not a program"):
+    with pytest.raises(QemuError, match="a directory, not a program"):
         run_in_real_time(find_capabilities, Program(str(tmp_path)))
 
 

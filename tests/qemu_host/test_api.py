@@ -221,7 +221,7 @@ def test_serve_rejects_dangerous_commands_and_logs_the_client(tmp_path: Path) ->
     ("words", "says"),
     [
         (("--sock", "one=a", "--sock", "two=b"), "there are 2"),
-        (("--sock", "one=a", "--watch", "."), "watched folders"),
+        (("--sock", "one=a", "--watch", "."), "watched directories"),
     ],
 )
 def test_serve_offers_the_api_for_one_guest_only(tmp_path: Path, words: tuple[str, ...], says: str) -> None:

@@ -60,7 +60,7 @@ def test_flags_and_sections_are_converted() -> None:
     serve, run, settings = (shown(PAGES[f"{name}"]) for name in ("vhostcomm-serve.1", "vdsm_run.1", "vhostcomm.toml.5"))
     assert re.search(r"^       --guest-serial SERIAL\n {14}The guest's serial number\.", serve, re.MULTILINE)
     assert "SYNOPSIS\n       vhostcomm serve [OPTIONS]\n" in serve
-    assert "SYNOPSIS\n       vdsm_run [OPTIONS] [FOLDER] [-- QEMU-ARGUMENT...]\n" in run
+    assert "SYNOPSIS\n       vdsm_run [OPTIONS] [DIRECTORY] [-- QEMU-ARGUMENT...]\n" in run
     assert "vhostcomm run" not in run.partition("SEE ALSO")[0]
     assert re.search(r"^   serve\.socket_mode\n       Mode of the sockets", settings, re.MULTILINE)
     titles = re.findall(r"^([A-Z]\S.*)$", shown(PAGES["vhostcomm.1"]), re.MULTILINE)[1:]

@@ -209,9 +209,9 @@ def test_a_processor_model_in_libvirts_words(nas: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["qemu", "libvirt", "proxmox"])
 def test_a_folder_without_a_guest(tmp_path: Path, kind: str) -> None:
     words: list[str | Path] = [kind, tmp_path, *(["--vmid", "100"] if kind == "proxmox" else [])]
-    assert "no folder with a vhostcomm.toml; `vhostcomm install PAT" in refused(*words)
+    assert "no directory with a vhostcomm.toml; `vhostcomm install PAT" in refused(*words)
 
 
 def test_flags_of_a_whole_machine_need_a_folder() -> None:
     for words in (["qemu", "--accel", "tcg"], ["proxmox", "--vmid", "100", "--storage", "tank"]):
-        assert "only a whole machine has that: give a folder" in refused(*words, "--sock", "nas=/run/nas")
+        assert "only a whole machine has that: give a directory" in refused(*words, "--sock", "nas=/run/nas")

@@ -146,7 +146,7 @@ SERVE = "[guests.nas]\n[serve]\n"
         ),
         (SERVE + "qemu_host_api = '127.0.0.1:2210'", "qemu_host_api uses TCP, which the unit denies"),
         (SERVE + "watch = ['/run/guests']", "the sockets in /run/guests must be accessible to the service's user"),
-        (SERVE + "watch = ['/home/guests']", "the watched folder is in /home"),
+        (SERVE + "watch = ['/home/guests']", "the watched directory is in /home"),
     ],
 )
 def test_remarks_on_the_needs_of_the_service(needs: Callable[..., list[str]], text: str, needed: str) -> None:

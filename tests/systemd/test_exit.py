@@ -59,7 +59,7 @@ def test_a_missing_file_is_not_retried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "remedy"),
     [
-        ('sock = "{0}/none/nas"', "make its folder: install -d -m 0700 {0}/none"),
+        ('sock = "{0}/none/nas"', "make its directory: install -d -m 0700 {0}/none"),
         ('sock = "{0}/closed/nas"', "{0}/closed must be writable for uid"),
         ('sock = "{0}/file/nas"', "Not a directory"),
         ('serial = "1"', "letters and digits"),

@@ -24,10 +24,10 @@ def remedy(path: Path, error: OSError) -> str:
     """Return what to do about a file that can't be created; "" if that is unknown."""
     match error.errno:
         case errno.ENOENT:
-            return f"; make its folder: install -d -m 0700 {path.parent}"
+            return f"; make its directory: install -d -m 0700 {path.parent}"
         case errno.EACCES | errno.EPERM:
             whose = owner(path.parent)
-            why_not = f", but it belongs to {whose}: choose another folder" if whose else ""
+            why_not = f", but it belongs to {whose}: choose another directory" if whose else ""
             return f"; {path.parent} must be writable for uid {os.geteuid()}{why_not}"
         case errno.EROFS:
             uid, gid = os.geteuid(), os.getegid()

@@ -45,7 +45,7 @@ _files: Final[dict[tuple[int, int], _File]] = {}
 """The open lock files, by device and inode."""
 
 _guards: Final[defaultdict[tuple[int, int], threading.Lock]] = defaultdict(threading.Lock)
-"""One lock for each folder, by device and inode: a thread that hangs in one must not keep another from the rest."""
+"""One lock for each directory, by device and inode: a thread that hangs in one must not keep another from the rest."""
 
 
 def lock_file(path: Path) -> Path:

@@ -300,7 +300,7 @@ class Port:
     def _unreachable(self, path: Path, why: str, *, refused: bool) -> None:
         self.guest.unreachable = why
         if refused:
-            remedy = "give the daemon's user access, by the group or mode of the socket and its folder; SELinux and AppArmor can reject too"
+            remedy = "give the daemon's user access, by the group or mode of the socket and its directory; SELinux and AppArmor can reject too"
             self.guest.unreachable = f"{why}; {remedy}"
             self.guest.log.warning("QEMU's socket denies access", sock=str(path), why=why, remedy=remedy)
         else:

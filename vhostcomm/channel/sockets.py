@@ -129,7 +129,7 @@ def _clear(path: Path) -> None:
     except OSError as error:
         raise error_of(error)(f"{path}: {error.strerror}{remedy(path, error)}") from None
     if not stat.S_ISSOCK(found.st_mode):
-        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(found.st_mode), "a file")
+        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a directory"}.get(stat.S_IFMT(found.st_mode), "a file")
         raise ServeError(f"{path}: {kind} is in the place of the socket; move it away, or choose another path")
     if _alive(path):
         raise ServeError(
@@ -258,7 +258,7 @@ def _adopt_folder(folder: Path, group: int) -> None:
     through = found.st_mode & stat.S_IXOTH or (found.st_gid == group and found.st_mode & stat.S_IXGRP)
     opens = group != -1 and found.st_uid == os.geteuid() and not through
     if not stat.S_ISDIR(found.st_mode):
-        raise PlaceError(f"{folder}: not a folder, and sockets without a path belong into it; move it away")
+        raise PlaceError(f"{folder}: not a directory, and sockets without a path belong into it; move it away")
     if found.st_uid not in {0, os.geteuid()}:
         raise PlaceError(
             f"{folder}: it belongs to {owner(folder)}, who could replace the sockets in it: "

@@ -84,7 +84,7 @@ class WatchedFolder:
             yield await in_thread(self.path, _look, self.path)
             await trio.lowlevel.wait_readable(self._inotify.fileno())
             if any(event.mask & (_GONE | flags.IGNORED) for event in self._inotify.read(timeout=0)):
-                raise FileNotFoundError(None, "the folder was removed or renamed")
+                raise FileNotFoundError(None, "the directory was removed or renamed")
 
     async def reopen(self, pause: float) -> None:
         """Watch the directory again as soon as possible; try every `pause` seconds."""
@@ -113,7 +113,7 @@ class SocketFiles:
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
-            self._why_not = error  # logged with the first folder
+            self._why_not = error  # logged with the first directory
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,7 +136,7 @@ class SocketFiles:
             if not self._warned:
                 self._warned = True
                 self._log.warning(
-                    "folder can't be watched, deleted sockets go unnoticed",
+                    "directory can't be watched, deleted sockets go unnoticed",
                     folder=str(folder),
                     why=error.strerror,
                     remedy="sysctl fs.inotify.max_user_instances fs.inotify.max_user_watches",

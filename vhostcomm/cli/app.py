@@ -12,7 +12,7 @@ from vhostcomm.cli.versions import version_text
 VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
     "Serve guests": {
         "serve": {"at": "serve:serve"},
-        "run": {"at": "run:run", "usage": "vhostcomm run [OPTIONS] [FOLDER] [-- QEMU-ARGUMENT...]"},
+        "run": {"at": "run:run", "usage": "vhostcomm run [OPTIONS] [DIRECTORY] [-- QEMU-ARGUMENT...]"},
         "reload": {"at": "guests:reload"},
         "config": {"at": "config:app"},
     },
@@ -30,7 +30,7 @@ VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
         "call": {"at": "actions:call", "usage": "vhostcomm call [OPTIONS] [GUEST] COMMAND [DATA]"},
     },
     "Set up": {
-        "install": {"at": "install:install", "usage": "vhostcomm install [OPTIONS] PAT FOLDER"},
+        "install": {"at": "install:install", "usage": "vhostcomm install [OPTIONS] PAT DIRECTORY"},
         "snippet": {"at": "snippet:app"},
         "disk": {"at": "disk:app"},
         "completion": {"at": "completion:completion"},

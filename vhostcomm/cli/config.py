@@ -21,7 +21,7 @@ app = group_of_verbs("config", "Validate or show the configuration, or write a c
 
 @app.command(usage="Usage: vhostcomm config validate [OPTIONS] [FILE...]")
 def validate(
-    *file: Annotated[Path, Parameter(help="A file or folder; the same as --config.")],
+    *file: Annotated[Path, Parameter(help="A file or directory; the same as --config.")],
     sock: Socks = None,
     config: ConfigFiles = None,
     watch: Watch = None,
@@ -57,7 +57,7 @@ def show(
 ) -> None:
     """Show every value that `serve` would use with the same flags, and its source.
 
-    The section guest has the values of guests that aren't listed, such as those that appear in a watched folder.
+    The section guest has the values of guests that aren't listed, such as those that appear in a watched directory.
     """
     loaded = load(config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
     for warning in loaded.warnings:

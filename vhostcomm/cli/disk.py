@@ -60,7 +60,9 @@ def init(
 
 @app.command
 def add(
-    folder: Annotated[Place, Parameter(help="A folder that vhostcomm install made.")],
+    folder: Annotated[
+        Place, Parameter(name=["--directory", "--folder"], help="A directory that vhostcomm install made.")
+    ],
     *,
     size: Annotated[str, Parameter(metavar="SIZE", help="The size of the disk, such as 1T.")],
     image_format: Annotated[
@@ -68,7 +70,7 @@ def add(
         Parameter(name="--format", help="raw (a sparse file) or qcow2; by default, as the guest's last data disk."),
     ] = None,
 ) -> None:
-    """Add an empty data disk to a guest's folder and its vhostcomm.toml; the guest sees it from its next start."""
+    """Add an empty data disk to a guest's directory and its vhostcomm.toml; the guest sees it from its next start."""
     from vhostcomm.install.adding import add as add_disk
 
     in_bytes = _bytes(size)

@@ -76,7 +76,7 @@ ConfigFiles = Annotated[
         metavar="FILE",
         negative=(),
         group=Group("Guests", sort_key=1),
-        help="A TOML file with the configuration, or a folder of them (`*.toml`, in the order of their names); "
+        help="A TOML file with the configuration, or a directory of them (`*.toml`, in the order of their names); "
         "`vhostcomm config init` writes one. May be repeated: a later file overrides an earlier one, key by key.",
     ),
 ]
@@ -84,10 +84,10 @@ Watch = Annotated[
     list[Place] | None,
     Parameter(
         name="--watch",
-        metavar="FOLDER",
+        metavar="DIRECTORY",
         negative=(),
         group=Group("Guests", sort_key=1),
-        help="A folder; each socket that appears in it is a guest with the file's name. May be repeated.",
+        help="A directory; each socket that appears in it is a guest with the file's name. May be repeated.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Find the configuration of a command's guest: in a folder that `install` made, in a file, or in flags alone."""
+"""Find the configuration of a command's guest: in a directory that `install` made, in a file, or in flags alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vhostcomm.system_errors import temporary_folder
 
 
 def files_of(folder: str | None, config: list[Path] | None, *, remark: str = "") -> list[Path] | None:
-    """Return the configuration's files: the folder's if a folder is given, else those of --config.
+    """Return the configuration's files: the directory's if a directory is given, else those of --config.
 
     Args:
         folder: made by `install`.
@@ -28,16 +28,16 @@ def files_of(folder: str | None, config: list[Path] | None, *, remark: str = "")
 
     Raises:
         UsageError: both are given.
-        ConfigError: the folder has no such file.
+        ConfigError: the directory has no such file.
     """
     if folder is None:
         return config
     if config:
-        raise UsageError(f"{folder} and --config: the folder has its own file; give only one of them")
+        raise UsageError(f"{folder} and --config: the directory has its own file; give only one of them")
     file = Path(folder, CONFIGURATION)
     if not file.is_file():
         raise ConfigError(
-            f"{folder}: no folder with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one{remark}"
+            f"{folder}: no directory with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one{remark}"
         )
     return [file]
 

@@ -1,4 +1,4 @@
-"""`vhostcomm install`: install a `.pat` into a folder that `vhostcomm run` starts."""
+"""`vhostcomm install`: install a `.pat` into a directory that `vhostcomm run` starts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ _LICENCE: Final = "Whether you may run this system, and where, depends on its li
 
 def install(
     pat: Annotated[Place, Parameter(help=f"DSM_VirtualDSM_….pat, of {PUBLISHED}. Nothing is downloaded.")],
-    folder: Annotated[Place, Parameter(help="The guest's folder; a new or an empty one.")],
+    folder: Annotated[
+        Place, Parameter(name=["--directory", "--folder"], help="The guest's directory; a new or an empty one.")
+    ],
     *,
     data: Annotated[str, Parameter(metavar="SIZE", help="The size of the data disk (units K M G T, of 1024).")] = "16G",
     image_format: Annotated[
@@ -60,7 +62,7 @@ def install(
         Parameter(
             metavar="MAC",
             show_default=False,
-            help="The guest's MAC address; by default one under 02:11:32 that is derived from FOLDER's name.",
+            help="The guest's MAC address; by default one under 02:11:32 that is derived from DIRECTORY's name.",
         ),
     ] = "",
     as_json: Annotated[
@@ -68,10 +70,10 @@ def install(
         Parameter(name="--json", negative="", help="Print the progress and the result as JSON, one object a line."),
     ] = False,
 ) -> int:
-    """Install a .pat into a folder: the boot, system and data disks, and vhostcomm.toml for vhostcomm run.
+    """Install a .pat into a directory: the boot, system and data disks, and vhostcomm.toml for vhostcomm run.
 
-    Works as an ordinary user, without Docker, root or loop devices; needs e2fsprogs and sfdisk. A temporary folder
-    beside FOLDER is renamed at the end, so FOLDER appears only when it is complete. If FOLDER already has a guest, it
+    Works as an ordinary user, without Docker, root or loop devices; needs e2fsprogs and sfdisk. A temporary directory
+    beside DIRECTORY is renamed at the end, so DIRECTORY appears only when it is complete. If DIRECTORY already has a guest, it
     is listed and left unchanged.
     """
     try:

@@ -89,7 +89,10 @@ class MachineFlags:
     qemu_data: Annotated[
         list[Place] | None,
         Parameter(
-            negative=(), metavar="FOLDER", group=MACHINE, help="A folder with QEMU's firmware (-L); may be repeated."
+            negative=(),
+            metavar="DIRECTORY",
+            group=MACHINE,
+            help="A directory with QEMU's firmware (-L); may be repeated.",
         ),
     ] = None
     direct_kernel: Annotated[
@@ -111,9 +114,9 @@ class MachineFlags:
     hugepages: Annotated[
         Place | None,
         Parameter(
-            metavar="FOLDER",
+            metavar="DIRECTORY",
             group=MACHINE,
-            help="A hugetlbfs folder for the guest's memory; auto finds one with room, or goes without.",
+            help="A hugetlbfs directory for the guest's memory; auto finds one with room, or goes without.",
         ),
     ] = None
     lock_memory: Annotated[

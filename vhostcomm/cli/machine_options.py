@@ -61,7 +61,7 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
     """
     if not (flags.boot or config.guests[0].machine.boot or flags.direct_kernel):
         raise UsageError(
-            "nothing to start: give a folder of `vhostcomm install`, --boot or --direct-kernel; "
+            "nothing to start: give a directory of `vhostcomm install`, --boot or --direct-kernel; "
             "vhostcomm-run@NAME.service reads them from RUN= in /etc/vhostcomm/run-NAME.env"
         )
     if (flags.initrd or flags.append) and not flags.direct_kernel:

@@ -23,8 +23,8 @@ def run(
     *words: Annotated[
         str,
         Parameter(
-            name="folder",
-            help="A folder that `vhostcomm install` made; its vhostcomm.toml has the guest. After `--`: QEMU arguments.",
+            name="directory",
+            help="A directory that `vhostcomm install` made; its vhostcomm.toml has the guest. After `--`: QEMU arguments.",
         ),
     ],
     guest_name: Annotated[
@@ -67,7 +67,7 @@ def run(
     Exit status: 0 the guest powered itself off, or was stopped; 1 an error; 2 a mistake in the command line; 3 QEMU did not
     start; 4 the guest panicked; 5 QEMU crashed; 6 another program ended QEMU through QMP; 7 another program ended it by a
     signal; 8 it had to be killed; 9 it was stopped while paused, and the guest did not shut down; 10 the guest was migrated
-    or saved; 78 a folder or group is missing or can't be used.
+    or saved; 78 a directory or group is missing or can't be used.
 
     For example: a guest that `vhostcomm install` made; DSM at the host's port 5000; QEMU's command; a flag of QEMU.
 

@@ -58,8 +58,8 @@ def serve(
     they were ignored at the start (nohup, a script's &). Sockets of systemd's socket activation are served too. The log goes
     to standard output; `run` writes it to standard error.
 
-    Exit status: 0 ended by a signal; 1 a socket, a file or a folder can't be used now; 2 a mistake in the command line or
-    the configuration; 78 a folder or group is missing or can't be used.
+    Exit status: 0 ended by a signal; 1 a socket, a file or a directory can't be used now; 2 a mistake in the command line or
+    the configuration; 78 a directory or group is missing or can't be used.
 
     For example:
 

@@ -34,11 +34,14 @@ Qemu: TypeAlias = Annotated[WhichQemu | None, Parameter(name="*")]
 
 Folder: TypeAlias = Annotated[
     Place | None,
-    Parameter(help="A folder that `vhostcomm install` made: print the whole machine, with its disks."),
+    Parameter(
+        name=["--directory", "--folder"],
+        help="A directory that `vhostcomm install` made: print the whole machine, with its disks.",
+    ),
 ]
 
 
-@app.command(usage="Usage: vhostcomm snippet qemu [OPTIONS] [FOLDER]")
+@app.command(usage="Usage: vhostcomm snippet qemu [OPTIONS] [DIRECTORY]")
 def qemu(
     folder: Folder = None,
     *,
@@ -47,15 +50,17 @@ def qemu(
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's bus; pcie.0 with q35.")
     ] = "pci.0",
-    accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator, with a FOLDER.")] = "kvm",
+    accel: Annotated[
+        Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator, with a DIRECTORY.")
+    ] = "kvm",
 ) -> None:
-    """Print QEMU's arguments for the vchannel, to append to its command; with a FOLDER, the whole command."""
+    """Print QEMU's arguments for the vchannel, to append to its command; with a DIRECTORY, the whole command."""
     from vhostcomm.snippet.qemu import arguments, command
 
     found = (which or WhichUnit()).of_folder(folder).external()
     spelling, can = (spelt_for or WhichQemu()).asked()
     if folder is None:
-        _refuse(accel=accel != "kvm", remedy="give a folder of `vhostcomm install`")
+        _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
         _show(arguments(found.guest, spelling, bus=bus))
         return
     from vhostcomm.cli.snippet_machine import machine as machine_in_file
@@ -68,7 +73,7 @@ def qemu(
     _show(command(*fitted(made, can.io_uring), can, spelling))
 
 
-@app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [FOLDER]")
+@app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [DIRECTORY]")
 def libvirt(
     folder: Folder = None,
     *,
@@ -78,7 +83,7 @@ def libvirt(
         Parameter(
             negative=(),
             group=_MACHINE,
-            help="Print a whole domain, like the genuine host's, as with a FOLDER; needs --boot.",
+            help="Print a whole domain, like the genuine host's, as with a DIRECTORY; needs --boot.",
         ),
     ] = False,
     boot: Annotated[
@@ -174,20 +179,20 @@ def _refuse(*, remedy: str, **machine: object) -> None:
         raise UsageError(f"{', '.join(flags)}: only a whole machine has that: {remedy}")
 
 
-@app.command(usage="Usage: vhostcomm snippet proxmox [OPTIONS] [FOLDER]")
+@app.command(usage="Usage: vhostcomm snippet proxmox [OPTIONS] [DIRECTORY]")
 def proxmox(
     folder: Folder = None,
     *,
     vmid: Annotated[int | None, Parameter(metavar="N", group=QEMU_FLAGS, help="The VM's number; required.")] = None,
     storage: Annotated[
-        str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a FOLDER.")
+        str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a DIRECTORY.")
     ] = "local-lvm",
     which: OfUnit = None,
     spelt_for: Qemu = None,
 ) -> None:
     """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
 
-    With a FOLDER, also the commands that create the VM and import its disks.
+    With a DIRECTORY, also the commands that create the VM and import its disks.
     """
     from vhostcomm.snippet.proxmox import commands
 
@@ -197,7 +202,7 @@ def proxmox(
     found = which.external()
     spelling = (spelt_for or WhichQemu()).spelling()
     if folder is None:
-        _refuse(storage=storage != "local-lvm", remedy="give a folder of `vhostcomm install`")
+        _refuse(storage=storage != "local-lvm", remedy="give a directory of `vhostcomm install`")
         _show(commands(found.guest, vmid, spelling, which.words()))
         return
     from vhostcomm.cli.snippet_machine import machine as machine_in_file

@@ -25,7 +25,7 @@ def machine(found: Served, flags: MachineFlags, extra: tuple[str, ...] = ()) -> 
     guest = found.guest
     if not (flags.boot or guest.machine.boot):
         raise UsageError(
-            "a whole machine needs a boot disk: give --boot, --system and --data as for run, or a folder of `vhostcomm install`"
+            "a whole machine needs a boot disk: give --boot, --system and --data as for run, or a directory of `vhostcomm install`"
         )
     config = Config(found.config.host, (guest,), found.config.service)
     try:

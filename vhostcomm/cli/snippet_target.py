@@ -204,7 +204,7 @@ class WhichUnit(Which):
         return Served(config, guest, unit, place.service, place.name, control)
 
     def of_folder(self, folder: str | None) -> WhichUnit:
-        """Return the selection of the guest in a folder that `install` made; unchanged without a folder."""
+        """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
     def external(self) -> Served:

@@ -21,7 +21,7 @@ from vhostcomm.config.reading import content, parsed, read_error, read_file, sec
 from vhostcomm.errors import ConfigError
 
 SUFFIX: Final = ".toml"
-"""A folder's files are those with this suffix; hidden ones are temporary files of editors and copying tools."""
+"""A directory's files are those with this suffix; hidden ones are temporary files of editors and copying tools."""
 
 
 @define
@@ -47,7 +47,7 @@ class Listed:
 
 @define
 class Merged:
-    """All files together: settings by section, the watched folders as the last file has them, and the guests."""
+    """All files together: settings by section, the watched directories as the last file has them, and the guests."""
 
     sections: dict[str, dict[str, Value]] = field(factory=lambda: {section: {} for section in SECTIONS})
     watch: Value | None = None
@@ -55,10 +55,10 @@ class Merged:
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files: those given, and for a folder its ``*.toml`` files in the order of their names.
+    """Return the files: those given, and for a directory its ``*.toml`` files in the order of their names.
 
     Raises:
-        ConfigError: a folder can't be read, or has no such file.
+        ConfigError: a directory can't be read, or has no such file.
     """
     found: list[Path] = []
     for path in paths:
@@ -75,9 +75,9 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
 def _in_folder(folder: Path) -> list[Path]:
     names = sorted(each.name for each in folder.iterdir() if each.suffix == SUFFIX and not each.name.startswith("."))
     if not names:
-        # An empty folder is what a file system that isn't mounted looks like.
+        # An empty directory is what a file system that isn't mounted looks like.
         raise ConfigError(
-            f"{folder}: a folder without a *{SUFFIX} file; check that its file system is mounted, "
+            f"{folder}: a directory without a *{SUFFIX} file; check that its file system is mounted, "
             f"or create one: vhostcomm config init {folder}/vhostcomm{SUFFIX}"
         )
     return [folder / each for each in names]
@@ -104,7 +104,7 @@ def merge(
     """Read the files and merge them.
 
     Args:
-        paths: files and folders; see `list_files`.
+        paths: files and directories; see `list_files`.
         environment: has the runtime directory.
         only: leave out all guests but the one with this name.
         under: settings that the files override, key by key. It is changed.
@@ -114,7 +114,7 @@ def merge(
     """
     merged = under or Merged()
     for file in list_files(paths):
-        # One that was deleted after the listing is an error too: so are all of a folder that is unmounted meanwhile.
+        # One that was deleted after the listing is an error too: so are all of a directory that is unmounted meanwhile.
         _add(merged, read_file(file), file, environment, only)
     return merged
 

@@ -57,7 +57,7 @@ def load(
     """Load and combine the configuration.
 
     Args:
-        files: TOML files, and folders of them. A later file overrides an earlier one, key by key.
+        files: TOML files, and directories of them. A later file overrides an earlier one, key by key.
         socks: of ``--sock``.
         watch: of ``--watch``.
         flags: other flags.
@@ -173,7 +173,7 @@ def _check_together(config: Config) -> None:
     if service.qemu_host_api and (len(config.guests) != 1 or config.watch):
         raise ConfigError(
             f"{sources['qemu_host_api']}: qemu-host's API is for one guest, but there are "
-            f"{'watched folders' if config.watch else len(config.guests)}: serve that guest with its own process"
+            f"{'watched directories' if config.watch else len(config.guests)}: serve that guest with its own process"
         )
 
 
@@ -219,7 +219,7 @@ def _folders(value: Value) -> list[Path]:
     raw = value.value
     if not isinstance(raw, list):
         raise ConfigError(
-            f'{value.source} is {quoted(raw)}: expected a list of folders; for example: watch = ["/run/guests"]'
+            f'{value.source} is {quoted(raw)}: expected a list of directories; for example: watch = ["/run/guests"]'
         )
     return [_folder(each, value.source, 'watch = ["/run/guests"]') for each in raw]
 

@@ -11,7 +11,7 @@ from vhostcomm.config import values
 from vhostcomm.config.identity import setting
 
 CONFIGURATION: Final = "vhostcomm.toml"
-"""The name of the file in a guest's folder."""
+"""The name of the file in a guest's directory."""
 
 _TARGET: Final = "naa."
 """Prefix of a vhost-scsi target's name; anything else is a path."""
@@ -52,7 +52,7 @@ class MachineSettings:
     memory: int = setting(0, values.SIZE, "The guest's memory.", "2G", "memory")
     cpu_model: str = setting("", values.STRING, "QEMU's processor model.", "Skylake-Client", "cpu-model", "MODEL")
     hugepages: str = setting(
-        "", values.PATH, "A hugetlbfs folder for the guest's memory, or auto.", "auto", "hugepages", "FOLDER"
+        "", values.PATH, "A hugetlbfs directory for the guest's memory, or auto.", "auto", "hugepages", "DIRECTORY"
     )
     net: str = setting(
         "",
@@ -73,7 +73,7 @@ class MachineSettings:
 
 
 def beside(folder: Path, key: str, value: object) -> object:
-    """Return a setting's value with relative disk paths placed in a folder, that of the file with the setting."""
+    """Return a setting's value with relative disk paths placed in a directory, that of the file with the setting."""
 
     def placed(path: str) -> str:
         return path if not path or path.startswith(_TARGET) else str(folder / path)

@@ -98,7 +98,7 @@ class Service:
         CONTROL,
         "Where to listen for verbs such as `vhostcomm guests`: a unix socket's path, tcp:HOST:PORT (on the loopback; needs "
         "a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none. By default control.sock "
-        "in the runtime directory; vhostcomm run and a second vhostcomm serve use a socket in its folder control.",
+        "in the runtime directory; vhostcomm run and a second vhostcomm serve use a socket in its directory control.",
         "/run/vhostcomm/control.sock",
         "control",
         "PATH",
@@ -190,7 +190,7 @@ class Config:
     host_sources: Sources = field(factory=dict, eq=False, repr=False)
     service_sources: Sources = field(factory=dict, eq=False, repr=False)
     watch_sources: tuple[str, ...] = field(default=(), eq=False, repr=False)
-    """The source of each watched folder."""
+    """The source of each watched directory."""
     guest_layers: Mapping[str, Mapping[str, Value]] = field(factory=dict, eq=False, repr=False)
     """Settings in the files by guest name, and "" for those of all guests: for guests that appear later."""
     strangers: tuple[str, ...] = field(default=(), eq=False)
@@ -229,7 +229,7 @@ class Config:
         )
 
     def guest(self, sock: Sock) -> GuestConfig:
-        """Return the configuration of an unlisted guest, such as one that appears in a watched folder."""
+        """Return the configuration of an unlisted guest, such as one that appears in a watched directory."""
         return guest_config(sock, self.guest_layers)
 
 

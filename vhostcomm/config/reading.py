@@ -71,7 +71,7 @@ SIZE_LIMIT: Final = 16 << 20
 """Maximum bytes of a configuration file: 10,000 guests with every setting need less."""
 
 _KINDS: Final = {
-    stat.S_IFDIR: "a folder",
+    stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -80,7 +80,7 @@ _KINDS: Final = {
 
 
 def read_error(path: Path, error: OSError) -> ConfigError:
-    """Explain why a file or folder of the configuration can't be read, and what to do."""
+    """Explain why a file or directory of the configuration can't be read, and what to do."""
     remedy = ""
     if isinstance(error, FileNotFoundError):
         remedy = f"; create one: vhostcomm config init {path}"
@@ -90,7 +90,7 @@ def read_error(path: Path, error: OSError) -> ConfigError:
 
 
 def _letting_in(path: Path) -> str:
-    """Say how this process gets access to a file or folder: as a member of its group, or as everybody."""
+    """Say how this process gets access to a file or directory: as a member of its group, or as everybody."""
     bits = "r"
     with suppress(OSError, KeyError):
         found = path.stat()

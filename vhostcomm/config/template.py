@@ -55,7 +55,7 @@ def template() -> str:
     parts.append(_GUESTS)
     parts.append(
         "\n".join(_section("serve"))
-        + '\n#\n# Folders where every socket that appears is a guest\'s.\n# watch = ["/run/guests"]\n'
+        + '\n#\n# Directories where every socket that appears is a guest\'s.\n# watch = ["/run/guests"]\n'
     )
     return own_example("\n".join(parts))
 

@@ -38,7 +38,7 @@ class Changes:
     """The files of a configuration, as far as their content is known.
 
     Args:
-        paths: the files, and folders of files.
+        paths: the files, and directories of files.
         known: the `fingerprint` of the paths before they were read for the active configuration.
     """
 
@@ -49,7 +49,7 @@ class Changes:
         """When the files may be read next, on trio's clock, so that reading keeps to its share of the time."""
         self._inotify: INotify | None = None
         self._watches: dict[int, tuple[str, ...]] = {}
-        """The names of interest, by inotify's watch: files', or a folder's suffix. Two files of a folder have one watch."""
+        """The names of interest, by inotify's watch: files', or a directory's suffix. Two files of a directory have one watch."""
 
     async def run(self, reload: Callable[[], Awaitable[str]], log: Log) -> None:
         """Reload whenever the content has changed and is stable, until cancelled.
@@ -88,7 +88,7 @@ class Changes:
             self._due = max(self._due, started) + (trio.current_time() - started) / READ_SHARE_MAX
             for gone in self._watches.keys() - watches.keys():
                 assert self._inotify
-                with suppress(OSError):  # the kernel has already removed a deleted folder's
+                with suppress(OSError):  # the kernel has already removed a deleted directory's
                     self._inotify.rm_watch(gone)
             self._watches = watches
             return found
@@ -98,7 +98,7 @@ class Changes:
         return self._watch(), fingerprint(self._paths)  # first watch, so that no later change is missed
 
     def _watch(self) -> dict[int, tuple[str, ...]]:
-        """Watch the present folders. A folder that was replaced is another one, even at the same path."""
+        """Watch the present directories. A directory that was replaced is another one, even at the same path."""
         watches: dict[int, tuple[str, ...]] = {}
         if (inotify := self._inotify) is None:
             return watches

@@ -49,7 +49,7 @@ class Folders:
                     self.match()
             except OSError as error:
                 self._log.error(
-                    "watched folder lost, with its guests; retrying",
+                    "watched directory lost, with its guests; retrying",
                     folder=str(folder.path),
                     why=error.strerror or str(error),
                 )
@@ -85,7 +85,7 @@ class Folders:
         self._ignored &= {path for found in self._seen.values() for path in found.values()}
 
     async def _end_and_match(self, ending: list[Served]) -> None:
-        await self._freezer.thaw_all((each.port.guest for each in ending), "its socket is gone from the folder")
+        await self._freezer.thaw_all((each.port.guest for each in ending), "its socket is gone from the directory")
         await self._ports.end(ending)
         self.match()
 

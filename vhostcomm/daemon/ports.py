@@ -79,7 +79,7 @@ class Ports:
         """Made on demand, and again after a change."""
         self._by_path: dict[Path, Served | _Http] = {}
         self.files = SocketFiles(log)
-        """Watches the folders of our own sockets."""
+        """Watches the directories of our own sockets."""
         self._lane = Lane()
         self.host = host
         self.nursery: trio.Nursery | None = None

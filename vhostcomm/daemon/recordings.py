@@ -160,7 +160,7 @@ class Recordings:
 
 
 def _folder() -> tuple[Path, bool]:
-    """Return the folder of these recordings, and whether it is ours to make.
+    """Return the directory of these recordings, and whether it is ours to make.
 
     It is systemd's for logs or state, which exists, else the runtime directory.
 
@@ -173,4 +173,4 @@ def _folder() -> tuple[Path, bool]:
     try:
         return runtime_directory(), True
     except ValueError as error:
-        raise ServeError(f"no folder for a recording: {error}") from None
+        raise ServeError(f"no directory for a recording: {error}") from None

@@ -1,4 +1,4 @@
-"""Install a `.pat` into a folder with a guest's disks and configuration, as an ordinary user.
+"""Install a `.pat` into a directory with a guest's disks and configuration, as an ordinary user.
 
 `pat` reads and checks a `.pat`, `stream` unpacks a compressed archive within limits, `tree` collects the system's files
 and their owners, `filesystem` makes a partition of them, and `installation` does the whole.

@@ -1,4 +1,4 @@
-"""Add a data disk to the folder of an installed guest."""
+"""Add a data disk to the directory of an installed guest."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _DATA_LINE = re.compile(r"^data = \[[^\]\n]*\]$", re.MULTILINE)
 
 
 def add(folder: Path, size: int, image_format: ImageFormat | None) -> tuple[str, ImageFormat]:
-    """Create an empty data disk in a guest's folder and add it to its file. The guest sees it from its next start.
+    """Create an empty data disk in a guest's directory and add it to its file. The guest sees it from its next start.
 
     Args:
-        folder: a folder that `install` made.
+        folder: a directory that `install` made.
         size: of the disk, in bytes.
         image_format: of the disk; None for that of the guest's last data disk, by its name.
 
     Returns:
-        The disk's file name in the folder, and its format.
+        The disk's file name in the directory, and its format.
 
     Raises:
-        InstallError: the folder is not an installed guest, has no free slot, or has a file with an unusual layout.
+        InstallError: the directory is not an installed guest, has no free slot, or has a file with an unusual layout.
         DiskError: the disk can't be created.
     """
     file = folder / CONFIGURATION
@@ -43,7 +43,7 @@ def add(folder: Path, size: int, image_format: ImageFormat | None) -> tuple[str,
         (machine,) = [table["machine"] for table in tables]
         disks = list(machine["data"])
     except OSError as error:
-        raise InstallError(f"{file}: {explain(error)}; give a folder that `vhostcomm install` made") from None
+        raise InstallError(f"{file}: {explain(error)}; give a directory that `vhostcomm install` made") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise InstallError(f"{file}: does not have exactly one guest with machine.data; add the disk by hand") from None
     if len(disks) >= DATA_SLOTS:

@@ -15,7 +15,7 @@ _DEFAULT_NAME: Final = "vdsm"
 
 
 def guest_name(folder: Path) -> str:
-    """Return the folder's name if it is a valid name for a guest, else a default."""
+    """Return the directory's name if it is a valid name for a guest, else a default."""
     try:
         return values.name(folder.name)
     except ValueError:
@@ -25,7 +25,7 @@ def guest_name(folder: Path) -> str:
 def derived_mac(name: str) -> str:
     """Derive a locally administered MAC address, under 02:11:32, from the guest's name.
 
-    The container vdsm/virtual-dsm derives the same one from its host name, unless its folder has an address.
+    The container vdsm/virtual-dsm derives the same one from its host name, unless its directory has an address.
     """
     digest = hashlib.md5(f"{name}\n".encode(), usedforsecurity=False).digest()
     return f"02:11:32:{digest[2:5].hex(':')}"
@@ -46,7 +46,7 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_
     return f"""\
 # A guest of vhostcomm, installed from {pat}.
 #
-# Start it: vhostcomm run FOLDER, with the folder of this file. Flags override this file.
+# Start it: vhostcomm run DIRECTORY, with the directory of this file. Flags override this file.
 # Commented-out keys show placeholders; `vhostcomm config init` writes a file with every key.
 
 [host]

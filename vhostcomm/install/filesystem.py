@@ -47,7 +47,7 @@ _WHAT: Final = "the system partition"
 
 
 def inodes(partition: Partition) -> int:
-    """Return how many files and folders a partition can hold."""
+    """Return how many files and directories a partition can hold."""
     return partition.size * SECTOR_SIZE // INODE_RATIO - 16  # ext4 needs these itself
 
 

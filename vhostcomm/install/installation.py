@@ -1,4 +1,4 @@
-"""The installation: everything goes into a temporary folder beside the target, which is renamed at the end."""
+"""The installation: everything goes into a temporary directory beside the target, which is renamed at the end."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class Options:
 
 @frozen
 class Installed:
-    """The installed folder.
+    """The installed directory.
 
     Args:
         folder: its path.
         files: the names in it.
         is_new: whether this run installed it; False if it existed and was left unchanged.
-        mac: of the guest; empty if the folder existed.
+        mac: of the guest; empty if the directory existed.
     """
 
     folder: Path
@@ -77,26 +77,26 @@ class Installed:
 
 
 def install(pat: str, folder: str, options: Options, report: ReportProgress) -> Installed:
-    """Install a `.pat` into a folder, or return the guest that is already installed there.
+    """Install a `.pat` into a directory, or return the guest that is already installed there.
 
-    Blocks while child processes run. The folder appears only when it is complete. A killed run leaves a temporary
-    folder beside the target, which the next run removes.
+    Blocks while child processes run. The directory appears only when it is complete. A killed run leaves a temporary
+    directory beside the target, which the next run removes.
 
     Args:
         pat: path of the file.
-        folder: path of the guest's folder, which is new or empty.
+        folder: path of the guest's directory, which is new or empty.
         options: sizes and formats.
         report: called with the progress.
 
     Raises:
-        InstallError: the `.pat` or the folder is unsuitable.
+        InstallError: the `.pat` or the directory is unsuitable.
         DiskError: a tool is missing or fails.
     """
     target = Path(folder).resolve()
     if existing := _existing(target):
         return existing
     if target.parent == target or not target.parent.is_dir():
-        raise InstallError(f"{folder}: no folder {target.parent}; create it first: mkdir -p {target.parent}")
+        raise InstallError(f"{folder}: no directory {target.parent}; create it first: mkdir -p {target.parent}")
     try:
         with open_pat(pat) as opened:
             _check(opened, target, options)
@@ -116,15 +116,17 @@ def _existing(target: Path) -> Installed | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InstallError(f"{target}: {explain(error)}; choose another folder") from None
+        raise InstallError(f"{target}: {explain(error)}; choose another directory") from None
     if CONFIGURATION in names:
         return Installed(target, names, is_new=False)
     if names:
-        raise InstallError(f"{target}: contains other files ({', '.join(names[:3])}); choose a new folder")
+        raise InstallError(f"{target}: contains other files ({', '.join(names[:3])}); choose a new directory")
     if target.is_mount():
-        raise InstallError(f"{target}: a mount point, which can't be replaced; choose a folder in it: {target}/nas")
-    if target == Path.cwd():  # the shell would stay in the replaced folder
-        raise InstallError(f"{target}: the current folder, which can't be replaced; choose a folder in it, such as nas")
+        raise InstallError(f"{target}: a mount point, which can't be replaced; choose a directory in it: {target}/nas")
+    if target == Path.cwd():  # the shell would stay in the replaced directory
+        raise InstallError(
+            f"{target}: the current directory, which can't be replaced; choose a directory in it, such as nas"
+        )
     return None
 
 
@@ -162,7 +164,7 @@ def _mib(size: int) -> str:
 
 @contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """Lock a temporary folder beside the target for this process, and remove it at the end unless it was renamed."""
+    """Lock a temporary directory beside the target for this process, and remove it at the end unless it was renamed."""
     work = target.with_name(f".{target.name}.installing")
     work.mkdir(0o700, exist_ok=True)
     fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -285,7 +287,7 @@ def is_sparse(path: Path) -> bool:
 
 
 def _sync(work: Path) -> None:
-    """Write everything to the disk before the folder gets its final name."""
+    """Write everything to the disk before the directory gets its final name."""
     for each in (*work.iterdir(), work):
         fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -126,7 +126,7 @@ def open_pat(path: str) -> Iterator[Pat]:
     except FileNotFoundError:
         raise InstallError(f"{path}: no such file; download DSM_VirtualDSM_….pat from Synology: {PUBLISHED}") from None
     except IsADirectoryError:
-        raise InstallError(f"{path}: a folder; give the .pat itself") from None
+        raise InstallError(f"{path}: a directory; give the .pat itself") from None
     except PermissionError as error:
         raise InstallError(f"{path}: {explain(error)}") from None
 
@@ -154,7 +154,7 @@ def _checked(archive: tarfile.TarFile, path: str, size: int) -> Pat:
             name = inside(member.name, where)
             if not (member.isreg() or member.isdir()) or member.issparse():
                 what = "a link" if member.issym() or member.islnk() else "a device, or a special file"
-                raise InstallError(f"{where}: {what}; a .pat has only files and folders, so it is rejected")
+                raise InstallError(f"{where}: {what}; a .pat has only files and directories, so it is rejected")
             filtered(member, Path("/nonexistent"), where, whole_system=False)
             end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
             if end > size or member.size < 0:

@@ -1,6 +1,6 @@
-"""Collect the system's files from untrusted archives in a folder of this host, and their owners in memory.
+"""Collect the system's files from untrusted archives in a directory of this host, and their owners in memory.
 
-In the folder, every file has the user's own uid and mode 0600, and every directory 0700: the real owners and modes are
+In the directory, every file has the user's own uid and mode 0600, and every directory 0700: the real owners and modes are
 set later in the file system made from it. A check of each path uses the paths added before, and never follows a link on
 this host.
 """
@@ -78,7 +78,7 @@ class Tree:
             return
         if len(self.nodes) >= self.most:
             raise InstallError(
-                f"{archive}: more than {self.most} files and folders, which don't fit into the system partition"
+                f"{archive}: more than {self.most} files and directories, which don't fit into the system partition"
             )
         self._parents(path, where)
         filtered(member, self.folder, where, whole_system=True)
@@ -182,7 +182,7 @@ def _kind(member: tarfile.TarInfo, where: str) -> int:
     if member.issym():
         return stat.S_IFLNK
     what = "a device" if member.isdev() else f"of type {member.type!a}"
-    raise InstallError(f"{where}: {what}; a .pat may contain only files, folders and links, so it is rejected")
+    raise InstallError(f"{where}: {what}; a .pat may contain only files, directories and links, so it is rejected")
 
 
 def _check_target(path: str, target: str, where: str) -> None:

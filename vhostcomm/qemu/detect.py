@@ -134,7 +134,7 @@ def _found(path: str) -> str:
     if found:
         return found
     if Path(path).is_dir():
-        raise QemuError(f"{path}: a folder, not a program; name QEMU's executable")
+        raise QemuError(f"{path}: a directory, not a program; name QEMU's executable")
     if Path(path).exists():
         raise QemuError(f"{path}: not executable; chmod +x it, or name another QEMU")
     raise QemuError(

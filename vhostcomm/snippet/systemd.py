@@ -36,7 +36,7 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
         guest: the guest; None for the unit of all guests.
         name: the unit's name, of `units.NAMES`.
         executable: the absolute path of the console script.
-        files: the configuration's files and folders; required for the unit of all guests.
+        files: the configuration's files and directories; required for the unit of all guests.
 
     Raises:
         UsageError: the unit can't serve this guest.
@@ -68,7 +68,7 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
         for each in config.guests:
             remarks += _address(each)
         for folder in config.watch:
-            remarks += _unseen("the watched folder", folder) or [_let_in(f"the sockets in {folder}")]
+            remarks += _unseen("the watched directory", folder) or [_let_in(f"the sockets in {folder}")]
     if name in {units.SERVE, units.SERVE_ONE}:
         remarks += _service(config, name, place)
     return Snippet(found.rstrip(), tuple(remarks))

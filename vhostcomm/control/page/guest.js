@@ -36,7 +36,7 @@ export function chooseGuest(chosen) {
 }
 
 export function removed() {
-  show(byId('gone'), make('p', {}, 'This guest is no longer served: it was removed from the configuration or the watched folder. The page shows its last state.'));
+  show(byId('gone'), make('p', {}, 'This guest is no longer served: it was removed from the configuration or the watched directory. The page shows its last state.'));
   showActions(null);
 }
 
