@@ -279,8 +279,17 @@ def test_a_file_system_that_hangs_is_reported_once(tmp_path: Path, monkeypatch: 
     (folder / "c.toml").write_text(text(tmp_path, "A"))
     known = fingerprint([folder])
     monkeypatch.setattr(changes, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(changes, "POLL_INTERVAL", 0.1)
     log, sink = start_log("info", "json")
     send, receive = trio.open_memory_channel[str](10)
+    begun, readings = trio.open_memory_channel[None](math.inf)
+    read = Changes._read
+
+    async def counted(self: Changes) -> str:
+        await begun.send(None)
+        return await read(self)
+
+    monkeypatch.setattr(Changes, "_read", counted)
 
     async def reload() -> str:
         await send.send("asked")
@@ -292,6 +301,9 @@ def test_a_file_system_that_hangs_is_reported_once(tmp_path: Path, monkeypatch: 
                 nursery.start_soon(Changes([folder], known).run, reload, log)
                 await trio.to_thread.run_sync(hanging.asked)
                 assert await receive.receive() == "asked"
+                for _ in range(readings.statistics().current_buffer_used + 3):  # each but the last has ended by then
+                    await readings.receive()
+                assert receive.statistics().current_buffer_used == 0
             assert await receive.receive() == "asked"  # the calls that hung have returned, and the files are read
             nursery.cancel_scope.cancel()
         assert receive.statistics().current_buffer_used == 0

@@ -47,25 +47,28 @@ def test_script_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> N
 
 
 def test_boots_while_the_script_runs_cause_one_more_run(tmp_path: Path) -> None:
-    told, go = tmp_path / "told", tmp_path / "go"
+    runs, go, again = tmp_path / "runs", tmp_path / "go", tmp_path / "again"
     os.mkfifo(go)
-    program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\nread line < {go}\n")
+    when = f"[ -e {again} ] && echo later || echo first"
+    program = beside(tmp_path, f"#!/bin/sh\n({when}) >> {runs}\nread line < {go}\n")
 
-    def runs() -> int:
-        return len(told.read_text().splitlines()) if told.exists() else 0
+    def started() -> list[str]:
+        return runs.read_text().split() if runs.exists() else []
 
     with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
         for _ in range(50):
             guest.tell(HostCommand.GUEST_POWER, needs_response=False)
             guest.serial()
-        until(lambda: runs() == 1)
-        for expected in (2, 2):
-            go.write_text("end\n")
-            until(lambda: runs() == 2)
-            assert runs() == expected
+        until(lambda: started() == ["first"])
+        go.write_text("end\n")
+        until(lambda: started() == ["first", "first"])
+        go.write_text("end\n")
+        guest.serial()
+        again.touch()  # a third run before this would be one too many
         guest.tell(HostCommand.GUEST_POWER, needs_response=False)
         guest.serial()
-        until(lambda: runs() == 3)
+        until(lambda: len(started()) == 3)
+        assert started() == ["first", "first", "later"]
         go.write_text("end\n")
 
 

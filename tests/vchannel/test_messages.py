@@ -45,7 +45,7 @@ def test_text_too_long_is_rejected() -> None:
         encode_text("a\0b")
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), float("inf"), "x" * 5000, "\ud800", {1: {2}}])
+@pytest.mark.parametrize("value", [object(), float("nan"), "x" * 5000, "\ud800", {1: {2}}])
 def test_values_that_json_cannot_write_are_rejected(value: object) -> None:
     with pytest.raises(MisuseError):
         encode_json(value)
