@@ -33,6 +33,7 @@ class Browser:
         self._read = b""
         self._number = 0
         self.events: deque[dict[str, Any]] = deque()
+        self.exceptions: list[dict[str, Any]] = []
 
     def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
         """Send a command, and return its result. Events that come first are kept."""
@@ -65,7 +66,10 @@ class Browser:
             assert data, "the browser has ended"
             self._read += data
         message, _, self._read = self._read.partition(b"\0")
-        return dict(json.loads(message))
+        got = dict(json.loads(message))
+        if got.get("method") == "Runtime.exceptionThrown":
+            self.exceptions.append(got)
+        return got
 
 
 def _pipe() -> tuple[int, int]:
@@ -134,6 +138,11 @@ class Page:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.call(method, self.session, **parameters)
+
+    @property
+    def exceptions(self) -> list[dict[str, Any]]:
+        """What the page's scripts threw and did not catch."""
+        return [each["params"] for each in self.browser.exceptions if each["sessionId"] == self.session]
 
     def close(self) -> None:
         self.browser.call("Target.disposeBrowserContext", browserContextId=self._context)

@@ -19,7 +19,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in a context of its own."""
+    """A page in a context of its own. Its scripts must catch all exceptions."""
     made = Page(browser)
     yield made
     made.close()
+    assert not made.exceptions
