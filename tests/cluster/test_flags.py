@@ -85,7 +85,7 @@ def test_a_tree_that_can_not_be_kept_is_an_error(tmp_path: Path) -> None:
     assert (kept.read().values, kept.read().revision) == ({"guests/nas": b"{}"}, 4)
     with pytest.raises(KeptError, match=r"it belongs to the prefix /p/, not /q/; delete the file"):
         Kept("/q/", kept.path).read()
-    with pytest.raises(KeptError, match=r"new: a folder"):
+    with pytest.raises(KeptError, match=r"new: a directory"):
         Kept("/p/", kept.path.parent).read()
 
 

@@ -222,7 +222,7 @@ def test_a_reload_that_cannot_be_served_fails(tmp_path: Path) -> None:
         config.write_text(f'{one}[guests.two]\nsock = "{tmp_path}/two"\n[guests.three]\nsock = "{tmp_path}/three"\n')
         status, refused = post(http, "/reload")
         assert (status, refused["error"]["what"]) == (409, "not reloaded")
-        for why in (f"{tmp_path}/two: a folder is in the place", f"{tmp_path}/three: a file is in the place"):
+        for why in (f"{tmp_path}/two: a directory is in the place", f"{tmp_path}/three: a file is in the place"):
             assert why in refused["error"]["why"]
             assert why in http.get("/healthz").json()["not_reloaded"]
         assert http.get("/healthz").status_code == 503

@@ -337,7 +337,7 @@ def test_reload_prints_the_result_or_the_reason(tmp_path: Path) -> None:
         refused = ask(tmp_path, "reload")
         assert refused.returncode == 1
         for name in "ab":
-            assert f"{tmp_path}/{name}: a folder is in the place of the socket" in refused.stderr
+            assert f"{tmp_path}/{name}: a directory is in the place of the socket" in refused.stderr
         assert [each["name"] for each in json.loads(ask(tmp_path, "guests", "--json").stdout)] == ["one", "two"]
 
 
