@@ -238,7 +238,7 @@ def test_socket_of_another_process_is_retried(machine: Booted) -> None:
         machine.run("systemd-run", "--unit=other", PROGRAM, "serve", "--sock", "/srv/attic", "--control", "none")
         until(lambda: machine.path("/srv/attic").is_socket())
         with fake_guest(machine.path("/run/vhostcomm-sockets/nas")) as guest:
-            until(lambda: machine.show(SERVE)["NRestarts"] == "3", "a third try", 60)
+            until(lambda: int(machine.show(SERVE)["NRestarts"]) >= 3, "a third try", 60)
             said = machine.said(SERVE, f"--since=@{int(begin)}")
             assert "status=1/FAILURE" in said
             starts = said.count("another process already serves it")
