@@ -34,7 +34,7 @@ help:
 	@echo "make bench   the measurements (no assertions)"
 	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
 	@echo "make fuzz    make inputs for the codec and the reader of captures, 60 seconds each, or FUZZ_SECONDS"
-	@echo "make mutants  plant faults in the codec, the guest's model, QEMU's endings, the configuration, the token: 95 % are noticed; ten minutes, or GROUPS=token"
+	@echo "make mutants  plant faults in the codec, the guest's model, QEMU's endings, the configuration, the token: 95 % are noticed; five minutes, or GROUPS=token"
 	@echo "make format  rewrite the sources as ruff wants them"
 	@echo "make docs    rewrite what is made from the program: docs/commands.md and docs/configuration.md"
 	@echo "make pictures  make the pictures in docs/pictures again, with Chromium"
