@@ -240,7 +240,7 @@ def data(command: Command, raw: bytes, odd: PayloadError | None = None) -> dict[
 
 
 def health(guests: dict[str, Guest], not_reloaded: str, view: View | None) -> dict[str, Any]:
-    """Return whether all guests are well and the last reload was accepted, with the reasons if not.
+    """Return whether all guests are healthy and the last reload was accepted, as `healthy`, and the reasons if not.
 
     Problems of a cluster are only warnings: guests are still answered.
     """
