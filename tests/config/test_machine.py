@@ -43,6 +43,14 @@ def test_mistakes_in_a_machine_are_reported(tmp_path: Path, line: str, words: st
         load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
 
 
+def test_memory_below_a_mebibyte_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "boot.img").write_bytes(bytes(4096))
+    (tmp_path / "vhostcomm.toml").write_text('[guests.nas.machine]\nboot = "boot.img"\nmemory = "512K"\n')
+    refused = run_vhostcomm("run", tmp_path, "--dry-run")
+    assert refused.returncode == 2
+    assert "memory is 0" in refused.stderr
+
+
 @pytest.mark.needs("qemu-system-x86_64")
 def test_a_folder_is_run_and_flags_override_it(tmp_path: Path) -> None:
     """This also works for a user without a session, who has no runtime directory."""

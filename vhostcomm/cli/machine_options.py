@@ -44,8 +44,8 @@ from vhostcomm.qemu.machine import (
 from vhostcomm.qemu.restart import RestartPolicy, RestartWhen
 from vhostcomm.threads import in_thread
 
-DEFAULT_MEMORY: Final = 1024
-"""MiB of memory without a flag or setting."""
+DEFAULT_MEMORY: Final = 1 << 30
+"""Bytes of memory without a flag or setting."""
 
 _DISKS: Final = "disks"
 """The place of a launcher's disks. They may be on a hanging file system, and a signal has to end the launcher."""
@@ -133,8 +133,8 @@ def machine_of(
     return Machine(
         name=guest.name,
         uuid=uuids.UUID(guest.identity.uuid),
-        memory=_memory(flags.memory) if flags.memory else settings.memory >> 20 or DEFAULT_MEMORY,
-        cpus=flags.cpus or guest.identity.vcpus,
+        memory=_memory(flags.memory) if flags.memory else (settings.memory or DEFAULT_MEMORY) >> 20,
+        cpus=guest.identity.vcpus if flags.cpus is None else flags.cpus,
         cpu=flags.cpu_model or settings.cpu_model or None,
         accelerator=accelerator,
         machine_type=flags.machine,
