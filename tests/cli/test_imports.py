@@ -53,3 +53,12 @@ def imported(*words: str, cwd: Path) -> set[str]:
 )
 def test_a_verb_imports_what_it_uses(words: list[str], allowed: set[str], tmp_path: Path) -> None:
     assert imported(*words, cwd=tmp_path) <= allowed
+
+
+@pytest.mark.slow
+def test_a_member_of_a_cluster_starts_without_the_server_for_http(tmp_path: Path) -> None:
+    program = "import sys, vhostcomm.daemon.membership; print(*sorted({'h11', 'starlette'} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "\n"

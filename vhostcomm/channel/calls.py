@@ -8,6 +8,9 @@ from typing import Final
 from vchannel import NO_NUL, Command, GuestCommand, Response
 from vhostcomm.errors import VhostcommError
 
+TIMEOUT_MAX: Final = 3600.0
+"""Maximum seconds in a request: no call waits for ever."""
+
 OUTSTANDING_LIMIT: Final = 16
 """Maximum ordinary calls that wait for one guest, and as many urgent ones: unanswered calls must not pile up."""
 

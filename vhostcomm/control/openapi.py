@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from vchannel import GuestCommand
 from vhostcomm import __version__
-from vhostcomm.control.request_parsing import COMMAND_MAX, SIZE_MAX, TIMEOUT_MAX
+from vhostcomm.channel.calls import TIMEOUT_MAX
+from vhostcomm.control.request_parsing import COMMAND_MAX, SIZE_MAX
 from vhostcomm.guest.model import State
 
 Schema = dict[str, Any]

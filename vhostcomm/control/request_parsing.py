@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from starlette.requests import Request
 
 from vchannel import Command, GuestCommand, MisuseError, encode_text
+from vhostcomm.channel.calls import TIMEOUT_MAX
 from vhostcomm.control.connection import peer_of
 from vhostcomm.control.problems import Problem, bad_request
 from vhostcomm.text import escape
@@ -19,9 +20,6 @@ CALL_TIMEOUT: Final = 10.0
 
 FREEZE: Final = 30.0
 """Seconds after which a guest is thawed, by default."""
-
-TIMEOUT_MAX: Final = 3600.0
-"""Maximum seconds in a request: no call waits for ever."""
 
 AGENT_SHOWN: Final = 60
 """Maximum characters of a client's own name for itself."""

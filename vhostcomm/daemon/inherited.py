@@ -13,9 +13,9 @@ from typing import Any, Final
 import trio
 from attrs import frozen
 
+from vhostcomm.channel.calls import TIMEOUT_MAX
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.cluster.records import SERVING, THAWED_MAX, Record, ServingRecord, View
-from vhostcomm.control.request_parsing import TIMEOUT_MAX
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.evidence import Moment
