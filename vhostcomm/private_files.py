@@ -7,18 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def replace_private(path: Path, parts: Iterable[bytes], *, durable: bool = False) -> None:
+def replace_private(path: Path, parts: Iterable[bytes], *, durable: bool = False, shared: bool = False) -> None:
     """Replace a file at once, with mode 0600. A reader finds the old content or the new one. It may block.
 
     Args:
         path: of the file.
         parts: its new content.
         durable: wait until the content is on the disk, so that it also survives a power failure.
+        shared: other processes may write the same file. If this process is killed meanwhile, its temporary file stays;
+            otherwise, the next call replaces it.
 
     Raises:
         OSError: it can't be written.
     """
-    made = path.with_name(f"{path.name}.{os.getpid()}.new")  # other processes may write the same file
+    made = path.with_name(f"{path.name}.{os.getpid()}.new" if shared else f"{path.name}.new")
     made.unlink(missing_ok=True)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -60,6 +60,6 @@ class Kept:
         """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_private(self.path, format_tree(tree, self.prefix), durable=True)
+            replace_private(self.path, format_tree(tree, self.prefix), durable=True, shared=True)
         except OSError as error:
             raise KeptError(f"{self.path}: {error.strerror}") from None

@@ -107,5 +107,5 @@ def kept_secret(path: Path) -> bytes:
         if is_ours and len(secret := file.read(SECRET_SIZE + 1)) == SECRET_SIZE:
             return secret
     secret = secrets.token_bytes(SECRET_SIZE)
-    replace_private(path, [secret])
+    replace_private(path, [secret], shared=True)
     return secret
