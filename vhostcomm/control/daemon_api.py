@@ -140,6 +140,7 @@ class DaemonApi(Protocol):
     def snippets(self, name: str) -> Mapping[str, SnippetApi]:
         """Text to paste for a guest, by the tool's name. Raises `ServeError` if there is no such guest."""
 
-    async def reload(self) -> str: ...
+    async def reload(self) -> str:
+        """Read the configuration again and apply it. Return why it was rejected; empty if the new one is active."""
 
     def new_link(self, by: str) -> str | None: ...
