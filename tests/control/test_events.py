@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tests.control.controlled import controlled
 from tests.serving import PATIENCE, fake_guest
 from vchannel import HostCommand
-from vhostcomm.control.events import STREAM_LIMIT
+from vhostcomm.control.events import STREAM_LIMIT, name_of
+from vhostcomm.guest.events import GuestEvent
 
 REBOOTS = 4000
 """Enough for more events than the kernel buffers for a client that reads little."""
@@ -110,3 +111,10 @@ def test_a_client_that_leaves_observes_no_more(tmp_path: Path) -> None:
             with http.stream("GET", "/events?frames=nas") as stream:
                 assert next(stream.iter_lines()).startswith(": what happens")
                 guest.ask(HostCommand.HOST_MAC)
+
+
+def test_names_of_events_stay_those_of_the_api() -> None:
+    """They are derived from the names of classes, and clients rely on them."""
+    assert {name_of(each.__new__(each)) for each in get_args(GuestEvent)} == {
+        "connected", "ready", "silent", "paused", "resumed", "rebooted", "stopping", "frozen", "thawed", "gone",
+    }  # fmt: skip
