@@ -85,6 +85,7 @@ qemu10: packages-test $(DEV)
 REDUCED := tests/cli/test_streams.py tests/cli/test_versions.py tests/config/test_load.py tests/captures/test_format.py \
 	tests/reference/test_man.py tests/wireshark/test_golden.py tests/wireshark/test_tcp.py tests/qemu/test_disk.py \
 	tests/qemu/test_disk_init.py tests/qemu/test_detect.py tests/snippet/test_libvirt.py tests/systemd/test_units.py \
+	tests/daemon/test_reload.py::test_ended_guests_are_freed_without_a_collection \
 	tests/e2e/test_guest.py::test_guest_boots_from_its_disk_and_gets_all_answers tests/e2e/test_control.py::test_freeze_reboot_and_shutdown_over_http
 
 fresh:

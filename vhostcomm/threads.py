@@ -17,7 +17,9 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
+
+from vhostcomm.errors import VhostcommError
 
 THREADS: Final = 4
 """Threads of one place. A hanging place occupies no thread of another place."""
@@ -32,6 +34,9 @@ DISCARD_TIMEOUT: Final = 3.0
 """Seconds that a cancelled `made_in_thread` waits for `discard`: longer than a recording takes to close."""
 
 T = TypeVar("T")
+
+_EXPECTED: Final = (OSError, VhostcommError)
+"""Errors whose traceback nobody reads."""
 
 
 class _Place:
@@ -49,6 +54,17 @@ class _Place:
 
         One task for each limit gives up on them. It must not keep a call, which may be the last to know a guest.
         """
+
+
+@frozen
+class _Raised:
+    """An expected error of a call in a thread, as a value, without the thread's part of its traceback.
+
+    An error refers to the frames of its traceback. Those of trio's threads refer to the error too, and so do ours unless
+    they forget it. Then only a garbage collection frees what the frames refer to, such as a guest.
+    """
+
+    error: Exception
 
 
 @define(eq=False)
@@ -110,13 +126,21 @@ async def in_thread(place: Hashable, call: Callable[..., T], *args: object) -> T
     """
     found, clock = _place_of(place), trio.lowlevel.current_clock()
 
-    def run() -> T:
+    def run() -> T | _Raised:
         try:
             return call(*args)
+        except _EXPECTED as error:
+            return _Raised(error.with_traceback(None))
         finally:
             found.returned = clock.current_time()
 
-    return await trio.to_thread.run_sync(run, limiter=found.limiter, abandon_on_cancel=True)
+    result = await trio.to_thread.run_sync(run, limiter=found.limiter, abandon_on_cancel=True)
+    if not isinstance(result, _Raised):
+        return result
+    try:
+        raise result.error
+    finally:
+        del result  # see `_Raised`
 
 
 async def made_in_thread(place: Hashable, make: Callable[[], T], discard: Callable[[T], None]) -> T:
@@ -170,7 +194,10 @@ async def unless_it_hangs(place: Hashable, call: Callable[[], None], timeout: fl
     finally:
         waiting.pop(queued.done, None)
     if queued.error:
-        raise queued.error
+        try:
+            raise queued.error
+        finally:
+            del queued  # see `_Raised`
 
 
 async def _give_up(found: _Place, timeout: float) -> None:
@@ -208,7 +235,7 @@ def _make_calls(found: _Place, batch: list[_Queued], clock: trio.abc.Clock) -> N
         try:
             queued.call()
         except Exception as error:  # noqa: BLE001 - raised where the call was requested
-            queued.error = error
+            queued.error = error.with_traceback(None) if isinstance(error, _EXPECTED) else error
         found.returned = clock.current_time()
 
 

@@ -295,11 +295,14 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
         return load(file, flags={"control": "none"}, environment={})
 
     write("a", "b", "stays")
+    threshold = gc.get_threshold()
+    gc.set_threshold(0)  # no collection by chance
     with logging_into(tmp_path / "log") as log:
         try:
             run_in_real_time(check)
         finally:
             gc.unfreeze()
+            gc.set_threshold(*threshold)
 
 
 def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
