@@ -27,6 +27,7 @@ def run(
             help="A directory that `vhostcomm install` made; its vhostcomm.toml has the guest. After `--`: QEMU arguments.",
         ),
     ],
+    of_machine: Annotated[MachineFlags | None, Parameter(name="*")] = None,
     guest_name: Annotated[
         str | None,
         Parameter(
@@ -48,7 +49,6 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, Parameter(negative=(), group=SUPERVISION, help="Print QEMU's command and exit.")] = False,
-    of_machine: Annotated[MachineFlags | None, Parameter(name="*")] = None,
     config: ConfigFiles = None,
     host: HostFlags = None,
     guest: GuestFlags = None,
