@@ -166,7 +166,6 @@ def test_a_guests_folders_have_its_name(name: str) -> None:
     (folder,) = re.findall(r"^RuntimeDirectory=(.*)$", units.text(base), re.MULTILINE)
     assert str(place.runtime) == "/run/" + folder.replace("%i", who)
     assert place.service == (base.replace("@", f"@{who}") if "@" in base else base)
-    assert place.control == place.runtime / "control.sock"
     if name.endswith(".socket"):
         (listens,) = re.findall(r"^ListenStream=(.*)$", units.text(name), re.MULTILINE)
         assert str(place.sock) == listens.replace("%i", GUESTS[name])

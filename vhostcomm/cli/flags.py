@@ -105,7 +105,7 @@ def given(*flags: Any, verbose: bool = False, quiet: bool = False) -> dict[str, 
     """Return the values of all flags that were given, by the flag's name.
 
     Raises:
-            UsageError: the log level is given twice.
+        UsageError: the log level is given twice.
     """
     made = _given(*flags)
     for is_set, flag, level in ((verbose, "--verbose", "debug"), (quiet, "--quiet", "warning")):

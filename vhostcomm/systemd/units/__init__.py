@@ -14,7 +14,6 @@ from typing import Final
 from attrs import frozen
 
 from vhostcomm.config import values
-from vhostcomm.config.http_address import CONTROL_NAME
 
 SERVE: Final = "vhostcomm.service"
 """Serves all guests of a configuration file."""
@@ -125,11 +124,6 @@ class Place:
     runtime: Path
     name: str
     sock: Path | None = None
-
-    @property
-    def control(self) -> Path:
-        """The control surface's socket, by default."""
-        return self.runtime / CONTROL_NAME
 
 
 def place(name: str, guest: str, uuid: str, *, runtime: Path = RUNTIME) -> Place:
