@@ -1,5 +1,7 @@
 """The command line: one small function per verb.
 
+Parsing and printing belong here; logic goes into a package that tests can use without the command line.
+
 Exit status: 0 success; 1 an error, a difference, a missing answer; 2 a mistake in the command line or the
 configuration, found before any change; 78 a missing or inaccessible directory or group of a socket. After 2 and 78,
 retrying is useless.
