@@ -14,8 +14,8 @@ def replace_private(path: Path, parts: Iterable[bytes], *, durable: bool = False
         path: of the file.
         parts: its new content.
         durable: wait until the content is on the disk, so that it also survives a power failure.
-        shared: other processes may write the same file. If this process is killed meanwhile, its temporary file stays;
-            otherwise, the next call replaces it.
+        shared: other processes may write the same file. If a process is killed while it writes, its temporary file
+            stays. The next call removes the temporary file of a file that isn't shared.
 
     Raises:
         OSError: it can't be written.

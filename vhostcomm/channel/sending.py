@@ -18,7 +18,7 @@ class GoneError(Exception):
 class Sender:
     """Sends frames over a connected, non-blocking socket. The peer has `timeout` seconds to read them.
 
-    Whatever sends raises `GoneError` when the connection has ended.
+    The methods that send count dropped answers of the guest, and raise `GoneError` if the connection has ended.
     """
 
     __slots__ = ("_guest", "_lock", "_rest", "_sock", "_tap", "_timeout")

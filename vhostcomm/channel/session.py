@@ -220,7 +220,9 @@ class Session:
     # -- questions of the host
 
     async def exchange(self, command: Command, data: bytes, timeout: float, *, begun: float | None = None) -> Response:
-        """Send a question and wait for its answer until `timeout` seconds after `begun`, by trio's clock, or after now.
+        """Send a question and wait for its answer.
+
+        The answer must arrive within `timeout` seconds after `begun`, a time of trio's clock; None means now.
 
         Raises:
             CallError: there is no answer; has the reason.

@@ -122,7 +122,10 @@ class Model:
         return self.channel
 
     def take(self, evidence: Evidence, now: float, wall: float = 0.0) -> None:
-        """Update the model. `now` is a time of the monotonic clock; `wall`, in seconds since 1970, is only to show."""
+        """Update the model.
+
+        `now` is in seconds of the monotonic clock. `wall` is in seconds since 1970, and only shown.
+        """
         kind = type(evidence)
         if type(evidence) is Frame and self.channel is _R and evidence.connection == self.connection:
             # The hot path: every frame.

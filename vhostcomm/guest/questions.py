@@ -96,7 +96,7 @@ Verdict = Send | Probe | Wait | Refuse
 
 
 def may_ask(model: Model, kind: Kind, now: float, *, probing: bool = False) -> Verdict:
-    """Decide about a question. `now` is a time of the model's clock.
+    """Decide about a question. `now` is in seconds of the model's clock.
 
     `probing` is True while the harmless question waits for its answer.
     """
@@ -145,7 +145,7 @@ def _gone_for_good(model: Model) -> bool:
 def probe_due(model: Model, now: float, age: float) -> bool:
     """Return whether the guest should be probed for a client that wants to know its state.
 
-    A sign of life of at most `age` seconds is sufficient; `now` is a time of the model's clock.
+    A sign of life of at most `age` seconds is sufficient; `now` is in seconds of the model's clock.
     """
     match model.state:
         case State.ABSENT | State.PAUSED:

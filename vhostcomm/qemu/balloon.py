@@ -25,7 +25,7 @@ class Balloon:
 async def balloon(execute: Callable[..., Awaitable[Any]], size: int | None) -> Balloon:
     """Ask a guest to change its memory to `size` bytes, which it does at its own pace. Return what it has right after.
 
-    A size of None only reads the memory. `execute` executes a QMP command by name.
+    A size of None only reads the memory. `execute` executes a QMP command by name, and raises `QmpError`.
 
     Raises:
         MachineError: the size can't be, or the guest has no driver for its balloon.

@@ -158,7 +158,8 @@ class Qemu:
     async def stop(self, poweroff: PowerOff | None = None, *, grace: Grace | None = None) -> Ending:
         """Stop QEMU in stages; see `stopping`. A second call only waits; to stop faster, call `hurry`.
 
-        `poweroff` asks the guest to power itself off; None if it can't be asked.
+        `poweroff` asks the guest to power itself off; None if it can't be asked. Without `grace`, the stages share the
+        default time, as `Grace.split` divides it.
 
         Raises:
             QemuError: QEMU hangs in the kernel, and survives even SIGKILL.
@@ -197,7 +198,12 @@ class Qemu:
         return await self._qmp.execute(name, **arguments)
 
     async def resume(self) -> bool:
-        """Resume a paused machine as `PauseWatch.resume` does."""
+        """Resume a paused machine. Return False if it already runs.
+
+        Raises:
+            MachineError: it can't be resumed, or stopped again at once.
+            QmpError: QEMU doesn't answer, or refuses.
+        """
         if self._watch is None:
             raise QmpClosedError("QMP cont: QEMU has not answered yet")
         return await self._watch.resume()
