@@ -99,7 +99,7 @@ def a_host(work: Path, name: str, cluster: str, *words: str | Path) -> Host:
     made = Host(
         work, name, cluster, "--frame-rate", "0", *map(str, words), file=NAS, RUNTIME_DIRECTORY=str(work / "run")
     )
-    made.patience = 300
+    made.timeout = 300
     return made
 
 

@@ -22,7 +22,7 @@ from attrs import frozen
 ROOT: Final = Path(__file__).parents[1]
 BIN: Final = Path(sys.executable).parent
 STARTS: Final = 7
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 QUOTA: Final = 0.1
 """The share of one processor that may be free on a loaded machine."""
 
@@ -98,7 +98,7 @@ def listening(command: Sequence[str | Path], sockets: Sequence[Path], group: Pat
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             while not all(each.exists() for each in sockets):
-                if process.poll() is not None or time.perf_counter() - begin > PATIENCE:
+                if process.poll() is not None or time.perf_counter() - begin > TIMEOUT:
                     sys.exit(f"{command[0]}: no sockets (status {process.returncode})")
                 time.sleep(0.002)
             wall = time.perf_counter() - begin

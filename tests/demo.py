@@ -19,7 +19,7 @@ from tests.serving import started
 
 ROOT: Final = Path(__file__).parents[1]
 SERIAL: Final = "1234ABC567890"
-PATIENCE: Final = 120
+TIMEOUT: Final = 120
 COLOURS: Final = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -55,7 +55,7 @@ def machine(paths: dict[str, str], folder: Path) -> list[str]:
 
 def lines_of(path: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
     """Yield the lines of a growing file while its process runs."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     seen = 0
     while time.monotonic() < end:
         text = path.read_text(errors="replace") if path.exists() else ""
@@ -123,7 +123,7 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
                     say(f"   QEMU ended: {line['why']}")
                 case _:
                     pass
-        status = run.wait(PATIENCE)
+        status = run.wait(TIMEOUT)
     for text in (folder / "console-with").read_text(errors="replace").splitlines():
         if re.search(r"vchannel: (request 6|powering off)|reboot: Power down", text):
             say("   " + paint(f"console: {text.strip()}", "2"))
@@ -135,10 +135,10 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
 
 def log_of(stream: Any) -> Iterator[dict[str, str]]:
     """Yield the lines of a log until its end, which has a time limit. Lines that are no JSON are printed."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while True:
         if not select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
-            raise SystemExit(f"vhostcomm did not end within {PATIENCE} s; is the machine very busy?")
+            raise SystemExit(f"vhostcomm did not end within {TIMEOUT} s; is the machine very busy?")
         if not (raw := stream.readline()):
             return
         try:

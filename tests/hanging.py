@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import pytest
 
-from tests.serving import PATIENCE
+from tests.serving import TIMEOUT
 
 _REQUEST: Final = struct.Struct("IIQQIIII")
 """fuse_in_header of <linux/fuse.h>: length, opcode, unique, node, uid, gid, pid, and a length again."""
@@ -54,5 +54,5 @@ class Hanging:
 
     def asked(self) -> None:
         """Wait until a caller hangs. Its request stays unread, because a read one would keep a killed process from ending."""
-        ready, _, _ = select.select([self._fuse], [], [], PATIENCE)
+        ready, _, _ = select.select([self._fuse], [], [], TIMEOUT)
         assert ready, "no process accessed the hanging file system"

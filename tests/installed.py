@@ -19,7 +19,7 @@ import pytest
 
 import vchannel
 import vhostcomm
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, is_listening, started, until
+from tests.serving import ENVIRONMENT, TIMEOUT, Serving, fake_guest, is_listening, started, until
 
 BIN = Path(sys.prefix) / "bin"
 SHARE = Path(sys.prefix) / "share"
@@ -27,7 +27,7 @@ SHARE = Path(sys.prefix) / "share"
 
 def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(word) for word in words], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=False
+        [str(word) for word in words], env=ENVIRONMENT, timeout=TIMEOUT, capture_output=True, text=True, check=False
     )
 
 
@@ -93,7 +93,7 @@ def test_qemu_host(tmp_path: Path) -> None:
             refused = http.get("http://x/read?command=nonsense")
         assert refused.json()["message"] == "Failed to parse command: nonsense"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.parametrize("page", ["vhostcomm", "vhostcomm-serve", "vdsm_run", "qemu-host", "vhostcomm.toml"])

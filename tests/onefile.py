@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.qemu_host.running import QemuHost, ok
-from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
+from tests.serving import ENVIRONMENT, TIMEOUT, fake_guest, started, until
 from tools.onefile import DEBIAN, PROGRAMS, ROOT, interpreter
 from vhostcomm import __version__
 
@@ -25,7 +25,7 @@ FOLDER: Final = Path(os.environ.get("VHOSTCOMM_ONEFILE", ""))
 
 def call(program: Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program, *words], cwd=cwd, env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=False
+        [program, *words], cwd=cwd, env=ENVIRONMENT, timeout=TIMEOUT, capture_output=True, text=True, check=False
     )
 
 
@@ -72,11 +72,11 @@ def test_run_starts_qemu_from_one_file(alone: Path) -> None:
     with started(command, cwd=alone, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         lines = iter(process.stderr)
-        assert next((line for line in lines if '"QEMU runs"' in line), ""), process.wait(PATIENCE)
+        assert next((line for line in lines if '"QEMU runs"' in line), ""), process.wait(TIMEOUT)
         for _ in range(3):  # skip to the last stage, because nothing boots from an empty disk
             process.send_signal(signal.SIGTERM)
             assert next((line for line in lines if "stopping" in line or "hurrying" in line), "")
-        assert process.wait(PATIENCE) is not None
+        assert process.wait(TIMEOUT) is not None
 
 
 def test_printed_units_name_the_file(alone: Path) -> None:
@@ -117,7 +117,7 @@ def test_bytecode_of_debians_pythons_is_used(version: str, alone: Path) -> None:
     )
     done = subprocess.run(
         [*command, "-c", script, alone / "vhostcomm"], env=environment | {"PATH": "/usr/bin"},
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
+        capture_output=True, text=True, timeout=TIMEOUT, check=False,
     )  # fmt: skip
     tree = f"cp{version.replace('.', '')}"
     assert re.search(rf"^/proc/self/fd/\d+/{tree}/vhostcomm/cli/__init__.pyc\n\Z", done.stdout, re.MULTILINE), (
@@ -151,6 +151,6 @@ def test_a_python_without_bytecode_for_it_runs_the_sources(alone: Path) -> None:
     script = "import sys; sys.path[0:0] = [sys.argv[1]]\nimport vhostcomm.cli.app\nprint(vhostcomm.cli.app.__file__)"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, alone / "vhostcomm"],
-        capture_output=True, text=True, timeout=PATIENCE, check=True,
+        capture_output=True, text=True, timeout=TIMEOUT, check=True,
     )  # fmt: skip
     assert done.stdout == f"{alone / 'vhostcomm'}/vhostcomm/cli/app.py\n"

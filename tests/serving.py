@@ -26,7 +26,7 @@ from typing import IO, Any, Final, Self
 from tests.forked import Forked, can_fork
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Response, Role
 
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 """Seconds after which a test gives up waiting. A test that passes never waits that long."""
 
 VHOSTCOMM: Final = [sys.executable, "-m", "vhostcomm"]
@@ -38,13 +38,13 @@ def run_vhostcomm(
     *words: str | Path,
     env: dict[str, str] = ENVIRONMENT,
     cwd: Path | None = None,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
     program: str = "vhostcomm",
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb or another program to its end, in a forked process if possible."""
     command = [*(VHOSTCOMM if program == "vhostcomm" else [program]), *map(str, words)]
     if not can_fork(env):
-        return subprocess.run(command, env=env, cwd=cwd, timeout=patience, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=env, cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False)
     process = Forked(
         [*map(str, words)], program=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd
     )
@@ -53,7 +53,7 @@ def run_vhostcomm(
     with TextIOWrapper(process.stdout) as out, TextIOWrapper(process.stderr) as err, ThreadPoolExecutor(2) as pool:
         printed = pool.submit(out.read), pool.submit(err.read)
         try:
-            status = process.wait(patience)
+            status = process.wait(timeout)
         finally:
             end(process)
         return subprocess.CompletedProcess(command, status, *(each.result() for each in printed))
@@ -80,7 +80,7 @@ def end(process: subprocess.Popen[Any] | Forked) -> None:
         for pid in [*descendants(process.pid), process.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 @contextmanager
@@ -98,8 +98,8 @@ def started(
 def line_from(process: subprocess.Popen[bytes]) -> str:
     """Return the next line of a program's output. The program was started with `bufsize=0`."""
     assert process.stdout
-    ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-    assert ready, f"{process.args!r} wrote no line within {PATIENCE} s"
+    ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+    assert ready, f"{process.args!r} wrote no line within {TIMEOUT} s"
     return process.stdout.readline().decode().rstrip("\n")
 
 
@@ -113,7 +113,7 @@ class LogReader:
         self.raw: list[str] = []
         self.other: list[str] = []
         """Lines that are not JSON."""
-        self.patience = PATIENCE
+        self.timeout = TIMEOUT
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def follow(self, stream: IO[bytes]) -> None:
@@ -132,7 +132,7 @@ class LogReader:
 
     def event(self, what: str, **facts: object) -> dict[str, Any]:
         """Wait for the first log line with that event and those fields that no earlier call has returned."""
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + self.timeout
         while True:
             try:
                 line = self._lines.get(timeout=0.2)
@@ -150,7 +150,7 @@ class LogReader:
 
     def finish(self) -> None:
         """Read the rest of the log after the process's end."""
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         # Closing a stream that another thread reads would wait for that thread, and no signal ends the wait.
         assert not self._reader.is_alive(), f"{self.command} ended, but a program that it started keeps its output open"
         self._stream.close()
@@ -222,7 +222,7 @@ class Serving(LogReader):
         if self.process.poll() is None:
             self.send_signal(number)
         try:
-            code = self.process.wait(self.patience)
+            code = self.process.wait(self.timeout)
         finally:
             end(self.process)
             self.finish()
@@ -234,7 +234,7 @@ class FakeGuest:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(TIMEOUT)
         self.connection = Connection(Role.GUEST)
 
     def ask(self, command: Command, **options: Any) -> bytes:
@@ -317,9 +317,9 @@ def is_listening(path: Path) -> bool:
     return any(fields[3] == "00010000" and fields[7:] == [str(path)] for fields in sockets)
 
 
-def until(condition: Any, what: str = "it", patience: float = PATIENCE) -> None:
+def until(condition: Any, what: str = "it", timeout: float = TIMEOUT) -> None:
     """Wait for a change in another process or in a file, for which there is no event."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen"
         time.sleep(0.01)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.leftovers import MARK, processes_marked
-from tests.serving import ENVIRONMENT, PATIENCE
+from tests.serving import ENVIRONMENT, TIMEOUT
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +62,7 @@ def test_stuck_tests_are_named_and_the_others_run(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider", *words, tmp_path / "test_it.py"],
         cwd=ROOT, env=ENVIRONMENT | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", MARK: mark}, capture_output=True,
-        text=True, timeout=3 * PATIENCE, check=False,
+        text=True, timeout=3 * TIMEOUT, check=False,
     )  # fmt: skip
     assert ended.returncode == 1, ended
     assert " 1 passed" in ended.stdout, ended.stdout

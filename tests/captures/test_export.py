@@ -16,7 +16,7 @@ from pcapng import FileScanner, blocks
 
 from tests.captures.test_golden import FILES, load
 from tests.cli.test_streams import shell
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, run_vhostcomm
 from vchannel import Request
 from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, format_capture, redact
 from vhostcomm.capture.export import COMMENT_LIMIT, LINKTYPE_UPPER_PDU, write_pcapng
@@ -186,7 +186,7 @@ def test_pcapng_is_not_written_to_a_terminal() -> None:
     ours, theirs = pty.openpty()
     command = [*VHOSTCOMM, "capture", "export", str(SHORT)]
     ended = subprocess.run(
-        command, env=ENVIRONMENT, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+        command, env=ENVIRONMENT, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT, check=False
     )
     assert ended.returncode == 2
     assert "a terminal can't show pcapng; give a file with --output" in ended.stderr

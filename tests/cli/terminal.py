@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.serving import PATIENCE, end
+from tests.serving import TIMEOUT, end
 
 TAB, CLEAR, TELL = "\t", "\x15", "\x14"
 
@@ -77,7 +77,7 @@ class Shell:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         end(self._process)
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         os.close(self._terminal)
         os.close(self._tells)
 
@@ -89,7 +89,7 @@ class Shell:
     def _told(self) -> str:
         told = b""
         while not told.endswith(b"\0"):
-            ready, _, _ = select.select([self._tells], [], [], PATIENCE)
+            ready, _, _ = select.select([self._tells], [], [], TIMEOUT)
             assert ready, f"nothing came; on the screen: {self.shown!r}"
             told += os.read(self._tells, 4096)
         return told[:-1].decode()

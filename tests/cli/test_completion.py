@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.terminal import Shell
 from tests.forked import forking
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, line_from, run_vhostcomm, started
+from tests.serving import ENVIRONMENT, TIMEOUT, Serving, line_from, run_vhostcomm, started
 
 ROOT = Path(__file__).parents[2]
 COMPLETIONS = ROOT / "completions"
@@ -160,7 +160,7 @@ def fish(here: Path, env: dict[str, str], setup: list[str], lines: list[str]) ->
         bufsize=0,
     ) as shell:
         printed = [list(iter(lambda: line_from(shell), "=")) for _ in (*setup, *lines)]
-        assert shell.wait(PATIENCE) == 0
+        assert shell.wait(TIMEOUT) == 0
     assert not any(printed[: len(setup)])
     return printed[len(setup) :]
 
@@ -193,4 +193,4 @@ def sourced(shell: str) -> str:
 
 def printed(shell: str, program: str, env: dict[str, str]) -> str:
     command = ["vhostcomm", "completion", shell, *PROGRAMS[program].split()]
-    return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout

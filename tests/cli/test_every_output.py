@@ -25,7 +25,7 @@ from tests.install import pats
 from tests.qemu.disks import sparse
 from tests.serving import (
     ENVIRONMENT,
-    PATIENCE,
+    TIMEOUT,
     FakeGuest,
     Serving,
     end,
@@ -90,7 +90,7 @@ def ended(process: Forked) -> tuple[int, str]:
     """Return a process's exit status and its standard error, which has few lines."""
     assert process.stderr
     try:
-        return process.wait(PATIENCE), process.stderr.read().decode()
+        return process.wait(TIMEOUT), process.stderr.read().decode()
     finally:
         end(process)
         process.stderr.close()
@@ -172,7 +172,7 @@ def test_events(words: list[str], daemon: Daemon) -> None:
     """The first event is the first line whose output fails."""
 
     def reboot_until_it_ends(process: Forked) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while process.poll() is None:  # no event shows that it is connected
             assert time.monotonic() < deadline, f"{process.args} does not end"
             daemon.other.serial()

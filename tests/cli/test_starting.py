@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from inotify_simple import INotify, flags
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, started, until
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, started, until
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen
 from vhostcomm.starting import attempts, is_daemon, is_starting
@@ -26,7 +26,7 @@ def pasted(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ending = "\nstatus=$?; kill $(jobs -p); wait; exit $status\n"
     return subprocess.run(
         ["bash", "-c", script.replace("vhostcomm ", f"{OURS} ") + ending],
-        env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, cwd=folder, timeout=PATIENCE * 2,
+        env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(folder)}, cwd=folder, timeout=TIMEOUT * 2,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ def test_without_a_daemon_the_command_tries_once(tmp_path: Path) -> None:
     program = "from vhostcomm.starting import attempts; print(len([*attempts()]))"
     done = subprocess.run(
         [sys.executable, "-c", program], env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)},
-        timeout=PATIENCE, capture_output=True, text=True, check=True,
+        timeout=TIMEOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "1\n"
 
@@ -85,7 +85,7 @@ def test_successful_first_attempt_reads_no_process() -> None:
         next(attempts())
         """
     done = subprocess.run(
-        [sys.executable, "-c", program], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=ENVIRONMENT, timeout=TIMEOUT, capture_output=True, text=True, check=True
     )
     assert done.stdout == ""
 
@@ -122,7 +122,7 @@ def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
         with closing(Listener(Listen(tmp_path / "runtime" / "control" / "sock"))):
             next(attempt)
         (tmp_path / "serve").write_text("")
-        daemon.wait(PATIENCE)
+        daemon.wait(TIMEOUT)
         assert len([*attempt]) <= 2, "more attempts than for the socket's other events, and a last one"
 
 

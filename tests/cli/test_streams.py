@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.captures.make_golden import FOLDER
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM
 
 SHORT = str(FOLDER / "graceful-stop.jsonl")
 LONG = str(FOLDER / "damage.jsonl")
@@ -17,9 +17,7 @@ LONG = str(FOLDER / "damage.jsonl")
 def shell(words: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a line of bash, in which "$@" is vhostcomm and `arguments`."""
     command = ["bash", "-o", "pipefail", "-c", words, "bash", *VHOSTCOMM, *arguments]
-    return subprocess.run(
-        command, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    return subprocess.run(command, env=ENVIRONMENT | more, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from tests.cli.test_streams import shell
 from tests.deny import CLONE3
 from tests.qemu_host.running import QEMU_HOST
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM
 from vhostcomm.system_errors import user_error
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def run(
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -150,7 +150,7 @@ def test_closed_pipe_is_no_error(words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(
-        words, env=ENVIRONMENT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+        words, env=ENVIRONMENT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT, check=False
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.control.controlled import INFORMATION, answering, controlled
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, run_vhostcomm
 from vchannel import GuestCommand
 from vhostcomm.cli.output import print_table
 from vhostcomm.log.logs import _level_styles
@@ -23,7 +23,7 @@ def on_terminal(*words: str | Path) -> str:
     try:
         command = [*VHOSTCOMM, *map(str, words)]
         environment = ENVIRONMENT | {"COLUMNS": "80", "TERM": "xterm-256color"}
-        subprocess.run(command, stdout=theirs, env=environment, timeout=PATIENCE, check=True)
+        subprocess.run(command, stdout=theirs, env=environment, timeout=TIMEOUT, check=True)
     finally:
         os.close(theirs)
     shown = b""

@@ -15,7 +15,7 @@ import httpx
 from attrs import define, field
 
 from tests.needs import need
-from tests.serving import ENVIRONMENT, PATIENCE, end, held_port, started, until
+from tests.serving import ENVIRONMENT, TIMEOUT, end, held_port, started, until
 
 PREFIX: Final = "/vhostcomm/v1/"
 
@@ -154,7 +154,7 @@ def running(
                 f"--initial-cluster={peers}", "--unsafe-no-fsync", *flags,
             ]  # fmt: skip
             members.append(Member(command, port, own))
-        made = Etcd(members, stack.enter_context(client or httpx.Client(trust_env=False, timeout=PATIENCE)), scheme)
+        made = Etcd(members, stack.enter_context(client or httpx.Client(trust_env=False, timeout=TIMEOUT)), scheme)
         for each in members:
             stack.callback(each.stack.close)
             each.start()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tests.serving import ENVIRONMENT, FakeGuest, Serving, fake_guest, run_vhostcomm
 
-HOSTS_PATIENCE: Final = 60.0
+HOSTS_TIMEOUT: Final = 60.0
 """Seconds: an election and the deadlines of a daemon's requests add up to ten on an idle machine."""
 
 
@@ -40,7 +40,7 @@ class Host(Serving):
             expect_exit=expect_exit, fresh=bool(clock),
             env=ENVIRONMENT | {"STATE_DIRECTORY": str(self.folder)} | _wrong(clock) | environment,
         )  # fmt: skip
-        self.patience = HOSTS_PATIENCE
+        self.timeout = HOSTS_TIMEOUT
 
     @property
     def sock(self) -> Path:
@@ -91,16 +91,16 @@ class Asking:
         except Exception as error:  # noqa: BLE001 - raised at the end
             self.error = error
 
-    def assert_hears(self, serial: str, patience: float = HOSTS_PATIENCE) -> None:
+    def assert_hears(self, serial: str, timeout: float = HOSTS_TIMEOUT) -> None:
         """Wait until the last answer is this serial number."""
         with self._news:
-            assert self._news.wait_for(lambda: self.serials[-1:] == [serial], patience), self.serials
+            assert self._news.wait_for(lambda: self.serials[-1:] == [serial], timeout), self.serials
 
-    def more(self, answers: int = 20, patience: float = HOSTS_PATIENCE) -> None:
+    def more(self, answers: int = 20, timeout: float = HOSTS_TIMEOUT) -> None:
         """Wait for further answers."""
         with self._news:
             wanted = self.count + answers
-            assert self._news.wait_for(lambda: self.count >= wanted, patience), self.error
+            assert self._news.wait_for(lambda: self.count >= wanted, timeout), self.error
 
     def finish(self) -> None:
         self._end.set()

@@ -21,7 +21,7 @@ from tests.cluster.etcd import PREFIX, Etcd, running
 from tests.cluster.hosts import NAS, Host, asking
 from tests.control.authority import PAST
 from tests.control.controlled import client
-from tests.serving import PATIENCE
+from tests.serving import TIMEOUT
 from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.gateway import Change, Entry, Gateway
 from vhostcomm.cluster.records import Trouble
@@ -48,7 +48,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
     context = ssl.create_default_context(cafile=str(ca))
     context.load_cert_chain(client)
     flags = ("--client-cert-auth", f"--trusted-ca-file={ca}", f"--cert-file={server}", f"--key-file={server}")
-    http = httpx.Client(verify=context, trust_env=False, timeout=PATIENCE)
+    http = httpx.Client(verify=context, trust_env=False, timeout=TIMEOUT)
     with running(folder, 1, *flags, scheme="https", client=http) as etcd:
         etcd.call("auth/user/add", name="root", password="r")
         etcd.call("auth/role/add", name="root")
@@ -80,7 +80,7 @@ def _base64(text: str) -> str:
 def asked(access: Access, ask: Callable[[Gateway], Any]) -> Any:
     async def run() -> Any:
         async with Gateway(access) as gateway:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(TIMEOUT):
                 return await ask(gateway)
 
     return trio.run(run)
@@ -230,7 +230,7 @@ def tls_server(certificate: Path) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
 
 
 def test_an_expired_certificate_is_rejected(tmp_path: Path) -> None:
@@ -262,4 +262,4 @@ def test_a_server_that_is_not_etcd_is_reported(tmp_path: Path) -> None:
             asked(access, Gateway.range)
         with pytest.raises(EtcdError, match="it has no /v3/"):
             asked(access, Gateway.range)
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)

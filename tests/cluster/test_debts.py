@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.etcd import Etcd, running
-from tests.cluster.hosts import HOSTS_PATIENCE, NAS, Host, asking
+from tests.cluster.hosts import HOSTS_TIMEOUT, NAS, Host, asking
 from tests.control.controlled import INFORMATION, answering, client, post
 from tests.serving import until
 from vchannel import GuestCommand
@@ -52,7 +52,7 @@ def freeze(etcd: Etcd, host: Host, seconds: float) -> float:
     # It answers no thaw: on a slow machine, the freeze may end before the guest leaves.
     with answering(host.sock, {FREEZE: b"", INFO: INFORMATION}), client(host.control) as http:
         assert post(http, "/guests/nas/freeze", timeout=seconds)[0] == 200
-        until(lambda: "frozen_until" in record(etcd, host.name), "the record of the freeze", HOSTS_PATIENCE)
+        until(lambda: "frozen_until" in record(etcd, host.name), "the record of the freeze", HOSTS_TIMEOUT)
     host.event("guest gone")
     return float(record(etcd, host.name)["frozen_until"])
 
@@ -68,11 +68,11 @@ def test_the_thaw_moves_with_the_guest(etcd: Etcd, tmp_path: Path) -> None:
             thawed = second.event("thawed", why="host1 froze it, and its time is over")
             assert datetime.fromisoformat(thawed["timestamp"]).timestamp() >= end - 0.001
             first.event("thawed", by="host2")
-            until(lambda: record(etcd, "host1") == {}, "the end of the record", HOSTS_PATIENCE)
-            until(lambda: "thawed" not in record(etcd, "host2"), "the end of what is settled", HOSTS_PATIENCE)
+            until(lambda: record(etcd, "host1") == {}, "the end of the record", HOSTS_TIMEOUT)
+            until(lambda: "thawed" not in record(etcd, "host2"), "the end of what is settled", HOSTS_TIMEOUT)
             assert guest.asked.count(THAW) == 1
         assert owed(first) is owed(second) is None
-        until(lambda: not [*tmp_path.glob("*/.nas.frozen")], "the end of the files", HOSTS_PATIENCE)
+        until(lambda: not [*tmp_path.glob("*/.nas.frozen")], "the end of the files", HOSTS_TIMEOUT)
 
 
 def test_a_debt_outlives_the_host_that_froze_the_guest(etcd: Etcd, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_debt_outlives_the_host_that_froze_the_guest(etcd: Etcd, tmp_path: Pat
         with Host(tmp_path, "host1", etcd.address, file=NAS, expect_exit=-signal.SIGKILL) as first:
             freeze(etcd, first, 3600)
             first.send_signal(signal.SIGKILL)
-        until(lambda: record(etcd, "host1") == {}, "the end of the lease", HOSTS_PATIENCE)
+        until(lambda: record(etcd, "host1") == {}, "the end of the lease", HOSTS_TIMEOUT)
         with answering(second.sock, {THAW: b"", INFO: INFORMATION, POWEROFF: b""}) as guest:
             second.event("guest owed a thaw")
             with client(second.control) as http:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.etcd import PREFIX, Etcd, Member
-from tests.cluster.hosts import HOSTS_PATIENCE, NAS, Host, asking
+from tests.cluster.hosts import HOSTS_TIMEOUT, NAS, Host, asking
 from tests.control.controlled import INFORMATION, answering
 from tests.serving import run_vhostcomm, until
 from vchannel import GuestCommand
@@ -88,7 +88,7 @@ def test_the_records_of_a_host_vanish_with_it(etcd: Etcd, tmp_path: Path) -> Non
             assert record["control"] == f"ssh://host1{host.control}"
         until(lambda: "serving/nas/host1" not in etcd.records("serving/"))
         assert "hosts/host1" in etcd.records("hosts/")
-    until(lambda: etcd.records("hosts/") == {}, "the end of the records", HOSTS_PATIENCE)
+    until(lambda: etcd.records("hosts/") == {}, "the end of the records", HOSTS_TIMEOUT)
 
 
 def test_a_killed_host_vanishes_with_its_lease(etcd: Etcd, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_killed_host_vanishes_with_its_lease(etcd: Etcd, tmp_path: Path) -> No
         first = published()
         host.send_signal(signal.SIGKILL)
     with Host(tmp_path, "host1", etcd.address, file=NAS) as successor:
-        until(lambda: published() > first, "the end of the lease", HOSTS_PATIENCE)
+        until(lambda: published() > first, "the end of the lease", HOSTS_TIMEOUT)
     assert "this host's records not published" not in {each["event"] for each in successor.log}
 
 
@@ -221,5 +221,5 @@ def put_after_election(etcd: Etcd, value: object, at: Member) -> None:
             return True
         return False
 
-    until(has_leader, "an election", HOSTS_PATIENCE)
+    until(has_leader, "an election", HOSTS_TIMEOUT)
     etcd.put("guests/nas", value, at)

@@ -54,7 +54,7 @@ class Logged:
         return entry
 
 
-RELEASE_PATIENCE = 5.0
+RELEASE_TIMEOUT = 5.0
 """Seconds for a release that etcd still has to carry out; a lease that was just renewed lasts longer."""
 
 
@@ -74,7 +74,7 @@ def locked(etcd: Etcd, test: Callable[[RunLock, Logged], Awaitable[None]]) -> No
             nursery.cancel_scope.cancel()
 
     run_in_real_time(body, limit=120)
-    until(lambda: holder(etcd) is None, "the end of the lock", RELEASE_PATIENCE)
+    until(lambda: holder(etcd) is None, "the end of the lock", RELEASE_TIMEOUT)
 
 
 def holder(etcd: Etcd) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.etcd import running
-from tests.cluster.hosts import HOSTS_PATIENCE, NAS, Host
+from tests.cluster.hosts import HOSTS_TIMEOUT, NAS, Host
 from tests.control.controlled import INFORMATION, answering, client
 from tests.serving import run_vhostcomm, until
 from tests.systemd.notified import notify_socket
@@ -46,24 +46,24 @@ def test_troubles_are_in_health_metrics_status_and_list(tmp_path: Path) -> None:
             while manager.next() != "STATUS=1 guest served: 1 ready":
                 pass
 
-        until(seen(Trouble.UNREACHED), "the first tree", HOSTS_PATIENCE)
+        until(seen(Trouble.UNREACHED), "the first tree", HOSTS_TIMEOUT)
         etcd.put("guests/nas", b"5")
         why = 'etcd: guests/nas: it is not a JSON object; for example: {"serial": "1234ABC567890"}'
-        until(seen(Trouble.REJECTED, why), "the rejected tree", HOSTS_PATIENCE)
+        until(seen(Trouble.REJECTED, why), "the rejected tree", HOSTS_TIMEOUT)
         until(lambda: manager.next().startswith(f"STATUS=1 guest served: 1 ready; {Trouble.REJECTED.value} since 20"))
         listed = run_vhostcomm("guests", "--control", host.control)
         assert listed.returncode == 0
         assert listed.stderr.startswith(f"vhostcomm: {Trouble.REJECTED.value} since 20")
         etcd.put("guests/nas", {})
-        until(seen(Trouble.REJECTED), "the accepted tree", HOSTS_PATIENCE)
+        until(seen(Trouble.REJECTED), "the accepted tree", HOSTS_TIMEOUT)
         hears_no_trouble()
         assert run_vhostcomm("guests", "--control", host.control).stderr == ""
         etcd.members[0].kill()
         refused = f"http://127.0.0.1:{etcd.members[0].port}: Connection refused"
-        until(seen(Trouble.UNREACHED, refused), "the end of etcd", HOSTS_PATIENCE)
+        until(seen(Trouble.UNREACHED, refused), "the end of etcd", HOSTS_TIMEOUT)
         manager.hears(f"; {Trouble.UNREACHED.value} since 20")
         etcd.heal()
-        until(seen(Trouble.UNREACHED), "the return of etcd", HOSTS_PATIENCE)
+        until(seen(Trouble.UNREACHED), "the return of etcd", HOSTS_TIMEOUT)
         hears_no_trouble()
 
 
@@ -80,4 +80,4 @@ def test_a_tree_that_cannot_be_kept_is_a_warning(tmp_path: Path) -> None:
         assert warning.startswith(f"{Trouble.UNKEPT.value} since 20")
         (tmp_path / "file").unlink()
         etcd.put("guests/attic", {})
-        until(lambda: http.get("/healthz").json()["warnings"] == [], "the kept tree", HOSTS_PATIENCE)
+        until(lambda: http.get("/healthz").json()["warnings"] == [], "the kept tree", HOSTS_TIMEOUT)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.test_load import RUNTIME, config
-from tests.serving import ENVIRONMENT, PATIENCE
+from tests.serving import ENVIRONMENT, TIMEOUT
 from vhostcomm.config.address import Activated, Sock
 from vhostcomm.config.load import load
 from vhostcomm.errors import ConfigError
@@ -60,7 +60,7 @@ def test_passed_descriptors_that_are_not_sockets_are_rejected(tmp_path: Path, fa
         words = f"""exec {redirected}; LISTEN_PID=$$ exec "{sys.executable}" -m vhostcomm serve"""
         ended = subprocess.run(
             ["bash", "-c", words], cwd=tmp_path, env=ENVIRONMENT | facts, pass_fds=[listening.fileno()],
-            capture_output=True, text=True, check=False, timeout=PATIENCE,
+            capture_output=True, text=True, check=False, timeout=TIMEOUT,
         )  # fmt: skip
     assert ended.returncode == 2
     assert what in ended.stderr

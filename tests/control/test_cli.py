@@ -17,7 +17,7 @@ import pytest
 from tests.control.controlled import INFORMATION, Answers, answering, controlled
 from tests.serving import (
     ENVIRONMENT,
-    PATIENCE,
+    TIMEOUT,
     VHOSTCOMM,
     Serving,
     fake_guest,
@@ -67,7 +67,7 @@ def test_daemons_user_without_a_session_finds_the_units_daemon(tmp_path: Path) -
     without = {key: value for key, value in ENVIRONMENT.items() if key not in {"RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"}}
     with Serving("--sock", "nas=/run/vhostcomm/nas", shell=shell, env=environment) as daemon:
         command = ["nsenter", f"--target={daemon.process.pid}", "--mount", *user, *VHOSTCOMM, "guests"]
-        found = subprocess.run(command, env=without, timeout=PATIENCE, capture_output=True, text=True, check=False)
+        found = subprocess.run(command, env=without, timeout=TIMEOUT, capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")
     assert "QEMU is not connected to /run/vhostcomm/nas" in found.stdout
 
@@ -78,7 +78,7 @@ def test_remark_follows_the_answer_in_one_file(tmp_path: Path) -> None:
         environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(tmp_path / "control")}
         environment.pop("PYTHONUNBUFFERED", None)
         command = [*VHOSTCOMM, "call", "nas", "get_ip"]
-        subprocess.run(command, env=environment, stdout=file, stderr=file, timeout=PATIENCE, check=True)
+        subprocess.run(command, env=environment, stdout=file, stderr=file, timeout=TIMEOUT, check=True)
     assert printed.read_text() == "10.0.2.15\n2 get_ip is inferred: nobody has published what a genuine guest does\n"
 
 
@@ -144,7 +144,7 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as waiting:
             guest.until_asked(POWEROFF)
             daemon.process.kill()
-            told, errors = waiting.communicate(timeout=PATIENCE)
+            told, errors = waiting.communicate(timeout=TIMEOUT)
     assert (waiting.returncode, told) == (1, b"")
     assert b"the outcome is unknown" in errors
 
@@ -200,9 +200,9 @@ def test_watch_and_events_follow_a_guest(tmp_path: Path) -> None:
             while json.loads(line_from(watch))[0]["last_frame"] is None:
                 pass
         daemon.stop()
-        _, errors = events.communicate(timeout=PATIENCE)
+        _, errors = events.communicate(timeout=TIMEOUT)
         assert b"the daemon" in errors
-        assert events.wait(PATIENCE) == watch.wait(PATIENCE) == 1
+        assert events.wait(TIMEOUT) == watch.wait(TIMEOUT) == 1
 
 
 def shows_a_guest_of(sock: Path, events: subprocess.Popen[bytes]) -> bool:
@@ -223,7 +223,7 @@ def test_watching_on_a_terminal(tmp_path: Path) -> None:
     def shows(what: bytes) -> None:
         nonlocal shown
         while what not in shown:
-            assert select.select([terminal], [], [], PATIENCE)[0], shown
+            assert select.select([terminal], [], [], TIMEOUT)[0], shown
             shown += os.read(terminal, 65536)
         shown = shown.partition(what)[2]
 
@@ -239,7 +239,7 @@ def test_watching_on_a_terminal(tmp_path: Path) -> None:
             shows(b"\x1b[2J")
             shows(b"ready")
         watch.send_signal(signal.SIGINT)
-        assert watch.wait(PATIENCE) == 130
+        assert watch.wait(TIMEOUT) == 130
     os.close(terminal)
 
 
@@ -293,7 +293,7 @@ def test_a_hanging_daemon_among_several_is_reported(tmp_path: Path) -> None:
     environment.pop("VHOSTCOMM_CONTROL", None)
 
     def there(*words: str) -> subprocess.CompletedProcess[str]:
-        return run_vhostcomm(*words, env=environment, patience=3 * PATIENCE)
+        return run_vhostcomm(*words, env=environment, timeout=3 * TIMEOUT)
 
     with (
         Serving("--sock", f"nas={tmp_path / 'nas'}", env=environment) as hung,

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.control.controlled import controlled
-from tests.serving import PATIENCE, fake_guest
+from tests.serving import TIMEOUT, fake_guest
 from vchannel import HostCommand
 from vhostcomm.control.events import STREAM_LIMIT, name_of
 from vhostcomm.guest.events import GuestEvent
@@ -29,7 +29,7 @@ def test_reboots_of_one_guest_push_out_no_event_of_another(tmp_path: Path) -> No
         socket.socket(socket.AF_UNIX) as slow,
         fake_guest(tmp_path / "loud") as loud,
     ):
-        slow.settimeout(PATIENCE)
+        slow.settimeout(TIMEOUT)
         slow.connect(str(tmp_path / "control"))
         slow.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         begun = b""

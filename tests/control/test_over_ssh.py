@@ -18,7 +18,7 @@ from tests.control.controlled import INFORMATION, Answers, answering
 from tests.needs import need
 from tests.serving import (
     ENVIRONMENT,
-    PATIENCE,
+    TIMEOUT,
     VHOSTCOMM,
     FakeGuest,
     Serving,
@@ -218,7 +218,7 @@ def test_no_ssh_outlives_a_killed_verb(hosts: Hosts) -> None:
         until(lambda: descendants(verb.pid), "its ssh")
         (ssh,) = descendants(verb.pid)
         verb.send_signal(signal.SIGKILL)
-        verb.wait(PATIENCE)
+        verb.wait(TIMEOUT)
     until(lambda: not _lives(ssh), "ssh's end")
     assert verb.returncode == -signal.SIGKILL
 

@@ -14,7 +14,7 @@ import trio
 
 from tests.control.controlled import INFORMATION, answering, client, post
 from tests.qemu_host.running import QemuHost, error
-from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, until
+from tests.serving import TIMEOUT, FakeGuest, Serving, fake_guest, until
 from tests.trio_help import run
 from vchannel import Command, GuestCommand, Request, Response
 from vhostcomm.channel.calls import CallError, Outcome
@@ -72,7 +72,7 @@ def test_frozen_guest_whose_socket_leaves_a_watched_folder_is_thawed(tmp_path: P
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "nas"))
         server.listen(1)
-        server.settimeout(PATIENCE)
+        server.settimeout(TIMEOUT)
         with (
             Serving("--watch", folder, "--control", tmp_path / "control") as daemon,
             client(tmp_path / "control") as http,

@@ -18,7 +18,7 @@ import pytest
 
 from tests.control.authority import Authority, flags
 from tests.control.controlled import INFORMATION, Answers, answering
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, held_port, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, Serving, held_port, run_vhostcomm
 from vchannel import GuestCommand
 from vhostcomm.config.certificates import TlsFiles, client_context
 from vhostcomm.control.connection import BODY_LIMIT
@@ -50,7 +50,7 @@ class Host:
         return run_vhostcomm(*words, "--control", where or self.where, *flags(files or self.admin))
 
     def connect(self, context: ssl.SSLContext | None = None, name: str = HERE) -> ssl.SSLSocket:
-        raw = socket.create_connection((HERE, self.port), PATIENCE)
+        raw = socket.create_connection((HERE, self.port), TIMEOUT)
         return (context or client_context(self.admin)).wrap_socket(raw, server_hostname=name)
 
     def log_of_rejected(self) -> str:
@@ -183,7 +183,7 @@ def test_tls_to_a_port_without_tls_has_a_remedy(tmp_path: Path, admin: TlsFiles)
 def test_api_works_over_tls(host: Host) -> None:
     """The limits and checks are the same as without TLS."""
     with httpx.Client(
-        base_url=f"https://{HERE}:{host.port}", verify=client_context(host.admin), timeout=PATIENCE
+        base_url=f"https://{HERE}:{host.port}", verify=client_context(host.admin), timeout=TIMEOUT
     ) as http:
         assert http.get("/guests", headers={"Host": "any.name.of.the.host"}).status_code == 200
         too_long = http.post("/guests/nas/call", content=b"x" * (BODY_LIMIT + 1))
@@ -198,7 +198,7 @@ def test_clients_without_certificates_keep_nobody_out(host: Host) -> None:
     with ExitStack() as stack:
         before = stack.enter_context(host.connect())
         strangers = [
-            stack.enter_context(socket.create_connection((HERE, host.port), PATIENCE))
+            stack.enter_context(socket.create_connection((HERE, host.port), TIMEOUT))
             for _ in range(HANDSHAKE_LIMIT + 128)
         ]
         assert host.ask("guests").returncode == 0

@@ -15,7 +15,7 @@ import trio.testing
 
 from tests.control.controlled import client
 from tests.hanging import Hanging
-from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
+from tests.serving import TIMEOUT, Serving, fake_guest, run_vhostcomm
 from tests.trio_help import run_in_real_time
 from vhostcomm.config.files import fingerprint
 from vhostcomm.daemon import changes
@@ -184,7 +184,7 @@ class _Waiting(type(Path())):  # type: ignore[misc]
         if not _Waiting.looker:
             _Waiting.looker = threading.get_ident()
             self.asked.set()
-            assert self.returns.wait(PATIENCE)
+            assert self.returns.wait(TIMEOUT)
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         return bool(super().is_dir())
 
@@ -219,13 +219,13 @@ def test_abandoned_look_changes_no_watch(tmp_path: Path, monkeypatch: pytest.Mon
             await reloads[0].wait()
             assert _Waiting.asked.is_set()
             _Waiting.returns.set()
-            assert await trio.to_thread.run_sync(late.wait, PATIENCE)
+            assert await trio.to_thread.run_sync(late.wait, TIMEOUT)
             paths[1].write_text("# changed")
             await reloads[1].wait()
             nursery.cancel_scope.cancel()
 
     try:
-        run_in_real_time(main, limit=PATIENCE)
+        run_in_real_time(main, limit=TIMEOUT)
     finally:
         sink.close(1.0)
 

@@ -15,7 +15,7 @@ import pytest
 import vhostcomm
 from tests.qemu_host.running import QEMU_HOST, QemuHost, listens
 from tests.qemu_host.test_print_script import beside
-from tests.serving import ENVIRONMENT, PATIENCE, fake_guest, started, until
+from tests.serving import ENVIRONMENT, TIMEOUT, fake_guest, started, until
 from vhostcomm.cli.cluster import PASSWORD
 from vhostcomm.config import values
 from vhostcomm.config.models import Service
@@ -90,7 +90,7 @@ def test_orphans_are_reaped_as_pid_1(tmp_path: Path) -> None:
             os.close(writing)
             until(lambda: not _children(pid1), "the orphan is reaped")
         os.kill(pid1, signal.SIGTERM)
-        assert outer.wait(PATIENCE) == 0
+        assert outer.wait(TIMEOUT) == 0
 
 
 def _children(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ import trio.testing
 from tests.control.controlled import answering, controlled, post
 from tests.forked import Forked
 from tests.hanging import Hanging
-from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, Serving, end, fake_guest
+from tests.serving import ENVIRONMENT, TIMEOUT, FakeGuest, Serving, end, fake_guest
 from tests.trio_help import run_in_real_time
 from vchannel import GuestCommand
 from vhostcomm.threads import made_in_thread, unless_it_hangs
@@ -128,7 +128,7 @@ def test_a_recording_that_hangs_delays_neither_guests_nor_the_stop(tmp_path: Pat
         hanging.asked()
         assert nas.serial()
         assert daemon.stop() == 0
-        assert begun.exception(PATIENCE)
+        assert begun.exception(TIMEOUT)
 
 
 @pytest.mark.parametrize("flag", ["--boot", "--system"])
@@ -142,7 +142,7 @@ def test_a_launcher_whose_disks_hang_can_be_stopped(tmp_path: Path, flag: str) -
         try:
             hanging.asked()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
         finally:
             end(process)
     assert json.loads(log.read_text())["event"] == "stopped before QEMU was started"
@@ -162,10 +162,10 @@ def test_one_thread_makes_all_short_calls_that_wait(tmp_path: Path) -> None:
             go.wait()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(unless_it_hangs, tmp_path, first, PATIENCE)
+            nursery.start_soon(unless_it_hangs, tmp_path, first, TIMEOUT)
             await begun.wait()
             for number in range(100):
-                nursery.start_soon(unless_it_hangs, tmp_path, partial(made.append, number), PATIENCE)
+                nursery.start_soon(unless_it_hangs, tmp_path, partial(made.append, number), TIMEOUT)
             await trio.testing.wait_all_tasks_blocked()
             assert not made, "another thread makes them"
             go.set()
@@ -222,9 +222,9 @@ def test_a_short_call_that_fails_or_hangs_affects_no_other_place(tmp_path: Path)
 
     async def main() -> None:
         with pytest.raises(NotADirectoryError):
-            await unless_it_hangs(tmp_path, partial(os.rmdir, __file__), PATIENCE)
+            await unless_it_hangs(tmp_path, partial(os.rmdir, __file__), TIMEOUT)
         await unless_it_hangs(tmp_path, lambda: _block(go), 0.01)
-        await unless_it_hangs(tmp_path / "other", partial(done.append, True), PATIENCE)
+        await unless_it_hangs(tmp_path / "other", partial(done.append, True), TIMEOUT)
 
     try:
         run_in_real_time(main)
@@ -252,7 +252,7 @@ def test_the_result_of_a_cancelled_call_is_discarded_once(tmp_path: Path) -> Non
         assert scope.cancelled_caught
         assert discarded.empty()
         go.set()
-        assert await trio.to_thread.run_sync(partial(discarded.get, timeout=PATIENCE)) == "late"
+        assert await trio.to_thread.run_sync(partial(discarded.get, timeout=TIMEOUT)) == "late"
 
         scope = trio.CancelScope()
 
@@ -262,7 +262,7 @@ def test_the_result_of_a_cancelled_call_is_discarded_once(tmp_path: Path) -> Non
 
         with scope:
             await made_in_thread(tmp_path, early, discarded.put)
-        assert await trio.to_thread.run_sync(partial(discarded.get, timeout=PATIENCE)) == "early"
+        assert await trio.to_thread.run_sync(partial(discarded.get, timeout=TIMEOUT)) == "early"
         assert discarded.empty()
         assert await made_in_thread(tmp_path, lambda: "kept", discarded.put) == "kept"
 

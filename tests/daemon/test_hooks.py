@@ -51,7 +51,7 @@ def closes(descriptor: int) -> bytes:
     raise AssertionError(f"a process still has the pipe open; it wrote {told!r}")
 
 
-def run_hook(program: str, patience: float = 20.0, **facts: str) -> list[dict[str, object]]:
+def run_hook(program: str, timeout: float = 20.0, **facts: str) -> list[dict[str, object]]:
     """Run one hook as the launcher does; returns what was logged."""
 
     async def main() -> list[dict[str, object]]:
@@ -60,7 +60,7 @@ def run_hook(program: str, patience: float = 20.0, **facts: str) -> list[dict[st
             async with trio.open_nursery() as nursery:
                 await nursery.start(hooks.run)
                 hooks.happened("ready", **facts)
-                await hooks.finish(patience)
+                await hooks.finish(timeout)
                 nursery.cancel_scope.cancel()
         return [dict(each) for each in logged]
 
@@ -86,7 +86,7 @@ def test_descendants_end_when_their_hook_times_out(tmp_path: Path, monkeypatch: 
 def test_descendants_end_with_the_launcher(tmp_path: Path) -> None:
     program = script(tmp_path, f"exec > {tmp_path}/pipe; sh -c 'sleep 1000 & echo begun; wait' & wait")
     with fifo(tmp_path) as pipe:
-        (line,) = run_hook(program, patience=0.5)
+        (line,) = run_hook(program, timeout=0.5)
         assert line["event"] == "hooks killed at the end"
         assert closes(pipe) == b"begun\n"
 

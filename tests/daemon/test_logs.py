@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, fake_guest, is_listening, started, until
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, fake_guest, is_listening, started, until
 from vchannel import HostCommand, Request
 from vhostcomm.log.logs import start_log
 from vhostcomm.text import escape
@@ -98,7 +98,7 @@ def test_people_get_colours_on_a_terminal_and_plain_text_elsewhere(tmp_path: Pat
             with fake_guest(tmp_path / "nas") as guest:
                 assert guest.serial()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
             text = (os.read(leader, 65536) if colour else process.stdout.read()).decode()  # type: ignore[union-attr]
         assert "guest asked" in text
         assert "answer" in text
@@ -119,7 +119,7 @@ def test_an_unread_log_stalls_no_guest(tmp_path: Path) -> None:
             for _ in range(8000):
                 assert guest.serial()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
                 seen = seen[-100:] + os.read(process.stdout.fileno(), 65536)
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
@@ -152,7 +152,7 @@ def test_lost_lines_are_reported_in_the_logs_format(monkeypatch: pytest.MonkeyPa
             log.error("x" * 190, more="y" * 190)
         reader = threading.Thread(target=lambda: seen.append(pipe.read()))
         reader.start()
-        assert sink.close(PATIENCE)
+        assert sink.close(TIMEOUT)
         stream.close()
         reader.join()
     assert sink.lost > 0
@@ -183,7 +183,7 @@ def test_the_end_of_an_exception_is_logged(tmp_path: Path, form: str) -> None:
             deeper(3)
         except ValueError:
             log.exception("internal error", other="z" * 500)
-        assert sink.close(PATIENCE)
+        assert sink.close(TIMEOUT)
     text = (tmp_path / "log").read_text()
     assert "the end" in text
     assert "\x1b" not in text
@@ -196,7 +196,7 @@ def test_the_end_of_an_exception_is_logged(tmp_path: Path, form: str) -> None:
             int("no number")
         except ValueError:
             log.exception("internal error")
-        assert sink.close(PATIENCE)
+        assert sink.close(TIMEOUT)
     text = (tmp_path / "log").read_text()
     trace = json.loads(text)["exception"] if form == "json" else text
     assert "Traceback (most recent call last):\n  File" in trace
@@ -216,7 +216,7 @@ def test_a_log_closed_at_the_start_writes_into_no_socket(tmp_path: Path, closed:
             assert not [each for each in opened if each.startswith("socket")]
             assert opened[1] == os.devnull
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
         assert process.stderr
         assert process.stderr.read() == b""
 
@@ -225,7 +225,7 @@ def test_a_log_without_a_stream_discards_lines(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.stdout", None)
     log, sink = start_log("info", "auto")
     log.info("nowhere")
-    assert sink.close(PATIENCE)
+    assert sink.close(TIMEOUT)
     assert sink.lost == 0
 
 
@@ -240,4 +240,4 @@ def test_a_closed_log_stalls_no_guest(tmp_path: Path) -> None:
             with fake_guest(tmp_path / "nas") as guest:
                 assert guest.serial()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0

@@ -17,7 +17,7 @@ import trio
 
 from tests.captures.make_golden import FOLDER
 from tests.docs.pages import ROOT
-from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
+from tests.serving import TIMEOUT, Serving, fake_guest, run_vhostcomm
 from tests.trio_help import run_in_real_time
 from vchannel import HostCommand, Request
 from vhostcomm.capture import Capture, Direction, FrameRecord, Origin, Record, compare, read_capture, redact
@@ -256,7 +256,7 @@ def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatc
     class Slow(Recording):
         def __init__(self, *words: Any) -> None:
             begun.set()
-            go.wait(PATIENCE)
+            go.wait(TIMEOUT)
             super().__init__(*words)
             made.append(self)
 
@@ -272,12 +272,12 @@ def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatc
         started = recordings.Recordings(structlog.get_logger(), lambda _: True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(started.start, guest, "a client")
-            assert await trio.to_thread.run_sync(begun.wait, PATIENCE)
+            assert await trio.to_thread.run_sync(begun.wait, TIMEOUT)
             nursery.cancel_scope.cancel()
         assert started.of(guest) is None
         assert not guest.traces
         go.set()
-        assert await trio.to_thread.run_sync(discarded.wait, PATIENCE)
+        assert await trio.to_thread.run_sync(discarded.wait, TIMEOUT)
         assert not made[0].path.exists()
         again = await started.start(guest, "another client")
         assert again.active

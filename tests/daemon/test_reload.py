@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 from tests.control.controlled import client, post
-from tests.serving import PATIENCE, Serving, fake_guest, run_vhostcomm
+from tests.serving import TIMEOUT, Serving, fake_guest, run_vhostcomm
 from tests.trio_help import run, run_in_real_time
 from vchannel import HostCommand, Request
 from vhostcomm.config.load import load
@@ -232,7 +232,7 @@ def test_a_stop_does_not_wait_for_a_reload(tmp_path: Path) -> None:
         for _ in range(2):
             daemon.send_signal(signal.SIGTERM)
             daemon.event("stopping" if _ == 0 else "not waiting any longer")
-        assert daemon.process.wait(PATIENCE) == 0
+        assert daemon.process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.slow
@@ -258,7 +258,7 @@ def logging_into(file: Path) -> Iterator[Log]:
         try:
             yield log
         finally:
-            sink.close(PATIENCE)
+            sink.close(TIMEOUT)
 
 
 def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:

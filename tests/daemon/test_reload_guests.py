@@ -15,7 +15,7 @@ import pytest
 from tests.control.controlled import client, post
 from tests.daemon.test_reload import write
 from tests.qemu.peers import GREETING
-from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest, until
+from tests.serving import TIMEOUT, FakeGuest, Serving, fake_guest, until
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_a_watched_guest_is_added_to_the_file_and_removed_again(tmp_path: Path) 
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "nas"))
         server.listen(1)
-        server.settimeout(PATIENCE)
+        server.settimeout(TIMEOUT)
         with Serving("--config", path, "--watch", folder) as daemon:
             sock, _ = server.accept()
             guest = FakeGuest(sock)
@@ -139,11 +139,11 @@ def paused_qemu(place: Path) -> Iterator[threading.Event]:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
         server.listen()
-        server.settimeout(PATIENCE)
+        server.settimeout(TIMEOUT)
         thread = threading.Thread(target=serve)
         thread.start()
         yield gone
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
 
 
 def test_a_qmp_socket_is_added_changed_and_removed(tmp_path: Path) -> None:
@@ -166,10 +166,10 @@ def test_a_qmp_socket_is_added_changed_and_removed(tmp_path: Path) -> None:
             daemon.event("guest paused")
             assert http.get("/guests/nas").json()["state"] == "paused"
             assert second.is_set() is False
-        assert first.wait(PATIENCE)
+        assert first.wait(TIMEOUT)
         path.write_text(listed)
         assert post(http, "/reload")[0] == 200
-        assert second.wait(PATIENCE)
+        assert second.wait(TIMEOUT)
         assert http.get("/guests/nas").json()["state"] == "ready"
         status, refused = post(http, "/guests/nas/resume")
         assert (status, refused["error"]["what"]) == (409, "no QMP socket")

@@ -18,7 +18,7 @@ import pytest
 from tests.captures.make_golden import FOLDER
 from tests.serving import (
     ENVIRONMENT,
-    PATIENCE,
+    TIMEOUT,
     VHOSTCOMM,
     FakeGuest,
     Serving,
@@ -152,7 +152,7 @@ def test_daemon_reconnects_to_a_socket_of_qemu(tmp_path: Path) -> None:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
                 server.bind(str(path))
                 server.listen(1)
-                server.settimeout(PATIENCE)
+                server.settimeout(TIMEOUT)
                 sock, _ = server.accept()
                 with sock:
                     assert FakeGuest(sock).serial() == ZERO

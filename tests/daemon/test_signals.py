@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu_host.running import QEMU_HOST, listens
-from tests.serving import PATIENCE, Serving, fake_guest, line_from, started, until
+from tests.serving import TIMEOUT, Serving, fake_guest, line_from, started, until
 
 
 @pytest.mark.slow
@@ -54,14 +54,14 @@ def test_interrupt_of_a_script_leaves_its_background_qemu_host(tmp_path: Path) -
             with fake_guest(sock) as guest:
                 assert guest.serial()
                 os.killpg(shell.pid, signal.SIGINT)
-                assert shell.wait(PATIENCE) == -signal.SIGINT, "the script is interrupted"
+                assert shell.wait(TIMEOUT) == -signal.SIGINT, "the script is interrupted"
                 assert _ignores(pid, signal.SIGINT)
                 assert guest.serial()
         finally:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             poller = select.poll()
             poller.register(descriptor, select.POLLIN)
-            assert poller.poll(PATIENCE * 1000), "SIGTERM ends it"
+            assert poller.poll(TIMEOUT * 1000), "SIGTERM ends it"
             os.close(descriptor)
 
 

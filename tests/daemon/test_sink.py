@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import PATIENCE
+from tests.serving import TIMEOUT
 from vhostcomm.log.logs import start_log
 from vhostcomm.log.sink import QUEUE_BYTES, Sink
 
@@ -45,14 +45,14 @@ def test_a_full_disk_loses_lines_and_no_more(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr("os.write", writes)
         log, sink = start_log("info", "json", stream)
         log.info("before")
-        assert sink.flush(PATIENCE)
+        assert sink.flush(TIMEOUT)
         writes.error, writes.room = errno.ENOSPC, room
         for place in range(3):
             log.info("lost", place=place)
-            assert sink.flush(PATIENCE)
+            assert sink.flush(TIMEOUT)
         writes.error = None
         log.info("after")
-        assert sink.close(PATIENCE)
+        assert sink.close(TIMEOUT)
     assert not sink.dead
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     torn = ["lost"] if room else []
@@ -82,11 +82,11 @@ def test_a_log_ends_with_its_reader_or_terminal(
         writes.error = number
         for _ in range(3):
             log.info("lost")
-            assert sink.flush(PATIENCE)
+            assert sink.flush(TIMEOUT)
         assert sink.dead == ends
         assert sink.lost == 3
         assert writes.calls == (1 if ends else 3)
-        assert sink.close(PATIENCE)
+        assert sink.close(TIMEOUT)
 
 
 def test_a_sink_survives_an_internal_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -100,8 +100,8 @@ def test_a_sink_survives_an_internal_error(capfd: pytest.CaptureFixture[str]) ->
     sink: Sink[int] = Sink(write, "test", lambda _: None)
     for item in (1, 0, 2, 0, 3):
         sink.put(item)
-        assert sink.flush(PATIENCE)
-    assert sink.close(PATIENCE)
+        assert sink.flush(TIMEOUT)
+    assert sink.close(TIMEOUT)
     assert written == [1, 2, 3]
     assert (sink.lost, sink.dead) == (2, False)
     assert capfd.readouterr().err.count("ValueError: a mistake") == 1
@@ -118,7 +118,7 @@ def test_a_sink_ends_with_an_error_by_default() -> None:
 
     sink: Sink[int] = Sink(write, "test", told.append)
     sink.put(1)
-    assert sink.close(PATIENCE)
+    assert sink.close(TIMEOUT)
     assert told == [broken]
     assert sink.dead
     sink.put(2)
@@ -130,7 +130,7 @@ def test_flush_waits_for_all_that_was_put() -> None:
     written: list[int] = []
 
     def write(items: list[int]) -> None:
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
         written.extend(items)
 
     sink: Sink[int] = Sink(write, "test", lambda _: None)
@@ -139,9 +139,9 @@ def test_flush_waits_for_all_that_was_put() -> None:
     go.set()
     for item in range(2000):
         sink.put(item)
-        assert sink.flush(PATIENCE)
+        assert sink.flush(TIMEOUT)
         assert written[-1] == item
-    assert sink.close(PATIENCE)
+    assert sink.close(TIMEOUT)
 
 
 def test_flush_waits_for_lines_put_while_the_last_write_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,17 +157,17 @@ def test_flush_waits_for_lines_put_while_the_last_write_ended(monkeypatch: pytes
 
     def write(items: list[int]) -> None:
         begun.set()
-        assert gates[items[0]].wait(PATIENCE)
+        assert gates[items[0]].wait(TIMEOUT)
 
     monkeypatch.setattr("vhostcomm.log.sink.deque", SlowQueue)
     sink: Sink[int] = Sink(write, "test", lambda _: None)
     sink.put(0)
-    assert begun.wait(PATIENCE)
+    assert begun.wait(TIMEOUT)
     sink.put(1)
     assert not sink.flush(0.05)
     gates[1].set()
-    assert sink.flush(PATIENCE)
-    assert sink.close(PATIENCE)
+    assert sink.flush(TIMEOUT)
+    assert sink.close(TIMEOUT)
 
 
 def test_a_queue_is_limited_in_bytes() -> None:
@@ -178,19 +178,19 @@ def test_a_queue_is_limited_in_bytes() -> None:
 
     def write(items: list[str]) -> None:
         begun.set()
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
         written.extend(items)
         told.append(sink.lost)
 
     sink: Sink[str] = Sink(write, "test", lambda _: None)
     sink.put("first" + "x" * (QUEUE_BYTES // 2))
-    assert begun.wait(PATIENCE)
+    assert begun.wait(TIMEOUT)
     for number in range(1000):
         sink.put(str(number) + "x" * (QUEUE_BYTES // 10))
     assert sink.lost == 996
     go.set()
-    assert sink.flush(PATIENCE)
+    assert sink.flush(TIMEOUT)
     assert told[-1] == 996
     sink.put("room again" + "x" * (QUEUE_BYTES // 2))
-    assert sink.close(PATIENCE)
+    assert sink.close(TIMEOUT)
     assert [each.partition("x")[0] for each in written] == ["first", "0", "1", "2", "3", "room again"]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.serving import (
     ENVIRONMENT,
-    PATIENCE,
+    TIMEOUT,
     VHOSTCOMM,
     Serving,
     fake_guest,
@@ -33,7 +33,7 @@ def powerless(*words: str | Path) -> subprocess.CompletedProcess[str]:
     without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--clear-groups"] if os.geteuid() == 0 else []
     return subprocess.run(
         [*without, *VHOSTCOMM, *map(str, words)],
-        env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True, check=False,
+        env=ENVIRONMENT, timeout=TIMEOUT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

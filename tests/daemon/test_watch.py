@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from tests.serving import PATIENCE, FakeGuest, Serving, fake_guest
+from tests.serving import TIMEOUT, FakeGuest, Serving, fake_guest
 from vchannel import HostCommand
 from vhostcomm.config.identity import derived_uuid
 
@@ -21,7 +21,7 @@ def test_guests_follow_the_sockets_of_a_watched_folder(short_path: Path) -> None
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
                 server.bind(str(path))
                 server.listen(1)
-                server.settimeout(PATIENCE)
+                server.settimeout(TIMEOUT)
                 sock, _ = server.accept()
                 with sock:
                     expected = uuid if name == uuid else derived_uuid("g", ZERO)
@@ -44,7 +44,7 @@ def test_a_watched_folder_that_vanishes_takes_only_its_own_guests(tmp_path: Path
     ):
         server.bind(str(folder / "nas"))
         server.listen(1)
-        server.settimeout(PATIENCE)
+        server.settimeout(TIMEOUT)
         sock, _ = server.accept()
         with sock:
             (folder / "nas").rename(tmp_path / "nas")

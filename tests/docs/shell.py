@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.docs.pages import ROOT, Command, matches
-from tests.e2e.launched import BOOT_PATIENCE
+from tests.e2e.launched import BOOT_TIMEOUT
 from tests.forked import forking
 from tests.serving import ENVIRONMENT, held_port, until
 from tests.wireshark.looking import UNPRIVILEGED
 
-PATIENCE: Final = 100.0
+TIMEOUT: Final = 100.0
 """Seconds for one command: one waits until a guest in an emulator has powered itself off."""
 
 SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
@@ -127,7 +127,7 @@ class Shell:
             if self.bash.poll() is None:
                 os.killpg(self.bash.pid, signal.SIGKILL)  # the session has only this shell and its programs
             self.bash.stdin.close()
-            self.bash.wait(PATIENCE)
+            self.bash.wait(TIMEOUT)
             self._statuses.close()
             self._held.close()
         amid = {text: path.read_text() for text, path in self._quiet.items() if path.stat().st_size}
@@ -177,7 +177,7 @@ class Shell:
         until(
             lambda: any(text.encode() in path.read_bytes()[self._before.get(path, 0) :] for path in self._logs()),
             f"{text!r} in what runs in the background",
-            BOOT_PATIENCE,
+            BOOT_TIMEOUT,
         )
 
     def background(self) -> str:
@@ -204,7 +204,7 @@ class Shell:
         script = f"{{ {text}\n}} >{output} 2>&1 </dev/null; echo $? >&{self._to}\n"
         self.bash.stdin.write(script.encode())
         self.bash.stdin.flush()
-        ready, _, _ = select.select([self._statuses], [], [], PATIENCE)
+        ready, _, _ = select.select([self._statuses], [], [], TIMEOUT)
         if not ready:
             raise AssertionError(
                 f"$ {text}\ndoes not end; it said:\n{output.read_text(errors='replace')}\n{self.background()}"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.e2e.libvirt import PATIENCE, Libvirt, needed
+from tests.e2e.libvirt import TIMEOUT, Libvirt, needed
 
 _PROGRAM: Final = """\
 #!{python}
@@ -38,7 +38,7 @@ def virsh(folder: Path, programs: Path) -> Iterator[None]:
     with Libvirt(home) as libvirt:
 
         class Asked(socketserver.StreamRequestHandler):
-            timeout = PATIENCE
+            timeout = TIMEOUT
 
             def handle(self) -> None:
                 words = json.loads(self.rfile.readline())
@@ -59,4 +59,4 @@ def virsh(folder: Path, programs: Path) -> Iterator[None]:
                 yield
             finally:
                 server.shutdown()  # waits for a request to end, as long as libvirt needs
-                thread.join(PATIENCE)
+                thread.join(TIMEOUT)

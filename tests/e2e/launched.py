@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from tests.forked import Forked, can_fork
 from tests.serving import ENVIRONMENT, LogReader, end, run_vhostcomm
 
-BOOT_PATIENCE: Final = 90.0
+BOOT_TIMEOUT: Final = 90.0
 """Seconds to wait for a guest. It boots in three; several at once on a busy machine need many more."""
 
 ROOT: Final = Path(__file__).parents[2]
@@ -79,9 +79,9 @@ class Console:
     def text(self) -> str:
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
-    def says(self, what: str, patience: float = BOOT_PATIENCE) -> str:
+    def says(self, what: str, timeout: float = BOOT_TIMEOUT) -> str:
         """Wait for a line that contains the text, after the line of the last call; return it."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout
         while True:
             place = self.text.find(what, self._seen)
             if place >= 0 and (line_end := self.text.find("\n", place)) >= 0:
@@ -107,7 +107,7 @@ class Launched(LogReader):
         ]  # fmt: skip
         super().__init__(command)
         self._expect_exit = expect_exit
-        self.patience = BOOT_PATIENCE
+        self.timeout = BOOT_TIMEOUT
 
     def __enter__(self) -> Self:
         self.process = self._start()
@@ -130,7 +130,7 @@ class Launched(LogReader):
                 self.process.send_signal(signal.SIGTERM)
             else:
                 end(self.process)
-            code = self.process.wait(self.patience)
+            code = self.process.wait(self.timeout)
         finally:
             end(self.process)
             self.finish()
@@ -156,7 +156,7 @@ class Launched(LogReader):
 
     def ends(self) -> int:
         """Wait until the launcher has ended by itself; return its exit status."""
-        return self.process.wait(self.patience)
+        return self.process.wait(self.timeout)
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def command_of(*words: str) -> list[str]:
 def qmp_command(path: Path, command: str) -> None:
     """Send one QMP command on a new connection."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(BOOT_PATIENCE)
+        client.settimeout(BOOT_TIMEOUT)
         client.connect(str(path))
         with client.makefile("rwb") as stream:
             stream.readline()

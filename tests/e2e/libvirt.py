@@ -20,7 +20,7 @@ import pytest
 from tests.needs import need
 from tests.serving import ENVIRONMENT, end
 
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 
 _USER: Final = ["--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else ["--map-current-user"]
 
@@ -82,7 +82,7 @@ def needed(folder: Path, *, root: bool = False) -> None:
     """Skip a test with the reason if libvirt can't run."""
     need("virsh", "libvirtd", "/usr/lib/*-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
     tried = subprocess.run(
-        [*virsh(folder, root=root), "uri"], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [*virsh(folder, root=root), "uri"], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     if tried.returncode:
         pytest.skip(f"libvirt can't run here: {tried.stderr.strip()}")
@@ -124,7 +124,7 @@ class Libvirt:
     ) -> None:
         # --kill-child kills the first process of the namespace, and its end kills virsh and QEMU.
         end(self.process)
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         assert not self._reader.is_alive(), "virsh ended, but a program that it started keeps its output open"
         assert self.process.stdin
         assert self.process.stdout
@@ -151,7 +151,7 @@ class Libvirt:
         self.process.stdin.flush()
         lines: list[str] = []
         while not lines or lines[-1] != mark:
-            lines.append(self._lines.get(timeout=PATIENCE))
+            lines.append(self._lines.get(timeout=TIMEOUT))
             assert lines[-1] != _END, lines
         told = [line for line in lines[:-1] if line and not line.startswith("virsh # ")]
         return "\n".join(told), any(line.startswith("error:") for line in told)

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
+from tests.e2e.launched import BOOT_TIMEOUT, Console, Images, command_of
 from tests.serving import is_listening, started, until
 
 
@@ -20,9 +20,9 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(BOOT_PATIENCE)
+        self.sock.settimeout(BOOT_TIMEOUT)
         # The socket's file exists before QEMU listens.
-        until(lambda: self.sock.connect_ex(str(path)) == 0, "QEMU's monitor", BOOT_PATIENCE)
+        until(lambda: self.sock.connect_ex(str(path)) == 0, "QEMU's monitor", BOOT_TIMEOUT)
         self._lines = self.sock.makefile("r")
         json.loads(self._lines.readline())
         self.do("qmp_capabilities")
@@ -53,7 +53,7 @@ class Monitor:
     def save_to(self, uri: str) -> None:
         """Migrate the guest; return when the migration is complete."""
         self.do("migrate", uri=uri)
-        until(self._migrated, "the migration", BOOT_PATIENCE)
+        until(self._migrated, "the migration", BOOT_TIMEOUT)
 
     def save(self, file: Path) -> None:
         """Save the machine to a file through a socket, because QEMU's sandbox can't start a program that would write the file."""
@@ -72,7 +72,7 @@ class Monitor:
 
 
 def _receive(listener: socket.socket) -> bytes:
-    listener.settimeout(BOOT_PATIENCE)
+    listener.settimeout(BOOT_TIMEOUT)
     stream, _ = listener.accept()
     with stream, stream.makefile("rb") as file:
         return file.read()
@@ -98,7 +98,7 @@ class Machine:
         self.ends()
 
     def ends(self) -> None:
-        assert self.process.wait(BOOT_PATIENCE) == 0
+        assert self.process.wait(BOOT_TIMEOUT) == 0
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def machine(
     )
     more = " ".join(["-qmp", f"unix:{qmp},server=on,wait=off", *extra])
     with started([*shell, f"{command.strip()} {more}"], stdin=subprocess.DEVNULL) as process:
-        until(lambda: is_listening(qmp) or process.poll() is not None, "QEMU's monitor", BOOT_PATIENCE)
+        until(lambda: is_listening(qmp) or process.poll() is not None, "QEMU's monitor", BOOT_TIMEOUT)
         monitor = Monitor(qmp)
         with closing(monitor):
             yield Machine(process, monitor, console)

@@ -15,14 +15,14 @@ import httpx
 import pytest
 
 from tests.control.controlled import answering, client, post
-from tests.e2e.launched import BOOT_PATIENCE, Console, Images, Launched, command_of
+from tests.e2e.launched import BOOT_TIMEOUT, Console, Images, Launched, command_of
 from tests.serving import ENVIRONMENT, Serving, run_vhostcomm, started
 
 
 def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a verb, with the time that a guest in an emulator needs."""
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(folder / "control")}
-    return run_vhostcomm(*words, env=environment, patience=100)
+    return run_vhostcomm(*words, env=environment, timeout=100)
 
 
 def launched(folder: Path, images: Images, *words: str, expect_exit: int = 0, **parameters: object) -> Launched:
@@ -145,7 +145,7 @@ def test_guest_that_never_reads_does_not_delay_calls_to_others(tmp_path: Path, i
         ThreadPoolExecutor(24) as pool,
     ):
         try:
-            daemon.patience = BOOT_PATIENCE
+            daemon.timeout = BOOT_TIMEOUT
             daemon.event("guest ready", guest="stuck")
             console.says("vchannel: ready")
             qemu.send_signal(signal.SIGSTOP)

@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve, frozen
 
 from tests.e2e import fio
-from tests.e2e.launched import BOOT_PATIENCE, Images, Launched
+from tests.e2e.launched import BOOT_TIMEOUT, Images, Launched
 from tests.serving import held_port, started, until
 
 SIZE: Final = 1 << 30
@@ -97,10 +97,10 @@ def killed_while_fio_writes(folder: Path, images: Images, paths: dict[str, Path]
         )
         kill = [f"--trigger-file={trigger}", "--trigger-remote=true", f"--trigger=kill -9 {run.qemu_pid}"]
         with started(fio.client(port, file, *kill), cwd=folder, stdout=subprocess.DEVNULL) as client:
-            until(lambda: min(map(writes_in, paths.values())) > 2 * WRITES, "fio's writes", BOOT_PATIENCE)
+            until(lambda: min(map(writes_in, paths.values())) > 2 * WRITES, "fio's writes", BOOT_TIMEOUT)
             trigger.touch()
             assert run.ends() != 0
-            client.wait(BOOT_PATIENCE)
+            client.wait(BOOT_TIMEOUT)
 
 
 def writes_in(path: Path) -> int:

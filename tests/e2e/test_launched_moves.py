@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.control.controlled import client, post
-from tests.e2e.launched import BOOT_PATIENCE, Images, Launched, qmp_command
+from tests.e2e.launched import BOOT_TIMEOUT, Images, Launched, qmp_command
 from tests.e2e.moved import machine, restore
 from tests.serving import Serving, run_vhostcomm, until
 
@@ -35,7 +35,7 @@ def test_a_reset_with_calls_outstanding(tmp_path: Path, images: Images) -> None:
         until(
             lambda: all(f"vchannel: request {each} " in run.console.text for each in commands),
             "all five requests",
-            BOOT_PATIENCE,
+            BOOT_TIMEOUT,
         )
         assert run.event("frozen")
         qmp_command(tmp_path / "qmp", "system_reset")
@@ -52,7 +52,7 @@ def test_a_shutdown_that_is_waited_for_across_a_reset(tmp_path: Path, images: Im
     with launched(tmp_path, images, ignore_poweroff=1) as run, ThreadPoolExecutor(1) as pool:
         run.ready()
         words = "shutdown", "--control", tmp_path / "control", "--wait", "80"
-        stopped = pool.submit(run_vhostcomm, *words, patience=BOOT_PATIENCE)
+        stopped = pool.submit(run_vhostcomm, *words, timeout=BOOT_TIMEOUT)
         run.event("the guest powers itself off")
         qmp_command(tmp_path / "qmp", "system_reset")
         run.event("machine reset before the power-off, asking the guest again")
@@ -68,7 +68,7 @@ def test_a_restored_guest_that_asks_nothing(tmp_path: Path, images: Images) -> N
     """The guest was never heard, but it is up, so the stop uses its own power-off."""
     saved, incoming = tmp_path / "saved", tmp_path / "incoming"
     with Serving("--sock", f"nas={tmp_path}/nas", "--control", tmp_path / "control") as daemon:
-        daemon.patience = BOOT_PATIENCE
+        daemon.timeout = BOOT_TIMEOUT
         with machine(tmp_path, images, tmp_path / "nas") as before:
             daemon.event("guest ready")
             before.console.says("vchannel: ready")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.launched import Console, Images
-from tests.e2e.libvirt import PATIENCE, Libvirt, needed, slots, virsh, with_users
+from tests.e2e.libvirt import TIMEOUT, Libvirt, needed, slots, virsh, with_users
 from tests.serving import ENVIRONMENT, Serving, run_vhostcomm, until
 
 SERIAL = "1234ABC567890"
@@ -64,7 +64,7 @@ def test_a_domain_from_the_snippet_is_served(tmp_path: Path, folder: Path, image
     ):
         libvirt.tell("define", file)
         libvirt.tell("start", "nas")
-        daemon.patience = PATIENCE
+        daemon.timeout = TIMEOUT
         daemon.event("guest ready", guest="nas")
         assert SERIAL in console.says("vchannel: answer 5 guest_serial")
         console.says("vchannel: ready")
@@ -108,7 +108,7 @@ def test_roots_libvirt_connects_by_the_group(public: Path, images: Images) -> No
         with Serving(*served, env=environment) as daemon:
             assert (stat.S_IMODE(sock.parent.stat().st_mode), sock.parent.stat().st_gid) == (0o710, kvm)
             libvirt.tell("create", file)
-            daemon.patience = PATIENCE
+            daemon.timeout = TIMEOUT
             daemon.event("guest ready", guest="nas")
             owner = (public / "console").stat().st_uid
             assert user_name(root, owner) == "libvirt-qemu"
@@ -130,7 +130,7 @@ def test_the_domain_is_the_machine_that_the_launcher_builds(tmp_path: Path, fold
     file = domain(tmp_path, images, str(tmp_path / "sock"))
     native = subprocess.run(
         [*virsh(folder), "domxml-to-native", "qemu-argv", "--xml", file],
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
+        capture_output=True, text=True, timeout=TIMEOUT, check=False,
     )  # fmt: skip
     assert native.returncode == 0, native.stderr
     printed = run_vhostcomm(

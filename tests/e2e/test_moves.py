@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.etcd import Etcd, running
 from tests.control.controlled import client, post
-from tests.e2e.launched import BOOT_PATIENCE, Images
+from tests.e2e.launched import BOOT_TIMEOUT, Images
 from tests.e2e.moved import machine, restore
 from tests.serving import ENVIRONMENT, Serving, is_listening, run_vhostcomm, started, until
 from vchannel import GuestCommand
@@ -36,8 +36,8 @@ def served(
         Serving(*socks, *words, "--control", folder / control, expect_exit=expect_exit, env=environment) as daemon,
         client(folder / control) as http,
     ):
-        daemon.patience = BOOT_PATIENCE
-        http.timeout = httpx.Timeout(BOOT_PATIENCE)
+        daemon.timeout = BOOT_TIMEOUT
+        http.timeout = httpx.Timeout(BOOT_TIMEOUT)
         yield daemon, http
 
 
@@ -71,7 +71,7 @@ def member_of(etcd: Etcd | None, host: str) -> tuple[str, ...]:
 def stopped_by_a_verb(*hosts: Path) -> None:
     """Check that a verb that asks all hosts stops the guest on its host, even while the migration's source is connected."""
     words = [word for host in hosts for word in ("--control", host / "control")]
-    gone = run_vhostcomm("shutdown", "nas", "--wait", "80", *words, patience=BOOT_PATIENCE)
+    gone = run_vhostcomm("shutdown", "nas", "--wait", "80", *words, timeout=BOOT_TIMEOUT)
     assert gone.stdout.startswith("nas: gone after "), gone
 
 
@@ -134,11 +134,11 @@ def test_a_live_migration(tmp_path: Path, images: Images, how: str) -> None:
         incoming = tmp_path / "incoming"
         with machine(tmp_path, images, there / name, "two", "-incoming", f"unix:{incoming}") as target:
             other.event("guest connected", guest=name)
-            until(lambda: unanswered(moved, name) >= 3, "three probes before the switch", BOOT_PATIENCE)
+            until(lambda: unanswered(moved, name) >= 3, "three probes before the switch", BOOT_TIMEOUT)
             assert name in moved.get("/healthz").json()["unwell"]
             assert state(moved, name) == "connected"
             source.monitor.save_to(f"unix:{incoming}")
-            until(lambda: state(moved, name) == "ready", "the guest's first sign of life", BOOT_PATIENCE)
+            until(lambda: state(moved, name) == "ready", "the guest's first sign of life", BOOT_TIMEOUT)
             if etcd:
                 other.event("guest owed a thaw")
                 assert moved.get("/guests/nas").json()["thaw_owed"]["by"] == "a client of host1"
@@ -209,7 +209,7 @@ def test_loadvm_and_chardev_change(tmp_path: Path, images: Images) -> None:
             # The guest is idle behind a proxy, and is found up.
             qemu.monitor.connect_chardev_to(proxy)
             daemon.event("guest connected", guest="other")
-            until(lambda: state(http) == "absent", "the end of the first connection", BOOT_PATIENCE)
+            until(lambda: state(http) == "absent", "the end of the first connection", BOOT_TIMEOUT)
             assert post(http, "/guests/nas/shutdown")[0] == 409
             assert post(http, "/guests/other/call", command=IP, timeout=60)[0] == 200
             # Without its agent, a stop is rejected, and not kept for the agent.
@@ -302,7 +302,7 @@ def test_a_daemon_that_is_killed_at_each_moment(tmp_path: Path, images: Images) 
         with killed() as (daemon, http):
             daemon.event("guest connected")
             # The guest has no network.
-            until(lambda: "no address" in http.get("/healthz").json()["unwell"]["nas"], "its health", BOOT_PATIENCE)
+            until(lambda: "no address" in http.get("/healthz").json()["unwell"]["nas"], "its health", BOOT_TIMEOUT)
             assert 'vhostcomm_guest_state{guest="nas",state="ready"} 1.0' in http.get("/metrics").text
             kill_while("freeze", "FS_FREEZE", daemon, http)
         with killed() as (daemon, http):

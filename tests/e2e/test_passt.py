@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.e2e.launched import BOOT_PATIENCE, ROOT, Console, Images, Launched
+from tests.e2e.launched import BOOT_TIMEOUT, ROOT, Console, Images, Launched
 from tests.needs import need
 from tests.serving import ENVIRONMENT, held_port, started, until
 from vhostcomm.errors import QemuError
@@ -45,7 +45,7 @@ def with_passt(images: Images, port: int) -> list[str]:
 
 
 def answer(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), BOOT_PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", port), BOOT_TIMEOUT) as client:
         client.sendall(b"\n")  # Debian 12's passt confirms the guest's end of the handshake with the first data only
         return client.recv(100)
 

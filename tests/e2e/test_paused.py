@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.control.controlled import client, post
-from tests.e2e.launched import BOOT_PATIENCE, Images, Launched, qmp_command
+from tests.e2e.launched import BOOT_TIMEOUT, Images, Launched, qmp_command
 from tests.e2e.moved import machine
 from tests.serving import Serving, run_vhostcomm, until
 
@@ -76,7 +76,7 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
     extra = "-qmp", f"unix:{qmp},server=on,wait=off"
     with Serving("--config", file, "--control", control) as daemon, client(control) as http:
-        daemon.patience = BOOT_PATIENCE
+        daemon.timeout = BOOT_TIMEOUT
         assert daemon.event("QMP not connected")["why"].endswith("no QEMU listens there for QMP")
         with machine(tmp_path, images.with_only(disk), sock, "one", *extra, acpi="wait") as qemu:
             daemon.event("QMP connected")

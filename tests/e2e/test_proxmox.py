@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.launched import BOOT_PATIENCE, Console, Images
+from tests.e2e.launched import BOOT_TIMEOUT, Console, Images
 from tests.serving import Serving, run_vhostcomm, started
 
 COMMAND: Final = shlex.split(Path(__file__).with_name("proxmox-command.txt").read_text().replace("\\\n", " "))
@@ -100,7 +100,7 @@ def ends_machines(place: Path) -> Iterator[threading.Event]:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
         yield ended
-        thread.join(BOOT_PATIENCE)
+        thread.join(BOOT_TIMEOUT)
         assert not thread.is_alive(), "QEMU did not close the connection"
 
 
@@ -134,14 +134,14 @@ def test_vm_boots_and_its_hookscript_stops_it(short_path: Path, images: Images) 
             started(command(short_path, images, sock), stdin=subprocess.DEVNULL) as qemu,
         ):
             assert phase("post-start").returncode == 0
-            daemon.patience = BOOT_PATIENCE
+            daemon.timeout = BOOT_TIMEOUT
             daemon.event("guest ready", guest="nas")
             console.says("vchannel: ready")
             stopped = phase("pre-stop")
             assert (stopped.returncode, stopped.stderr) == (0, "")
             assert "nas: gone after" in stopped.stdout
             assert ended.is_set(), "the guest did not power itself off"
-            assert qemu.wait(BOOT_PATIENCE) == 0
+            assert qemu.wait(BOOT_TIMEOUT) == 0
         assert "absent, power-off requested" in phase("post-stop").stderr
     assert "vchannel: port /dev/vport1p1" in console.text
     for line in ("[synoboot]", "[sda]", "[sdb]", "reboot: Power down"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.launched import BOOT_PATIENCE, Console, Images, command_of
+from tests.e2e.launched import BOOT_TIMEOUT, Console, Images, command_of
 from tests.e2e.moved import machine
 from tests.qemu_host.running import QEMU_HOST, QemuHost
 from tests.serving import started, until
@@ -69,8 +69,8 @@ def test_scripts_of_a_container_print_the_address_and_stop_the_guest(tmp_path: P
             until((tmp_path / "address").exists, "the guest's address")
             address = (tmp_path / "address").read_text()
             with started([tmp_path / "stop.sh", str(qemu.pid)], stdout=subprocess.PIPE) as stop:
-                assert qemu.wait(BOOT_PATIENCE) == 0
-                told, _ = stop.communicate(timeout=BOOT_PATIENCE)
+                assert qemu.wait(BOOT_TIMEOUT) == 0
+                told, _ = stop.communicate(timeout=BOOT_TIMEOUT)
             assert (stop.returncode, told) == (0, b"")
     assert address.startswith("http://")
     assert address.strip().endswith(":5000")
@@ -89,7 +89,7 @@ def test_a_containers_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: 
             until(lambda: any("[10]" in line for line in host.trace), "the question whether the guest is up")
             qemu.monitor.do("system_powerdown")
             qemu.ends()
-            told, _ = stopping.communicate(timeout=BOOT_PATIENCE)
+            told, _ = stopping.communicate(timeout=BOOT_TIMEOUT)
         assert (stopping.returncode, told) == (0, b"")
     qemu.console.says("vchannel: request 6 poweroff")
     qemu.console.kept_to_the_protocol()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.launched import BOOT_PATIENCE, Console, Images
+from tests.e2e.launched import BOOT_TIMEOUT, Console, Images
 from tests.serving import Serving, held_port, run_vhostcomm, started
 
 SERIAL = "1234ABC567890"
@@ -33,7 +33,7 @@ def is_served(folder: Path, images: Images, sock: str, arguments: str) -> Consol
         Serving("--sock", f"nas={sock}", "--guest-serial", SERIAL, "--control", "none") as daemon,
         started(["bash", "-c", pasted], stdin=subprocess.DEVNULL),
     ):
-        daemon.patience = BOOT_PATIENCE
+        daemon.timeout = BOOT_TIMEOUT
         daemon.event("guest ready", guest="nas")
         assert SERIAL in console.says("vchannel: answer 5 guest_serial")
         console.says("vchannel: ready")

@@ -21,7 +21,7 @@ from typing import Final
 import pytest
 from attrs import define, field
 
-from tests.e2e.launched import BOOT_PATIENCE, ROOT, Images
+from tests.e2e.launched import BOOT_TIMEOUT, ROOT, Images
 from tests.serving import ENVIRONMENT, end, started
 
 HERE: Final = Path(__file__).parent / "container"
@@ -79,22 +79,22 @@ class Container:
         self.reader.start()
 
     def says(self, text: str, times: int = 1) -> None:
-        end = time.monotonic() + BOOT_PATIENCE
+        end = time.monotonic() + BOOT_TIMEOUT
         while self.output.count(text) < times:
             assert time.monotonic() < end, f"no {text!r} in:\n{self.output[-4000:]}"
             assert self.process.poll() is None, self.output[-4000:]
             time.sleep(0.05)
 
     def ended(self) -> int:
-        code = self.process.wait(BOOT_PATIENCE)
-        self.reader.join(BOOT_PATIENCE)
+        code = self.process.wait(BOOT_TIMEOUT)
+        self.reader.join(BOOT_TIMEOUT)
         return code
 
     def check(self) -> tuple[int, str]:
         """Run the container's health check; return its exit status and output."""
         done = subprocess.run(
             ["nsenter", "-t", str(self.process.pid), "-m", "-n", "/run/check.sh"],
-            env=self.environment, capture_output=True, text=True, timeout=BOOT_PATIENCE, check=False,
+            env=self.environment, capture_output=True, text=True, timeout=BOOT_TIMEOUT, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
@@ -146,7 +146,7 @@ def container(folder: Path, images: Images, *, terminal: bool = False, **setting
             yield found
         finally:
             end(process)
-            found.reader.join(BOOT_PATIENCE)
+            found.reader.join(BOOT_TIMEOUT)
             os.close(ours)
 
 

@@ -18,7 +18,7 @@ from vhostcomm.systemd import units
 
 PROGRAM: Final = "/opt/vhostcomm/bin/vhostcomm"
 CONFIG: Final = "/etc/vhostcomm/vhostcomm.toml"
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 
 _ENVIRONMENT: Final = {"PATH": "/opt/vhostcomm/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _POWER_OFF: Final = signal.SIGRTMIN + 4
@@ -42,10 +42,10 @@ class Booted:
         """Boot a folder, and wait until it has started its services."""
         process = _started(root, console)
         try:
-            until(lambda: _leader(process.pid) or process.poll() is not None, f"systemd; see {console}", PATIENCE)
+            until(lambda: _leader(process.pid) or process.poll() is not None, f"systemd; see {console}", TIMEOUT)
             assert process.poll() is None, console.read_text()
             machine = cls(root, console, process, _leader(process.pid))
-            until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), "the machine's bus", PATIENCE)
+            until(lambda: machine.path("/run/dbus/system_bus_socket").is_socket(), "the machine's bus", TIMEOUT)
             state = machine.systemctl("is-system-running", "--wait", check=False).stdout.strip()
             assert state in {"running", "degraded"}, state
         except BaseException:
@@ -57,14 +57,14 @@ class Booted:
     def reboot(self) -> None:
         """Stop its services in their order, and boot it again."""
         self.systemctl("reboot", check=False)  # its own connection may end first
-        status = self._process.wait(3 * PATIENCE)
+        status = self._process.wait(3 * TIMEOUT)
         assert status == _REBOOTED, (status, self._console.read_text())
         again = self.boot(self._root, self._console)
         self._process, self.leader = again._process, again.leader
 
     def power_off(self) -> None:
         os.kill(self.leader, _POWER_OFF)
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)
 
     def kill(self) -> None:
         """End it, also if it is powered off."""
@@ -79,7 +79,7 @@ class Booted:
         """Run a program in the machine, as root."""
         done = subprocess.run(
             ["nsenter", f"--target={self.leader}", "--all", *words],
-            env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
         return done

@@ -18,8 +18,8 @@ from tests.hosts.folders import ROOT, copy_of, debian
 from tests.needs import need
 from tests.serving import started, until
 
-BUILD_PATIENCE: Final = 900.0
-PATIENCE: Final = 120.0
+BUILD_TIMEOUT: Final = 900.0
+TIMEOUT: Final = 120.0
 ENGINES: Final = ("docker", "podman")
 IMAGES: Final = {"serve": "vhostcomm", "run": "vhostcomm-run", "qemu-host": "vhostcomm-qemu-host"}
 """The image of each target, as the Containerfile's first lines name them."""
@@ -53,17 +53,17 @@ class Engine:
     sock: Path
     environment: Mapping[str, str]
 
-    def run(self, *words: str | Path, check: bool = True, patience: float = PATIENCE) -> str:
+    def run(self, *words: str | Path, check: bool = True, timeout: float = TIMEOUT) -> str:
         """A command of the client; returns what it prints."""
-        done = self.tried(*words, patience=patience)
+        done = self.tried(*words, timeout=timeout)
         assert not check or done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
         return done.stdout.strip()
 
-    def tried(self, *words: str | Path, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    def tried(self, *words: str | Path, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
         """A command of the client that may fail."""
         command = [self.program, *map(str, words)]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=patience, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
 
     def inspect(self, what: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Engine:
         file = str(project / "compose.yaml")
         done = subprocess.run(
             ["docker-compose", "--project-name=tried", "--file", file, *words],
-            env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            env=self.environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
@@ -161,14 +161,14 @@ def _serving(client: Engine, command: list[str], work: Path) -> Iterator[Engine]
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(command, env=client.environment, stdout=log, stderr=log)
     try:
-        until(lambda: client.sock.is_socket() or process.poll() is not None, client.program, PATIENCE)
+        until(lambda: client.sock.is_socket() or process.poll() is not None, client.program, TIMEOUT)
         if process.poll() is not None:
             why = (work / "log").read_text().strip().splitlines()[-1]
             pytest.skip(f"missing right: {client.program} does not start: {why}")
         yield client
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 def build(client: Engine, work: Path) -> None:
@@ -193,5 +193,5 @@ def build(client: Engine, work: Path) -> None:
     for target, image in IMAGES.items():
         client.run(
             "build", "--quiet", "--network=host", *arguments, "--file", ROOT / "Containerfile", "--tag", image,
-            "--target", target, ROOT, patience=BUILD_PATIENCE,
+            "--target", target, ROOT, timeout=BUILD_TIMEOUT,
         )  # fmt: skip

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.control.controlled import INFORMATION, answering
-from tests.e2e.launched import BOOT_PATIENCE, Images
-from tests.hosts.engines import ENGINES, IMAGES, PATIENCE, Engine, build, engine
+from tests.e2e.launched import BOOT_TIMEOUT, Images
+from tests.hosts.engines import ENGINES, IMAGES, TIMEOUT, Engine, build, engine
 from tests.hosts.folders import need_root
 from tests.serving import fake_guest, run_vhostcomm, until
 
@@ -42,9 +42,9 @@ def serves(client: Engine, container: str, times: int = 1) -> bool:
     return client.log(container).count('"serving"') == times
 
 
-def ended(client: Engine, container: str, patience: float = PATIENCE) -> tuple[int, str]:
+def ended(client: Engine, container: str, timeout: float = TIMEOUT) -> tuple[int, str]:
     """Stop a container; returns its exit status and its log."""
-    client.run("stop", container, patience=patience)
+    client.run("stop", container, timeout=timeout)
     return int(client.inspect(container)["State"]["ExitCode"]), client.log(container)
 
 
@@ -187,16 +187,16 @@ def test_published_port_is_reached_from_outside(client: Engine, disks: Path) -> 
 def test_stop_of_a_container_powers_its_guest_off(client: Engine, images: Images, tmp_path: Path, when: str) -> None:
     """The first stage is enough, even if the guest still boots, because --grace is longer than a boot."""
     command = ["run", "--serial-console", "none", "--accel", "tcg", "--memory", "384M", "--net", "none"]
-    command += ["--grace", str(2 * BOOT_PATIENCE)]
+    command += ["--grace", str(2 * BOOT_TIMEOUT)]
     for name in ("boot", "system", "data"):
         image = getattr(images, name)
         subprocess.run(["cp", "--sparse=always", image, tmp_path / name], check=True)
         command += [f"--{name}", f"/disks/{name}"]
     subprocess.run(["chown", "-R", "900:900", tmp_path], check=True)
-    words = [*POWERLESS, f"--volume={tmp_path}:/disks", f"--stop-timeout={2 * BOOT_PATIENCE + 20:.0f}"]
+    words = [*POWERLESS, f"--volume={tmp_path}:/disks", f"--stop-timeout={2 * BOOT_TIMEOUT + 20:.0f}"]
     with client.container(IMAGES["run"], *words, command=tuple(command)) as container:
-        until(lambda: when in client.log(container), when, BOOT_PATIENCE)
-        status, log = ended(client, container, patience=2 * BOOT_PATIENCE)
+        until(lambda: when in client.log(container), when, BOOT_TIMEOUT)
+        status, log = ended(client, container, timeout=2 * BOOT_TIMEOUT)
     assert status == 0, log
     assert "the guest powers itself off" in log
     assert log.count('"stopping by"') == 1, log

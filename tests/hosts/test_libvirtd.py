@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.launched import BOOT_PATIENCE, Images
+from tests.e2e.launched import BOOT_TIMEOUT, Images
 from tests.hosts.booted import CONFIG, PROGRAM, Booted
 from tests.hosts.conftest import with_program
 from tests.hosts.folders import ROOT, debian
@@ -69,7 +69,7 @@ def served(machine: Booted, sock: str, drop_in: str, *, kvm: bool) -> None:
     machine.write("/root/nas.xml", printed)
     virsh(machine, "define", "/root/nas.xml")
     virsh(machine, "start", "nas")
-    until(partial(is_ready, machine), "the guest", BOOT_PATIENCE)
+    until(partial(is_ready, machine), "the guest", BOOT_TIMEOUT)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_guest_is_suspended_and_resumed_around_a_reboot_of_the_host(libvirtd: Bo
     libvirtd.drop_in("libvirt-guests.service", order)
     libvirtd.systemctl("enable", "--now", "libvirtd.service", "libvirt-guests.service")
     libvirtd.reboot()
-    until(partial(is_ready, libvirtd), "the resumed guest", BOOT_PATIENCE)
+    until(partial(is_ready, libvirtd), "the resumed guest", BOOT_TIMEOUT)
     entered = {
         unit: int(libvirtd.show(unit)["ActiveEnterTimestampMonotonic"])
         for unit in (SERVE, "libvirtd.service", "libvirt-guests.service")

@@ -28,10 +28,10 @@ SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
 class Run:
     """One QEMU. `notices` has its notices so far; `notice` waits for one."""
 
-    def __init__(self, argv: Sequence[str], *, paused: bool = False, start_patience: float = 60) -> None:
+    def __init__(self, argv: Sequence[str], *, paused: bool = False, start_timeout: float = 60) -> None:
         self.notices: list[Notice] = []
         self._changed = trio.Event()
-        self.qemu = Qemu(argv, self._add, paused=paused, start_timeout=start_patience)
+        self.qemu = Qemu(argv, self._add, paused=paused, start_timeout=start_timeout)
 
     def _add(self, notice: Notice) -> None:
         self.notices.append(notice)

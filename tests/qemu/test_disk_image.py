@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu.disks import SIZE, partitioned, run, sparse
-from tests.serving import PATIENCE, line_from, started
+from tests.serving import TIMEOUT, line_from, started
 from vhostcomm.errors import DiskError
 from vhostcomm.qemu.disk import image
 from vhostcomm.qemu.disk.creation import init
@@ -175,7 +175,7 @@ def test_a_qcow2_in_use_can_be_inspected(tmp_path: Path) -> None:
             run("qemu-img", "info", path)
         assert inspect(path).is_vdsm
         user.stdin.close()
-        assert user.wait(PATIENCE) == 0
+        assert user.wait(TIMEOUT) == 0
 
 
 def test_a_small_qcow2(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_no_program() -> None:
 
 
 def test_a_program_that_never_answers() -> None:
-    run = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_patience=3600)
+    run = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_timeout=3600)
     clock = MockClock(rate=1)
 
     async def main() -> Ending:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.launched import ROOT
-from tests.serving import ENVIRONMENT, PATIENCE, held_port, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, held_port, run_vhostcomm
 from vhostcomm.qemu.machine import Forward, UserNet
 from vhostcomm.qemu.ports import port_problem
 
@@ -60,7 +60,7 @@ def test_privileged_port_needs_a_right() -> None:
     )
     words = ["setpriv", "--bounding-set", "-net_bind_service", "--inh-caps", "-all"]
     done = subprocess.run(
-        [*words, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+        [*words, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     assert "tcp port 81 of 127.0.0.1 needs root; forward a port from 1024 on" in done.stdout
 
@@ -81,7 +81,7 @@ def words(folder: Path, port: int) -> list[str]:
 
 @pytest.mark.needs("qemu-system-x86_64")
 def test_run_reports_ports_before_qemu_starts(taken: int, tmp_path: Path) -> None:
-    ended = run_vhostcomm(*words(tmp_path, taken), patience=60)
+    ended = run_vhostcomm(*words(tmp_path, taken), timeout=60)
     assert ended.returncode == 1
     assert f"tcp port {taken} of 127.0.0.1 is in use" in ended.stderr
     assert "QEMU runs" not in ended.stderr
@@ -113,6 +113,6 @@ exec {shutil.which("qemu-system-x86_64")} "$@"
 """)
     start.chmod(0o755)
     try:
-        return run_vhostcomm(*words(folder, port), "--qemu", start, env=ENVIRONMENT, patience=90)
+        return run_vhostcomm(*words(folder, port), "--qemu", start, env=ENVIRONMENT, timeout=90)
     finally:
         os.kill(int(holder.read_text()), signal.SIGTERM)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu.roms import IDLE, rom
-from tests.serving import PATIENCE, line_from, main_threads_children, started
+from tests.serving import TIMEOUT, line_from, main_threads_children, started
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.machine import Machine, SerialTerminal
@@ -77,7 +77,7 @@ def test_qemu_ends_with_its_supervisor(can: Capabilities, tmp_path: Path, number
 def read_line(terminal: int) -> str:
     line = b""
     while not line.endswith(b"\n"):
-        assert select.select([terminal], [], [], PATIENCE)[0], f"nothing came after {line!r}"
+        assert select.select([terminal], [], [], TIMEOUT)[0], f"nothing came after {line!r}"
         line += os.read(terminal, 1)
     return line.decode().strip()
 
@@ -96,7 +96,7 @@ def test_ctrl_c_spares_qemu_and_the_terminal_is_restored(can: Capabilities, tmp_
                 assert read_line(outer) == "interrupted; QEMU is running"
                 assert read_line(outer).endswith("ended: crashed")
                 assert ends_within(qemu, PROMISED)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
         assert termios.tcgetattr(inner) == before
     finally:
         os.close(outer)

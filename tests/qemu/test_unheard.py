@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.qemu.roms import IDLE, rom
-from tests.serving import PATIENCE
+from tests.serving import TIMEOUT
 from vhostcomm.config.load import load
 from vhostcomm.launcher.launcher import Launch, Launcher
 from vhostcomm.launcher.power_off import BOOT_TIME, UNHEARD_TIMEOUT
@@ -41,7 +41,7 @@ class Stopped:
             try:
                 ending: Ending = trio.run(self._main, Launcher(self._launch, log), clock=self._clock)
             finally:
-                sink.close(PATIENCE)
+                sink.close(TIMEOUT)
         return ending
 
     def lines(self, event: str) -> list[dict[str, object]]:

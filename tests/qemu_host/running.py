@@ -16,7 +16,7 @@ from typing import IO, Any, Final, Self
 import httpx
 
 from tests.forked import Forked, can_fork
-from tests.serving import ENVIRONMENT, PATIENCE, FakeGuest, end, fake_guest, until
+from tests.serving import ENVIRONMENT, TIMEOUT, FakeGuest, end, fake_guest, until
 from vchannel import NEED_DATA, HostCommand, Request
 
 QEMU_HOST: Final = Path(sys.executable).with_name("qemu-host")
@@ -78,7 +78,7 @@ class QemuHost:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(PATIENCE)
+            return self.process.wait(TIMEOUT)
         finally:
             end(self.process)
 
@@ -130,7 +130,7 @@ def answering(where: Path | tuple[str, int], answer: Answerer) -> Iterator[FakeG
             yield guest
         finally:
             guest.sock.shutdown(socket.SHUT_RDWR)
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
             assert not thread.is_alive(), "the guest's thread still answers"
 
 
@@ -152,7 +152,7 @@ def asking(where: Path, path: str) -> Iterator[list[tuple[int, str]]]:
     thread = threading.Thread(target=lambda: found.append(request(where, path)))
     thread.start()
     yield found
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert found
 
 

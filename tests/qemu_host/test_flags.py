@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.qemu_host.running import QEMU_HOST, QemuHost, error, listens
-from tests.serving import PATIENCE, fake_guest, held_port, run_vhostcomm, started, until
+from tests.serving import TIMEOUT, fake_guest, held_port, run_vhostcomm, started, until
 from vchannel import HostCommand
 from vhostcomm import __version__
 from vhostcomm.config.identity import derived_uuid
@@ -159,7 +159,7 @@ def test_both_addresses_may_be_tcp_ports(tmp_path: Path) -> None:
         until(lambda: _serial(guest) == "0" * 13, "an answer")
         got = subprocess.run(["curl", "-s", f"http://127.0.0.1:{api}/"], capture_output=True, text=True, check=True)
         process.terminate()
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
     assert got.stdout == error("No command specified")[1]
     assert b"'some'" in errors

@@ -13,7 +13,7 @@ import pytest
 from tests.control.controlled import Answers, answering, controlled
 from tests.forked import forking
 from tests.needs import need
-from tests.serving import ENVIRONMENT, PATIENCE, Serving, fake_guest, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, Serving, fake_guest, run_vhostcomm
 
 POWEROFF = 6
 
@@ -43,7 +43,7 @@ def hookscript(folder: Path, program: Path, *words: str, sock: str = "") -> Path
 
 def phase(script: Path, *words: str, path: str = BARE["PATH"]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [script, *words], env={"PATH": path}, cwd="/", capture_output=True, text=True, timeout=PATIENCE, check=False
+        [script, *words], env={"PATH": path}, cwd="/", capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import PATIENCE, run_vhostcomm
+from tests.serving import TIMEOUT, run_vhostcomm
 from tests.snippet.test_snippet import FILE, refused
 from vhostcomm.config.load import load
 from vhostcomm.snippet.systemd import unit
@@ -39,7 +39,7 @@ def test_the_snippet_is_a_valid_unit(printed: dict[str, Path], name: str) -> Non
     """systemd-analyze verifies the unit, together with the units that it names."""
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", printed[name]],
-        capture_output=True, text=True, timeout=3 * PATIENCE, check=False,
+        capture_output=True, text=True, timeout=3 * TIMEOUT, check=False,
     )  # fmt: skip
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     assert PROGRAM in printed[name].with_name(name).read_text() or name.endswith(".socket")
@@ -190,7 +190,7 @@ def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., li
     (tmp_path / units.SERVE).write_text(text)
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / units.SERVE)],
-        capture_output=True, text=True, timeout=3 * PATIENCE, check=False,
+        capture_output=True, text=True, timeout=3 * TIMEOUT, check=False,
     )  # fmt: skip
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.serving import ENVIRONMENT, PATIENCE
+from tests.serving import ENVIRONMENT, TIMEOUT
 
 
 class NotifySocket:
@@ -16,7 +16,7 @@ class NotifySocket:
 
     def __init__(self, sock: socket.socket, address: str) -> None:
         self.sock = sock
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(TIMEOUT)
         self.environment = ENVIRONMENT | {"NOTIFY_SOCKET": address}
         self.heard: list[str] = []
 
@@ -50,7 +50,7 @@ class NotifySocket:
         with suppress(BlockingIOError):
             while True:
                 self.next()
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(TIMEOUT)
         return self.heard
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, LogReader, Serving, end, fake_guest, until
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, LogReader, Serving, end, fake_guest, until
 from vhostcomm.systemd import units
 
 pytestmark = pytest.mark.needs("systemd-socket-activate")
@@ -38,7 +38,7 @@ def activating(sock: Path, name: str, *words: str | Path, **environment: str) ->
         until(lambda: takes_connections(sock), "the activation's socket")
         yield daemon
         daemon.process.send_signal(signal.SIGTERM)
-        status = daemon.process.wait(PATIENCE)
+        status = daemon.process.wait(TIMEOUT)
     finally:
         end(daemon.process)
         daemon.finish()

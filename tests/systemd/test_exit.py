@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, run_vhostcomm
 from tests.systemd.test_units import drop_ins
 from vhostcomm.systemd import units
 
@@ -31,7 +31,7 @@ def refused(*words: str | Path, **environment: str) -> tuple[int, str]:
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     ended = subprocess.run(
         [*powerless, *VHOSTCOMM, "serve", *map(str, words)],
-        env=ENVIRONMENT | environment, timeout=PATIENCE, capture_output=True, text=True, check=False,
+        env=ENVIRONMENT | environment, timeout=TIMEOUT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return ended.returncode, ended.stdout + ended.stderr
 
@@ -118,7 +118,7 @@ def test_tcp_without_the_drop_in_is_not_retried(tmp_path: Path, words: tuple[str
     command = [*deny, "sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *VHOSTCOMM, "serve", *words]
     environment = ENVIRONMENT | {"VHOSTCOMM_CONTROL_TOKEN": "a-long-random-secret"}
     ended = subprocess.run(
-        command, cwd=ROOT, env=environment, timeout=PATIENCE, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=environment, timeout=TIMEOUT, capture_output=True, text=True, check=False
     )
     assert ended.returncode in prevented(units.SERVE) & prevented(units.SERVE_ONE), ended.stderr
     assert ended.stderr.count("\n") == 1

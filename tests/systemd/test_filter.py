@@ -19,7 +19,7 @@ from vhostcomm.systemd import units
 
 pytestmark = pytest.mark.needs("systemd-analyze", "strace")
 
-QEMU_PATIENCE: Final = 60.0
+QEMU_TIMEOUT: Final = 60.0
 """Seconds for a QEMU under strace."""
 
 
@@ -110,11 +110,11 @@ def _trace_of_a_launch(disk: Path, trace: Path, port: int) -> None:
     run.process = subprocess.Popen(run.command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.process.stderr
     run.follow(run.process.stderr)
-    run.patience = 2 * QEMU_PATIENCE
+    run.timeout = 2 * QEMU_TIMEOUT
     try:
         qemu = run.event("QEMU runs")["pid"]
         os.kill(int(Path(f"/proc/{qemu}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGTERM)
-        assert run.process.wait(QEMU_PATIENCE) == 0
+        assert run.process.wait(QEMU_TIMEOUT) == 0
     finally:
         end(run.process)  # strace and what it traces
         run.finish()

@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, fake_guest, run_vhostcomm, started
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, fake_guest, run_vhostcomm, started
 from vchannel import HostCommand
 
 HOSTILE = b"\x1b[31mred\r\n<0>forged\0"
@@ -24,7 +24,7 @@ HOSTILE = b"\x1b[31mred\r\n<0>forged\0"
 def serving_into_a_journal(*words: str | Path) -> Iterator[IO[str]]:
     """A daemon whose standard streams systemd has connected, and the journal's end of them."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(PATIENCE)
+    ours.settimeout(TIMEOUT)
     with ours, theirs:
         found = os.fstat(theirs.fileno())
         environment = ENVIRONMENT | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
@@ -36,7 +36,7 @@ def serving_into_a_journal(*words: str | Path) -> Iterator[IO[str]]:
                     yield journal
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.wait(PATIENCE)
+                process.wait(TIMEOUT)
 
 
 def read_until(journal: IO[str], what: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from tests.serving import VHOSTCOMM, LogReader, end
 from tests.systemd.notified import NotifySocket, notify_socket
 
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 """Seconds for QEMU, twice on a busy machine."""
 
 MACHINE: Final = ["--accel", "tcg", "--net", "none", "--memory", "64M", "--serial-console", "none"]
@@ -26,7 +26,7 @@ class Launched(LogReader):
         disk = folder / "disk.img"
         disk.write_bytes(bytes(1 << 20))
         super().__init__([*VHOSTCOMM, "run", "--log-format", "json", "--boot", str(disk), *MACHINE, *words])
-        self.patience = PATIENCE
+        self.timeout = TIMEOUT
         listening = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "WATCHDOG_USEC": "60000000"}
         self.process = subprocess.Popen(
             self.command, env=manager.environment | listening | {"RUNTIME_DIRECTORY": str(folder)},
@@ -46,7 +46,7 @@ class Launched(LogReader):
 @pytest.mark.slow
 def test_a_launcher_reports_its_start_and_each_stage_of_its_stop(tmp_path: Path) -> None:
     with notify_socket() as manager, Launched(tmp_path, manager, "--grace", "10", "--name", "nas") as run:
-        manager.sock.settimeout(PATIENCE)
+        manager.sock.settimeout(TIMEOUT)
         assert manager.next() == "WATCHDOG=1"
         # In either order: QEMU may connect before it answers QMP.
         manager.hears_all("READY=1", "STATUS=nas: connected, not ready yet")
@@ -64,13 +64,13 @@ def test_a_launcher_reports_its_start_and_each_stage_of_its_stop(tmp_path: Path)
         assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=22000000"
         manager.hears("stopping by the power button")
         assert manager.hears("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=21000000"
-        assert run.process.wait(PATIENCE) == 0
+        assert run.process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.slow
 def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
     with notify_socket() as manager, Launched(tmp_path, manager, "--", "-device", "no-such-device") as run:
-        assert run.process.wait(PATIENCE) == 3
+        assert run.process.wait(TIMEOUT) == 3
         told = "\n".join(manager.rest())
         assert "READY=1" not in told
         assert "STOPPING=1\nSTATUS=stopping: the guest is done; vdsm: no QEMU runs" in told
@@ -86,6 +86,6 @@ def test_recording_of_a_launcher_is_reopened(tmp_path: Path) -> None:
         run.event("recording", file=str(recording))
         run.process.send_signal(signal.SIGTERM)
         assert run.event("stopping")["why"] == "SIGTERM"
-        assert run.process.wait(PATIENCE) == 0
+        assert run.process.wait(TIMEOUT) == 0
     for each in recording, tmp_path / "renamed":
         assert each.read_text().count('"vchannel_capture"') == 1

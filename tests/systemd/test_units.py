@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import PATIENCE, VHOSTCOMM, run_vhostcomm
+from tests.serving import TIMEOUT, VHOSTCOMM, run_vhostcomm
 from vhostcomm.systemd import units
 
 UUID = "d990d22a-e971-ef5f-a7b3-e6374e496b34"
@@ -21,7 +21,7 @@ DOCS = Path(__file__).parents[2] / "docs/systemd.md"
 
 def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = ["systemd-analyze", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=3 * TIMEOUT, check=False)
 
 
 def write(folder: Path, **paths: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.serving import ENVIRONMENT, PATIENCE, started
+from tests.serving import ENVIRONMENT, TIMEOUT, started
 
 _OPTIONS: Final = (
     "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run",
@@ -60,7 +60,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
-            ready, _, _ = select.select([self._answers], [], [], 3 * PATIENCE)
+            ready, _, _ = select.select([self._answers], [], [], 3 * TIMEOUT)
             assert ready, "the browser says nothing"
             data = os.read(self._answers, 1 << 20)
             assert data, "the browser has ended"
@@ -116,7 +116,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
             yield made
             with suppress(AssertionError):
                 made.call("Browser.close")
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
     finally:
         os.close(commands)
         os.close(answers)
@@ -175,7 +175,7 @@ class Page:
               const changes = new MutationObserver(look);
               const limit = setTimeout(
                 () => {{ changes.disconnect(); failed(new Error('never: ' + document.body.innerText)); }},
-                {PATIENCE * 1000}
+                {TIMEOUT * 1000}
               );
               changes.observe(document, {{ subtree: true, childList: true, characterData: true, attributes: true }});
               look();

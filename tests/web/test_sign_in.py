@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ENVIRONMENT, PATIENCE, VHOSTCOMM, Serving, held_port, run_vhostcomm, started
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, held_port, run_vhostcomm, started
 from tests.web.signed_in import Web, cookie_of, web
 from vhostcomm.config.address import runtime_directory
 from vhostcomm.control.sign_in import COOKIE_LIFE, KEY_LIFE, KEYS_MAX, SignIn
@@ -255,7 +255,7 @@ def shown(terminal: int, what: str) -> re.Match[str]:
     """Wait for a text on a terminal."""
     text = ""
     while not (found := re.search(what, text)):
-        ready, _, _ = select.select([terminal], [], [], PATIENCE)
+        ready, _, _ = select.select([terminal], [], [], TIMEOUT)
         assert ready, text
         text += os.read(terminal, 4096).decode()
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.captures.make_golden import FOLDER
-from tests.serving import PATIENCE
+from tests.serving import TIMEOUT
 from vchannel import HEADER_FIELDS, Frame
 from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, Record
 from vhostcomm.capture.export import write_pcapng
@@ -71,7 +71,7 @@ def environment(home: Path) -> dict[str, str]:
 def tshark(home: Path, *words: str | Path) -> str:
     """Run tshark and return its output; a warning is a failure."""
     ended = subprocess.run(
-        command(*words), env=environment(home), capture_output=True, text=True, timeout=PATIENCE, check=False
+        command(*words), env=environment(home), capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout

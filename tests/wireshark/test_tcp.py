@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 
 from tests.captures.test_golden import FILES, load
-from tests.serving import PATIENCE, Serving, fake_guest, held_port, line_from, started, until
+from tests.serving import TIMEOUT, Serving, fake_guest, held_port, line_from, started, until
 from tests.wireshark.looking import Packet, command, environment, experts, look, tshark
 from tests.wireshark.packets import HOST_PORT, Segment, tcp
 from vchannel import FRAME_SIZE, NEED_DATA, Connection, Frame, HostCommand, Request, Response, Role, UnsolicitedResponse
@@ -184,7 +184,7 @@ def sniffed(home: Path, port: int, *fields: str) -> Iterator[subprocess.Popen[by
             pytest.skip(f"can't capture on lo: {' '.join(told().split())}")
         yield process
         process.terminate()  # also ends dumpcap
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 def test_live_capture_of_a_daemon_on_tcp(tmp_path: Path) -> None:

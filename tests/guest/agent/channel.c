@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* A host that has not read a reply by then no longer waits for it. */
-enum { REPLY_PATIENCE_MS = 10000 };
+enum { REPLY_TIMEOUT_MS = 10000 };
 
 static const struct options *options;
 
@@ -62,7 +62,7 @@ static void reply_to(const struct frame *request)
     frame_reply(&reply, request, reply_text(request->command));
     if (options->no_echo)
         reply.request_id = 0;
-    if (!port_send(&reply, now_ms() + REPLY_PATIENCE_MS))
+    if (!port_send(&reply, now_ms() + REPLY_TIMEOUT_MS))
         printf("vchannel: reply %d not taken\n", request->command);
 }
 

@@ -10,7 +10,7 @@
 
 /* A daemon that died in mid-frame leaves its half here; its successor starts afresh. The pieces of one
  * frame are never this far apart. */
-enum { PARTIAL_FRAME_PATIENCE_MS = 1000 };
+enum { PARTIAL_FRAME_TIMEOUT_MS = 1000 };
 
 /* Without a host, poll() always returns at once, so check at this interval instead. */
 enum { HOST_ABSENT_PAUSE_MS = 20 };
@@ -92,8 +92,8 @@ static short poll_port(short events, int64_t deadline)
     struct pollfd p = {.fd = port, .events = events};
     int64_t wake = deadline;
 
-    if (partial_frame() > 0 && wake > last_read + PARTIAL_FRAME_PATIENCE_MS)
-        wake = last_read + PARTIAL_FRAME_PATIENCE_MS;
+    if (partial_frame() > 0 && wake > last_read + PARTIAL_FRAME_TIMEOUT_MS)
+        wake = last_read + PARTIAL_FRAME_TIMEOUT_MS;
     wake -= now_ms();
     if (wake > LONGEST_POLL_MS)
         wake = LONGEST_POLL_MS;
@@ -124,7 +124,7 @@ int port_wait(int wanted, int64_t deadline)
         if (!((found & POLLIN) && read_some()) && !host_present) {
             drop_partial_frame("the host went away in mid-frame");
             sleep_ms(HOST_ABSENT_PAUSE_MS);
-        } else if (now_ms() >= last_read + PARTIAL_FRAME_PATIENCE_MS) {
+        } else if (now_ms() >= last_read + PARTIAL_FRAME_TIMEOUT_MS) {
             drop_partial_frame("the rest of the frame never came");
         }
         possible = (frame_buffered() ? PORT_FRAME : 0) | (found & POLLOUT ? PORT_ROOM : 0);
