@@ -19,6 +19,7 @@ from tests.serving import ENVIRONMENT, run_vhostcomm
         ("info --timeout 0", "--timeout 0: must be more than 0 and at most 3600 seconds", "info"),
         ("list --sokc x", "--sokc: guests has no such flag", "guests"),
         ("serve --sokc x", "--sokc: serve has no such flag; did you mean --sock?", "serve"),
+        ("freeze nas --bogus", "--bogus: freeze has no such flag (see", "freeze"),
         ("run --accel kvmm", "--accel kvmm: must be one of auto, kvm, tcg; did you mean kvm?", "run"),
         ("run --vcpus two --boot x", "--vcpus is 'two'", None),
         ("run --boot a --boot b", "--boot is given twice: give it once", "run"),

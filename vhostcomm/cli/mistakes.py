@@ -89,9 +89,10 @@ def _unknown_verb(app: App, verb: Sequence[str], word: str) -> str:
 
 def _unknown_flag(verb: Sequence[str], error: UnknownOptionError) -> str:
     flag = (error.token.keyword or error.token.value).partition("=")[0]
-    near = difflib.get_close_matches(flag, [name for each in error.argument_collection for name in each.names], n=1)
+    known = {name.lstrip("-"): name for each in error.argument_collection for name in each.names}
+    near = difflib.get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.7)  # dashes would make all flags similar
     whose = " ".join(verb) or "vhostcomm"
-    return f"{flag}: {whose} has no such flag" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{flag}: {whose} has no such flag" + (f"; did you mean {known[near[0]]}?" if near else "")
 
 
 def _unused(app: App, verb: Sequence[str], word: str) -> str:
