@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEV := $(VENV)/.dev
-# So many more at once than there are cores: most wait for something half of the time, those of `make quick` less.
+# Run this many more test processes than cores: most tests wait half of their time, those of `make quick` less.
 MORE := 3
 PYTEST = $(BIN)/pytest -q -n $$(($$(nproc) + $(MORE))) --dist worksteal
 

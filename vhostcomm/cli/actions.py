@@ -31,8 +31,8 @@ def shutdown(
 ) -> int:
     """Shut a guest down cleanly.
 
-    Stops a guest of `vhostcomm run` (vdsm_run) like Ctrl-C there, even if it was never ready. If the guest ignores the
-    request, stronger means follow within --grace. `vhostcomm stop` is the same.
+    A guest of `vhostcomm run` (vdsm_run) is stopped as by Ctrl-C there, even if it was never ready. If it does not power
+    itself off, `run` ends it by stronger means, within its own --grace. `vhostcomm stop` is the same.
 
     For example:
 

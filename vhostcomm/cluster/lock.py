@@ -34,7 +34,7 @@ POLL_INTERVAL: Final = 0.5
 """Seconds between looks at that lock."""
 
 _UNLOCKED: Final = "another host could start the guest too"
-_GOES_ON: Final = "the guest runs, and vhostcomm tries again to acquire the lock"
+_NEXT: Final = "the guest runs, and vhostcomm tries again to acquire the lock"
 
 
 class HeldError(VhostcommError):
@@ -132,7 +132,7 @@ class RunLock:
             except LeaseLostError:
                 self._has_it = False
                 self._problem = "its lease has ended"
-                self._log.warning("guest's lock lost", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
+                self._log.warning("guest's lock lost", why=self._problem, consequence=_UNLOCKED, next=_NEXT)
             except EtcdError as error:
                 if self._has_it:  # until the lease ends
                     self._log.debug("lease not renewed", why=str(error))
@@ -175,11 +175,11 @@ class RunLock:
         self.holder = None
         if not self._problem:
             self._problem = str(error)
-            self._log.warning("guest's lock not acquired", why=self._problem, consequence=_UNLOCKED, next=_GOES_ON)
+            self._log.warning("guest's lock not acquired", why=self._problem, consequence=_UNLOCKED, next=_NEXT)
 
 
 def parse_holder(value: bytes) -> Holder:
-    """Parse the value of a lock. Whatever it is, the lock is held: an invalid value is that of an unknown host."""
+    """Parse the value of a lock. An invalid value counts as a lock of an unknown host."""
     try:
         document = json_object(value)
         pid = document.get("pid")

@@ -200,7 +200,7 @@ def _remedy(error: OSError) -> str:
         return "ask as the user that the daemon runs as, or with sudo"
     if isinstance(error, BlockingIOError | TimeoutError):
         return "it is busy: try again"
-    return "start it (vhostcomm serve, vhostcomm run), or give its address with --control; see its log"
+    return "start it (vhostcomm serve, vhostcomm run), or give its address with --control"
 
 
 def _result(response: HTTPResponse) -> Any:
