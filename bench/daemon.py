@@ -60,7 +60,7 @@ def many_guests(wire: Path, work: Path) -> None:
     config.write_text("".join(f'[guests.g{place}]\nsock = "{work}/g{place}"\n' for place in range(GUESTS)))
     with serving("--config", str(config), ready=work / f"g{GUESTS - 1}") as process:
         before = resident(process.pid)
-        with idle(wire, work / "g", GUESTS):
+        with idle(wire, work / "g", GUESTS, process.pid):
             while_idle = resident(process.pid)
         with echo(wire, work / "echo"):
             mine = [call(wire, "many", work / "g", GUESTS, 5) for _ in range(REPEATS)]
@@ -98,12 +98,16 @@ def echo(wire: Path, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def idle(wire: Path, prefix: Path, count: int) -> Iterator[None]:
+def idle(wire: Path, prefix: Path, count: int, daemon: int) -> Iterator[None]:
+    """Connect idle guests; the daemon, a process id, has accepted them inside the block."""
+    descriptors = Path(f"/proc/{daemon}/fd")
+    wanted = len(list(descriptors.iterdir())) + count
     command = [str(wire), "idle", str(prefix), str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        time.sleep(1)  # until the daemon has accepted the last connections
+        while len(list(descriptors.iterdir())) < wanted:
+            time.sleep(0.01)
         yield
         process.kill()
 
