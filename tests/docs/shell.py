@@ -134,8 +134,8 @@ class Shell:
         assert kind is not None or not amid, f"it writes amid what the page shows: {amid}"
         assert not bad, f"{bad} of the background ended badly:\n{self.background()}"
 
-    def run(self, command: Command, status: int, where: str) -> None:
-        """Run a command, and check that its status and output are those of the page."""
+    def assert_prints(self, command: Command, status: int, where: str) -> None:
+        """Run a command, and assert that its status and output are those of the page."""
         number = len(list(self.folder.glob(".out.*")))
         output = self.folder / f".out.{number}"
         if command.text.endswith("&"):

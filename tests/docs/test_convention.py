@@ -84,13 +84,13 @@ def test_output_matches_its_pattern(expected: str, printed: str, same: bool) -> 
 @pytest.mark.slow
 def test_wrong_output_or_status_of_a_page_is_found(tmp_path: Path, command: Command, status: int, why: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(why)), Shell(tmp_path) as shell:
-        shell.run(command, status, "p:1")
+        shell.assert_prints(command, status, "p:1")
 
 
 def test_daemon_that_ends_with_an_error_is_found(tmp_path: Path) -> None:
     def page() -> None:
         with Shell(tmp_path) as shell:
-            shell.run(Command("bash -c 'trap \"exit 3\" TERM; echo there; sleep 100 & wait' &", ""), 0, "p:1")
+            shell.assert_prints(Command("bash -c 'trap \"exit 3\" TERM; echo there; sleep 100 & wait' &", ""), 0, "p:1")
             shell.wait("there")
 
     with pytest.raises(AssertionError, match="ended badly"):

@@ -74,7 +74,7 @@ def test_a_pages_commands_print_its_output(page: str, folder: Path, request: pyt
         for block in RUN[page]:
             _prepare(block, shell, guests, request)
             for command in block.commands:
-                shell.run(command, int(block.marks.get("status", 0)), block.where)
+                shell.assert_prints(command, int(block.marks.get("status", 0)), block.where)
             if block.kind == "python":
                 GIVEN[block.marks["given"]](block.content)
 
