@@ -130,12 +130,12 @@ def test_one_stage_after_the_other_each_with_the_reason() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("heeded", "after"), [("system_powerdown", 40), ("quit", 50), ("SIGTERM", 55)])
-def test_stop_ends_with_the_stage_that_succeeds(heeded: str, after: float) -> None:
-    target = Target({heeded})
+@pytest.mark.parametrize(("effective", "after"), [("system_powerdown", 40), ("quit", 50), ("SIGTERM", 55)])
+def test_stop_ends_with_the_stage_that_succeeds(effective: str, after: float) -> None:
+    target = Target({effective})
     gone, _ = stop(target, target.poweroff)
     assert gone
-    assert target.log[-1] == (after, heeded)
+    assert target.log[-1] == (after, effective)
 
 
 def test_a_guest_that_cannot_be_asked_is_not_waited_for() -> None:

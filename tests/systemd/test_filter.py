@@ -25,7 +25,7 @@ QEMU_TIMEOUT: Final = 60.0
 
 @cache
 def members(group: str) -> frozenset[str]:
-    """The system calls of one of systemd's groups, including the groups in it."""
+    """The system calls of a group that systemd defines, including the groups in it."""
     told = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
     names = [line.strip() for line in told.stdout.splitlines()[1:] if line.strip() and "#" not in line]
     return frozenset().union(*(members(name) if name.startswith("@") else {name} for name in names))
