@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import threading
-import time
 from collections import deque
 from pathlib import Path
 
@@ -146,24 +145,40 @@ def test_flush_waits_for_all_that_was_put() -> None:
 
 def test_flush_waits_for_lines_put_while_the_last_write_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     gates = [threading.Event(), threading.Event()]
-    begun = threading.Event()
+    begun, written = threading.Event(), threading.Event()
+    writers: list[int] = []
+    found_free: list[bool] = []
 
     class SlowQueue(deque[int]):
         def append(self, item: int) -> None:
             if item == 1:
                 gates[0].set()
-                time.sleep(0.2)  # long enough for the thread to find the queue empty, if it can
+                assert written.wait(TIMEOUT)
             super().append(item)
+
+    class Watched(threading.Condition):
+        def __enter__(self) -> bool:
+            """Note whether the thread, after its first write, could find the queue empty."""
+            if threading.get_ident() in writers and not written.is_set():
+                found_free.append(self.acquire(blocking=False))
+                if found_free[-1]:
+                    self.release()
+                written.set()
+            return super().__enter__()
 
     def write(items: list[int]) -> None:
         begun.set()
         assert gates[items[0]].wait(TIMEOUT)
+        writers.append(threading.get_ident())
 
     monkeypatch.setattr("vhostcomm.log.sink.deque", SlowQueue)
-    sink: Sink[int] = Sink(write, "test", lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Condition", Watched)
+        sink: Sink[int] = Sink(write, "test", lambda _: None)
     sink.put(0)
     assert begun.wait(TIMEOUT)
     sink.put(1)
+    assert found_free == [False]
     assert not sink.flush(0.05)
     gates[1].set()
     assert sink.flush(TIMEOUT)
