@@ -40,7 +40,7 @@ from vhostcomm.guest.events import GuestEvent
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT
 from vhostcomm.signals import handled_signals
-from vhostcomm.systemd.notify import Manager, Notifier
+from vhostcomm.systemd.notify import Notifier
 from vhostcomm.threads import in_slices
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ class Daemon:
         self.launcher: LauncherApi | None = None
         self._membership = membership
         self.cluster: View | None = membership.view if membership else None
-        self._manager = Manager(notifier, self._describe)
+        self._notifier = notifier or Notifier()
+        self._notifier.describe = self._describe
         if self.cluster:
-            self.cluster.changed = self._manager.changed
-        self.listeners: list[Listener] = [self._manager.changed, *([membership.on_guest] if membership else [])]
+            self.cluster.changed = self._notifier.changed
+        self.listeners: list[Listener] = [self._notifier.changed, *([membership.on_guest] if membership else [])]
         self._reload = Reload(
             config, reload, self._ports, self._folders, self._surface,
-            freezer=self.freezer, around=self._manager.reloading, changed=self._reloaded, log=log,
+            freezer=self.freezer, around=self._notifier.reloading, changed=self._reloaded, log=log,
         )  # fmt: skip
         self.reload = self._reload.wait
 
@@ -184,9 +185,9 @@ class Daemon:
         with trio.open_signal_receiver(*handled) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reap_orphans)
-                nursery.start_soon(self._manager.run)
+                nursery.start_soon(self._notifier.run)
                 await nursery.start(self.run)
-                self._manager.ready()
+                self._notifier.ready()
                 await self._handle_signals(signals)
                 nursery.cancel_scope.cancel()
         self._log.info("stopped")
@@ -202,7 +203,7 @@ class Daemon:
                 await self.reopen_recordings()
                 continue
             self._log.info("stopping", why=name)
-            self._manager.stopping(name)
+            self._notifier.stopping(name)
             async with trio.open_nursery() as stopping:
                 stopping.start_soon(_cancel_on_next, signals, stopping.cancel_scope, self._log)
                 await self.stop()
@@ -293,7 +294,7 @@ class Daemon:
         await self.freezer.close(self.guests.values(), why)
 
     def _reloaded(self) -> None:
-        self._manager.changed()
+        self._notifier.changed()
         if self._membership:
             self._membership.reloaded()
 

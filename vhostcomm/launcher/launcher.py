@@ -31,7 +31,7 @@ from vhostcomm.qemu.stopping import DEFAULT_GRACE, Grace, StageBegun
 from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
 from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.journal import error_text
-from vhostcomm.systemd.notify import Manager, Notifier
+from vhostcomm.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from vhostcomm.cluster.lock import RunLock
@@ -94,11 +94,9 @@ class Launcher:
         self.machine = LaunchedMachine(lambda: self._qemu, log)
         """Resumes the machine, and sets its balloon."""
         self._daemon.launcher = self
-        self._manager = Manager(
-            notifier,
-            lambda: of_launched(self._guest, self.stage, runs=self._qemu is not None) if self._daemon.guests else "",
-        )
-        self._daemon.listeners.append(self._manager.changed)
+        self._notifier = notifier or Notifier()
+        self._notifier.describe = self._describe
+        self._daemon.listeners.append(self._notifier.changed)
         facts = {"guest": launch.config.guests[0].name, "uuid": launch.config.guests[0].identity.uuid}
         self._hooks = Hooks(launch.hooks, facts, log)
 
@@ -116,7 +114,7 @@ class Launcher:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reap_orphans)
                 nursery.start_soon(self._handle_signals, signals)
-                nursery.start_soon(self._manager.run)
+                nursery.start_soon(self._notifier.run)
                 if self._lock:
                     nursery.start_soon(self._lock.keep)
                 async with trio.open_nursery() as serving:
@@ -127,7 +125,7 @@ class Launcher:
                     ending = self._ending = await self._run_again_and_again()
                     self.ended.set()
                     if not self._stop.is_set():
-                        self._manager.stopping("the guest is done")
+                        self._notifier.stopping("the guest is done")
                     await self._daemon.stop()
                     await self._hooks.finish(HOOK_TIMEOUT)
                     serving.cancel_scope.cancel()
@@ -143,7 +141,7 @@ class Launcher:
             return
         self._stop_why = why
         self._log.info("stopping", why=why)
-        self._manager.stopping(why)
+        self._notifier.stopping(why)
         for guest in self._daemon.guests.values():
             guest.stopping(why, "stop of the launcher")
         self._stop.set()
@@ -163,6 +161,9 @@ class Launcher:
     def _guest(self) -> Guest:
         (guest,) = self._daemon.guests.values()
         return guest
+
+    def _describe(self) -> str:
+        return of_launched(self._guest, self.stage, runs=self._qemu is not None) if self._daemon.guests else ""
 
     async def _handle_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -209,7 +210,7 @@ class Launcher:
             ending = await qemu.wait()
             nursery.cancel_scope.cancel()
         self._qemu = None
-        self._manager.changed()
+        self._notifier.changed()
         self._log_ending(ending)
         return ending
 
@@ -234,7 +235,7 @@ class Launcher:
         match notice:
             case Started(pid, version):
                 self._log.info("QEMU runs", pid=pid, version=version)
-                self._manager.ready()
+                self._notifier.ready()
             case OutputLine(text):
                 self._qemu_lines.warning("QEMU says", text=text)
             case Rebooted(by_guest, count):
@@ -255,8 +256,8 @@ class Launcher:
                 self._log.warning("QMP ended; QEMU can only be stopped by signals", why=why)
             case StageBegun(stage, seconds, why):
                 self.stage = stage.means
-                self._manager.extend(seconds + STAGE_MARGIN)
-                self._manager.changed()
+                self._notifier.extend(seconds + STAGE_MARGIN)
+                self._notifier.changed()
                 self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
             case QmpEvent("NETDEV_STREAM_DISCONNECTED"):
                 self._log.error("passt ended, the guest has no network until its next start")

@@ -21,14 +21,11 @@ VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PI
 KEPT: Final = 32
 """Maximum messages to keep while systemd doesn't read. The oldest are dropped."""
 
-RESEND_INTERVAL: Final = 0.2
-"""Seconds before the next attempt if systemd's socket is full or gone."""
-
 GATHER: Final = 0.1
 """Seconds to gather changes before a status is sent: a removed guest counts until its port has ended."""
 
 STATUS_PAUSE: Final = 1.0
-"""Minimum seconds between two statuses."""
+"""Minimum seconds between two statuses, and between two attempts if systemd's socket is full or gone."""
 
 STATUS_REFRESH: Final = 30.0
 """Seconds after which the status is checked even without a known change."""
@@ -38,19 +35,25 @@ STATUS_LIMIT: Final = 300
 
 
 class Notifier:
-    """Sends datagrams to a notify socket. Without an address, it does nothing.
+    """Notifies the service manager of a service's state: READY, STATUS, RELOADING, STOPPING, WATCHDOG.
+
+    Without an address, it does nothing.
 
     Args:
-        address: the socket's path; one that begins with "@" is abstract.
+        address: the notify socket's path; one that begins with "@" is abstract.
         beat: seconds between two beats for the watchdog; None without a watchdog.
     """
 
     def __init__(self, address: str = "", beat: float | None = None) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.beat = beat if address else None
+        self.describe: Callable[[], str] = str
+        """Returns the state on one line, for people."""
         self._waiting: deque[str] = deque(maxlen=KEPT)
-        self._stuck = trio.Event()
         self._socket: socket.socket | None = None
+        self._changed = trio.Event()
+        self._last_status = ""
+        self._stopping = ""
 
     @classmethod
     def of_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
@@ -63,98 +66,34 @@ class Notifier:
         address = found["NOTIFY_SOCKET"]
         return cls(address if address.startswith(("/", "@")) else "", beat)
 
-    def __bool__(self) -> bool:
-        return bool(self._address)
-
-    def send(self, *assignments: str) -> None:
-        """Send a message that must arrive. If that is impossible now, `keep_sending` sends it later."""
-        if self._address:
-            self._waiting.append("\n".join(assignments))
-            self._flush()
-
-    def send_status(self, text: str) -> None:
-        """Send a status for people, which replaces one that still waits."""
-        for old in [each for each in self._waiting if each.startswith("STATUS=")]:
-            self._waiting.remove(old)
-        self.send(f"STATUS={escape(text, STATUS_LIMIT)}")
-
-    def send_beat(self) -> None:
-        """Report to the watchdog that the loop runs. A beat that can't be sent is dropped: a late one would lie."""
-        if self._address and not self._waiting:
-            self._send("WATCHDOG=1")
-
-    async def keep_sending(self) -> None:
-        """Send waiting messages, until cancelled."""
-        while True:
-            await self._stuck.wait()
-            await trio.sleep(RESEND_INTERVAL)
-            self._flush()
-
-    def _flush(self) -> None:
-        while self._waiting and self._send(self._waiting[0]):
-            self._waiting.popleft()
-        if not self._waiting:
-            self._stuck = trio.Event()
-        else:
-            self._stuck.set()
-
-    def _send(self, message: str) -> bool:
-        try:
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._socket.sendto(message.encode(errors="backslashreplace"), self._address)
-        except (OSError, ValueError):  # full, gone, or an invalid path
-            return False
-        return True
-
-    def close(self) -> None:
-        """Send waiting messages as far as possible, and close the socket."""
-        self._flush()
-        if self._socket:
-            self._socket.close()
-            self._socket = None
-
-
-class Manager:
-    """Notifies the service manager of a service's state: READY, STATUS, RELOADING, STOPPING, WATCHDOG.
-
-    Args:
-        notifier: sends the messages; None for no service manager.
-        describe: returns the state on one line, for people.
-    """
-
-    def __init__(self, notifier: Notifier | None, describe: Callable[[], str]) -> None:
-        self._notifier = notifier or Notifier()
-        self._describe = describe
-        self._changed = trio.Event()
-        self._last_status = ""
-        self._stopping = ""
-
     async def run(self) -> None:
-        """Feed the watchdog and update the status, until cancelled.
+        """Send waiting messages, feed the watchdog and update the status, until cancelled.
 
         Only the event loop sends beats: if it is stuck, they end, and systemd restarts the daemon.
         """
-        if not self._notifier:
+        if not self._address:
             return
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._notifier.keep_sending)
-                nursery.start_soon(self._keep_status)
-                if self._notifier.beat:
+                nursery.start_soon(self._keep_sending)
+                if self.beat:
                     # The watchdog ends us with SIGABRT; faulthandler then logs where the loop was stuck.
                     with suppress(OSError, ValueError, AttributeError):
                         faulthandler.enable()
-                    nursery.start_soon(self._keep_beating, self._notifier.beat)
+                    nursery.start_soon(self._keep_beating, self.beat)
         finally:
-            self._notifier.close()
+            self._flush()
+            if self._socket:
+                self._socket.close()
 
     async def _keep_beating(self, seconds: float) -> None:
         while True:
-            self._notifier.send_beat()
+            self._flush()
+            if not self._waiting:  # a beat that can't be sent is dropped: a late one would lie
+                self._try_sending("WATCHDOG=1")
             await trio.sleep(seconds)
 
-    async def _keep_status(self) -> None:
+    async def _keep_sending(self) -> None:
         while True:
             with trio.move_on_after(STATUS_REFRESH):
                 await self._changed.wait()
@@ -163,37 +102,62 @@ class Manager:
             self._send_status()
             await trio.sleep(STATUS_PAUSE)
 
-    def _send_status(self) -> None:
-        text = "; ".join(filter(None, (self._stopping, self._describe())))
-        if text != self._last_status:
-            self._last_status = text
-            self._notifier.send_status(text)
-
     def changed(self, *_: object) -> None:
         """Note that the status may have changed. May be called at any rate."""
         self._changed.set()
 
     def ready(self) -> None:
         """Notify that the start is complete."""
-        self._notifier.send("READY=1")
+        self._send("READY=1")
         self._send_status()
 
     def stopping(self, why: str) -> None:
         """Notify that the stop begins."""
         self._stopping = f"stopping: {why}"
-        self._notifier.send("STOPPING=1")
+        self._send("STOPPING=1")
         self._send_status()
 
     def extend(self, seconds: float) -> None:
         """Extend the timeout of the start, reload or stop in progress by some seconds; systemd kills at its end."""
-        self._notifier.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
         """Notify that a reload is in progress inside the block, whether it is then accepted or rejected."""
-        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             yield
         finally:
-            self._notifier.send("READY=1")
-            self._send_status()
+            self.ready()
+
+    def _send_status(self) -> None:
+        """Send the status if it has changed. It replaces one that still waits."""
+        text = "; ".join(filter(None, (self._stopping, self.describe())))
+        if text != self._last_status:
+            self._last_status = text
+            for old in [each for each in self._waiting if each.startswith("STATUS=")]:
+                self._waiting.remove(old)
+            self._waiting.append(f"STATUS={escape(text, STATUS_LIMIT)}")
+        self._flush()
+
+    def _send(self, message: str) -> None:
+        """Send a message that must arrive. If that is impossible now, `run` sends it later."""
+        self._waiting.append(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting and self._try_sending(self._waiting[0]):
+            self._waiting.popleft()
+        if self._waiting:
+            self.changed()
+
+    def _try_sending(self, message: str) -> bool:
+        if not self._address:
+            return True
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._socket.sendto(message.encode(errors="backslashreplace"), self._address)
+        except (OSError, ValueError):  # full, gone, or an invalid path
+            return False
+        return True
