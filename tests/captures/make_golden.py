@@ -27,7 +27,7 @@ from vchannel import (
     encode_json,
     encode_text,
 )
-from vhostcomm.capture import (
+from vhostcomm.capture.format import (
     Capture,
     CaptureHeader,
     Direction,

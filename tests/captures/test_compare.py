@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.captures.make_golden import request
 from tests.captures.test_format import HEADER
 from vchannel import HostCommand, Request, SkipReason, encode_text
-from vhostcomm.capture import Capture, Direction, FrameRecord, Record, SkippedRecord, compare
-from vhostcomm.capture.compare import _aligned
+from vhostcomm.capture.compare import _aligned, compare
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord
 
 
 def question(command: int, answer: bytes) -> list[Record]:

@@ -18,8 +18,9 @@ from tests.captures.test_golden import FILES, load
 from tests.cli.test_streams import shell
 from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, run_vhostcomm
 from vchannel import Request
-from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, format_capture, redact
 from vhostcomm.capture.export import COMMENT_LIMIT, LINKTYPE_UPPER_PDU, write_pcapng
+from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Origin, format_capture
+from vhostcomm.capture.redact_capture import redact
 from vhostcomm.errors import CaptureError
 
 SHORT = next(path for path in FILES if path.stem == "graceful-stop")

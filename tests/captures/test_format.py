@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vchannel import Frame, Request, SkipReason
-from vhostcomm.capture import (
+from vhostcomm.capture.format import (
     Capture,
     CaptureHeader,
     Direction,
@@ -18,8 +18,8 @@ from vhostcomm.capture import (
     format_capture,
     format_header,
     format_record,
-    read_capture,
 )
+from vhostcomm.capture.reading import read_capture
 from vhostcomm.errors import CaptureError
 
 HEADER = CaptureHeader(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "test", Origin.RECORDED, "from a test")

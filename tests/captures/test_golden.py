@@ -9,15 +9,9 @@ import pytest
 from tests.captures.make_golden import ANSWERS, FOLDER, GOLDEN
 from tests.captures.replaying import replay
 from vchannel import NEED_DATA, Connection, FrameRefused, HostCommand, Request, Role
-from vhostcomm.capture import (
-    Capture,
-    Direction,
-    FrameRecord,
-    Origin,
-    compare,
-    format_capture,
-    read_capture,
-)
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Origin, format_capture
+from vhostcomm.capture.reading import read_capture
 
 FILES = sorted(FOLDER.glob("*.jsonl"))
 

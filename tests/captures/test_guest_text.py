@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from tests.captures.test_format import HEADER
 from tests.captures.test_golden import FILES, load
 from vchannel import DATA_SIZE, GuestCommand, GuestInformation, HostCommand, Request
-from vhostcomm.capture import Capture, Direction, FrameRecord, Redactor, compare, format_capture, read_capture, redact
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, format_capture
 from vhostcomm.capture.guest_text import guest_data
+from vhostcomm.capture.reading import read_capture
+from vhostcomm.capture.redact_capture import redact
+from vhostcomm.capture.redact_text import Redactor
 from vhostcomm.cli.app import app
 
 

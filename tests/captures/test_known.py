@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vhostcomm.capture import Redactor
+from vhostcomm.capture.redact_text import Redactor
 
 SERIAL, ADDRESS, MAC = "1780PDN123456", "192.168.178.23", "02:11:32:2b:0f:e6"
 ADDRESS6, UUID = "fd00::beef:7", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"

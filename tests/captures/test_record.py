@@ -4,7 +4,8 @@ import pytest
 
 from tests.vchannel.feeding import drain
 from vchannel import Connection, Event, Request, Role, SkipReason
-from vhostcomm.capture import Direction, FrameRecord, Record, Recorder, SkippedRecord
+from vhostcomm.capture.format import Direction, FrameRecord, Record, SkippedRecord
+from vhostcomm.capture.record import Recorder
 
 
 class Live:

@@ -27,15 +27,9 @@ from vchannel import (
     encode_text,
     refusal,
 )
-from vhostcomm.capture import (
-    Capture,
-    Direction,
-    FrameRecord,
-    SkippedRecord,
-    format_capture,
-    read_capture,
-    redact,
-)
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, SkippedRecord, format_capture
+from vhostcomm.capture.reading import read_capture
+from vhostcomm.capture.redact_capture import redact
 
 SERIAL, HOST_SERIAL = "17A0PDN654321", "1234567890123"
 UUID = "6BA7B810-9DAD-11D1-80B4-00C04FD430C8"

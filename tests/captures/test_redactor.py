@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vchannel import NIL_UUID
-from vhostcomm.capture import Redactor
+from vhostcomm.capture.redact_text import Redactor
 
 
 @pytest.mark.parametrize(

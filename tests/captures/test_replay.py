@@ -15,15 +15,8 @@ from tests.captures.test_format import HEADER
 from tests.captures.test_golden import FILES, forgetful, load
 from tests.captures.test_record import Live
 from vchannel import Connection, Frame, Request, Role, SkipReason
-from vhostcomm.capture import (
-    Capture,
-    Direction,
-    FrameRecord,
-    Record,
-    SkippedRecord,
-    format_capture,
-    read_capture,
-)
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, format_capture
+from vhostcomm.capture.reading import read_capture
 
 TO_HOST, TO_GUEST = Direction.TO_HOST, Direction.TO_GUEST
 

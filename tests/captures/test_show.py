@@ -7,7 +7,7 @@ import pytest
 from tests.captures.make_golden import FOLDER
 from tests.captures.test_golden import load
 from vchannel import Request, SkipReason
-from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, Record, SkippedRecord
+from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Origin, Record, SkippedRecord
 from vhostcomm.capture.show import transcript
 
 NASTY = "a\x1b[31mb\nc\u202ed\x7fe\ud800f\u2028g\x9bh"

@@ -14,17 +14,17 @@ import pytest
 from tests.captures.make_golden import FOLDER
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
 from vchannel import NEED_DATA, Connection, HostCommand, Request, Role, SkipReason
-from vhostcomm.capture import (
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.format import (
     Capture,
     CaptureHeader,
     Direction,
     FrameRecord,
     Origin,
     SkippedRecord,
-    compare,
     format_capture,
-    read_capture,
 )
+from vhostcomm.capture.reading import read_capture
 
 TIMEOUT_LINES = [
     "install.cgi: guest_command.c:86 Failed to retrieve message from host [timeout]",

@@ -20,7 +20,10 @@ from tests.docs.pages import ROOT
 from tests.serving import TIMEOUT, Serving, fake_guest, run_vhostcomm
 from tests.trio_help import run_in_real_time
 from vchannel import HostCommand, Request
-from vhostcomm.capture import Capture, Direction, FrameRecord, Origin, Record, compare, read_capture, redact
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Origin, Record
+from vhostcomm.capture.reading import read_capture
+from vhostcomm.capture.redact_capture import redact
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.tap import Recording
 from vhostcomm.config.address import Listen

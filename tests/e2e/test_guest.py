@@ -15,7 +15,8 @@ from tests.captures.make_golden import FOLDER
 from tests.e2e.launched import Console, Images, Launched, command_of
 from tests.serving import Serving, run_vhostcomm, started, until
 from vchannel import NEVER
-from vhostcomm.capture import compare, read_capture
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.reading import read_capture
 from vhostcomm.config.identity import derived_uuid
 
 SERIAL = "1234ABC567890"

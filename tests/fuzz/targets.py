@@ -22,7 +22,10 @@ from vchannel import (
     Role,
     UnsolicitedResponse,
 )
-from vhostcomm.capture import Capture, compare, format_capture, read_capture, redact
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.format import Capture, format_capture
+from vhostcomm.capture.reading import read_capture
+from vhostcomm.capture.redact_capture import redact
 from vhostcomm.capture.show import transcript
 from vhostcomm.errors import CaptureError
 

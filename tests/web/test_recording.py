@@ -17,7 +17,7 @@ from tests.web.browser import Page
 from tests.web.signed_in import web
 from tests.web.test_page import ANSWERS, open_guest
 from vchannel import HostCommand
-from vhostcomm.capture import read_capture
+from vhostcomm.capture.reading import read_capture
 from vhostcomm.daemon.recordings import LIMIT
 
 

@@ -13,8 +13,8 @@ from typing import Final
 from tests.captures.make_golden import FOLDER
 from tests.serving import TIMEOUT
 from vchannel import HEADER_FIELDS, Frame
-from vhostcomm.capture import Capture, CaptureHeader, Direction, FrameRecord, Origin, Record
 from vhostcomm.capture.export import write_pcapng
+from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Origin, Record
 
 DISSECTOR: Final = FOLDER.parent / "protocol/wireshark/vchannel.lua"
 START: Final = datetime(2026, 1, 2, tzinfo=UTC)

@@ -12,7 +12,7 @@ from attrs import evolve
 from tests.wireshark.looking import experts, exported, frames, look, made, tshark
 from tests.wireshark.packets import upper_pdus
 from vchannel import Frame, HostCommand, Request, encode_text
-from vhostcomm.capture import Direction
+from vhostcomm.capture.format import Direction
 
 pytestmark = pytest.mark.needs("tshark")
 

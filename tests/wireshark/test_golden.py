@@ -12,15 +12,7 @@ from tests.captures.test_golden import FILES, load
 from tests.serving import run_vhostcomm
 from tests.wireshark.looking import Packet, experts, look
 from vchannel import HEADER_FIELDS, Frame, GuestCommand, HostCommand, SkipReason, decode_text
-from vhostcomm.capture import (
-    Capture,
-    Direction,
-    FrameRecord,
-    Record,
-    SkippedRecord,
-    command_name,
-    format_record,
-)
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name, format_record
 from vhostcomm.capture.show import transcript
 
 pytestmark = pytest.mark.needs("tshark")

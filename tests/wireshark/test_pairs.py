@@ -10,7 +10,7 @@ from attrs import evolve
 
 from tests.wireshark.looking import Packet, experts, exported, frames, look, made
 from vchannel import Frame, GuestCommand, HostCommand, Request, SkipReason
-from vhostcomm.capture import Direction, Record, SkippedRecord
+from vhostcomm.capture.format import Direction, Record, SkippedRecord
 
 pytestmark = pytest.mark.needs("tshark")
 

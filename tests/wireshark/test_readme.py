@@ -22,7 +22,7 @@ from tests.wireshark.looking import (
     tshark,
 )
 from vchannel import HostCommand, Request
-from vhostcomm.capture import Direction, FrameRecord, SkippedRecord
+from vhostcomm.capture.format import Direction, FrameRecord, SkippedRecord
 
 pytestmark = pytest.mark.needs("tshark")
 

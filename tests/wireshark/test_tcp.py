@@ -16,7 +16,7 @@ from tests.serving import TIMEOUT, Serving, fake_guest, held_port, line_from, st
 from tests.wireshark.looking import Packet, command, environment, experts, look, tshark
 from tests.wireshark.packets import HOST_PORT, Segment, tcp
 from vchannel import FRAME_SIZE, NEED_DATA, Connection, Frame, HostCommand, Request, Response, Role, UnsolicitedResponse
-from vhostcomm.capture import Direction
+from vhostcomm.capture.format import Direction
 
 pytestmark = pytest.mark.needs("tshark")
 

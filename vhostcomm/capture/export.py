@@ -7,7 +7,7 @@ with the facts that the bytes lack:
     tag, length (16 bits each, big-endian), text      any number of them, see `_TAGS`
     0, 0                                              end of the list
 
-The package does not import this module, because no other part of it needs `pcapng`.
+No other module imports this one at its start, because only the export needs `pcapng`.
 """
 
 from __future__ import annotations

@@ -24,16 +24,8 @@ from vchannel import (
     UnsolicitedResponse,
 )
 from vhostcomm import __version__
-from vhostcomm.capture import (
-    CaptureHeader,
-    Direction,
-    FrameRecord,
-    Origin,
-    Record,
-    Recorder,
-    format_header,
-    format_record,
-)
+from vhostcomm.capture.format import CaptureHeader, Direction, FrameRecord, Origin, Record, format_header, format_record
+from vhostcomm.capture.record import Recorder
 from vhostcomm.capture.show import describe_frame
 from vhostcomm.channel.file_errors import error_of, leads_to, remedy
 from vhostcomm.channel.guest import Trace

@@ -8,7 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vhostcomm.capture import Capture, compare, format_capture, read_capture, redact
+from vhostcomm.capture.compare import compare
+from vhostcomm.capture.format import Capture, format_capture
+from vhostcomm.capture.reading import read_capture
+from vhostcomm.capture.redact_capture import redact
 from vhostcomm.capture.show import transcript
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs

@@ -12,7 +12,10 @@ import trio
 from attrs import define, field
 
 from vchannel import Event, Role
-from vhostcomm.capture import Recorder, format_capture, read_capture, redact
+from vhostcomm.capture.format import format_capture
+from vhostcomm.capture.reading import read_capture
+from vhostcomm.capture.record import Recorder
+from vhostcomm.capture.redact_capture import redact
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import make_folder
 from vhostcomm.channel.tap import FLUSH_TIMEOUT, Recording
