@@ -6,29 +6,33 @@ from contextlib import nullcontext
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.control.admission import check_origin, has_token, own_names
 from vhostcomm.control.connection import peer_of
+from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.serialize import encode
 from vhostcomm.control.server import StrangersLog
-from vhostcomm.control.surface import Surface
 from vhostcomm.text import escape
 
 
 class ControlApp:
     """The application for the server, with the checks of a request's head.
 
-    `surface` counts the requests, and `strangers` logs rejected ones. Every client needs the token, unless that is empty.
+    `address` is the server's own, `pending` counts the requests, and `strangers` logs rejected ones. Every client needs
+    the token, unless that is empty.
     """
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
-    def __init__(self, app: ASGIApp, surface: Surface, strangers: StrangersLog, token: str) -> None:
+    def __init__(
+        self, app: ASGIApp, address: Listen | ListenTcp, pending: PendingAnswers, strangers: StrangersLog, token: str
+    ) -> None:
         self._app = app
-        self._surface = surface
+        self._pending = pending
         self._strangers = strangers
         self._token = token.encode()
-        self._names = own_names(surface.address) if surface.address else None
+        self._names = own_names(address)
 
     def admit(self, scope: Scope) -> None:
         """Reject pages of other sites, and clients without the token.
@@ -67,5 +71,5 @@ class ControlApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. A stopping daemon waits for the answer, unless it is a stream."""
-        with self._surface.answering() if scope["path"] != "/events" else nullcontext():
+        with self._pending.answering() if scope["path"] != "/events" else nullcontext():
             await self.answer(scope)(scope, receive, send)

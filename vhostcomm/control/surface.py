@@ -16,6 +16,7 @@ from vhostcomm.config.http_address import CONTROL_FOLDER, ListenTls, control_add
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
+from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import short_turns
@@ -43,13 +44,12 @@ class Surface:
         self._own = own
         self._daemon = daemon
         self._service = service
-        self.log = log
+        self._log = log
         self.listener: HttpListener | None = None
         """The listener, if there is one."""
         self.address: Listen | ListenTcp | None = None
-        self.in_flight = 0
-        """Number of requests that wait for their answer, without streams."""
-        self.idle = trio.Event()
+        self.pending = PendingAnswers()
+        """Also of other servers: `finish` waits for all of them."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -65,7 +65,7 @@ class Surface:
                 if self._service.control:
                     kind = type(error) if isinstance(error, ServeError) else ServeError
                     raise kind(f"the control surface: {error}") from None
-                self.log.warning("no control surface", why=str(error), remedy="choose its place with --control")
+                self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
             yield
 
     def _bind(self, cleanup: ExitStack) -> None:
@@ -124,36 +124,24 @@ class Surface:
 
     async def run(self) -> None:
         """Serve, until cancelled. HTTP is imported only for the first client: most daemons have none."""
-        if self.listener is None:
+        if self.listener is None or self.address is None:
             return
-        self.log.info("control surface", sock=str(self.address))
+        address = self.address
+        self._log.info("control surface", sock=str(address))
 
         def make(strangers: StrangersLog) -> Application:
             from vhostcomm.control.api import make_api
             from vhostcomm.control.app import ControlApp
 
-            token = self._service.control_token if type(self.address) is ListenTcp else ""
-            return ControlApp(make_api(self._daemon, self.log), self, strangers, token)
+            token = self._service.control_token if type(address) is ListenTcp else ""
+            return ControlApp(make_api(self._daemon, self._log), address, self.pending, strangers, token)
 
-        await serve_on_demand(self.listener, self.log, make)
+        await serve_on_demand(self.listener, self._log, make)
 
     async def finish(self) -> None:
-        """Wait for pending answers, within a time limit."""
+        """Complete pending answers, within a time limit."""
         with trio.move_on_after(CLOSE_TIMEOUT):
-            while self.in_flight:
-                self.idle = trio.Event()
-                await self.idle.wait()
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count a request as pending inside the block."""
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
+            await self.pending.completed()
 
 
 async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[StrangersLog], Application]) -> None:

@@ -11,13 +11,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
 from vhostcomm.config.address import ListenTcp
-from vhostcomm.control.admission import check_origin, check_own_page, own_names
+from vhostcomm.control.admission import check_origin, check_own_page
 from vhostcomm.control.app import ControlApp
 from vhostcomm.control.connection import peer_of
+from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.sign_in import SignIn
-from vhostcomm.control.surface import Surface
+from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
 HEADERS: Final = (
@@ -63,11 +64,17 @@ class WebApp(ControlApp):
     headers = HEADERS
 
     def __init__(
-        self, app: ASGIApp, surface: Surface, strangers: StrangersLog, sign_in: SignIn, address: ListenTcp
+        self,
+        app: ASGIApp,
+        address: ListenTcp,
+        pending: PendingAnswers,
+        strangers: StrangersLog,
+        sign_in: SignIn,
+        log: Log,
     ) -> None:
-        super().__init__(app, surface, strangers, token="")
+        super().__init__(app, address, pending, strangers, token="")
         self._sign_in = sign_in
-        self._names = own_names(address)
+        self._log = log
         self._files = {
             f"/page/{each.name}": (each.read_bytes(), _TYPES["." + each.name.rpartition(".")[2]])
             for each in files("vhostcomm.control.page").iterdir()
@@ -115,7 +122,7 @@ class WebApp(ControlApp):
         """Exchange a key for a cookie, and redirect to the page without the key: it stays out of history and referrers."""
         headers = {"location": "/", "cache-control": "no-store"}
         if self._sign_in.use(key):
-            self._surface.log.info("web link used", by=peer_of(scope))
+            self._log.info("web link used", by=peer_of(scope))
             headers["set-cookie"] = self._sign_in.new_cookie()
         elif not scope["state"]["signed_in"]:
             self._strangers.warning("web link rejected", by=peer_of(scope))

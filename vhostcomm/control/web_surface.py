@@ -15,8 +15,9 @@ from vhostcomm.config.http_address import web_address
 from vhostcomm.config.models import Service
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
+from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.sign_in import SignIn, kept_secret
-from vhostcomm.control.surface import Surface, serve_on_demand
+from vhostcomm.control.surface import serve_on_demand
 from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 
@@ -31,10 +32,12 @@ class WebSurface:
     With `by_hand`, the log goes to a terminal and gets a link. Logs that are kept get no key.
     """
 
-    def __init__(self, daemon: DaemonApi, service: Service, surface: Surface, log: Log, *, by_hand: bool) -> None:
+    def __init__(
+        self, daemon: DaemonApi, service: Service, pending: PendingAnswers, log: Log, *, by_hand: bool
+    ) -> None:
         self._daemon = daemon
         self._service = service
-        self._surface = surface
+        self._pending = pending
         self._log = log
         self._by_hand = by_hand
         self._listener: HttpListener | None = None
@@ -81,7 +84,7 @@ class WebSurface:
             from vhostcomm.control.api import make_api
             from vhostcomm.control.web import WebApp
 
-            return WebApp(make_api(self._daemon, self._surface.log), self._surface, strangers, sign_in, address)
+            return WebApp(make_api(self._daemon, self._log), address, self._pending, strangers, sign_in, self._log)
 
         await serve_on_demand(self._listener, self._log, make)
 

@@ -81,7 +81,7 @@ class Daemon:
         self._changes = changes
         self._log = log
         self._surface = Surface(self, config.service, log, control_name)
-        self._web = WebSurface(self, config.service, self._surface, log, by_hand=by_hand)
+        self._web = WebSurface(self, config.service, self._surface.pending, log, by_hand=by_hand)
         self.new_link = self._web.new_link
         self.recordings = Recordings(log, lambda guest: self.guests.get(guest.name) is guest)
         self.freezer = Freezer(self._ask, log)
