@@ -22,7 +22,7 @@ from tests.control.test_server import GET, Echo
 from tests.trio_help import run, run_in_real_time
 from vhostcomm.config.certificates import TlsFiles, client_context, server_context
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.server import StrangersLog
+from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.control.tls import ACCEPT_COST, CREDIT, HANDSHAKE_LIMIT, HANDSHAKE_TIMEOUT, REST, Handshakes, Share
 
 

@@ -16,7 +16,8 @@ from vhostcomm.config.address import Listen
 from vhostcomm.control.connection import BODY_LIMIT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_LIMIT, Receive, Scope, Send
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.server import CONNECTION_LIMIT, LOG_INTERVAL, RESERVED, StrangersLog, serve_app
+from vhostcomm.control.server import CONNECTION_LIMIT, RESERVED, serve_app
+from vhostcomm.control.strangers import LOG_INTERVAL, StrangersLog
 
 GET = b"GET /path?a=b HTTP/1.1\r\nhost: x\r\n\r\n"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from cyclopts import App, Group, Parameter
 
@@ -40,7 +40,7 @@ VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
         "capture": {"at": "capture:app"},
     },
     "Help": {
-        "help": {"at": "help:show_help", "usage": "vhostcomm help [COMMAND...]"},
+        "help": {"at": "app:show_help", "usage": "vhostcomm help [COMMAND...]"},
         "version": {"at": "versions:version"},
     },
 }
@@ -72,3 +72,8 @@ for _title, _verbs in VERBS.items():
             sort_key=_place,
             **_usage,
         )
+
+
+def show_help(*verb: Annotated[str, Parameter(name="command", help="A command, such as serve.")]) -> None:
+    """Show help on a command."""
+    app.help_print([*verb])

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cyclopts import Parameter
 
@@ -125,10 +125,3 @@ def group_of_verbs(name: str, help: str) -> App:
     from cyclopts import App
 
     return App(name=name, help=help, help_format="plaintext", default_parameter=Parameter(show_default=shown_default))
-
-
-def show_help(*verb: Annotated[str, Parameter(name="command", help="A command, such as serve.")]) -> None:
-    """Show help on a command."""
-    from vhostcomm.cli.app import app
-
-    app.help_print([*verb])

@@ -113,10 +113,11 @@ class _Handlers:
         return self._named(request.path_params["name"])
 
     def _named(self, name: str) -> Guest:
-        guests = self._daemon.guests
-        if name not in guests:
-            raise Problem(404, "no such guest", f"there is no guest {name!r}", f"guests: {', '.join(guests) or 'none'}")
-        return guests[name]
+        guest = self._daemon.guest(name)
+        if guest is None:
+            known = ", ".join(self._daemon.guests) or "none"
+            raise Problem(404, "no such guest", f"there is no guest {name!r}", f"guests: {known}")
+        return guest
 
     # -- reading
 

@@ -12,7 +12,7 @@ from vhostcomm.control.connection import peer_of
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.serialize import encode
-from vhostcomm.control.server import StrangersLog
+from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.text import escape
 
 

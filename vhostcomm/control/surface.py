@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import ssl
 
     from vhostcomm.control.connection import Application
-    from vhostcomm.control.server import StrangersLog
+    from vhostcomm.control.strangers import StrangersLog
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds at the end to complete pending answers."""
@@ -154,7 +154,8 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
         try:
             with short_turns():
                 await trio.to_thread.run_sync(_import)
-            from vhostcomm.control.server import StrangersLog, serve_app
+            from vhostcomm.control.server import serve_app
+            from vhostcomm.control.strangers import StrangersLog
 
             async with trio.open_nursery() as counting:
                 strangers = StrangersLog(log, counting)

@@ -16,7 +16,7 @@ import trio
 
 from vhostcomm.channel.sockets import peer
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.server import StrangersLog
+from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.text import escape
 
 HANDSHAKE_TIMEOUT: Final = 10.0

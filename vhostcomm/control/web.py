@@ -16,8 +16,8 @@ from vhostcomm.control.app import ControlApp
 from vhostcomm.control.connection import peer_of
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.server import StrangersLog
 from vhostcomm.control.sign_in import SignIn
+from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 

@@ -23,7 +23,7 @@ from vhostcomm.log.logs import Log
 
 if TYPE_CHECKING:
     from vhostcomm.control.connection import Application
-    from vhostcomm.control.server import StrangersLog
+    from vhostcomm.control.strangers import StrangersLog
 
 
 class WebSurface:

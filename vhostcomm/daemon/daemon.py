@@ -160,7 +160,7 @@ class Daemon:
                     nursery.start_soon(self._folders.keep, folder)
                 nursery.start_soon(self._ports.keep_sockets)
                 if self._membership:
-                    nursery.start_soon(self._membership.run, self, self._log)
+                    nursery.start_soon(self._membership.run, self, self.freezer, self._log)
                 if api:
                     nursery.start_soon(self._only_guest.serve, api)
                 task_status.started(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
@@ -27,7 +27,9 @@ from vhostcomm.config.address import SYSTEM_RUNTIME
 from vhostcomm.config.files import Merged
 from vhostcomm.config.http_address import CONTROL_NAME
 from vhostcomm.config.models import Config
+from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.daemon.claims import Claims
+from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.inherited import Inherited
 from vhostcomm.errors import ConfigError
 from vhostcomm.guest import events
@@ -35,9 +37,6 @@ from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.model import State
 from vhostcomm.log.logs import Log
 from vhostcomm.threads import in_slices, in_thread, short_turns
-
-if TYPE_CHECKING:
-    from vhostcomm.daemon.daemon import Daemon
 
 SETTLE: Final = 0.1
 """Seconds from a change of the tree to the reload: changes of one script come together."""
@@ -115,7 +114,7 @@ class Membership:
             )
         return settings_of(tree)
 
-    async def run(self, daemon: Daemon, log: Log) -> None:
+    async def run(self, daemon: DaemonApi, freezer: Freezer, log: Log) -> None:
         """Follow the tree and publish this host's guests, until cancelled."""
         self._active = lambda: daemon.config.tree
         if self._problem:
@@ -124,7 +123,7 @@ class Membership:
         self._report(log)
         while True:
             try:
-                await self._take_part(daemon, log)
+                await self._take_part(daemon, freezer, log)
             except ConfigError as error:  # a file of TLS that was there at the start
                 log.warning("cluster not reached", why=str(error), next="vhostcomm tries again")
                 self.view.report(Trouble.UNREACHED, str(error), time.time())
@@ -133,11 +132,11 @@ class Membership:
                 self.view.report(Trouble.UNREACHED, "an internal error; see the log", time.time())
             await trio.sleep(RETRY)
 
-    async def _take_part(self, daemon: Daemon, log: Log) -> None:
+    async def _take_part(self, daemon: DaemonApi, freezer: Freezer, log: Log) -> None:
         control = self._host.control or _default_control(self._host.host, daemon.config.service.control)
         publishing = Publishing(attrs.evolve(self._host, control=control), self.view, log)
         claims = Claims(self.view, log)
-        self._inherited = Inherited(self.view, daemon.guest, daemon.freezer)
+        self._inherited = Inherited(self.view, daemon.guest, freezer)
         self._publishing = publishing
         following = Following(self.view, self._offer, _Observer(claims, self._inherited, self._look_again), log)
         async with Gateway(self._access) as gateway, trio.open_nursery() as nursery:
@@ -176,7 +175,7 @@ class Membership:
         self._newest = tree
         self._news.set()
 
-    async def _apply(self, daemon: Daemon, log: Log) -> None:
+    async def _apply(self, daemon: DaemonApi, log: Log) -> None:
         tried = self._newest if self._rejected and self._rejected[0] is self._newest else None
         while True:
             self._news, pause = trio.Event(), 0.0
@@ -202,14 +201,14 @@ class Membership:
             self._reported = rejected
             log.error("tree rejected, the last accepted one stays", why=why, revision=self._reported.revision)
 
-    async def _keep_accepted(self, daemon: Daemon, log: Log) -> None:
+    async def _keep_accepted(self, daemon: DaemonApi, log: Log) -> None:
         """Store accepted trees. While the disk hangs, later ones are still served."""
         while True:
             self._accepted = trio.Event()
             await self._keep(daemon, log)
             await self._accepted.wait()
 
-    async def _keep(self, daemon: Daemon, log: Log) -> None:
+    async def _keep(self, daemon: DaemonApi, log: Log) -> None:
         """Store the accepted tree, unless it is stored."""
         tree = daemon.config.tree
         assert isinstance(tree, Tree)
@@ -230,7 +229,7 @@ class Membership:
     def _look_again(self) -> None:
         self._looking.set()
 
-    async def _look(self, daemon: Daemon, claims: Claims, inherited: Inherited) -> None:
+    async def _look(self, daemon: DaemonApi, claims: Claims, inherited: Inherited) -> None:
         known: set[str] = set()
         while True:
             self._looking = trio.Event()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vhostcomm.control.connection import Receive, Scope, Send
     from vhostcomm.control.listener import HttpListener
     from vhostcomm.control.problems import Problem
-    from vhostcomm.control.server import StrangersLog
+    from vhostcomm.control.strangers import StrangersLog
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds to wait for an answer if the request has no timeout."""
@@ -146,7 +146,8 @@ class QemuHostApi:
         """Serve until cancelled; restart after an internal error. The caller closes the listener."""
         # In a thread, since guests are already being served.
         await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")
-        from vhostcomm.control.server import StrangersLog, serve_app
+        from vhostcomm.control.server import serve_app
+        from vhostcomm.control.strangers import StrangersLog
 
         while True:
             try:
