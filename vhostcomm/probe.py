@@ -22,7 +22,7 @@ from vchannel import (
     decode_text,
     encode_integer,
 )
-from vhostcomm.starting import attempts
+from vhostcomm.linux.starting import attempts
 
 CONNECT_TIMEOUT: Final = 2.0
 

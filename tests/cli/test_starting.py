@@ -16,7 +16,7 @@ from inotify_simple import INotify, flags
 from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, started, until
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen
-from vhostcomm.starting import attempts, is_daemon, is_starting
+from vhostcomm.linux.starting import attempts, is_daemon, is_starting
 
 OURS = shlex.join(VHOSTCOMM)
 
@@ -69,7 +69,7 @@ def test_command_does_not_wait_for_a_failed_daemon(tmp_path: Path) -> None:
 
 
 def test_without_a_daemon_the_command_tries_once(tmp_path: Path) -> None:
-    program = "from vhostcomm.starting import attempts; print(len([*attempts()]))"
+    program = "from vhostcomm.linux.starting import attempts; print(len([*attempts()]))"
     done = subprocess.run(
         [sys.executable, "-c", program], env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path)},
         timeout=TIMEOUT, capture_output=True, text=True, check=True,
@@ -80,7 +80,7 @@ def test_without_a_daemon_the_command_tries_once(tmp_path: Path) -> None:
 def test_successful_first_attempt_reads_no_process() -> None:
     program = """if True:
         import sys
-        from vhostcomm.starting import attempts
+        from vhostcomm.linux.starting import attempts
         sys.addaudithook(lambda event, found: print(event, found) if event in {"open", "os.listdir", "os.scandir"} else None)
         next(attempts())
         """
@@ -92,11 +92,11 @@ def test_successful_first_attempt_reads_no_process() -> None:
 
 def test_a_daemon_is_just_starting_for_a_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is in seconds, although the kernel counts a process's age in clock ticks."""
-    monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
+    monkeypatch.setattr("vhostcomm.linux.starting.START_TIMEOUT", 1800)
     os.mkfifo(tmp_path / "serve")
     with started(["vhostcomm", "serve"], executable=shutil.which("cat"), cwd=tmp_path) as daemon:
         until(is_starting, "the daemon's command line")
-        monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 0)
+        monkeypatch.setattr("vhostcomm.linux.starting.START_TIMEOUT", 0)
         assert not is_starting()
         daemon.kill()
 
@@ -105,8 +105,8 @@ def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No timer is involved: the timer has an hour, so the test would hang."""
-    monkeypatch.setattr("vhostcomm.starting.START_INTERVAL", 3600)
-    monkeypatch.setattr("vhostcomm.starting.START_TIMEOUT", 1800)
+    monkeypatch.setattr("vhostcomm.linux.starting.START_INTERVAL", 3600)
+    monkeypatch.setattr("vhostcomm.linux.starting.START_TIMEOUT", 1800)
     os.mkfifo(tmp_path / "serve")
     cat = shutil.which("cat")
     with started(["vhostcomm", "serve"], executable=cat, cwd=tmp_path) as daemon:

@@ -14,7 +14,7 @@ from tests.cli.test_streams import shell
 from tests.deny import CLONE3
 from tests.qemu_host.running import QEMU_HOST
 from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM
-from vhostcomm.system_errors import user_error
+from vhostcomm.linux.system_errors import user_error
 
 ROOT = Path(__file__).parents[2]
 VDSM_RUN = [sys.executable, str(ROOT / "vdsm_run.py")]

@@ -21,7 +21,7 @@ from tests.hanging import Hanging
 from tests.serving import ENVIRONMENT, TIMEOUT, FakeGuest, Serving, end, fake_guest
 from tests.trio_help import run_in_real_time
 from vchannel import GuestCommand
-from vhostcomm.threads import made_in_thread, unless_it_hangs
+from vhostcomm.linux.threads import made_in_thread, unless_it_hangs
 
 FINE = "A" * 13
 FREEZE, THAW = GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE

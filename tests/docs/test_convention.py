@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -183,5 +184,15 @@ def test_the_table_of_packages_is_complete() -> None:
         at = beside / path if (beside / path).exists() else ROOT / path
         assert at.exists(), path
         beside = at if at.is_dir() else at.parent
-    modules = {path.name for path in (ROOT / "vhostcomm").glob("[a-z]*.py")}
-    assert modules <= {Path(path).name for path in named}
+
+
+def test_the_table_of_packages_has_the_order_of_the_layers() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    level = {name: place for place, layer in enumerate(layers) for name in layer.split(" | ")}
+    text = (ROOT / "docs/contributing.md").read_text()
+    listed = [
+        path.removesuffix(".py").rstrip("/") for path in re.findall(r"^\| `vhostcomm/(\S+)` \|", text, re.MULTILINE)
+    ]
+    assert [level[name] for name in listed] == sorted(level[name] for name in listed)
+    assert {*listed} == level.keys() - {"__main__"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from vhostcomm.linux.signals import ended_by_signals
 from vhostcomm.qemu.disk import tools
-from vhostcomm.signals import ended_by_signals
 
 pytestmark = pytest.mark.needs("qemu-img")
 

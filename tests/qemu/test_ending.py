@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.linux.system_errors import NO_THREAD
 from vhostcomm.qemu.ending import EXIT_CODES, Ending, EndKind, RebootCounter, Stage, classify
-from vhostcomm.system_errors import NO_THREAD
 
 GUEST, RESET, PANIC = "guest-shutdown", "guest-reset", "guest-panic"
 QUIT, SIGNAL, NOTHING = "host-qmp-quit", "host-signal", ""

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from tests.deny import CLONE3
 from tests.qemu.running import SHORT, Run, supervise
+from vhostcomm.linux.system_errors import NO_THREAD
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import Ending, EndKind, Stage
@@ -19,7 +20,6 @@ from vhostcomm.qemu.machine import Disk, Machine
 from vhostcomm.qemu.qmp import QmpError
 from vhostcomm.qemu.stopping import StageBegun
 from vhostcomm.qemu.supervise import OutputLine, Qemu, Started
-from vhostcomm.system_errors import NO_THREAD
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -24,7 +24,7 @@ from vhostcomm.config.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.config.models import Service
 from vhostcomm.errors import ServeError
 from vhostcomm.guest.events import Gone
-from vhostcomm.threads import connect, in_thread, unless_it_hangs
+from vhostcomm.linux.threads import connect, in_thread, unless_it_hangs
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next attempt if there is no descriptor or memory for a connection."""

@@ -14,8 +14,8 @@ import trio
 from inotify_simple import INotify, flags
 
 from vhostcomm.channel.file_errors import error_of
+from vhostcomm.linux.threads import in_thread
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread
 
 _CHANGES = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ATTRIB
 _GONE = flags.DELETE_SELF | flags.MOVE_SELF

@@ -26,7 +26,7 @@ from vhostcomm.config.http_address import (
 )
 from vhostcomm.config.ssh_address import SCHEME, Forwarded, SshAddress, parse
 from vhostcomm.errors import PlaceError, UsageError
-from vhostcomm.starting import attempts
+from vhostcomm.linux.starting import attempts
 
 if TYPE_CHECKING:
     import ssl

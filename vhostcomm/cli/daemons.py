@@ -17,7 +17,7 @@ from vhostcomm.config.http_address import (
     control_folders,
 )
 from vhostcomm.errors import UsageError, VhostcommError
-from vhostcomm.starting import attempts, is_starting
+from vhostcomm.linux.starting import attempts, is_starting
 
 if TYPE_CHECKING:
     from vhostcomm.control.client import Client

@@ -13,12 +13,12 @@ from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_json, print_line
 from vhostcomm.config import values
 from vhostcomm.errors import UsageError
+from vhostcomm.linux.signals import ended_by_signals
 from vhostcomm.qemu.disk.creation import init as init_disk
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.inspection import Inspection
 from vhostcomm.qemu.disk.inspection import inspect as inspect_disk
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Partition
-from vhostcomm.signals import ended_by_signals
 
 app = group_of_verbs("disk", "Inspect a guest's system disk, and make or grow disks.")
 

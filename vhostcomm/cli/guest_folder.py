@@ -15,7 +15,7 @@ from vhostcomm.config.load import load
 from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.config.models import Config, several
 from vhostcomm.errors import ConfigError, UsageError
-from vhostcomm.system_errors import temporary_folder
+from vhostcomm.linux.system_errors import temporary_folder
 
 
 def files_of(folder: str | None, config: list[Path] | None, *, remark: str = "") -> list[Path] | None:

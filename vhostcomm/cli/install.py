@@ -19,10 +19,10 @@ from vhostcomm.install.installation import Installed, Options
 from vhostcomm.install.installation import install as install_pat
 from vhostcomm.install.pat import PUBLISHED
 from vhostcomm.install.progress import Progress
+from vhostcomm.linux.signals import ended_by_signals
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, Layout
 from vhostcomm.qemu.disk.options import parse_shared
-from vhostcomm.signals import ended_by_signals
 
 _LAYOUTS: Final[dict[str, Layout]] = {
     "container": CONTAINER,

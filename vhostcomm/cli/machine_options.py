@@ -15,6 +15,7 @@ from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
 from vhostcomm.launcher.hooks import EVENTS
 from vhostcomm.launcher.launcher import Launch
+from vhostcomm.linux.threads import in_thread
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities, Program
@@ -42,7 +43,6 @@ from vhostcomm.qemu.machine import (
     VhostDisk,
 )
 from vhostcomm.qemu.restart import RestartPolicy, RestartWhen
-from vhostcomm.threads import in_thread
 
 DEFAULT_MEMORY: Final = 1 << 30
 """Bytes of memory without a flag or setting."""

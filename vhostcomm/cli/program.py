@@ -9,7 +9,7 @@ from typing import NoReturn
 from vchannel.errors import VchannelError
 from vhostcomm.cli import streams
 from vhostcomm.errors import VhostcommError
-from vhostcomm.system_errors import user_error
+from vhostcomm.linux.system_errors import user_error
 from vhostcomm.systemd.journal import error_text
 
 

@@ -131,7 +131,7 @@ class PrintScript:
             self._running = False
 
     async def _run(self, path: Path) -> None:
-        from vhostcomm.children import program, program_ended
+        from vhostcomm.linux.children import program, program_ended
 
         words = [str(path)] if os.access(path, os.X_OK) else ["/bin/sh", str(path)]
         try:

@@ -158,7 +158,7 @@ async def _unless_stopped(work: Any, *args: Any) -> Any:
     """Run a function; return None if a signal stops it."""
     import trio
 
-    from vhostcomm.signals import handled_signals
+    from vhostcomm.linux.signals import handled_signals
 
     result = None
     with trio.open_signal_receiver(*handled_signals()) as signals:

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 
 from vhostcomm.errors import VhostcommError
-from vhostcomm.system_errors import explain
+from vhostcomm.linux.system_errors import explain
 
 
 class ReaderGoneError(VhostcommError):

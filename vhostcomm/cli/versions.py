@@ -9,7 +9,7 @@ from typing import Final
 
 from vhostcomm import __version__
 from vhostcomm.cli.output import print_line
-from vhostcomm.environment import child_environment
+from vhostcomm.linux.environment import child_environment
 from vhostcomm.text import escape
 
 QEMU: Final = "qemu-system-x86_64"

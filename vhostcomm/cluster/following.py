@@ -12,8 +12,8 @@ from vhostcomm.cluster.gateway import Change, Entry, Gateway
 from vhostcomm.cluster.records import Record, RecordError, Trouble, View, parse_record
 from vhostcomm.cluster.tree import Tree, is_configuration
 from vhostcomm.cluster.wire import CompactedError, EtcdError, TokenError, UnreachableError
+from vhostcomm.linux.threads import in_slices
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_slices
 
 RETRY_FIRST: Final = 0.2
 RETRY_MAX: Final = 5.0

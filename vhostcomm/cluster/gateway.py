@@ -36,7 +36,7 @@ from vhostcomm.cluster.wire import (
     rejection,
     why,
 )
-from vhostcomm.threads import short_turns
+from vhostcomm.linux.threads import short_turns
 
 CONNECT_TIMEOUT: Final = 2.0
 CALL_TIMEOUT: Final = 3.0

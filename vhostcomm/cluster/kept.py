@@ -12,7 +12,7 @@ from attrs import frozen
 from vhostcomm.cluster.tree import Tree, format_tree, parse_tree
 from vhostcomm.config.reading import content
 from vhostcomm.errors import ConfigError, VhostcommError
-from vhostcomm.private_files import replace_private
+from vhostcomm.linux.private_files import replace_private
 
 NAME: Final = "cluster.tree"
 

@@ -18,7 +18,7 @@ from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.config.http_address import TLS, ListenTls
 from vhostcomm.config.ssh_address import Forwarded
 from vhostcomm.errors import VhostcommError
-from vhostcomm.starting import attempts
+from vhostcomm.linux.starting import attempts
 
 MARGIN: Final = 10.0
 """Seconds beyond the time that a request itself may take."""

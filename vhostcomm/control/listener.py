@@ -10,7 +10,7 @@ import trio
 
 from vhostcomm.channel.sockets import Listener
 from vhostcomm.config.address import Listen, ListenTcp
-from vhostcomm.threads import in_thread
+from vhostcomm.linux.threads import in_thread
 
 if TYPE_CHECKING:
     import ssl

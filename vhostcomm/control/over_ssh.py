@@ -17,8 +17,8 @@ from typing import IO, Final, Self
 from attrs import define
 
 from vhostcomm.config.ssh_address import Forwarded, SshAddress
-from vhostcomm.environment import child_environment
-from vhostcomm.system_errors import temporary_folder
+from vhostcomm.linux.environment import child_environment
+from vhostcomm.linux.system_errors import temporary_folder
 
 CONNECT_TIMEOUT: Final = 10
 """Seconds for ssh to reach a host. A password or a passphrase may take longer."""

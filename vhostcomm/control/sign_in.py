@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import define, field
 
-from vhostcomm.private_files import replace_private
+from vhostcomm.linux.private_files import replace_private
 
 KEY_LIFE: Final = 3600.0
 """Seconds for which a link is valid: enough for a guest's boot, and for the user to return to the terminal."""

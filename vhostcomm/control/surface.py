@@ -18,8 +18,8 @@ from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.errors import ServeError
+from vhostcomm.linux.threads import short_turns
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import short_turns
 
 if TYPE_CHECKING:
     import ssl

@@ -12,8 +12,8 @@ import trio
 from inotify_simple import INotify, flags
 
 from vhostcomm.config.files import SUFFIX, fingerprint
+from vhostcomm.linux.threads import in_thread, short_turns
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread, short_turns
 
 POLL_INTERVAL: Final = 2.0
 """Seconds between readings of the files. A FUSE such as Proxmox's /etc/pve reports no changes of other hosts."""

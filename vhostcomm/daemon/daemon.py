@@ -16,7 +16,6 @@ from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, Trace
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.watch import WatchedFolder
-from vhostcomm.children import reap_orphans
 from vhostcomm.cluster.records import View
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
@@ -37,11 +36,12 @@ from vhostcomm.daemon.status import of_guests
 from vhostcomm.errors import MachineError, ServeError
 from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
+from vhostcomm.linux.children import reap_orphans
+from vhostcomm.linux.signals import handled_signals
+from vhostcomm.linux.threads import in_slices
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import DEFAULT_TIMEOUT
-from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.notify import Notifier
-from vhostcomm.threads import in_slices
 
 if TYPE_CHECKING:
     from vhostcomm.daemon.membership import Membership

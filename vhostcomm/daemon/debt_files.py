@@ -18,9 +18,9 @@ import trio
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.config.address import Listen, runtime_directory
 from vhostcomm.guest.debt import FILE_MAX, Debt, DebtError, format_debt, parse_debt
+from vhostcomm.linux.private_files import replace_private
+from vhostcomm.linux.threads import unless_it_hangs
 from vhostcomm.log.logs import Log
-from vhostcomm.private_files import replace_private
-from vhostcomm.threads import unless_it_hangs
 
 WRITE_TIMEOUT: Final = 3.0
 """Seconds to wait for a file system that hangs."""

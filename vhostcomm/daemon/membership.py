@@ -35,8 +35,8 @@ from vhostcomm.errors import ConfigError
 from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.model import State
+from vhostcomm.linux.threads import in_slices, in_thread, short_turns
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_slices, in_thread, short_turns
 
 SETTLE: Final = 0.1
 """Seconds from a change of the tree to the reload: changes of one script come together."""

@@ -19,8 +19,8 @@ from vhostcomm.config.models import GuestConfig, Service
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.daemon.opening import Opening, Served, discard, make_runtime_directory
 from vhostcomm.errors import ServeError
+from vhostcomm.linux.threads import in_slices, in_thread, short_turns
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_slices, in_thread, short_turns
 
 STOP_MARGIN: Final = 1.0
 """Seconds beyond the drain timeout after which an ending port is cancelled."""

@@ -21,8 +21,8 @@ from vhostcomm.channel.sockets import make_folder
 from vhostcomm.channel.tap import FLUSH_TIMEOUT, Recording
 from vhostcomm.config.address import runtime_directory
 from vhostcomm.errors import ServeError
+from vhostcomm.linux.threads import in_thread, made_in_thread, short_turns
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_thread, made_in_thread, short_turns
 
 LIMIT: Final = 8 << 20
 """Bytes of a recording: thousands of frames, and little enough to be redacted in a moment."""

@@ -23,8 +23,8 @@ from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.opening import Served
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
+from vhostcomm.linux.threads import in_slices, in_thread, short_turns
 from vhostcomm.log.logs import Log
-from vhostcomm.threads import in_slices, in_thread, short_turns
 
 READ_DEADLINE: Final = 30.0
 """Seconds to read the configuration. That of 10,000 guests needs a few; a hanging file system needs for ever."""

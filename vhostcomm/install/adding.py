@@ -11,12 +11,12 @@ from pathlib import Path
 
 from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.errors import DiskError, InstallError
+from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, ImageFormat
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
 from vhostcomm.qemu.disk.options import split
 from vhostcomm.qemu.disk.tools import checked
 from vhostcomm.qemu.machine import DATA_SLOTS
-from vhostcomm.system_errors import explain
 
 _DATA_LINE = re.compile(r"^data = \[[^\]\n]*\]$", re.MULTILINE)
 

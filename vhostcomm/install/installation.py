@@ -22,11 +22,11 @@ from vhostcomm.install.pat import PACKAGES, PACKAGES_TARGET, SYSTEM, Pat, open_p
 from vhostcomm.install.progress import Progress, ReportProgress, growth_reported, occupied
 from vhostcomm.install.stream import damage_reported, unpack
 from vhostcomm.install.tree import Tree
+from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.disk.creation import partition
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, Layout
 from vhostcomm.qemu.disk.tools import checked, find
-from vhostcomm.system_errors import explain
 
 SYSTEM_SIZE: Final = 10_738_466_816
 """Bytes of the system disk, as in the container: its two partitions only."""

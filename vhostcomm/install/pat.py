@@ -20,7 +20,7 @@ from attrs import field, frozen
 from vhostcomm.errors import InstallError
 from vhostcomm.install.stream import RATIO_MAX, SMALL, bomb, cut_off, damage_reported, unpacked_size
 from vhostcomm.install.tree import filtered, inside
-from vhostcomm.system_errors import explain
+from vhostcomm.linux.system_errors import explain
 
 PUBLISHED: Final = "https://archive.synology.com/download/Os/DSM"
 """Where Synology publishes `.pat` files. vhostcomm downloads nothing."""

@@ -8,9 +8,9 @@ from typing import Final
 
 import trio
 
-from vhostcomm.children import kill_group, program, program_ended
+from vhostcomm.linux.children import kill_group, program, program_ended
+from vhostcomm.linux.system_errors import NO_THREAD, explain, is_thread_refusal
 from vhostcomm.log.logs import LimitedLog, Log
-from vhostcomm.system_errors import NO_THREAD, explain, is_thread_refusal
 from vhostcomm.text import escape
 
 EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")

@@ -11,7 +11,6 @@ import trio
 from attrs import field, frozen
 
 from vhostcomm.channel.guest import Guest
-from vhostcomm.children import reap_orphans
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.daemon.status import of_launched
@@ -20,6 +19,8 @@ from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.launcher.machine import LaunchedMachine
 from vhostcomm.launcher.power_off import PowerOff
+from vhostcomm.linux.children import reap_orphans
+from vhostcomm.linux.signals import handled_signals
 from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.qemu import passt
 from vhostcomm.qemu.ending import Ending, EndKind
@@ -29,7 +30,6 @@ from vhostcomm.qemu.qmp import QmpEvent
 from vhostcomm.qemu.restart import Restart, RestartPolicy, Restarts
 from vhostcomm.qemu.stopping import DEFAULT_GRACE, Grace, StageBegun
 from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
-from vhostcomm.signals import handled_signals
 from vhostcomm.systemd.journal import error_text
 from vhostcomm.systemd.notify import Notifier
 

@@ -17,7 +17,7 @@ from sys import getsizeof
 from typing import Final, Generic, TypeVar
 
 from vhostcomm.errors import ServeError
-from vhostcomm.system_errors import NO_THREAD
+from vhostcomm.linux.system_errors import NO_THREAD
 
 QUEUE_BYTES: Final = 2 << 20
 """Maximum bytes in the queue and being written: about 7,000 log lines. A stall of seconds loses nothing, and

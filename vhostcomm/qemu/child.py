@@ -15,11 +15,11 @@ from typing import Final
 
 import trio
 
-from vhostcomm.children import DEATH_TIMEOUT, waited_for
-from vhostcomm.environment import child_environment
 from vhostcomm.errors import QemuError
+from vhostcomm.linux.children import DEATH_TIMEOUT, waited_for
+from vhostcomm.linux.environment import child_environment
+from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.terminal import lent_terminal
-from vhostcomm.system_errors import explain
 from vhostcomm.text import printable
 
 TAIL_LINES: Final = 20

@@ -12,8 +12,8 @@ from typing import Final
 
 from attrs import frozen
 
+from vhostcomm.linux.system_errors import NO_THREAD
 from vhostcomm.qemu.pause import MIGRATED
-from vhostcomm.system_errors import NO_THREAD
 
 REBOOT_WINDOW: Final = 1.0
 """Seconds in which resets count as one reboot: Linux tries several methods, and QEMU reports each (three, measured)."""

@@ -12,11 +12,11 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from vhostcomm.children import program, program_ended
 from vhostcomm.errors import QemuError
+from vhostcomm.linux.children import program, program_ended
+from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.machine import Machine, PasstNet
 from vhostcomm.qemu.net_argv import passt, passt_socket, stream
-from vhostcomm.system_errors import explain
 from vhostcomm.text import printable
 
 _TIMEOUT: Final = 30.0

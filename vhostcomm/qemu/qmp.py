@@ -18,8 +18,8 @@ from typing import Any, Final, NoReturn
 import trio
 from attrs import define, field, frozen
 
-from vhostcomm import threads
 from vhostcomm.errors import QemuError
+from vhostcomm.linux import threads
 
 LINE_LIMIT: Final = 1 << 20
 """Maximum bytes of one message. The largest answer used here (all options of QEMU 11) has 20 KiB."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from vhostcomm.errors import DiskError, UsageError
+from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, AnyPath, ImageFormat, refuse_target
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, VDSM, Layout
 from vhostcomm.qemu.disk.tools import checked
-from vhostcomm.system_errors import explain
 
 MIN_SIZE: Final = VDSM.third_start * SECTOR_SIZE + (1 << 20)
 """Bytes (4609 MiB): leaves one MiB for the third partition."""

@@ -13,10 +13,10 @@ from typing import Final
 from attrs import field, frozen
 
 from vhostcomm.errors import DiskError
+from vhostcomm.linux.system_errors import temporary_folder
 from vhostcomm.qemu.disk.image import HEAD_SIZE, AnyPath, Image, ImageFormat, probe
 from vhostcomm.qemu.disk.layouts import CONTAINER, LAYOUTS, SECTOR_SIZE, VDSM, Layout, Partition
 from vhostcomm.qemu.disk.tools import checked, failed, run
-from vhostcomm.system_errors import temporary_folder
 
 MBR: Final = "dos"
 GPT: Final = "gpt"

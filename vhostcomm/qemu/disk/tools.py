@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, Final
 
-from vhostcomm.environment import child_environment
 from vhostcomm.errors import DiskError
-from vhostcomm.signals import deferred_end
-from vhostcomm.system_errors import explain
+from vhostcomm.linux.environment import child_environment
+from vhostcomm.linux.signals import deferred_end
+from vhostcomm.linux.system_errors import explain
 
 _PACKAGES: Final = {
     "sfdisk": "fdisk (Debian, Ubuntu) or util-linux (elsewhere)",

@@ -20,7 +20,7 @@ from vhostcomm.cli.cluster import PASSWORD
 from vhostcomm.config import values
 from vhostcomm.config.models import Service
 from vhostcomm.config.reading import variable
-from vhostcomm.environment import SECRET_VARIABLES
+from vhostcomm.linux.environment import SECRET_VARIABLES
 
 SPAWNS = {"Popen", "run", "call", "check_call", "check_output", "open_process", "run_process", "posix_spawn", "system"}
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 
-from vhostcomm.environment import child_environment
+from vhostcomm.linux.environment import child_environment
 
 DEATH_TIMEOUT: Final = 5.0
 """Seconds for a killed process to end. After that, it hangs in the kernel, for example on storage."""

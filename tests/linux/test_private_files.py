@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vhostcomm.private_files import replace_private
+from vhostcomm.linux.private_files import replace_private
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vhostcomm.private_files import replace_private
+from vhostcomm.linux.private_files import replace_private
 
 def parts():
     yield b"half"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import trio
 
 from tests.trio_help import run
-from vhostcomm.threads import SLICE, in_slices
+from vhostcomm.linux.threads import SLICE, in_slices
 
 ITEMS = 5
 
