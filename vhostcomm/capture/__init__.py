@@ -1,8 +1,7 @@
 """Captures: the frames of one channel in a text file that people can read and programs can compare and replay.
 
-The package is pure: text and events in, records and text out. `format` defines and writes captures, `reading`
-parses them, `record` turns a connection's events into records, `redact_capture` removes identities, and
-`compare` lists the differences of two captures.
+What reads, writes or changes a capture's text belongs here. Pure: events and text go in, records and text come out.
+Sockets and files are for those who record and replay.
 """
 
 from vhostcomm.capture.format import format_record
