@@ -23,7 +23,7 @@ FAST = 1_000_000
 def braked(lane: Lane) -> Throttle:
     """A guest that has used its credit up."""
     mine = Throttle(FAST, lane)
-    while not mine.braked:
+    while not mine.throttled:
         mine.ready()
         mine.turned(WORK)
     return mine
@@ -78,7 +78,7 @@ def test_a_guest_that_asks_and_waits_is_never_braked() -> None:
             for _ in range(60 * often):
                 mine.ready()
                 mine.turned(WORK, FRAME_SIZE)
-                braked.add(mine.braked)
+                braked.add(mine.throttled)
                 clock.jump(1 / often)
             assert (True in braked) is is_braked
 
@@ -91,7 +91,7 @@ def test_more_than_a_question_at_once_is_work() -> None:
         for _ in range(2 * int(CREDIT / WORK)):
             mine.ready()
             mine.turned(WORK, FRAME_SIZE + 1)
-        assert mine.braked
+        assert mine.throttled
 
     run(main)
 
@@ -130,7 +130,7 @@ def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
         for _ in range(100):
             assert not bad.ready()
             bad.turned(WORK)
-        assert bad.braked
+        assert bad.throttled
         good.ready()
         assert bad.ready()  # the lane rests for another guest
         await bad.enter()
@@ -169,14 +169,14 @@ def test_a_guest_earns_credit_while_it_has_nothing_to_read() -> None:
         for _ in range(50):
             good.ready()
             await turn(bad)
-        assert bad.braked
+        assert bad.throttled
         await trio.sleep(100 * CREDIT / SHARE)
         bad.waited()
         await turn(bad)
-        assert bad.braked
+        assert bad.throttled
         await trio.sleep(3 * CREDIT / SHARE)
         assert not bad.ready()
-        assert not bad.braked
+        assert not bad.throttled
 
     run(main)
 

@@ -137,7 +137,7 @@ class Session:
             rested = throttle is not None and throttle.ready() and await throttle.enter()
             size = READ  # of a read that fails
             try:
-                size, out, sent = self._turn(LANE_READ if throttle is not None and throttle.braked else READ)
+                size, out, sent = self._turn(LANE_READ if throttle is not None and throttle.throttled else READ)
             finally:
                 if throttle is not None:
                     throttle.turned(size=size)

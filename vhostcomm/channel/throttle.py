@@ -112,7 +112,7 @@ class Throttle:
     _worked: float = field(default=inf, init=False)  # when the last turn, or the last wait that it imposed, ended
     _began: float = field(default=0.0, init=False)
     _in_lane: bool = field(default=False, init=False)
-    braked: bool = field(default=False, init=False)
+    throttled: bool = field(default=False, init=False)
     """Whether its turns are in the lane."""
 
     def __attrs_post_init__(self) -> None:
@@ -132,9 +132,9 @@ class Throttle:
             self._budget = min(self._rate * BURST, self._budget + since * self._rate)
             self._questions = min(QUESTIONS, self._questions + since * QUESTIONS)
         self._counted = now
-        if self.braked and self._credit > CREDIT / 2:
-            self.braked = False
-        if not self.braked:
+        if self.throttled and self._credit > CREDIT / 2:
+            self.throttled = False
+        if not self.throttled:
             self._lane.outside(self, now)
         elif self._lane.is_free_for(self, now):
             self._in_lane = True
@@ -163,8 +163,8 @@ class Throttle:
         if self._in_lane:
             self._in_lane = False
             self._lane.leave(work, now)
-        elif self._credit < 0 and not self.braked:
-            self.braked = True
+        elif self._credit < 0 and not self.throttled:
+            self.throttled = True
             self._lane.comes(self)
 
     def read(self, size: int) -> float:

@@ -124,7 +124,7 @@ class Gateway:
         while True:
             pinned = {"revision": str(revision)} if revision else {}
             try:
-                page = await self.call("kv/range", {"key": first, "range_end": end, "limit": str(limit), **pinned})
+                page = await self._post("kv/range", {"key": first, "range_end": end, "limit": str(limit), **pinned})
             except TooLargeError:
                 if limit == 1:
                     raise
@@ -175,7 +175,7 @@ class Gateway:
                 "success": wanted,
                 "failure": [{"request_txn": {"compare": [mine], "success": wanted}}],
             }
-        answer = await self.call("kv/txn", body)
+        answer = await self._post("kv/txn", body)
         if not only_mine or answer.get("succeeded"):
             return True
         inner = next(iter(objects_of(answer, "responses")), {})
@@ -183,16 +183,16 @@ class Gateway:
 
     async def grant(self, seconds: int) -> int:
         """Make a lease. Return its number."""
-        return number_of(await self.call("lease/grant", {"TTL": str(seconds)}), "ID")
+        return number_of(await self._post("lease/grant", {"TTL": str(seconds)}), "ID")
 
     async def keep_alive(self, lease: int) -> int:
         """Renew a lease. Return its seconds from before the request was sent; 0 if there is no such lease."""
-        answer = await self.call("lease/keepalive", {"ID": str(lease)})
+        answer = await self._post("lease/keepalive", {"ID": str(lease)})
         return number_of(object_of(answer, "result"), "TTL")  # which is missing for a lease that has ended
 
     async def revoke(self, lease: int) -> None:
         """End a lease: its keys are deleted."""
-        await self.call("lease/revoke", {"ID": str(lease)})
+        await self._post("lease/revoke", {"ID": str(lease)})
 
     async def watch(self, revision: int, changed: Callable[[list[Change]], None]) -> None:
         """Call `changed` with the changes below the prefix from a revision on, until that fails.
@@ -224,7 +224,7 @@ class Gateway:
             await each_line(response, member, take)
         raise UnreachableError(f"{member}: the watch ended")
 
-    async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request to a member, or to others if that fails.
 
         Raises:

@@ -38,7 +38,7 @@ def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
         ("GET", "/guests/{name}/snippets", handlers.snippets),
         ("GET", "/guests/{name}/capture", handlers.capture),
         ("POST", "/guests/{name}/record", handlers.record),
-        ("POST", "/guests/{name}/call", handlers.call),
+        ("POST", "/guests/{name}/call", handlers.post_call),
         ("POST", "/guests/{name}/shutdown", handlers.shutdown),
         ("POST", "/guests/{name}/reboot", partial(handlers.command, GuestCommand.REBOOT)),
         ("POST", "/guests/{name}/resume", handlers.resume),
@@ -180,7 +180,7 @@ class _Handlers:
 
     # -- changing
 
-    async def call(self, request: Request) -> Response:
+    async def post_call(self, request: Request) -> Response:
         guest = self._guest(request)
         body = await request_parsing.body(request, ("command", "data", "timeout", "i_know_this_is_dangerous"))
         command = request_parsing.command(body.get("command"))
@@ -193,7 +193,7 @@ class _Handlers:
     async def _send(self, request: Request, guest: Guest, command: Command, data: bytes, timeout: float) -> Response:
         began = trio.current_time()
         by = request_parsing.initiator(request)
-        response = await self._daemon.call(guest.name, command, data, timeout=timeout, by=by)
+        response = await self._daemon.ask_guest(guest.name, command, data, timeout=timeout, by=by)
         return _json(serialize.called(guest, command, response, trio.current_time() - began))
 
     async def command(self, command: GuestCommand, request: Request) -> Response:

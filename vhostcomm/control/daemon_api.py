@@ -129,7 +129,7 @@ class DaemonApi(Protocol):
     @property
     def config(self) -> Config: ...
 
-    async def call(
+    async def ask_guest(
         self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = ""
     ) -> Response: ...
 

@@ -210,7 +210,9 @@ class Daemon:
                 stopping.cancel_scope.cancel()
             return
 
-    async def call(self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "") -> Response:
+    async def ask_guest(
+        self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = ""
+    ) -> Response:
         """Send a question to a guest, with the rules for a frozen one; see `Freezer.ask`.
 
         Raises:
