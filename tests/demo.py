@@ -117,7 +117,7 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
                     if line["command"].startswith("15 "):
                         say("\n   all asked and answered; now Ctrl-C, as far as vdsm_run.py can tell")
                         run.send_signal(signal.SIGINT)
-                case "stopping by":
+                case "stopping QEMU":
                     say(f"   stopping by {line['stage']}")
                 case "QEMU ended":
                     say(f"   QEMU ended: {line['why']}")

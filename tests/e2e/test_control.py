@@ -99,7 +99,7 @@ def test_the_launcher_completes_a_shutdown_that_the_guest_ignores(tmp_path: Path
         assert (early.returncode, "being stopped, now by the guest's own power-off" in early.stderr) == (1, True), early
         gone = ask(tmp_path, "shutdown", "--wait", "90")
         assert (gone.returncode, "stopped, by QMP quit" in gone.stdout) == (0, True), gone
-        assert run.event("stopping by", stage="QMP quit")["why"]
+        assert run.event("stopping QEMU", stage="QMP quit")["why"]
         assert run.ends() == 0
 
 

@@ -52,7 +52,7 @@ def test_hangup_of_its_terminal_is_ignored_under_nohup(tmp_path: Path, images: I
         run.process.send_signal(signal.SIGTERM)
         assert run.event("stopping")["why"] == "SIGTERM"
         assert run.ends() == 0
-    assert not [line for line in run.log if line["event"] == "hurrying"]
+    assert not [line for line in run.log if line["event"] == "stopping faster"]
 
 
 @pytest.mark.any_qemu
@@ -107,7 +107,7 @@ def test_a_stopped_qemu_is_killed(tmp_path: Path, images: Images) -> None:
         os.kill(run.qemu_pid, signal.SIGSTOP)
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 8
-    assert [line["stage"] for line in run.log if line["event"] == "stopping by"][-1] == "SIGKILL"
+    assert [line["stage"] for line in run.log if line["event"] == "stopping QEMU"][-1] == "SIGKILL"
 
 
 @pytest.mark.any_qemu

@@ -58,7 +58,7 @@ def test_guest_boots_from_its_disk_and_gets_all_answers(tmp_path: Path, images: 
     run.console.kept_to_the_protocol()
     ended = next(line for line in run.log if line["event"] == "QEMU ended")
     assert (ended["kind"], ended["code"]) == ("stopped", 0)
-    assert [line["stage"] for line in run.log if line["event"] == "stopping by"] == [
+    assert [line["stage"] for line in run.log if line["event"] == "stopping QEMU"] == [
         "the guest's own power-off, through the vchannel"
     ]
     assert {each.name for each in tmp_path.iterdir()} == {"console"}
@@ -93,7 +93,7 @@ def test_a_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: Images) -> 
         run.event("the guest powers itself off")
         assert run.ends() == 0
     assert "reboot: Power down" in run.console.text
-    assert len([line for line in run.log if line["event"] == "stopping by"]) == 1
+    assert len([line for line in run.log if line["event"] == "stopping QEMU"]) == 1
 
 
 def test_a_guest_that_never_comes_up_is_waited_for_within_the_grace(tmp_path: Path, images: Images) -> None:
@@ -102,7 +102,7 @@ def test_a_guest_that_never_comes_up_is_waited_for_within_the_grace(tmp_path: Pa
         run.event("QEMU runs")
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 0
-    stages = [line for line in run.log if line["event"] == "stopping by"]
+    stages = [line for line in run.log if line["event"] == "stopping QEMU"]
     assert [line["stage"].split()[0] for line in stages] == ["the", "the", "QMP"]
     assert all("still ran after" in line["why"] for line in stages[1:])
 
@@ -126,7 +126,7 @@ def test_a_stop_during_a_reboot_waits_for_the_guest(tmp_path: Path, images: Imag
         run.event("waiting until the guest is ready")
         assert run.ends() == 0
     assert "reboot: Power down" in run.console.text
-    assert [line["stage"] for line in run.log if line["event"] == "stopping by"] == [
+    assert [line["stage"] for line in run.log if line["event"] == "stopping QEMU"] == [
         "the guest's own power-off, through the vchannel"
     ]
 
@@ -134,7 +134,7 @@ def test_a_stop_during_a_reboot_waits_for_the_guest(tmp_path: Path, images: Imag
 def test_unresponsive_guest_is_stopped_in_stages(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.direct(ignore_poweroff=1), "--grace", "6") as run:
         run.ready()
-    assert [line["stage"].split()[0] for line in run.log if line["event"] == "stopping by"] == ["the", "the", "QMP"]
+    assert [line["stage"].split()[0] for line in run.log if line["event"] == "stopping QEMU"] == ["the", "the", "QMP"]
     run.console.says("vchannel: request 6 poweroff")
 
 
@@ -144,7 +144,7 @@ def test_a_second_signal_skips_ahead(tmp_path: Path, images: Images) -> None:
         run.process.send_signal(signal.SIGINT)
         run.event("the guest powers itself off")
         run.process.send_signal(signal.SIGINT)
-        run.event("hurrying")
+        run.event("stopping faster")
         assert run.ends() == 0
 
 
@@ -153,7 +153,7 @@ def test_power_button_follows_an_ignored_power_off(tmp_path: Path, images: Image
     with Launched(tmp_path, *images.direct(acpi=1, ignore_poweroff=1), "--grace", "20") as run:
         run.ready()
     run.console.says("acpi: power button, powering off")
-    assert [line["stage"].split()[1] for line in run.log if line["event"] == "stopping by"] == ["guest's", "power"]
+    assert [line["stage"].split()[1] for line in run.log if line["event"] == "stopping QEMU"] == ["guest's", "power"]
 
 
 def test_hooks_and_log_report_a_reboot(tmp_path: Path, images: Images) -> None:

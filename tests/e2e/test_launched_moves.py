@@ -60,7 +60,7 @@ def test_a_shutdown_that_is_waited_for_across_a_reset(tmp_path: Path, images: Im
         run.process.send_signal(signal.SIGTERM)
         assert "gone after" in stopped.result().stdout, stopped.result()
         assert run.ends() == 0
-    stages = [line["stage"] for line in run.log if line["event"] == "stopping by"]
+    stages = [line["stage"] for line in run.log if line["event"] == "stopping QEMU"]
     assert stages == ["the guest's own power-off, through the vchannel", "QMP quit"]
 
 

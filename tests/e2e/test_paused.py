@@ -63,7 +63,7 @@ def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Im
         assert run.ends() == 9
     ended = next(line for line in run.log if line["event"] == "QEMU ended")
     assert ended["kind"] == "stopped-paused"
-    stages = [line for line in run.log if line["event"] == "stopping by"]
+    stages = [line for line in run.log if line["event"] == "stopping QEMU"]
     assert stages[0]["stage"] == "QMP quit"
     assert "the guest can't shut down" in stages[0]["why"]
 

@@ -199,7 +199,7 @@ def test_stop_of_a_container_powers_its_guest_off(client: Engine, images: Images
         status, log = ended(client, container, timeout=2 * BOOT_TIMEOUT)
     assert status == 0, log
     assert "the guest powers itself off" in log
-    assert log.count('"stopping by"') == 1, log
+    assert log.count('"stopping QEMU"') == 1, log
 
 
 @pytest.mark.parametrize("mount", ["--read-only", "--volume=/srv:/run/vhostcomm:ro"])

@@ -69,9 +69,9 @@ class Stopped:
         self.waited = waits
         self._clock.jump(waits - 1)
         await wait_all_tasks_blocked(0.1)
-        assert len(self.lines("stopping by")) == 1
+        assert len(self.lines("stopping QEMU")) == 1
         self._clock.jump(2)
-        while (await self._logged("stopping by", len(self.lines("stopping by"))))["stage"] != "QMP quit":
+        while (await self._logged("stopping QEMU", len(self.lines("stopping by"))))["stage"] != "QMP quit":
             self._clock.jump(1)
             await wait_all_tasks_blocked(0.01)
         self._clock.rate = 1.0
@@ -87,6 +87,6 @@ def test_stop_waits_one_boot_time_for_a_guest_that_was_never_ready(
     stopped = Stopped(age, can, tmp_path)
     assert stopped.run().kind is EndKind.STOPPED
     assert least <= stopped.waited <= most
-    stages = stopped.lines("stopping by")
+    stages = stopped.lines("stopping QEMU")
     assert [stage["stage"] for stage in stages][::2] == ["the guest's own power-off, through the vchannel", "QMP quit"]
     assert stages[1]["why"] == "nas: the guest was never ready, and gave no sign of life"

@@ -237,7 +237,7 @@ def test_serve_rejects_dangerous_commands_and_logs_the_client(tmp_path: Path) ->
     served: list[str | Path] = ["--sock", sock, "--qemu-host-api", f"unix:{api}", "--control", tmp_path / "control"]
     with Serving(*served) as daemon, answering(sock, lambda _: b"done\0"):
         assert request(api, reset) == error("Failed sending command 12 to guest")
-        assert "--allow-dangerous" in daemon.event("not asked")["why"]
+        assert "--allow-dangerous" in daemon.event("command not sent")["why"]
         assert request(api, "/read?command=6") == ok('"done"')
         assert daemon.event("stop requested")["by"] == f"qemu-host API: pid {os.getpid()}"
     with Serving(*served, "--allow-dangerous", "yes"), answering(sock, lambda _: b"done\0"):

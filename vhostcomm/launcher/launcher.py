@@ -135,7 +135,7 @@ class Launcher:
     def stop(self, why: str) -> None:
         """Request a stop; a further request hurries it."""
         if self._stop.is_set():
-            self._log.warning("hurrying", why=why)
+            self._log.warning("stopping faster", why=why)
             if self._qemu:
                 self._qemu.hurry()
             return
@@ -258,7 +258,7 @@ class Launcher:
                 self.stage = stage.means
                 self._notifier.extend(seconds + STAGE_MARGIN)
                 self._notifier.changed()
-                self._log.info("stopping by", stage=stage.means, seconds=round(seconds, 1), why=why)
+                self._log.info("stopping QEMU", stage=stage.means, seconds=round(seconds, 1), why=why)
             case QmpEvent("NETDEV_STREAM_DISCONNECTED"):
                 self._log.error("passt ended, the guest has no network until its next start")
             case QmpEvent(name):

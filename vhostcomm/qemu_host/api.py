@@ -260,10 +260,10 @@ class QemuHostApi:
         try:
             yield
         except MisuseError as error:
-            self._log.error("not asked", command=number, why=str(error))
+            self._log.error("command not sent", command=number, why=str(error))
             raise FailureError(f"Failed sending command {number} to guest") from None
         except CallError as error:
-            self._log.error("no answer", command=number, why=str(error))
+            self._log.error("command not answered", command=number, why=str(error))
             raise FailureError(_message(error.outcome, number)) from None
 
 
