@@ -15,13 +15,15 @@ HEAVY: Final = {
 }  # fmt: skip
 """Packages that delay a start by more than a few milliseconds."""
 
-ROOMS: Final = {"capture", "channel", "control", "daemon", "launch", "probe", "qemu", "snippet"}
+ROOMS: Final = {
+    "capture", "channel", "cluster", "control", "daemon", "install", "launcher", "log", "probe", "qemu", "snippet",
+}  # fmt: skip
 """Our own packages that few verbs need."""
 
 GROUND: Final = {"asyncio", "ssl", "structlog", "trio"}
 """trio and structlog, and what they import themselves."""
 
-SERVING: Final = {".capture", ".channel", ".control", ".daemon"}
+SERVING: Final = {".capture", ".channel", ".cluster", ".control", ".daemon", ".log"}
 
 
 def imported(*words: str, cwd: Path) -> set[str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.control.controlled import INFORMATION, answering, controlled
-from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, run_vhostcomm
+from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, run_vhostcomm
 from vchannel import GuestCommand
 from vhostcomm.cli.output import print_table
 from vhostcomm.log.logs import _level_styles
+from vhostcomm.probe import QUESTIONS
 
 
 def on_terminal(*words: str | Path) -> str:
@@ -54,6 +55,16 @@ def test_a_narrow_terminal_gets_lists_and_no_folded_cells(tmp_path: Path) -> Non
     assert "  address  10.0.2.15" in lines
     assert f"  socket   {tmp_path / 'nas'}" in lines
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+@pytest.mark.slow
+def test_a_narrow_terminal_gets_the_table_of_probe_with_its_long_answers_whole(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas", "--guest-serial", "1234ABC567890"):
+        lines = re.sub(r"\x1b\[[01]m", "", on_terminal("probe", tmp_path / "nas")).splitlines()
+    assert re.search(r"^COMMAND +MS +ANSWER$", lines[0])
+    assert [line for line in lines if re.search(r"^ 5 GUEST_SERIAL +[0-9.]+ +1234ABC567890$", line)]
+    assert [line for line in lines if re.search(r"^ 8 VMM_VERSION +[0-9.]+ +\{.{80,}\}$", line)]
+    assert len(lines) == 1 + len(QUESTIONS)
 
 
 def test_a_table_has_no_padding_and_no_folded_cell(capsys: pytest.CaptureFixture[str]) -> None:

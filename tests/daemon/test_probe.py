@@ -42,10 +42,10 @@ def test_probe_prints_a_table_of_answers(tmp_path: Path) -> None:
     assert probed.returncode == 0, probed.stderr
     assert probed.stderr == ""
     rows = [line.split() for line in probed.stdout.splitlines()]
-    assert rows[0] == ["COMMAND", "ANSWER", "MS"]
+    assert rows[0] == ["COMMAND", "MS", "ANSWER"]
     serial = next(row for row in rows if row[1] == "GUEST_SERIAL")
-    assert serial[:3] == ["5", "GUEST_SERIAL", "1234ABC567890"]
-    assert float(serial[3]) > 0
+    assert (serial[0], serial[3]) == ("5", "1234ABC567890")
+    assert float(serial[2]) > 0
     assert '"vcpu_num":4' in probed.stdout
 
 

@@ -31,7 +31,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: b
     """Print columns with headings, which are bold on a terminal. Untrusted text is escaped.
 
     Cells are never folded, so that they can be copied. On a terminal that is too narrow for the table, each row becomes
-    a list with one cell per line.
+    a list with one cell per line; if the other columns take at most half of it, long cells in the last one run over.
 
     Args:
         heads: the headings; empty ones are not shown.
@@ -41,7 +41,9 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: b
     cells = [[escape(cell) for cell in row] for row in rows]
     terminal = sys.stdout.isatty()
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    if terminal and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+    *others, last = [width + 2 for width in widths]
+    columns = shutil.get_terminal_size().columns
+    if terminal and sum(others) + last - 2 > columns and sum(others) > columns / 2:
         lines = _as_lists(heads, cells)
     else:
         lines = [_line(row, widths) for row in cells]

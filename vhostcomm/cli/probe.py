@@ -74,7 +74,7 @@ def probe(
             }
         )
     else:
-        print_table(("COMMAND", "", "ANSWER", "MS"), map(_row, answers))
+        print_table(("COMMAND", "MS", "ANSWER"), map(_row, answers))
     for answer in missing:
         _complain(answer)
     if missing:
@@ -90,7 +90,7 @@ def _row(answer: Answer) -> tuple[str, ...]:
     if answer.problem:
         shown += f"  [{answer.problem}]"
     time = "" if answer.milliseconds is None else f"{answer.milliseconds:.2f}"
-    return f"{answer.command.value}", answer.command.name, shown, time
+    return f"{answer.command.value:2} {answer.command.name}", time, shown
 
 
 def _complain(answer: Answer) -> None:
