@@ -114,6 +114,13 @@ def test_configuration_without_guests_is_rejected() -> None:
         (["libvirt", "--domain", "--boot", "{boot}", "--memory", "1"], "memory is 1"),
         (["libvirt", "--domain", "--boot", "{boot}", "--cpus", "0"], "cpus is 0"),
         (["libvirt", "--domain", "--boot", "{boot}", "--emulator", "no-qemu"], "no such program"),
+        (["libvirt", "--vcpus", "4"], "--vcpus: only the daemon uses that: give it to `vhostcomm serve`"),
+        (
+            ["qemu", "--vcpus", "4", "--web", "127.0.0.1:1", "--host-build", "1"],
+            "--host-build, --vcpus, --web: only the daemon",
+        ),
+        (["proxmox", "--vmid", "100", "--log-level", "debug"], "--log-level: only the daemon uses that"),
+        (["hookscript", "--record", "/tmp/{{guest}}"], "--record: only the daemon uses that"),
         (["virtualbox"], "virtualbox"),
     ],
 )

@@ -51,7 +51,7 @@ def serve(
 ) -> None:
     """Serve guests: bind their sockets and answer their questions, until SIGTERM or SIGINT.
 
-    QEMU connects with the arguments that `vhostcomm snippet qemu --unit none` prints for the same flags.
+    QEMU connects with the arguments that `vhostcomm snippet qemu --unit none` prints for the same --sock or --config.
 
     Flags override environment variables, which override files; `vhostcomm config show` shows each value and its source.
     SIGHUP reloads the files. SIGUSR1 reopens recordings whose file was renamed or deleted. SIGHUP and SIGINT stay ignored if

@@ -57,7 +57,7 @@ def qemu(
     """Print QEMU's arguments for the vchannel, to append to its command; with a DIRECTORY, the whole command."""
     from vhostcomm.snippet.qemu import arguments, command
 
-    found = (which or WhichUnit()).of_folder(folder).external()
+    found = (which or WhichUnit()).of_folder(folder).external(whole=folder is not None)
     spelling, can = (spelt_for or WhichQemu()).asked()
     if folder is None:
         _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
@@ -131,9 +131,10 @@ def libvirt(
     ] = "",
 ) -> None:
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
-    found = (which or WhichUnit()).of_folder(folder).external()
+    is_whole = domain or folder is not None
+    found = (which or WhichUnit()).of_folder(folder).external(whole=is_whole)
     guest = found.guest
-    if not (domain or folder):
+    if not is_whole:
         from vhostcomm.snippet.libvirt import devices
 
         _refuse(
@@ -199,7 +200,7 @@ def proxmox(
     if vmid is None:
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
     which = (which or WhichUnit()).of_folder(folder)
-    found = which.external()
+    found = which.external(whole=folder is not None)
     spelling = (spelt_for or WhichQemu()).spelling()
     if folder is None:
         _refuse(storage=storage != "local-lvm", remedy="give a directory of `vhostcomm install`")

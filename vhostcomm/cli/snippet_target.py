@@ -119,6 +119,9 @@ class Served:
 
 
 NO_UNIT: Final = "none"
+_USED: Final = {"control", "control-token", "control-ca", "control-cert", "control-key", "guest-uuid", "guest-serial"}
+"""Settings of the daemon that a snippet for another program depends on. A serial number determines a UUID."""
+
 _QEMU: Final = "qemu-system-x86_64"
 
 Unit: TypeAlias = (
@@ -207,13 +210,22 @@ class WhichUnit(Which):
         """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
-    def external(self) -> Served:
+    def external(self, *, whole: bool = False) -> Served:
         """Return the same as `served`, for a guest whose QEMU another program runs.
+
+        Args:
+            whole: whether the snippet prints the whole machine, or only its channel.
 
         Raises:
             ConfigError: as `served`.
-            UsageError: as `served`, or the unit starts the QEMU itself.
+            UsageError: as `served`, or the unit starts the QEMU itself, or a flag concerns only the daemon.
         """
+        used = _USED | {"vcpus"} if whole else _USED
+        flags = given(self.host, self.guest, self.service)
+        if unused := ", ".join(f"--{flag}" for flag in flags if flag not in used):
+            raise UsageError(
+                f"{unused}: only the daemon uses that: give it to `vhostcomm serve`, or write it into its file"
+            )
         if self.unit == units.RUN:
             raise UsageError(f"{units.RUN} starts the guest's QEMU itself, so there is nothing to paste elsewhere")
         return self.served()
