@@ -29,6 +29,7 @@ from tests.serving import ENVIRONMENT, run_vhostcomm
         ("capture show", "FILE is missing", "capture show"),
         ("completion tcsh", "SHELL tcsh: must be one of bash, zsh, fish", "completion"),
         ("gusts", "gusts: no such command; did you mean guests?", ""),
+        ("frobnicate", "frobnicate: no such command", ""),
         ("config frobnicate", "config frobnicate: no such command; known: validate, show, init", "config"),
         ("help gusts", "gusts: no such command; did you mean guests?", ""),
         ("probe --sock connect:/x", "--sock connect:", "probe"),

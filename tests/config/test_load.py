@@ -328,7 +328,7 @@ def test_the_loopback_needs_no_encryption(host: str) -> None:
 def test_an_unknown_variable() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"VHOSTCOMM_SERIAL: unknown; did you mean VHOSTCOMM_HOST_SERIAL.* known: .*VHOSTCOMM_VCPUS",
+        match=r"VHOSTCOMM_SERIAL: unknown; did you mean VHOSTCOMM_HOST_SERIAL\?$",
     ):
         load(socks=["/x/a"], environment={"VHOSTCOMM_SERIAL": SERIAL})
 

@@ -114,8 +114,9 @@ def call(
     *words: Annotated[
         str,
         Parameter(
-            name="words",
-            help="[GUEST] COMMAND [DATA]: the command's name or number, and text for it.",
+            name="command",
+            help="A name or a number, also an unknown one. GUEST before it is optional if there is one guest; DATA after "
+            "it is text for the guest.",
             completer=words_of_call,
         ),
     ],
@@ -129,8 +130,7 @@ def call(
 ) -> int:
     """Send a guest any command: `vhostcomm call nas get_ip`.
 
-    The guest's name is optional if there is one guest. You can also send unknown numbers. These commands are known; those with
-    a ! can lose data, settings or a secret, and need --i-know-this-is-dangerous:
+    These commands are known; those with a ! can lose data, settings or a secret, and need --i-know-this-is-dangerous:
 
          0 test               8 reboot             13 delete_vdisk !
          1 webapi !           9 resize_vdisk       14 fs_freeze

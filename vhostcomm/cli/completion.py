@@ -98,7 +98,7 @@ def words_of_call(context: Any) -> Sequence[str]:
     match context.index:
         case 0:
             return [*guest_names(context), *commands]
-        case 1 if str(context["words"].raw).lower() not in commands:
+        case 1 if str(context["command"].raw).lower() not in commands:
             return commands
         case _:
             return []

@@ -83,8 +83,8 @@ def _unknown_verb(app: App, verb: Sequence[str], word: str) -> str:
         app = app[each]
     verbs = verbs_of(app)
     near = difflib.get_close_matches(word, [name for first, others in verbs.items() for name in (first, *others)], n=1)
-    meant = f"did you mean {near[0]}?" if near else f"known: {', '.join(verbs)}"
-    return f"{' '.join([*verb, word])}: no such command; {meant}"
+    meant = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(verbs)}" if verb else ""
+    return f"{' '.join([*verb, word])}: no such command{meant}"
 
 
 def _unknown_flag(verb: Sequence[str], error: UnknownOptionError) -> str:

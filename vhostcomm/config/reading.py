@@ -189,7 +189,14 @@ def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Va
         if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES) or name in CLUSTER_VARIABLES:
             continue
         if name not in known:
-            raise ConfigError(f"the environment's {name}: unknown; {_known(name, sorted(known))}")
+            word = name.removeprefix(ENVIRONMENT_PREFIX)
+            near = difflib.get_close_matches(word, [each.removeprefix(ENVIRONMENT_PREFIX) for each in known], n=1)
+            meant = (
+                f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?"
+                if near
+                else "`vhostcomm serve --help` lists the variables"
+            )
+            raise ConfigError(f"the environment's {name}: unknown; {meant}")
         section, each = known[name]
         made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
     return made
