@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import httpx
 import trio
@@ -49,7 +49,6 @@ PAGE: Final = 50
 """Keys of one answer. The event loop decodes it, and a guest's answer may wait for that."""
 
 _NO_AUTH: Final = "authentication is not enabled"
-T = TypeVar("T")
 
 
 @frozen
@@ -233,22 +232,20 @@ class Gateway:
         for left in reversed(range(len(self._access.urls))):
             member = self.member
             try:
-                return await self._again(member, lambda: self._call(member, path, body))  # noqa: B023 - called at once
+                return await self._call_signed_in(member, path, body)
             except UnreachableError:
                 self.leave(member)
                 if not left:
                     raise
         raise AssertionError
 
-    async def _again(self, member: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Call once more with a new token, if the token was rejected."""
+    async def _call_signed_in(self, member: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request, and once more with a new token if the token was rejected."""
         try:
-            await self._signed_in(member)
-            return await call()
+            return await self._call(member, path, body, await self._signed_in(member))
         except TokenError:
             self._token = ""
-            await self._signed_in(member)
-            return await call()
+            return await self._call(member, path, body, await self._signed_in(member))
 
     async def _signed_in(self, member: str) -> str:
         """Sign in, unless we have a token."""
@@ -258,18 +255,17 @@ class Gateway:
             if not self._token:
                 body = {"name": self._access.user, "password": self._access.password}
                 try:
-                    self._token = str(
-                        (await self._call(member, "auth/authenticate", body, signed=False)).get("token", "")
-                    )
+                    answer = await self._call(member, "auth/authenticate", body, token="")
+                    self._token = str(answer.get("token", ""))
                 except EtcdError as error:
                     if _NO_AUTH not in str(error):
                         raise
             return self._token
 
-    async def _call(self, member: str, path: str, body: dict[str, Any], *, signed: bool = True) -> dict[str, Any]:
+    async def _call(self, member: str, path: str, body: dict[str, Any], token: str) -> dict[str, Any]:
         try:
             with trio.fail_after(CALL_TIMEOUT):
-                async with self._stream(member, path, body, self._token if signed else "") as response:
+                async with self._stream(member, path, body, token) as response:
                     return document(member, await content(response, member))
         except trio.TooSlowError:
             raise UnreachableError(f"{member}: no answer within {CALL_TIMEOUT:g} s") from None
