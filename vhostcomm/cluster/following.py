@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
@@ -37,8 +37,8 @@ class Backoff:
         self._pause = min(2 * self._pause, RETRY_MAX)
 
 
-class Observer(Protocol):
-    """Sees the changes of a cluster's records, after the view has them."""
+class Observer:
+    """Sees the changes of a cluster's records, after the view has them. A subclass has the methods that it needs."""
 
     def replaced(self) -> None:
         """Note that the view was read anew."""
@@ -56,13 +56,13 @@ class Following:
     Args:
         view: kept up to date with the records of hosts.
         offer: called with the configuration's part whenever it has changed.
-        observer: sees the changes of the records.
+        observers: see the changes of the records, in this order.
     """
 
-    def __init__(self, view: View, offer: Callable[[Tree], None], observer: Observer, log: Log) -> None:
+    def __init__(self, view: View, offer: Callable[[Tree], None], observers: Sequence[Observer], log: Log) -> None:
         self._view = view
         self._offer = offer
-        self._observer = observer
+        self._observers = observers
         self._log = log
         self._values: dict[str, bytes] | None = None
         self._problem: type[EtcdError] | None = None
@@ -113,7 +113,8 @@ class Following:
             elif record := self._record(each):
                 records.append(record)
         self._view.replace(records)
-        self._observer.replaced()
+        for observer in self._observers:
+            observer.replaced()
         if values != self._values:
             self._values = values
             self._offer(Tree(dict(values), revision))
@@ -130,10 +131,12 @@ class Following:
                     self._values[each.key] = each.entry.value
             elif each.entry is None:
                 self._view.remove(each.key)
-                self._observer.removed(each.key)
+                for observer in self._observers:
+                    observer.removed(each.key)
             elif record := self._record(each.entry):
                 self._view.put(record)
-                self._observer.heard(record)
+                for observer in self._observers:
+                    observer.heard(record)
         if offered:
             self._offer(Tree(dict(self._values), changes[-1].revision))
 

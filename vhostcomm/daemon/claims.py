@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from vhostcomm.cluster.following import Observer
 from vhostcomm.cluster.records import Record, Trouble, View
 from vhostcomm.guest.model import State
 from vhostcomm.log.logs import Log
@@ -23,7 +24,7 @@ SKEW: Final = 5.0
 _REPORTED: Final = float("inf")
 
 
-class Claims:
+class Claims(Observer):
     """Compares what hosts have published."""
 
     def __init__(self, view: View, log: Log) -> None:

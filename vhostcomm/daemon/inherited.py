@@ -15,6 +15,7 @@ from attrs import frozen
 
 from vhostcomm.channel.calls import TIMEOUT_MAX
 from vhostcomm.channel.guest import Guest, now
+from vhostcomm.cluster.following import Observer
 from vhostcomm.cluster.records import SERVING, THAWED_MAX, Record, ServingRecord, View
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.guest.debt import Debt
@@ -39,7 +40,7 @@ class _Freeze:
     due: float
 
 
-class Inherited:
+class Inherited(Observer):
     """The thaws that this host owes for others, and those that others have seen to.
 
     Args:

@@ -12,16 +12,15 @@ from typing import Final
 
 import attrs
 import trio
-from attrs import frozen
 
 from vhostcomm import __version__
 from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.address import Access
-from vhostcomm.cluster.following import Following
+from vhostcomm.cluster.following import Following, Observer
 from vhostcomm.cluster.gateway import Gateway
 from vhostcomm.cluster.kept import Kept, KeptError
 from vhostcomm.cluster.publishing import Publishing
-from vhostcomm.cluster.records import HostRecord, Record, ServingRecord, Trouble, View
+from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
 from vhostcomm.cluster.tree import Tree, settings_of
 from vhostcomm.config.address import SYSTEM_RUNTIME
 from vhostcomm.config.files import Merged
@@ -51,7 +50,7 @@ POLL_INTERVAL: Final = 5.0
 """Seconds between looks at all guests, for what no event reports, such as a guest's address."""
 
 
-class Membership:
+class Membership(Observer):
     """Connects a daemon with its cluster.
 
     Args:
@@ -138,7 +137,7 @@ class Membership:
         claims = Claims(self.view, log)
         self._inherited = Inherited(self.view, daemon.guest, freezer)
         self._publishing = publishing
-        following = Following(self.view, self._offer, _Observer(claims, self._inherited, self._look_again), log)
+        following = Following(self.view, self._offer, (claims, self._inherited, self), log)
         async with Gateway(self._access) as gateway, trio.open_nursery() as nursery:
             nursery.start_soon(following.run, gateway)
             nursery.start_soon(publishing.run, gateway)
@@ -226,7 +225,8 @@ class Membership:
 
     # -- the records
 
-    def _look_again(self) -> None:
+    def replaced(self) -> None:
+        """Look at all guests, because the view was read anew."""
         self._looking.set()
 
     async def _look(self, daemon: DaemonApi, claims: Claims, inherited: Inherited) -> None:
@@ -246,28 +246,6 @@ class Membership:
             claims.look(trio.current_time())
             with trio.move_on_after(POLL_INTERVAL):
                 await self._looking.wait()
-
-
-@frozen
-class _Observer:
-    """Passes the changes of other hosts' records on."""
-
-    claims: Claims
-    inherited: Inherited
-    looking: Callable[[], object]
-    """Causes a look at all guests."""
-
-    def replaced(self) -> None:
-        self.claims.replaced()
-        self.inherited.replaced()
-        self.looking()
-
-    def heard(self, record: Record) -> None:
-        self.claims.heard(record)
-        self.inherited.heard(record)
-
-    def removed(self, key: str) -> None:
-        self.inherited.removed(key)
 
 
 def _record(guest: Guest, host: str, thawed: Mapping[str, float]) -> ServingRecord:
