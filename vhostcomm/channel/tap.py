@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from vchannel import (
     FRAME_SIZE,
@@ -66,6 +66,7 @@ class Recording:
         self._limit = limit
         self._guest = guest
         self._log = log
+        self._recorder = Recorder(Role.HOST)
         self._start = time.monotonic()
         # The start of all its files: frames have times relative to it.
         header = CaptureHeader(
@@ -101,11 +102,21 @@ class Recording:
         """Wait until all records are written, for at most `timeout` seconds. Return False if some are not."""
         return self._sink.flush(timeout)
 
-    def now(self) -> float:
-        return time.monotonic() - self._start
+    def received(self, event: Event) -> None:
+        """Record an event of the guest."""
+        self._put(self._recorder.received(time.monotonic() - self._start, event))
 
-    def put(self, record: Record) -> None:
-        self._sink.put(record)
+    def sent(self, raw: bytes) -> None:
+        """Record a frame sent to the guest."""
+        self._put(self._recorder.sent(time.monotonic() - self._start, raw))
+
+    def complete(self) -> None:
+        """Write the recorder's delayed record, at the end of a connection or before `close`."""
+        self._put(self._recorder.close())
+
+    def _put(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._sink.put(record)
 
     def reopen(self) -> None:
         """Continue in a new file, unless the current one is still at its path. Never waits.
@@ -228,7 +239,6 @@ class Tap:
     log: Log | None
     recording: Recording | None
     traces: list[Trace]
-    recorder: Recorder = field(factory=lambda: Recorder(Role.HOST))
 
     @property
     def is_observed(self) -> bool:
@@ -236,7 +246,7 @@ class Tap:
 
     def received(self, event: Event) -> None:
         if self.recording:
-            self._record(self.recorder.received(self.recording.now(), event))
+            self.recording.received(event)
         for trace in self.traces:
             trace.received(event)
         if self.log:
@@ -252,21 +262,16 @@ class Tap:
 
     def sent(self, raw: bytes) -> None:
         """Observe one or several sent frames."""
-        now = self.recording.now() if self.recording else 0.0
         for place in range(0, len(raw), FRAME_SIZE):
             frame = raw[place : place + FRAME_SIZE]
             if self.recording:
-                self._record(self.recorder.sent(now, frame))
+                self.recording.sent(frame)
             for trace in self.traces:
                 trace.sent(frame)
             if self.log:
                 self.log.debug("frame", what=describe_frame(frame, Direction.TO_GUEST))
 
     def close(self) -> None:
-        """Write the recorder's delayed record at the end of the connection."""
-        self._record(self.recorder.close())
-
-    def _record(self, records: Iterable[Record]) -> None:
+        """Complete the recording at the end of the connection."""
         if self.recording:
-            for record in records:
-                self.recording.put(record)
+            self.recording.complete()

@@ -10,7 +10,6 @@ from typing import Any, Final
 from attrs import define, field
 
 from vchannel import (
-    FRAME_SIZE,
     BytesSkipped,
     Event,
     Frame,
@@ -59,9 +58,8 @@ class Frames:
                 pass
 
     def sent(self, raw: bytes) -> None:
-        for place in range(0, len(raw), FRAME_SIZE):
-            self.to_guest += 1
-            self._keep(Direction.TO_GUEST, raw[place : place + FRAME_SIZE])
+        self.to_guest += 1
+        self._keep(Direction.TO_GUEST, raw)
 
     def _keep(self, direction: Direction, what: bytes | str) -> None:
         if not self._kept:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from attrs import define, field
+from attrs import define
 
-from vchannel import Event, Role
 from vhostcomm.capture.format import format_capture
 from vhostcomm.capture.reading import read_capture
-from vhostcomm.capture.record import Recorder
 from vhostcomm.capture.redact_capture import redact
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import make_folder
@@ -36,25 +34,12 @@ CLOSE_TIMEOUT: Final = FLUSH_TIMEOUT + 1
 
 @define(eq=False)
 class LiveRecording:
-    """A guest's recording that a client started, as an observer of its frames."""
+    """A guest's recording that a client started."""
 
     guest: Guest
     recording: Recording
     started: float
     active: bool = True
-    _recorder: Recorder = field(factory=lambda: Recorder(Role.HOST), init=False)
-
-    def received(self, event: Event) -> None:
-        if self.ended:
-            return
-        for record in self._recorder.received(self.recording.now(), event):
-            self.recording.put(record)
-
-    def sent(self, raw: bytes) -> None:
-        if self.ended:
-            return
-        for record in self._recorder.sent(self.recording.now(), raw):
-            self.recording.put(record)
 
     @property
     def file(self) -> Path:
@@ -69,9 +54,8 @@ class LiveRecording:
         """Stop observing frames. The file is complete after `Recording.close`."""
         if self.active:
             self.active = False
-            self.guest.traces.remove(self)
-            for record in self._recorder.close():
-                self.recording.put(record)
+            self.guest.traces.remove(self.recording)
+            self.recording.complete()
 
 
 class Recordings:
@@ -117,7 +101,7 @@ class Recordings:
 
         recording = await made_in_thread(folder, make, Recording.discard)
         made = self._live[guest.name] = LiveRecording(guest, recording, datetime.now(UTC).timestamp())
-        guest.traces.append(made)
+        guest.traces.append(recording)
         return made
 
     async def stop(self, guest: Guest) -> LiveRecording | None:
