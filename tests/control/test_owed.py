@@ -17,6 +17,7 @@ from tests.qemu_host.running import QemuHost, error
 from tests.serving import TIMEOUT, FakeGuest, Serving, fake_guest, until
 from tests.trio_help import run
 from vchannel import Command, GuestCommand, Request, Response
+from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.address import Listen
@@ -100,24 +101,25 @@ def owing(test: Callable[[Freezer, Guest, list[Command]], Awaitable[None]], answ
         asked: list[Command] = []
         guest = Guest("nas", Listen(Path("/nowhere/nas")), HostIdentity(), GuestIdentity(), structlog.get_logger())
 
-        async def ask(
-            name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "",
-            sending: Callable[[], None] | None = None,
-        ) -> Response:  # fmt: skip
-            assert (name, data) == ("nas", b"")
-            if by == "late":
-                await freezer.close([], "the daemon stops")
-            assert sending
-            sending()
-            asked.append(command)
-            if by == "slow":
-                await trio.sleep(1)
-            if command is GuestCommand.FS_UNFREEZE and asked.count(command) < answers_from:
-                await trio.sleep(timeout)
-                raise CallError(command, Outcome.TIMED_OUT, "no answer")
-            return Request.of(command).reply(b"")
+        class Answering(Asker):
+            async def ask(
+                self, command: Command, data: bytes = b"", *, timeout: float, by: str = "",
+                sending: Callable[[], None] | None = None,
+            ) -> Response:  # fmt: skip
+                assert data == b""
+                if by == "late":
+                    await freezer.close([], "the daemon stops")
+                assert sending
+                sending()
+                asked.append(command)
+                if by == "slow":
+                    await trio.sleep(1)
+                if command is GuestCommand.FS_UNFREEZE and asked.count(command) < answers_from:
+                    await trio.sleep(timeout)
+                    raise CallError(command, Outcome.TIMED_OUT, "no answer")
+                return Request.of(command).reply(b"")
 
-        freezer = Freezer(ask, guest.log)
+        freezer = Freezer({"nas": Answering(guest)}.get, guest.log)
         async with trio.open_nursery() as nursery:
             await nursery.start(freezer.run)
             guest.connected()

@@ -10,6 +10,7 @@ import trio
 
 from tests.trio_help import run
 from vchannel import Command, GuestCommand, Request, Response
+from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.records import HostRecord, ServingRecord, View
 from vhostcomm.config.address import Listen
@@ -28,31 +29,40 @@ WRITTEN = 5000.0
 FROZEN = ServingRecord("nas", "host1", State.SILENT, frozen_until=WRITTEN + 600, written=WRITTEN)
 
 
-class Here:
-    """The host `host2` and its guest `nas`, which answers. They are connected as in the daemon."""
+class Answering(Asker):
+    """Notes what it is asked, and answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
         self.asked: list[Command] = []
-        self.view = View("host2")
-        self.view.put(HostRecord("host1"))
-        log = structlog.get_logger()
-        self.guest = Guest("nas", Listen(Path("/nowhere/nas")), HostIdentity(), GuestIdentity(), log)
-        self.guest.listeners.append(self._on_guest)
-        self.freezer = Freezer(self._ask, log)
-        self.found = {"nas": self.guest}
-        self.inherited = Inherited(self.view, self.found.get, self.freezer)
 
-    async def _ask(
-        self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = "",
+    async def ask(
+        self, command: Command, data: bytes = b"", *, timeout: float, by: str = "",
         sending: Callable[[], None] | None = None,
     ) -> Response:  # fmt: skip
-        assert (name, data) == ("nas", b"")
+        assert data == b""
         assert timeout > 0
         assert by
         assert sending
         sending()
         self.asked.append(command)
         return Request.of(command).reply(b"")
+
+
+class Here:
+    """The host `host2` and its guest `nas`, which answers. They are connected as in the daemon."""
+
+    def __init__(self) -> None:
+        self.view = View("host2")
+        self.view.put(HostRecord("host1"))
+        log = structlog.get_logger()
+        self.guest = Guest("nas", Listen(Path("/nowhere/nas")), HostIdentity(), GuestIdentity(), log)
+        self.guest.listeners.append(self._on_guest)
+        asker = Answering(self.guest)
+        self.asked = asker.asked
+        self.freezer = Freezer({"nas": asker}.get, log)
+        self.found = {"nas": self.guest}
+        self.inherited = Inherited(self.view, self.found.get, self.freezer)
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
         match event:

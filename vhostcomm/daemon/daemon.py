@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import trio
 
 from vchannel import Command, Response
-from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest, Trace
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.watch import WatchedFolder
@@ -84,7 +84,7 @@ class Daemon:
         self._web = WebSurface(self, config.service, self._surface.pending, log, by_hand=by_hand)
         self.new_link = self._web.new_link
         self.recordings = Recordings(log, lambda guest: self.guests.get(guest.name) is guest)
-        self.freezer = Freezer(self._ask, log)
+        self.freezer = Freezer(self._asker, log)
         self._ports = Ports(config.service, config.host, self._make_guest, self.freezer.adopt, log)
         self._only_guest = OnlyGuest(config.service, self._ports, self.freezer, log, api_timeout)
         self._folders = Folders(self._ports, lambda: self.config, lambda: str(self._surface.address), self.freezer, log)
@@ -233,23 +233,12 @@ class Daemon:
 
     def probe(self, name: str, age: float) -> trio.Event | None:
         """Probe whether a guest is up; see `Asker.probe`. None if there is no such guest."""
-        served = self._ports.get(name)
-        return served.port.asker.probe(age) if served else None
+        asker = self._asker(name)
+        return asker.probe(age) if asker else None
 
-    def _ask(
-        self,
-        name: str,
-        command: Command,
-        data: bytes = b"",
-        *,
-        timeout: float,
-        by: str = "",
-        sending: Callable[[], None] | None = None,
-    ) -> Awaitable[Response]:
-        if served := self._ports.get(name):
-            return served.port.asker.ask(command, data, timeout=timeout, by=by, sending=sending)
-        # A reload or the stop came first.
-        raise CallError(command, Outcome.NOT_CONNECTED, f"{name}: it is not served any longer")
+    def _asker(self, name: str) -> Asker | None:
+        served = self._ports.get(name)
+        return served.port.asker if served else None
 
     def _served(self, name: str) -> Served:
         served = self._ports.get(name)

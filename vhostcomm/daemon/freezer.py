@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import trio
 from attrs import evolve
 
 from vchannel import Command, GuestCommand, Response
+from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.daemon.debt_files import DebtFiles, debt_path
@@ -32,30 +33,18 @@ FREEZE: Final = 30.0
 """Seconds after which a guest is thawed if its client gives no time."""
 
 
-class Ask(Protocol):
-    """Sends a question to a guest by name; see `Asker.ask`."""
-
-    def __call__(
-        self,
-        name: str,
-        command: Command,
-        data: bytes = b"",
-        *,
-        timeout: float,
-        by: str = "",
-        sending: Callable[[], None] | None = None,
-    ) -> Awaitable[Response]: ...
-
-
 class Freezer:
     """Freezes and thaws the guests of a daemon.
 
     It records the debt, also in a file, before it sends the freeze. So the guest is thawed even if the answer, the
     client, the connection or this daemon is lost.
+
+    Args:
+        asker_of: returns the asker of a guest, by its name; None if the guest is not served any longer.
     """
 
-    def __init__(self, ask: Ask, log: Log) -> None:
-        self._ask = ask
+    def __init__(self, asker_of: Callable[[str], Asker | None], log: Log) -> None:
+        self._asker_of = asker_of
         self._log = log
         self._files = DebtFiles(log)
         self._closing = False
@@ -139,7 +128,13 @@ class Freezer:
             case _:
                 await self.before_end(guest, command, timeout=timeout, by=by)
         left = timeout - (trio.current_time() - began)
-        return await self._ask(guest.name, command, data, timeout=left, by=by)
+        return await self._asker(guest, command).ask(command, data, timeout=left, by=by)
+
+    def _asker(self, guest: Guest, command: Command) -> Asker:
+        if asker := self._asker_of(guest.name):
+            return asker
+        # A reload or the stop came first.
+        raise CallError(command, Outcome.NOT_CONNECTED, f"{guest.name}: it is not served any longer")
 
     async def before_end(self, guest: Guest, command: Command, *, timeout: float, by: str) -> None:
         """Thaw a frozen guest before a command that ends it. Uses at most half of the timeout, in seconds."""
@@ -170,7 +165,8 @@ class Freezer:
             with self._files.announced(guest, Debt(0, by, now(), until())):
                 await self._files.update(guest, write_timeout)
                 left = max(0, end - trio.current_time())
-                return await self._ask(guest.name, GuestCommand.FS_FREEZE, timeout=left, by=by, sending=sending)
+                asker = self._asker(guest, GuestCommand.FS_FREEZE)
+                return await asker.ask(GuestCommand.FS_FREEZE, timeout=left, by=by, sending=sending)
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.update(guest, write_timeout)
@@ -197,7 +193,8 @@ class Freezer:
             nonlocal covers
             covers = guest.model.freezes
 
-        response = await self._ask(guest.name, GuestCommand.FS_UNFREEZE, timeout=timeout, by=by, sending=sending)
+        asker = self._asker(guest, GuestCommand.FS_UNFREEZE)
+        response = await asker.ask(GuestCommand.FS_UNFREEZE, timeout=timeout, by=by, sending=sending)
         guest.thawed(covers)
         await self._files.update(guest)
         return response
