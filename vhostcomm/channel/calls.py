@@ -45,6 +45,14 @@ def outcome_of(response: Response) -> str:
     return "unreadable" if response.problem and response.problem.why != NO_NUL else "answered"
 
 
+def by_number(number: int) -> Command:
+    """Return the command with a number, or the number of an unknown one."""
+    try:
+        return GuestCommand(number)
+    except ValueError:
+        return number
+
+
 def named(command: Command) -> str:
     """Name a command in a sentence."""
     return command.name.lower() if isinstance(command, GuestCommand) else f"command {int(command)}"

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from starlette.requests import Request
 
 from vchannel import Command, GuestCommand, MisuseError, encode_text
-from vhostcomm.channel.calls import TIMEOUT_MAX
+from vhostcomm.channel.calls import TIMEOUT_MAX, by_number
 from vhostcomm.control.connection import peer_of
 from vhostcomm.control.problems import Problem, bad_request
 from vhostcomm.text import escape
@@ -97,14 +97,6 @@ def command(value: object) -> Command:
             return found
     names = ", ".join(name.lower() for name in GuestCommand.__members__)
     raise bad_request(f"command is {value!r:.100}", f"expected a number, or one of: {names}")
-
-
-def by_number(number: int) -> Command:
-    """Return the command with a number, or the number of an unknown one."""
-    try:
-        return GuestCommand(number)
-    except ValueError:
-        return number
 
 
 def text(value: object) -> bytes:

@@ -24,7 +24,7 @@ import trio
 from attrs import define, field
 
 from vchannel import Command, GuestCommand, MisuseError
-from vhostcomm.channel.calls import URGENT, CallError, Outcome
+from vhostcomm.channel.calls import URGENT, CallError, Outcome, by_number
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
@@ -246,11 +246,8 @@ class QemuHostApi:
         Raises:
             MisuseError: the command is dangerous and not allowed.
         """
-        try:
-            command = GuestCommand(number)
-        except ValueError:
-            return number
-        if command.dangerous and not self._allow_dangerous:
+        command = by_number(number)
+        if isinstance(command, GuestCommand) and command.dangerous and not self._allow_dangerous:
             raise MisuseError("it is dangerous, and --allow-dangerous is not set")
         return command
 

@@ -16,11 +16,10 @@ from vchannel import (
     UnsolicitedResponse,
     decode_text,
 )
+from vhostcomm.channel.calls import by_number
 from vhostcomm.log.logs import Log
 from vhostcomm.log.sink import Sink, write_all
 from vhostcomm.text import escape
-
-_ASKED: Final[dict[int, Command]] = {each.value: each for each in GuestCommand}
 
 DATA_SHOWN: Final = 5000
 """Maximum characters of data in a line: more than a frame can have."""
@@ -63,7 +62,7 @@ class LineTrace:
     def sent(self, raw: bytes) -> None:
         frame = Frame.decode(raw)
         if frame.is_request:
-            self._line("Request", _ASKED.get(frame.command, frame.command), frame.data)
+            self._line("Request", by_number(frame.command), frame.data)
         else:
             self.sink.put(" ".join(filter(None, ("Replied:", _shown(frame.data), f"[{frame.command}]"))))
 
