@@ -101,9 +101,11 @@ class ClusterOptions:
             VhostcommError: etcd doesn't answer, or no host can be asked.
         """
         access = self.access()
-        from vhostcomm.cluster.hosts import hosts_of
+        import trio
 
-        hosts = hosts_of(access)
+        from vhostcomm.cluster.following import hosts_of
+
+        hosts = trio.run(hosts_of, access)
         for each in hosts:
             if not _is_usable(each.control):
                 print_error(

@@ -1,15 +1,17 @@
-"""Follow a cluster's tree: read it whole, then watch its changes; again, whenever a watch ends."""
+"""Follow a cluster's tree: read it whole, then watch its changes; again, whenever a watch ends. Or read its hosts once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
 
+from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.gateway import Change, Entry, Gateway
-from vhostcomm.cluster.records import Record, RecordError, Trouble, View, parse_record
+from vhostcomm.cluster.records import HOSTS, HostRecord, Record, RecordError, Trouble, View, parse_record
 from vhostcomm.cluster.tree import Tree, is_configuration
 from vhostcomm.cluster.wire import CompactedError, EtcdError, TokenError, UnreachableError
 from vhostcomm.linux.threads import in_slices
@@ -168,6 +170,22 @@ class Following:
                 why=str(error),
                 next="guests are served with the last accepted tree; vhostcomm tries again",
             )
+
+
+async def hosts_of(access: Access) -> list[HostRecord]:
+    """Return the hosts whose daemons run, by name. Invalid records are left out.
+
+    Raises:
+        EtcdError: no member answers.
+    """
+    found = []
+    async with Gateway(access) as gateway:
+        for each in (await gateway.range(HOSTS))[0]:
+            with suppress(RecordError):  # the daemons log it
+                record = parse_record(each.key, each.value)
+                assert isinstance(record, HostRecord)
+                found.append(record)
+    return found
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
