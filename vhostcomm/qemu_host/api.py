@@ -25,13 +25,14 @@ from attrs import define, field
 
 from vchannel import Command, GuestCommand, MisuseError
 from vhostcomm.channel.calls import URGENT, CallError, Outcome, by_number
+from vhostcomm.control.admission import check_origin
+from vhostcomm.control.problems import Problem
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
 if TYPE_CHECKING:
     from vhostcomm.control.connection import Receive, Scope, Send
     from vhostcomm.control.listener import HttpListener
-    from vhostcomm.control.problems import Problem
     from vhostcomm.control.strangers import StrangersLog
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -161,7 +162,6 @@ class QemuHostApi:
     def admit(self, scope: Scope) -> None:
         """Reject web pages, and methods other than GET and POST; see `Application`."""
         from vhostcomm.control.connection import peer_of
-        from vhostcomm.control.problems import Problem
 
         try:
             self._check(scope)
@@ -170,9 +170,6 @@ class QemuHostApi:
             raise
 
     def _check(self, scope: Scope) -> None:
-        from vhostcomm.control.admission import check_origin
-        from vhostcomm.control.problems import Problem
-
         check_origin(dict(scope["headers"]), self._names, browsers=False)
         if scope["method"] not in {"GET", "POST"}:
             why = f"the method {scope['method']} is not served"
