@@ -117,11 +117,6 @@ class Port:
                 if self._recording:  # may be on another file system, and waits for its own writer
                     await unless_it_hangs(self, self._close_recording, CLOSE_TIMEOUT)
 
-    def close(self) -> None:
-        """Close the socket and the recording. May block."""
-        self._close_listener()
-        self._close_recording()
-
     def _close_listener(self) -> None:
         listener, self._listener = self._listener, None
         if listener:
@@ -134,8 +129,8 @@ class Port:
 
     def discard(self) -> None:
         """Close a port that was opened but never run, and remove its empty recording."""
+        self._close_listener()
         recording, self._recording = self._recording, None
-        self.close()
         if recording:
             recording.discard()
 

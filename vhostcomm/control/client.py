@@ -174,7 +174,7 @@ class Client:
                     break
             else:
                 return connection
-        raise ControlError(f"no daemon to ask: {self.where}: {_why(failed)}; {_remedy(failed)}") from None
+        raise ControlError(f"no daemon to ask: {self.where}: {failed.strerror or failed}; {_remedy(failed)}") from None
 
     def _tls_failed(self, error: ssl.SSLError) -> ControlError:
         from vhostcomm.config.certificates import explained
@@ -189,10 +189,6 @@ class Client:
             assert self._tls
             return HTTPSConnection(self.where.host, self.where.port, timeout=timeout, context=self._tls)
         return HTTPConnection(self.where.host, self.where.port, timeout=timeout)
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or str(error)
 
 
 def _remedy(error: OSError) -> str:
