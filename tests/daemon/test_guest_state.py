@@ -100,7 +100,7 @@ def test_a_wall_clock_that_is_set_back_hides_no_problem(monkeypatch: pytest.Monk
         monkeypatch.setattr("time.time", lambda: since - 86400)
         ends.guest.called(GuestCommand.GET_INFORMATION, "answered", b'{"data":{}}\0')
         assert ends.guest.information is not None
-        assert ends.guest.information.when < since
+        assert ends.guest.information.received.wall < since
         assert problem(ends.guest) == "the guest is up, but has no address yet"
 
     states(main)

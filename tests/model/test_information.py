@@ -42,4 +42,4 @@ def test_the_address_of_eth0_else_the_first(interfaces: list[dict[str, str]], ad
     data = json.dumps({"data": {"ip": {"data": interfaces}}}).encode()
     information = Information(data, Moment(1.0, 7.0))
     assert (information.address, information.http_port, information.problem) == (address, None, None)
-    assert information.when == 7.0
+    assert information.received.wall == 7.0

@@ -105,7 +105,7 @@ def stop(guest: Guest) -> dict[str, Any] | None:
     """Return the last stop of a guest: its client, kind and time."""
     if guest.stop is None:
         return None
-    return {"by": escape(guest.stop.by), "how": guest.stop.how, "when": when(guest.stop.when)}
+    return {"by": escape(guest.stop.by), "how": guest.stop.how, "when": when(guest.stop.asked.wall)}
 
 
 def pause(guest: Guest) -> dict[str, Any] | None:
@@ -169,7 +169,7 @@ def information(guest: Guest) -> dict[str, Any] | None:
     if guest.information is None:
         return None
     return {
-        "when": when(guest.information.when),
+        "when": when(guest.information.received.wall),
         "address": guest.information.address,
         "http_port": guest.information.http_port,
         "link": link(guest),

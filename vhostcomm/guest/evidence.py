@@ -108,11 +108,6 @@ class Stop:
     how: str
     asked: Moment
 
-    @property
-    def when(self) -> float:
-        """Seconds since 1970."""
-        return self.asked.wall
-
 
 @frozen
 class StopAsked:

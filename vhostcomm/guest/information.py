@@ -25,11 +25,6 @@ class Information:
     data: bytes
     received: Moment
 
-    @property
-    def when(self) -> float:
-        """Seconds since 1970."""
-        return self.received.wall
-
     @cached_property
     def _read(self) -> GuestInformation | PayloadError:
         """Parse the data, or return the error. Cached, because parsing costs most of a list or health check."""
