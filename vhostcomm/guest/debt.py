@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Final
 
 from attrs import frozen
@@ -59,13 +58,9 @@ def parse_debt(data: bytes, now: Moment) -> Debt:
     by, since = (value.get("by"), value.get("frozen")) if isinstance(value, dict) else (None, None)
     if not isinstance(by, str) or isinstance(since, bool) or not isinstance(since, int | float):
         raise DebtError("it is not the record of a freeze")
-    try:
-        wall = float(since)
-    except OverflowError:
-        wall = math.inf
-    if not 0 <= wall < FOREVER:
+    if not 0 <= since < FOREVER:
         raise DebtError(f"the time {since!r:.40} is out of range")
-    return Debt(0, by, Moment(now.at, wall), now, "a daemon before this one froze it")
+    return Debt(0, by, Moment(now.at, float(since)), now, "a daemon before this one froze it")
 
 
 FOREVER: Final = 253_402_300_800.0
