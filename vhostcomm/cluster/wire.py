@@ -36,11 +36,7 @@ _MEMBERS_FAULT: Final = {408, 429, 500, 502, 503, 504}
 
 
 class EtcdError(VhostcommError):
-    """A request that etcd rejected. `status` is HTTP's, or 0."""
-
-    def __init__(self, what: str, status: int = 0) -> None:
-        self.status = status
-        super().__init__(what)
+    """A request that etcd rejected."""
 
 
 class UnreachableError(EtcdError):
@@ -166,7 +162,7 @@ def rejection(status: int, body: str, member: str = "") -> EtcdError:
     words = escape(words.strip())
     at = f"{member}: " if member else ""
     if any(each in words for each in _TOKEN_INVALID):
-        return TokenError(f"{at}{words}", status)
+        return TokenError(f"{at}{words}")
     if _CN_IGNORED in words:
         words = (
             "etcd's gateway rejects client certificates with a CN (common name) once authentication is on; "
@@ -177,8 +173,8 @@ def rejection(status: int, body: str, member: str = "") -> EtcdError:
     elif status == httpx.codes.NOT_FOUND and "etcdserver" not in words:
         words = "it has no /v3/; check that etcd 3.4 or later listens there"
     elif status in _MEMBERS_FAULT or "no leader" in words or (not status and "PermissionDenied" not in words):
-        return UnreachableError(f"{at}{words}", status)
-    return EtcdError(f"{at}{words}", status)
+        return UnreachableError(f"{at}{words}")
+    return EtcdError(f"{at}{words}")
 
 
 def why(error: BaseException, host: str = "", *, has_certificate: bool = False) -> str:
