@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection
 from typing import Any, Final, cast
 
@@ -59,7 +58,7 @@ def seconds(body: dict[str, Any], name: str, default: float) -> float:
     """Parse a time in a body."""
     value = body.get(name, default)
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= TIMEOUT_MAX
-    if not good or not math.isfinite(value):
+    if not good:
         raise bad_request(f"{name} is {value!r}", "expected seconds, more than 0 and at most 3600")
     return float(value)
 
