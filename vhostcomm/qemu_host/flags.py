@@ -114,6 +114,8 @@ def help_text() -> str:
 
 
 def _flag_lines() -> Iterator[str]:
+    import textwrap
+
     group = ""
     for name, flag in FLAGS.items():
         if not flag.group:
@@ -122,14 +124,10 @@ def _flag_lines() -> Iterator[str]:
             group = flag.group
             yield f"\n{group}:"
         default = f" [{flag.default}]" if flag.default else ""
-        words = f"{flag.help}{default}".split()
-        line = f"  {'-' + name:<13}"
-        for word in words:
-            if len(line) + 1 + len(word) > 100:
-                yield line
-                line = " " * 15
-            line += f" {word}"
-        yield line
+        yield from textwrap.wrap(
+            f"{flag.help}{default}", 100, initial_indent=f"  {'-' + name:<13} ", subsequent_indent=" " * 16,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
 
 
 def config_of(given: dict[str, Any]) -> Config:
