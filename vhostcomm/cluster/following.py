@@ -86,24 +86,16 @@ class Following:
                 await backoff.wait()
 
     async def _follow(self, gateway: Gateway, backoff: Backoff) -> None:
-        left = gateway.left
         entries, revision = await gateway.range()
         await self._replace(entries, revision)
         self._reached(gateway, revision)
         backoff.reset()
         member = gateway.member
-        failed: EtcdError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_after, left, nursery.cancel_scope)
-            try:
-                await gateway.watch(revision + 1, self._apply)
-            except EtcdError as error:
-                failed = error  # raised outside of the nursery, which would raise a group
-            nursery.cancel_scope.cancel()
-        if isinstance(failed, UnreachableError):
+        try:
+            await gateway.watch(revision + 1, self._apply)
+        except UnreachableError:
             gateway.leave(member)
-        if failed:
-            raise failed
+            raise
 
     # -- the tree
 
@@ -186,8 +178,3 @@ async def hosts_of(access: Access) -> list[HostRecord]:
                 assert isinstance(record, HostRecord)
                 found.append(record)
     return found
-
-
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()

@@ -79,8 +79,7 @@ class Gateway:
         self._token = ""
         self._signing_in = trio.Lock()
         self._client: httpx.AsyncClient
-        self.left = trio.Event()
-        """Set, and replaced, when another member is asked from now on: a watch of the former may be silent for ever."""
+        self._watching = trio.CancelScope()
 
     async def __aenter__(self) -> Self:
         with short_turns():  # it reads files, and making a client takes a while
@@ -102,11 +101,10 @@ class Gateway:
         return self._access.urls[self._place]
 
     def leave(self, member: str) -> None:
-        """Ask the next member from now on, unless this one has been left already."""
+        """Ask the next member from now on, unless this one has been left already. A watch of it ends."""
         if member == self.member:
             self._place = (self._place + 1) % len(self._access.urls)
-            self.left.set()
-            self.left = trio.Event()
+            self._watching.cancel()  # it may be silent for ever
 
     # -- requests
 
@@ -194,7 +192,7 @@ class Gateway:
         await self._post("lease/revoke", {"ID": str(lease)})
 
     async def watch(self, revision: int, changed: Callable[[list[Change]], None]) -> None:
-        """Call `changed` with the changes below the prefix from a revision on, until that fails.
+        """Call `changed` with the changes below the prefix from a revision on, until that fails or the member is left.
 
         Raises:
             CompactedError: etcd no longer has them.
@@ -219,9 +217,11 @@ class Gateway:
             if changes := [self._change(each) for each in objects_of(result, "events")]:
                 changed(changes)
 
-        async with self._stream(member, "watch", {"create_request": create}, await self._signed_in(member)) as response:
-            await each_line(response, member, take)
-        raise UnreachableError(f"{member}: the watch ended")
+        with trio.CancelScope() as self._watching:
+            token = await self._signed_in(member)
+            async with self._stream(member, "watch", {"create_request": create}, token) as response:
+                await each_line(response, member, take)
+            raise UnreachableError(f"{member}: the watch ended")
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request to a member, or to others if that fails.
