@@ -26,8 +26,8 @@ class HttpListener(Listener):
         super().__init__(address, mode, group)
         self.tls: ssl.SSLContext | None = None
         """Of connections that are accepted from now on; None for no TLS."""
-        self.bound_again = trio.Event()
-        """Set when another socket replaces `sock`."""
+        self.accepting = trio.CancelScope()
+        """The accepting of connections, which is cancelled when another socket replaces `sock`."""
         self.sock.listen(BACKLOG)
 
     @property
@@ -50,5 +50,4 @@ class HttpListener(Listener):
         self.sock.listen(BACKLOG)
         trio.lowlevel.notify_closing(old)
         old.close()
-        before, self.bound_again = self.bound_again, trio.Event()
-        before.set()
+        self.accepting.cancel()

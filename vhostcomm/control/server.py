@@ -146,9 +146,5 @@ async def serve_app(
     async with trio.open_nursery() as nursery:
         task_status.started()
         while True:
-            bound_again = listener.bound_again
-            with trio.socket.from_stdlib_socket(listener.sock.dup()) as own:
-                async with trio.open_nursery() as until_bound_again:
-                    until_bound_again.start_soon(accept, trio.SocketListener(own))
-                    await bound_again.wait()
-                    until_bound_again.cancel_scope.cancel()
+            with trio.socket.from_stdlib_socket(listener.sock.dup()) as own, trio.CancelScope() as listener.accepting:
+                await accept(trio.SocketListener(own))
