@@ -6,8 +6,8 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from vhostcomm.config.address import Listen, ListenTcp
@@ -15,6 +15,11 @@ from vhostcomm.config.http_address import ListenTls
 from vhostcomm.control.problems import Problem
 
 _PORT: Final = re.compile(r":[0-9]*$")
+
+
+def peer_of(scope: MutableMapping[str, Any]) -> str:
+    """Return the client as the kernel reports it; empty if it reports none."""
+    return " ".join(f"{key} {value}" for key, value in scope.get("state", {}).get("peer", {}).items())
 
 
 def own_names(address: Listen | ListenTcp) -> frozenset[str] | None:

@@ -7,8 +7,7 @@ from contextlib import nullcontext
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vhostcomm.config.address import Listen, ListenTcp
-from vhostcomm.control.admission import check_origin, has_token, own_names
-from vhostcomm.control.connection import peer_of
+from vhostcomm.control.admission import check_origin, has_token, own_names, peer_of
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.serialize import encode

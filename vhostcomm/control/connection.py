@@ -300,8 +300,3 @@ class HttpConnection:
             await self._stream.send_all(data)
         if sending.cancelled_caught:
             raise trio.BrokenResourceError("the client does not read")
-
-
-def peer_of(scope: Scope) -> str:
-    """Return the client as the kernel reports it; empty if it reports none."""
-    return " ".join(f"{key} {value}" for key, value in scope.get("state", {}).get("peer", {}).items())

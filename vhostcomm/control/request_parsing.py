@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from vchannel import Command, GuestCommand, MisuseError, encode_text
 from vhostcomm.channel.calls import TIMEOUT_MAX, by_number
-from vhostcomm.control.connection import peer_of
+from vhostcomm.control.admission import peer_of
 from vhostcomm.control.problems import Problem, bad_request
 from vhostcomm.text import escape
 

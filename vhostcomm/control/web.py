@@ -11,9 +11,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
 from vhostcomm.config.address import ListenTcp
-from vhostcomm.control.admission import check_origin, check_own_page
+from vhostcomm.control.admission import check_origin, check_own_page, peer_of
 from vhostcomm.control.app import ControlApp
-from vhostcomm.control.connection import peer_of
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.sign_in import SignIn

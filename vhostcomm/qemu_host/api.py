@@ -25,15 +25,15 @@ from attrs import define, field
 
 from vchannel import Command, GuestCommand, MisuseError
 from vhostcomm.channel.calls import URGENT, CallError, Outcome, by_number
-from vhostcomm.control.admission import check_origin
+from vhostcomm.control.admission import check_origin, peer_of
 from vhostcomm.control.problems import Problem
+from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
 if TYPE_CHECKING:
     from vhostcomm.control.connection import Receive, Scope, Send
     from vhostcomm.control.listener import HttpListener
-    from vhostcomm.control.strangers import StrangersLog
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds to wait for an answer if the request has no timeout."""
@@ -148,7 +148,6 @@ class QemuHostApi:
         # In a thread, since guests are already being served.
         await trio.to_thread.run_sync(importlib.import_module, "vhostcomm.control.server")
         from vhostcomm.control.server import serve_app
-        from vhostcomm.control.strangers import StrangersLog
 
         while True:
             try:
@@ -161,8 +160,6 @@ class QemuHostApi:
 
     def admit(self, scope: Scope) -> None:
         """Reject web pages, and methods other than GET and POST; see `Application`."""
-        from vhostcomm.control.connection import peer_of
-
         try:
             self._check(scope)
         except Problem as problem:
@@ -185,8 +182,6 @@ class QemuHostApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """The ASGI application."""
-        from vhostcomm.control.connection import peer_of
-
         try:
             body, status = success(await self._answer(scope["path"], _values(scope), peer_of(scope))), 200
         except FailureError as error:
