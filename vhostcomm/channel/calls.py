@@ -11,6 +11,9 @@ from vhostcomm.errors import VhostcommError
 TIMEOUT_MAX: Final = 3600.0
 """Maximum seconds in a request: no call waits for ever."""
 
+FREEZE: Final = 30.0
+"""Seconds after which a guest is thawed if its client gives no time."""
+
 OUTSTANDING_LIMIT: Final = 16
 """Maximum ordinary calls that wait for one guest, and as many urgent ones: unanswered calls must not pile up."""
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vchannel import Command, GuestCommand
-from vhostcomm.channel.calls import CallError
+from vhostcomm.channel.calls import FREEZE, CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import effective
 from vhostcomm.control import health, request_parsing, serialize, shutdown
@@ -245,7 +245,7 @@ class _Handlers:
     async def freeze(self, request: Request) -> Response:
         guest = self._guest(request)
         body = await request_parsing.body(request, ("timeout",))
-        seconds = request_parsing.seconds(body, "timeout", request_parsing.FREEZE)
+        seconds = request_parsing.seconds(body, "timeout", FREEZE)
         began = trio.current_time()
         response = await self._daemon.freeze(
             guest.name, seconds, timeout=request_parsing.CALL_TIMEOUT, by=request_parsing.initiator(request)

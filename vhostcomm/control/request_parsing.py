@@ -17,9 +17,6 @@ from vhostcomm.text import escape
 CALL_TIMEOUT: Final = 10.0
 """Seconds for a guest's answer, by default."""
 
-FREEZE: Final = 30.0
-"""Seconds after which a guest is thawed, by default."""
-
 AGENT_SHOWN: Final = 60
 """Maximum characters of a client's own name for itself."""
 

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from vchannel import Command, GuestCommand, Response
 from vhostcomm.channel.asker import Asker
-from vhostcomm.channel.calls import CallError, Outcome
+from vhostcomm.channel.calls import FREEZE, CallError, Outcome
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.daemon.debt_files import DebtFiles, debt_path
 from vhostcomm.guest.debt import Debt
@@ -28,9 +28,6 @@ never gives up."""
 
 THAW_PAUSE: Final = 1.0
 """Minimum seconds from a thaw that was due to the next: another host's record may change at any rate."""
-
-FREEZE: Final = 30.0
-"""Seconds after which a guest is thawed if its client gives no time."""
 
 
 class Freezer:
