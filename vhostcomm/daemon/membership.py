@@ -204,15 +204,13 @@ class Membership(Observer):
         """Store accepted trees. While the disk hangs, later ones are still served."""
         while True:
             self._accepted = trio.Event()
-            await self._keep(daemon, log)
+            tree = daemon.config.tree
+            assert isinstance(tree, Tree)
+            if tree is not self._stored and tree.values != self._stored.values:
+                await self._keep(tree, log)
             await self._accepted.wait()
 
-    async def _keep(self, daemon: DaemonApi, log: Log) -> None:
-        """Store the accepted tree, unless it is stored."""
-        tree = daemon.config.tree
-        assert isinstance(tree, Tree)
-        if tree is self._stored or tree.values == self._stored.values:
-            return
+    async def _keep(self, tree: Tree, log: Log) -> None:
         why = ""
         try:
             with short_turns():
