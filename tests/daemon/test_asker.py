@@ -42,7 +42,7 @@ def test_a_guest_that_is_not_up_gets_only_harmless_questions(tmp_path: Path) -> 
                         await port.asker.ask(command, timeout=timeout)
                     assert outcome(caught) is Outcome.NOT_READY
                     assert trio.current_time() - began <= (PROBE_TIMEOUT if command is not OFF else 20.0) + 0.5
-                assert ends.guest.stop is None
+                assert ends.guest.model.stop is None
                 port.stop()
             sent = bytearray()
             async for data in stream:

@@ -96,7 +96,7 @@ def test_the_next_answer_has_the_changed_identity() -> None:
 def test_a_wall_clock_that_is_set_back_hides_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(ends: Ends) -> None:
         await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
-        since = ends.guest.since
+        since = ends.guest.model.entered.wall
         monkeypatch.setattr("time.time", lambda: since - 86400)
         ends.guest.called(GuestCommand.GET_INFORMATION, "answered", b'{"data":{}}\0')
         assert ends.guest.information is not None

@@ -128,7 +128,7 @@ class Asker:
                 await news.wait()
 
     def _refusal(self, command: Command, why: Why, within: str = "") -> CallError:
-        name, pause = self._guest.name, self._guest.pause
+        name, pause = self._guest.name, self._guest.model.pause
         match why:
             case Why.ABSENT:
                 return CallError(command, Outcome.NOT_CONNECTED, f"{name}: QEMU is not connected")

@@ -28,7 +28,7 @@ from vhostcomm.guest.answers import EMPTY, answers, prepare
 from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.information import Answered, Information
-from vhostcomm.guest.model import PROBE_TIMEOUT, Model, Pause, State
+from vhostcomm.guest.model import PROBE_TIMEOUT, Model, State
 from vhostcomm.log.logs import LimitedLog, Log
 
 UNKNOWN_KEPT: Final = 64
@@ -117,25 +117,10 @@ class Guest:
         return self.model.state
 
     @property
-    def since(self) -> float:
-        """When the current state began."""
-        return self.model.entered.wall
-
-    @property
     def last_frame(self) -> float | None:
         """The last sign of life since the connection, a reset or a resume: a request or an answer of the guest."""
         heard = self.model.heard
         return None if heard is None else round(time.time() - max(0.0, trio.current_time() - heard), 3)
-
-    @property
-    def pause(self) -> Pause | None:
-        """The pause of its machine, if it is paused."""
-        return self.model.pause
-
-    @property
-    def stop(self) -> evidence.Stop | None:
-        """The last stop that was requested since its boot."""
-        return self.model.stop
 
     @property
     def debt(self) -> Debt | None:

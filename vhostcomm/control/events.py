@@ -104,7 +104,7 @@ def _facts(guest: Guest, event: GuestEvent) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "guest": guest.name, "event": name_of(event), "when": serialize.when(time.time()), "state": guest.state.value,
     }  # fmt: skip
-    if guest.stop:
+    if guest.model.stop:
         facts["stop"] = serialize.stop(guest)
     if isinstance(event, events.Gone):
         facts["why"] = event.why

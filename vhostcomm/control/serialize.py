@@ -59,7 +59,7 @@ def summary(guest: Guest) -> dict[str, Any]:
     return {
         "name": guest.name,
         "state": guest.state.value,
-        "since": when(guest.since),
+        "since": when(guest.model.entered.wall),
         "sock": str(guest.address),
         "serial": guest.identity.serial,
         "served_serial": served.text if (served := guest.answered.get(HostCommand.GUEST_SERIAL)) else None,
@@ -103,17 +103,17 @@ def full(guest: Guest) -> dict[str, Any]:
 
 def stop(guest: Guest) -> dict[str, Any] | None:
     """Return the last stop of a guest: its client, kind and time."""
-    if guest.stop is None:
+    if guest.model.stop is None:
         return None
-    return {"by": escape(guest.stop.by), "how": guest.stop.how, "when": when(guest.stop.asked.wall)}
+    return {"by": escape(guest.model.stop.by), "how": guest.model.stop.how, "when": when(guest.model.stop.asked.wall)}
 
 
 def pause(guest: Guest) -> dict[str, Any] | None:
     """Return the pause of a guest's machine: its cause, remedy and beginning."""
-    if guest.pause is None:
+    if guest.model.pause is None:
         return None
-    cause, remedy = escape(guest.pause.cause), escape(guest.pause.remedy)
-    return {"cause": cause, "remedy": remedy, "since": when(guest.pause.since.wall)}
+    cause, remedy = escape(guest.model.pause.cause), escape(guest.model.pause.remedy)
+    return {"cause": cause, "remedy": remedy, "since": when(guest.model.pause.since.wall)}
 
 
 def recording(found: RecordingState | None) -> dict[str, Any] | None:
@@ -187,10 +187,10 @@ def problem(guest: Guest) -> str | None:
         case State.READY:
             return _problem_of_ready(guest)
         case State.SILENT:
-            return f"the guest does not answer the question for its address (since {when(guest.since)})"
+            return f"the guest does not answer the question for its address (since {when(guest.model.entered.wall)})"
         case State.PAUSED:
-            assert guest.pause is not None
-            return f"the machine is paused: {escape(guest.pause.cause)}; {escape(guest.pause.remedy)}"
+            assert guest.model.pause is not None
+            return f"the machine is paused: {escape(guest.model.pause.cause)}; {escape(guest.model.pause.remedy)}"
     assert_never(guest.state)
 
 

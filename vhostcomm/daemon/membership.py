@@ -252,7 +252,7 @@ def _record(guest: Guest, host: str, thawed: Mapping[str, float]) -> ServingReco
         guest.name,
         host,
         guest.state,
-        round(guest.since, 3),
+        round(guest.model.entered.wall, 3),
         type(evidence).__name__.lower() if evidence else "",
         guest.information.address if guest.information else None,
         None if guest.debt and guest.debt.host else guest.frozen_until,  # a host publishes its own freezes

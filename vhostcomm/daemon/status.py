@@ -55,5 +55,5 @@ def of_launched(guest: Guest, stage: str, *, runs: bool) -> str:
 
 
 def _cause(guest: Guest) -> str:
-    cause = guest.pause.cause if guest.pause else ""
+    cause = guest.model.pause.cause if guest.model.pause else ""
     return cause if len(cause) <= CAUSE_SHOWN else f"{cause[: CAUSE_SHOWN - 1]}…"

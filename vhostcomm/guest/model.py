@@ -98,6 +98,7 @@ class Model:
     evidence: Evidence | None = None
     """The evidence for that change."""
     pause: Pause | None = None
+    """The pause of the machine, if it is paused."""
     connection: int = 0
     heard: float | None = None
     """The last sign of life since the connection, a reset or a resume, on the monotonic clock."""
