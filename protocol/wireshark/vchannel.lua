@@ -484,19 +484,19 @@ end
 local function show_stream(tvb, pinfo, root, to_host, about)
     local stream = about.channel .. (to_host and " to host" or " to guest")
     local good = follows_good(tvb, pinfo, stream)
-    local told, start, offset = {}, 0, 0 -- from start to offset: outside any frame, and not yet told
-    local function tell_skipped(stop, what)
+    local shown, start, offset = {}, 0, 0 -- from start to offset: outside any frame, and not yet shown
+    local function add_skipped(stop, what)
         if stop > start then
-            table.insert(told, show_skipped(tvb(start, stop - start), root, to_host, about, what))
+            table.insert(shown, show_skipped(tvb(start, stop - start), root, to_host, about, what))
             start, good = stop, false
         end
     end
     local function wait_for_more()
         if offset - start > HELD_LIMIT then
-            tell_skipped(offset, e.skipped)
+            add_skipped(offset, e.skipped)
         end
-        -- Where no frame may begin, an exact wish would have to be followed by another in the same packet; what
-        -- comes of that, and what is told before an unfinished frame, Wireshark 4.0 loses in its second pass.
+        -- Ask for an exact number of bytes only where a frame begins. Elsewhere a second request would follow in the
+        -- same packet. In its second pass, Wireshark 4.0 loses its result, and all that precedes an unfinished frame.
         local left = tvb:len() - start
         local sure = start == offset and left >= HEADER_SIZE and is_convincing(read(tvb, start))
         pinfo.desegment_offset = start
@@ -508,8 +508,8 @@ local function show_stream(tvb, pinfo, root, to_host, about)
         local vouched_for = start == offset and good and is_acceptable(frame)
             and not find_header(tvb, offset, offset + DATA_SIZE, is_usual)
         if convincing or vouched_for then
-            tell_skipped(offset, e.skipped)
-            table.insert(told, show_frame(tvb, offset, pinfo, root, to_host, about))
+            add_skipped(offset, e.skipped)
+            table.insert(shown, show_frame(tvb, offset, pinfo, root, to_host, about))
             offset = offset + FRAME_SIZE
             start, good = offset, convincing
         else
@@ -520,14 +520,14 @@ local function show_stream(tvb, pinfo, root, to_host, about)
         if pinfo.can_desegment > 0 and tvb:len() == tvb:reported_len() then
             wait_for_more()
         else
-            tell_skipped(offset, e.skipped)
-            tell_skipped(tvb:len(), e.cut)
+            add_skipped(offset, e.skipped)
+            add_skipped(tvb:len(), e.cut)
         end
     end
     if not pinfo.visited then
         in_step[stream] = good
     end
-    return told
+    return shown
 end
 
 function vchannel.dissector(tvb, pinfo, root)
@@ -538,10 +538,10 @@ function vchannel.dissector(tvb, pinfo, root)
         host, guest, host_port, guest_port = guest, host, guest_port, host_port
     end
     local channel = ("%s port %d, %s port %d"):format(tostring(host), host_port, tostring(guest), guest_port)
-    local told = show_stream(tvb, pinfo, root, to_host ~= vchannel.prefs.guest_listens, { channel = channel })
+    local shown = show_stream(tvb, pinfo, root, to_host ~= vchannel.prefs.guest_listens, { channel = channel })
     pinfo.cols.protocol = "vchannel"
-    if #told > 0 then
-        pinfo.cols.info = table.concat(told, "; ")
+    if #shown > 0 then
+        pinfo.cols.info = table.concat(shown, "; ")
     end
     return tvb:len()
 end

@@ -24,19 +24,19 @@ def test_health_and_calls_follow_the_state_of_a_guest(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
         health = http.get("/healthz")
         assert health.status_code == 503
-        assert health.json()["unwell"] == {"nas": f"QEMU is not connected to {tmp_path / 'nas'}"}
+        assert health.json()["unhealthy"] == {"nas": f"QEMU is not connected to {tmp_path / 'nas'}"}
         assert post(http, "/guests/nas/call", command="get_ip")[0] == 409
         with fake_guest(tmp_path / "nas") as guest:
             daemon.event("guest connected")
             health = http.get("/healthz")
             assert health.status_code == 503
-            assert "no sign of life yet" in health.json()["unwell"]["nas"]
+            assert "no sign of life yet" in health.json()["unhealthy"]["nas"]
             status, refused = post(http, "/guests/nas/call", command="get_ip")
             assert (status, refused["error"]["what"]) == (409, "not ready")
             Answering(guest, {INFO: b'{"data":{}}\0'})
             health = http.get("/healthz")
             assert health.status_code == 503
-            assert health.json()["unwell"] == {"nas": "the guest is up, but has no address yet"}
+            assert health.json()["unhealthy"] == {"nas": "the guest is up, but has no address yet"}
             full = http.get("/guests/nas").json()
             assert full["state"] == "ready"
             assert full["identity"]["guest"]["serial"] == full["serial"] == "0" * 13
@@ -58,23 +58,23 @@ def test_health_is_of_now(tmp_path: Path) -> None:
     with controlled(tmp_path) as (daemon, http), answering(tmp_path / "nas", answers):
         daemon.event("guest ready")
 
-        def unwell(what: str) -> bool:
+        def unhealthy(what: str) -> bool:
             health = http.get("/healthz")
             assert health.status_code == (503 if what else 200)
-            return what in health.json()["unwell"].get("nas", "")
+            return what in health.json()["unhealthy"].get("nas", "")
 
-        assert unwell("does not answer the question for its address")
+        assert unhealthy("does not answer the question for its address")
         answers[INFO] = b"no json at all\0"
-        until(lambda: unwell("the guest's information can't be read"))
+        until(lambda: unhealthy("the guest's information can't be read"))
         assert "unreadable" in {each["outcome"] for each in http.get("/guests/nas").json()["calls"]}
         answers[INFO] = b'{"data":{}}\0'
-        until(lambda: unwell("has no address yet"))
+        until(lambda: unhealthy("has no address yet"))
         answers[INFO] = INFORMATION
         until(lambda: http.get("/healthz").status_code == 200)
         assert http.get("/healthz").json() == {
             "healthy": True,
             "guests": 1,
-            "unwell": {},
+            "unhealthy": {},
             "not_reloaded": None,
             "warnings": [],
         }

@@ -80,7 +80,7 @@ def test_freeze_reboot_and_shutdown_over_http(tmp_path: Path, images: Images) ->
             told = done_of("call", command="get_information")["answer"]["json"]
             assert told["data"]["dsm_setting"]["data"]["http_port"] == 5000
             health = http.get("/healthz")  # the guest has no network
-            assert (health.status_code, "no address" in health.json()["unwell"]["vdsm"]) == (503, True), health.text
+            assert (health.status_code, "no address" in health.json()["unhealthy"]["vdsm"]) == (503, True), health.text
             assert int(done_of("call", command="get_uptime")["answer"]["text"]) >= 0
             assert done_of("freeze")["frozen_until"] == http.get("/guests/vdsm").json()["frozen_until"]
             run.console.says("vchannel: request 14 fs_freeze")

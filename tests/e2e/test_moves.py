@@ -135,7 +135,7 @@ def test_a_live_migration(tmp_path: Path, images: Images, how: str) -> None:
         with machine(tmp_path, images, there / name, "two", "-incoming", f"unix:{incoming}") as target:
             other.event("guest connected", guest=name)
             until(lambda: unanswered(moved, name) >= 3, "three probes before the switch", BOOT_TIMEOUT)
-            assert name in moved.get("/healthz").json()["unwell"]
+            assert name in moved.get("/healthz").json()["unhealthy"]
             assert state(moved, name) == "connected"
             source.monitor.save_to(f"unix:{incoming}")
             until(lambda: state(moved, name) == "ready", "the guest's first sign of life", BOOT_TIMEOUT)
@@ -302,7 +302,7 @@ def test_a_daemon_that_is_killed_at_each_moment(tmp_path: Path, images: Images) 
         with killed() as (daemon, http):
             daemon.event("guest connected")
             # The guest has no network.
-            until(lambda: "no address" in http.get("/healthz").json()["unwell"]["nas"], "its health", BOOT_TIMEOUT)
+            until(lambda: "no address" in http.get("/healthz").json()["unhealthy"]["nas"], "its health", BOOT_TIMEOUT)
             assert 'vhostcomm_guest_state{guest="nas",state="ready"} 1.0' in http.get("/metrics").text
             kill_while("freeze", "FS_FREEZE", daemon, http)
         with killed() as (daemon, http):

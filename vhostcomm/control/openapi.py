@@ -78,8 +78,8 @@ _FULL: Final = _SUMMARY | {
     "identity": _object({"host": {"type": "object"}, "guest": {"type": "object"}}),
     "connections": _INTEGER,
     "starts_seen": _INTEGER,
-    "told_time": _MAYBE_INTEGER,
-    "gone_why": _STRING,
+    "reported_time": _MAYBE_INTEGER,
+    "last_end": _STRING,
     "requests": _by_name(_INTEGER),
     "calls": _array(_object({"command": _STRING, "outcome": _STRING, "count": _INTEGER})),
     "answered": _by_name(_object({"answer": _STRING, "when": _TIME})),
@@ -118,7 +118,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "healthy": _BOOLEAN,
             "guests": _INTEGER,
-            "unwell": _by_name(_STRING),
+            "unhealthy": _by_name(_STRING),
             "not_reloaded": _MAYBE | {"description": "Why the last reload was rejected."},
             "warnings": _WARNINGS,
         }

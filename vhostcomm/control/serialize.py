@@ -80,8 +80,8 @@ def full(guest: Guest) -> dict[str, Any]:
         "identity": {"host": attrs.asdict(guest.host), "guest": attrs.asdict(guest.identity)},
         "connections": guest.connections,
         "starts_seen": guest.boots,
-        "told_time": guest.reported_time,
-        "gone_why": guest.last_end.why if guest.last_end else "",
+        "reported_time": guest.reported_time,
+        "last_end": guest.last_end.why if guest.last_end else "",
         "requests": {command_name(number): count for number, count in guest.counts.items()},
         "calls": [
             {"command": command, "outcome": outcome, "count": count}
@@ -244,11 +244,11 @@ def health(guests: dict[str, Guest], not_reloaded: str, view: View | None) -> di
 
     Problems of a cluster are only warnings: guests are still answered.
     """
-    unwell = {name: why for name, guest in guests.items() if (why := problem(guest))}
+    unhealthy = {name: why for name, guest in guests.items() if (why := problem(guest))}
     return {
-        "healthy": not unwell and not not_reloaded,
+        "healthy": not unhealthy and not not_reloaded,
         "guests": len(guests),
-        "unwell": unwell,
+        "unhealthy": unhealthy,
         "not_reloaded": escape(not_reloaded, ESCAPED_MAX) or None,
         "warnings": view.warnings if view else [],
     }

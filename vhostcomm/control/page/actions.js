@@ -114,6 +114,6 @@ async function perform(name, action, body) {
 async function wasStopped(name, say) {
   const guest = await ask(pathOf(name)).catch(() => null);
   if (guest?.state !== 'absent' || !guest.stop) return false;
-  say(`gone already: ${guest.gone_why}. ${askedLast(guest)}`, 'good');
+  say(`gone already: ${guest.last_end}. ${askedLast(guest)}`, 'good');
   return true;
 }

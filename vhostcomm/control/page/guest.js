@@ -61,7 +61,7 @@ function showGuest(guest) {
     ['Socket', guest.sock],
     ['Connections', String(guest.connections)],
     ['Starts seen', String(guest.starts_seen)],
-    ['Last end', guest.gone_why || 'none'],
+    ['Last end', guest.last_end || 'none'],
   ];
   show(byId('about'), ...about.flatMap(([key, ...value]) => [make('dt', {}, key), make('dd', {}, ...value)]));
   const served = Object.entries(guest.answered).map(([command, each]) => [command, each.answer || '(nothing)', clock(each.when)]);

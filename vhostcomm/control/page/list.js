@@ -86,8 +86,8 @@ export function filterGuests() {
     row.hidden = wanted !== '' && !text.toLowerCase().includes(wanted);
     shown += !row.hidden;
   }
-  const unwell = latest.filter((each) => each.problem).length;
-  const words = [`${latest.length} ${latest.length === 1 ? 'guest' : 'guests'}`, unwell ? `${unwell} with a problem` : 'all well'];
+  const unhealthy = latest.filter((each) => each.problem).length;
+  const words = [`${latest.length} ${latest.length === 1 ? 'guest' : 'guests'}`, unhealthy ? `${unhealthy} with a problem` : 'all well'];
   if (wanted) words.push(`${shown} shown`);
   show(byId('total'), latest.length ? words.join(', ') : 'No guest is served.');
 }
