@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,44 +45,37 @@ class Served:
 
 @define
 class Opening:
-    """A batch of ports that a thread opens. It can be given up, even if the thread hangs."""
+    """A batch of ports that a thread opens."""
 
     batch: Sequence[Served]
     service: Service
     files: SocketFiles
     adopt: Callable[[Guest], None]
     taken_over: frozenset[Address]
-    problems: list[Exception] = field(factory=list)
-    _given_up: bool = False
-    _working: threading.Lock = field(factory=threading.Lock)
+    given_up: bool = False
+    """Set while the thread hangs, which opens no more ports when it returns."""
 
-    def run(self) -> None:
-        with self._working:
-            for served in self.batch:
-                if self._given_up:
-                    break
-                address = served.config.address
-                try:
-                    if isinstance(address, Listen):
-                        make_runtime_directory(address.path.parent, self.service)
-                        if address.path.parent.is_dir() and address.path.parent not in self.files:
-                            self.files.add(address.path.parent)
-                    self.adopt(served.port.guest)
-                    served.port.open(bind=address not in self.taken_over)
-                    served.open = True
-                except (ServeError, OSError, RuntimeError) as error:  # no socket, descriptor or thread
-                    self.problems.append(error)
-        if self._given_up:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Close the open ports, now or when the thread returns."""
-        self._given_up = True
-        if self._working.acquire(blocking=False):
+    def run(self) -> list[Exception]:
+        """Open the ports. Return why some of them can't be opened."""
+        problems: list[Exception] = []
+        for served in self.batch:
+            if self.given_up:
+                break
+            address = served.config.address
             try:
+                if isinstance(address, Listen):
+                    make_runtime_directory(address.path.parent, self.service)
+                    if address.path.parent.is_dir() and address.path.parent not in self.files:
+                        self.files.add(address.path.parent)
+                self.adopt(served.port.guest)
+                served.port.open(bind=address not in self.taken_over)
+                served.open = True
+            except (ServeError, OSError, RuntimeError) as error:  # no socket, descriptor or thread
+                problems.append(error)
+            except BaseException:
                 discard(self.batch)
-            finally:
-                self._working.release()
+                raise
+        return problems
 
 
 def make_runtime_directory(folder: Path, service: Service) -> None:

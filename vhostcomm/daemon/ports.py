@@ -19,7 +19,7 @@ from vhostcomm.config.models import GuestConfig, Service
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.daemon.opening import Opening, Served, discard, make_runtime_directory
 from vhostcomm.errors import ServeError
-from vhostcomm.linux.threads import in_slices, in_thread, short_turns
+from vhostcomm.linux.threads import in_slices, in_thread, made_in_thread, short_turns
 from vhostcomm.log.logs import Log
 
 STOP_MARGIN: Final = 1.0
@@ -132,23 +132,21 @@ class Ports:
     async def _open(self, batch: Sequence[Served], taken_over: frozenset[Address] = frozenset()) -> None:
         opening = Opening(batch, self._service, self.files, self._adopt, taken_over)
         try:
-            with trio.fail_after(OPEN_DEADLINE):
-                with short_turns():
-                    await in_thread(frozenset(each.path and each.path.parent for each in batch), opening.run)
+            with trio.fail_after(OPEN_DEADLINE), short_turns():
+                place = frozenset(each.path and each.path.parent for each in batch)
+                problems = await made_in_thread(place, opening.run, lambda _: discard(batch))
         except trio.TooSlowError:
-            opening.give_up()
             names = ", ".join(each.config.name for each in batch if not each.open)
             raise ServeError(
                 f"the sockets or recordings of {names} took more than {OPEN_DEADLINE:.0f} seconds to make: "
                 "check whether their file system hangs"
             ) from None
-        except BaseException:
-            opening.give_up()
-            raise
-        if opening.problems:
-            opening.give_up()
-            kind = next((type(each) for each in opening.problems if isinstance(each, ServeError)), ServeError)
-            raise kind("; ".join(map(str, opening.problems)))
+        finally:
+            opening.given_up = True
+        if problems:
+            await self.discard(batch)
+            kind = next((type(each) for each in problems if isinstance(each, ServeError)), ServeError)
+            raise kind("; ".join(map(str, problems)))
 
     async def discard(self, opened: Sequence[Served]) -> None:
         """Close ports that were opened but will not run."""
