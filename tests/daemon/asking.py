@@ -33,8 +33,7 @@ def opened(where: Path) -> Iterator[tuple[Ends, Port]]:
     try:
         yield ends, port
     finally:
-        ends.sock.close()
-        ends.session._finish()
+        ends.close()
 
 
 async def answer_all(stream: trio.SocketStream, asked_for: list[Command], *, after: float = 0.0) -> None:

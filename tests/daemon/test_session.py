@@ -92,6 +92,11 @@ class Ends:
             while True:
                 self.ours.send(bytes(65536))
 
+    def close(self) -> None:
+        """Close both ends of a session that has not run."""
+        self.sock.close()
+        self.ours.close()
+
     def ask(self, count: int = 1) -> bytes:
         return b"".join(self.connection.send(Request.of(HostCommand.GUEST_SERIAL)) for _ in range(count))
 
@@ -294,8 +299,7 @@ def test_qemus_socket_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPat
                 nursery.start_soon(port.run)
                 await trio.sleep(60)
                 port.stop()
-            ends.sock.close()
-            ends.ours.close()
+            ends.close()
 
         monkeypatch.setattr("vhostcomm.channel.port.connect", connect)
         run(main)
@@ -330,8 +334,7 @@ def test_an_internal_error_ends_one_connection(monkeypatch: pytest.MonkeyPatch, 
             port.stop()
         assert len(ends.logged("internal error, closing the connection; please report it")) == 1
         assert not any(tmp_path.iterdir())
-        ends.sock.close()
-        ends.session._finish()
+        ends.close()
 
     run(main)
 
