@@ -6,8 +6,9 @@ import errno
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,6 +21,7 @@ from tests.trio_help import run_in_real_time
 from vhostcomm.config.files import fingerprint
 from vhostcomm.daemon import changes
 from vhostcomm.daemon.changes import READ_SHARE_MAX, Changes
+from vhostcomm.linux.threads import in_thread
 from vhostcomm.log.logs import start_log
 
 REJECTED = "reload rejected, the old configuration stays"
@@ -283,13 +285,12 @@ def test_a_file_system_that_hangs_is_reported_once(tmp_path: Path, monkeypatch: 
     log, sink = start_log("info", "json")
     send, receive = trio.open_memory_channel[str](10)
     begun, readings = trio.open_memory_channel[None](math.inf)
-    read = Changes._read
 
-    async def counted(self: Changes) -> str:
+    async def counted(place: Hashable, call: Callable[[], Any]) -> Any:
         await begun.send(None)
-        return await read(self)
+        return await in_thread(place, call)
 
-    monkeypatch.setattr(Changes, "_read", counted)
+    monkeypatch.setattr(changes, "in_thread", counted)
 
     async def reload() -> str:
         await send.send("asked")
