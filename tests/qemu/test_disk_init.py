@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from vhostcomm.qemu.disk.creation import MAX_SIZE, MIN_SIZE, init
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.disk.inspection import inspect
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, VDSM, Partition
+from vhostcomm.qemu.disk.tools import checked
 
 pytestmark = pytest.mark.needs("sfdisk", "qemu-img")
 
@@ -54,13 +56,11 @@ def test_existing_file_is_not_replaced(disk: Path, tmp_path: Path) -> None:
 
 
 def test_file_created_meanwhile_is_not_replaced(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = creation._make
-
-    def slow(folder: Path, size: int, kind: ImageFormat, name: str) -> Path:
+    def slow(*words: str, **more: Any) -> object:
         disk.write_text("precious")
-        return genuine(folder, size, kind, name)
+        return checked(*words, **more)
 
-    monkeypatch.setattr(creation, "_make", slow)
+    monkeypatch.setattr(creation, "checked", slow)
     with pytest.raises(DiskError, match="already exists"):
         init(disk, SIZE)
     assert disk.read_text() == "precious"
