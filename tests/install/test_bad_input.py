@@ -290,7 +290,9 @@ def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, size: str, wher
     big = file("./big", random.Random(1).randbytes(5 << 20))
     pat, small = pats.pat(tmp_path, hda=xz([*pats.HDA, big])), tmp_path / "small"
     small.mkdir()
-    roomy = "import shutil; shutil.disk_usage = lambda _: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40); "
+    roomy = (
+        "import shutil; usage = shutil.disk_usage('/')._replace(free=1 << 40); shutil.disk_usage = lambda _: usage; "
+    )
     done = subprocess.run(
         [*MOUNTING, MOUNT.format(size=size), small, sys.executable, "-c",
          f"{roomy}from vhostcomm.cli import main; main()", "install", pat, small / "nas"],
