@@ -107,8 +107,8 @@ def test_a_user_with_a_certificate_has_access(locked: Locked) -> None:
         ]
         assert revision == max(each.revision for each in found)
         assert await gateway.keep_alive(lease) == 10
-        # A token that has expired is replaced.
-        gateway._token = "expired"
+        # A token that is no longer valid is replaced.
+        locked.etcd.call("auth/user/changepw", name="host", password="h")
         await gateway.revoke(lease)
         assert (await gateway.range())[0] == []
         assert await gateway.keep_alive(lease) == 0
