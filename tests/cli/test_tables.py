@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ from tests.control.controlled import INFORMATION, answering, controlled
 from tests.serving import ENVIRONMENT, TIMEOUT, VHOSTCOMM, Serving, run_vhostcomm
 from vchannel import GuestCommand
 from vhostcomm.cli.output import print_table
-from vhostcomm.log.logs import _level_styles
+from vhostcomm.log.logs import start_log
 from vhostcomm.probe import QUESTIONS
 
 
@@ -81,7 +82,16 @@ def test_guests_keeps_the_state_of_a_guest_without_an_answer(tmp_path: Path) -> 
     assert re.search(r"^nas +ready ", second.stdout, re.MULTILINE)
 
 
-def test_the_log_has_no_yellow_or_white() -> None:
-    styles = _level_styles(colors=True)
-    assert {"warning", "error", "info"} <= set(styles)
-    assert not re.search(r"\x1b\[(33|37|93|97)m", "".join(styles.values()))
+def test_the_log_has_no_yellow_or_white(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    levels = ["debug", "info", "warning", "error"]
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        log, sink = start_log("debug", "console", terminal)
+        for level in levels:
+            log.log(logging.getLevelNamesMapping()[level.upper()], "guest ready", guest="nas")
+        sink.close(TIMEOUT)
+        shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert re.findall(r"\[\x1b\[\d+m\x1b\[1m(\w+) *\x1b", shown) == levels
+    assert not re.search(r"\x1b\[(33|37|93|97)m", shown)
