@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.captures.make_golden import request
 from tests.captures.test_format import HEADER
 from vchannel import HostCommand, Request, SkipReason, encode_text
-from vhostcomm.capture.compare import _aligned, compare
+from vhostcomm.capture import compare as comparing
+from vhostcomm.capture.compare import compare
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord
 
 
@@ -126,13 +127,24 @@ def test_few_differences_in_long_captures() -> None:
     assert [difference.line_b for difference in compare(capture(*short), capture(*long))] == [2, 1503, 4004]
 
 
-keys = st.lists(st.tuples(st.integers(0, 3)), max_size=40)
+commands = st.lists(st.integers(0, 3), max_size=40)
 
 
-@given(keys, keys)
-def test_every_record_is_paired_or_named_once(a: list[tuple[int]], b: list[tuple[int]]) -> None:
-    for runs in list(_aligned(a, b)), list(_aligned(a, b, at_once=0, window=5)):
-        assert [place for a1, a2, *_ in runs for place in range(a1, a2)] == list(range(len(a)))
-        assert [place for _, _, b1, b2, _ in runs for place in range(b1, b2)] == list(range(len(b)))
-        if a == b:
-            assert all(alike for *_, alike in runs)
+@pytest.mark.parametrize("limits", [{}, {"MATCHED_WHOLE": 0, "WINDOW": 5}])
+@given(a=commands, b=commands)
+def test_every_record_is_paired_or_reported_once(limits: dict[str, int], a: list[int], b: list[int]) -> None:
+    """Each pair is reported, because the data differs. Equal captures, and equal records at an end, are paired."""
+    one, other = (
+        capture(*(FrameRecord(0, Direction.TO_HOST, request(0, each, data)) for each in commands))
+        for commands, data in ((a, b"a"), (b, b"b"))
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in limits.items():
+            patched.setattr(comparing, name, value)
+        found = list(dict.fromkeys((each.line_a, each.line_b) for each in compare(one, other)))
+    assert [line for line, _ in found if line] == list(range(2, 2 + len(a)))
+    assert [line for _, line in found if line] == list(range(2, 2 + len(b)))
+    if a == b:
+        assert all(line_a == line_b for line_a, line_b in found)
+    elif a[:1] != b[:1] and a[-1:] == b[-1:]:
+        assert found[-1] == (1 + len(a), 1 + len(b))

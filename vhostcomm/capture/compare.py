@@ -18,9 +18,9 @@ _COMPARED: Final = (*HEADER_FIELDS, "data", "padding")
 _SHOWN: Final = 24
 """Bytes to show from the first difference on, if the two shortened values look the same."""
 
-_MATCHED_WHOLE: Final = 1 << 20
+MATCHED_WHOLE: Final = 1 << 20
 """Largest product of the two numbers of records to match at once: with few distinct keys, the time grows with it."""
-_WINDOW: Final = 1024
+WINDOW: Final = 1024
 """Records to match at a time above that. A window this long bridges a burst that only one capture has."""
 
 _Key = tuple[object, ...]
@@ -89,9 +89,7 @@ def _key(record: Record) -> _Key:
     return (record.direction, record.frame.is_request, record.frame.command)
 
 
-def _aligned(
-    a: Sequence[_Key], b: Sequence[_Key], at_once: int = _MATCHED_WHOLE, window: int = _WINDOW
-) -> Iterator[_Run]:
+def _aligned(a: Sequence[_Key], b: Sequence[_Key]) -> Iterator[_Run]:
     """Cover both captures with runs, in order. A pass from each end finds what they have in common there."""
     shorter = min(len(a), len(b))
     head = next((place for place in range(shorter) if a[place] != b[place]), shorter)
@@ -100,7 +98,7 @@ def _aligned(
     if head:
         yield 0, head, 0, head, True
     middle_a, middle_b = a[head : len(a) - tail], b[head : len(b) - tail]
-    size = max(len(a), len(b)) if len(middle_a) * len(middle_b) <= at_once else window
+    size = max(len(a), len(b)) if len(middle_a) * len(middle_b) <= MATCHED_WHOLE else WINDOW
     for a1, a2, b1, b2, alike in _matched(middle_a, middle_b, size):
         yield head + a1, head + a2, head + b1, head + b2, alike
     if tail:
