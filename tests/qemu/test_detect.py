@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.qemu.roms import POWER_OFF, rom
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu import detect, kvm
@@ -123,12 +125,25 @@ def test_trial_times_out(can: Capabilities, monkeypatch: pytest.MonkeyPatch) -> 
     assert "took more than 0.001 s: KVM interprets" in run_in_real_time(kvm.trial, can.program.command, "tcg")
 
 
-def test_kvm_is_tried_for_real(program: Program) -> None:
-    """The result depends on this machine; the test only requires a reason if KVM does not work."""
-    can = run_in_real_time(lambda: find_capabilities(program))
-    assert can.kvm is (can.kvm_problem == "")
-    if not Path("/dev/kvm").exists():
-        assert "no /dev/kvm" in can.kvm_problem
+def test_kvm_is_tried_for_real(program: Program, tmp_path: Path) -> None:
+    """The result agrees with a guest in 16-bit mode, which runs with every KVM, also with one that interprets."""
+    commands, recorder = tmp_path / "commands", tmp_path / "qemu"
+    recorder.write_text(f'#!/bin/sh\necho "$@" >> {commands}\nexec {shlex.join(program.command)} "$@"\n')
+    recorder.chmod(0o755)
+    can = run_in_real_time(find_capabilities, Program(str(recorder)))
+    is_tried = "accel=kvm" in commands.read_text()
+    machine = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc,accel=kvm", "-m", "16"]
+    command = [*program.command, *machine, *rom(tmp_path, POWER_OFF)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 0:
+        assert is_tried
+        assert can.kvm_problem == "" or can.kvm_problem.endswith("KVM interprets code instead of executing it")
+    elif is_tried:
+        assert done.stderr.splitlines()[-1] in can.kvm_problem
+    else:
+        assert can.kvm_problem.startswith(
+            ("this QEMU is built without KVM", "no /dev/kvm: ", "/dev/kvm: no permission")
+        )
 
 
 class QmpWithoutKvm(Qmp):
