@@ -239,9 +239,9 @@ class FakeGuest:
 
     def ask(self, command: Command, **options: Any) -> bytes:
         """Ask the host a question; return the answer's data."""
-        return self.answer(self.tell(command, **options))
+        return self.answer(self.send(command, **options))
 
-    def tell(self, command: Command, data: bytes = b"", **options: Any) -> Request:
+    def send(self, command: Command, data: bytes = b"", **options: Any) -> Request:
         request = Request.of(command, data, **options)
         self.sock.sendall(self.connection.send(request))
         return request

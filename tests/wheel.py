@@ -92,7 +92,7 @@ def check_wheel(wheel: Path) -> None:
         f"{data}/man/man{name[-1]}/{name}": text.encode() for name, text in pages(ROOT / "docs", version).items()
     }
     found = {name: content for name, content in found.items() if ".dist-info/" not in name}
-    tell(wanted, found, "wheel")
+    report(wanted, found, "wheel")
 
 
 def check_sdist(sdist: Path, work: Path) -> Path:
@@ -112,11 +112,11 @@ def check_sdist(sdist: Path, work: Path) -> Path:
     )
     wanted |= {name: (ROOT / name).read_bytes() for name in named}
     found = {str(path.relative_to(unpacked)): path.read_bytes() for path in files(unpacked)}
-    tell(wanted, {name: found[name] for name in wanted.keys() & found.keys()}, "sdist")
+    report(wanted, {name: found[name] for name in wanted.keys() & found.keys()}, "sdist")
     return unpacked
 
 
-def tell(wanted: dict[str, bytes], found: dict[str, bytes], where: str) -> None:
+def report(wanted: dict[str, bytes], found: dict[str, bytes], where: str) -> None:
     differs = [name for name in wanted.keys() & found.keys() if wanted[name] != found[name]]
     for what, names in (
         ("missing", wanted.keys() - found.keys()), ("not ours", found.keys() - wanted.keys()), ("different", differs),

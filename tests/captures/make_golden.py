@@ -133,13 +133,19 @@ def every_command() -> Capture:
     """Return each command that a guest can send, answered with the default identity."""
     records: list[Record] = []
     for place, command in enumerate(HostCommand):
-        told = {
+        notification = {
             HostCommand.GUEST_INFO: b"",
             HostCommand.GUEST_POWER: b"",
             HostCommand.GUEST_TIMESTAMP: encode_text("1648798789"),
         }.get(command)
         guest_id = {HostCommand.GUEST_TIMESTAMP: 0, HostCommand.CLUSTER_UUID: 3_000_000}.get(command, 10_000_000)
-        asked = request(0xE0000000 + place, command, told or b"", needs_response=int(told is None), guest_id=guest_id)
+        asked = request(
+            0xE0000000 + place,
+            command,
+            notification or b"",
+            needs_response=int(notification is None),
+            guest_id=guest_id,
+        )
         records += asks(place / 10, asked, ANSWERS.get(command))
     records += asks(len(HostCommand) / 10, request(0xE00000FF, 200), b"")
     return Capture(
@@ -163,7 +169,7 @@ def graceful_stop() -> Capture:
         }
     }
     serial = request(0x50000001, HostCommand.GUEST_SERIAL)
-    told = request(0x50000002, GuestCommand.GET_INFORMATION)
+    question = request(0x50000002, GuestCommand.GET_INFORMATION)
     off = request(0x50000003, GuestCommand.POWEROFF)
     data = encode_json(information)
     return Capture(
@@ -171,7 +177,7 @@ def graceful_stop() -> Capture:
             WHEN,
             PRODUCER,
             Origin.RECONSTRUCTED,
-            "A guest that is ready (it has asked for its serial) is asked for its information and told to power off, "
+            "A guest that is ready (it has asked for its serial) is asked for its information and then to power off, "
             "as deployed tools do. Nobody printed such frames: what the tools' own questions don't show is assumed, "
             "and named in 'assumed'. Of the information only the paths of ip and http_port are evidenced. Times and "
             "the order are made up, too: that the guest answers the power-off, and at once.",
@@ -179,8 +185,8 @@ def graceful_stop() -> Capture:
         (
             FrameRecord(0.0, TO_HOST, serial, assumed=UNSEEN_ASKED),
             FrameRecord(0.001, TO_GUEST, response(serial, ANSWERS[HostCommand.GUEST_SERIAL]), assumed=UNSEEN_ANSWERED),
-            FrameRecord(1.0, TO_GUEST, told, assumed=UNSEEN_OF_HOST),
-            FrameRecord(1.02, TO_HOST, response(told, data), assumed=UNSEEN_OF_GUEST),
+            FrameRecord(1.0, TO_GUEST, question, assumed=UNSEEN_OF_HOST),
+            FrameRecord(1.02, TO_HOST, response(question, data), assumed=UNSEEN_OF_GUEST),
             FrameRecord(5.0, TO_GUEST, off, assumed=UNSEEN_OF_HOST),
             FrameRecord(5.01, TO_HOST, response(off), assumed=UNSEEN_OF_GUEST),
         ),

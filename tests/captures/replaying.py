@@ -76,7 +76,7 @@ class _Tape:
         self._silence: SkipReason | None = None
         self._times: deque[tuple[int, float]] = deque()  # the end of each record's bytes, and its time
         self._fed = 0
-        self._told = 0
+        self._reported = 0
 
     def end(self) -> None:
         """Note that the other end has sent everything. `events` then also yields the bytes that the connection still holds."""
@@ -84,7 +84,7 @@ class _Tape:
 
     def events(self, due: int) -> Iterator[tuple[float, Event]]:
         """Yield the events of the first `due` bytes, each with its time in the capture."""
-        while self._told < due:
+        while self._reported < due:
             event = self.connection.next_event()
             if event is not NEED_DATA:
                 yield self._time(event), event
@@ -113,8 +113,8 @@ class _Tape:
             size = event.count
         elif isinstance(event, Request | Response | UnsolicitedResponse):
             size = len(event.raw)
-        self._told += size
-        while self._times[0][0] < self._told + (size == 0):
+        self._reported += size
+        while self._times[0][0] < self._reported + (size == 0):
             self._times.popleft()
         return self._times[0][1]
 

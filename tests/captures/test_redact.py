@@ -87,10 +87,10 @@ def test_no_secret_is_left(keep_text: bool) -> None:
 def test_the_same_secret_gets_the_same_placeholder() -> None:
     frames = [record.frame for record in redact(CAPTURE, keep_text=True).records if isinstance(record, FrameRecord)]
     serial, uuid_text, mac = (decode_text(frames[place].data) for place in (1, 5, 7))
-    told = json.loads(decode_text(frames[10].data))
-    assert told["serial"] == serial
-    assert told["uuid"] == uuid_text
-    assert told["mac"] == mac.replace(":", "-")
+    document = json.loads(decode_text(frames[10].data))
+    assert document["serial"] == serial
+    assert document["uuid"] == uuid_text
+    assert document["mac"] == mac.replace(":", "-")
     assert frames[0].guest_uuid.hex() == uuid_text.replace("-", "")
     assert len(serial) == len(SERIAL)
     assert serial != decode_text(frames[3].data)
@@ -99,8 +99,8 @@ def test_the_same_secret_gets_the_same_placeholder() -> None:
 def test_other_values_of_a_capture_stay() -> None:
     frames = [record.frame for record in redact(CAPTURE, keep_text=True).records if isinstance(record, FrameRecord)]
     assert frames[9].data == CpuInfo().to_data()
-    told = json.loads(decode_text(frames[10].data))
-    assert (told["version"], told["when"], told["http_port"]) == ("7.2.1-69057", 1650802981032, 5000)
+    document = json.loads(decode_text(frames[10].data))
+    assert (document["version"], document["when"], document["http_port"]) == ("7.2.1-69057", 1650802981032, 5000)
 
 
 def test_redacted_captures_are_captures() -> None:
@@ -264,7 +264,7 @@ def test_data_of_a_dangerous_command_is_blanked(command: GuestCommand) -> None:
     assert one(asked.frame, Direction.TO_HOST).frame.data == b"xxxxx\0"
 
 
-def told(direction: Direction, command: int, answer: bytes) -> list[object]:
+def redacted_data(direction: Direction, command: int, answer: bytes) -> list[object]:
     records = [
         FrameRecord(0, Direction.TO_HOST, Request.of(99, b"up 654321 s or 1234567 s\0").frame),
         FrameRecord(0, direction, response(Request.of(command).frame, answer)),
@@ -274,14 +274,14 @@ def told(direction: Direction, command: int, answer: bytes) -> list[object]:
 
 def test_only_the_hosts_answers_are_serial_numbers() -> None:
     """A guest's answer to command 5 is its uptime."""
-    assert told(Direction.TO_GUEST, 5, b"654321\0") == [b"up REDACTED1 s or 1234567 s\0", b"REDACTED1\0"]
-    assert told(Direction.TO_GUEST, 13, b"1234567\0") == [b"up 654321 s or REDACTED1 s\0", b"REDACTED1\0"]
-    assert told(Direction.TO_HOST, 5, b"654321\0") == [b"up 654321 s or 1234567 s\0", b"654321\0"]
+    assert redacted_data(Direction.TO_GUEST, 5, b"654321\0") == [b"up REDACTED1 s or 1234567 s\0", b"REDACTED1\0"]
+    assert redacted_data(Direction.TO_GUEST, 13, b"1234567\0") == [b"up 654321 s or REDACTED1 s\0", b"REDACTED1\0"]
+    assert redacted_data(Direction.TO_HOST, 5, b"654321\0") == [b"up 654321 s or 1234567 s\0", b"654321\0"]
     asked = Request.of(GuestCommand.GET_UPTIME, b"654321\0").frame
     assert one(asked, Direction.TO_GUEST).frame == attrs.evolve(asked, request_id=1)
-    assert told(Direction.TO_GUEST, 5, b"AB1\0")[1] == b"REDACTED1\0"
-    assert told(Direction.TO_GUEST, 5, b" unknown ")[1] == b" REDACTED1 "
-    assert told(Direction.TO_GUEST, 5, b'{"a":["AB1",7,true]}')[1] == b'{"a":["REDACTED1","REDACTED2",true]}'
+    assert redacted_data(Direction.TO_GUEST, 5, b"AB1\0")[1] == b"REDACTED1\0"
+    assert redacted_data(Direction.TO_GUEST, 5, b" unknown ")[1] == b" REDACTED1 "
+    assert redacted_data(Direction.TO_GUEST, 5, b'{"a":["AB1",7,true]}')[1] == b'{"a":["REDACTED1","REDACTED2",true]}'
 
 
 @pytest.mark.parametrize("padding", [b"", b"p" * 30])

@@ -31,7 +31,7 @@ def test_other_text_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("text", "shown"),
     [
         # IPv4, with anything before and after it
         ("at 10.0.0.7:5000.", "at 192.0.2.1:5000."),
@@ -96,8 +96,8 @@ def test_other_text_stays(text: str) -> None:
         ("[" * 3000 + '"10.0.0.7"' + "]" * 3000, "x" * 6010),
     ],
 )
-def test_doubtful_text_counts_as_a_secret(told: str, shown: str) -> None:
-    assert Redactor().text(told) == shown
+def test_doubtful_text_counts_as_a_secret(text: str, shown: str) -> None:
+    assert Redactor().text(text) == shown
     assert Redactor().text(shown) == shown
 
 
@@ -107,7 +107,7 @@ def test_many_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("text", "shown"),
     [
         ("10.0.0.9 192.0.2.1", "192.0.2.2 192.0.2.1"),
         ("fe80::9 2001:db8::1", "2001:db8::2 2001:db8::1"),
@@ -121,8 +121,8 @@ def test_many_addresses() -> None:
         ('{"serial": "ABCD1234", "b": "REDACTED1"}', '{"serial":"REDACTED2","b":"REDACTED1"}'),
     ],
 )
-def test_a_placeholder_in_use_is_given_to_no_other(told: str, shown: str) -> None:
-    assert Redactor().text(told) == shown
+def test_a_placeholder_in_use_is_given_to_no_other(text: str, shown: str) -> None:
+    assert Redactor().text(text) == shown
     assert Redactor().text(shown) == shown
 
 

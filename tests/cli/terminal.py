@@ -14,14 +14,14 @@ from typing import Self
 
 from tests.serving import TIMEOUT, end
 
-TAB, CLEAR, TELL = "\t", "\x15", "\x14"
+TAB, CLEAR, REPORT = "\t", "\x15", "\x14"
 
 _RC = {
     "bash": """\
 PS1='> '
 source /usr/share/bash-completion/bash_completion
-tell() {{ printf '%s\\0' "$READLINE_LINE" >{fifo}; }}
-bind -x '"\\C-t": tell'
+report() {{ printf '%s\\0' "$READLINE_LINE" >{fifo}; }}
+bind -x '"\\C-t": report'
 PROMPT_COMMAND="printf 'ready\\0' >{fifo}"
 {setup}
 {after}
@@ -31,10 +31,10 @@ PS1='> '
 {setup}
 autoload -Uz compinit && compinit -u -D
 {after}
-tell() {{ printf '%s\\0' "$BUFFER" >{fifo} }}
+report() {{ printf '%s\\0' "$BUFFER" >{fifo} }}
 ready() {{ printf 'ready\\0' >{fifo} }}
-zle -N tell
-bindkey '^T' tell
+zle -N report
+bindkey '^T' report
 zle -N zle-line-init ready
 """,
 }
@@ -50,7 +50,7 @@ class Shell:
     def __init__(self, name: str, folder: Path, env: dict[str, str], setup: str = "", after: str = "") -> None:
         self._fifo = folder / "fifo"
         os.mkfifo(self._fifo)
-        self._tells = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
+        self._reports = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
         rc = folder / (".zshrc" if name == "zsh" else "rc")
         rc.write_text(_RC[name].format(fifo=self._fifo, setup=setup, after=after))
         command = ["bash", "--noprofile", "--rcfile", str(rc), "-i"] if name == "bash" else ["zsh", "-d", "-i"]
@@ -69,7 +69,7 @@ class Shell:
 
     def __enter__(self) -> Self:
         try:
-            assert self._told() == "ready"
+            assert self._reported() == "ready"
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -79,20 +79,20 @@ class Shell:
         end(self._process)
         self._reader.join(TIMEOUT)
         os.close(self._terminal)
-        os.close(self._tells)
+        os.close(self._reports)
 
     def complete(self, line: str) -> str:
         """Return the line after a TAB at its end."""
-        os.write(self._terminal, f"{CLEAR}{line}{TAB}{TELL}".encode())
-        return self._told()
+        os.write(self._terminal, f"{CLEAR}{line}{TAB}{REPORT}".encode())
+        return self._reported()
 
-    def _told(self) -> str:
-        told = b""
-        while not told.endswith(b"\0"):
-            ready, _, _ = select.select([self._tells], [], [], TIMEOUT)
+    def _reported(self) -> str:
+        data = b""
+        while not data.endswith(b"\0"):
+            ready, _, _ = select.select([self._reports], [], [], TIMEOUT)
             assert ready, f"nothing came; on the screen: {self.shown!r}"
-            told += os.read(self._tells, 4096)
-        return told[:-1].decode()
+            data += os.read(self._reports, 4096)
+        return data[:-1].decode()
 
     def _read(self) -> None:
         try:

@@ -176,7 +176,7 @@ def test_events(words: list[str], daemon: Daemon) -> None:
         while process.poll() is None:  # no event shows that it is connected
             assert time.monotonic() < deadline, f"{process.args} does not end"
             daemon.other.serial()
-            daemon.other.tell(HostCommand.GUEST_POWER, b"on\0", needs_response=False)
+            daemon.other.send(HostCommand.GUEST_POWER, b"on\0", needs_response=False)
 
     assert_fails_in_one_line(*words, begun=reboot_until_it_ends, VHOSTCOMM_CONTROL=daemon.control)
 

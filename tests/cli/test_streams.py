@@ -67,6 +67,6 @@ def test_closed_streams_cause_status_1(tmp_path: Path) -> None:
 
 
 def test_help_of_redact_names_its_changes() -> None:
-    told = " ".join(shell('"$@"', "capture", "redact", "--help").stdout.split())
+    help_text = " ".join(shell('"$@"', "capture", "redact", "--help").stdout.split())
     for what in ("Request ids", "dangerous command", "In binary data"):
-        assert what in told
+        assert what in help_text

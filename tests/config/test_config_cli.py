@@ -62,9 +62,9 @@ def test_show_prints_each_value_and_its_source(tmp_path: Path) -> None:
     assert ["serial", SERIAL, f"{path}:", "guests.nas.serial"] in lines
     assert ["model", "box", "environment", "VHOSTCOMM_HOST_MODEL"] in lines
     assert ["update_deadline", "never", "default"] in lines
-    told: dict[str, Any] = json.loads(run_vhostcomm(*words, "--json", env=environment).stdout)
-    assert told["guests.nas"]["serial"] == {"value": SERIAL, "source": f"{path}: guests.nas.serial"}
-    assert told["serve"]["socket_mode"] == {"value": "0600", "source": "default"}
+    values: dict[str, Any] = json.loads(run_vhostcomm(*words, "--json", env=environment).stdout)
+    assert values["guests.nas"]["serial"] == {"value": SERIAL, "source": f"{path}: guests.nas.serial"}
+    assert values["serve"]["socket_mode"] == {"value": "0600", "source": "default"}
 
 
 @pytest.mark.slow

@@ -128,10 +128,10 @@ def test_every_verb_reads_all_of_them(tmp_path: Path) -> None:
     assert valid.stdout == f"{common} and {own.parent}: valid; guests: nas; watched: /b\n"
     words: list[str | Path] = ["--config", common, "--config", own.parent]
     assert run_vhostcomm("config", "validate", *words).stdout == valid.stdout
-    told = json.loads(run_vhostcomm("config", "show", *words, "--json").stdout)
-    assert told["host"]["serial"] == {"value": "B" * 13, "source": f"{own}: host.serial"}
-    assert told["guests.nas"]["sock"] == {"value": f"{tmp_path}/nas", "source": f"{common}: guests.nas.sock"}
-    assert (told["watch"], told["watch_sources"]) == (["/b"], [f"{own}: serve.watch"])
+    shown = json.loads(run_vhostcomm("config", "show", *words, "--json").stdout)
+    assert shown["host"]["serial"] == {"value": "B" * 13, "source": f"{own}: host.serial"}
+    assert shown["guests.nas"]["sock"] == {"value": f"{tmp_path}/nas", "source": f"{common}: guests.nas.sock"}
+    assert (shown["watch"], shown["watch_sources"]) == (["/b"], [f"{own}: serve.watch"])
     assert f"watch  /b  {own}: serve.watch\n" in run_vhostcomm("config", "show", *words).stdout
     own.write_text("[hots]\n")
     invalid = run_vhostcomm("config", "validate", *words)

@@ -105,8 +105,12 @@ def test_every_outcome_of_a_call(tmp_path: Path) -> None:
         assert (status, found["answer"]) == (200, {"bytes": 0, "text": "", "json": None, "problem": None})
         status, found = post(http, "/guests/nas/call", command=10)
         assert found["answer"]["json"] == json.loads(INFORMATION[:-1])
-        told = http.get("/guests/nas").json()["information"]
-        assert (told["address"], told["http_port"], told["link"]) == ("10.0.2.15", 5000, "http://10.0.2.15:5000/")
+        information = http.get("/guests/nas").json()["information"]
+        assert (information["address"], information["http_port"], information["link"]) == (
+            "10.0.2.15",
+            5000,
+            "http://10.0.2.15:5000/",
+        )
         status, found = post(http, "/guests/nas/call", command=11, timeout=0.1)
         assert (status, found["error"]["what"]) == (504, "timed out")
         status, found = post(http, "/guests/nas/call", command=77)

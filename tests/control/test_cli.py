@@ -144,8 +144,8 @@ def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as waiting:
             guest.until_asked(POWEROFF)
             daemon.process.kill()
-            told, errors = waiting.communicate(timeout=TIMEOUT)
-    assert (waiting.returncode, told) == (1, b"")
+            output, errors = waiting.communicate(timeout=TIMEOUT)
+    assert (waiting.returncode, output) == (1, b"")
     assert b"the outcome is unknown" in errors
 
 
@@ -161,8 +161,8 @@ def test_shutdown_without_an_answer_fails(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_info_succeeds_without_an_uptime(tmp_path: Path) -> None:
     with controlled(tmp_path), answering(tmp_path / "nas", {INFO: INFORMATION}):
-        told = ask(tmp_path, "info", "--json")
-    assert (told.returncode, json.loads(told.stdout)["uptime"]) == (0, None), told
+        done = ask(tmp_path, "info", "--json")
+    assert (done.returncode, json.loads(done.stdout)["uptime"]) == (0, None), done
 
 
 def test_verbs_without_a_daemon_fail_with_a_remedy(tmp_path: Path) -> None:

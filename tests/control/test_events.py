@@ -40,7 +40,7 @@ def test_reboots_of_one_guest_push_out_no_event_of_another(tmp_path: Path) -> No
         def reboot() -> None:
             nonlocal begun
             for number in range(REBOOTS):
-                loud.tell(HostCommand.GUEST_POWER, needs_response=False)
+                loud.send(HostCommand.GUEST_POWER, needs_response=False)
                 loud.serial()
                 if number % READ_EVERY == 0:
                     begun += slow.recv(READ)
@@ -76,7 +76,7 @@ def test_frames_of_one_guest_follow_its_events(tmp_path: Path) -> None:
             assert next(lines).startswith(": what happens")
             two.serial()
             guest.ask(HostCommand.HOST_MAC)
-            guest.tell(HostCommand.GUEST_POWER, b"up\x1b\0", needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, b"up\x1b\0", needs_response=False)
             guest.sock.sendall(b"\xff" * 4096)
             shown: list[dict[str, Any]] = []
             counted = 0

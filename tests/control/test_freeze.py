@@ -152,7 +152,7 @@ def test_a_thaw_is_owed_through_a_reset_and_a_reconnect(tmp_path: Path) -> None:
             freezing = pool.submit(post, http, "/guests/nas/freeze", timeout=600)
             guest.sock.sendall(guest.next_request().reply(b"").raw)
             assert freezing.result()[1]["frozen_until"]
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
             assert guest.next_request().command == THAW  # left unanswered
             assert http.get("/guests/nas").json()["thaw_owed"]
         daemon.event("guest gone")

@@ -73,9 +73,9 @@ def test_a_stop_answers_waiting_clients(tmp_path: Path) -> None:
         waiting = threads.submit(post, http, "/guests/nas/shutdown", wait=60)
         until(lambda: guest.asked, "the call")
         daemon.send_signal(signal.SIGTERM)
-        status, told = waiting.result()
-        assert (status, told["error"]["what"]) == (502, "connection lost")
-        assert "the daemon stops" in told["error"]["why"]
+        status, body = waiting.result()
+        assert (status, body["error"]["what"]) == (502, "connection lost")
+        assert "the daemon stops" in body["error"]["why"]
 
 
 def test_a_stop_of_the_daemon_reports_no_guest_as_gone(tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_stop_of_the_daemon_reports_no_guest_as_gone(tmp_path: Path) -> None:
         stopping = pool.submit(post, http, "/guests/nas/shutdown", timeout=20)
         guest.until_asked(POWEROFF)
         daemon.stop()
-        status, told = stopping.result()
-        assert (status, told["error"]["what"]) == (502, "connection lost"), told
-        assert told["error"]["remedy"] == "check whether its QEMU still runs"
+        status, body = stopping.result()
+        assert (status, body["error"]["what"]) == (502, "connection lost"), body
+        assert body["error"]["remedy"] == "check whether its QEMU still runs"
 
 
 @pytest.mark.slow
@@ -98,8 +98,8 @@ def test_a_power_off_that_a_reboot_has_lost_is_asked_again(tmp_path: Path) -> No
         stopping = pool.submit(post, http, "/guests/nas/shutdown", wait=600)
         for _ in range(2):
             guest.until_asked(POWEROFF)  # which is left unanswered
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
-            guest.tell(HostCommand.GUEST_SERIAL)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_SERIAL)
         guest.until_asked(POWEROFF)
         guest.sock.close()
         status, done = stopping.result()
@@ -113,8 +113,8 @@ def test_a_guest_that_starts_again_and_again_is_asked_once_a_second(tmp_path: Pa
         guest.serial()
         stopping = pool.submit(post, http, "/guests/nas/shutdown", wait=1.5)
         while not stopping.done():
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
             guest.serial()
-        status, told = stopping.result()
-        assert (status, told["error"]["what"]) in {(502, "rebooted"), (504, "still there")}, told
+        status, body = stopping.result()
+        assert (status, body["error"]["what"]) in {(502, "rebooted"), (504, "still there")}, body
     assert 1 <= len([line for line in daemon.log if line["event"] == "stop requested"]) <= 3

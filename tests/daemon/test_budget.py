@@ -149,8 +149,8 @@ def test_no_events_are_lost_while_a_guest_flaps(tmp_path: Path) -> None:
         for _ in range(connections):
             with fake_guest(tmp_path / "bad") as guest:
                 for _ in range(boots):
-                    guest.tell(HostCommand.GUEST_POWER, needs_response=False)
-                    guest.tell(HostCommand.GUEST_TIMESTAMP, b"1\0", needs_response=False)
+                    guest.send(HostCommand.GUEST_POWER, needs_response=False)
+                    guest.send(HostCommand.GUEST_TIMESTAMP, b"1\0", needs_response=False)
                     guest.serial()
 
     words: list[str | Path] = [
@@ -171,7 +171,7 @@ def test_no_events_are_lost_while_a_guest_flaps(tmp_path: Path) -> None:
         for _ in range(connections):
             with fake_guest(tmp_path / "good") as guest:
                 assert guest.serial()
-                guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+                guest.send(HostCommand.GUEST_POWER, needs_response=False)
                 assert guest.serial()
         flapping.result()
         seen: Counter[tuple[str, str]] = Counter()

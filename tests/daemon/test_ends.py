@@ -70,7 +70,7 @@ def test_nothing_is_left_to_finalizers(tmp_path: Path) -> None:
 def test_a_signal_stops_the_daemon_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     with Serving("--sock", tmp_path / "guest") as daemon, fake_guest(tmp_path / "guest") as guest:
         assert guest.serial() == ZERO
-        asked = guest.tell(SERIAL)
+        asked = guest.send(SERIAL)
         assert daemon.stop(number) == 0
         assert guest.answer(asked) == ZERO.encode() + b"\0", "the last question is answered"
         assert guest.at_end()

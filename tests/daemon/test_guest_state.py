@@ -25,7 +25,7 @@ def states(test: Callable[[Ends], Any]) -> None:
     run(main)
 
 
-async def tell(ends: Ends, command: int, data: bytes = b"", *, answer: bool = False) -> None:
+async def send(ends: Ends, command: int, data: bytes = b"", *, answer: bool = False) -> None:
     await ends.write(ends.connection.send(Request.of(command, data, needs_response=answer)))
     if answer:
         await ends.answers(1)
@@ -35,7 +35,7 @@ async def tell(ends: Ends, command: int, data: bytes = b"", *, answer: bool = Fa
 def test_the_first_frame_makes_a_guest_ready() -> None:
     async def main(ends: Ends) -> None:
         seen = [ends.guest.state]
-        await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
+        await send(ends, HostCommand.GUEST_TIMESTAMP, b"1648798789\0")
         seen.append(ends.guest.state)
         assert seen == [State.CONNECTED, State.READY]
         assert ends.guest.reported_time == 1648798789
@@ -50,9 +50,9 @@ def test_a_reboot_is_seen() -> None:
 
     async def main(ends: Ends) -> None:
         for boot in (1, 2):
-            await tell(ends, HostCommand.GUEST_POWER)
-            await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
-            await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+            await send(ends, HostCommand.GUEST_POWER)
+            await send(ends, HostCommand.GUEST_SERIAL, answer=True)
+            await send(ends, HostCommand.GUEST_SERIAL, answer=True)
             assert ends.guest.boots == boot
             assert len(ends.logged("guest asked")) == boot, "each answer is logged once per boot"
         assert len(ends.logged("guest started")) == 1
@@ -63,8 +63,8 @@ def test_a_reboot_is_seen() -> None:
 
 def test_a_late_start_notification_is_no_reboot() -> None:
     async def main(ends: Ends) -> None:
-        await tell(ends, HostCommand.GUEST_TIMESTAMP, b"1\0")
-        await tell(ends, HostCommand.GUEST_POWER)
+        await send(ends, HostCommand.GUEST_TIMESTAMP, b"1\0")
+        await send(ends, HostCommand.GUEST_POWER)
         assert not ends.logged("guest rebooted")
 
     states(main)
@@ -72,8 +72,8 @@ def test_a_late_start_notification_is_no_reboot() -> None:
 
 def test_answers_are_remembered() -> None:
     async def main(ends: Ends) -> None:
-        await tell(ends, HostCommand.GUEST_UUID, answer=True)
-        await tell(ends, 77, answer=True)
+        await send(ends, HostCommand.GUEST_UUID, answer=True)
+        await send(ends, 77, answer=True)
         assert ends.guest.answered[11].text == "u"
         assert ends.guest.counts == {11: 1, 77: 1}
         assert 77 not in ends.guest.answered
@@ -95,7 +95,7 @@ def test_the_next_answer_has_the_changed_identity() -> None:
 
 def test_a_wall_clock_that_is_set_back_hides_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(ends: Ends) -> None:
-        await tell(ends, HostCommand.GUEST_SERIAL, answer=True)
+        await send(ends, HostCommand.GUEST_SERIAL, answer=True)
         since = ends.guest.model.entered.wall
         monkeypatch.setattr("time.time", lambda: since - 86400)
         ends.guest.called(GuestCommand.GET_INFORMATION, "answered", b'{"data":{}}\0')

@@ -40,15 +40,15 @@ def fifo(folder: Path) -> Iterator[int]:
 
 def closes(descriptor: int) -> bytes:
     """Everything written, up to the end of the last process that has the pipe open."""
-    told = b""
+    written = b""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN | select.POLLHUP)
     while poller.poll(20_000):
         piece = os.read(descriptor, 4096)
         if not piece:
-            return told
-        told += piece
-    raise AssertionError(f"a process still has the pipe open; it wrote {told!r}")
+            return written
+        written += piece
+    raise AssertionError(f"a process still has the pipe open; it wrote {written!r}")
 
 
 def run_hook(program: str, timeout: float = 20.0, **facts: str) -> list[dict[str, object]]:
@@ -92,11 +92,13 @@ def test_descendants_end_with_the_launcher(tmp_path: Path) -> None:
 
 
 def test_a_separate_session_outlives_its_hook(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    begin = f"echo $$ > {told}.new; mv {told}.new {told}; exec sleep 1000"
-    program = script(tmp_path, f"setsid sh -c '{begin}' > /dev/null 2>&1 & until [ -e {told} ]; do sleep 0.01; done")
+    pid_file = tmp_path / "pid"
+    begin = f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 1000"
+    program = script(
+        tmp_path, f"setsid sh -c '{begin}' > /dev/null 2>&1 & until [ -e {pid_file} ]; do sleep 0.01; done"
+    )
     run_hook(program)
-    alive = os.pidfd_open(int(told.read_text()))
+    alive = os.pidfd_open(int(pid_file.read_text()))
     with os.fdopen(alive, "rb"):
         ended, _, _ = select.select([alive], [], [], 0)
         signal.pidfd_send_signal(alive, signal.SIGKILL)
@@ -133,10 +135,10 @@ def test_concurrent_hooks_are_limited(tmp_path: Path) -> None:
 def test_hook_does_not_inherit_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VHOSTCOMM_CONTROL_TOKEN", "a-long-random-secret")
     monkeypatch.setenv("VHOSTCOMM_GUEST_SERIAL", "1234ABC567890")
-    run_hook(script(tmp_path, f"env > {tmp_path}/told"), serial="1234ABC567890")
-    told = (tmp_path / "told").read_text()
-    assert "a-long-random-secret" not in told
-    assert sorted(re.findall("^VHOSTCOMM_.*", told, re.MULTILINE)) == [
+    run_hook(script(tmp_path, f"env > {tmp_path}/environment"), serial="1234ABC567890")
+    environment = (tmp_path / "environment").read_text()
+    assert "a-long-random-secret" not in environment
+    assert sorted(re.findall("^VHOSTCOMM_.*", environment, re.MULTILINE)) == [
         "VHOSTCOMM_GUEST_SERIAL=1234ABC567890", "VHOSTCOMM_HOOK_EVENT=ready", "VHOSTCOMM_HOOK_GUEST=nas",
         "VHOSTCOMM_HOOK_SERIAL=1234ABC567890",
     ]  # fmt: skip

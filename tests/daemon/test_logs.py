@@ -23,7 +23,7 @@ from vhostcomm.text import escape
 def test_each_event_is_logged_once(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--guest-serial", "1234ABC567890") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
             for _ in range(5):
                 assert guest.serial() == "1234ABC567890"
         daemon.event("guest gone")
@@ -61,7 +61,7 @@ HOSTILE = '\x1b[31mred\r\n{"event":"forged"}\u202eover\x9b2J' + "x" * 3000
 def test_guest_text_cannot_forge_lines(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--log-level", "debug") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
-            guest.tell(HostCommand.GUEST_POWER, HOSTILE.encode() + b"\0", needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, HOSTILE.encode() + b"\0", needs_response=False)
             assert guest.serial()
         daemon.event("guest gone")
     assert not [line for line in daemon.log if line["event"] == "forged"]
@@ -157,8 +157,8 @@ def test_lost_lines_are_reported_in_the_logs_format(monkeypatch: pytest.MonkeyPa
         reader.join()
     assert sink.lost > 0
     lines = seen[0].decode().splitlines()
-    told = [line for line in lines if "log lines were lost" in line]
-    assert len(lines) == 500 - sink.lost + len(told)
+    losses = [line for line in lines if "log lines were lost" in line]
+    assert len(lines) == 500 - sink.lost + len(losses)
     if form == "json":
         facts = [json.loads(line) for line in lines]
         assert all(list(each)[:3] == ["timestamp", "level", "event"] for each in facts)
@@ -166,8 +166,8 @@ def test_lost_lines_are_reported_in_the_logs_format(monkeypatch: pytest.MonkeyPa
         assert {each["level"] for each in lost} == {"warning"}
         assert sum(each["lost"] for each in lost) == sink.lost
     else:
-        assert all("[warning" in line for line in told)
-        assert sum(int(line.rpartition("lost=")[2]) for line in told) == sink.lost
+        assert all("[warning" in line for line in losses)
+        assert sum(int(line.rpartition("lost=")[2]) for line in losses) == sink.lost
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

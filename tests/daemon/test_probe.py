@@ -52,12 +52,12 @@ def test_probe_prints_a_table_of_answers(tmp_path: Path) -> None:
 def test_probe_prints_json(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas"):
         probed = run_vhostcomm("probe", "--sock", tmp_path / "nas", "--json")
-    told = json.loads(probed.stdout)
-    assert told["reached"] is True
-    asked = {answer["name"]: answer for answer in told["answers"]}
+    report = json.loads(probed.stdout)
+    assert report["reached"] is True
+    asked = {answer["name"]: answer for answer in report["answers"]}
     assert set(asked) == {each.name for each in HostCommand} - {"GUEST_INFO", "GUEST_POWER", "GUEST_TIMESTAMP"}
     assert asked["UPDATE_DEADLINE"]["answer"] == "9223372036854775807"
-    assert not any(answer["missing"] for answer in told["answers"])
+    assert not any(answer["missing"] for answer in report["answers"])
 
 
 def test_probe_accepts_a_uuid_for_a_socket(short_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_probe_without_a_daemon_fails_with_advice(tmp_path: Path, kind: str, adv
     lines = probed.stderr.splitlines()
     assert lines[-6:] == TIMEOUT_LINES
     assert advice in lines[1]
-    told = json.loads(run_vhostcomm("probe", "--sock", path, "--json").stdout)
-    assert told["reached"] is False
+    report = json.loads(run_vhostcomm("probe", "--sock", path, "--json").stdout)
+    assert report["reached"] is False
 
 
 def test_probe_reports_missing_answers(tmp_path: Path) -> None:

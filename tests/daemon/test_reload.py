@@ -49,8 +49,8 @@ def test_reload_adds_removes_and_changes_guests(tmp_path: Path) -> None:
         assert (stays.serial(), changes.serial(), goes.serial()) == ("A" * 13, "B" * 13, "C" * 13)
         write(path, tmp_path, {"stays": "A" * 13, "changes": "D" * 13, "comes": "E" * 13})
         daemon.send_signal(signal.SIGHUP)
-        told = daemon.event("reloaded")
-        assert (told["added"], told["removed"], told["changed"], told["guests"]) == (1, 1, 1, 3)
+        event = daemon.event("reloaded")
+        assert (event["added"], event["removed"], event["changed"], event["guests"]) == (1, 1, 1, 3)
         assert goes.at_end()
         assert not (tmp_path / "goes").exists()
         # The connections of the others are the same as before.

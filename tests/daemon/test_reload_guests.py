@@ -25,8 +25,8 @@ def test_a_moved_socket_is_bound_at_its_new_path(tmp_path: Path) -> None:
     with Serving("--config", path) as daemon:
         path.write_text(f'[guests.nas]\nsock = "{tmp_path}/two"\n')
         daemon.send_signal(signal.SIGHUP)
-        told = daemon.event("reloaded")
-        assert (told["added"], told["removed"]) == (1, 1)
+        event = daemon.event("reloaded")
+        assert (event["added"], event["removed"]) == (1, 1)
         until(lambda: not (tmp_path / "one").exists(), "the old socket's end")
         with fake_guest(tmp_path / "two") as guest:
             assert guest.serial()

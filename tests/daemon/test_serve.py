@@ -105,8 +105,8 @@ def test_hostile_frames_harm_nobody(tmp_path: Path) -> None:
             bad.sock.sendall(frame)
             assert other.serial() == ZERO
         bad.sock.sendall(dice.randbytes(70_001))
-        bad.tell(SERIAL)  # noise that looks like a frame costs at most one more
-        bad.tell(SERIAL)
+        bad.send(SERIAL)  # noise that looks like a frame costs at most one more
+        bad.send(SERIAL)
         assert bad.serial() == ZERO
         assert daemon.process.poll() is None
 
@@ -214,8 +214,8 @@ def test_activated_socket_is_served_and_not_removed(tmp_path: Path) -> None:
 def test_a_guest_cannot_flood_the_log_or_the_memory(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--frame-rate", "0") as daemon, fake_guest(tmp_path / "nas") as guest:
         for number in range(3000):
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
-            guest.tell(10_000 + number, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(10_000 + number, needs_response=False)
         assert guest.serial() == ZERO
     assert len(daemon.log) < 150
     assert any("lines_left_out" in line for line in daemon.log) or len(daemon.log) < 120
@@ -226,7 +226,7 @@ def test_a_dead_connection_with_unread_data_makes_room(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--frame-rate", "1") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
             for _ in range(20):
-                guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+                guest.send(HostCommand.GUEST_POWER, needs_response=False)
             daemon.event("guest sends too fast, reading more slowly")
         with fake_guest(tmp_path / "nas") as guest:
             assert guest.serial() == ZERO
@@ -253,7 +253,7 @@ def test_a_thousand_guests(tmp_path: Path) -> None:
                 sock = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 sock.connect(str(tmp_path / f"g{place}"))
                 guests.append(FakeGuest(sock))
-            asked = [guest.tell(SERIAL) for guest in guests]
+            asked = [guest.send(SERIAL) for guest in guests]
             answers = [guest.answer(each) for guest, each in zip(guests, asked, strict=True)]
             assert answers == [each.encode() + b"\0" for each in serials]
             assert daemon.stop() == 0

@@ -109,16 +109,16 @@ def test_a_sink_survives_an_internal_error(capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_a_sink_ends_with_an_error_by_default() -> None:
-    told: list[OSError] = []
+    errors: list[OSError] = []
     broken = OSError(errno.EIO, "broken")
 
     def write(items: list[int]) -> None:
         raise broken
 
-    sink: Sink[int] = Sink(write, "test", told.append)
+    sink: Sink[int] = Sink(write, "test", errors.append)
     sink.put(1)
     assert sink.close(TIMEOUT)
-    assert told == [broken]
+    assert errors == [broken]
     assert sink.dead
     sink.put(2)
     assert sink.lost == 2
@@ -189,13 +189,13 @@ def test_a_queue_is_limited_in_bytes() -> None:
     """Items of any size count, and so do items of a write that hangs. Lost items are reported."""
     begun, go = threading.Event(), threading.Event()
     written: list[str] = []
-    told: list[int] = []
+    losses: list[int] = []
 
     def write(items: list[str]) -> None:
         begun.set()
         assert go.wait(TIMEOUT)
         written.extend(items)
-        told.append(sink.lost)
+        losses.append(sink.lost)
 
     sink: Sink[str] = Sink(write, "test", lambda _: None)
     sink.put("first" + "x" * (QUEUE_BYTES // 2))
@@ -205,7 +205,7 @@ def test_a_queue_is_limited_in_bytes() -> None:
     assert sink.lost == 996
     go.set()
     assert sink.flush(TIMEOUT)
-    assert told[-1] == 996
+    assert losses[-1] == 996
     sink.put("room again" + "x" * (QUEUE_BYTES // 2))
     assert sink.close(TIMEOUT)
     assert [each.partition("x")[0] for each in written] == ["first", "0", "1", "2", "3", "room again"]

@@ -43,7 +43,7 @@ def virsh(folder: Path, programs: Path) -> Iterator[None]:
             def handle(self) -> None:
                 words = json.loads(self.rfile.readline())
                 try:
-                    answer = 0, libvirt.tell(*words)
+                    answer = 0, libvirt.run(*words)
                 except AssertionError as error:
                     answer = 1, str(error)
                 self.wfile.write(json.dumps(answer).encode())

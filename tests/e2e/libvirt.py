@@ -107,7 +107,7 @@ class Libvirt:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.tell("uri")  # the output up to here is virsh's greeting
+            self.run("uri")  # the output up to here is virsh's greeting
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -131,21 +131,21 @@ class Libvirt:
         self.process.stdin.close()
         self.process.stdout.close()
 
-    def tell(self, *words: str | Path) -> str:
+    def run(self, *words: str | Path) -> str:
         """Run a virsh command, which must succeed; return its output."""
-        told, failed = self._told(*words)
-        assert not failed, told
-        return told
+        output, failed = self._run(*words)
+        assert not failed, output
+        return output
 
     def refuses(self, *words: str | Path) -> str:
         """Run a virsh command, which must fail; return its output."""
-        told, failed = self._told(*words)
-        assert failed, told
-        return told
+        output, failed = self._run(*words)
+        assert failed, output
+        return output
 
-    def _told(self, *words: str | Path) -> tuple[str, bool]:
+    def _run(self, *words: str | Path) -> tuple[str, bool]:
         self._asked += 1
-        mark = f"told {self._asked}"
+        mark = f"end {self._asked}"
         assert self.process.stdin
         self.process.stdin.write(" ".join(f"'{word}'" for word in words) + f"\necho '{mark}'\n")
         self.process.stdin.flush()
@@ -153,8 +153,8 @@ class Libvirt:
         while not lines or lines[-1] != mark:
             lines.append(self._lines.get(timeout=TIMEOUT))
             assert lines[-1] != _END, lines
-        told = [line for line in lines[:-1] if line and not line.startswith("virsh # ")]
-        return "\n".join(told), any(line.startswith("error:") for line in told)
+        output = [line for line in lines[:-1] if line and not line.startswith("virsh # ")]
+        return "\n".join(output), any(line.startswith("error:") for line in output)
 
 
 def slots(command: str) -> dict[str, str]:

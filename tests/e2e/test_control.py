@@ -36,11 +36,11 @@ def test_information_freeze_reboot_and_a_shutdown_that_is_waited_for(tmp_path: P
         if early.returncode == 1:  # the error names the first missing part at that time
             assert re.search("no daemon|QEMU is|the guest is up, but has no address yet", early.stderr)
         run.ready()
-        told = ask(tmp_path, "info", "--json", "--timeout", "60")
-        found = json.loads(told.stdout)
+        done = ask(tmp_path, "info", "--json", "--timeout", "60")
+        found = json.loads(done.stdout)
         assert (found["state"], found["information"]["http_port"]) == ("ready", 5000)
         # The guest has no network, so the error is the missing address.
-        assert (told.returncode, found["problem"]) == (1, "the guest is up, but has no address yet")
+        assert (done.returncode, found["problem"]) == (1, "the guest is up, but has no address yet")
         assert int(found["uptime"]) >= 0
         assert ask(tmp_path, "freeze", "--timeout", "60").returncode == 0
         run.console.says("vchannel: request 14 fs_freeze")
@@ -77,8 +77,8 @@ def test_freeze_reboot_and_shutdown_over_http(tmp_path: Path, images: Images) ->
                 found: dict[str, Any] = answer.json()
                 return found
 
-            told = done_of("call", command="get_information")["answer"]["json"]
-            assert told["data"]["dsm_setting"]["data"]["http_port"] == 5000
+            answer = done_of("call", command="get_information")["answer"]["json"]
+            assert answer["data"]["dsm_setting"]["data"]["http_port"] == 5000
             health = http.get("/healthz")  # the guest has no network
             assert (health.status_code, "no address" in health.json()["unhealthy"]["vdsm"]) == (503, True), health.text
             assert int(done_of("call", command="get_uptime")["answer"]["text"]) >= 0

@@ -157,14 +157,14 @@ def test_power_button_follows_an_ignored_power_off(tmp_path: Path, images: Image
 
 
 def test_hooks_and_log_report_a_reboot(tmp_path: Path, images: Images) -> None:
-    told = tmp_path / "told"
+    calls = tmp_path / "calls"
     hook = tmp_path / "hook"
-    hook.write_text(f'#!/bin/sh\nline=$(set | grep "^VHOSTCOMM_HOOK" | sort | tr "\\n" " "); echo "$line" >> {told}\n')
+    hook.write_text(f'#!/bin/sh\nline=$(set | grep "^VHOSTCOMM_HOOK" | sort | tr "\\n" " "); echo "$line" >> {calls}\n')
     hook.chmod(0o755)
 
     def ran() -> list[str]:
         """Return the events whose hooks have written their whole line."""
-        lines = told.read_text().splitlines(keepends=True) if told.exists() else []
+        lines = calls.read_text().splitlines(keepends=True) if calls.exists() else []
         return [line.split("HOOK_EVENT='")[1].split("'")[0] for line in lines if line.endswith("\n")]
 
     hooks = [
@@ -185,7 +185,7 @@ def test_hooks_and_log_report_a_reboot(tmp_path: Path, images: Images) -> None:
         assert run.console.text.count("guest_serial [") == 2
     assert len([line for line in run.log if line["event"] == "machine reset"]) == 1
     assert sorted(ran()[3:]) == ["stopped", "stopping"]
-    lines = told.read_text().splitlines()
+    lines = calls.read_text().splitlines()
     assert "VHOSTCOMM_HOOK_GUEST='vdsm'" in lines[0]
     assert f"VHOSTCOMM_HOOK_SERIAL='{SERIAL}'" in lines[0]
     assert ["VHOSTCOMM_HOOK_KIND='stopped'" in line for line in lines].count(True) == 1

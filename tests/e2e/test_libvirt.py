@@ -62,19 +62,19 @@ def test_a_domain_from_the_snippet_is_served(tmp_path: Path, folder: Path, image
         Serving("--sock", f"nas={address}", "--guest-serial", SERIAL, "--control", control) as daemon,
         Libvirt(folder) as libvirt,
     ):
-        libvirt.tell("define", file)
-        libvirt.tell("start", "nas")
+        libvirt.run("define", file)
+        libvirt.run("start", "nas")
         daemon.timeout = TIMEOUT
         daemon.event("guest ready", guest="nas")
         assert SERIAL in console.says("vchannel: answer 5 guest_serial")
         console.says("vchannel: ready")
-        assert libvirt.tell("domstate", "nas").strip() == "running"
+        assert libvirt.run("domstate", "nas").strip() == "running"
         gone = subprocess.run(
             [*daemon.command[:3], "shutdown", "nas", "--wait", "60"],
             env=ENVIRONMENT | {"VHOSTCOMM_CONTROL": str(control)}, capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
         assert gone.returncode == 0, gone.stderr
-        until(lambda: libvirt.tell("domstate", "nas").strip() == "shut off", "the domain's end")
+        until(lambda: libvirt.run("domstate", "nas").strip() == "shut off", "the domain's end")
     for line in ("[synoboot]", "[sda]", "[sdb]", "Partition Version=8", "SYSLINUX", "reboot: Power down"):
         assert line in console.text, line
     console.kept_to_the_protocol()
@@ -107,7 +107,7 @@ def test_roots_libvirt_connects_by_the_group(public: Path, images: Images) -> No
         assert f"unable to stat: {sock}" in libvirt.refuses("create", file)
         with Serving(*served, env=environment) as daemon:
             assert (stat.S_IMODE(sock.parent.stat().st_mode), sock.parent.stat().st_gid) == (0o710, kvm)
-            libvirt.tell("create", file)
+            libvirt.run("create", file)
             daemon.timeout = TIMEOUT
             daemon.event("guest ready", guest="nas")
             owner = (public / "console").stat().st_uid

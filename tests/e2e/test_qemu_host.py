@@ -70,8 +70,8 @@ def test_scripts_of_a_container_print_the_address_and_stop_the_guest(tmp_path: P
             address = (tmp_path / "address").read_text()
             with started([tmp_path / "stop.sh", str(qemu.pid)], stdout=subprocess.PIPE) as stop:
                 assert qemu.wait(BOOT_TIMEOUT) == 0
-                told, _ = stop.communicate(timeout=BOOT_TIMEOUT)
-            assert (stop.returncode, told) == (0, b"")
+                output, _ = stop.communicate(timeout=BOOT_TIMEOUT)
+            assert (stop.returncode, output) == (0, b"")
     assert address.startswith("http://")
     assert address.strip().endswith(":5000")
     console.says("vchannel: request 6 poweroff")
@@ -89,7 +89,7 @@ def test_a_containers_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: 
             until(lambda: any("[10]" in line for line in host.trace), "the question whether the guest is up")
             qemu.monitor.do("system_powerdown")
             qemu.ends()
-            told, _ = stopping.communicate(timeout=BOOT_TIMEOUT)
-        assert (stopping.returncode, told) == (0, b"")
+            output, _ = stopping.communicate(timeout=BOOT_TIMEOUT)
+        assert (stopping.returncode, output) == (0, b"")
     qemu.console.says("vchannel: request 6 poweroff")
     qemu.console.kept_to_the_protocol()

@@ -132,7 +132,7 @@ def test_new_wheel_loses_no_question_of_a_frozen_guest(environment: Booted) -> N
         pip(machine, f"vhostcomm=={NEXT}")
         assert NEXT in machine.run(INSTALLED, "--version").stdout
         assert guest.serial(), "on the same connection"
-        asked = [guest.tell(HostCommand.GUEST_SERIAL) for _ in range(40)]
+        asked = [guest.send(HostCommand.GUEST_SERIAL) for _ in range(40)]
         machine.systemctl("restart", "--no-block", SERVE)
         answers, commands = until_the_end(guest)
     assert answers == len(asked)

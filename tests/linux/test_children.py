@@ -47,13 +47,13 @@ def test_every_program_is_started_with_the_environment_for_children() -> None:
 
 def test_script_of_qemu_host_does_not_inherit_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRONMENT, "VHOSTCOMM_CONTROL_TOKEN", "a-long-random-secret")
-    told = tmp_path / "told"
-    program = beside(tmp_path, f"#!/bin/sh\nenv > {told}.new; mv {told}.new {told}\n")
+    environment = tmp_path / "environment"
+    program = beside(tmp_path, f"#!/bin/sh\nenv > {environment}.new; mv {environment}.new {environment}\n")
     with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
         guest.serial()
-        until(told.exists)
-    assert "PATH=" in told.read_text()
-    assert "a-long-random-secret" not in told.read_text()
+        until(environment.exists)
+    assert "PATH=" in environment.read_text()
+    assert "a-long-random-secret" not in environment.read_text()
 
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -67,8 +67,8 @@ def test_random_frames_with_the_request_flag(tmp_path: Path) -> None:
             frame = bytearray(dice.randbytes(FRAME_SIZE))
             frame[32:40] = struct.pack("<ii", 1, 0)
             guest.sock.sendall(frame)
-        guest.tell(SERIAL)  # noise that looks like a frame costs at most one more
-        guest.tell(SERIAL)
+        guest.send(SERIAL)  # noise that looks like a frame costs at most one more
+        guest.send(SERIAL)
         assert guest.serial() == ZERO
 
 
@@ -156,7 +156,7 @@ def test_guest_text_cannot_break_the_json(tmp_path: Path, text: str) -> None:
 
 def test_guest_text_cannot_forge_lines_of_the_trace(tmp_path: Path) -> None:
     with QemuHost(tmp_path, "-script=") as host, fake_guest(host.sock) as guest:
-        guest.tell(2, b"x\nReplied: forged [5]\x1b]0;title\x07\xe2\x80\xae\0", needs_response=False)
+        guest.send(2, b"x\nReplied: forged [5]\x1b]0;title\x07\xe2\x80\xae\0", needs_response=False)
         assert guest.serial() == ZERO
     assert host.trace == [
         r"Received: Guest info [2] x\nReplied: forged [5]\x1b]0;title\x07\u202e",
@@ -197,7 +197,7 @@ def test_a_guest_that_never_reads(tmp_path: Path) -> None:
         guest.sock.settimeout(0.2)
         with suppress(TimeoutError):
             while True:
-                guest.tell(SERIAL)
+                guest.send(SERIAL)
         assert host.get("/read?command=10") == error("Timeout while reading command 10 from guest")
         assert host.get("/") == error("No command specified")
 

@@ -50,7 +50,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "changed"),
     [
         ((), {}),
         (
@@ -94,10 +94,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         ),
     ],
 )  # fmt: skip
-def test_flags_set_the_answers(tmp_path: Path, words: tuple[str, ...], told: dict[int, str]) -> None:
+def test_flags_set_the_answers(tmp_path: Path, words: tuple[str, ...], changed: dict[int, str]) -> None:
     with QemuHost(tmp_path, *words) as host, fake_guest(host.sock) as guest:
         answers = {number: guest.ask(command) for number, command in ASKED.items()}
-    assert answers == {number: text.encode() + b"\0" for number, text in (DEFAULTS | told).items()}
+    assert answers == {number: text.encode() + b"\0" for number, text in (DEFAULTS | changed).items()}
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_invalid_flags_are_rejected(words: list[str], says: str) -> None:
 
 @pytest.mark.parametrize("word", ["-h", "-help", "--help", "-help=true"])
 def test_help_lists_each_flag_and_the_arguments_for_qemu(word: str) -> None:
-    told = run(word)
-    assert told.returncode == 0
+    done = run(word)
+    assert done.returncode == 0
     words = list(vchannel(TcpVchannel("127.0.0.1", 12345), Reconnect.SECONDS))
     for line in map(" ".join, zip(words[::2], words[1::2], strict=True)):
-        assert f"  {line}" in told.stdout, "the help has the launcher's arguments"
-    assert not [name for name in FLAGS if name not in {"h", "help"} and f" -{name} " not in told.stdout]
-    assert max(map(len, told.stdout.splitlines())) <= 110
+        assert f"  {line}" in done.stdout, "the help has the launcher's arguments"
+    assert not [name for name in FLAGS if name not in {"h", "help"} and f" -{name} " not in done.stdout]
+    assert max(map(len, done.stdout.splitlines())) <= 110
 
 
 @pytest.mark.parametrize("words", [["-version"], ["--version"], ["-cpu", "2", "-version"]])

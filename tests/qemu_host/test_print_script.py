@@ -25,11 +25,11 @@ def beside(folder: Path, script: str, mode: int = 0o755) -> Path:
 @pytest.mark.parametrize("mode", [0o755, 0o644])
 @pytest.mark.slow
 def test_script_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> None:
-    told = tmp_path / "told"
-    program = beside(tmp_path, f"#!/bin/sh\necho run >> {told}\n", mode)
+    calls = tmp_path / "runs"
+    program = beside(tmp_path, f"#!/bin/sh\necho run >> {calls}\n", mode)
 
     def runs() -> int:
-        return len(told.read_text().splitlines()) if told.exists() else 0
+        return len(calls.read_text().splitlines()) if calls.exists() else 0
 
     with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
         for before in (HostCommand.HOST_VERSION, HostCommand.UPDATE_DEADLINE):
@@ -38,7 +38,7 @@ def test_script_is_run_once_a_boot(tmp_path: Path, command: int, mode: int) -> N
         for each in (command, 5, 11, 12, 13):
             guest.ask(HostCommand(each))
         until(lambda: runs() == 1)
-        guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+        guest.send(HostCommand.GUEST_POWER, needs_response=False)
         guest.ask(HostCommand.HOST_MAC)
         assert runs() == 1
         for each in (command, 5, 11, 12, 13):
@@ -57,7 +57,7 @@ def test_boots_while_the_script_runs_cause_one_more_run(tmp_path: Path) -> None:
 
     with QemuHost(tmp_path, program=program) as host, fake_guest(host.sock) as guest:
         for _ in range(50):
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
             guest.serial()
         until(lambda: started() == ["first"])
         go.write_text("end\n")
@@ -65,7 +65,7 @@ def test_boots_while_the_script_runs_cause_one_more_run(tmp_path: Path) -> None:
         go.write_text("end\n")
         guest.serial()
         again.touch()  # a third run before this would be one too many
-        guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+        guest.send(HostCommand.GUEST_POWER, needs_response=False)
         guest.serial()
         until(lambda: len(started()) == 3)
         assert started() == ["first", "first", "later"]
@@ -116,7 +116,7 @@ def test_missing_script_is_logged_once(tmp_path: Path, how: str) -> None:
     with QemuHost(tmp_path, *words, program=program) as host, fake_guest(host.sock) as guest:
         for _ in range(2):
             guest.serial()
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
         guest.serial()
     (line,) = host.errors.splitlines()
     assert "script not found" in line
@@ -136,7 +136,7 @@ def test_trace_has_a_line_for_each_frame(tmp_path: Path) -> None:
             host.get("/read?command=10")
             host.get("/write?command=6")
         with fake_guest(host.sock) as guest:
-            guest.tell(HostCommand.GUEST_TIMESTAMP, b"1648798789\0", needs_response=False)
+            guest.send(HostCommand.GUEST_TIMESTAMP, b"1648798789\0", needs_response=False)
             guest.ask(99)
     lines = [
         "Received: Guest serial [5]",

@@ -46,8 +46,8 @@ def test_every_flag_in_help_is_documented(words: tuple[str, ...]) -> None:
     own = section(f"{'#' * len(['vhostcomm', *words])} vhostcomm {' '.join(words)}")
     if "as for [`vhostcomm serve`](#vhostcomm-serve)" in own:
         own += section("## vhostcomm serve")
-    told = {flag for line in re.findall(r"^\* `([^`]*)`", own, re.MULTILINE) for flag in FLAG.findall(line)}
-    assert flags <= told
+    listed = {flag for line in re.findall(r"^\* `([^`]*)`", own, re.MULTILINE) for flag in FLAG.findall(line)}
+    assert flags <= listed
 
 
 def section(heading: str) -> str:

@@ -178,11 +178,11 @@ def test_unexpected_arguments_of_the_hookscript(
 def test_shellcheck_accepts_the_hookscript(tmp_path: Path, program: Path, words: tuple[str, ...]) -> None:
     need("shellcheck")
     script = hookscript(tmp_path, program, *words)
-    told = subprocess.run(
+    done = subprocess.run(
         ["shellcheck", "--enable=all", "--exclude=SC2250,SC2310,SC2312", script],
         capture_output=True, text=True, env=ENVIRONMENT, check=False,
     )  # fmt: skip
-    assert (told.returncode, told.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.slow

@@ -170,12 +170,12 @@ def test_paths_that_apparmor_allows_qemu(tmp_path: Path, whole: bool) -> None:
     text = domain(guest, machine).text if whole else AROUND.format(devices(guest).text)
     if not whole:
         text = text.replace("<name>", f"<uuid>{MACHINE.uuid}</uuid><name>")
-    told = subprocess.run(
+    done = subprocess.run(
         [AA_HELPER, "--dryrun", "--replace", "--uuid", f"libvirt-{MACHINE.uuid}"],
         input=text, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert '  "/run/vhostcomm/nas" rw,\n' in told.stderr
+    assert done.returncode == 0, done.stderr
+    assert '  "/run/vhostcomm/nas" rw,\n' in done.stderr
     assert "libvirt's profile of the domain allows this path" in " ".join(text.split())
     assert '"/run/vhostcomm/nas" rw,' in text
 

@@ -69,9 +69,9 @@ def test_uuid_without_a_name_is_for_the_unit_of_one_guest() -> None:
     for sock in (UUID, f"nas={UUID}"):
         assert {socket_in(kind, printed(*words_of(kind), "--sock", sock)) for kind in QEMUS} == {f"{OWN}/{UUID}"}
         assert hookscript("--sock", sock)["unit"] == f"vhostcomm@{UUID}.service"
-        told = run_vhostcomm("snippet", "systemd", "--sock", sock).stderr
-        assert f"vhostcomm@{UUID}.service" in told
-        assert f"QEMU connects to {OWN}/{UUID};" in told
+        explained = run_vhostcomm("snippet", "systemd", "--sock", sock).stderr
+        assert f"vhostcomm@{UUID}.service" in explained
+        assert f"QEMU connects to {OWN}/{UUID};" in explained
 
 
 def test_given_path_is_unchanged() -> None:

@@ -26,8 +26,8 @@ QEMU_TIMEOUT: Final = 60.0
 @cache
 def members(group: str) -> frozenset[str]:
     """The system calls of a group that systemd defines, including the groups in it."""
-    told = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
-    names = [line.strip() for line in told.stdout.splitlines()[1:] if line.strip() and "#" not in line]
+    done = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
+    names = [line.strip() for line in done.stdout.splitlines()[1:] if line.strip() and "#" not in line]
     return frozenset().union(*(members(name) if name.startswith("@") else {name} for name in names))
 
 
@@ -70,7 +70,7 @@ def test_daemon_makes_only_allowed_system_calls(tmp_path: Path) -> None:
     with Traced(trace, "--config", config, "--control", tmp_path / "control") as daemon:
         with fake_guest(tmp_path / "nas") as guest:
             assert guest.serial()
-            guest.tell(HostCommand.GUEST_POWER, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, needs_response=False)
             shown = run_vhostcomm("guests", "--control", tmp_path / "control", "--json")
             assert json.loads(shown.stdout)
         config.write_text(config.read_text() + f'[guests.more]\nsock = "{tmp_path}/more"\n')

@@ -54,7 +54,7 @@ def test_lines_have_priorities_and_no_times(tmp_path: Path) -> None:
         lines = read_until(journal, "waiting for QEMU")
         with fake_guest(tmp_path / "nas") as guest, fake_guest(tmp_path / "nas") as second:
             assert second.at_end()
-            guest.tell(HostCommand.GUEST_POWER, HOSTILE, needs_response=False)
+            guest.send(HostCommand.GUEST_POWER, HOSTILE, needs_response=False)
             assert guest.serial()
         lines += read_until(journal, "guest gone")
     assert all(re.match(r"<[3-7]>\[", line) for line in lines), lines
@@ -88,6 +88,6 @@ def test_each_line_of_an_error_has_its_priority(tmp_path: Path) -> None:
 
 def test_a_stream_that_is_not_the_journal_gets_no_priorities(tmp_path: Path) -> None:
     """Programs inherit the variable, even if a script pipes their output elsewhere."""
-    for told in ("1:2", "nonsense", ""):
-        ended = run_vhostcomm("serve", "--config", tmp_path / "none", env=ENVIRONMENT | {"JOURNAL_STREAM": told})
+    for stream in ("1:2", "nonsense", ""):
+        ended = run_vhostcomm("serve", "--config", tmp_path / "none", env=ENVIRONMENT | {"JOURNAL_STREAM": stream})
         assert ended.stderr.startswith("vhostcomm: ")

@@ -52,8 +52,8 @@ def test_a_daemon_reports_its_start_reloads_and_stop(tmp_path: Path, abstract: b
             daemon.send_signal(signal.SIGHUP)
             reloading, clock = manager.next().split("\n")
             assert reloading == "RELOADING=1"
-            told = int(clock.removeprefix("MONOTONIC_USEC="))
-            assert before <= told <= time.monotonic_ns() // 1000
+            sent = int(clock.removeprefix("MONOTONIC_USEC="))
+            assert before <= sent <= time.monotonic_ns() // 1000
             manager.hears("READY=1")
             assert manager.next() == "STATUS=1 guest served: 1 without QEMU"
 
@@ -247,12 +247,12 @@ def test_a_paused_guest_is_named_with_its_cause() -> None:
                 guest.model.take(
                     Paused("no space is left for disk /d.img (nospace)" if name == "a" else "x" * 1000, "do"), 1.0
                 )
-        told = of_guests(guests)
-        assert told.startswith(
+        status = of_guests(guests)
+        assert status.startswith(
             "5 guests served: 1 connected, not ready yet, 4 paused (a: no space is left for disk /d.img (nospace); b: xxx"
         )
-        assert told.endswith("x…; and 2 more)")
-        assert len(told) < STATUS_LIMIT
+        assert status.endswith("x…; and 2 more)")
+        assert len(status) < STATUS_LIMIT
         assert of_launched(guests["a"], "", runs=True) == "a: paused (no space is left for disk /d.img (nospace))"
 
     run(main)

@@ -71,9 +71,9 @@ def test_a_launcher_reports_its_start_and_each_stage_of_its_stop(tmp_path: Path)
 def test_a_qemu_that_does_not_start_is_never_ready(tmp_path: Path) -> None:
     with notify_socket() as manager, Launched(tmp_path, manager, "--", "-device", "no-such-device") as run:
         assert run.process.wait(TIMEOUT) == 3
-        told = "\n".join(manager.rest())
-        assert "READY=1" not in told
-        assert "STOPPING=1\nSTATUS=stopping: the guest is done; vdsm: no QEMU runs" in told
+        messages = "\n".join(manager.rest())
+        assert "READY=1" not in messages
+        assert "STOPPING=1\nSTATUS=stopping: the guest is done; vdsm: no QEMU runs" in messages
 
 
 @pytest.mark.slow

@@ -66,8 +66,8 @@ def test_systemd_analyze_finds_planted_mistakes(tmp_path: Path) -> None:
 def test_exposure_is_limited(tmp_path: Path, name: str, most: int) -> None:
     """At most 1.0 of 10 for the serving units, and 2.0 for the launcher's, which runs QEMU."""
     write(tmp_path)
-    told = analyze("security", "--offline=true", f"--threshold={most}", tmp_path / name)
-    assert told.returncode == 0, told.stdout
+    done = analyze("security", "--offline=true", f"--threshold={most}", tmp_path / name)
+    assert done.returncode == 0, done.stdout
     assert analyze("security", "--offline=true", "--threshold=1", tmp_path / name).returncode, "0.1 is out of reach"
 
 

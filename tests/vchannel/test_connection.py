@@ -185,14 +185,14 @@ def test_unknown_id_is_unsolicited_once_ids_are_repeated(feed: Feed) -> None:
 def test_a_second_answer_does_not_match_another_request(feed: Feed, wanted: bool) -> None:
     """The second answers: one with the id after one without it, and one to a request that wanted none."""
     end = host()
-    first, told = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP, needs_response=False)
+    first, notification = Request.of(GuestCommand.GET_IP), Request.of(GuestCommand.GET_IP, needs_response=False)
     end.send(first)
-    end.send(told)
+    end.send(notification)
     (answer,) = feed(end, without_id(first, b"1"))
     assert isinstance(answer, Response)
     waiting = Request.of(GuestCommand.GET_IP)
     end.send(waiting)
-    stale = first.reply(b"again").raw if wanted else told.raw[:32] + first.reply(b"unasked").raw[32:]
+    stale = first.reply(b"again").raw if wanted else notification.raw[:32] + first.reply(b"unasked").raw[32:]
     if end.held:
         end.discard_partial()
         drain(end)
@@ -202,10 +202,10 @@ def test_a_second_answer_does_not_match_another_request(feed: Feed, wanted: bool
 
 def test_number_of_remembered_ids_is_limited() -> None:
     end = host()
-    told = [Request.of(GuestCommand.GET_IP, needs_response=False) for _ in range(IDS_KEPT + 1)]
-    for each in told:
+    notifications = [Request.of(GuestCommand.GET_IP, needs_response=False) for _ in range(IDS_KEPT + 1)]
+    for each in notifications:
         end.send(each)
-    forgotten, oldest = (each.raw[:32] + Request.of(GuestCommand.GET_IP).reply().raw[32:] for each in told[:2])
+    forgotten, oldest = (each.raw[:32] + Request.of(GuestCommand.GET_IP).reply().raw[32:] for each in notifications[:2])
     assert unsolicited(whole, end, forgotten) == "no request for its command waits"
     assert unsolicited(whole, end, oldest).startswith("late")
 

@@ -110,9 +110,9 @@ def test_numbers_and_nesting_of_json() -> None:
         decode_json(b"[" + beside + b"[" * 64 + b"]" * 65)
 
 
-@pytest.mark.parametrize(("told", "port"), [("1", 1), (1, 1), ("65535", 65535), (65535, 65535), ("065535", None)])
-def test_ports_at_their_limits(told: object, port: int | None) -> None:
-    document = {"data": {"dsm_setting": {"data": {"http_port": told}}}}
+@pytest.mark.parametrize(("value", "port"), [("1", 1), (1, 1), ("65535", 65535), (65535, 65535), ("065535", None)])
+def test_ports_at_their_limits(value: object, port: int | None) -> None:
+    document = {"data": {"dsm_setting": {"data": {"http_port": value}}}}
     assert GuestInformation.from_data(encode_json(document)).http_port == port
 
 

@@ -145,7 +145,7 @@ def information(http_port: object = 5000, ip: object = None) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("told", "read"),
+    ("value", "read"),
     [
         (5000, 5000),
         ("5000", 5000),
@@ -158,12 +158,12 @@ def information(http_port: object = 5000, ip: object = None) -> bytes:
         ([], None),
     ],
 )
-def test_http_port_is_read_tolerantly(told: object, read: int | None) -> None:
-    assert GuestInformation.from_data(information(told)).http_port == read
+def test_http_port_is_read_tolerantly(value: object, read: int | None) -> None:
+    assert GuestInformation.from_data(information(value)).http_port == read
 
 
 def test_interfaces_are_read_tolerantly() -> None:
-    told = [
+    interfaces = [
         {"name": "lo", "ip": "127.0.0.1"},
         {"name": "eth0"},
         {"name": "eth0", "ip": "2001:db8::1"},
@@ -173,7 +173,7 @@ def test_interfaces_are_read_tolerantly() -> None:
         "eth2",
         None,
     ]
-    found = GuestInformation.from_data(information(ip=told))
+    found = GuestInformation.from_data(information(ip=interfaces))
     assert found.interfaces == (
         Interface("lo", "127.0.0.1"),
         Interface("eth0"),
@@ -183,7 +183,7 @@ def test_interfaces_are_read_tolerantly() -> None:
     )
     assert found.address() == "2001:db8::1"
     assert found.address("eth1") is None
-    assert found.document == json.loads(decode_text(information(ip=told)))
+    assert found.document == json.loads(decode_text(information(ip=interfaces)))
 
 
 @pytest.mark.parametrize("text", ["{}", '{"data":null}', '{"data":{"ip":[],"dsm_setting":{"data":[]}}}'])

@@ -44,8 +44,8 @@ def test_prepared_answer_for_another_command_is_rejected() -> None:
 
 
 def test_response_to_a_notification_is_rejected() -> None:
-    told = Request.of(HostCommand.GUEST_SERIAL, needs_response=False)
+    notification = Request.of(HostCommand.GUEST_SERIAL, needs_response=False)
     with pytest.raises(MisuseError, match="asks for no response: look at its needs_response"):
-        told.reply()
+        notification.reply()
     with pytest.raises(MisuseError, match="asks for no response"):
-        host().answer(told, PreparedAnswer(HostCommand.GUEST_SERIAL, SERIAL))
+        host().answer(notification, PreparedAnswer(HostCommand.GUEST_SERIAL, SERIAL))

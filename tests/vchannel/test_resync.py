@@ -158,7 +158,7 @@ def test_odd_fields_after_a_good_frame_are_accepted(feed: Feed, offset: int, val
     )
 
 
-@pytest.mark.parametrize("raw", [GOOD, QUIET, ANSWER, SMALL_ANSWER], ids=["asks", "tells", "answers", "one byte"])
+@pytest.mark.parametrize("raw", [GOOD, QUIET, ANSWER, SMALL_ANSWER], ids=["asks", "notifies", "answers", "one byte"])
 @pytest.mark.parametrize("reserved", [1, 2, 16, 255])
 def test_small_reserved_behind_a_good_frame_loses_no_frame(feed: Feed, raw: bytes, reserved: int) -> None:
     """At an offset of 4 bytes, the odd frame also looks like a header. Neither it nor later frames may be lost."""

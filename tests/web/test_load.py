@@ -149,7 +149,7 @@ def test_axe_finds_nothing(page: Page, axe: str, tmp_path: Path) -> None:
         assert not complaints(page, axe)
         page.run("location.hash = 'guest=nas'")
         page.until_shown("4711 (inferred)", "#about")
-        guest.guest.tell(HostCommand.HOST_MAC)
+        guest.guest.send(HostCommand.HOST_MAC)
         page.until_shown("asks 14 host_mac", "#timeline")
         page.run("document.querySelectorAll('#snippets details').forEach((each) => each.open = true)")
         page.click("Freeze")

@@ -106,8 +106,8 @@ def test_the_filter_finds_names_and_problems(page: Page, served: Web, guest: Ans
 def test_questions_and_answers_appear_as_they_come(page: Page, served: Web, guest: Answering) -> None:
     open_guest(page, served)
     page.until_shown("4711 (inferred)", "#about")
-    guest.guest.tell(HostCommand.UPDATE_DEADLINE)
-    guest.guest.tell(HostCommand.GUEST_POWER, b"up\0", needs_response=False)
+    guest.guest.send(HostCommand.UPDATE_DEADLINE)
+    guest.guest.send(HostCommand.GUEST_POWER, b"up\0", needs_response=False)
     page.until_shown("guest tells 3 guest_power\tup", "#timeline")
     lines = page.run("document.querySelector('#timeline').innerText").splitlines()
     asked = next(line for line in reversed(lines) if "asks 16 update_deadline" in line)
@@ -126,7 +126,7 @@ def test_pause_keeps_the_lines_in_place(page: Page, served: Web, guest: Answerin
     open_guest(page, served)
     page.until_shown("4711 (inferred)", "#about")
     page.click("", "#pause")
-    guest.guest.tell(HostCommand.HOST_MAC)
+    guest.guest.send(HostCommand.HOST_MAC)
     page.until_shown("host_mac", "#served")  # shown after its frames have arrived
     assert "host_mac" not in page.run("document.querySelector('#timeline').innerText")
     page.click("", "#pause")
@@ -230,7 +230,7 @@ def test_a_guests_text_is_text(page: Page, served: Web, guest: Answering) -> Non
     open_guest(page, served)
     page.until_shown(f"{HOSTILE[0]} (inferred)", "#about")
     for text in HOSTILE:
-        guest.guest.tell(HostCommand.GUEST_POWER, text.encode()[:4000], needs_response=False)
+        guest.guest.send(HostCommand.GUEST_POWER, text.encode()[:4000], needs_response=False)
         page.until_shown(f"guest tells 3 guest_power\t{text.split(chr(0x202E))[0][:200]}", "#timeline")
     assert page.run("document.querySelectorAll('main script, main img, main svg:not(.rates), main h1').length") == 2
     assert page.run("document.title") == "nas \u2013 vhostcomm"

@@ -49,7 +49,7 @@ def test_each_picture_can_be_made(page: Page, short_path: Path) -> None:
         page.run("location.hash = 'guest=nas'")
         page.until_shown("4711 (inferred)", "#about")
         for question in QUESTIONS:
-            nas.guest.tell(question)
+            nas.guest.send(question)
         page.until_shown("answers 14 host_mac", "#timeline")
         page.until_shown("host_mac", "#served")
         page.size(1000, 1100)

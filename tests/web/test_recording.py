@@ -68,7 +68,7 @@ def test_two_clients_begin_one_recording(tmp_path: Path) -> None:
 
 def fill(guest: FakeGuest) -> None:
     for _ in range(64):
-        guest.tell(HostCommand.GUEST_POWER, b"x" * 4000, needs_response=False)
+        guest.send(HostCommand.GUEST_POWER, b"x" * 4000, needs_response=False)
     guest.serial()
 
 
@@ -111,7 +111,7 @@ def test_the_page_records_and_shows_captures(page: Page, tmp_path: Path) -> None
         page.click("Start recording")
         page.until_shown("The recording has begun.")
         page.until_shown("Recording since", "#recording")
-        guest.guest.tell(HostCommand.HOST_MAC)
+        guest.guest.send(HostCommand.HOST_MAC)
         until(lambda: "HOST_MAC" in recorded(http))
         page.click("Show its content")
         page.until_shown("asks 14 HOST_MAC", "#look")

@@ -27,13 +27,13 @@ def answers(command: HostCommand | GuestCommand, request_id: int) -> Frame:
 
 def links(packets: list[Packet]) -> list[str]:
     """Return for each packet: >3 if its response is in packet 3, <1 if it answers packet 1, and its other notes."""
-    told = []
+    notes = []
     for packet in packets:
         words = [f">{number}" for number in packet.get("vchannel.response_in", [])]
         words += [f"<{number}" for number in packet.get("vchannel.response_to", [])]
         words += [f"^{number}" for number in packet.get("vchannel.asked_before", [])]
-        told.append(" ".join(words + sorted(experts(packet) - {"refused", "skipped"})))
-    return told
+        notes.append(" ".join(words + sorted(experts(packet) - {"refused", "skipped"})))
+    return notes
 
 
 SERIAL, UUID, OFF, INFORMATION = (

@@ -170,18 +170,18 @@ def sniffed(home: Path, port: int, *fields: str) -> Iterator[subprocess.Popen[by
     words = [word for field in fields for word in ("-e", field)]
     live = ["--log-domains=Main", "--log-level=info"]  # else tshark 4.4 does not report that it captures
     live += ["-i", "lo", "-f", f"tcp port {port}", "-l", "-d", f"tcp.port=={port},vchannel", "-Y", "vchannel"]
-    with (home / "told").open("wb") as errors, started(
+    with (home / "errors").open("wb") as errors, started(
         command(*live, "-T", "fields", "-E", "separator=|", *words),
         env=environment(home), stdout=subprocess.PIPE, stderr=errors, bufsize=0,
     ) as process:  # fmt: skip
 
-        def told() -> str:
-            return (home / "told").read_text(errors="replace")
+        def printed() -> str:
+            return (home / "errors").read_text(errors="replace")
 
         # tshark prints " File: " when the filter is active.
-        until(lambda: " File: " in told() or process.poll() is not None, "the capture")
-        if " File: " not in told():
-            pytest.skip(f"can't capture on lo: {' '.join(told().split())}")
+        until(lambda: " File: " in printed() or process.poll() is not None, "the capture")
+        if " File: " not in printed():
+            pytest.skip(f"can't capture on lo: {' '.join(printed().split())}")
         yield process
         process.terminate()  # also ends dumpcap
         process.wait(TIMEOUT)
