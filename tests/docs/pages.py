@@ -7,7 +7,6 @@ prints, and `…` matches anything. A comment before the block has information t
     <!-- status: 1 -->          its commands end with that status instead of 0
     <!-- file: NAME -->         the block is a file of that name
     <!-- guest: PATH -->        first a guest connects to that socket, and answers
-    <!-- wait: TEXT -->         first a background program must have logged that text
     <!-- libvirt -->            `virsh` works, with a separate libvirt for the page
     <!-- images -->             first the stand-in guest's disks are copied: synoboot.img, system.img, data.img
     <!-- pat -->                first a stand-in DSM_VirtualDSM_72806.pat is created
@@ -29,7 +28,7 @@ from markdown_it import MarkdownIt
 
 ROOT: Final = Path(__file__).parents[2]
 
-MARKS: Final = ("not run", "status", "file", "guest", "wait", "libvirt", "images", "pat", "stand-in", "given")
+MARKS: Final = ("not run", "status", "file", "guest", "libvirt", "images", "pat", "stand-in", "given")
 
 SHOWN_ONLY: Final = {"text", "toml", "json", "ini", "xml", "yaml", "lua", "hexdump"}
 """Kinds of blocks that are not run."""

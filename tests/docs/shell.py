@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.docs.pages import ROOT, Command, matches
-from tests.e2e.launched import BOOT_TIMEOUT
 from tests.forked import forking
 from tests.serving import ENVIRONMENT, held_port, until
 from tests.wireshark.looking import UNPRIVILEGED
 
 TIMEOUT: Final = 100.0
-"""Seconds for one command: one waits until a guest in an emulator has powered itself off."""
+"""Seconds for one command: one waits until a guest in an emulator has booted, another until it has powered itself off."""
 
 SERVING: Final = re.compile(r"^(sudo |\w+=\S+ )*vhostcomm serve .*&$", re.DOTALL)
 """A background daemon. Only the page's end waits for its start, the following commands do not."""
@@ -54,8 +53,6 @@ class Shell:
         """Commands of background programs that must not print to the terminal."""
         self._serving = 0
         """The number of background daemons."""
-        self._before: dict[Path, int] = {}
-        """The length of each log when the last background program was started."""
         for name in "bin", "run", "etc/systemd/system", "var/lib/vz/snippets":
             (folder / name).mkdir(parents=True)
         for name in "captures", "protocol", "tests", "vdsm_run.py":
@@ -138,8 +135,6 @@ class Shell:
         """Run a command, and assert that its status and output are those of the page."""
         number = len(list(self.folder.glob(".out.*")))
         output = self.folder / f".out.{number}"
-        if command.text.endswith("&"):
-            self._before = {path: path.stat().st_size for path in self._logs()}
         found = self._do(self.ours(command.text), output)
         printed = output.read_text(errors="replace")
         for shown, ours in self._ours.items():
@@ -147,8 +142,6 @@ class Shell:
         assert found == status, f"{where}: $ {command.text}\nended with {found}:\n{printed}\n{self.background()}"
         if command.text.endswith("&"):
             self._outputs.append(output)
-            if OURS.match(command.text):
-                self._wait_for_its_exec()
         self._serving += bool(SERVING.match(command.text))
         if OURS.match(command.text):
             self._quiet[command.text] = output
@@ -157,35 +150,10 @@ class Shell:
                 f"{where}: $ {command.text}\nprinted\n{printed}\nand the page says\n{command.output}\n{self.background()}"
             )
 
-    def _wait_for_its_exec(self) -> None:
-        """Wait until the shell's child has become the program that was started last.
-
-        Forked programs start in 20 ms instead of 300, so the next one might be too early.
-        """
-        child, shell = (Path(f"/proc/{pid}/cmdline") for pid in (self._ask("echo $!").strip(), self.bash.pid))
-
-        def has_begun() -> bool:
-            try:
-                return child.read_bytes() != shell.read_bytes()
-            except OSError:  # the process has ended
-                return True
-
-        until(has_begun, "the start of a program")
-
-    def wait(self, text: str) -> None:
-        """Wait until a background program has written the text since the last start, to its output or a .log file."""
-        until(
-            lambda: any(text.encode() in path.read_bytes()[self._before.get(path, 0) :] for path in self._logs()),
-            f"{text!r} in what runs in the background",
-            BOOT_TIMEOUT,
-        )
-
     def background(self) -> str:
         """Return the output of the background programs."""
-        return "".join(path.read_text(errors="replace") for path in self._logs())
-
-    def _logs(self) -> list[Path]:
-        return [*self._outputs, *sorted(self.folder.glob("*.log"))]
+        logs = [*self._outputs, *sorted(self.folder.glob("*.log"))]
+        return "".join(path.read_text(errors="replace") for path in logs)
 
     def ours(self, text: str) -> str:
         """Return the page's text with the replaced folders and ports."""

@@ -11,13 +11,14 @@ import pytest
 from tests.docs.commands import check, wrong_in_prose
 from tests.docs.pages import ROOT, Command, PageError, all_pages, blocks, inline_code, matches, pages
 from tests.docs.shell import Shell
+from tests.serving import until
 
 
 def test_commands_and_their_output() -> None:
-    text = "<!-- status: 1 -->\n<!-- wait: it is there -->\n```console\n$ a \\\n    -b\none\n…\n$ c &\n```\n"
+    text = "<!-- status: 1 -->\n<!-- guest: /run/it -->\n```console\n$ a \\\n    -b\none\n…\n$ c &\n```\n"
     (block,) = blocks(text, "p")
     assert block.commands == (Command("a \\\n    -b", "one\n…"), Command("c &", ""))
-    assert block.marks == {"status": "1", "wait": "it is there"}
+    assert block.marks == {"status": "1", "guest": "/run/it"}
     assert block.where == "p:3"
 
 
@@ -92,7 +93,7 @@ def test_daemon_that_ends_with_an_error_is_found(tmp_path: Path) -> None:
     def page() -> None:
         with Shell(tmp_path) as shell:
             shell.assert_prints(Command("bash -c 'trap \"exit 3\" TERM; echo there; sleep 100 & wait' &", ""), 0, "p:1")
-            shell.wait("there")
+            until(lambda: "there" in shell.background(), "the trap")
 
     with pytest.raises(AssertionError, match="ended badly"):
         page()

@@ -102,8 +102,6 @@ def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.Fixt
         request.getfixturevalue("images")  # else the page's command would wait for the build
     if "libvirt" in block.marks:
         guests.enter_context(virsh(shell.folder, shell.folder / "bin"))
-    if "wait" in block.marks:
-        shell.wait(block.marks["wait"])
     if "guest" in block.marks:
         where = Path(shell.ours(block.marks["guest"]))
         until(lambda: is_listening(where), str(where))
