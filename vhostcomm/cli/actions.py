@@ -124,7 +124,7 @@ def call(
     json: Json = False,
     i_know_this_is_dangerous: Annotated[
         bool,
-        Parameter(negative=(), help="Allow a dangerous command; the daemon must allow it too (--allow-dangerous)."),
+        Parameter(help="Allow a dangerous command; the daemon must allow it too (--allow-dangerous)."),
     ] = False,
     daemon: Where = None,
 ) -> int:

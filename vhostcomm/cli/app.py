@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import App, Group, Parameter
 
-from vhostcomm.cli.help import HelpFormatter, shown_default
+from vhostcomm.cli.help import DEFAULTS, HelpFormatter
 from vhostcomm.cli.versions import version_text
 
 VERBS: Final[dict[str, dict[str, dict[str, str]]]] = {
@@ -57,7 +57,7 @@ app = App(
     version_flags=["--version", "-V"],
     version_format="plaintext",
     help_formatter=HelpFormatter(),
-    default_parameter=Parameter(show_default=shown_default),
+    default_parameter=DEFAULTS,
 )
 for _flag in (*app.help_flags, *app.version_flags):
     app[_flag].group = _GROUPS["Help"]

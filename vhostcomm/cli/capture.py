@@ -40,7 +40,7 @@ def redact_capture(
         Parameter(name=["--output", "-o"], metavar="FILE", help="The output file; standard output by default."),
     ] = None,
     keep_text: Annotated[
-        bool, Parameter(negative=(), help="Keep the guest's text, such as names, except the secrets found in it.")
+        bool, Parameter(help="Keep the guest's text, such as names, except the secrets found in it.")
     ] = False,
 ) -> None:
     """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may contain others.
@@ -72,7 +72,7 @@ def export(
         ),
     ] = None,
     *,
-    force: Annotated[bool, Parameter(negative=(), help="Overwrite a file that exists.")] = False,
+    force: Annotated[bool, Parameter(help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write a capture as pcapng, for Wireshark with vhostcomm's dissector, vchannel.lua.
 
@@ -118,7 +118,7 @@ def diff(
     a: CaptureFile,
     b: CaptureFile,
     *,
-    request_ids: Annotated[bool, Parameter(negative=(), help="Compare the random request ids too.")] = False,
+    request_ids: Annotated[bool, Parameter(help="Compare the random request ids too.")] = False,
 ) -> int:
     """Print the differences of two captures, with the line in each. Exit with 1 if there are any.
 
@@ -139,10 +139,7 @@ def replay(
     ],
     ignore_identity: Annotated[
         bool,
-        Parameter(
-            negative=(),
-            help="Ignore differences in serial numbers, UUIDs, MAC address, model, CPU, versions and deadline.",
-        ),
+        Parameter(help="Ignore differences in serial numbers, UUIDs, MAC address, model, CPU, versions and deadline."),
     ] = False,
     timeout: Annotated[float, Parameter(metavar="SECONDS", help="Seconds to wait for each answer.")] = 5.0,
 ) -> int:

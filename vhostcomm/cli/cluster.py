@@ -27,9 +27,7 @@ _GROUP: Final = Group("The cluster", sort_key=5)
 
 def _flag(name: str, metavar: str, text: str) -> Any:
     variable = "VHOSTCOMM_" + name.removeprefix("--").upper().replace("-", "_")
-    return Parameter(
-        name=name, metavar=metavar, env_var=variable, negative=(), group=_GROUP, show_default=False, help=text
-    )
+    return Parameter(name=name, metavar=metavar, env_var=variable, group=_GROUP, show_default=False, help=text)
 
 
 @frozen

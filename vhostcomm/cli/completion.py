@@ -38,9 +38,10 @@ def script(shell: Shell, program: Program) -> str:
     if program == "vhostcomm":
         from vhostcomm.cli.app import app
     else:
+        from vhostcomm.cli.help import DEFAULTS
         from vhostcomm.cli.run import run
 
-        app = App(name=program, version_flags=["--version"])
+        app = App(name=program, version_flags=["--version"], default_parameter=DEFAULTS)
         app.default(run)
     made = app.generate_completion(shell=shell)
     match shell:

@@ -53,7 +53,7 @@ def show(
     host: HostFlags = None,
     guest: GuestFlags = None,
     service: ServeFlags = None,
-    json: Annotated[bool, Parameter(negative=(), help="Print JSON.")] = False,
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> None:
     """Show every value that `serve` would use with the same flags, and its source.
 

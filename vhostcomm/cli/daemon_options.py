@@ -70,7 +70,6 @@ class DaemonOptions:
             metavar="ADDRESS",
             env_var="VHOSTCOMM_CONTROL",
             env_var_split=split_variable,
-            negative=(),
             group=_DAEMON,
             show_default=False,
             help="The daemon's address: a path, tcp:HOST:PORT, or for another host tls:HOST:PORT or ssh://[USER@]HOST[:PORT][/PATH]. May be "

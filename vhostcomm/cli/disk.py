@@ -27,7 +27,7 @@ app = group_of_verbs("disk", "Inspect a guest's system disk, and make or grow di
 def inspect(
     image: Annotated[Place, Parameter(help="A raw or qcow2 image, or a block device.")],
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object instead.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object instead.")] = False,
 ) -> int:
     """Show how a guest reads a system disk's partition table.
 

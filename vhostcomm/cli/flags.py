@@ -63,7 +63,6 @@ Socks = Annotated[
     Parameter(
         name="--sock",
         metavar="[NAME=]SOCK",
-        negative=(),
         group=Group("Guests", sort_key=1),
         help="A guest's socket; may be repeated. NAME ends at the first =. SOCK is a path that QEMU connects to; a guest's UUID, "
         "which names a socket in the runtime directory; connect:PATH, where QEMU or libvirt listens; or tcp:HOST:PORT.",
@@ -74,7 +73,6 @@ ConfigFiles = Annotated[
     Parameter(
         name=["--config", "-c"],
         metavar="FILE",
-        negative=(),
         group=Group("Guests", sort_key=1),
         help="A TOML file with the configuration, or a directory of them (`*.toml`, in the order of their names); "
         "`vhostcomm config init` writes one. May be repeated: a later file overrides an earlier one, key by key.",
@@ -85,7 +83,6 @@ Watch = Annotated[
     Parameter(
         name="--watch",
         metavar="DIRECTORY",
-        negative=(),
         group=Group("Guests", sort_key=1),
         help="A directory; each socket that appears in it is a guest with the file's name. May be repeated.",
     ),
@@ -93,12 +90,8 @@ Watch = Annotated[
 
 
 _LOG = Group("The log", sort_key=8)
-Verbose = Annotated[
-    bool, Parameter(name=["--verbose", "-v"], negative=(), group=_LOG, help="Log more: --log-level debug.")
-]
-Quiet = Annotated[
-    bool, Parameter(name=["--quiet", "-q"], negative=(), group=_LOG, help="Log less: --log-level warning.")
-]
+Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], group=_LOG, help="Log more: --log-level debug.")]
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], group=_LOG, help="Log less: --log-level warning.")]
 
 
 def given(*flags: Any, verbose: bool = False, quiet: bool = False) -> dict[str, object]:

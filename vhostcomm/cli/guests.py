@@ -39,7 +39,7 @@ Where: TypeAlias = Annotated[DaemonOptions | None, Parameter(name="*")]
 Name: TypeAlias = Annotated[
     str | None, Parameter(help="The guest's name; optional if there is one guest.", completer=guest_names)
 ]
-Json: TypeAlias = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
+Json: TypeAlias = Annotated[bool, Parameter(help="Print JSON.")]
 Seconds: TypeAlias = Annotated[
     float, Parameter(metavar="SECONDS", help="Seconds to wait for the answer.", validator=check_seconds)
 ]
@@ -48,7 +48,7 @@ Seconds: TypeAlias = Annotated[
 def guests(
     *,
     json: Json = False,
-    watch: Annotated[bool, Parameter(negative=(), help="Keep running, and show changes.")] = False,
+    watch: Annotated[bool, Parameter(help="Keep running, and show changes.")] = False,
     daemon: Where = None,
 ) -> int:
     """List guests and their state.

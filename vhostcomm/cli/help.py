@@ -120,8 +120,12 @@ def verbs_of(app: App) -> dict[str, list[str]]:
     return {first: aliases for first, *aliases in names.values()}
 
 
+DEFAULTS: Final = Parameter(show_default=shown_default, negative=())
+"""Of every flag: none has a negative form, such as --no-snapshot."""
+
+
 def group_of_verbs(name: str, help: str) -> App:
     """Make a verb that has verbs itself. In generated documentation, it inherits nothing from the main command."""
     from cyclopts import App
 
-    return App(name=name, help=help, help_format="plaintext", default_parameter=Parameter(show_default=shown_default))
+    return App(name=name, help=help, help_format="plaintext", default_parameter=DEFAULTS)

@@ -67,7 +67,7 @@ def install(
     ] = "",
     as_json: Annotated[
         bool,
-        Parameter(name="--json", negative="", help="Print the progress and the result as JSON, one object a line."),
+        Parameter(name="--json", help="Print the progress and the result as JSON, one object a line."),
     ] = False,
 ) -> int:
     """Install a .pat into a directory: the boot, system and data disks, and vhostcomm.toml for vhostcomm run.

@@ -15,13 +15,12 @@ SUPERVISION: Final = Group("Supervision", sort_key=5)
 
 def _disk(help: str) -> Any:
     return Parameter(
-        negative=(),
-        group=MACHINE,
         metavar="DISK",
         help=help + " A raw or qcow2 image, a block device, or naa.… for vhost-scsi; options follow a comma.",
     )
 
 
+@Parameter(name="*", group=MACHINE)
 @frozen
 class MachineFlags:
     """The flags as given; the guest's file, or a default, decides about those that are None."""
@@ -33,98 +32,62 @@ class MachineFlags:
         str | None,
         Parameter(
             metavar="OPTIONS",
-            group=MACHINE,
             help="Options of all disks, NAME=VALUE,…: cache, aio (native, io_uring, threads), discard, detect-zeroes, "
             "rotation-rate, iothread; and serial of one disk.",
         ),
     ] = None
-    snapshot: Annotated[
-        bool, Parameter(negative=(), group=MACHINE, help="Discard all writes to the disks at the end.")
-    ] = False
-    memory: Annotated[
-        str | None, Parameter(metavar="SIZE", group=MACHINE, help="Memory, such as 2G; 1G by default.")
-    ] = None
+    snapshot: Annotated[bool, Parameter(help="Discard all writes to the disks at the end.")] = False
+    memory: Annotated[str | None, Parameter(metavar="SIZE", help="Memory, such as 2G; 1G by default.")] = None
     cpus: Annotated[
         int | None,
         Parameter(show=False, help="An older name of --vcpus, which the environment and files don't override."),
     ] = None
-    accel: Annotated[
-        Literal["auto", "kvm", "tcg"],
-        Parameter(group=MACHINE, help="auto uses KVM if it works, else TCG."),
-    ] = "auto"
+    accel: Annotated[Literal["auto", "kvm", "tcg"], Parameter(help="auto uses KVM if it works, else TCG.")] = "auto"
     cpu_model: Annotated[
-        str | None,
-        Parameter(
-            metavar="MODEL", group=MACHINE, help="QEMU's processor model; by default the host's with KVM, else max."
-        ),
+        str | None, Parameter(metavar="MODEL", help="QEMU's processor model; by default the host's with KVM, else max.")
     ] = None
-    machine: Annotated[str, Parameter(metavar="TYPE", group=MACHINE, help="QEMU's machine type.")] = "pc"
+    machine: Annotated[str, Parameter(metavar="TYPE", help="QEMU's machine type.")] = "pc"
     net: Annotated[
         str | None,
         Parameter(
             metavar="NET",
-            group=MACHINE,
             help="The guest's network: user (the default), passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
         ),
     ] = None
     forward: Annotated[
         list[str] | None,
         Parameter(
-            negative=(),
             metavar="FORWARD",
-            group=MACHINE,
             help="Forward a port of the host, with --net user or passt: [udp:][ADDRESS:]PORT:GUESTPORT, such as 5000:5000. May be repeated.",
         ),
     ] = None
-    mac: Annotated[str | None, Parameter(metavar="MAC", group=MACHINE, help="The guest's MAC address.")] = None
+    mac: Annotated[str | None, Parameter(metavar="MAC", help="The guest's MAC address.")] = None
     serial_console: Annotated[
         Place,
-        Parameter(
-            metavar="CONSOLE",
-            group=MACHINE,
-            help="The guest's console: terminal (this one), none, or a file to append to.",
-        ),
+        Parameter(metavar="CONSOLE", help="The guest's console: terminal (this one), none, or a file to append to."),
     ] = "terminal"
-    qemu: Annotated[Place, Parameter(metavar="PROGRAM", group=MACHINE, help="The QEMU to run.")] = "qemu-system-x86_64"
+    qemu: Annotated[Place, Parameter(metavar="PROGRAM", help="The QEMU to run.")] = "qemu-system-x86_64"
     qemu_data: Annotated[
         list[Place] | None,
-        Parameter(
-            negative=(),
-            metavar="DIRECTORY",
-            group=MACHINE,
-            help="A directory with QEMU's firmware (-L); may be repeated.",
-        ),
+        Parameter(metavar="DIRECTORY", help="A directory with QEMU's firmware (-L); may be repeated."),
     ] = None
     direct_kernel: Annotated[
-        Place | None,
-        Parameter(metavar="FILE", group=MACHINE, help="Boot this kernel instead of the boot disk's loader."),
+        Place | None, Parameter(metavar="FILE", help="Boot this kernel instead of the boot disk's loader.")
     ] = None
-    initrd: Annotated[
-        Place | None, Parameter(metavar="FILE", group=MACHINE, help="The initial RAM disk for --direct-kernel.")
-    ] = None
+    initrd: Annotated[Place | None, Parameter(metavar="FILE", help="The initial RAM disk for --direct-kernel.")] = None
     append: Annotated[
         str,
-        Parameter(
-            metavar="TEXT",
-            group=MACHINE,
-            help="The kernel's command line, with --direct-kernel.",
-            allow_leading_hyphen=True,
-        ),
+        Parameter(metavar="TEXT", help="The kernel's command line, with --direct-kernel.", allow_leading_hyphen=True),
     ] = ""
     hugepages: Annotated[
         Place | None,
         Parameter(
             metavar="DIRECTORY",
-            group=MACHINE,
             help="A hugetlbfs directory for the guest's memory; auto finds one with room, or goes without.",
         ),
     ] = None
-    lock_memory: Annotated[
-        bool, Parameter(negative=(), group=MACHINE, help="Keep the guest's memory from being swapped.")
-    ] = False
-    no_reboot: Annotated[bool, Parameter(negative=(), group=SUPERVISION, help="End QEMU when the guest reboots.")] = (
-        False
-    )
+    lock_memory: Annotated[bool, Parameter(help="Keep the guest's memory from being swapped.")] = False
+    no_reboot: Annotated[bool, Parameter(group=SUPERVISION, help="End QEMU when the guest reboots.")] = False
     grace: Annotated[
         float,
         Parameter(
@@ -140,7 +103,6 @@ class MachineFlags:
     on: Annotated[
         list[str] | None,
         Parameter(
-            negative=(),
             metavar="EVENT=PROGRAM",
             group=SUPERVISION,
             help="Run PROGRAM at ready, stopping, stopped, rebooted or crashed, with VHOSTCOMM_HOOK_… in its environment.",

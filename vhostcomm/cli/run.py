@@ -48,7 +48,7 @@ def run(
             "where QEMU listens. By default a temporary one.",
         ),
     ] = None,
-    dry_run: Annotated[bool, Parameter(negative=(), group=SUPERVISION, help="Print QEMU's command and exit.")] = False,
+    dry_run: Annotated[bool, Parameter(group=SUPERVISION, help="Print QEMU's command and exit.")] = False,
     config: ConfigFiles = None,
     host: HostFlags = None,
     guest: GuestFlags = None,

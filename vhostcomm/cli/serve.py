@@ -35,7 +35,6 @@ def serve(
     reload_on_change: Annotated[
         bool,
         Parameter(
-            negative=(),
             group=Group("Guests", sort_key=1),
             help="Reload when the content of the --config files changes. vhostcomm checks every 2 s, and at once where the "
             "system reports changes.",

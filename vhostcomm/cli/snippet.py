@@ -81,7 +81,6 @@ def libvirt(
     domain: Annotated[
         bool,
         Parameter(
-            negative=(),
             group=_MACHINE,
             help="Print a whole domain, like the genuine host's, as with a DIRECTORY; needs --boot.",
         ),
@@ -92,7 +91,7 @@ def libvirt(
     system: Annotated[Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The system disk, at 0xb.")] = None,
     data: Annotated[
         list[Place] | None,
-        Parameter(metavar="DISK", negative=(), group=_MACHINE, help="A data disk, from 0xc; may be repeated."),
+        Parameter(metavar="DISK", group=_MACHINE, help="A data disk, from 0xc; may be repeated."),
     ] = None,
     memory: Annotated[
         str | None, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 2G; 1G by default.")
