@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from vhostcomm.daemon.membership import Membership
     from vhostcomm.log.logs import Log
 
-_GROUP: Final = Group("The cluster", sort_key=5)
 
-
-def _flag(name: str, metavar: str, text: str) -> Any:
+def flag(name: str, metavar: str, help: str, **more: Any) -> Any:
+    """Make a flag whose value may also come from the environment: of `--cluster-ca`, from VHOSTCOMM_CLUSTER_CA."""
     variable = "VHOSTCOMM_" + name.removeprefix("--").upper().replace("-", "_")
-    return Parameter(name=name, metavar=metavar, env_var=variable, group=_GROUP, show_default=False, help=text)
+    return Parameter(name=name, metavar=metavar, env_var=variable, help=help, **more)
 
 
+@Parameter(name="*", group=Group("The cluster", sort_key=5), show_default=False)
 @frozen
 class ClusterOptions:
     """Where the etcd of a cluster is, and how to sign in; see `Access`."""
 
     cluster: Annotated[
         str,
-        _flag(
+        flag(
             "--cluster",
             "etcd://HOST:PORT,…",
             "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). `serve` "
@@ -45,17 +45,17 @@ class ClusterOptions:
         ),
     ] = ""
     cluster_ca: Annotated[
-        str, _flag("--cluster-ca", "FILE", "Use TLS; etcd's certificate is signed by an authority in this file.")
+        str, flag("--cluster-ca", "FILE", "Use TLS; etcd's certificate is signed by an authority in this file.")
     ] = ""
     cluster_cert: Annotated[
-        str, _flag("--cluster-cert", "FILE", "This host's certificate for etcd, without a common name.")
+        str, flag("--cluster-cert", "FILE", "This host's certificate for etcd, without a common name.")
     ] = ""
     cluster_key: Annotated[
-        str, _flag("--cluster-key", "FILE", "The key of that certificate, if it has its own file.")
+        str, flag("--cluster-key", "FILE", "The key of that certificate, if it has its own file.")
     ] = ""
     cluster_user: Annotated[
         str,
-        _flag(
+        flag(
             "--cluster-user",
             "NAME",
             "The user for etcd; its password is in the environment variable VHOSTCOMM_CLUSTER_PASSWORD.",
@@ -136,7 +136,7 @@ class HostOptions(ClusterOptions):
     """The same, and this host's name."""
 
     cluster_host: Annotated[
-        str, _flag("--cluster-host", "NAME", "This host's name in the cluster; by default its hostname.")
+        str, flag("--cluster-host", "NAME", "This host's name in the cluster; by default its hostname.")
     ] = ""
 
     def host(self) -> str:
@@ -172,7 +172,7 @@ class MemberOptions(HostOptions):
 
     cluster_control: Annotated[
         str,
-        _flag(
+        flag(
             "--cluster-control",
             "ADDRESS",
             "The --control with which other machines ask this daemon; by default ssh:// with the host's name, if it has a unix socket.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from attrs import evolve, frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.cluster import ClusterOptions
+from vhostcomm.cli.cluster import ClusterOptions, flag
 from vhostcomm.cli.daemons import Daemons
 from vhostcomm.cli.hosts import split_variable
 from vhostcomm.config import values
@@ -33,23 +33,11 @@ if TYPE_CHECKING:
 
 Where: TypeAlias = Listen | ListenTcp | Forwarded
 
-_DAEMON = Group("The daemon", sort_key=9)
-
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds to find out whether a daemon listens on a socket. A connection takes no time."""
 
 
-def _file(name: str, help: str) -> Parameter:
-    return Parameter(
-        name=f"--control-{name}",
-        metavar="FILE",
-        env_var=f"VHOSTCOMM_CONTROL_{name.upper()}",
-        group=_DAEMON,
-        show_default=False,
-        help=help,
-    )
-
-
+@Parameter(name="*", group=Group("The daemon", sort_key=9), show_default=False)
 @frozen
 class DaemonOptions:
     """Which daemon to ask.
@@ -65,34 +53,26 @@ class DaemonOptions:
 
     control: Annotated[
         list[str] | None,
-        Parameter(
-            name="--control",
-            metavar="ADDRESS",
-            env_var="VHOSTCOMM_CONTROL",
-            env_var_split=split_variable,
-            group=_DAEMON,
-            show_default=False,
-            help="The daemon's address: a path, tcp:HOST:PORT, or for another host tls:HOST:PORT or ssh://[USER@]HOST[:PORT][/PATH]. May be "
+        flag(
+            "--control",
+            "ADDRESS",
+            "The daemon's address: a path, tcp:HOST:PORT, or for another host tls:HOST:PORT or ssh://[USER@]HOST[:PORT][/PATH]. May be "
             "repeated: each guest is then asked on the host that has it. By default every daemon in the runtime directory.",
+            env_var_split=split_variable,
         ),
     ] = None
     control_token: Annotated[
-        str,
-        Parameter(
-            name="--control-token",
-            metavar="TOKEN",
-            env_var="VHOSTCOMM_CONTROL_TOKEN",
-            group=_DAEMON,
-            show_default=False,
-            help="The token of a daemon over TCP; safer in the environment.",
-        ),
+        str, flag("--control-token", "TOKEN", "The token of a daemon over TCP; safer in the environment.")
     ] = ""
-    control_ca: Annotated[Path | None, _file("ca", "The CA of daemons with TLS.")] = None
-    control_cert: Annotated[Path | None, _file("cert", "A certificate of that CA, for daemons with TLS.")] = None
-    control_key: Annotated[
-        Path | None, _file("key", "The key of that certificate. Other users must not be able to read it.")
+    control_ca: Annotated[Path | None, flag("--control-ca", "FILE", "The CA of daemons with TLS.")] = None
+    control_cert: Annotated[
+        Path | None, flag("--control-cert", "FILE", "A certificate of that CA, for daemons with TLS.")
     ] = None
-    cluster: Annotated[ClusterOptions | None, Parameter(name="*")] = None
+    control_key: Annotated[
+        Path | None,
+        flag("--control-key", "FILE", "The key of that certificate. Other users must not be able to read it."),
+    ] = None
+    cluster: ClusterOptions | None = None
 
     @contextmanager
     def asked(self, verb: str, timeout: float | None = None) -> Iterator[Daemons]:
