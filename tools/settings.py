@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 from attrs import frozen
 
-from vhostcomm.config.identity import default_text, example_toml
+from vhostcomm.config.identity import default_text, example_toml, flag_of
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.reading import variable
@@ -80,7 +80,7 @@ def all_settings() -> Iterator[Setting]:
 def _setting(
     section: str, each: attrs.Attribute[Any], default: str, takes_effect: str, environment: str = ""
 ) -> Setting:
-    metadata, flag = each.metadata, f"--{each.metadata['flag']} {each.metadata['word']}"
+    metadata, flag = each.metadata, f"--{flag_of(each)} {each.metadata['word']}"
     words = metadata["kind"].words
     return Setting(
         section, each.name, example_toml(each), metadata["help"], words, default, takes_effect, environment, flag

@@ -12,7 +12,7 @@ import pytest
 
 from tests.config.test_load import SERIAL, config
 from tests.serving import ENVIRONMENT, Serving, fake_guest, run_vhostcomm
-from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.identity import derived_uuid, flag_of
 from vhostcomm.config.load import load
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.template import template
@@ -115,7 +115,7 @@ def test_every_setting_is_a_flag_in_the_help() -> None:
     shown = run_vhostcomm("serve", "--help").stdout
     for model in SECTIONS.values():
         for each in settings(model).values():
-            assert f"--{each.metadata['flag']} " in shown
+            assert f"--{flag_of(each)} " in shown
 
 
 def test_validate_rejects_what_other_machines_could_reach(tmp_path: Path) -> None:

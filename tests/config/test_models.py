@@ -24,9 +24,9 @@ def test_setting_has_metadata_for_its_flag_and_key() -> None:
     @attrs.frozen
     class Model:
         one: int = identity.setting(1, kind, "Help.", "2", "one-flag")
-        two: int = identity.setting(0, kind, "Help.", "2", "two-flag", "WORD")
-        three: str = identity.setting("", values.TEXT, "Help.", "a", "three")
-        four: tuple[str, ...] = identity.setting((), values.PATHS, "Help.", '["a"]', "four")
+        two: int = identity.setting(0, kind, "Help.", "2", metavar="WORD")
+        three: str = identity.setting("", values.TEXT, "Help.", "a")
+        four: tuple[str, ...] = identity.setting((), values.PATHS, "Help.", '["a"]')
 
     one, two, three, four = attrs.fields(Model)
     assert (one.default, dict(one.metadata)) == (
@@ -35,6 +35,7 @@ def test_setting_has_metadata_for_its_flag_and_key() -> None:
     assert two.metadata["word"] == "WORD"
     assert [identity.default_text(each) for each in (one, two, three, four)] == ["1", "0", "", ""]
     assert [identity.example_toml(each) for each in (one, three, four)] == ["2", '"a"', '["a"]']
+    assert [identity.flag_of(each) for each in (one, two)] == ["one-flag", "two"]
     assert reading.variable(one) == "VHOSTCOMM_ONE_FLAG"
 
 

@@ -9,7 +9,7 @@ import attrs
 from cyclopts import Group, Parameter
 
 from vhostcomm.config import http_address, values
-from vhostcomm.config.identity import default_text
+from vhostcomm.config.identity import default_text, flag_of
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.reading import variable
 from vhostcomm.errors import UsageError
@@ -24,7 +24,7 @@ GROUPS: Final = {
 def _flags(section: str) -> type:
     fields: dict[str, Any] = {}
     for each in settings(SECTIONS[section]).values():
-        flag = each.metadata["flag"]
+        flag = flag_of(each)
         default = default_text(each)
         shown = f"default: {default}; " if default else ""
         parameter = Parameter(

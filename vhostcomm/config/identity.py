@@ -20,12 +20,17 @@ def setting(
     kind: values.Kind,
     help: str,  # noqa: A002 - the usual word on command lines
     example: str,
-    flag: str,
+    flag: str = "",
     metavar: str = "",
 ) -> Any:
-    """Make an attrs field that an operator can set: in the file by its name, by `--flag`, by VHOSTCOMM_FLAG."""
+    """Make an attrs field that an operator can set: in the file by its name, by its flag, by VHOSTCOMM_FLAG."""
     metadata = {"kind": kind, "help": help, "example": example, "flag": flag, "word": metavar or kind.word}
     return attrs.field(default=default, metadata=metadata)
+
+
+def flag_of(setting: attrs.Attribute[Any]) -> str:
+    """Return the name of a setting's flag, without dashes in front: its own, else that of the attribute."""
+    return str(setting.metadata["flag"]) or setting.name.replace("_", "-")
 
 
 def default_text(setting: attrs.Attribute[Any]) -> str:
@@ -53,21 +58,19 @@ class HostIdentity:
         HostVersion().small_fix_number, values.number(0, 2**31 - 1), "The host's DSM small fix number.", "0", "host-fix"
     )
     vmm_version: str = setting(
-        VmmVersion().version, values.TEXT, "The Virtual Machine Manager's version.", "2.6.5-12202", "vmm-version"
+        VmmVersion().version, values.TEXT, "The Virtual Machine Manager's version.", "2.6.5-12202"
     )
     vmm_timestamp: int = setting(
         VmmVersion().timestamp,
         values.number(0, NEVER),
         "The Virtual Machine Manager's build time, in seconds or milliseconds; sent unchanged.",
         "1650802981",
-        "vmm-timestamp",
     )
     cluster_uuid: str = setting(
         "",
         values.UUID,
         "The cluster's UUID; by default derived from the host's serial number.",
         "8b532c79-f207-3510-5067-79268f097d46",
-        "cluster-uuid",
     )
 
 
@@ -84,15 +87,14 @@ class GuestIdentity:
     )
     serial: str = setting(ZERO_SERIAL, values.SERIAL, "The guest's serial number.", "1234ABC567890", "guest-serial")
     cpu: str = setting(
-        CpuInfo().name, values.TEXT, "The guest's CPU: three parts with commas.", "QEMU, Virtual CPU, X86_64", "cpu"
+        CpuInfo().name, values.TEXT, "The guest's CPU: three parts with commas.", "QEMU, Virtual CPU, X86_64"
     )
-    vcpus: int = setting(1, values.number(1, 4096), "The guest's number of virtual CPUs.", "2", "vcpus")
+    vcpus: int = setting(1, values.number(1, 4096), "The guest's number of virtual CPUs.", "2")
     update_deadline: int = setting(
         NEVER,
         values.DEADLINE,
         "End of the guest's right to updates: never, an ISO date, or seconds since 1970.",
         "never",
-        "update-deadline",
     )
 
 

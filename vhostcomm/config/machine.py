@@ -26,49 +26,44 @@ class MachineSettings:
         values.PATH,
         "The boot disk; a relative path is relative to the file. Options of the disk follow a comma, as in `disk_options`.",
         "synoboot.img",
-        "boot",
-        "DISK",
+        metavar="DISK",
     )
     system: str = setting(
-        "", values.PATH, "The system disk; path and options as for `boot`.", "system.img", "system", "DISK"
+        "", values.PATH, "The system disk; path and options as for `boot`.", "system.img", metavar="DISK"
     )
     data: tuple[str, ...] = setting(
         (),
         values.PATHS,
         "The data disks, in their order; paths and options as for `boot`.",
         '["data.img"]',
-        "data",
-        "DISK",
+        metavar="DISK",
     )
     disk_options: str = setting(
         "",
         values.STRING,
         "Options of all disks: cache, aio, discard, detect-zeroes, rotation-rate, iothread. A serial belongs to a single disk.",
         "cache=none,aio=io_uring",
-        "disk-options",
-        "OPTIONS",
+        metavar="OPTIONS",
     )
-    mac: str = setting("", values.MAC, "The guest's MAC address.", "02:11:32:00:00:01", "mac")
-    memory: int = setting(0, values.SIZE, "The guest's memory.", "2G", "memory")
-    cpu_model: str = setting("", values.STRING, "QEMU's processor model.", "Skylake-Client", "cpu-model", "MODEL")
+    mac: str = setting("", values.MAC, "The guest's MAC address.", "02:11:32:00:00:01")
+    memory: int = setting(0, values.SIZE, "The guest's memory.", "2G")
+    cpu_model: str = setting("", values.STRING, "QEMU's processor model.", "Skylake-Client", metavar="MODEL")
     hugepages: str = setting(
-        "", values.PATH, "A hugetlbfs directory for the guest's memory, or auto.", "auto", "hugepages", "DIRECTORY"
+        "", values.PATH, "A hugetlbfs directory for the guest's memory, or auto.", "auto", metavar="DIRECTORY"
     )
     net: str = setting(
         "",
         values.STRING,
         "The network: user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none.",
         "user",
-        "net",
-        "NET",
+        metavar="NET",
     )
     forward: tuple[str, ...] = setting(
         (),
         values.STRINGS,
         "Ports of this host that lead to the guest; with the network user or passt.",
         '["5000:5000"]',
-        "forward",
-        "FORWARD",
+        metavar="FORWARD",
     )
 
 

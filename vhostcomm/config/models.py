@@ -30,45 +30,30 @@ T = TypeVar("T")
 class Service:
     """How the daemon serves."""
 
-    socket_mode: int = setting(0o600, values.MODE, "Mode of the sockets, in octal.", "0660", "socket-mode", "MODE")
-    socket_group: str = setting(
-        "", values.GROUP, "Group of the sockets; the daemon's own by default.", "kvm", "socket-group", "GROUP"
-    )
+    socket_mode: int = setting(0o600, values.MODE, "Mode of the sockets, in octal.", "0660")
+    socket_group: str = setting("", values.GROUP, "Group of the sockets; the daemon's own by default.", "kvm")
     frame_rate: int = setting(
         2000,
         values.number(0, _BIG),
         "Frames a second that one guest may send before it is read more slowly; 0 for no limit.",
         "2000",
-        "frame-rate",
     )
     send_timeout: float = setting(
-        10.0,
-        values.SECONDS,
-        "Seconds a guest may leave an answer unread before answers are dropped.",
-        "10",
-        "send-timeout",
+        10.0, values.SECONDS, "Seconds a guest may leave an answer unread before answers are dropped.", "10"
     )
     partial_timeout: float = setting(
-        1.0, values.SECONDS, "Seconds of silence after which half a frame is dropped.", "1", "partial-timeout"
+        1.0, values.SECONDS, "Seconds of silence after which half a frame is dropped.", "1"
     )
-    drain_timeout: float = setting(
-        2.0, values.SECONDS, "Seconds at a stop to answer pending questions of guests.", "2", "drain-timeout"
-    )
+    drain_timeout: float = setting(2.0, values.SECONDS, "Seconds at a stop to answer pending questions of guests.", "2")
     record: str = setting(
         "",
         values.PATH,
         "Record every frame into this file; {guest} stands for the guest's name, needed with several guests.",
         "/var/log/vhostcomm/{guest}.jsonl",
-        "record",
-        "FILE",
+        metavar="FILE",
     )
     record_limit: int = setting(
-        64 << 20,
-        values.SIZE,
-        "Bytes after which a recording ends, with an optional k, M or G.",
-        "64M",
-        "record-limit",
-        "SIZE",
+        64 << 20, values.SIZE, "Bytes after which a recording ends, with an optional k, M or G.", "64M"
     )
     qemu_host_api: str = setting(
         "",
@@ -76,22 +61,18 @@ class Service:
         "Also serve the HTTP API of qemu-host for one guest, on HOST:PORT (on the loopback) or the path of a unix socket. It "
         "has no password: any client that reaches it can power off the guest.",
         "/run/vhostcomm/qemu-host.sock",
-        "qemu-host-api",
-        "ADDRESS",
     )
     log_level: str = setting(
         "info",
         values.choice("debug", "info", "warning", "error"),
         "Least severe messages to log; debug logs every frame.",
         "info",
-        "log-level",
     )
     log_format: str = setting(
         "auto",
         values.choice("auto", "console", "json"),
         "Format of the log: console for people, json for machines; auto is console on a terminal and in the journal.",
         "auto",
-        "log-format",
     )
     control: str = setting(
         "",
@@ -100,40 +81,34 @@ class Service:
         "a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none. By default control.sock "
         "in the runtime directory; vhostcomm run and a second vhostcomm serve use a socket in its directory control.",
         "/run/vhostcomm/control.sock",
-        "control",
-        "PATH",
+        metavar="PATH",
     )
     control_token: str = setting(
         "",
         values.TOKEN,
         "Token for clients over TCP. Set it in the environment: other users can see a flag.",
         "a-long-random-secret",
-        "control-token",
-        "TOKEN",
     )
     control_ca: str = setting(
         "",
         values.PATH,
         "The CA of a control surface with TLS: clients need a certificate of it.",
         "/etc/vhostcomm/tls/ca.crt",
-        "control-ca",
-        "FILE",
+        metavar="FILE",
     )
     control_cert: str = setting(
         "",
         values.PATH,
         "This host's certificate, for a control surface with TLS.",
         "/etc/vhostcomm/tls/host.crt",
-        "control-cert",
-        "FILE",
+        metavar="FILE",
     )
     control_key: str = setting(
         "",
         values.PATH,
         "The key of that certificate. Other users must not be able to read it.",
         "/etc/vhostcomm/tls/host.key",
-        "control-key",
-        "FILE",
+        metavar="FILE",
     )
     web: str = setting(
         "",
@@ -141,15 +116,12 @@ class Service:
         "Also serve a web page at HOST:PORT. It opens with a link that has a one-time key, which `vhostcomm web` prints. "
         "There is no encryption, so HOST must be localhost or a loopback address.",
         "127.0.0.1:8470",
-        "web",
-        "ADDRESS",
     )
     allow_dangerous: bool = setting(
         False,
         values.BOOLEAN,
         "Allow commands that can lose data, settings or a secret, for clients that allow them too.",
         "yes",
-        "allow-dangerous",
     )
 
 

@@ -16,7 +16,7 @@ import attrs
 
 from vhostcomm.config import values
 from vhostcomm.config.address import own_example
-from vhostcomm.config.identity import example_toml
+from vhostcomm.config.identity import example_toml, flag_of
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, Value, settings
 from vhostcomm.errors import ConfigError
@@ -172,7 +172,7 @@ def quoted(raw: object) -> str:
 
 def variable(setting: attrs.Attribute[Any]) -> str:
     """Return the environment variable of a setting."""
-    return ENVIRONMENT_PREFIX + str(setting.metadata["flag"]).upper().replace("-", "_")
+    return ENVIRONMENT_PREFIX + flag_of(setting).upper().replace("-", "_")
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
@@ -223,7 +223,7 @@ def from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
     made = {}
     for section, model in SECTIONS.items():
         for each in settings(model).values():
-            flag = each.metadata["flag"]
+            flag = flag_of(each)
             if flags.get(flag) is not None:
                 made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
     return made

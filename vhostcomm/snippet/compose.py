@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.identity import derived_uuid, flag_of
 from vhostcomm.config.models import SECTIONS, Config, GuestConfig, settings
 from vhostcomm.config.reading import variable
 from vhostcomm.qemu.argv import vchannel
@@ -46,7 +46,7 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
     sock, channel = _inside(guest)
     words = ["…", *vchannel(channel, spelling.reconnects)]
     left_out = [
-        each.metadata["flag"]
+        flag_of(each)
         for each in settings(type(config.service)).values()
         if each.name in OF_THIS_HOST and getattr(config.service, each.name) != each.default
     ]
