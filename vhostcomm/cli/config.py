@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, ServeFlags, Socks, Watch, given
+from vhostcomm.cli.flags import ConfigFiles, SettingFlags, Socks, Watch, given
 from vhostcomm.cli.guest_folder import shown
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
@@ -25,9 +25,7 @@ def validate(
     sock: Socks = None,
     config: ConfigFiles = None,
     watch: Watch = None,
-    host: HostFlags = None,
-    guest: GuestFlags = None,
-    service: ServeFlags = None,
+    settings: SettingFlags = None,
 ) -> None:
     """Check a configuration as `serve` does, without serving it.
 
@@ -35,7 +33,7 @@ def validate(
     """
     if file and config:
         raise UsageError("the file is given twice: give FILE or --config")
-    loaded = load(file or config or (), socks=sock or (), watch=watch or (), flags=given(host, guest, service))
+    loaded = load(file or config or (), socks=sock or (), watch=watch or (), flags=given(settings))
     check(loaded)
     for warning in loaded.warnings:
         print_error(f"vhostcomm: {warning}")
@@ -50,16 +48,14 @@ def show(
     sock: Socks = None,
     config: ConfigFiles = None,
     watch: Watch = None,
-    host: HostFlags = None,
-    guest: GuestFlags = None,
-    service: ServeFlags = None,
+    settings: SettingFlags = None,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> None:
     """Show every value that `serve` would use with the same flags, and its source.
 
     The section guest has the values of guests that aren't listed, such as those that appear in a watched directory.
     """
-    loaded = load(config, socks=sock or (), watch=watch or (), flags=given(host, guest, service))
+    loaded = load(config, socks=sock or (), watch=watch or (), flags=given(settings))
     for warning in loaded.warnings:
         print_error(f"vhostcomm: {warning}")
     sections = effective(loaded, as_text=not json)

@@ -21,22 +21,19 @@ GROUPS: Final = {
 }
 
 
-def _flags(section: str) -> type:
+def _setting_flags() -> type:
     fields: dict[str, Any] = {}
-    for each in settings(SECTIONS[section]).values():
-        flag = flag_of(each)
-        default = default_text(each)
-        shown = f"default: {default}; " if default else ""
-        parameter = Parameter(
-            name=f"--{flag}",
-            help=f"{each.metadata['help']} [{shown}{variable(each)}]",
-            group=GROUPS[section],
-            metavar=each.metadata["word"],
-            show_default=False,
-            show_choices=False,
-        )
-        fields[flag.replace("-", "_")] = attrs.field(default=None, type=Annotated[_hint(each), parameter], kw_only=True)  # type: ignore[call-overload]
-    return attrs.make_class(f"{section.title()}Flags", fields, frozen=True)
+    for section, model in SECTIONS.items():
+        for each in settings(model).values():
+            default = default_text(each)
+            shown = f"default: {default}; " if default else ""
+            parameter = Parameter(
+                help=f"{each.metadata['help']} [{shown}{variable(each)}]",
+                group=GROUPS[section],
+                metavar=each.metadata["word"],
+            )
+            fields[flag_of(each).replace("-", "_")] = attrs.field(default=None, type=Annotated[_hint(each), parameter])  # type: ignore[call-overload]
+    return attrs.make_class("SettingFlags", fields, frozen=True)
 
 
 def _hint(each: attrs.Attribute[Any]) -> Any:
@@ -49,14 +46,10 @@ def _hint(each: attrs.Attribute[Any]) -> Any:
 
 if TYPE_CHECKING:
     Place: TypeAlias = str
-    HostFlags: TypeAlias = Any
-    GuestFlags: TypeAlias = Any
-    ServeFlags: TypeAlias = Any
+    SettingFlags: TypeAlias = Any
 else:
     Place = str | Path  # text; shells complete files
-    HostFlags = Annotated[_flags("host"), Parameter(name="*")]
-    GuestFlags = Annotated[_flags("guest"), Parameter(name="*")]
-    ServeFlags = Annotated[_flags("serve"), Parameter(name="*")]
+    SettingFlags = Annotated[_setting_flags(), Parameter(name="*", show_default=False, show_choices=False)]
 
 Socks = Annotated[
     list[Place] | None,
@@ -94,25 +87,16 @@ Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], group=_LOG, help="
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], group=_LOG, help="Log less: --log-level warning.")]
 
 
-def given(*flags: Any, verbose: bool = False, quiet: bool = False) -> dict[str, object]:
+def given(settings: SettingFlags = None, *, verbose: bool = False, quiet: bool = False) -> dict[str, object]:
     """Return the values of all flags that were given, by the flag's name.
 
     Raises:
         UsageError: the log level is given twice.
     """
-    made = _given(*flags)
+    found = attrs.asdict(settings) if settings else {}
+    made = {name.replace("_", "-"): value for name, value in found.items() if value is not None}
     for is_set, flag, level in ((verbose, "--verbose", "debug"), (quiet, "--quiet", "warning")):
         if is_set and made.setdefault("log-level", level) != level:
             other = "--verbose" if quiet and verbose else "--log-level"
             raise UsageError(f"{other} and {flag} set different levels of the log: give one of them")
     return made
-
-
-def _given(*flags: Any) -> dict[str, object]:
-    return {
-        name.replace("_", "-"): value
-        for each in flags
-        if each is not None
-        for name, value in attrs.asdict(each).items()
-        if value is not None
-    }

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from vhostcomm.cli.cluster import HostOptions
-from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Place, Quiet, ServeFlags, Verbose, given
+from vhostcomm.cli.flags import ConfigFiles, Place, Quiet, SettingFlags, Verbose, given
 from vhostcomm.cli.guest_folder import configured, files_of
 from vhostcomm.cli.machine_flags import MACHINE, SUPERVISION, MachineFlags
 from vhostcomm.cli.output import print_error, print_line
@@ -50,9 +50,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, Parameter(group=SUPERVISION, help="Print QEMU's command and exit.")] = False,
     config: ConfigFiles = None,
-    host: HostFlags = None,
-    guest: GuestFlags = None,
-    service: ServeFlags = None,
+    settings: SettingFlags = None,
     cluster: Annotated[HostOptions | None, Parameter(name="*")] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -77,7 +75,7 @@ def run(
         vhostcomm run --boot boot.img --system system.img -- -vnc :1
     """
     machine = of_machine or MachineFlags()
-    flags = given(host, guest, service, verbose=verbose, quiet=quiet)
+    flags = given(settings, verbose=verbose, quiet=quiet)
     if uuid is not None:
         if "guest-uuid" in flags:
             raise UsageError("--uuid is an older name of --guest-uuid: give one of them")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from vhostcomm.cli.cluster import MemberOptions
-from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, Quiet, ServeFlags, Socks, Verbose, Watch, given
+from vhostcomm.cli.flags import ConfigFiles, Quiet, SettingFlags, Socks, Verbose, Watch, given
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Sock
 from vhostcomm.config.files import Merged, fingerprint
@@ -41,9 +41,7 @@ def serve(
         ),
     ] = False,
     watch: Watch = None,
-    host: HostFlags = None,
-    guest: GuestFlags = None,
-    service: ServeFlags = None,
+    settings: SettingFlags = None,
     cluster: Annotated[MemberOptions | None, Parameter(name="*")] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -72,7 +70,7 @@ def serve(
         vhostcomm serve --cluster etcd://host1,host2,host3
     """
     activated = _activated()
-    flags = given(host, guest, service, verbose=verbose, quiet=quiet)
+    flags = given(settings, verbose=verbose, quiet=quiet)
     if reload_on_change and not config:
         raise UsageError("--reload-on-change: there is no file that could change; give it with --config")
     known = fingerprint(config or ()) if reload_on_change else None

@@ -11,7 +11,7 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import ConfigFiles, GuestFlags, HostFlags, ServeFlags, Socks, given
+from vhostcomm.cli.flags import ConfigFiles, SettingFlags, Socks, given
 from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
@@ -38,9 +38,7 @@ class Which:
         name: its name in the configuration.
         sock: guests given as flags.
         config: the files with guests.
-        host: the host's identity.
-        guest: the guest's identity.
-        service: the daemon's settings.
+        settings: the flags of settings.
     """
 
     name: Annotated[
@@ -54,9 +52,7 @@ class Which:
     ] = None
     sock: Socks = None
     config: ConfigFiles = None
-    host: HostFlags = None
-    guest: GuestFlags = None
-    service: ServeFlags = None
+    settings: SettingFlags = None
 
     def find(self, environment: Mapping[str, str] | None = None) -> tuple[Config, GuestConfig]:
         """Return the effective configuration and the guest in it.
@@ -70,7 +66,7 @@ class Which:
         config = load(
             self.config,
             socks=self.sock or (),
-            flags=given(self.host, self.guest, self.service),
+            flags=given(self.settings),
             environment=of_service() if environment is None else environment,
         )
         for warning in config.warnings:
@@ -169,7 +165,7 @@ class WhichUnit(Which):
             ConfigError: the file is invalid.
             UsageError: the unit would ignore a flag, since it reads only the file.
         """
-        flags = [*given(self.host, self.guest, self.service), *(["sock"] if self.sock else [])]
+        flags = [*given(self.settings), *(["sock"] if self.sock else [])]
         if flags:
             given_flags = ", ".join(f"--{flag}" for flag in flags)
             raise UsageError(
@@ -221,7 +217,7 @@ class WhichUnit(Which):
             UsageError: as `served`, or the unit starts the QEMU itself, or a flag concerns only the daemon.
         """
         used = _USED | {"vcpus"} if whole else _USED
-        flags = given(self.host, self.guest, self.service)
+        flags = given(self.settings)
         if unused := ", ".join(f"--{flag}" for flag in flags if flag not in used):
             raise UsageError(
                 f"{unused}: only the daemon uses that: give it to `vhostcomm serve`, or write it into its file"
@@ -236,7 +232,7 @@ class WhichUnit(Which):
         words += [word for each in self.sock or () for word in ("--sock", str(each))]
         words += ["--guest", self.name] if self.name else []
         words += ["--unit", self.unit] if self.unit else []
-        control = given(self.service).get("control")
+        control = given(self.settings).get("control")
         return words + (["--control", str(control)] if control else [])
 
     def _unit_of(self, guest: GuestConfig, default: str) -> str:
