@@ -7,10 +7,10 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from vhostcomm.cli.daemon_options import DaemonOptions
+from vhostcomm.cli.flags import parsed
 from vhostcomm.cli.guests import Json, Name, Where
 from vhostcomm.cli.output import print_json, print_line
 from vhostcomm.config import values
-from vhostcomm.errors import UsageError
 
 TIMEOUT: Final = 20.0
 """Seconds: QEMU's answers take 5 s each at most."""
@@ -28,10 +28,7 @@ def balloon(
     The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. It needs a driver for its
     balloon, and changes its memory at its own pace. It never has more than its machine was started with.
     """
-    try:
-        body = {} if size is None else {"size": values.size(size)}
-    except ValueError as error:
-        raise UsageError(f"--size {size}: {error}; for example: --size 512M") from None
+    body = {} if size is None else {"size": parsed(values.size, "--size", size, "512M")}
     with (daemon or DaemonOptions()).asked("balloon") as daemons:
         client, name = daemons.with_guest(guest)
         done = client.post(client.guest(name, "balloon"), body, takes=TIMEOUT)

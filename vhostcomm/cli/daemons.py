@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from vhostcomm.cli.hosts import Listing, merged, that_answer, that_have_it
+from vhostcomm.cli.hosts import Listing, answers, merged, that_answer, that_have_it
 from vhostcomm.cli.output import print_error
-from vhostcomm.config.http_address import (
-    control_folders,
-)
+from vhostcomm.config.http_address import control_folders
 from vhostcomm.errors import UsageError, VhostcommError
 from vhostcomm.linux.starting import attempts, is_starting
 
 if TYPE_CHECKING:
     from vhostcomm.control.client import Client
 
-
-ADDRESS_TIMEOUT: Final = 2.0
-"""Seconds for a guest's answer with its address; a guest that is up answers in milliseconds."""
 
 ASKED_AT_ONCE: Final = 16
 """Guests whose address is requested at the same time; the daemon has as many connections for several clients."""
@@ -71,7 +66,7 @@ class Daemons:
         ]
         if unknown:
             with ThreadPoolExecutor(min(len(unknown), ASKED_AT_ONCE)) as pool:
-                [*pool.map(lambda each: _ask_address(*each), unknown)]
+                [*pool.map(lambda each: answers(*each), unknown)]
             asked = {id(client) for client, _ in unknown}
             listings = [(client, _again(client, found) if id(client) in asked else found) for client, found in listings]
         for error in failed:
@@ -205,13 +200,6 @@ class Daemons:
             raise _NoGuestError(f"there is no guest {name!r}; guests: {names}")
         where = " and ".join(f"--control {client.where}" for client, _ in fitting)
         raise UsageError(f"several daemons serve a guest {name!r}: choose one with {where}")
-
-
-def _ask_address(client: Client, guest: str) -> None:
-    """Ask a guest for its information, which the daemon keeps; without an answer the address stays unknown."""
-    body = {"command": "get_information", "timeout": ADDRESS_TIMEOUT}
-    with suppress(VhostcommError):
-        client.post(client.guest(guest, "call"), body, takes=ADDRESS_TIMEOUT)
 
 
 def _again(client: Client, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from vhostcomm.cli.flags import Place
+from vhostcomm.cli.flags import Place, parsed
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_json, print_line
 from vhostcomm.config import values
-from vhostcomm.errors import UsageError
 from vhostcomm.linux.signals import ended_by_signals
 from vhostcomm.qemu.disk.creation import init as init_disk
 from vhostcomm.qemu.disk.image import ImageFormat
@@ -52,7 +51,7 @@ def init(
     ] = ImageFormat.RAW,
 ) -> None:
     """Make an empty system disk with VDSM's partition layout and no file systems."""
-    in_bytes = _bytes(size)
+    in_bytes = parsed(values.size, "--size", size, "10G")
     with ended_by_signals():
         init_disk(image, in_bytes, image_format)
     print_line(f"{image}: {image_format.value}, {_readable(in_bytes)}, VDSM's layout ({VDSM}), no file systems")
@@ -73,7 +72,7 @@ def add(
     """Add an empty data disk to a guest's directory and its vhostcomm.toml; the guest sees it from its next start."""
     from vhostcomm.install.adding import add as add_disk
 
-    in_bytes = _bytes(size)
+    in_bytes = parsed(values.size, "--size", size, "10G")
     with ended_by_signals():
         name, made = add_disk(Path(folder), in_bytes, image_format)
     print_line(
@@ -90,17 +89,10 @@ def grow(
     """Make a disk larger, never smaller. The guest has to enlarge its partitions and file systems itself."""
     from vhostcomm.qemu.disk.growing import grow as grow_disk
 
-    in_bytes = _bytes(size)
+    in_bytes = parsed(values.size, "--size", size, "10G")
     with ended_by_signals():
         before = grow_disk(image, in_bytes)
     print_line(f"{image}: {_readable(in_bytes)}, was {_readable(before)}")
-
-
-def _bytes(size: str) -> int:
-    try:
-        return values.size(size)
-    except ValueError as error:
-        raise UsageError(f"--size {size}: {error}; for example: --size 10G") from None
 
 
 def _readable(size: int) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import attrs
 from cyclopts import Group, Parameter
@@ -13,6 +14,8 @@ from vhostcomm.config.identity import default_text, flag_of
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.reading import variable
 from vhostcomm.errors import UsageError
+
+T = TypeVar("T")
 
 GROUPS: Final = {
     "host": Group("The host's identity", sort_key=2),
@@ -85,6 +88,19 @@ Watch = Annotated[
 _LOG = Group("The log", sort_key=8)
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], group=_LOG, help="Log more: --log-level debug.")]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], group=_LOG, help="Log less: --log-level warning.")]
+
+
+def parsed(parse: Callable[[str], T], flag: str, text: str, example: str = "") -> T:
+    """Parse the value of a flag.
+
+    Raises:
+        UsageError: it is invalid; has the reason and the example.
+    """
+    try:
+        return parse(text)
+    except ValueError as error:
+        shown = f"; for example: {flag} {example}" if example else ""
+        raise UsageError(f"{flag} {text}: {error}{shown}") from None
 
 
 def given(settings: SettingFlags = None, *, verbose: bool = False, quiet: bool = False) -> dict[str, object]:

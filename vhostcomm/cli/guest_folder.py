@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from vhostcomm.cli.flags import parsed
 from vhostcomm.config.address import parse_sock, runtime_directory
 from vhostcomm.config.load import load
 from vhostcomm.config.machine import CONFIGURATION
@@ -71,10 +72,7 @@ def _found(
     if listed:
         loaded = load(config, flags=flags, only=name, environment=environment)
         if sock is not None:
-            try:
-                where = parse_sock(sock if "=" in sock else f"{name}={sock}").address
-            except ValueError as error:
-                raise UsageError(f"--sock {sock}: {error}") from None
+            where = parsed(lambda text: parse_sock(text if "=" in text else f"{name}={text}"), "--sock", sock).address
             loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
         return attrs.evolve(loaded, watch=())
     name = name or "vdsm"

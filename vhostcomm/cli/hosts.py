@@ -17,7 +17,7 @@ Listing: TypeAlias = "tuple[Client, list[dict[str, Any]]]"
 """A daemon, and the guests that it lists."""
 
 ANSWER_TIMEOUT: Final = 2.0
-"""Seconds for a guest to prove on which of several hosts it runs; a guest that is up answers in milliseconds."""
+"""Seconds for a guest's answer; a guest that is up answers in milliseconds."""
 
 _ABSENT: Final = "absent"
 _READY: Final = "ready"
@@ -66,12 +66,12 @@ def that_answer(having: list[tuple[Client, str]]) -> list[tuple[Client, str]]:
     if len(having) < 2 or len({name for _, name in having}) > 1:
         return having
     with ThreadPoolExecutor(len(having)) as pool:
-        answered = [*pool.map(_answers, having)]
+        answered = [*pool.map(lambda one: answers(*one), having)]
     return [each for each, does in zip(having, answered, strict=True) if does] or having
 
 
-def _answers(one: tuple[Client, str]) -> bool:
-    client, name = one
+def answers(client: Client, name: str) -> bool:
+    """Ask a guest for its information, which its daemon keeps. Return whether it answered."""
     body = {"command": "get_information", "timeout": ANSWER_TIMEOUT}  # harmless whenever it is executed
     try:
         client.post(client.guest(name, "call"), body, takes=ANSWER_TIMEOUT)

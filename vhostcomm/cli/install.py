@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from vhostcomm.cli.flags import Place
+from vhostcomm.cli.flags import Place, parsed
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.config import values
 from vhostcomm.errors import QemuError, UsageError
@@ -76,18 +76,12 @@ def install(
     beside DIRECTORY is renamed at the end, so DIRECTORY appears only when it is complete. If DIRECTORY already has a guest, it
     is listed and left unchanged.
     """
-    try:
-        size = values.size(data)
-    except ValueError as error:
-        raise UsageError(f"--data {data}: {error}; for example: --data 256G") from None
+    size = parsed(values.size, "--data", data, "256G")
     try:
         parse_shared(disk_options)
     except QemuError as error:
         raise UsageError(f"--disk-options: {error}") from None
-    try:
-        address = values.mac(mac) if mac else ""
-    except ValueError as error:
-        raise UsageError(f"--mac {mac}: {error}; for example: --mac 02:11:32:00:00:01") from None
+    address = parsed(values.mac, "--mac", mac, "02:11:32:00:00:01") if mac else ""
     options = Options(size, image_format, _LAYOUTS[layout], disk_options, address)
     with ended_by_signals(), _shown(as_json=as_json) as report:
         done = install_pat(str(pat), str(folder), options, report)

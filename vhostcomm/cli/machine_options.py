@@ -7,6 +7,7 @@ import re
 import uuid as uuids
 from typing import Final
 
+from vhostcomm.cli.flags import parsed
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Connect, ListenTcp
@@ -133,7 +134,9 @@ def machine_of(
     return Machine(
         name=guest.name,
         uuid=uuids.UUID(guest.identity.uuid),
-        memory=_memory(flags.memory) if flags.memory else (settings.memory or DEFAULT_MEMORY) >> 20,
+        memory=parsed(_mebibytes, "--memory", flags.memory, "2G")
+        if flags.memory
+        else (settings.memory or DEFAULT_MEMORY) >> 20,
         cpus=guest.identity.vcpus if flags.cpus is None else flags.cpus,
         cpu=flags.cpu_model or settings.cpu_model or None,
         accelerator=accelerator,
@@ -142,7 +145,7 @@ def machine_of(
         system=_disk(system, shared, snapshot=flags.snapshot) if system else None,
         data=tuple(_disk(each, shared, snapshot=flags.snapshot) for each in flags.data or settings.data),
         net=_net(flags, settings),
-        mac=_mac(flags.mac) if flags.mac else settings.mac or None,
+        mac=parsed(values.mac, "--mac", flags.mac, "02:11:32:00:00:01") if flags.mac else settings.mac or None,
         serial=_serial(flags.serial_console),
         vchannel=channel,
         direct=DirectKernel(flags.direct_kernel, flags.initrd, flags.append) if flags.direct_kernel else None,
@@ -153,11 +156,8 @@ def machine_of(
     )
 
 
-def _memory(text: str) -> int:
-    try:
-        return values.size(text if not text.isdigit() else f"{text}M") >> 20
-    except ValueError as error:
-        raise UsageError(f"--memory {text}: {error}; for example: --memory 2G") from None
+def _mebibytes(text: str) -> int:
+    return values.size(text if not text.isdigit() else f"{text}M") >> 20
 
 
 def _disk(text: str, shared: str, *, snapshot: bool) -> AnyDisk:
@@ -215,13 +215,6 @@ def _forward(text: str) -> Forward:
     if not match:
         raise UsageError(f"--forward {text}: expected [udp:][ADDRESS:]PORT:GUESTPORT; for example: --forward 5000:5000")
     return Forward(int(match[3]), int(match[4]), match[1] or "tcp", match[2] or "127.0.0.1")
-
-
-def _mac(text: str) -> str:
-    try:
-        return values.mac(text)
-    except ValueError as error:
-        raise UsageError(f"--mac {text}: {error}; for example: --mac 02:11:32:00:00:01") from None
 
 
 def _serial(text: str) -> SerialTerminal | SerialFile | None:

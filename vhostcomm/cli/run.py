@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from vhostcomm.cli.cluster import HostOptions
-from vhostcomm.cli.flags import ConfigFiles, Place, Quiet, SettingFlags, Verbose, given
+from vhostcomm.cli.flags import ConfigFiles, Place, Quiet, SettingFlags, Verbose, given, parsed
 from vhostcomm.cli.guest_folder import configured, files_of
 from vhostcomm.cli.machine_flags import MACHINE, SUPERVISION, MachineFlags
 from vhostcomm.cli.output import print_error, print_line
@@ -91,10 +91,7 @@ def run(
         raise UsageError("--name is an older name of --guest: give one of them")
     guest_name = guest_name if name is None else name
     if guest_name is not None:
-        try:
-            values.name(guest_name)
-        except ValueError as error:
-            raise UsageError(f"--guest {guest_name}: {error}") from None
+        parsed(values.name, "--guest", guest_name)
     with configured(config, guest_name, sock, flags) as loaded:
         return _launch(machine, extra, loaded, cluster or HostOptions(), dry_run=dry_run)
 

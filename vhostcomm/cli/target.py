@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vhostcomm.cli.flags import parsed
 from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock
 from vhostcomm.errors import UsageError
 
@@ -12,10 +13,7 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
     Raises:
         UsageError: one of them is invalid.
     """
-    try:
-        where = parse_sock(sock).address
-    except ValueError as error:
-        raise UsageError(f"--sock {sock}: {error}") from None
+    where = parsed(parse_sock, "--sock", sock).address
     if isinstance(where, Connect):
         raise UsageError("--sock connect:… is for a daemon; this verb acts as a guest: give the daemon's socket")
     if not 0 < timeout < 3600:
