@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 
 from vhostcomm.cli.cluster import ClusterOptions, flag
 from vhostcomm.cli.daemons import Daemons
-from vhostcomm.cli.hosts import split_variable
+from vhostcomm.cli.hosts import split
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.config.http_address import (
@@ -58,7 +58,7 @@ class DaemonOptions:
             "ADDRESS",
             "The daemon's address: a path, tcp:HOST:PORT, or for another host tls:HOST:PORT or ssh://[USER@]HOST[:PORT][/PATH]. May be "
             "repeated: each guest is then asked on the host that has it. By default every daemon in the runtime directory.",
-            env_var_split=split_variable,
+            env_var_split=lambda _, text, **_options: split(text),
         ),
     ] = None
     control_token: Annotated[

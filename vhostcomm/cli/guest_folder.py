@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import attrs
 
@@ -53,7 +53,13 @@ def configured(
     config: list[Path] | None, name: str | None, sock: str | None, flags: dict[str, object]
 ) -> Iterator[Config]:
     """Provide the configuration of one guest: by name in the files, their only guest, or from flags alone."""
-    with _runtime() as environment:
+    environment: Mapping[str, str] = os.environ
+    with ExitStack() as stack:
+        try:
+            runtime_directory()
+        except ValueError:  # a user without a session
+            made = stack.enter_context(TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()))
+            environment = os.environ | {"RUNTIME_DIRECTORY": made}
         yield _found(config, name, sock, flags, environment)
 
 
@@ -79,18 +85,3 @@ def _found(
     where_text = f"{name}={runtime_directory(environment)}/{name}" if sock is None else sock
     where_text = where_text if "=" in where_text else f"{name}={where_text}"
     return attrs.evolve(load(config, socks=[where_text], flags=flags, environment=environment), watch=())
-
-
-@contextmanager
-def _runtime() -> Iterator[Mapping[str, str]]:
-    """Provide the environment with a runtime directory: a temporary one for a user without a session."""
-    try:
-        runtime_directory()
-        found: Mapping[str, str] | None = os.environ
-    except ValueError:
-        found = None
-    if found is not None:
-        yield found
-        return
-    with tempfile.TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()) as made:
-        yield os.environ | {"RUNTIME_DIRECTORY": made}

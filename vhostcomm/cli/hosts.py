@@ -83,8 +83,3 @@ def answers(client: Client, name: str) -> bool:
 def split(text: str) -> list[str]:
     """Split the value of VHOSTCOMM_CONTROL. Several addresses are separated by blanks, which a single path may contain."""
     return text.split() if SCHEME in text or text.startswith(TLS) else [text]
-
-
-def split_variable(_: object, text: str, **_options: object) -> list[str]:
-    """Do the same, as cyclopts calls it."""
-    return split(text)

@@ -82,7 +82,7 @@ def run(
         flags["guest-uuid"] = uuid
     if machine.cpus is not None:
         flags.setdefault("vcpus", str(machine.cpus))
-    extra = tuple(_after_dashes())
+    extra = tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()
     if len(words) - len(extra) > 1:
         raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
     folder = words[0] if len(words) > len(extra) else None
@@ -94,10 +94,6 @@ def run(
         parsed(values.name, "--guest", guest_name)
     with configured(config, guest_name, sock, flags) as loaded:
         return _launch(machine, extra, loaded, cluster or HostOptions(), dry_run=dry_run)
-
-
-def _after_dashes() -> list[str]:
-    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
 def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster: HostOptions, *, dry_run: bool) -> int:

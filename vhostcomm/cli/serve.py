@@ -6,10 +6,9 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
@@ -21,9 +20,6 @@ from vhostcomm.config.files import Merged, fingerprint
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config
 from vhostcomm.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from vhostcomm.daemon.membership import Membership
 
 _FIRST_FD = 3
 
@@ -82,16 +78,7 @@ def serve(
 
     membership = cluster.membership() if cluster and cluster.cluster else None
     reading = partial(membership.read, read) if membership else read
-    run(reading(), reading if config or membership else None, (config or [], known) if known else None, membership)
-
-
-def run(
-    config: Config,
-    reload: Callable[[], Config] | None,
-    watched: tuple[list[Path], str] | None,
-    membership: Membership | None = None,
-) -> None:
-    """Run the daemon until a signal ends it; `watched` are the files that cause a reload, and their fingerprint."""
+    loaded = reading()
     import trio
 
     from vhostcomm.daemon.changes import Changes
@@ -99,18 +86,16 @@ def run(
     from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.systemd.notify import Notifier
 
-    log, sink = start_log(config.service.log_level, config.service.log_format)
+    log, sink = start_log(loaded.service.log_level, loaded.service.log_format)
     try:
-        changes = Changes(*watched) if watched else None
-        by_hand = sys.stdout is not None and sys.stdout.isatty()
         daemon = Daemon(
-            config,
+            loaded,
             log,
-            reload,
+            reading if config or membership else None,
             notifier=Notifier.of_environment(),
-            changes=changes,
+            changes=Changes(config, known) if config and known else None,
             membership=membership,
-            by_hand=by_hand,
+            by_hand=sys.stdout is not None and sys.stdout.isatty(),
         )
         trio.run(daemon.run_with_signals)
     finally:

@@ -23,7 +23,7 @@ from vhostcomm.config.machine import MachineSettings
 _BIG: Final = 2**31 - 1
 _NAMES_SHOWN: Final = 5
 
-T = TypeVar("T")
+T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
 @frozen
@@ -220,13 +220,12 @@ def several(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-SECTIONS: Final[dict[str, type]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}
+SECTIONS: Final[dict[str, type[attrs.AttrsInstance]]] = {"host": HostIdentity, "guest": GuestIdentity, "serve": Service}
 """The file's sections with their models; guests have their own sections below ``guests``."""
 
 
-def settings(model: type) -> dict[str, attrs.Attribute[Any]]:
-    """Return a model's settings by name."""
-    return {each.name: each for each in attrs.fields(model)}
+settings: Final = attrs.fields_dict
+"""Return a model's settings by name."""
 
 
 def build(model: type[T], layer: Mapping[str, Value]) -> tuple[T, dict[str, str]]:

@@ -27,7 +27,7 @@ _GROUP_LIMIT: Final = 2**32 - 2
 
 def name(value: object) -> str:
     """Parse a guest's name, which is also used in file names, logs and metrics."""
-    given = _string(value)
+    given = string(value)
     if not _NAME.fullmatch(given):
         raise ValueError("a name has 1 to 64 letters, digits, dots, dashes and underscores, and no dot in front")
     return given
@@ -35,7 +35,7 @@ def name(value: object) -> str:
 
 def serial(value: object) -> str:
     """Parse a serial number; returned in upper case, as the guest receives it."""
-    given = str(value) if type(value) is int else _string(value)
+    given = str(value) if type(value) is int else string(value)
     made = given.strip().upper()
     if len(made) != SERIAL_SIZE:
         raise ValueError(f"a serial number has {SERIAL_SIZE} letters and digits, this has {len(made)}")
@@ -46,7 +46,7 @@ def serial(value: object) -> str:
 
 def mac(value: object) -> str:
     """Parse a MAC address in any common spelling; returned in lower case with colons."""
-    given = _string(value).strip().lower()
+    given = string(value).strip().lower()
     digits = re.sub(r"(?<=[0-9a-f])[:.-](?=[0-9a-f])", "", given)
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
         raise ValueError("a MAC address has six pairs of hexadecimal digits")
@@ -56,7 +56,7 @@ def mac(value: object) -> str:
 def uuid_text(value: object) -> str:
     """Parse a UUID; returned in lower case with dashes."""
     try:
-        return str(uuid.UUID(_string(value).strip()))
+        return str(uuid.UUID(string(value).strip()))
     except ValueError:
         raise ValueError("a UUID has 32 hexadecimal digits, with dashes after the 8th, 12th, 16th and 20th") from None
 
@@ -71,7 +71,7 @@ def uuid_of(given: str) -> str:
 
 def text(value: object) -> str:
     """Parse a text that goes into a frame unchanged."""
-    given = _string(value)
+    given = string(value)
     if not given.isprintable():
         raise ValueError("it contains an unprintable character")
     if len(given.encode()) > TEXT_LIMIT:
@@ -84,7 +84,7 @@ def whole_number(value: object, least: int, most: int) -> int:
     if type(value) is int:
         made = value
     else:
-        given = _string(value).strip()
+        given = string(value).strip()
         if not re.fullmatch(r"-?[0-9]{1,20}", given):
             raise ValueError("not a whole number")
         made = int(given)
@@ -111,7 +111,7 @@ def deadline(value: object) -> int:
     if isinstance(value, date):
         return int(datetime.combine(value, time(), UTC).timestamp())
     if type(value) is not int:
-        given = _string(value).strip()
+        given = string(value).strip()
         if given.lower() == "never":
             return NEVER
         if not re.fullmatch(r"-?[0-9]+", given) or re.fullmatch(r"[0-9]{8}", given):
@@ -125,7 +125,7 @@ def deadline(value: object) -> int:
 
 def mode(value: object) -> int:
     """Parse an octal file mode, and reject one without access for the owner."""
-    given = f"{value:o}" if type(value) is int else _string(value).strip().removeprefix("0o")
+    given = f"{value:o}" if type(value) is int else string(value).strip().removeprefix("0o")
     if not re.fullmatch(r"0?[0-7]{3}", given):
         raise ValueError("not a file mode of three octal digits")
     made = int(given, 8)
@@ -139,7 +139,7 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 def size(value: object) -> int:
     """Parse a number of bytes, with k, M, G or T for powers of 1024."""
-    given = str(value) if type(value) is int else _string(value).strip()
+    given = str(value) if type(value) is int else string(value).strip()
     match = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)i?b?", given, re.IGNORECASE)
     if not match or int(match[1]) == 0:
         raise ValueError("a size is a whole number, with an optional k, M, G or T")
@@ -150,7 +150,7 @@ def boolean(value: object) -> bool:
     """Parse yes or no."""
     if isinstance(value, bool):
         return value
-    given = _string(value).strip().lower()
+    given = string(value).strip().lower()
     if given not in _YES | _NO:
         raise ValueError("it must be yes or no")
     return given in _YES
@@ -162,20 +162,15 @@ _NO: Final = {"no", "false", "off", "0"}
 
 def token(value: object) -> str:
     """Parse a secret for an HTTP header."""
-    given = _string(value)
+    given = string(value)
     if not re.fullmatch(r"[!-~]{16,256}", given):
         raise ValueError("a token is 16 to 256 printable characters without spaces")
     return given
 
 
-def string(value: object) -> str:
-    """Parse any text that isn't empty."""
-    return _string(value)
-
-
 def path(value: object) -> str:
     """Parse a path, and reject one with a NUL."""
-    given = _string(value)
+    given = string(value)
     if "\0" in given:
         raise ValueError("a path can't contain a NUL")
     return given
@@ -185,7 +180,7 @@ def strings(value: object) -> tuple[str, ...]:
     """Parse a list of texts."""
     if not isinstance(value, list):
         raise ValueError("it must be a list of texts in quotes")  # noqa: TRY004 - a mistake in a value, not in a program
-    return tuple(map(_string, value))
+    return tuple(map(string, value))
 
 
 def paths(value: object) -> tuple[str, ...]:
@@ -195,7 +190,7 @@ def paths(value: object) -> tuple[str, ...]:
 
 def group(value: object) -> str:
     """Parse a group: its name, or its number in decimal."""
-    given = str(value) if type(value) is int else _string(value).strip()
+    given = str(value) if type(value) is int else string(value).strip()
     if re.fullmatch(r"-?[0-9]+", given):
         if len(given) > len(str(_GROUP_LIMIT)) or not 0 <= int(given) <= _GROUP_LIMIT:
             raise ValueError(f"a group's number is 0 to {_GROUP_LIMIT}")
@@ -205,7 +200,8 @@ def group(value: object) -> str:
     return given
 
 
-def _string(value: object) -> str:
+def string(value: object) -> str:
+    """Parse any text that isn't empty."""
     if not isinstance(value, str):
         raise ValueError("it must be text in quotes")  # noqa: TRY004 - a mistake in a value, not in a program
     if not value:
@@ -241,7 +237,7 @@ def choice(*allowed: str) -> Kind:
     """Make the kind of one word out of several."""
 
     def parse(value: object) -> str:
-        given = _string(value).strip().lower()
+        given = string(value).strip().lower()
         if given not in allowed:
             raise ValueError(f"it must be one of {', '.join(allowed)}")
         return given
