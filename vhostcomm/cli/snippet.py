@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import attrs
+from attrs import frozen
 from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Which, WhichQemu, WhichUnit
-from vhostcomm.errors import UsageError
+from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Served, Which, WhichQemu, WhichUnit
+from vhostcomm.config.models import Config
+from vhostcomm.errors import QemuError, UsageError
 
 if TYPE_CHECKING:
+    from vhostcomm.qemu.machine import Machine
     from vhostcomm.snippet import Snippet
 
 app = group_of_verbs("snippet", "Print configuration for QEMU, libvirt, Proxmox VE, systemd or containers, to paste.")
@@ -27,8 +30,6 @@ _MACHINE = Group("The machine", sort_key=0)
 _HOOKSCRIPT = Group("The hookscript", sort_key=0)
 
 
-Guest: TypeAlias = Annotated[Which | None, Parameter(name="*")]
-OfUnit: TypeAlias = Annotated[WhichUnit | None, Parameter(name="*")]
 Qemu: TypeAlias = Annotated[WhichQemu | None, Parameter(name="*")]
 
 
@@ -45,7 +46,7 @@ Folder: TypeAlias = Annotated[
 def qemu(
     folder: Folder = None,
     *,
-    which: OfUnit = None,
+    which: WhichUnit | None = None,
     spelt_for: Qemu = None,
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's bus; pcie.0 with q35.")
@@ -63,90 +64,69 @@ def qemu(
         _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
         _show(arguments(found.guest, spelling, bus=bus))
         return
-    from vhostcomm.cli.snippet_machine import machine as machine_in_file
     from vhostcomm.qemu.fitting import fitted
     from vhostcomm.snippet.parts import qmp_of
 
     if bus != "pci.0":
         raise UsageError(f"--bus {bus}: a whole machine has the bus of its type, pc: leave it out")
-    made = machine_in_file(found, MachineFlags(accel=accel), qmp_of(found.guest))
+    made = _machine(found, MachineFlags(accel=accel), qmp_of(found.guest))
     _show(command(*fitted(made, can.io_uring), can, spelling))
 
 
-@app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [DIRECTORY]")
-def libvirt(
-    folder: Folder = None,
-    *,
-    which: OfUnit = None,
+@Parameter(name="*", group=_MACHINE)
+@frozen
+class DomainFlags:
+    """The flags of a whole domain."""
+
     domain: Annotated[
         bool,
-        Parameter(
-            group=_MACHINE,
-            help="Print a whole domain, like the genuine host's, as with a DIRECTORY; needs --boot.",
-        ),
-    ] = False,
-    boot: Annotated[
-        Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The boot disk, as for run: at PCI slot 0xa.")
-    ] = None,
-    system: Annotated[Place | None, Parameter(metavar="DISK", group=_MACHINE, help="The system disk, at 0xb.")] = None,
-    data: Annotated[
-        list[Place] | None,
-        Parameter(metavar="DISK", group=_MACHINE, help="A data disk, from 0xc; may be repeated."),
-    ] = None,
-    memory: Annotated[
-        str | None, Parameter(metavar="SIZE", group=_MACHINE, help="Memory, such as 2G; 1G by default.")
-    ] = None,
-    cpus: Annotated[
-        int | None,
-        Parameter(show=False, help="An older name of --vcpus."),
-    ] = None,
-    accel: Annotated[Literal["kvm", "tcg"], Parameter(group=_MACHINE, help="The accelerator.")] = "kvm",
-    machine: Annotated[str, Parameter(metavar="TYPE", group=_MACHINE, help="QEMU's machine type.")] = "pc",
+        Parameter(help="Print a whole domain, like the genuine host's, as with a DIRECTORY; needs --boot."),
+    ] = False
+    boot: Annotated[Place | None, Parameter(metavar="DISK", help="The boot disk, as for run: at PCI slot 0xa.")] = None
+    system: Annotated[Place | None, Parameter(metavar="DISK", help="The system disk, at 0xb.")] = None
+    data: Annotated[list[Place] | None, Parameter(metavar="DISK", help="A data disk, from 0xc; may be repeated.")] = (
+        None
+    )
+    memory: Annotated[str | None, Parameter(metavar="SIZE", help="Memory, such as 2G; 1G by default.")] = None
+    cpus: Annotated[int | None, Parameter(show=False, help="An older name of --vcpus.")] = None
+    accel: Annotated[Literal["kvm", "tcg"], Parameter(help="The accelerator.")] = "kvm"
+    machine: Annotated[str, Parameter(metavar="TYPE", help="QEMU's machine type.")] = "pc"
     net: Annotated[
         str | None,
         Parameter(
             metavar="NET",
-            group=_MACHINE,
             help="The guest's network: network=LIBVIRTS (network=default by default), user, passt, tap=INTERFACE, bridge=BRIDGE or none.",
         ),
-    ] = None,
-    mac: Annotated[str | None, Parameter(metavar="MAC", group=_MACHINE, help="The guest's MAC address.")] = None,
+    ] = None
+    mac: Annotated[str | None, Parameter(metavar="MAC", help="The guest's MAC address.")] = None
     serial_console: Annotated[
         str,
-        Parameter(
-            metavar="CONSOLE",
-            group=_MACHINE,
-            help="The guest's console: pty, for virsh console, or a file to append to.",
-        ),
-    ] = "pty",
+        Parameter(metavar="CONSOLE", help="The guest's console: pty, for virsh console, or a file to append to."),
+    ] = "pty"
     emulator: Annotated[
         str,
-        Parameter(
-            metavar="PROGRAM",
-            group=_MACHINE,
-            show_default=False,
-            help="QEMU's executable, if not libvirt's own choice.",
-        ),
-    ] = "",
-) -> None:
+        Parameter(metavar="PROGRAM", show_default=False, help="QEMU's executable, if not libvirt's own choice."),
+    ] = ""
+
+
+@app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [DIRECTORY]")
+def libvirt(folder: Folder = None, *, which: WhichUnit | None = None, of_domain: DomainFlags | None = None) -> None:
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
-    is_whole = domain or folder is not None
+    given = of_domain or DomainFlags()
+    is_whole = given.domain or folder is not None
     found = (which or WhichUnit()).of_folder(folder).external(whole=is_whole)
     guest = found.guest
     if not is_whole:
         from vhostcomm.snippet.libvirt import devices
 
-        _refuse(
-            boot=boot, system=system, data=data, memory=memory, cpus=cpus, accel=accel != "kvm",
-            machine=machine != "pc", net=net, mac=mac, serial_console=serial_console != "pty", emulator=emulator,
-            remedy="add --domain",
-        )  # fmt: skip
+        changed = {each.name: getattr(given, each.name) != each.default for each in attrs.fields(DomainFlags)}
+        _refuse(**changed, remedy="add --domain")
         _show(devices(guest, held=found.is_held))
         return
-    from vhostcomm.cli.snippet_machine import machine as machine_in_file
     from vhostcomm.qemu.fitting import fitted
     from vhostcomm.snippet.domain import domain as whole
 
+    net, emulator = given.net, given.emulator
     if net is None:  # QEMU's own network is of no use beside libvirt's
         net = guest.machine.net if guest.machine.net not in {"", "user"} else "network=default"
     kind, _, network = net.partition("=")
@@ -157,10 +137,11 @@ def libvirt(
     if emulator and shutil.which(emulator) is None:
         raise UsageError(f"--emulator {emulator}: no such program; without the flag, libvirt chooses")
     flags = MachineFlags(
-        boot=boot, system=system, data=data, memory=memory, cpus=cpus, accel=accel, machine=machine, mac=mac,
-        net="none" if kind == "network" else net, serial_console="none" if serial_console == "pty" else serial_console,
+        boot=given.boot, system=given.system, data=given.data, memory=given.memory, cpus=given.cpus, accel=given.accel,
+        machine=given.machine, mac=given.mac, net="none" if kind == "network" else net,
+        serial_console="none" if given.serial_console == "pty" else given.serial_console,
     )  # fmt: skip
-    made, changes = fitted(machine_in_file(found, flags), io_uring=True)
+    made, changes = fitted(_machine(found, flags), io_uring=True)
     _show(
         whole(
             guest,
@@ -171,6 +152,33 @@ def libvirt(
         ),
         changes,
     )
+
+
+def _machine(found: Served, flags: MachineFlags, extra: tuple[str, ...] = ()) -> Machine:
+    """Make the machine of the guest's file, overridden by flags, and not adapted to this host.
+
+    Args:
+        found: the guest.
+        flags: the machine's flags, with an accelerator.
+        extra: QEMU's own arguments.
+
+    Raises:
+        UsageError: there is no boot disk, or flags are incompatible.
+    """
+    from vhostcomm.cli.machine_options import machine_of
+    from vhostcomm.qemu.machine import Accelerator
+    from vhostcomm.snippet import channel_of
+
+    guest = found.guest
+    if not (flags.boot or guest.machine.boot):
+        raise UsageError(
+            "a whole machine needs a boot disk: give --boot, --system and --data as for run, or a directory of `vhostcomm install`"
+        )
+    config = Config(found.config.host, (guest,), found.config.service)
+    try:
+        return machine_of(flags, config, Accelerator(flags.accel), channel_of(guest), extra)
+    except QemuError as error:
+        raise UsageError(str(error)) from None
 
 
 def _refuse(*, remedy: str, **machine: object) -> None:
@@ -187,7 +195,7 @@ def proxmox(
     storage: Annotated[
         str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a DIRECTORY.")
     ] = "local-lvm",
-    which: OfUnit = None,
+    which: WhichUnit | None = None,
     spelt_for: Qemu = None,
 ) -> None:
     """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
@@ -205,16 +213,15 @@ def proxmox(
         _refuse(storage=storage != "local-lvm", remedy="give a directory of `vhostcomm install`")
         _show(commands(found.guest, vmid, spelling, which.words()))
         return
-    from vhostcomm.cli.snippet_machine import machine as machine_in_file
 
-    made = machine_in_file(found, MachineFlags(accel="kvm", serial_console="none", forward=[]))
+    made = _machine(found, MachineFlags(accel="kvm", serial_console="none", forward=[]))
     _show(commands(found.guest, vmid, spelling, which.words(), machine=made, storage=storage))
 
 
 @app.command
 def hookscript(
     *,
-    which: OfUnit = None,
+    which: WhichUnit | None = None,
     wait: Annotated[
         int,
         Parameter(
@@ -241,7 +248,7 @@ def hookscript(
 @app.command
 def systemd(
     *,
-    which: OfUnit = None,
+    which: WhichUnit | None = None,
     program: Annotated[
         str | None,
         Parameter(metavar="PROGRAM", group=UNIT_FLAGS, help="vhostcomm's executable, for the unit; this one by default."),
@@ -264,7 +271,7 @@ def systemd(
 @app.command
 def compose(
     *,
-    which: Guest = None,
+    which: Which | None = None,
     qemu_version: Annotated[
         str | None,
         Parameter(

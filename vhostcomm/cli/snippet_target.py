@@ -30,6 +30,7 @@ QEMU_FLAGS = Group("The QEMU", sort_key=0)
 UNIT_FLAGS = Group("The unit", sort_key=0)
 
 
+@Parameter(name="*")
 @frozen
 class Which:
     """The guest's selection.
