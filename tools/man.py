@@ -65,14 +65,10 @@ def page(name: str, number: int, text: str, version: str) -> str:
     parts.append(f".SH NAME\n{escape(title)} \\- {summary[0].lower()}{summary[1:].rstrip('.')}\n")
     parts += [f".SH SYNOPSIS\n{_bold(escape(each.strip()))}\n" for each in usage]
     parts.append(".SH DESCRIPTION\n" + "".join(_blocks(body, h3=".SH" if number == 1 else ".SS")))
-    others = [each for each in _SEE_ALSO if each.partition("(")[0] != title]
-    parts.append(".SH SEE ALSO\n" + ",\n".join(_bold(escape(n)) + f"({rest}" for n, _, rest in map(_parted, others)))
+    others = [each.partition("(") for each in _SEE_ALSO]
+    parts.append(".SH SEE ALSO\n" + ",\n".join(f"{_bold(escape(n))}({rest}" for n, _, rest in others if n != title))
     # The first paragraph of a section has no heading. Words with an underscore are names and stay unchanged.
     return re.sub(r"^(\.S[HS] .*\n)\.PP\n", r"\1", "".join(parts) + "\n", flags=re.MULTILINE)
-
-
-def _parted(reference: str) -> tuple[str, str, str]:
-    return reference.partition("(")
 
 
 def escape(text: str) -> str:

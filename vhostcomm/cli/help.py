@@ -35,6 +35,8 @@ class HelpFormatter:
             _show(console, *_paragraphs(text, min(options.max_width, WIDTH_MAX)), "")
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        from rich.markup import escape
+
         if not panel.entries:
             return
         _show(console, f"[bold]{panel.title}:[/bold]", markup=True)
@@ -44,8 +46,8 @@ class HelpFormatter:
         for name, entry in zip(names, panel.entries, strict=True):
             meaning = textwrap.wrap(_meaning(entry), width - column, break_on_hyphens=False, break_long_words=False)
             first = meaning.pop(0) if meaning and len(name) + 4 <= column else ""
-            _show(console, f"  [bold]{_escaped(name)}[/bold]{' ' * (column - 2 - len(name)) if first else ''}"
-                  f"{_escaped(first)}", markup=True)  # fmt: skip
+            _show(console, f"  [bold]{escape(name)}[/bold]{' ' * (column - 2 - len(name)) if first else ''}"
+                  f"{escape(first)}", markup=True)  # fmt: skip
             _show(console, *(" " * column + line for line in meaning))
         _show(console, "")
 
@@ -53,12 +55,6 @@ class HelpFormatter:
 def _show(console: Console, *lines: str, markup: bool = False) -> None:
     for line in lines:
         console.print(line, markup=markup, highlight=False, emoji=False, no_wrap=True, overflow="ignore", crop=False)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _names(entry: HelpEntry, kind: str) -> str:

@@ -249,29 +249,26 @@ def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> Guest
 
 def effective(config: Config, *, as_text: bool = False) -> dict[str, dict[str, dict[str, object]]]:
     """Every active value with its source, by section, for JSON; secrets are hidden. With `as_text`, for people."""
-    sections: dict[str, tuple[Any, Sources, dict[str, dict[str, object]]]] = {
-        "host": (config.host, config.host_sources, {})
-    }
-    if config.watch or not config.guests:
-        sections["guest"] = (*_others(config), {})
-    for each in config.guests:
-        sock: dict[str, dict[str, object]] = {
-            "sock": {"value": str(each.address), "source": each.sources.get("sock", "")}
-        }
-        if each.qmp:
-            sock["qmp"] = {"value": each.qmp, "source": each.sources.get("qmp", "")}
-        sections[f"guests.{each.name}"] = (each.identity, each.sources, sock)
-        if each.machine_sources:
-            sections[f"guests.{each.name}.machine"] = (each.machine, each.machine_sources, {})
-    sections["serve"] = (config.service, config.service_sources, {})
-    return {
-        name: first
-        | {
+
+    def section(model: attrs.AttrsInstance, sources: Sources) -> dict[str, dict[str, object]]:
+        return {
             key: {"value": _shown(each, getattr(model, key), as_text), "source": sources.get(key, "default")}
             for key, each in settings(type(model)).items()
         }
-        for name, (model, sources, first) in sections.items()
-    }
+
+    sections = {"host": section(config.host, config.host_sources)}
+    if config.watch or not config.guests:
+        sections["guest"] = section(*_others(config))
+    for each in config.guests:
+        own: dict[str, dict[str, object]] = {
+            "sock": {"value": str(each.address), "source": each.sources.get("sock", "")}
+        }
+        if each.qmp:
+            own["qmp"] = {"value": each.qmp, "source": each.sources.get("qmp", "")}
+        sections[f"guests.{each.name}"] = own | section(each.identity, each.sources)
+        if each.machine_sources:
+            sections[f"guests.{each.name}.machine"] = section(each.machine, each.machine_sources)
+    return sections | {"serve": section(config.service, config.service_sources)}
 
 
 def _others(config: Config) -> tuple[GuestIdentity, dict[str, str]]:

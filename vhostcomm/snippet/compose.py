@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from vhostcomm.config.identity import derived_uuid, flag_of
@@ -54,12 +54,12 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
         name=guest.name,
         folder=FOLDER,
         command=_yaml(["serve", "--sock", f"{guest.name}={sock}"]),
-        environment=_lines((f"{key}: {_yaml(value)}" for key, value in _environment(config, guest)), "      "),
+        environment="\n".join(f"      {key}: {_yaml(value)}" for key, value in _environment(config, guest)),
         user=_AS_QEMU if isinstance(channel, Vchannel) and channel.server else _AS_ITSELF,
         network=f'expose: ["{channel.port}"]' if isinstance(channel, TcpVchannel) else _NO_NETWORK,
         check=_yaml(["CMD", "vhostcomm", "info", guest.name]),
         why=spelling.why,
-        arguments=_lines((f"- {_yaml(word)}" for word in words), "  #     "),
+        arguments="\n".join(f"  #     - {_yaml(word)}" for word in words),
     )
     remarks = (f"left out, since they belong to this host or are secret: {', '.join(left_out)}",) if left_out else ()
     return Snippet(text, remarks)
@@ -136,7 +136,3 @@ def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, obje
 def _yaml(value: object) -> str:
     """Format a value as YAML, of which JSON is a subset. Compose needs dollars doubled."""
     return json.dumps(value, ensure_ascii=False).replace("$", "$$")
-
-
-def _lines(lines: Iterable[str], by: str) -> str:
-    return "\n".join(by + line for line in lines)

@@ -174,17 +174,14 @@ def _disk(disk: Disk, index: int, order: int) -> ET.Element:
     )  # fmt: skip
     path = os.path.abspath(disk.path)  # noqa: PTH100 - libvirt opens this path
     ET.SubElement(made, "source", {"dev" if block else "file": path})
+    letter = chr(ord("a") + index)  # there are only eighteen slots
     rotation = {"rotation_rate": str(how.rotation_rate)} if how.rotation_rate else {}
-    ET.SubElement(made, "target", {"dev": f"sd{_letters(index)}", "bus": "scsi"} | rotation)
+    ET.SubElement(made, "target", {"dev": f"sd{letter}", "bus": "scsi"} | rotation)
     if how.serial:
         _leaf(made, "serial", how.serial)
     ET.SubElement(made, "boot", order=str(order))
     ET.SubElement(made, "address", type="drive", controller=str(index), bus="0", target="0", unit="0")
     return made
-
-
-def _letters(index: int) -> str:
-    return chr(ord("a") + index)  # there are only eighteen slots
 
 
 def _card(machine: Machine, network: str) -> ET.Element | None:

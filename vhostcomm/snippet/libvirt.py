@@ -139,8 +139,4 @@ def text(element: ET.Element[Any]) -> str:
 def comment(*lines: str) -> ET.Element[Any]:
     # XML comments can't contain two dashes, but a path can.
     words = "\n".join(lines).replace("--", "- -")
-    return ET.Comment(f" {words} " if "\n" not in words else "\n" + _indented(words) + "\n")
-
-
-def _indented(words: str) -> str:
-    return "\n".join(f"  {line}" for line in words.split("\n"))
+    return ET.Comment(f" {words} " if "\n" not in words else "\n" + textwrap.indent(words, "  ") + "\n")
