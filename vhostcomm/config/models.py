@@ -237,14 +237,18 @@ def build(model: type[T], layer: Mapping[str, Value]) -> tuple[T, dict[str, str]
 def guest_config(sock: Sock, layers: Mapping[str, Mapping[str, Value]]) -> GuestConfig:
     """Make a guest's configuration from the settings of all guests (under "") and its own (under its name)."""
     layer = {**layers.get("", {}), **layers.get(sock.name, {})}
+    source = "the socket's name" if sock.uuid else "derived from the guest's serial number"
+    identity, sources = _identity(layer, sock.uuid, source)
+    return GuestConfig(sock.name, sock.address, identity, sources=sources)
+
+
+def _identity(layer: Mapping[str, Value], uuid: str, source: str) -> tuple[GuestIdentity, dict[str, str]]:
+    """Make a guest's identity. Without a UUID, use the given one, else derive one, with `source` as its source."""
     identity, sources = build(GuestIdentity, layer)
     if not identity.uuid:
-        if sock.uuid:
-            identity, sources["uuid"] = attrs.evolve(identity, uuid=sock.uuid), "the socket's name"
-        else:
-            identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
-            sources["uuid"] = "derived from the guest's serial number"
-    return GuestConfig(sock.name, sock.address, identity, sources=sources)
+        identity = attrs.evolve(identity, uuid=uuid or derived_uuid("g", identity.serial))
+        sources["uuid"] = source
+    return identity, sources
 
 
 def effective(config: Config, *, as_text: bool = False) -> dict[str, dict[str, dict[str, object]]]:
@@ -257,8 +261,9 @@ def effective(config: Config, *, as_text: bool = False) -> dict[str, dict[str, d
         }
 
     sections = {"host": section(config.host, config.host_sources)}
-    if config.watch or not config.guests:
-        sections["guest"] = section(*_others(config))
+    if config.watch or not config.guests:  # the identity of guests that aren't listed
+        source = "the socket's name if that is one, else derived from the guest's serial number"
+        sections["guest"] = section(*_identity(config.guest_layers.get("", {}), "", source))
     for each in config.guests:
         own: dict[str, dict[str, object]] = {
             "sock": {"value": str(each.address), "source": each.sources.get("sock", "")}
@@ -269,15 +274,6 @@ def effective(config: Config, *, as_text: bool = False) -> dict[str, dict[str, d
         if each.machine_sources:
             sections[f"guests.{each.name}.machine"] = section(each.machine, each.machine_sources)
     return sections | {"serve": section(config.service, config.service_sources)}
-
-
-def _others(config: Config) -> tuple[GuestIdentity, dict[str, str]]:
-    """Return the identity of unlisted guests."""
-    identity, sources = build(GuestIdentity, config.guest_layers.get("", {}))
-    if not identity.uuid:
-        identity = attrs.evolve(identity, uuid=derived_uuid("g", identity.serial))
-        sources["uuid"] = "the socket's name if that is one, else derived from the guest's serial number"
-    return identity, sources
 
 
 def _shown(setting: attrs.Attribute[Any], value: Any, as_text: bool) -> object:

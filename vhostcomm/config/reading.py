@@ -132,14 +132,13 @@ def section_of(
     model = settings(SECTIONS.get(section, MachineSettings))
     made = {}
     for key, raw in table.items():
+        source = f"{label}: {where}.{key}"
         if key in extra:
-            made[key] = Value(raw, f"{label}: {where}.{key}")
+            made[key] = Value(raw, source)
         elif key in model:
-            made[key] = Value(
-                _value(model[key], raw, f"{label}: {where}.{key}", quoted=True), f"{label}: {where}.{key}"
-            )
+            made[key] = Value(_value(model[key], raw, source, quoted=True), source)
         else:
-            raise ConfigError(f"{label}: {where}.{key}: unknown; {_known(key, (*model, *extra))}")
+            raise ConfigError(f"{source}: unknown; {_known(key, (*model, *extra))}")
     return made
 
 
