@@ -40,16 +40,7 @@ CONNECT_TIMEOUT: Final = 1.0
 @Parameter(name="*", group=Group("The daemon", sort_key=9), show_default=False)
 @frozen
 class DaemonOptions:
-    """Which daemon to ask.
-
-    Args:
-        control: the addresses of control surfaces.
-        control_token: the token for a control surface over TCP.
-        control_ca: the files of TLS, see `vhostcomm.config.certificates`.
-        control_cert: as above.
-        control_key: as above.
-        cluster: the etcd with the addresses of all hosts, if `control` is not given.
-    """
+    """Which daemon to ask, as given in flags. `cluster` has the addresses of all hosts, if `control` is not given."""
 
     control: Annotated[
         list[str] | None,

@@ -79,25 +79,18 @@ def _show_guests(found: list[dict[str, Any]], warnings: list[str], *, json: bool
     if json:
         print_json(found)
     else:
-        _show_table(found, clear=clear)
+        hosts = any("host" in each for each in found)
+        rows = [
+            (
+                each["name"], *([each["host"] or ""] if hosts else []), _state(each), local(each["since"]), each["serial"], each["address"] or "", each["sock"],
+                each["problem"] or "",
+            )
+            for each in found
+        ]  # fmt: skip
+        heads = ("guest", *(["host"] if hosts else []), "state", "since", "serial", "address", "socket", "problem")
+        print_table(heads, rows, clear=clear)
     for each in warnings:
         print_error(f"vhostcomm: {escape(each, DATA_SHOWN)}")
-
-
-def _show_table(found: list[dict[str, Any]], *, clear: bool) -> None:
-    hosts = any("host" in each for each in found)
-    rows = [
-        (
-            each["name"], *([each["host"] or ""] if hosts else []), _state(each), local(each["since"]), each["serial"], each["address"] or "", each["sock"],
-            each["problem"] or "",
-        )
-        for each in found
-    ]  # fmt: skip
-    print_table(
-        ("guest", *(["host"] if hosts else []), "state", "since", "serial", "address", "socket", "problem"),
-        rows,
-        clear=clear,
-    )
 
 
 def _state(guest: dict[str, Any]) -> str:

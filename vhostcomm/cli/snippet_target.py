@@ -33,14 +33,7 @@ UNIT_FLAGS = Group("The unit", sort_key=0)
 @Parameter(name="*")
 @frozen
 class Which:
-    """The guest's selection.
-
-    Args:
-        name: its name in the configuration.
-        sock: guests given as flags.
-        config: the files with guests.
-        settings: the flags of settings.
-    """
+    """The guest's selection, as given in flags."""
 
     name: Annotated[
         str | None,
@@ -121,29 +114,18 @@ _USED: Final = {"control", "control-token", "control-ca", "control-cert", "contr
 
 _QEMU: Final = "qemu-system-x86_64"
 
-Unit: TypeAlias = (
-    Literal[
-        "vhostcomm.service",
-        "vhostcomm@.service",
-        "vhostcomm-run@.service",
-        "vhostcomm-guest@.socket",
-        "vhostcomm@.socket",
-        "none",
-    ]
-    | None
-)
+if TYPE_CHECKING:
+    Unit: TypeAlias = str
+else:
+    Unit = Literal[*units.NAMES, NO_UNIT]
 
 
 @frozen
 class WhichUnit(Which):
-    """The selection of a guest and of the systemd unit that serves it.
-
-    Args:
-        unit: the unit; by default, it depends on how the guest is given.
-    """
+    """The selection of a guest and of the systemd unit that serves it."""
 
     unit: Annotated[
-        Unit,
+        Unit | None,
         Parameter(
             metavar="UNIT",
             show_choices=False,
