@@ -57,7 +57,6 @@ else:
 Socks = Annotated[
     list[Place] | None,
     Parameter(
-        name="--sock",
         metavar="[NAME=]SOCK",
         group=Group("Guests", sort_key=1),
         help="A guest's socket; may be repeated. NAME ends at the first =. SOCK is a path that QEMU connects to; a guest's UUID, "
@@ -77,7 +76,6 @@ ConfigFiles = Annotated[
 Watch = Annotated[
     list[Place] | None,
     Parameter(
-        name="--watch",
         metavar="DIRECTORY",
         group=Group("Guests", sort_key=1),
         help="A directory; each socket that appears in it is a guest with the file's name. May be repeated.",

@@ -28,10 +28,9 @@ def run(
         ),
     ],
     of_machine: Annotated[MachineFlags | None, Parameter(name="*")] = None,
-    guest_name: Annotated[
+    guest: Annotated[
         str | None,
         Parameter(
-            name="--guest",
             metavar="NAME",
             group=MACHINE,
             help="The guest's name; by default that of the only guest in --config, else vdsm.",
@@ -87,12 +86,12 @@ def run(
         raise UsageError(f"{words[1]}: arguments for QEMU come after --; for example: vhostcomm run … -- -s -S")
     folder = words[0] if len(words) > len(extra) else None
     config = files_of(folder, config, remark=", and arguments of QEMU come after --")
-    if name is not None and guest_name is not None:
+    if name is not None and guest is not None:
         raise UsageError("--name is an older name of --guest: give one of them")
-    guest_name = guest_name if name is None else name
-    if guest_name is not None:
-        parsed(values.name, "--guest", guest_name)
-    with configured(config, guest_name, sock, flags) as loaded:
+    guest = guest if name is None else name
+    if guest is not None:
+        parsed(values.name, "--guest", guest)
+    with configured(config, guest, sock, flags) as loaded:
         return _launch(machine, extra, loaded, cluster or HostOptions(), dry_run=dry_run)
 
 
