@@ -208,7 +208,7 @@ def proxmox(
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
     which = (which or WhichUnit()).of_folder(folder)
     found = which.external(whole=folder is not None)
-    spelling = (spelt_for or WhichQemu()).spelling()
+    spelling, _ = (spelt_for or WhichQemu()).asked()
     if folder is None:
         _refuse(storage=storage != "local-lvm", remedy="give a directory of `vhostcomm install`")
         _show(commands(found.guest, vmid, spelling, which.words()))

@@ -259,21 +259,12 @@ class WhichQemu:
         ),
     ] = None
 
-    def spelling(self) -> Spelling:
-        """Return the spelling.
-
-        Raises:
-            UsageError: both are given.
-            QemuError: this QEMU can't be queried, or lacks something.
-        """
-        return self.asked()[0]
-
     def asked(self) -> tuple[Spelling, Capabilities]:
         """Return the spelling and the capabilities: queried, or those expected of a version.
 
         Raises:
-            UsageError: as `spelling`.
-            QemuError: as `spelling`.
+            UsageError: both are given.
+            QemuError: this QEMU can't be queried, or lacks something.
         """
         from vhostcomm.qemu.capabilities import Capabilities, Program
         from vhostcomm.snippet import Spelling
