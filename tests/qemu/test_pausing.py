@@ -180,7 +180,7 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
         watch = PauseWatch(execute, notices.append, running=True)
         async with trio.open_nursery() as nursery:
             for name, data in events:
-                watch.handle(QmpEvent(name, data, 0))
+                watch.handle(QmpEvent(name, data))
             nursery.start_soon(watch.run)
             await trio.sleep(2 * QUERY_DELAY)
             await trio.testing.wait_all_tasks_blocked()

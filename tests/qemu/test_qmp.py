@@ -50,11 +50,8 @@ def test_rejected_command_is_named_with_its_reason() -> None:
         await peer.say({"error": {"class": "DeviceNotFound", "desc": "no x"}, "id": heard["id"]})
 
     async def body(qmp: Qmp) -> None:
-        with pytest.raises(QmpCommandError, match=r"^QMP device_del: no x \(DeviceNotFound\)$") as caught:
+        with pytest.raises(QmpCommandError, match=r"^QMP device_del: no x \(DeviceNotFound\)$"):
             await qmp.execute("device_del", id="x")
-        assert (caught.value.command, caught.value.kind, caught.value.description) == (
-            "device_del", "DeviceNotFound", "no x",
-        )  # fmt: skip
 
     play(script, body)
 

@@ -10,7 +10,6 @@ QemuError
 from __future__ import annotations
 
 import json
-import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -38,13 +37,7 @@ class QmpError(QemuError):
 
 
 class QmpCommandError(QmpError):
-    """QEMU rejected a command. `kind` is QEMU's error class, such as GenericError; `description` is for people."""
-
-    def __init__(self, command: str, kind: str, description: str) -> None:
-        self.command = command
-        self.kind = kind
-        self.description = description
-        super().__init__(f"QMP {command}: {description} ({kind})")
+    """QEMU rejected a command, for a reason that it describes."""
 
 
 class QmpTimeoutError(QmpError):
@@ -62,12 +55,10 @@ class QmpEvent:
     Args:
         name: such as ``SHUTDOWN``.
         data: as documented by QEMU.
-        time: seconds since 1970, by QEMU's clock; 0 without a usable timestamp.
     """
 
     name: str
     data: dict[str, Any]
-    time: float
 
 
 @define(eq=False)
@@ -212,8 +203,8 @@ class Qmp:
     def _dispatch(self, message: dict[str, Any]) -> None:
         name = message.get("event")
         if isinstance(name, str):
-            data, when = message.get("data"), message.get("timestamp")
-            event = QmpEvent(name, data if isinstance(data, dict) else {}, _seconds(when))
+            data = message.get("data")
+            event = QmpEvent(name, data if isinstance(data, dict) else {})
             with suppress(trio.WouldBlock, trio.BrokenResourceError):
                 self._events_in.send_nowait(event)
             return
@@ -243,7 +234,7 @@ def _returned(command: str, reply: dict[str, Any]) -> Any:
         return reply["return"]
     error = reply.get("error")
     error = error if isinstance(error, dict) else {}
-    raise QmpCommandError(command, str(error.get("class", "?")), str(error.get("desc", "no description")))
+    raise QmpCommandError(f"QMP {command}: {error.get('desc', 'no description')} ({error.get('class', '?')})")
 
 
 def _version(greeting: dict[str, Any]) -> str:
@@ -254,11 +245,3 @@ def _version(greeting: dict[str, Any]) -> str:
         return f"{text} ({version['package']})" if version["package"] else text
     except (KeyError, TypeError):
         return "?"
-
-
-def _seconds(timestamp: Any) -> float:
-    try:
-        seconds = float(timestamp["seconds"] + timestamp["microseconds"] / 1e6)
-    except (KeyError, TypeError, OverflowError):  # numbers in JSON have no size limit
-        return 0.0
-    return seconds if math.isfinite(seconds) else 0.0
