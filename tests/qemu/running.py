@@ -13,15 +13,21 @@ from tests.qemu.roms import rom
 from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
-from vhostcomm.qemu.ending import Ending
+from vhostcomm.qemu.ending import Ending, Stage
 from vhostcomm.qemu.machine import Machine, PanicDevice
 from vhostcomm.qemu.qmp import QmpEvent
-from vhostcomm.qemu.stopping import Grace
+from vhostcomm.qemu.stopping import KILL_TIMEOUT, Grace
 from vhostcomm.qemu.supervise import Notice, Qemu
 
 T = TypeVar("T")
 
-SHORT = Grace(poweroff=0.3, powerdown=0.2, quit=30, terminate=30)
+
+def grace_of(*seconds: float) -> Grace:
+    """The seconds of each stage before SIGKILL."""
+    return dict(zip(Stage, (*seconds, KILL_TIMEOUT), strict=True))
+
+
+SHORT = grace_of(0.3, 0.2, 30, 30)
 """Seconds to stop a guest that ignores everything. Only the guest's stages are short."""
 
 

@@ -12,7 +12,7 @@ import trio
 
 from tests.qemu.peers import Peer, play
 from tests.qemu.roms import IDLE, SUSPEND_ONCE, WATCHDOG
-from tests.qemu.running import SHORT, Run, guest, supervise
+from tests.qemu.running import SHORT, Run, grace_of, guest, supervise
 from tests.trio_help import run as in_no_time
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import MachineError
@@ -76,7 +76,7 @@ def test_machine_paused_during_its_stop(idle: list[str]) -> None:
             await run.qemu.command("stop")
             await trio.sleep_forever()
 
-        await run.qemu.stop(ask, grace=SHORT.__class__(3600, 3600, 30, 30))
+        await run.qemu.stop(ask, grace=grace_of(3600, 3600, 30, 30))
 
     ending, run = supervise(idle, body)
     assert ending.kind is EndKind.STOPPED_PAUSED

@@ -12,13 +12,13 @@ import pytest
 import trio
 
 from tests.qemu.disks import COMPLAINT
-from tests.qemu.running import Run, supervise
+from tests.qemu.running import Run, grace_of, supervise
 from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind, Stage
 from vhostcomm.qemu.machine import DirectKernel, Disk, Machine, SerialFile, UserNet, Vchannel
-from vhostcomm.qemu.stopping import Grace, StageBegun
+from vhostcomm.qemu.stopping import StageBegun
 from vhostcomm.qemu.supervise import Rebooted
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -78,7 +78,7 @@ def test_linux_finds_its_devices_and_the_power_button_stops_it(
                 for line in ("[synoboot]", "[sda]", "[sdb]", "Partition Version=8", "acpi: heeding"):
                     assert line in printed
                 nursery.start_soon(discard, console)
-                await made.qemu.stop(grace=Grace(0, 50, 5, 5))
+                await made.qemu.stop(grace=grace_of(0, 50, 5, 5))
                 nursery.cancel_scope.cancel()
         return made
 
@@ -99,7 +99,7 @@ def test_a_linux_reboots(can: Capabilities, tmp_path: Path, standin: dict[str, s
 
     async def body(run: Run) -> None:
         await run.notice(Rebooted, lambda reboot: reboot.count == 2)
-        await run.qemu.stop(grace=Grace(0, 0.1, 30, 5))
+        await run.qemu.stop(grace=grace_of(0, 0.1, 30, 5))
 
     ending, run = supervise(linux(can, tmp_path, standin, "rdinit=/none", "panic=-1"), body)
     assert run.all(Rebooted) == [Rebooted(by_guest=True, count=1), Rebooted(by_guest=True, count=2)]

@@ -9,13 +9,14 @@ import pytest
 import trio
 from attrs import define, field
 
+from tests.qemu.running import grace_of
 from tests.trio_help import run
 from vhostcomm.qemu.ending import Stage
 from vhostcomm.qemu.pause import describe
 from vhostcomm.qemu.qmp import QmpClosedError, QmpTimeoutError
-from vhostcomm.qemu.stopping import Grace, PowerOff, Stopping
+from vhostcomm.qemu.stopping import Grace, PowerOff, Stopping, split_grace
 
-GRACE = Grace(40, 10, 5, 3)
+GRACE = grace_of(40, 10, 5, 3)
 
 
 @define
@@ -140,7 +141,7 @@ def test_stop_ends_with_the_stage_that_succeeds(effective: str, after: float) ->
 
 def test_a_guest_that_cannot_be_asked_is_not_waited_for() -> None:
     target = Target({"quit"})
-    _, stages = stop(target, None, grace=Grace.split(90, ready=False))
+    _, stages = stop(target, None, grace=split_grace(90, ready=False))
     assert [(stage, seconds) for stage, seconds, _ in stages] == [("POWERDOWN", 6), ("QUIT", 5)]
     assert stages[0][2] == "asked to stop; there is no way to ask the guest, so its own power-off is skipped"
 
@@ -254,10 +255,10 @@ def test_a_sleeping_guest_that_cannot_be_woken_up() -> None:
 
 
 def test_grace_is_divided_among_the_stages() -> None:
-    assert Grace.split(ready=True) == Grace.split(90, ready=True) == Grace(61.5, 20.5, 5, 3)
-    assert Grace.split(90, ready=False) == Grace(61.5, 6, 5, 3)
-    assert Grace.split(10, ready=True) == Grace.split(10, ready=False) == Grace(6, 2, 1, 1)
-    assert [Grace(1, 2, 3, 4).of(stage) for stage in Stage] == [1, 2, 3, 4, 10]
+    assert split_grace(ready=True) == split_grace(90, ready=True) == grace_of(61.5, 20.5, 5, 3)
+    assert split_grace(90, ready=False) == grace_of(61.5, 6, 5, 3)
+    assert split_grace(10, ready=True) == split_grace(10, ready=False) == grace_of(6, 2, 1, 1)
+    assert split_grace(10, ready=True)[Stage.KILL] == 10
 
 
 @pytest.mark.parametrize("poweroff", [Target.poweroff, None])
@@ -330,10 +331,10 @@ def test_qmp_that_ends_before_qemu_is_no_failure() -> None:
 @pytest.mark.parametrize("total", [1, 10, 60, 90, 600])
 @pytest.mark.parametrize("ready", [True, False])
 def test_stages_never_exceed_the_grace(total: float, ready: bool) -> None:
-    grace = Grace.split(total, ready=ready)
-    stages = [grace.of(stage) for stage in Stage if stage < Stage.KILL]
+    grace = split_grace(total, ready=ready)
+    stages = [grace[stage] for stage in Stage if stage < Stage.KILL]
     assert sum(stages) <= total + 1e-9
     assert all(seconds > 0 for seconds in stages)
-    assert grace.poweroff > total / 2, "the guest has less than half of the time"
+    assert grace[Stage.POWEROFF] > total / 2, "the guest has less than half of the time"
     if ready:
         assert sum(stages) == pytest.approx(total)

@@ -13,13 +13,13 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.qemu.roms import PANIC, POWER_OFF, POWER_OFF_AT_A_KEY, REBOOT_THREE_TIMES
-from tests.qemu.running import SHORT, Run, guest, supervise
+from tests.qemu.running import SHORT, Run, grace_of, guest, supervise
 from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind, Stage
 from vhostcomm.qemu.qmp import ANSWER_TIMEOUT, QmpCommandError, QmpError, QmpEvent
-from vhostcomm.qemu.stopping import Grace, StageBegun
+from vhostcomm.qemu.stopping import StageBegun
 from vhostcomm.qemu.supervise import Panicked, QmpLost, Rebooted, Started
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -149,7 +149,7 @@ def test_stopping_a_stopped_process(idle: list[str]) -> None:
         await run.notice(Started)
         os.kill(run.qemu.pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: run.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 1000, 5)))
+            nursery.start_soon(lambda: run.qemu.stop(trio.sleep_forever, grace=grace_of(1000, 1000, 1000, 5)))
             await wait_all_tasks_blocked()
             clock.jump(ANSWER_TIMEOUT)
             await run.notice(StageBegun, lambda begun: begun.stage is Stage.TERMINATE)
@@ -166,7 +166,7 @@ def test_second_request_skips_to_the_next_stage(idle: list[str]) -> None:
         await run.notice(Started)
         run.qemu.hurry()  # nothing to hurry yet
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: run.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 5, 5)))
+            nursery.start_soon(lambda: run.qemu.stop(trio.sleep_forever, grace=grace_of(1000, 1000, 5, 5)))
             await run.notice(StageBegun)
             run.qemu.hurry()
             assert (await run.qemu.stop()).kind is EndKind.STOPPED, "the second stop did not wait for the first"
@@ -182,9 +182,9 @@ def test_a_cancelled_stop_can_be_repeated(idle: list[str]) -> None:
     async def body(run: Run) -> None:
         await run.notice(Started)
         with trio.move_on_after(0.1):
-            await run.qemu.stop(trio.sleep_forever, grace=Grace(1000, 1000, 5, 5))
+            await run.qemu.stop(trio.sleep_forever, grace=grace_of(1000, 1000, 5, 5))
         assert run.qemu.ending is None
-        await run.qemu.stop(grace=Grace(0, 0.1, 30, 30))
+        await run.qemu.stop(grace=grace_of(0, 0.1, 30, 30))
 
     assert supervise(idle, body)[0].kind is EndKind.STOPPED
 

@@ -43,7 +43,7 @@ from vhostcomm.qemu.machine import (
     Vchannel,
     VhostDisk,
 )
-from vhostcomm.qemu.restart import RestartPolicy, RestartWhen
+from vhostcomm.qemu.restart import RestartWhen
 
 DEFAULT_MEMORY: Final = 1 << 30
 """Bytes of memory without a flag or setting."""
@@ -87,7 +87,7 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
         log.warning("machine changed", why=change)
     if machine.serial is None and flags.serial_console == "terminal":
         log.warning("no console in the background; --serial-console FILE saves its output")
-    return Launch(machine, build(machine, can), config, flags.grace, RestartPolicy(RestartWhen(flags.restart)), hooks)
+    return Launch(machine, build(machine, can), config, flags.grace, RestartWhen(flags.restart), hooks)
 
 
 async def disk_warnings(flags: MachineFlags, config: Config) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
-from attrs import field, frozen
+from attrs import frozen
 
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import Config
@@ -27,8 +27,8 @@ from vhostcomm.qemu.ending import Ending, EndKind
 from vhostcomm.qemu.machine import Machine, SerialTerminal
 from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
 from vhostcomm.qemu.qmp import QmpEvent
-from vhostcomm.qemu.restart import Restart, RestartPolicy, Restarts
-from vhostcomm.qemu.stopping import DEFAULT_GRACE, Grace, StageBegun
+from vhostcomm.qemu.restart import Restart, Restarts, RestartWhen
+from vhostcomm.qemu.stopping import DEFAULT_GRACE, StageBegun, split_grace
 from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
 from vhostcomm.systemd.journal import error_text
 from vhostcomm.systemd.notify import Notifier
@@ -51,7 +51,7 @@ class Launch:
         argv: its command.
         config: of one guest.
         grace: seconds for all stages of a stop together.
-        restart: when to start QEMU again.
+        restart: after which endings to start QEMU again.
         hooks: (event, program) pairs.
     """
 
@@ -59,7 +59,7 @@ class Launch:
     argv: list[str]
     config: Config
     grace: float = DEFAULT_GRACE
-    restart: RestartPolicy = field(factory=RestartPolicy)
+    restart: RestartWhen = RestartWhen.NO
     hooks: tuple[tuple[str, str], ...] = ()
 
 
@@ -217,7 +217,7 @@ class Launcher:
     async def _stop_when_asked(self, qemu: Qemu) -> None:
         await self._stop.wait()
         self._hooks.happened("stopping", why=self._stop_why)
-        grace = Grace.split(self._launch.grace, ready=self._power_off.ready.is_set())
+        grace = split_grace(self._launch.grace, ready=self._power_off.ready.is_set())
 
         async def press_button() -> None:
             await qemu.command("system_powerdown")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -35,39 +35,25 @@ PowerOff = Callable[[], Awaitable[object]]
 """Asks the guest through the vchannel to power itself off. It may raise, and may never return."""
 
 
-@frozen
-class Grace:
-    """Seconds for each stage before SIGKILL. A QEMU that doesn't answer adds up to 5 s to their sum."""
+Grace = Mapping[Stage, float]
+"""Seconds for each stage. A QEMU that doesn't answer adds up to 5 s to their sum."""
 
-    poweroff: float
-    powerdown: float
-    quit: float
-    terminate: float
 
-    @classmethod
-    def split(cls, total: float = DEFAULT_GRACE, *, ready: bool) -> Grace:
-        """Divide `total` seconds among the stages.
+def split_grace(total: float = DEFAULT_GRACE, *, ready: bool) -> Grace:
+    """Divide `total` seconds among the stages before SIGKILL.
 
-        QEMU's own stages get at most a tenth each, and at most 5 s and 3 s. The guest's own power-off gets three
-        quarters of the rest, and the power button one quarter, but at most 6 s for a guest that was never ready.
-        """
-        quit_, terminate = min(QUIT_TIMEOUT, total / 10), min(TERMINATE_TIMEOUT, total / 10)
-        rest = total - quit_ - terminate
-        powerdown = rest / 4 if ready else min(rest / 4, UNREADY_POWERDOWN)
-        return cls(rest * 3 / 4, powerdown, quit_, terminate)
-
-    def of(self, stage: Stage) -> float:
-        match stage:
-            case Stage.POWEROFF:
-                return self.poweroff
-            case Stage.POWERDOWN:
-                return self.powerdown
-            case Stage.QUIT:
-                return self.quit
-            case Stage.TERMINATE:
-                return self.terminate
-            case Stage.KILL:
-                return KILL_TIMEOUT
+    QEMU's own stages get at most a tenth each, and at most 5 s and 3 s. The guest's own power-off gets three quarters
+    of the rest, and the power button one quarter, but at most 6 s for a guest that was never ready.
+    """
+    quit_, terminate = min(QUIT_TIMEOUT, total / 10), min(TERMINATE_TIMEOUT, total / 10)
+    rest = total - quit_ - terminate
+    return {
+        Stage.POWEROFF: rest * 3 / 4,
+        Stage.POWERDOWN: rest / 4 if ready else min(rest / 4, UNREADY_POWERDOWN),
+        Stage.QUIT: quit_,
+        Stage.TERMINATE: terminate,
+        Stage.KILL: KILL_TIMEOUT,
+    }
 
 
 @frozen
@@ -141,7 +127,7 @@ class Stopping:
             if stage is Stage.POWEROFF and not self._poweroff:
                 why += "; there is no way to ask the guest, so its own power-off is skipped"
                 continue
-            seconds = self._grace.of(stage)
+            seconds = self._grace[stage]
             if self._requests > 1 and stage < Stage.KILL:
                 seconds = min(seconds, HURRIED)
             self._killing = stage is Stage.KILL

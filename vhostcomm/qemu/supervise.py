@@ -17,7 +17,7 @@ from vhostcomm.qemu.ending import Ending, RebootCounter, Stage, classify
 from vhostcomm.qemu.passt import Connection
 from vhostcomm.qemu.pausing import Paused, PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
-from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping
+from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping, split_grace
 
 START_TIMEOUT: Final = 120.0
 """Seconds until QMP answers: QEMU first builds the machine, and preallocating tens of GiB takes that long."""
@@ -159,14 +159,14 @@ class Qemu:
         """Stop QEMU in stages; see `stopping`. A second call only waits; to stop faster, call `hurry`.
 
         `poweroff` asks the guest to power itself off; None if it can't be asked. Without `grace`, the stages share the
-        default time, as `Grace.split` divides it.
+        default time, as `split_grace` divides it.
 
         Raises:
             QemuError: QEMU hangs in the kernel, and survives even SIGKILL.
         """
         if self._stopping:
             return await self.wait()
-        grace = grace or Grace.split(ready=poweroff is not None)
+        grace = grace or split_grace(ready=poweroff is not None)
         self._stopping = Stopping(self, poweroff, grace, self._begin_stage)
         try:
             gone = await self._stopping.run()
