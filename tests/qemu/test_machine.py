@@ -37,7 +37,6 @@ from vhostcomm.qemu.machine import (
         (lambda: SerialFile(""), "path is ''"),
         (lambda: Vchannel("/" + "x" * 107), "108 bytes; a socket's path can have at most 107"),
         (lambda: Vchannel("/" + "ü" * 54), "109 bytes"),
-        (lambda: Vchannel("/s", reconnect=-1), "reconnect is -1"),
         (lambda: DirectKernel("/k", append="a\nb"), "append is 'a\\nb': expected one line"),
         (lambda: Machine(memory=1), "memory is 1: expected 16 to"),
         (lambda: Machine(cpus=0), "cpus is 0"),

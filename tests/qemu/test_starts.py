@@ -74,9 +74,8 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
     "snapshot": lambda folder: Machine(memory=32, system=Disk(image(folder, "s").path, snapshot=True)),
     "locked memory": lambda _: Machine(memory=32, lock_memory=True),
     "memory of a folder": lambda folder: Machine(memory=32, hugepages=str(folder)),
-    "no sandbox": lambda _: Machine(memory=32, sandbox=False),
     "isa panic": lambda _: Machine(memory=32, panic_device=PanicDevice.ISA),
-    "nothing extra": lambda _: Machine(memory=32, panic_device=None, usb=False),
+    "no panic device": lambda _: Machine(memory=32, panic_device=None),
 }
 
 

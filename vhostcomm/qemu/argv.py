@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
@@ -73,9 +72,9 @@ def vchannel(
         case Vchannel(path=path, server=True):
             socket = {"path": path, "server": "on", "wait": "off"}
         case Vchannel(path=path):
-            socket = {"path": path} | _reconnect(channel.reconnect, reconnects)
+            socket = {"path": path} | _reconnect(reconnects)
         case TcpVchannel(host=host, port=port):
-            socket = {"host": host, "port": str(port)} | _reconnect(channel.reconnect, reconnects)
+            socket = {"host": host, "port": str(port)} | _reconnect(reconnects)
         case _ as never:
             assert_never(never)
     yield from chardev("socket", "charchannel0", socket)
@@ -90,9 +89,8 @@ def qmp_socket(path: str, name: str) -> Iterator[str]:
     yield from ("-qmp", f"chardev:{name}")  # -mon is deprecated since 11.1, its successor is not in 10
 
 
-def _reconnect(seconds: float, reconnects: Reconnect) -> dict[str, str]:
-    delay = round(seconds * 1000) if reconnects is Reconnect.MILLISECONDS else math.ceil(seconds)
-    return {reconnects.value: str(max(1, delay))}
+def _reconnect(reconnects: Reconnect) -> dict[str, str]:
+    return {reconnects.value: "1000" if reconnects is Reconnect.MILLISECONDS else "1"}
 
 
 class _Builder:
@@ -155,7 +153,7 @@ class _Builder:
         yield from ("-global", "kvm-pit.lost_tick_policy=discard")
 
     def _sandbox(self) -> Iterator[str]:
-        if not (self._machine.sandbox and self._can.sandbox):
+        if not self._can.sandbox:
             return
         denied = dict(_SANDBOX)
         if isinstance(self._machine.net, BridgeNet):
@@ -171,7 +169,8 @@ class _Builder:
                 yield from ("-append", direct.append)
 
     def _devices(self) -> Iterator[str]:
-        if self._machine.usb and self._bus == "pci.0" and "piix3-usb-uhci" in self._can.devices:
+        # The genuine machine's, if the machine type and QEMU have it.
+        if self._bus == "pci.0" and "piix3-usb-uhci" in self._can.devices:
             yield from self._device("piix3-usb-uhci", {"id": "usb", "bus": self._bus, "addr": "0x1.0x2"})
         yield from self._network()
         yield from self._vchannel()

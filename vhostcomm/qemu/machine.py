@@ -183,22 +183,19 @@ class Vchannel:
 
     Args:
         path: of the unix socket.
-        server: QEMU listens, as on the genuine host. Otherwise QEMU connects and reconnects.
-        reconnect: seconds between attempts; an old QEMU needs whole seconds, so this is rounded up.
+        server: QEMU listens, as on the genuine host. Otherwise QEMU connects, and reconnects after one second.
     """
 
     path: str = field(validator=_socket_path)
     server: bool = False
-    reconnect: float = field(default=1.0, validator=_within(0, 3600))
 
 
 @frozen
 class TcpVchannel:
-    """A TCP address to which QEMU connects and reconnects the guest's vchannel port."""
+    """A TCP address to which QEMU connects the guest's vchannel port, and reconnects it after one second."""
 
     host: str = field(validator=_line)
     port: int = field(validator=_within(1, 65535))
-    reconnect: float = field(default=1.0, validator=_within(0, 3600))
 
 
 AnyVchannel = Vchannel | TcpVchannel
@@ -236,9 +233,7 @@ class Machine:
         hugepages: a hugetlbfs directory from which all memory is allocated at the start.
         lock_memory: keep all memory from being swapped out. Needs a high RLIMIT_MEMLOCK.
         panic_device: the device that reports a guest's panic.
-        usb: include the genuine machine's USB controller, if the machine type and QEMU have it.
         no_reboot: a reboot of the guest ends QEMU.
-        sandbox: forbid system calls that QEMU doesn't need, if it can.
         qmp: a socket for QMP clients other than the supervisor.
         extra: the user's own arguments, at the end.
     """
@@ -266,9 +261,7 @@ class Machine:
     hugepages: str | None = field(default=None, validator=optional(_path))
     lock_memory: bool = False
     panic_device: PanicDevice | None = PanicDevice.PCI
-    usb: bool = True
     no_reboot: bool = False
-    sandbox: bool = True
     qmp: str | None = field(default=None, validator=optional(_socket_path))
     extra: tuple[str, ...] = field(default=())
 

@@ -98,7 +98,7 @@ def domain(
 
 
 def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.Element]:
-    if machine.usb and _is_i440fx(machine):
+    if _is_i440fx(machine):
         yield _controller("usb", 0, 0x1, function=0x2, model="piix3-uhci")
     else:
         yield ET.Element("controller", type="usb", index="0", model="none")
