@@ -105,6 +105,15 @@ def test_a_separate_session_outlives_its_hook(tmp_path: Path) -> None:
     assert not ended
 
 
+def test_output_that_a_separate_session_keeps_open_is_not_awaited(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    begin = f"echo $$ > {told}.new; mv {told}.new {told}; exec sleep 1000"
+    program = script(tmp_path, f"setsid sh -c '{begin}' & until [ -e {told} ]; do sleep 0.01; done; echo said; exit 3")
+    (line,) = run_hook(program)
+    os.kill(int(told.read_text()), signal.SIGKILL)
+    assert (line["event"], line["status"], line["output"]) == ("hook failed", 3, "said")
+
+
 def test_concurrent_hooks_are_limited(tmp_path: Path) -> None:
     """An event over the limit starts no hook; a hook that ends makes room."""
     program = script(tmp_path, f"read line < {tmp_path}/pipe; echo $VHOSTCOMM_HOOK_NUMBER >> {tmp_path}/ran")

@@ -83,20 +83,19 @@ class Hooks:
                 [path], added=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             ) as process:
                 assert process.stdout
-                tail = _Tail(process.stdout)
+                tail = bytearray()
                 async with process.stdout, trio.open_nursery() as nursery:
-                    nursery.start_soon(tail.read)
+                    nursery.start_soon(_read_tail, process.stdout, tail)
                     with trio.move_on_after(TIMEOUT) as deadline:
                         await program_ended(process)
                     kill_group(process.pid)
                     # A process that left the group may keep the pipe open for ever.
-                    with trio.move_on_after(LAST_OUTPUT):
-                        await tail.ended.wait()
-                    nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.deadline = trio.current_time() + LAST_OUTPUT
             if deadline.cancelled_caught:
                 self._log.warning("hook timed out and was killed", on=event, program=path, seconds=TIMEOUT)
             elif process.returncode:
-                self._log.warning("hook failed", on=event, program=path, status=process.returncode, output=tail.text)
+                said = escape(tail.decode(errors="replace").strip()[-OUTPUT_SHOWN:], OUTPUT_SHOWN)
+                self._log.warning("hook failed", on=event, program=path, status=process.returncode, output=said)
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_thread_refusal(error):
                 raise
@@ -108,19 +107,8 @@ class Hooks:
                 self._idle.set()
 
 
-class _Tail:
-    """The end of a hook's output, which may be endless."""
-
-    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
-        self._stream = stream
-        self._last = b""
-        self.ended = trio.Event()
-
-    async def read(self) -> None:
-        async for data in self._stream:
-            self._last = (self._last + data)[-4 * OUTPUT_SHOWN :]
-        self.ended.set()
-
-    @property
-    def text(self) -> str:
-        return escape(self._last.decode(errors="replace").strip()[-OUTPUT_SHOWN:], OUTPUT_SHOWN)
+async def _read_tail(stream: trio.abc.ReceiveStream, tail: bytearray) -> None:
+    """Keep the end of a hook's output, which may be endless."""
+    async for data in stream:
+        tail += data
+        del tail[: -4 * OUTPUT_SHOWN]
