@@ -52,16 +52,11 @@ def _is_address(value: str) -> bool:
         return False
 
 
-def _is_port(value: str) -> bool:
-    return re.fullmatch("[0-9]{1,5}", value) is not None
+_is_port: Final = re.compile("[0-9]{1,5}").fullmatch
+_is_interface: Final = re.compile("eth[0-9]{1,2}").fullmatch
+"""Only names that the kernel assigns; a name of the user's choice may identify its owner."""
 
-
-def _is_interface(value: str) -> bool:
-    """Accept only names that the kernel assigns; a name of the user's choice may identify its owner."""
-    return re.fullmatch("eth[0-9]{1,2}", value) is not None
-
-
-_Known = Mapping[str, Any] | Callable[[str], bool] | None
+_Known = Mapping[str, Any] | Callable[[str], object] | None
 """The known members of an object or of an array's elements, or a test of which values may stay."""
 
 _INFORMATION: Final[_Known] = {
@@ -77,14 +72,11 @@ def _shape(value: Any, known: _Known, redactor: Redactor) -> Any:
     match value:
         case dict():
             members = known if isinstance(known, Mapping) else {}
-            kept: dict[str, Any] = {name: None for name in value if name in members}  # none is all x
             lengths: set[int] = set()
-            shaped: dict[str, Any] = {}
-            for name, each in value.items():
-                shaped[name if name in kept else _masked_name(name, lengths)] = _shape(
-                    each, members.get(name), redactor
-                )
-            return shaped
+            return {  # no member's name is all x
+                name if name in members else _masked_name(name, lengths): _shape(each, members.get(name), redactor)
+                for name, each in value.items()
+            }
         case list():
             return [_shape(each, known if isinstance(known, Mapping) else None, redactor) for each in value]
         case bool() | None:

@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -50,29 +51,21 @@ class Redactor:
         self._known = Known()
 
     def _add(self, kind: str, secret: str) -> None:
+        if kind == "serial" and not any(map(str.isdigit, secret)):  # it may be any word: "unknown"
+            return
         self._placeholders.reserve(kind, secret)
         if not is_placeholder(kind, secret) and (kind != "serial" or len(secret) >= SHORTEST):
             self._known.add(kind, secret)
 
     def learn(self, text: str, *, serial: bool = False) -> None:
         """Learn the secrets and placeholders of a text; with `serial`, the whole text is a serial number."""
-        try:
+        with suppress(RecursionError):
             for word, is_serial in _words(text, serial):
                 if is_serial:
-                    self._learn_serial(alnum(word))
+                    self._add("serial", alnum(word))
                     continue
                 for found in find_secrets(word):
-                    if found.kind == "serial":
-                        self._learn_serial(found.secret)
-                    else:
-                        self._add(found.kind, found.secret)
-        except RecursionError:
-            return
-
-    def _learn_serial(self, word: str) -> None:
-        self._placeholders.reserve("serial", word)
-        if any(letter.isdigit() for letter in word):  # without a digit it may be any word: "unknown"
-            self._add("serial", word)
+                    self._add(found.kind, found.secret)
 
     def text(self, text: str, *, serial: bool = False) -> str:
         """Redact a text; with `serial`, the whole text is a serial number.
