@@ -51,12 +51,8 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
     """
     header: CaptureHeader | None = None
     records: list[Record] = []
-    number = 0
     rows = iter(lines)
-    row = next(rows, None)
-    while row is not None:
-        number += 1
-        following = next(rows, None)
+    for number, row in enumerate(rows, 1):
         try:
             value = _read_line(row.removeprefix("\ufeff") if number == 1 else row)
             if header is None:
@@ -66,7 +62,7 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
         except _CutOffError as error:
             if header is None:
                 raise CaptureError(path, number, f"not a capture: {error}; {_REMEDY}") from None
-            if following is not None:
+            if next(rows, None) is not None:
                 raise CaptureError(path, number, str(error)) from None
             if row.endswith("\n"):
                 what = f"{error}; it is the last line: if the rest of it is lost, delete it, and the others can be read"
@@ -76,7 +72,6 @@ def read_capture(lines: Iterable[str], path: str = "capture") -> Capture:
             raise CaptureError(path, number, f"{error.args[0]!r} is missing") from None
         except (ValueError, RecursionError) as error:  # RecursionError: from showing a deeply nested value
             raise CaptureError(path, number, str(error)) from None
-        row = following
     if header is None:
         raise CaptureError(path, 1, f"empty; {_REMEDY}")
     return Capture(header, tuple(records))
