@@ -74,36 +74,29 @@ def unpacked_size(packed: IO[bytes], name: str) -> int:
     packed.seek(size - _FOOTER_SIZE - index_size)
     index = packed.read(index_size)
     try:
-        numbers = _Numbers(index[1:])
+        numbers = _numbers(index[1:])
         total = 0
-        for _ in range(numbers.next()):
-            numbers.next()
-            total += numbers.next()
-    except IndexError:
+        for _ in range(next(numbers)):
+            next(numbers)
+            total += next(numbers)
+    except StopIteration:
         raise cut_off(name) from None
     if total > max(SMALL, size * RATIO_MAX):
         raise bomb(name, total, size)
     return total
 
 
-class _Numbers:
-    """The variable-length integers of an xz index, of 63 bits at most."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._place = 0
-
-    def next(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._data[self._place]
-            self._place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return value
-            if shift >= _INTEGER_BITS:
-                raise IndexError("an integer longer than the format allows")
+def _numbers(index: bytes) -> Iterator[int]:
+    """Yield the variable-length integers of an xz index. Ends at one of more than 63 bits, which the format forbids."""
+    value = shift = 0
+    for byte in index:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0
+        elif shift >= _INTEGER_BITS:
+            return
 
 
 class _Unpacked:
