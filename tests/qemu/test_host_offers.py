@@ -10,9 +10,8 @@ import pytest
 
 from tests.qemu.disks import sparse
 from tests.serving import ENVIRONMENT, VHOSTCOMM
-from vhostcomm.qemu import hugepages
+from vhostcomm.qemu.fitting import find_hugepages, fitted_tap
 from vhostcomm.qemu.machine import TapNet
-from vhostcomm.qemu.tap import fitted
 
 IN_A_NETWORK: Final = (
     'PATH=$PATH:/usr/sbin; mount -t sysfs none /sys && ip tuntap add dev tap0 mode tap $0 || exit 99; command=$("$@" --dry-run) && '
@@ -53,7 +52,7 @@ def test_queues_of_a_tap_interface(tmp_path: Path, made: str, vcpus: int, netdev
 
 
 def test_missing_tap_interface_is_reported_by_qemu() -> None:
-    net = fitted(TapNet("no-such-tap", vhost=True), 4)
+    net = fitted_tap(TapNet("no-such-tap", vhost=True), 4)
     assert (net.vhost, net.queues) == (True, 1)
 
 
@@ -88,10 +87,10 @@ def test_huge_pages(tmp_path: Path, pools: Path, mounts: list[str], memory: int,
         for each, mount in zip(folders, mounts, strict=True)
     ]
     (tmp_path / "mounts").write_text("\n".join(lines) + "\n")
-    found = hugepages.find(memory, mounts=str(tmp_path / "mounts"), pools=str(pools))
+    found = find_hugepages(memory, mounts=str(tmp_path / "mounts"), pools=str(pools))
     assert found == ("" if folder is None else str(folders[folder]), why.format(*folders))
 
 
 def test_huge_pages_here_are_found_or_the_reason_is_said() -> None:
-    folder, why = hugepages.find(64)
+    folder, why = find_hugepages(64)
     assert bool(folder) != bool(why)

@@ -146,7 +146,7 @@ class TapNet:
 
     Args:
         interface: its name.
-        vhost: have the kernel move the packets; needs /dev/vhost-net. None where `vhostcomm.qemu.tap` decides.
+        vhost: have the kernel move the packets; needs /dev/vhost-net. None where `vhostcomm.qemu.fitting` decides.
         queues: of the card, and of the interface, which has to be made with several (``multi_queue``). None as above.
     """
 
