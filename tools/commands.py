@@ -16,6 +16,11 @@ _SETTINGS: Final = re.compile(rf"(\*\*({'|'.join(each.name for each in GROUPS.va
 _ELSEWHERE: Final = "Every setting is a flag too, as for [`vhostcomm serve`](#vhostcomm-serve).\n\n"
 
 
+def _shortened(listed: re.Match[str]) -> str:
+    """Replace a list of all settings; a list of some stays."""
+    return _ELSEWHERE if f"**{GROUPS['host'].name}**" in listed[0] else listed[0]
+
+
 def commands() -> str:
     text = app.generate_docs(max_heading_level=3)
     # cyclopts repeats a verb that has its own usage, and inserts this program's name after a group of verbs.
@@ -25,7 +30,7 @@ def commands() -> str:
     parts = [first]
     for section in sections:
         whole = section.split("\n", 1)[0].removeprefix("## vhostcomm ") in _WHOLE
-        parts.append(section if whole else _SETTINGS.sub(_ELSEWHERE, section))
+        parts.append(section if whole else _SETTINGS.sub(_shortened, section))
     usage = help_text().rpartition("This one is")[0].strip()
     parts.append(f"## qemu-host\n\nReplaces [the program of that name](coming-from.md).\n\n```text\n{usage}\n```\n")
     return "".join(parts)

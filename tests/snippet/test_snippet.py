@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -14,9 +15,11 @@ from cyclopts import CycloptsError
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.cli.app import app
+from vhostcomm.cli.flags import USED
 from vhostcomm.config.address import ListenTcp
+from vhostcomm.config.identity import flag_of
 from vhostcomm.config.load import load
-from vhostcomm.config.models import Config
+from vhostcomm.config.models import SECTIONS, Config, settings
 from vhostcomm.errors import QemuError, UsageError, VhostcommError
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.snippet import Spelling
@@ -262,3 +265,10 @@ def test_qemu_does_not_connect_to_the_wildcard_address() -> None:
     config: Config = load(socks=["nas=tcp:0.0.0.0:1"], environment={})
     assert config.guests[0].address == ListenTcp("0.0.0.0", 1)
     assert "0.0.0.0" not in arguments(config.guests[0], SECONDS).text
+
+
+@pytest.mark.parametrize("kind", ["qemu", "libvirt", "proxmox", "hookscript"])
+def test_help_lists_only_the_settings_that_a_snippet_uses(kind: str) -> None:
+    shown = run_vhostcomm("snippet", kind, "--help").stdout
+    every = {flag_of(each) for model in SECTIONS.values() for each in settings(model).values()}
+    assert {flag for flag in every if re.search(rf"^  --{flag}\b(?!-)", shown, re.MULTILINE)} == USED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
@@ -24,7 +24,15 @@ GROUPS: Final = {
 }
 
 
-def _setting_flags() -> type:
+USED: Final = {
+    "control", "control-token", "control-ca", "control-cert", "control-key", "guest-uuid", "guest-serial", "vcpus",
+}  # fmt: skip
+"""Settings that matter where another program runs QEMU: the daemon's address, the UUID, which a serial number determines,
+and the processors of a whole machine."""
+
+
+def _setting_flags(listed: Container[str] | None = None) -> type:
+    """Make the flags. Help lists those of `listed`, by default all."""
     fields: dict[str, Any] = {}
     for section, model in SECTIONS.items():
         for each in settings(model).values():
@@ -34,6 +42,7 @@ def _setting_flags() -> type:
                 help=f"{each.metadata['help']} [{shown}{variable(each)}]",
                 group=GROUPS[section],
                 metavar=each.metadata["word"],
+                show=listed is None or flag_of(each) in listed,
             )
             fields[flag_of(each).replace("-", "_")] = attrs.field(default=None, type=Annotated[_hint(each), parameter])  # type: ignore[call-overload]
     return attrs.make_class("SettingFlags", fields, frozen=True)
@@ -50,9 +59,11 @@ def _hint(each: attrs.Attribute[Any]) -> Any:
 if TYPE_CHECKING:
     Place: TypeAlias = str
     SettingFlags: TypeAlias = Any
+    UsedFlags: TypeAlias = Any
 else:
     Place = str | Path  # text; shells complete files
     SettingFlags = Annotated[_setting_flags(), Parameter(name="*", show_default=False, show_choices=False)]
+    UsedFlags = Annotated[_setting_flags(USED), Parameter(name="*", show_default=False, show_choices=False)]
 
 Socks = Annotated[
     list[Place] | None,

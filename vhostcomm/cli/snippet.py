@@ -16,7 +16,7 @@ from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Served, Which, WhichQemu, WhichUnit
+from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Served, Which, WhichGuest, WhichQemu, WhichUnit
 from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
 
@@ -46,7 +46,7 @@ Folder: TypeAlias = Annotated[
 def qemu(
     folder: Folder = None,
     *,
-    which: WhichUnit | None = None,
+    which: WhichGuest | None = None,
     spelt_for: Qemu = None,
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's bus; pcie.0 with q35.")
@@ -58,7 +58,7 @@ def qemu(
     """Print QEMU's arguments for the vchannel, to append to its command; with a DIRECTORY, the whole command."""
     from vhostcomm.snippet.qemu import arguments, command
 
-    found = (which or WhichUnit()).of_folder(folder).external(whole=folder is not None)
+    found = (which or WhichGuest()).of_folder(folder).external(whole=folder is not None)
     spelling, can = (spelt_for or WhichQemu()).asked()
     if folder is None:
         _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
@@ -110,11 +110,11 @@ class DomainFlags:
 
 
 @app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [DIRECTORY]")
-def libvirt(folder: Folder = None, *, which: WhichUnit | None = None, of_domain: DomainFlags | None = None) -> None:
+def libvirt(folder: Folder = None, *, which: WhichGuest | None = None, of_domain: DomainFlags | None = None) -> None:
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
     given = of_domain or DomainFlags()
     is_whole = given.domain or folder is not None
-    found = (which or WhichUnit()).of_folder(folder).external(whole=is_whole)
+    found = (which or WhichGuest()).of_folder(folder).external(whole=is_whole)
     guest = found.guest
     if not is_whole:
         from vhostcomm.snippet.libvirt import devices
@@ -195,7 +195,7 @@ def proxmox(
     storage: Annotated[
         str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a DIRECTORY.")
     ] = "local-lvm",
-    which: WhichUnit | None = None,
+    which: WhichGuest | None = None,
     spelt_for: Qemu = None,
 ) -> None:
     """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
@@ -206,7 +206,7 @@ def proxmox(
 
     if vmid is None:
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
-    which = (which or WhichUnit()).of_folder(folder)
+    which = (which or WhichGuest()).of_folder(folder)
     found = which.external(whole=folder is not None)
     spelling, _ = (spelt_for or WhichQemu()).asked()
     if folder is None:
@@ -221,7 +221,7 @@ def proxmox(
 @app.command
 def hookscript(
     *,
-    which: WhichUnit | None = None,
+    which: WhichGuest | None = None,
     wait: Annotated[
         int,
         Parameter(
@@ -240,7 +240,7 @@ def hookscript(
     """Print a hookscript for Proxmox VE: a VM starts only with a daemon, and is stopped by the guest's own power-off."""
     from vhostcomm.snippet.hookscript import script
 
-    found = (which or WhichUnit()).external()
+    found = (which or WhichGuest()).external()
     guest = attrs.evolve(found.guest, name=found.name)
     _show(script(guest, found.control, program=program or _program(), unit=found.service, wait=wait))
 

@@ -11,7 +11,7 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import ConfigFiles, SettingFlags, Socks, given
+from vhostcomm.cli.flags import USED, ConfigFiles, SettingFlags, Socks, UsedFlags, given
 from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_error
 from vhostcomm.config import values
@@ -109,9 +109,6 @@ class Served:
 
 
 NO_UNIT: Final = "none"
-_USED: Final = {"control", "control-token", "control-ca", "control-cert", "control-key", "guest-uuid", "guest-serial"}
-"""Settings of the daemon that a snippet for another program depends on. A serial number determines a UUID."""
-
 _QEMU: Final = "qemu-system-x86_64"
 
 if TYPE_CHECKING:
@@ -185,12 +182,28 @@ class WhichUnit(Which):
             guest = attrs.evolve(guest, address=Listen(place.sock))
         return Served(config, guest, unit, place.service, place.name, control)
 
-    def of_folder(self, folder: str | None) -> WhichUnit:
+    def _unit_of(self, guest: GuestConfig, default: str) -> str:
+        if self.config:
+            return units.SERVE
+        bare = [str(each).rpartition("=")[2] for each in self.sock or ()]
+        match guest.address:
+            case Listen(path) if path.name in bare and values.uuid_of(path.name):
+                return units.SERVE_ONE
+        return default
+
+
+@frozen
+class WhichGuest(WhichUnit):
+    """The selection of a guest whose QEMU another program runs, and of the unit that serves it."""
+
+    settings: UsedFlags = None
+
+    def of_folder(self, folder: str | None) -> WhichGuest:
         """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
     def external(self, *, whole: bool = False) -> Served:
-        """Return the same as `served`, for a guest whose QEMU another program runs.
+        """Return the same as `served`.
 
         Args:
             whole: whether the snippet prints the whole machine, or only its channel.
@@ -199,7 +212,7 @@ class WhichUnit(Which):
             ConfigError: as `served`.
             UsageError: as `served`, or the unit starts the QEMU itself, or a flag concerns only the daemon.
         """
-        used = _USED | {"vcpus"} if whole else _USED
+        used = USED if whole else USED - {"vcpus"}
         flags = given(self.settings)
         if unused := ", ".join(f"--{flag}" for flag in flags if flag not in used):
             raise UsageError(
@@ -217,15 +230,6 @@ class WhichUnit(Which):
         words += ["--unit", self.unit] if self.unit else []
         control = given(self.settings).get("control")
         return words + (["--control", str(control)] if control else [])
-
-    def _unit_of(self, guest: GuestConfig, default: str) -> str:
-        if self.config:
-            return units.SERVE
-        bare = [str(each).rpartition("=")[2] for each in self.sock or ()]
-        match guest.address:
-            case Listen(path) if path.name in bare and values.uuid_of(path.name):
-                return units.SERVE_ONE
-        return default
 
 
 def of_service() -> dict[str, str]:
