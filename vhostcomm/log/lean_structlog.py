@@ -6,24 +6,12 @@ rich costs a third of the daemon's start time and a seventh of its memory.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-
-@contextmanager
-def _hidden(package: str) -> Iterator[None]:
-    """Make imports of a package fail inside the block, unless it is already imported."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment] # the import system's way to block a module
-    try:
-        yield
-    finally:
-        del sys.modules[package]
-
-
-with _hidden("rich"):
+_rich: object = sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # the import system's way to block it
+try:
     import structlog
+finally:
+    if _rich is None:
+        del sys.modules["rich"]
 
 __all__ = ["structlog"]
