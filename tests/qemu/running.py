@@ -14,7 +14,7 @@ from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import Ending, Stage
-from vhostcomm.qemu.machine import Machine, PanicDevice
+from vhostcomm.qemu.machine import Machine
 from vhostcomm.qemu.qmp import QmpEvent
 from vhostcomm.qemu.stopping import KILL_TIMEOUT, Grace
 from vhostcomm.qemu.supervise import Notice, Qemu
@@ -34,10 +34,10 @@ SHORT = grace_of(0.3, 0.2, 30, 30)
 class Run:
     """One QEMU. `notices` has its notices so far; `notice` waits for one."""
 
-    def __init__(self, argv: Sequence[str], *, paused: bool = False, start_timeout: float = 60) -> None:
+    def __init__(self, argv: Sequence[str], *, paused: bool = False) -> None:
         self.notices: list[Notice] = []
         self._changed = trio.Event()
-        self.qemu = Qemu(argv, self._add, paused=paused, start_timeout=start_timeout)
+        self.qemu = Qemu(argv, self._add, paused=paused)
 
     def _add(self, notice: Notice) -> None:
         self.notices.append(notice)
@@ -80,5 +80,7 @@ def supervise(
 
 
 def guest(can: Capabilities, folder: Path, code: bytes, *, no_reboot: bool = False) -> list[str]:
-    machine = Machine(memory=32, panic_device=PanicDevice.ISA, no_reboot=no_reboot, extra=tuple(rom(folder, code)))
+    """The command of a guest that runs this code, and can report a panic to an ISA device."""
+    extra = (*rom(folder, code), "-device", "pvpanic")
+    machine = Machine(memory=32, no_reboot=no_reboot, extra=extra)
     return build(machine, can)

@@ -20,7 +20,6 @@ from vhostcomm.qemu.machine import (
     Disk,
     Forward,
     Machine,
-    PanicDevice,
     PasstNet,
     SerialFile,
     SerialTerminal,
@@ -103,7 +102,6 @@ GENUINE = Machine(
     vchannel=Vchannel(f"/tmp/synohostvmcomm/guest_interface/{UUID}", server=True),
     hugepages="/dev/virtualization/libvirt/qemu",
     lock_memory=True,
-    panic_device=None,
 )
 
 GENUINE_AS_ON_ITS_HOST = rf"""/usr/local/bin/qemu-system-x86_64 \
@@ -132,6 +130,7 @@ GENUINE_AS_ON_ITS_HOST = rf"""/usr/local/bin/qemu-system-x86_64 \
     -device virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x4 \
     -object rng-random,id=objrng0,filename=/dev/urandom \
     -device virtio-rng-pci,id=rng0,rng=objrng0,bus=pci.0,addr=0x1c \
+    -device pvpanic-pci,id=panic0,bus=pci.0,addr=0x1e \
     -chardev null,id=charserial0 \
     -device isa-serial,chardev=charserial0,id=serial0 \
     -device vhost-scsi-pci,id=vdisk_119ec5c1-4c72-490c-8e30-1e0551503def,wwpn=naa.119ec5c1-4c72-490c-8e30-1e0551503def,virtqueue_size=256,cmd_per_lun=250,set_driverok=off,num_queues=1,max_sectors=16384,boot_tpgt=1,bootindex=1,bus=pci.0,addr=0xa \
@@ -179,7 +178,6 @@ def test_spelling_follows_the_version_of_qemu() -> None:
         ({"serial": SerialFile("/log/a,b")}, {"-chardev file,id=charserial0,path=/log/a,,b,append=on"}),
         ({"vchannel": Vchannel("/s", server=True)}, {"-chardev socket,id=charchannel0,path=/s,server=on,wait=off"}),
         ({"vchannel": Vchannel("/s")}, {"-chardev socket,id=charchannel0,path=/s,reconnect=1"}),
-        ({"panic_device": PanicDevice.ISA}, {"-device pvpanic,id=panic0"}),
         ({"no_reboot": True}, {"-no-reboot"}),
         ({"lock_memory": True}, {"-overcommit mem-lock=on", BALLOON}),
         ({"hugepages": "/dev/huge,x"}, {"-mem-path /dev/huge,x", "-mem-prealloc", BALLOON}),

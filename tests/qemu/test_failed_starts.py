@@ -19,7 +19,7 @@ from vhostcomm.qemu.ending import Ending, EndKind, Stage
 from vhostcomm.qemu.machine import Disk, Machine
 from vhostcomm.qemu.qmp import QmpError
 from vhostcomm.qemu.stopping import StageBegun
-from vhostcomm.qemu.supervise import OutputLine, Qemu, Started
+from vhostcomm.qemu.supervise import START_TIMEOUT, OutputLine, Qemu, Started
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -80,19 +80,19 @@ def test_no_program() -> None:
 
 
 def test_a_program_that_never_answers() -> None:
-    run = Run(["sh", "-c", "echo thinking; exec sleep 1000"], start_timeout=3600)
+    run = Run(["sh", "-c", "echo thinking; exec sleep 1000"])
     clock = MockClock(rate=1)
 
     async def main() -> Ending:
         async with trio.open_nursery() as nursery:
             await nursery.start(run.qemu.run)
             await run.notice(OutputLine)
-            clock.jump(3600)
+            clock.jump(START_TIMEOUT)
             return await run.qemu.wait()
 
     ending = trio.run(main, clock=clock)
     assert ending.kind is EndKind.FAILED_TO_START
-    assert "(no QMP greeting within 3600 s" in str(ending)
+    assert "(no QMP greeting within 120 s" in str(ending)
     assert ending.last_lines == ("thinking",)
 
 

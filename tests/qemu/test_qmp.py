@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+import vhostcomm.qemu.qmp
 from tests.qemu.peers import Peer, play
 from tests.trio_help import run, run_in_real_time
 from vhostcomm.qemu.qmp import (
@@ -123,14 +124,15 @@ def test_a_command_that_is_cancelled_leaves_the_connection_good() -> None:
     play(script, body)
 
 
-def test_a_command_that_can_not_be_sent_whole_ends_the_connection() -> None:
+def test_a_command_that_can_not_be_sent_whole_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU has stopped reading, and the real socket's buffer holds half a command."""
+    monkeypatch.setattr(vhostcomm.qemu.qmp, "ANSWER_TIMEOUT", 0.1)
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         peer = Peer(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
-        qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), timeout=0.1)
+        qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.greet)
             await nursery.start(qmp.run)

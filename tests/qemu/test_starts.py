@@ -15,7 +15,7 @@ from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.disk.image import ImageFormat
 from vhostcomm.qemu.ending import EndKind
-from vhostcomm.qemu.machine import DirectKernel, Disk, Forward, Machine, PanicDevice, SerialFile, UserNet, Vchannel
+from vhostcomm.qemu.machine import DirectKernel, Disk, Forward, Machine, SerialFile, UserNet, Vchannel
 from vhostcomm.qemu.supervise import OutputLine, Started
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -74,8 +74,6 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
     "snapshot": lambda folder: Machine(memory=32, system=Disk(image(folder, "s").path, snapshot=True)),
     "locked memory": lambda _: Machine(memory=32, lock_memory=True),
     "memory of a folder": lambda folder: Machine(memory=32, hugepages=str(folder)),
-    "isa panic": lambda _: Machine(memory=32, panic_device=PanicDevice.ISA),
-    "no panic device": lambda _: Machine(memory=32, panic_device=None),
 }
 
 

@@ -17,7 +17,6 @@ from vhostcomm.qemu.machine import (
     BridgeNet,
     Disk,
     Machine,
-    PanicDevice,
     SerialFile,
     SerialTerminal,
     TcpVchannel,
@@ -33,7 +32,8 @@ BOOT_SLOT: Final = 0xA
 SYSTEM_SLOT: Final = 0xB
 RNG_SLOT: Final = 0x1C
 PANIC_SLOT: Final = 0x1E
-"""The genuine machine has no such device. This slot is free, also on q35, whose chipset has 0x1f."""
+"""The genuine machine has no such device, and Linux before 5.14 has no driver for it. This slot is free, also on q35,
+whose chipset has 0x1f."""
 
 CHANNEL_DRIVERS: Final = ("virtio-serial-pci", "virtserialport")
 """The devices of the vchannel's port."""
@@ -177,10 +177,7 @@ class _Builder:
         yield from self._pci("virtio-balloon-pci", BALLOON_SLOT, {"id": "balloon0"} | self._free_pages())
         yield from ("-object", "rng-random,id=objrng0,filename=/dev/urandom")
         yield from self._pci("virtio-rng-pci", RNG_SLOT, {"id": "rng0", "rng": "objrng0"})
-        if self._machine.panic_device is PanicDevice.PCI:
-            yield from self._pci("pvpanic-pci", PANIC_SLOT, {"id": "panic0"})
-        elif self._machine.panic_device:
-            yield from self._device("pvpanic", {"id": "panic0"})
+        yield from self._pci("pvpanic-pci", PANIC_SLOT, {"id": "panic0"})
         yield from self._console()
         machine = self._machine
         disks = [(BOOT_SLOT, "synoboot", machine.boot), (SYSTEM_SLOT, "synosys", machine.system)]

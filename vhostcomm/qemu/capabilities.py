@@ -10,7 +10,6 @@ from attrs import frozen
 DEVICES: Final = (
     "isa-serial",
     "piix3-usb-uhci",
-    "pvpanic",
     "pvpanic-pci",
     "scsi-hd",
     "vhost-scsi-pci",

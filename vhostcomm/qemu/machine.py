@@ -73,13 +73,6 @@ class Accelerator(Enum):
     TCG = "tcg"
 
 
-class PanicDevice(Enum):
-    """The device through which the guest's kernel reports a panic. Linux before 5.14 knows only the ISA one."""
-
-    PCI = "pvpanic-pci"
-    ISA = "pvpanic"
-
-
 @frozen
 class Disk:
     """A disk in a file or a block device, with its own virtio-scsi controller.
@@ -232,7 +225,6 @@ class Machine:
         direct: a kernel to start.
         hugepages: a hugetlbfs directory from which all memory is allocated at the start.
         lock_memory: keep all memory from being swapped out. Needs a high RLIMIT_MEMLOCK.
-        panic_device: the device that reports a guest's panic.
         no_reboot: a reboot of the guest ends QEMU.
         qmp: a socket for QMP clients other than the supervisor.
         extra: the user's own arguments, at the end.
@@ -260,7 +252,6 @@ class Machine:
     direct: DirectKernel | None = None
     hugepages: str | None = field(default=None, validator=optional(_path))
     lock_memory: bool = False
-    panic_device: PanicDevice | None = PanicDevice.PCI
     no_reboot: bool = False
     qmp: str | None = field(default=None, validator=optional(_socket_path))
     extra: tuple[str, ...] = field(default=())

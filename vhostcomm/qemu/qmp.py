@@ -77,15 +77,11 @@ class Qmp:
         greeting_timeout: seconds for the greeting and the negotiation. QEMU answers once it has built the machine,
             which takes long with much preallocated memory. A second client of a socket gets no greeting until the
             first leaves.
-        timeout: seconds for each reply.
     """
 
-    def __init__(
-        self, stream: trio.abc.Stream, *, greeting_timeout: float = ANSWER_TIMEOUT, timeout: float = ANSWER_TIMEOUT
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, greeting_timeout: float = ANSWER_TIMEOUT) -> None:
         self._stream = stream
         self._greeting_timeout = greeting_timeout
-        self._timeout = timeout
         self._buffer = bytearray()
         self._sending = trio.Lock()
         self._calls: dict[int, _Call] = {}
@@ -135,13 +131,13 @@ class Qmp:
         self._last_id = number = self._last_id + 1
         self._calls[number] = call = _Call()
         try:
-            with trio.move_on_after(self._timeout) as scope:
+            with trio.move_on_after(ANSWER_TIMEOUT) as scope:
                 await self._send({"execute": command, "arguments": arguments, "id": number})
                 await call.done.wait()
         finally:
             del self._calls[number]
         if scope.cancelled_caught:
-            raise QmpTimeoutError(f"QMP {command}: no reply within {self._timeout:g} s; QEMU hangs or is stopped")
+            raise QmpTimeoutError(f"QMP {command}: no reply within {ANSWER_TIMEOUT:g} s; QEMU hangs or is stopped")
         if call.reply is None:
             raise QmpClosedError(f"QMP {command}: {self.closed_because}")
         return _returned(command, call.reply)

@@ -75,7 +75,6 @@ class Qemu:
         report: called with every `Notice`. It must neither block nor raise.
         terminal: whether QEMU has standard input and output, for a console on the terminal.
         paused: don't start the guest.
-        start_timeout: seconds until QMP answers.
         network: QEMU's connection to passt.
     """
 
@@ -83,7 +82,6 @@ class Qemu:
     _report: Callable[[Notice], None]
     _terminal: bool = field(default=False, kw_only=True)
     _paused: bool = field(default=False, kw_only=True)
-    _start_timeout: float = field(default=START_TIMEOUT, kw_only=True)
     _network: Connection | None = field(default=None, kw_only=True)
     _child: Child | None = field(default=None, init=False)
     _qmp: Qmp | None = field(default=None, init=False)
@@ -228,7 +226,7 @@ class Qemu:
         self._report(begun)
 
     async def _talk(self, stream: trio.SocketStream, ended: trio.Event) -> None:
-        qmp = Qmp(stream, greeting_timeout=self._start_timeout)
+        qmp = Qmp(stream, greeting_timeout=START_TIMEOUT)
         async with trio.open_nursery() as nursery:
             try:
                 await nursery.start(qmp.run)
