@@ -64,3 +64,16 @@ def test_a_member_of_a_cluster_starts_without_the_server_for_http(tmp_path: Path
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "\n"
+
+
+@pytest.mark.slow
+def test_the_server_for_http_is_imported_in_a_thread(tmp_path: Path) -> None:
+    program = (
+        "import sys; from vhostcomm.control import surface; surface._import(); before = set(sys.modules)\n"
+        "import vhostcomm.control.app, vhostcomm.control.api, vhostcomm.control.server\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "\n"

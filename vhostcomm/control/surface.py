@@ -167,5 +167,5 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
 
 def _import() -> None:
     """Import the server in a thread, while guests are served."""
-    for name in "api", "app":
+    for name in "api", "app", "server":
         importlib.import_module(f"vhostcomm.control.{name}")
