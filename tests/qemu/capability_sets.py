@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from vhostcomm.qemu.capabilities import DEVICES, Capabilities, MemoryLock, Program, Reconnect
+from vhostcomm.qemu.capabilities import DEVICES, Capabilities, Program, Reconnect
 
 QEMU_7_2 = Capabilities(
     program=Program(),
     version="7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
     reconnects=Reconnect.SECONDS,
-    hpet_property=True,
-    memory_lock=MemoryLock.OVERCOMMIT,
+    memory_lock=True,
     sandbox=True,
     machines=frozenset({"pc", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "microvm", "none"}),
     devices=frozenset(DEVICES),
@@ -31,8 +30,6 @@ GENUINE_HOST = evolve(
     QEMU_7_2,
     program=Program("/usr/local/bin/qemu-system-x86_64"),
     version="2.x, as the genuine host has it",
-    hpet_property=False,
-    memory_lock=MemoryLock.REALTIME,
     sandbox=False,
     free_page_reporting=False,
     io_uring=False,
@@ -43,7 +40,7 @@ GENUINE_HOST = evolve(
 BARE = evolve(
     QEMU_7_2,
     reconnects=None,
-    memory_lock=None,
+    memory_lock=False,
     devices=frozenset({"isa-serial", "virtio-serial-pci", "virtserialport"}),
     vhost_scsi=frozenset(),
 )

@@ -131,9 +131,7 @@ class _Builder:
 
     def _board(self) -> Iterator[str]:
         machine = self._machine
-        properties = {"accel": machine.accelerator.value, "usb": "off"}
-        if self._can.hpet_property:
-            properties["hpet"] = "off"
+        properties = {"accel": machine.accelerator.value, "usb": "off", "hpet": "off"}
         yield from ("-machine", options(machine.machine_type, properties))
         yield from ("-cpu", machine.cpu or ("host" if machine.accelerator is Accelerator.KVM else "max"))
         yield from ("-smp", f"{machine.cpus},sockets=1,cores={machine.cpus},threads=1")
@@ -141,14 +139,12 @@ class _Builder:
         if machine.hugepages:
             yield from ("-mem-path", machine.hugepages, "-mem-prealloc")
         if machine.lock_memory:
-            if self._can.memory_lock is None:
+            if not self._can.memory_lock:
                 raise QemuError(f"{self._can.program.path} can't lock memory; omit that, or use another QEMU")
-            yield from self._can.memory_lock.value.split()
+            yield from ("-overcommit", "mem-lock=on")
 
     def _clocks(self) -> Iterator[str]:
         # The genuine host's settings. QEMU silently ignores those that TCG has no use for.
-        if not self._can.hpet_property:
-            yield "-no-hpet"
         yield from ("-rtc", "base=utc,clock=vm,driftfix=slew")
         yield from ("-global", "kvm-pit.lost_tick_policy=discard")
 

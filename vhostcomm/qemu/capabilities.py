@@ -39,13 +39,6 @@ class Reconnect(Enum):
         return cls.MILLISECONDS if (major, minor) >= (9, 2) else cls.SECONDS
 
 
-class MemoryLock(Enum):
-    """How a QEMU spells that memory is locked; the value is the option with its value."""
-
-    OVERCOMMIT = "-overcommit mem-lock=on"
-    REALTIME = "-realtime mlock=on"
-
-
 @frozen
 class Program:
     """A QEMU to run.
@@ -72,8 +65,7 @@ class Capabilities:
         program: the QEMU.
         version: its own description of its version, for people.
         reconnects: how it spells the reconnect delay of a socket; None if it can't reconnect.
-        hpet_property: ``-machine hpet=off`` instead of ``-no-hpet``.
-        memory_lock: how to lock memory; None if it can't.
+        memory_lock: it can lock memory (``-overcommit mem-lock=on``).
         sandbox: ``-sandbox``: QEMU and the kernel support seccomp.
         machines: machine types, including aliases.
         devices: those of `DEVICES` that it has.
@@ -86,8 +78,7 @@ class Capabilities:
     program: Program
     version: str
     reconnects: Reconnect | None
-    hpet_property: bool
-    memory_lock: MemoryLock | None
+    memory_lock: bool
     sandbox: bool
     machines: frozenset[str]
     devices: frozenset[str]
@@ -103,8 +94,7 @@ class Capabilities:
             program=program,
             version="",
             reconnects=reconnects,
-            hpet_property=True,
-            memory_lock=MemoryLock.OVERCOMMIT,
+            memory_lock=True,
             sandbox=True,
             machines=frozenset({"pc", "q35"}),
             devices=frozenset(DEVICES),

@@ -13,7 +13,7 @@ import trio
 
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu import kvm
-from vhostcomm.qemu.capabilities import DEVICES, UNTRIED, Capabilities, MemoryLock, Program, Reconnect
+from vhostcomm.qemu.capabilities import DEVICES, UNTRIED, Capabilities, Program, Reconnect
 from vhostcomm.qemu.child import Child, spawn
 from vhostcomm.qemu.qmp import Qmp, QmpCommandError, QmpError
 
@@ -77,20 +77,13 @@ async def _question(program: Program, qmp: Qmp) -> Capabilities:
         for option in await qmp.execute("query-command-line-options")
     }
     machines = await qmp.execute("query-machines")
-    pc = next((machine["name"] for machine in machines if machine.get("alias") == "pc"), "none")
-    machine_properties = await _names(qmp, "qom-list-properties", f"{pc}-machine")
-    devices = {device: await _names(qmp, "device-list-properties", device) for device in DEVICES}
-    chardev, overcommit, realtime = (options.get(each, frozenset()) for each in ("chardev", "overcommit", "realtime"))
+    devices = {device: await _properties(qmp, device) for device in DEVICES}
+    chardev = options.get("chardev", frozenset())
     return Capabilities(
         program=program,
         version=qmp.version,
         reconnects=next((each for each in (Reconnect.MILLISECONDS, Reconnect.SECONDS) if each.value in chardev), None),
-        hpet_property="hpet" in machine_properties,
-        memory_lock=(
-            MemoryLock.OVERCOMMIT if "mem-lock" in overcommit
-            else MemoryLock.REALTIME if "mlock" in realtime
-            else None
-        ),
+        memory_lock="mem-lock" in options.get("overcommit", frozenset()),
         sandbox="sandbox" in options,
         machines=frozenset(name for machine in machines for name in (machine["name"], machine.get("alias")) if name),
         devices=frozenset(device for device, properties in devices.items() if properties),
@@ -110,10 +103,10 @@ async def _io_uring(qmp: Qmp) -> bool:
     return True
 
 
-async def _names(qmp: Qmp, command: str, typename: str) -> frozenset[str]:
+async def _properties(qmp: Qmp, device: str) -> frozenset[str]:
     try:
-        found = await qmp.execute(command, typename=typename)
-    except QmpCommandError:  # no such type
+        found = await qmp.execute("device-list-properties", typename=device)
+    except QmpCommandError:  # no such device
         return frozenset()
     return frozenset(each["name"] for each in found)
 
