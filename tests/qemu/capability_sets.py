@@ -14,10 +14,6 @@ QEMU_7_2 = Capabilities(
     sandbox=True,
     machines=frozenset({"pc", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "microvm", "none"}),
     devices=frozenset(DEVICES),
-    vhost_scsi=frozenset(
-        {"wwpn", "addr", "bootindex", "boot_tpgt", "cmd_per_lun", "max_sectors", "num_queues", "virtqueue_size"}
-    ),
-    free_page_reporting=True,
     io_uring=True,
     kvm_problem="it was not tried",
 )
@@ -31,10 +27,8 @@ GENUINE_HOST = evolve(
     program=Program("/usr/local/bin/qemu-system-x86_64"),
     version="2.x, as the genuine host has it",
     sandbox=False,
-    free_page_reporting=False,
     io_uring=False,
     machines=frozenset({"pc", "pc-i440fx-2.2"}),
-    vhost_scsi=QEMU_7_2.vhost_scsi | {"set_driverok"},
 )
 
 BARE = evolve(
@@ -42,5 +36,4 @@ BARE = evolve(
     reconnects=None,
     memory_lock=False,
     devices=frozenset({"isa-serial", "virtio-serial-pci", "virtserialport"}),
-    vhost_scsi=frozenset(),
 )

@@ -185,7 +185,7 @@ class _Builder:
     def _free_pages(self) -> dict[str, str]:
         # Pages of a hugetlbfs, and locked ones, are to stay.
         pinned = self._machine.hugepages or self._machine.lock_memory
-        return {"free-page-reporting": "on"} if self._can.free_page_reporting and not pinned else {}
+        return {} if pinned else {"free-page-reporting": "on"}
 
     def _network(self) -> Iterator[str]:
         net = self._machine.net
@@ -225,7 +225,7 @@ class _Builder:
     def _disk(self, disk: AnyDisk, slot: int, name: str, bootindex: int) -> Iterator[str]:
         if not isinstance(disk, Disk):
             self._check("vhost-scsi-pci")
-            yield from vhost_disk(disk, slot, bootindex, self._can.vhost_scsi, bus=self._bus)
+            yield from vhost_disk(disk, slot, bootindex, bus=self._bus)
             return
         for driver in DISK_DRIVERS:
             self._check(driver)

@@ -69,8 +69,6 @@ class Capabilities:
         sandbox: ``-sandbox``: QEMU and the kernel support seccomp.
         machines: machine types, including aliases.
         devices: those of `DEVICES` that it has.
-        vhost_scsi: the properties of vhost-scsi-pci; empty without the device.
-        free_page_reporting: its balloon can give back what the guest doesn't use.
         io_uring: it is built with io_uring for disks.
         kvm_problem: why KVM can't be used; "" when it was tried and works.
     """
@@ -82,8 +80,6 @@ class Capabilities:
     sandbox: bool
     machines: frozenset[str]
     devices: frozenset[str]
-    vhost_scsi: frozenset[str]
-    free_page_reporting: bool
     io_uring: bool
     kvm_problem: str
 
@@ -98,8 +94,6 @@ class Capabilities:
             sandbox=True,
             machines=frozenset({"pc", "q35"}),
             devices=frozenset(DEVICES),
-            vhost_scsi=frozenset({"cmd_per_lun", "virtqueue_size", "num_queues", "max_sectors", "boot_tpgt"}),
-            free_page_reporting=True,
             io_uring=True,
             kvm_problem=UNTRIED,
         )

@@ -77,7 +77,6 @@ async def _question(program: Program, qmp: Qmp) -> Capabilities:
         for option in await qmp.execute("query-command-line-options")
     }
     machines = await qmp.execute("query-machines")
-    devices = {device: await _properties(qmp, device) for device in DEVICES}
     chardev = options.get("chardev", frozenset())
     return Capabilities(
         program=program,
@@ -86,9 +85,7 @@ async def _question(program: Program, qmp: Qmp) -> Capabilities:
         memory_lock="mem-lock" in options.get("overcommit", frozenset()),
         sandbox="sandbox" in options,
         machines=frozenset(name for machine in machines for name in (machine["name"], machine.get("alias")) if name),
-        devices=frozenset(device for device, properties in devices.items() if properties),
-        vhost_scsi=devices["vhost-scsi-pci"],
-        free_page_reporting="free-page-reporting" in devices["virtio-balloon-pci"],
+        devices=frozenset([device for device in DEVICES if await _has(qmp, device)]),
         io_uring=await _io_uring(qmp),
         kvm_problem=_kvm_hindrance(built_in=(await qmp.execute("query-kvm"))["present"]),
     )  # fmt: skip
@@ -103,12 +100,12 @@ async def _io_uring(qmp: Qmp) -> bool:
     return True
 
 
-async def _properties(qmp: Qmp, device: str) -> frozenset[str]:
+async def _has(qmp: Qmp, device: str) -> bool:
     try:
-        found = await qmp.execute("device-list-properties", typename=device)
+        await qmp.execute("device-list-properties", typename=device)
     except QmpCommandError:  # no such device
-        return frozenset()
-    return frozenset(each["name"] for each in found)
+        return False
+    return True
 
 
 def _kvm_hindrance(*, built_in: bool) -> str:

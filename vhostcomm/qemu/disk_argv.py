@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from vhostcomm.qemu.machine import Disk, VhostDisk
@@ -11,12 +11,11 @@ from vhostcomm.qemu.words import options
 VHOST_SETTINGS: Final = {
     "virtqueue_size": "256",
     "cmd_per_lun": "250",
-    "set_driverok": "off",
     "num_queues": "1",
     "max_sectors": "16384",
     "boot_tpgt": "1",
 }
-"""The genuine host's settings. Only its own QEMU has set_driverok, so each setting is used only if QEMU knows it."""
+"""The genuine host's settings, except set_driverok=off, which only its own QEMU knows."""
 
 DISK_DRIVERS: Final = ("virtio-scsi-pci", "scsi-hd")
 """The devices of a disk in a file."""
@@ -44,11 +43,8 @@ def file_disk(disk: Disk, slot: int, name: str, bootindex: int, *, bus: str = "p
     yield from ("-device", options("scsi-hd", seen | ({"serial": how.serial} if how.serial else {})))
 
 
-def vhost_disk(
-    disk: VhostDisk, slot: int, bootindex: int, known: Collection[str], *, bus: str = "pci.0"
-) -> Iterator[str]:
-    """Build the arguments for a disk of the kernel's SCSI target, with the genuine settings that QEMU knows."""
-    settings = {key: value for key, value in VHOST_SETTINGS.items() if key in known}
-    properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | settings
+def vhost_disk(disk: VhostDisk, slot: int, bootindex: int, *, bus: str = "pci.0") -> Iterator[str]:
+    """Build the arguments for a disk of the kernel's SCSI target."""
+    properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | VHOST_SETTINGS
     properties |= {"bootindex": str(bootindex), "bus": bus, "addr": f"{slot:#x}"}
     yield from ("-device", options("vhost-scsi-pci", properties))

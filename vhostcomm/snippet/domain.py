@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from vhostcomm.config.models import GuestConfig
 from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT
-from vhostcomm.qemu.disk_argv import VHOST_SETTINGS, vhost_disk
+from vhostcomm.qemu.disk_argv import vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
     Accelerator,
@@ -87,7 +87,7 @@ def domain(
         word
         for disk, slot, order in _places(machine)
         if isinstance(disk, VhostDisk)
-        for word in vhost_disk(disk, slot, order, VHOST_SETTINGS.keys() - {"set_driverok"}, bus=bus)
+        for word in vhost_disk(disk, slot, order, bus=bus)
     ]
     arguments += qmp_of(guest)
     if arguments:
