@@ -16,7 +16,15 @@ from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.snippet_target import QEMU_FLAGS, UNIT_FLAGS, Served, Which, WhichGuest, WhichQemu, WhichUnit
+from vhostcomm.cli.snippet_target import (
+    QEMU_FLAGS,
+    UNIT_FLAGS,
+    ExternalSelection,
+    GuestSelection,
+    QemuSelection,
+    ServedGuest,
+    UnitSelection,
+)
 from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
 
@@ -30,7 +38,7 @@ _MACHINE = Group("The machine", sort_key=0)
 _HOOKSCRIPT = Group("The hookscript", sort_key=0)
 
 
-Qemu: TypeAlias = Annotated[WhichQemu | None, Parameter(name="*")]
+Qemu: TypeAlias = Annotated[QemuSelection | None, Parameter(name="*")]
 
 
 Folder: TypeAlias = Annotated[
@@ -46,7 +54,7 @@ Folder: TypeAlias = Annotated[
 def qemu(
     folder: Folder = None,
     *,
-    which: WhichGuest | None = None,
+    which: ExternalSelection | None = None,
     spelt_for: Qemu = None,
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's bus; pcie.0 with q35.")
@@ -58,8 +66,8 @@ def qemu(
     """Print QEMU's arguments for the vchannel, to append to its command; with a DIRECTORY, the whole command."""
     from vhostcomm.snippet.qemu import arguments, command
 
-    found = (which or WhichGuest()).of_folder(folder).external(whole=folder is not None)
-    spelling, can = (spelt_for or WhichQemu()).asked()
+    found = (which or ExternalSelection()).of_folder(folder).external(whole=folder is not None)
+    spelling, can = (spelt_for or QemuSelection()).asked()
     if folder is None:
         _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
         _show(arguments(found.guest, spelling, bus=bus))
@@ -110,11 +118,13 @@ class DomainFlags:
 
 
 @app.command(usage="Usage: vhostcomm snippet libvirt [OPTIONS] [DIRECTORY]")
-def libvirt(folder: Folder = None, *, which: WhichGuest | None = None, of_domain: DomainFlags | None = None) -> None:
+def libvirt(
+    folder: Folder = None, *, which: ExternalSelection | None = None, of_domain: DomainFlags | None = None
+) -> None:
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
     given = of_domain or DomainFlags()
     is_whole = given.domain or folder is not None
-    found = (which or WhichGuest()).of_folder(folder).external(whole=is_whole)
+    found = (which or ExternalSelection()).of_folder(folder).external(whole=is_whole)
     guest = found.guest
     if not is_whole:
         from vhostcomm.snippet.libvirt import devices
@@ -154,7 +164,7 @@ def libvirt(folder: Folder = None, *, which: WhichGuest | None = None, of_domain
     )
 
 
-def _machine(found: Served, flags: MachineFlags, extra: tuple[str, ...] = ()) -> Machine:
+def _machine(found: ServedGuest, flags: MachineFlags, extra: tuple[str, ...] = ()) -> Machine:
     """Make the machine of the guest's file, overridden by flags, and not adapted to this host.
 
     Args:
@@ -195,7 +205,7 @@ def proxmox(
     storage: Annotated[
         str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a DIRECTORY.")
     ] = "local-lvm",
-    which: WhichGuest | None = None,
+    which: ExternalSelection | None = None,
     spelt_for: Qemu = None,
 ) -> None:
     """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
@@ -206,9 +216,9 @@ def proxmox(
 
     if vmid is None:
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
-    which = (which or WhichGuest()).of_folder(folder)
+    which = (which or ExternalSelection()).of_folder(folder)
     found = which.external(whole=folder is not None)
-    spelling, _ = (spelt_for or WhichQemu()).asked()
+    spelling, _ = (spelt_for or QemuSelection()).asked()
     if folder is None:
         _refuse(storage=storage != "local-lvm", remedy="give a directory of `vhostcomm install`")
         _show(commands(found.guest, vmid, spelling, which.words()))
@@ -221,7 +231,7 @@ def proxmox(
 @app.command
 def hookscript(
     *,
-    which: WhichGuest | None = None,
+    which: ExternalSelection | None = None,
     wait: Annotated[
         int,
         Parameter(
@@ -240,7 +250,7 @@ def hookscript(
     """Print a hookscript for Proxmox VE: a VM starts only with a daemon, and is stopped by the guest's own power-off."""
     from vhostcomm.snippet.hookscript import script
 
-    found = (which or WhichGuest()).external()
+    found = (which or ExternalSelection()).external()
     guest = attrs.evolve(found.guest, name=found.name)
     _show(script(guest, found.control, program=program or _program(), unit=found.service, wait=wait))
 
@@ -248,7 +258,7 @@ def hookscript(
 @app.command
 def systemd(
     *,
-    which: WhichUnit | None = None,
+    which: UnitSelection | None = None,
     program: Annotated[
         str | None,
         Parameter(metavar="PROGRAM", group=UNIT_FLAGS, help="vhostcomm's executable, for the unit; this one by default."),
@@ -258,7 +268,7 @@ def systemd(
     from vhostcomm.snippet.systemd import unit as made
     from vhostcomm.systemd import units
 
-    which = which or WhichUnit()
+    which = which or UnitSelection()
     executable = program or units.running_executable()
     if which.is_of_all:
         config = which.all_guests()
@@ -271,7 +281,7 @@ def systemd(
 @app.command
 def compose(
     *,
-    which: Which | None = None,
+    which: GuestSelection | None = None,
     qemu_version: Annotated[
         str | None,
         Parameter(
@@ -283,7 +293,7 @@ def compose(
     from vhostcomm.snippet import Spelling
     from vhostcomm.snippet.compose import compose as file
 
-    config, guest = (which or Which()).find()
+    config, guest = (which or GuestSelection()).find()
     _show(file(config, guest, Spelling.of_version(qemu_version) if qemu_version else Spelling.unasked()))
 
 

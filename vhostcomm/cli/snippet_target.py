@@ -32,7 +32,7 @@ UNIT_FLAGS = Group("The unit", sort_key=0)
 
 @Parameter(name="*")
 @frozen
-class Which:
+class GuestSelection:
     """The guest's selection, as given in flags."""
 
     name: Annotated[
@@ -83,7 +83,7 @@ class Which:
 
 
 @frozen
-class Served:
+class ServedGuest:
     """A guest and the service that serves it.
 
     Args:
@@ -118,7 +118,7 @@ else:
 
 
 @frozen
-class WhichUnit(Which):
+class UnitSelection(GuestSelection):
     """The selection of a guest and of the systemd unit that serves it."""
 
     unit: Annotated[
@@ -157,7 +157,7 @@ class WhichUnit(Which):
             print_error(f"vhostcomm: {warning}")
         return config
 
-    def served(self, default: str = units.SERVE) -> Served:
+    def served(self, default: str = units.SERVE) -> ServedGuest:
         """Return the guest with the addresses of its service.
 
         Args:
@@ -173,14 +173,14 @@ class WhichUnit(Which):
         try:
             if unit == NO_UNIT:
                 control = control_address(config.service.control, environment)
-                return Served(config, guest, unit, "", guest.name, control)
+                return ServedGuest(config, guest, unit, "", guest.name, control)
             place = units.place(unit, guest.name, guest.identity.uuid, runtime=runtime_directory(environment))
             control = control_address(config.service.control, {"RUNTIME_DIRECTORY": str(place.runtime)})
         except ValueError as error:
             raise UsageError(f"guest {guest.name}: {error}") from None
         if place.sock:
             guest = attrs.evolve(guest, address=Listen(place.sock))
-        return Served(config, guest, unit, place.service, place.name, control)
+        return ServedGuest(config, guest, unit, place.service, place.name, control)
 
     def _unit_of(self, guest: GuestConfig, default: str) -> str:
         if self.config:
@@ -193,16 +193,16 @@ class WhichUnit(Which):
 
 
 @frozen
-class WhichGuest(WhichUnit):
+class ExternalSelection(UnitSelection):
     """The selection of a guest whose QEMU another program runs, and of the unit that serves it."""
 
     settings: UsedFlags = None
 
-    def of_folder(self, folder: str | None) -> WhichGuest:
+    def of_folder(self, folder: str | None) -> ExternalSelection:
         """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
-    def external(self, *, whole: bool = False) -> Served:
+    def external(self, *, whole: bool = False) -> ServedGuest:
         """Return the same as `served`.
 
         Args:
@@ -238,7 +238,7 @@ def of_service() -> dict[str, str]:
 
 
 @frozen
-class WhichQemu:
+class QemuSelection:
     """The selection of the QEMU for which arguments are spelt.
 
     Args:

@@ -27,7 +27,7 @@ from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.only_guest import OnlyGuest
-from vhostcomm.daemon.opening import Served
+from vhostcomm.daemon.opening import ServedPort
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
@@ -240,7 +240,7 @@ class Daemon:
         served = self._ports.get(name)
         return served.port.asker if served else None
 
-    def _served(self, name: str) -> Served:
+    def _served(self, name: str) -> ServedPort:
         served = self._ports.get(name)
         if served is None:
             raise ServeError(f"there is no guest {name!r}; guests: {', '.join(self.guests) or 'none'}")

@@ -11,7 +11,7 @@ from vhostcomm.config import values
 from vhostcomm.config.address import Connect, Sock
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.opening import Served
+from vhostcomm.daemon.opening import ServedPort
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.log.logs import Log
 
@@ -84,7 +84,7 @@ class Folders:
                     self._serve(folder, name, path)
         self._ignored &= {path for found in self._seen.values() for path in found.values()}
 
-    async def _end_and_match(self, ending: list[Served]) -> None:
+    async def _end_and_match(self, ending: list[ServedPort]) -> None:
         await self._freezer.thaw_all((each.port.guest for each in ending), "its socket is gone from the directory")
         await self._ports.end(ending)
         self.match()

@@ -13,7 +13,7 @@ from vhostcomm.config.models import Service
 from vhostcomm.control.admission import own_names
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.opening import Served, make_runtime_directory
+from vhostcomm.daemon.opening import ServedPort, make_runtime_directory
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.log.logs import Log
 from vhostcomm.qemu_host.api import QemuHostApi
@@ -72,7 +72,7 @@ class OnlyGuest:
         await self._freezer.before_end(port.guest, command, timeout=timeout, by=by)
         await port.asker.send(command, timeout=timeout, by=by)
 
-    def _served(self, command: Command) -> Served:
+    def _served(self, command: Command) -> ServedPort:
         for served in self._ports.all:
             return served
         raise CallError(command, Outcome.NOT_CONNECTED, "no guest is served now")

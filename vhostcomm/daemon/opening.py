@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class Served:
+class ServedPort:
     """A port that runs or will run. `folder` is the watched directory of its socket, if any."""
 
     config: GuestConfig
@@ -47,7 +47,7 @@ class Served:
 class Opening:
     """A batch of ports that a thread opens."""
 
-    batch: Sequence[Served]
+    batch: Sequence[ServedPort]
     service: Service
     files: SocketFiles
     adopt: Callable[[Guest], None]
@@ -92,7 +92,7 @@ def make_runtime_directory(folder: Path, service: Service) -> None:
         make_folder(folder, group_id(service.socket_group))
 
 
-def discard(opened: Iterable[Served]) -> None:
+def discard(opened: Iterable[ServedPort]) -> None:
     """Close ports that were opened but will not run. May block."""
     for served in opened:
         if served.open:

@@ -17,7 +17,7 @@ from vhostcomm.config.address import Address
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import GuestConfig, Service
 from vhostcomm.control.listener import HttpListener
-from vhostcomm.daemon.opening import Opening, Served, discard, make_runtime_directory
+from vhostcomm.daemon.opening import Opening, ServedPort, discard, make_runtime_directory
 from vhostcomm.errors import ServeError
 from vhostcomm.linux.threads import in_slices, in_thread, made_in_thread, short_turns
 from vhostcomm.log.logs import Log
@@ -41,7 +41,7 @@ BATCH: Final = 64
 MakeGuest = Callable[[GuestConfig, HostIdentity, Log], Guest]
 
 
-async def _all_ended(ending: Iterable[Served]) -> None:
+async def _all_ended(ending: Iterable[ServedPort]) -> None:
     for served in ending:
         if not served.ended.is_set():  # a wait for a set event costs a turn of the event loop
             await served.ended.wait()
@@ -74,10 +74,10 @@ class Ports:
         self._make_guest = make_guest
         self._adopt = adopt
         self._log = log
-        self._served: dict[str, Served] = {}
+        self._served: dict[str, ServedPort] = {}
         self._guests: dict[str, Guest] | None = None
         """Made on demand, and again after a change."""
-        self._by_path: dict[Path, Served | _Http] = {}
+        self._by_path: dict[Path, ServedPort | _Http] = {}
         self.files = SocketFiles(log)
         """Watches the directories of our own sockets."""
         self._lane = Lane()
@@ -89,10 +89,10 @@ class Ports:
         return len(self._served)
 
     @property
-    def all(self) -> list[Served]:
+    def all(self) -> list[ServedPort]:
         return list(self._served.values())
 
-    def get(self, name: str) -> Served | None:
+    def get(self, name: str) -> ServedPort | None:
         return self._served.get(name)
 
     @property
@@ -104,7 +104,7 @@ class Ports:
 
     async def open_all(
         self, configs: Iterable[GuestConfig], host: HostIdentity, taken_over: frozenset[Address] = frozenset()
-    ) -> list[Served]:
+    ) -> list[ServedPort]:
         """Open all of the ports, or none. They don't run yet; other guests are served meanwhile.
 
         Args:
@@ -115,11 +115,11 @@ class Ports:
         Raises:
             ServeError: some ports can't be opened; says which and why.
         """
-        opened: list[Served] = []
+        opened: list[ServedPort] = []
         try:
-            batch: list[Served] = []
+            batch: list[ServedPort] = []
             async for config in in_slices(configs):
-                batch.append(Served(config, self._port(config, host)))
+                batch.append(ServedPort(config, self._port(config, host)))
                 if len(batch) == BATCH:
                     await self._open(batch, taken_over)
                     opened, batch = opened + batch, []
@@ -129,7 +129,7 @@ class Ports:
             raise
         return opened + batch
 
-    async def _open(self, batch: Sequence[Served], taken_over: frozenset[Address] = frozenset()) -> None:
+    async def _open(self, batch: Sequence[ServedPort], taken_over: frozenset[Address] = frozenset()) -> None:
         opening = Opening(batch, self._service, self.files, self._adopt, taken_over)
         try:
             with trio.fail_after(OPEN_DEADLINE), short_turns():
@@ -148,7 +148,7 @@ class Ports:
             kind = next((type(each) for each in problems if isinstance(each, ServeError)), ServeError)
             raise kind("; ".join(map(str, problems)))
 
-    async def discard(self, opened: Sequence[Served]) -> None:
+    async def discard(self, opened: Sequence[ServedPort]) -> None:
         """Close ports that were opened but will not run."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + OPEN_DEADLINE):
             await trio.to_thread.run_sync(discard, opened, abandon_on_cancel=True)
@@ -156,7 +156,7 @@ class Ports:
     def _port(self, config: GuestConfig, host: HostIdentity) -> Port:
         return Port(self._make_guest(config, host, self._log.bind(guest=config.name)), self._service, self._lane)
 
-    def start(self, served: Served) -> None:
+    def start(self, served: ServedPort) -> None:
         """Run a port."""
         assert self.nursery is not None
         self._served[served.config.name] = served
@@ -168,9 +168,9 @@ class Ports:
 
     def start_found(self, config: GuestConfig, folder: Path) -> None:
         """Open and run the port of a guest that was found in a directory; retry on failure."""
-        self.start(Served(config, self._port(config, self.host), folder))
+        self.start(ServedPort(config, self._port(config, self.host), folder))
 
-    async def end(self, ending: Iterable[Served]) -> None:
+    async def end(self, ending: Iterable[ServedPort]) -> None:
         """End ports: accept no connections, answer pending questions, close. Limited in time."""
         if not (ending := list(ending)):
             return
@@ -184,7 +184,7 @@ class Ports:
             served.scope.cancel()
         await _all_ended(ending)
 
-    def change(self, served: Served, new: GuestConfig, host: HostIdentity) -> bool:
+    def change(self, served: ServedPort, new: GuestConfig, host: HostIdentity) -> bool:
         """Apply a new configuration with the same address to a guest. Return whether its answers have changed."""
         guest = served.port.guest
         changed = new.identity != served.config.identity or host != guest.host
@@ -198,7 +198,7 @@ class Ports:
             self._watch(served)
         return changed
 
-    def _watch(self, served: Served) -> None:
+    def _watch(self, served: ServedPort) -> None:
         """Connect to the QMP socket of a guest's QEMU, if it is configured."""
         assert self.nursery is not None
         served.monitor, served.monitor_scope = None, trio.CancelScope()
@@ -230,17 +230,17 @@ class Ports:
                         return
                     await trio.sleep(RECHECK_INTERVAL)
 
-    async def _bind_again(self, path: Path, served: Served | _Http) -> bool:
+    async def _bind_again(self, path: Path, served: ServedPort | _Http) -> bool:
         """Bind a socket again. Return False if that failed, and no event will announce when it can succeed."""
         log = self._log.bind(sock=str(path))
-        if isinstance(served, Served):
+        if isinstance(served, ServedPort):
             log = log.bind(guest=served.config.name)
         try:
             await in_thread(path.parent, make_runtime_directory, path.parent, self._service)
             await served.port.bind_again()
         except (ServeError, OSError) as error:
             if served.why_not != str(error):
-                if isinstance(served, Served):
+                if isinstance(served, ServedPort):
                     log.error("socket file deleted or replaced, QEMU can't connect", why=str(error))  # noqa: TRY400
                 else:
                     log.error("socket file deleted or replaced, clients can't connect", why=str(error))  # noqa: TRY400
@@ -251,7 +251,7 @@ class Ports:
         log.warning("socket file deleted or replaced, bound again")
         return True
 
-    async def _run(self, served: Served) -> None:
+    async def _run(self, served: ServedPort) -> None:
         name, pause = served.config.name, REOPEN_PAUSE
         try:
             with served.scope:
@@ -279,11 +279,11 @@ class Ports:
             self._forget_path(served)
             served.ended.set()
 
-    def _forget_path(self, served: Served) -> None:
+    def _forget_path(self, served: ServedPort) -> None:
         if served.path and self._by_path.get(served.path) is served:
             del self._by_path[served.path]
 
-    async def _try_open(self, served: Served) -> bool:
+    async def _try_open(self, served: ServedPort) -> bool:
         if served.open:
             return True
         try:

@@ -20,7 +20,7 @@ from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
-from vhostcomm.daemon.opening import Served
+from vhostcomm.daemon.opening import ServedPort
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.linux.threads import in_slices, in_thread, short_turns
@@ -54,9 +54,9 @@ class _Plan:
 
     opening: list[GuestConfig] = field(factory=list)
     """New guests, and guests with a new address."""
-    ending: list[Served] = field(factory=list)
-    staying: list[tuple[Served, GuestConfig]] = field(factory=list)
-    by_address: dict[Address, Served] = field(factory=dict)
+    ending: list[ServedPort] = field(factory=list)
+    staying: list[tuple[ServedPort, GuestConfig]] = field(factory=list)
+    by_address: dict[Address, ServedPort] = field(factory=dict)
     """Ending ports by address: a new guest with such an address takes over the socket."""
 
 
