@@ -10,7 +10,7 @@ VhostcommError       exit status 1
 ├── CaptureError     an invalid capture file, with the line
 ├── EtcdError        an etcd that can't be reached or rejects a request (vhostcomm.cluster.wire)
 ├── HeldError        a guest that is not started, because another host runs it (vhostcomm.cluster.lock)
-├── KeptError        a cluster's tree that can't be read from its file or written to it (vhostcomm.cluster.kept)
+├── TreeFileError        a cluster's tree that can't be read from its file or written to it (vhostcomm.cluster.tree_file)
 ├── DiskError        a disk image that can't be read or created, with its path
 ├── InstallError     a .pat that can't be installed, or an unsuitable directory
 ├── MachineError     a running machine that can't do what is asked through QMP

@@ -8,9 +8,9 @@ import pytest
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.cluster.address import Access, parse
-from vhostcomm.cluster.kept import Kept, KeptError, state_directory
 from vhostcomm.cluster.lock import Holder, parse_holder
 from vhostcomm.cluster.tree import Tree
+from vhostcomm.cluster.tree_file import TreeFile, TreeFileError, state_directory
 
 
 def test_addresses_are_parsed() -> None:
@@ -75,18 +75,18 @@ def test_state_directory_depends_on_the_environment_and_the_user() -> None:
 
 def test_a_tree_that_can_not_be_kept_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    kept = Kept("/p/", tmp_path / "file" / "cluster.tree")
+    kept = TreeFile("/p/", tmp_path / "file" / "cluster.tree")
     assert kept.read().values == {}
-    with pytest.raises(KeptError, match=r"cluster\.tree: (Not a directory|File exists)"):
+    with pytest.raises(TreeFileError, match=r"cluster\.tree: (Not a directory|File exists)"):
         kept.write(Tree())
-    kept = Kept("/p/", tmp_path / "new" / "cluster.tree")
+    kept = TreeFile("/p/", tmp_path / "new" / "cluster.tree")
     kept.write(Tree({"guests/nas": b"{}"}, 4))
     assert [each.name for each in kept.path.parent.iterdir()] == ["cluster.tree"]
     assert (kept.read().values, kept.read().revision) == ({"guests/nas": b"{}"}, 4)
-    with pytest.raises(KeptError, match=r"it belongs to the prefix /p/, not /q/; delete the file"):
-        Kept("/q/", kept.path).read()
-    with pytest.raises(KeptError, match=r"new: a directory"):
-        Kept("/p/", kept.path.parent).read()
+    with pytest.raises(TreeFileError, match=r"it belongs to the prefix /p/, not /q/; delete the file"):
+        TreeFile("/q/", kept.path).read()
+    with pytest.raises(TreeFileError, match=r"new: a directory"):
+        TreeFile("/p/", kept.path.parent).read()
 
 
 def test_the_variables_of_a_cluster_are_no_settings(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.cluster.hosts import HOSTS_TIMEOUT, NAS, Host, asking
 from tests.control.controlled import INFORMATION, answering
 from tests.serving import run_vhostcomm, until
 from vchannel import GuestCommand
-from vhostcomm.cluster.kept import NAME
+from vhostcomm.cluster.tree_file import NAME
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("etcd")]
 ETCD_MEMBERS = 3

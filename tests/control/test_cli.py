@@ -135,7 +135,7 @@ def test_verbs_freeze_thaw_reboot_and_shut_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_daemon_that_dies_meanwhile_is_no_success(tmp_path: Path) -> None:
+def test_a_daemon_that_dies_meanwhile_fails_the_shutdown(tmp_path: Path) -> None:
     """The guest may still run."""
     with controlled(tmp_path, expect_exit=-9) as (daemon, _), fake_guest(tmp_path / "nas") as guest:
         guest.serial()

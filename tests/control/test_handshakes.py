@@ -21,8 +21,8 @@ from tests.control.authority import Authority
 from tests.control.test_server import GET, Echo
 from tests.trio_help import run, run_in_real_time
 from vhostcomm.config.certificates import TlsFiles, client_context, server_context
+from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.control.tls import ACCEPT_COST, CREDIT, HANDSHAKE_LIMIT, HANDSHAKE_TIMEOUT, REST, Handshakes, Share
 
 
@@ -66,7 +66,7 @@ def test_handshake_has_a_deadline(files: TlsFiles) -> None:
         log = structlog.wrap_logger(None, [take])
         ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
         async with trio.open_nursery() as nursery:
-            handshakes, ended = Handshakes(StrangersLog(log, nursery), _body), trio.Event()
+            handshakes, ended = Handshakes(ClientLog(log, nursery), _body), trio.Event()
 
             async def finish() -> None:
                 assert await handshakes.finish(trio.SocketStream(ours), server_context(files)) is None
@@ -148,7 +148,7 @@ def test_silent_clients_are_accepted_slowly(files: TlsFiles) -> None:
         context = server_context(files)
         with ExitStack() as stack:
             async with trio.open_nursery() as nursery:
-                handshakes = Handshakes(StrangersLog(structlog.get_logger(), nursery), _body)
+                handshakes = Handshakes(ClientLog(structlog.get_logger(), nursery), _body)
                 for _ in range(round(CREDIT / ACCEPT_COST) + beyond):
                     ours, theirs = socket.socketpair()
                     stack.enter_context(theirs)

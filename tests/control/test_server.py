@@ -13,11 +13,11 @@ import trio
 
 from tests.trio_help import run
 from vhostcomm.config.address import Listen
+from vhostcomm.control.client_log import LOG_INTERVAL, ClientLog
 from vhostcomm.control.connection import BODY_LIMIT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_LIMIT, Receive, Scope, Send
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.server import CONNECTION_LIMIT, RESERVED, serve_app
-from vhostcomm.control.strangers import LOG_INTERVAL, StrangersLog
 
 GET = b"GET /path?a=b HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -71,7 +71,7 @@ class Echo:
             listener.sock.listen(2 * CONNECTION_LIMIT)
             listener.tls = tls
             async with trio.open_nursery() as nursery:
-                await nursery.start(serve_app, self, listener, log, StrangersLog(log, nursery))
+                await nursery.start(serve_app, self, listener, log, ClientLog(log, nursery))
                 yield self
                 nursery.cancel_scope.cancel()
 
@@ -258,15 +258,15 @@ def test_rejected_clients_are_logged_once_a_minute() -> None:
         wrapper = structlog.make_filtering_bound_logger(20)
         log = structlog.wrap_logger(structlog.PrintLogger(), processors=[take], wrapper_class=wrapper).bind()
         async with trio.open_nursery() as nursery:
-            strangers = StrangersLog(log, nursery)
+            client_log = ClientLog(log, nursery)
             for number in range(1000):
-                strangers.warning("refused", by=number)
+                client_log.warning("refused", by=number)
             await trio.sleep(1.5 * LOG_INTERVAL)
             assert lines == [{"event": "refused", "times": 1, "by": 0}, {"event": "refused", "times": 999, "by": 999}]
             await trio.sleep(2 * LOG_INTERVAL)
-            strangers.warning("refused", by="anew")
+            client_log.warning("refused", by="anew")
             assert lines[2:] == [{"event": "refused", "times": 1, "by": "anew"}]
-            strangers.warning("refused", by="at the end")
+            client_log.warning("refused", by="at the end")
             nursery.cancel_scope.cancel()
         assert lines[3:] == [{"event": "refused", "times": 1, "by": "at the end"}]
 

@@ -22,7 +22,7 @@ from vchannel import HostCommand
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
-from vhostcomm.daemon.monitored import follow
+from vhostcomm.daemon.monitor_evidence import follow
 from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.log.logs import LimitedLog
 

@@ -24,8 +24,8 @@ from vhostcomm.capture.compare import compare
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Origin, Record
 from vhostcomm.capture.reading import read_capture
 from vhostcomm.capture.redact_capture import redact
+from vhostcomm.channel.frame_tap import Recording
 from vhostcomm.channel.guest import Guest
-from vhostcomm.channel.tap import Recording
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon import recordings

@@ -20,7 +20,7 @@ FAST = 1_000_000
 """A frame rate that throttles no guest."""
 
 
-def braked(lane: Lane) -> Throttle:
+def throttled(lane: Lane) -> Throttle:
     """A guest that has used its credit up."""
     mine = Throttle(FAST, lane)
     while not mine.throttled:
@@ -67,20 +67,20 @@ def test_a_flood_is_read_in_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main)
 
 
-def test_a_guest_that_asks_and_waits_is_never_braked() -> None:
+def test_a_guest_that_asks_and_waits_is_never_throttled() -> None:
     """Two hundred questions a second, however much work each of them is; twice as many are too much."""
     clock = MockClock()
 
     async def main() -> None:
-        for often, is_braked in (QUESTIONS, False), (2 * QUESTIONS, True):
+        for often, is_throttled in (QUESTIONS, False), (2 * QUESTIONS, True):
             mine = Throttle(FAST, Lane())
-            braked = set()
+            throttled = set()
             for _ in range(60 * often):
                 mine.ready()
                 mine.turned(WORK, FRAME_SIZE)
-                braked.add(mine.throttled)
+                throttled.add(mine.throttled)
                 clock.jump(1 / often)
-            assert (True in braked) is is_braked
+            assert (True in throttled) is is_throttled
 
     trio.run(main, clock=clock)
 
@@ -99,7 +99,7 @@ def test_more_than_a_question_at_once_is_work() -> None:
 def test_turns_in_the_lane_are_one_at_a_time_and_in_order() -> None:
     async def main() -> None:
         lane = Lane()
-        good, flood = Throttle(FAST, lane), [braked(lane) for _ in range(16)]
+        good, flood = Throttle(FAST, lane), [throttled(lane) for _ in range(16)]
         turns: list[tuple[int, float]] = []
 
         async def send(name: int) -> None:
@@ -125,7 +125,7 @@ def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
 
     async def main() -> None:
         lane = Lane()
-        good, bad = Throttle(FAST, lane), braked(lane)
+        good, bad = Throttle(FAST, lane), throttled(lane)
         await turn(bad)
         for _ in range(100):
             assert not bad.ready()
@@ -136,7 +136,7 @@ def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
         await bad.enter()
         bad.turned(WORK)
         await trio.sleep(ALONE)
-        worse = braked(lane)
+        worse = throttled(lane)
         await turn(worse)
         assert bad.ready()  # the last turn was another's
         await bad.enter()
@@ -148,7 +148,7 @@ def test_a_guest_alone_in_the_lane_has_its_turns_at_once() -> None:
 def test_the_lane_does_not_rest_without_other_guests() -> None:
     async def main() -> None:
         lane = Lane()
-        good, bad = Throttle(FAST, lane), braked(lane)
+        good, bad = Throttle(FAST, lane), throttled(lane)
         begin = trio.current_time()
         assert not any([await turn(bad) for _ in range(100)])
         assert trio.current_time() == begin
@@ -165,7 +165,7 @@ def test_a_guest_earns_credit_while_it_has_nothing_to_read() -> None:
 
     async def main() -> None:
         lane = Lane()
-        good, bad = Throttle(FAST, lane), braked(lane)
+        good, bad = Throttle(FAST, lane), throttled(lane)
         for _ in range(50):
             good.ready()
             await turn(bad)
@@ -184,7 +184,7 @@ def test_a_guest_earns_credit_while_it_has_nothing_to_read() -> None:
 def test_a_guest_that_leaves_while_waiting_frees_the_lane() -> None:
     async def main() -> None:
         lane = Lane()
-        good, gone, stays = Throttle(FAST, lane), braked(lane), braked(lane)
+        good, gone, stays = Throttle(FAST, lane), throttled(lane), throttled(lane)
         await turn(stays)
         good.ready()
         with trio.move_on_after(REST * WORK / 2) as scope:

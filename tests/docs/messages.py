@@ -11,7 +11,7 @@ from tests.docs.pages import ROOT
 
 LEVELS: Final = {"warning", "error", "exception", "critical"}
 
-LOGS: Final = ("log", "lines", "comings", "strangers")
+LOGS: Final = ("log", "lines", "connection_log", "client_log")
 """Suffixes of the names of logs and of rate-limited logs."""
 
 

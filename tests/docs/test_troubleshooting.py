@@ -26,7 +26,7 @@ LEFT_OUT: Final = {
     "CaptureError": "it names the file and the line",
     "DiskError": "it names the image and what to do",
     "EtcdError": "it names etcd's address and what it said",
-    "KeptError": "it names the file and the system's error",
+    "TreeFileError": "it names the file and the system's error",
     "QemuError": "it names the QEMU and what to do",
     "InstallError": "it names the .pat or the folder and what to do",
     "MachineError": "it names the cause of the pause and what to do",

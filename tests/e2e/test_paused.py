@@ -51,7 +51,7 @@ def test_guest_paused_by_a_full_disk_is_resumed(tmp_path: Path, images: Images) 
         assert ask(control, "balloon").stdout == "vdsm: has 384 MiB of 384 MiB\n"
 
 
-def test_stop_of_a_guest_on_a_full_disk_is_no_success(tmp_path: Path, images: Images) -> None:
+def test_stop_of_a_guest_on_a_full_disk_fails(tmp_path: Path, images: Images) -> None:
     """`stop` by QMP has the effect of a full disk: a paused guest executes no command."""
     qmp = tmp_path / "qmp"
     extra = ["--", "-qmp", f"unix:{qmp},server=on,wait=off"]

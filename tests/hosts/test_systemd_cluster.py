@@ -17,7 +17,7 @@ from tests.hosts.booted import CONFIG, PROGRAM, Booted, guests, uid
 from tests.needs import need
 from tests.serving import fake_guest, started, until
 from tests.systemd.test_units import drop_ins
-from vhostcomm.cluster.kept import NAME
+from vhostcomm.cluster.tree_file import NAME
 from vhostcomm.systemd import units
 
 SERVE = units.SERVE

@@ -6,7 +6,7 @@ import pytest
 
 from tests.qemu.running import SHORT, Run, supervise
 from vhostcomm.errors import MachineError
-from vhostcomm.qemu.balloon import LEAST, balloon
+from vhostcomm.qemu.balloon import SIZE_MIN, balloon
 from vhostcomm.qemu.ending import EndKind
 from vhostcomm.qemu.supervise import Started
 
@@ -17,7 +17,7 @@ def test_balloon_is_read_and_its_target_set(idle: list[str]) -> None:
         has = await balloon(run.qemu.command, None)
         assert has.actual == has.memory
         assert await balloon(run.qemu.command, has.memory) == has
-        for size in (min(LEAST, has.memory) - 1, has.memory + 1):
+        for size in (min(SIZE_MIN, has.memory) - 1, has.memory + 1):
             with pytest.raises(MachineError, match=f"{size} bytes; the guest has {has.memory >> 20} MiB, and keeps"):
                 await balloon(run.qemu.command, size)
         await run.qemu.stop(grace=SHORT)

@@ -48,7 +48,7 @@ def test_stop_and_cont_by_qmp(idle: list[str]) -> None:
     ("from_start", "cause"),
     [(False, "a QMP or monitor client paused it (paused)"), (True, "QEMU was started with -S (prelaunch)")],
 )
-def test_stop_of_a_paused_machine_is_no_success(idle: list[str], *, from_start: bool, cause: str) -> None:
+def test_stop_of_a_paused_machine_fails(idle: list[str], *, from_start: bool, cause: str) -> None:
     async def ask() -> None:
         raise AssertionError("a paused guest is not asked")
 

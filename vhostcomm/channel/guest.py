@@ -92,7 +92,7 @@ class Guest:
     """Set and replaced at every piece of evidence, except frames of a guest that is ready."""
     lines: LimitedLog = field(init=False, repr=False)
     """Log messages about its frames."""
-    comings: LimitedLog = field(init=False, repr=False)
+    connection_log: LimitedLog = field(init=False, repr=False)
     """Log messages about its connections, and about its machine from QMP."""
     answers: dict[Command, bytes] = field(init=False)
     _question: evidence.Frame = field(default=evidence.Frame(0, asks=True), init=False)
@@ -101,7 +101,7 @@ class Guest:
     _unknown: set[int] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.lines, self.comings = LimitedLog(self.log), LimitedLog(self.log)
+        self.lines, self.connection_log = LimitedLog(self.log), LimitedLog(self.log)
         self.answers = answers(self.host, self.identity)
         self.model.entered = now()
 
@@ -159,7 +159,7 @@ class Guest:
         self._question = evidence.Frame(self.connections, asks=True)
         self._notice = evidence.Frame(self.connections, asks=False)
         self.take(evidence.Connected(self.connections))
-        self.comings.info("guest connected", **facts)
+        self.connection_log.info("guest connected", **facts)
         self._emit(events.Connected())
 
     def gone(self, end: events.Gone) -> None:
@@ -168,7 +168,7 @@ class Guest:
         stop = self.model.stop
         self.take(evidence.Disconnected(self.connections, end.why))
         by = {"stop_by": stop.by, "stop": stop.how} if stop else {}
-        self.comings.info(
+        self.connection_log.info(
             "guest gone", why=end.why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers
         )
         self._emit(end)
@@ -198,7 +198,7 @@ class Guest:
         known = self.model.pause
         self.take(evidence.Paused(cause, remedy))
         if known is None or (known.cause, known.remedy) != (cause, remedy):
-            self.comings.warning("guest paused", why=cause, remedy=remedy)
+            self.connection_log.warning("guest paused", why=cause, remedy=remedy)
             self._emit(events.Paused())
 
     def machine_resumed(self) -> None:
@@ -206,7 +206,7 @@ class Guest:
         was_paused = self.model.pause is not None
         self.take(evidence.Resumed())
         if was_paused:
-            self.comings.info("guest resumed")
+            self.connection_log.info("guest resumed")
             self._emit(events.Resumed())
 
     def stopping(self, by: str, how: str) -> None:

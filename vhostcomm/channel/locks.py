@@ -26,7 +26,7 @@ from vhostcomm.errors import PlaceError, ServeError
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 """struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid."""
 
-_WAYS_OUT: Final = "stop it, or choose another socket (for run: another --guest)"
+_REMEDY: Final = "stop it, or choose another socket (for run: another --guest)"
 
 _REMOVAL: Final = 0.001
 """Seconds before the next attempt while the last holder removes the file, which takes no time."""
@@ -104,7 +104,7 @@ def _acquire(path: Path, number: int) -> _File:
 
 def _taken(path: Path, lock: Path) -> ServeError:
     return ServeError(
-        f"{path}: another process already serves it (it holds {lock}); `fuser {lock}` names it: {_WAYS_OUT}"
+        f"{path}: another process already serves it (it holds {lock}); `fuser {lock}` names it: {_REMEDY}"
     )
 
 

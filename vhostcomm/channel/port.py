@@ -15,10 +15,10 @@ import trio
 from attrs import define, field
 
 from vhostcomm.channel.asker import Asker
+from vhostcomm.channel.frame_tap import Recording
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
 from vhostcomm.channel.sockets import Listener, group_id, keep_alive, peer
-from vhostcomm.channel.tap import Recording
 from vhostcomm.channel.throttle import CONNECTION, Lane, Throttle
 from vhostcomm.config.address import Connect, Listen, ListenTcp, host_and_port
 from vhostcomm.config.models import Service
@@ -248,7 +248,7 @@ class Port:
             return True
         self._refused += 1
         if self._refused == 1:
-            self.guest.comings.warning(
+            self.guest.connection_log.warning(
                 "connection refused",
                 why="another one is live; QEMU retries every second, so check which of the two is the guest's",
                 **peer(sock),

@@ -7,8 +7,8 @@ import socket
 import trio
 
 from vchannel import FRAME_SIZE
+from vhostcomm.channel.frame_tap import Tap
 from vhostcomm.channel.guest import Guest
-from vhostcomm.channel.tap import Tap
 
 
 class GoneError(Exception):

@@ -23,10 +23,10 @@ from vchannel import (
     UnsolicitedResponse,
 )
 from vhostcomm.channel.calls import OUTSTANDING_LIMIT, URGENT, CallError, Outcome, named
+from vhostcomm.channel.frame_tap import Recording, Tap
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sending import GoneError, Sender
 from vhostcomm.channel.sockets import has_hung_up
-from vhostcomm.channel.tap import Recording, Tap
 from vhostcomm.channel.throttle import LANE_READ, READ, Throttle
 from vhostcomm.config.models import Service
 from vhostcomm.guest.events import Gone

@@ -59,13 +59,13 @@ class Lane:
     _other_at: float = field(default=-inf, init=False)
     _before_at: float = field(default=-inf, init=False)  # time of the last turn outside by another guest than that
 
-    def outside(self, throttle: Throttle, now: float) -> None:
+    def note_outside(self, throttle: Throttle, now: float) -> None:
         """Note a turn outside the lane."""
         if self._other is not throttle:
             self._other, self._before_at = throttle, self._other_at
         self._other_at = now
 
-    def comes(self, throttle: Throttle) -> None:
+    def note_entry(self, throttle: Throttle) -> None:
         """Note that a guest uses the lane from now on: its own turns outside no longer count as others'."""
         if self._other is throttle:
             self._other_at = self._before_at
@@ -135,7 +135,7 @@ class Throttle:
         if self.throttled and self._credit > CREDIT / 2:
             self.throttled = False
         if not self.throttled:
-            self._lane.outside(self, now)
+            self._lane.note_outside(self, now)
         elif self._lane.is_free_for(self, now):
             self._in_lane = True
         else:
@@ -165,7 +165,7 @@ class Throttle:
             self._lane.leave(work, now)
         elif self._credit < 0 and not self.throttled:
             self.throttled = True
-            self._lane.comes(self)
+            self._lane.note_entry(self)
 
     def read(self, size: int) -> float:
         """Count bytes against the frame rate. Return the seconds to pause reading, 0 within the rate."""

@@ -186,7 +186,7 @@ class MemberOptions(HostOptions):
             UsageError: a flag is invalid.
         """
         access, host = self.access(), self.host()
-        from vhostcomm.cluster.kept import NAME, Kept, state_directory
+        from vhostcomm.cluster.tree_file import NAME, TreeFile, state_directory
         from vhostcomm.daemon.membership import Membership
 
-        return Membership(access, host, self.cluster_control, Kept(access.prefix, state_directory() / NAME))
+        return Membership(access, host, self.cluster_control, TreeFile(access.prefix, state_directory() / NAME))

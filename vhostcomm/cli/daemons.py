@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from vhostcomm.cli.hosts import Listing, answers, merged, that_answer, that_have_it
+from vhostcomm.cli.hosts import Listing, answers, listings_that_answer, listings_with_guest, merged
 from vhostcomm.cli.output import print_error
 from vhostcomm.config.http_address import control_folders
 from vhostcomm.errors import UsageError, VhostcommError
@@ -178,7 +178,7 @@ class Daemons:
         there = [(client, str(each["name"])) for client, found in listings for each in found]
         fitting = [each for each in there if name in (None, each[1])]
         if self.of_hosts:
-            fitting = that_answer(that_have_it(fitting, listings, complete=not failed))
+            fitting = listings_that_answer(listings_with_guest(fitting, listings, complete=not failed))
         names = ", ".join(dict.fromkeys(each for _, each in there))
         if failed and (name is None or not fitting):
             # A daemon that failed may serve the guest too, or may serve other guests.

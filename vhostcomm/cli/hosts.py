@@ -36,7 +36,7 @@ def merged(listings: Sequence[Listing]) -> list[dict[str, Any]]:
     ]
 
 
-def that_have_it(
+def listings_with_guest(
     fitting: list[tuple[Client, str]], listings: Sequence[Listing], *, complete: bool
 ) -> list[tuple[Client, str]]:
     """Return the daemons to ask about a guest: those where it is ready, else connected, else the first that lists it.
@@ -58,7 +58,7 @@ def that_have_it(
     return ready or there or (fitting[:1] if complete else [])
 
 
-def that_answer(having: list[tuple[Client, str]]) -> list[tuple[Client, str]]:
+def listings_that_answer(having: list[tuple[Client, str]]) -> list[tuple[Client, str]]:
     """Of several daemons that have one guest, return those where it answers now; all if it answers nowhere.
 
     The source of a migration is ready until a question is left unanswered. No clocks are compared.

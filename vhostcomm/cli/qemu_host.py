@@ -22,7 +22,7 @@ from vhostcomm.qemu_host.goflags import parse
 if TYPE_CHECKING:
     import trio
 
-STARTS_IT: Final = {
+BOOT_QUESTIONS: Final = {
     HostCommand.GUEST_SERIAL,
     HostCommand.GUEST_UUID,
     HostCommand.CLUSTER_UUID,
@@ -109,7 +109,7 @@ class PrintScript:
         """Handle a request of the guest."""
         if command is HostCommand.GUEST_POWER:
             self._armed = True
-        elif self._armed and command in STARTS_IT and self.nursery:
+        elif self._armed and command in BOOT_QUESTIONS and self.nursery:
             self._armed = False
             if self._running:
                 self._again = True

@@ -99,7 +99,7 @@ def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster
     import trio
 
     from vhostcomm.cli import machine_options
-    from vhostcomm.launcher.launcher import Launcher, tell_report
+    from vhostcomm.launcher.launcher import Launcher, print_report
     from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.qemu.argv import format_command
     from vhostcomm.qemu.ending import EndKind
@@ -138,7 +138,7 @@ def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster
             return 0
     finally:
         sink.close(FLUSH_TIMEOUT)
-    tell_report(ending)
+    print_report(ending)
     if ending.kind is EndKind.FAILED_TO_START and (problem := port_problem(launch.machine.net)):
         print_error(f"vhostcomm: {problem}")  # another process bound the port meanwhile
     return int(ending.exit_code)

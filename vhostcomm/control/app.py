@@ -8,28 +8,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vhostcomm.config.address import Listen, ListenTcp
 from vhostcomm.control.admission import check_origin, has_token, own_names, peer_of
+from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.serialize import encode
-from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.text import escape
 
 
 class ControlApp:
     """The application for the server, with the checks of a request's head.
 
-    `address` is the server's own, `pending` counts the requests, and `strangers` logs rejected ones. Every client needs
+    `address` is the server's own, `pending` counts the requests, and `client_log` logs rejected ones. Every client needs
     the token, unless that is empty.
     """
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
-        self, app: ASGIApp, address: Listen | ListenTcp, pending: PendingAnswers, strangers: StrangersLog, token: str
+        self, app: ASGIApp, address: Listen | ListenTcp, pending: PendingAnswers, client_log: ClientLog, token: str
     ) -> None:
         self._app = app
         self._pending = pending
-        self._strangers = strangers
+        self._client_log = client_log
         self._token = token.encode()
         self._names = own_names(address)
 
@@ -43,11 +43,11 @@ class ControlApp:
         try:
             check_origin(dict(scope["headers"]), self._names)
         except Problem as problem:
-            self._strangers.warning("control request rejected", why=escape(problem.why), by=peer_of(scope))
+            self._client_log.warning("control request rejected", why=escape(problem.why), by=peer_of(scope))
             raise
         if has_token(shown, self._token):
             return
-        self._strangers.warning("control token rejected", why="wrong" if shown else "missing", by=peer_of(scope))
+        self._client_log.warning("control token rejected", why="wrong" if shown else "missing", by=peer_of(scope))
         raise Problem(
             401,
             "not allowed",

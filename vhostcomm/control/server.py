@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.connection import Application, HttpConnection
 from vhostcomm.control.listener import HttpListener
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.log.logs import Log
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ async def serve_app(
     app: Application,
     listener: HttpListener,
     log: Log,
-    strangers: StrangersLog,
+    client_log: ClientLog,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -94,7 +94,7 @@ async def serve_app(
         app: answers the requests.
         listener: bound by the caller, so that an invalid address is an error of the start; the caller closes it.
         log: for errors.
-        strangers: for messages that clients cause.
+        client_log: for messages that clients cause.
         task_status: started when connections are accepted.
     """
     slots = _Slots()
@@ -102,7 +102,7 @@ async def serve_app(
     if listener.tls:
         from vhostcomm.control.tls import Handshakes
 
-        handshakes = Handshakes(strangers, app.error)
+        handshakes = Handshakes(client_log, app.error)
 
     async def handle(connection: HttpConnection) -> None:
         try:
@@ -114,7 +114,7 @@ async def serve_app(
 
     def begin(stream: trio.SocketStream | TlsStream, certificate: str = "") -> None:
         if slots.full and not slots.evict():
-            strangers.warning("control connection refused", why=f"{CONNECTION_LIMIT} requests are being answered")
+            client_log.warning("control connection refused", why=f"{CONNECTION_LIMIT} requests are being answered")
             stream.socket.close()
             return
         connection = HttpConnection(stream, app, slots.answering, log, certificate)
@@ -133,7 +133,7 @@ async def serve_app(
             try:
                 stream = await accepting.accept()
             except OSError as error:
-                strangers.warning("control connection waits", why=error.strerror)
+                client_log.warning("control connection waits", why=error.strerror)
                 if not (handshakes and handshakes.evict()):
                     slots.evict()
                 await trio.sleep(ACCEPT_PAUSE)

@@ -24,8 +24,8 @@ from vhostcomm.log.logs import Log
 if TYPE_CHECKING:
     import ssl
 
+    from vhostcomm.control.client_log import ClientLog
     from vhostcomm.control.connection import Application
-    from vhostcomm.control.strangers import StrangersLog
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds at the end to complete pending answers."""
@@ -129,12 +129,12 @@ class Surface:
         address = self.address
         self._log.info("control surface", sock=str(address))
 
-        def make(strangers: StrangersLog) -> Application:
+        def make(client_log: ClientLog) -> Application:
             from vhostcomm.control.api import make_api
             from vhostcomm.control.app import ControlApp
 
             token = self._service.control_token if type(address) is ListenTcp else ""
-            return ControlApp(make_api(self._daemon, self._log), address, self.pending, strangers, token)
+            return ControlApp(make_api(self._daemon, self._log), address, self.pending, client_log, token)
 
         await serve_on_demand(self.listener, self._log, make)
 
@@ -144,7 +144,7 @@ class Surface:
             await self.pending.completed()
 
 
-async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[StrangersLog], Application]) -> None:
+async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[ClientLog], Application]) -> None:
     """Serve a listener until cancelled, from its first client on. `make` gets the log for rejected requests."""
     while True:
         try:
@@ -154,12 +154,12 @@ async def serve_on_demand(listener: HttpListener, log: Log, make: Callable[[Stra
         try:
             with short_turns():
                 await trio.to_thread.run_sync(_import)
+            from vhostcomm.control.client_log import ClientLog
             from vhostcomm.control.server import serve_app
-            from vhostcomm.control.strangers import StrangersLog
 
             async with trio.open_nursery() as counting:
-                strangers = StrangersLog(log, counting)
-                await serve_app(make(strangers), listener, log, strangers)
+                client_log = ClientLog(log, counting)
+                await serve_app(make(client_log), listener, log, client_log)
         except Exception:
             log.exception("internal error in the control surface, restarting it; please report it")
         await trio.sleep(BIND_INTERVAL)

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar, cast
 import trio
 
 from vhostcomm.channel.sockets import peer
+from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.text import escape
 
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -191,12 +191,12 @@ class Handshakes:
     """The connections whose clients have not shown a certificate yet.
 
     Args:
-        strangers: logs clients without a valid certificate.
+        client_log: logs clients without a valid certificate.
         plain: makes the body of the answer to a request without TLS.
     """
 
-    def __init__(self, strangers: StrangersLog, plain: Callable[[Problem], bytes]) -> None:
-        self._strangers = strangers
+    def __init__(self, client_log: ClientLog, plain: Callable[[Problem], bytes]) -> None:
+        self._client_log = client_log
         self._plain = plain
         self._unfinished: dict[trio.CancelScope, None] = {}
         self._share = Share()
@@ -268,7 +268,7 @@ class Handshakes:
 
     def _log(self, stream: trio.SocketStream, why: str) -> None:
         by = peer(cast("socket.socket", stream.socket)).get("peer", "")
-        self._strangers.warning("control connection without a valid certificate", why=why, by=by)
+        self._client_log.warning("control connection without a valid certificate", why=why, by=by)
 
 
 def _why(error: ssl.SSLError) -> str:

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Scope
 from vhostcomm.config.address import ListenTcp
 from vhostcomm.control.admission import check_origin, check_own_page, peer_of
 from vhostcomm.control.app import ControlApp
+from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.pending import PendingAnswers
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.sign_in import SignIn
-from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
@@ -67,11 +67,11 @@ class WebApp(ControlApp):
         app: ASGIApp,
         address: ListenTcp,
         pending: PendingAnswers,
-        strangers: StrangersLog,
+        client_log: ClientLog,
         sign_in: SignIn,
         log: Log,
     ) -> None:
-        super().__init__(app, address, pending, strangers, token="")
+        super().__init__(app, address, pending, client_log, token="")
         self._sign_in = sign_in
         self._log = log
         self._files = {
@@ -94,7 +94,7 @@ class WebApp(ControlApp):
             if scope["method"] not in {"GET", "HEAD"}:
                 check_own_page(headers)
         except Problem as problem:
-            self._strangers.warning("web request rejected", why=escape(problem.why), by=peer_of(scope))
+            self._client_log.warning("web request rejected", why=escape(problem.why), by=peer_of(scope))
             raise _as_page(problem, headers) from None
         signed_in = self._sign_in.accepts(value for name, value in scope["headers"] if name == b"cookie")
         scope["state"]["signed_in"] = signed_in
@@ -124,7 +124,7 @@ class WebApp(ControlApp):
             self._log.info("web link used", by=peer_of(scope))
             headers["set-cookie"] = self._sign_in.new_cookie()
         elif not scope["state"]["signed_in"]:
-            self._strangers.warning("web link rejected", by=peer_of(scope))
+            self._client_log.warning("web link rejected", by=peer_of(scope))
             why = "the key of this link was used already, is older than an hour, or belongs to an earlier start of the daemon"
             problem = Problem(403, "the link is not valid", why, _REMEDY, _AS_PAGE)
             return Response(self.error(problem), problem.status, headers=problem.headers)

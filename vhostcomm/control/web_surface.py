@@ -22,8 +22,8 @@ from vhostcomm.errors import ServeError
 from vhostcomm.log.logs import Log
 
 if TYPE_CHECKING:
+    from vhostcomm.control.client_log import ClientLog
     from vhostcomm.control.connection import Application
-    from vhostcomm.control.strangers import StrangersLog
 
 
 class WebSurface:
@@ -80,11 +80,11 @@ class WebSurface:
         else:
             self._log.info("web page", url=f"http://{self._where}/", remedy="vhostcomm web prints a link to open it")
 
-        def make(strangers: StrangersLog) -> Application:
+        def make(client_log: ClientLog) -> Application:
             from vhostcomm.control.api import make_api
             from vhostcomm.control.web import WebApp
 
-            return WebApp(make_api(self._daemon, self._log), address, self._pending, strangers, sign_in, self._log)
+            return WebApp(make_api(self._daemon, self._log), address, self._pending, client_log, sign_in, self._log)
 
         await serve_on_demand(self._listener, self._log, make)
 

@@ -45,7 +45,7 @@ class Freezer:
         self._log = log
         self._files = DebtFiles(log)
         self._closing = False
-        self._repaying: set[int] = set()  # guests with a thawing task, by identity
+        self._thawing: set[int] = set()  # guests with a thawing task, by identity
         self._recording: dict[int, bool] = {}  # guests with a task that writes the file: whether it has to write again
         self._nursery: trio.Nursery | None = None
 
@@ -68,7 +68,7 @@ class Freezer:
             guest.wake()
             guest.lines.warning("guest owed a thaw", frozen_by=debt.by)
             self._keep_record(guest)
-            self._see_to(guest)
+            self._thaw_later(guest)
 
     def settle(self, guest: Guest, by: str) -> None:
         """Note that another host thawed a guest."""
@@ -108,7 +108,7 @@ class Freezer:
     def connected(self, guest: Guest) -> None:
         """Note that QEMU connected: the guest is thawed when that is due."""
         if guest.debt:
-            self._see_to(guest)
+            self._thaw_later(guest)
 
     async def ask(self, guest: Guest, command: Command, data: bytes, *, timeout: float, by: str) -> Response:
         """Send any question to a guest. Thaw a frozen guest before a command that ends it.
@@ -153,7 +153,7 @@ class Freezer:
         def sending() -> None:
             self._check_open(guest)  # the stop may have begun during the probe
             guest.freezing(by, until())
-            self._see_to(guest)
+            self._thaw_later(guest)
             self._log.info("frozen", guest=guest.name, by=by, seconds=round(seconds, 1))
 
         timeout = min(timeout, seconds)  # one without an answer when its thaw is due is thawed
@@ -233,14 +233,14 @@ class Freezer:
 
     # -- due thaws
 
-    def _see_to(self, guest: Guest) -> None:
+    def _thaw_later(self, guest: Guest) -> None:
         """Start a task that sends due thaws, unless there is one; only for a connected guest with a debt."""
         assert self._nursery is not None
-        if not self._closing and id(guest) not in self._repaying:
-            self._repaying.add(id(guest))
-            self._nursery.start_soon(self._repay, guest)
+        if not self._closing and id(guest) not in self._thawing:
+            self._thawing.add(id(guest))
+            self._nursery.start_soon(self._thaw_until_answered, guest)
 
-    async def _repay(self, guest: Guest) -> None:
+    async def _thaw_until_answered(self, guest: Guest) -> None:
         pause = THAW_INTERVAL
         try:
             while (debt := guest.debt) and guest.model.channel is not State.ABSENT:
@@ -262,4 +262,4 @@ class Freezer:
                         again = guest.model.entered is not entered
                         pause = THAW_INTERVAL if again else min(2 * pause, THAW_INTERVAL_MAX)
         finally:
-            self._repaying.discard(id(guest))
+            self._thawing.discard(id(guest))

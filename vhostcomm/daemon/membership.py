@@ -18,10 +18,10 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.following import Following, Observer
 from vhostcomm.cluster.gateway import Gateway
-from vhostcomm.cluster.kept import Kept, KeptError
 from vhostcomm.cluster.publishing import Publishing
 from vhostcomm.cluster.records import HostRecord, ServingRecord, Trouble, View
 from vhostcomm.cluster.tree import Tree, settings_of
+from vhostcomm.cluster.tree_file import TreeFile, TreeFileError
 from vhostcomm.config.address import SYSTEM_RUNTIME
 from vhostcomm.config.files import Merged
 from vhostcomm.config.http_address import CONTROL_NAME
@@ -60,7 +60,7 @@ class Membership(Observer):
         kept: the file of the last accepted tree.
     """
 
-    def __init__(self, access: Access, host: str, control: str, kept: Kept) -> None:
+    def __init__(self, access: Access, host: str, control: str, kept: TreeFile) -> None:
         self.view = View(host, troubles={Trouble.UNREACHED: (time.time(), "it has not answered yet")})
         self._access = access
         self._host = HostRecord(host, control, __version__, round(time.time(), 3))
@@ -82,7 +82,7 @@ class Membership(Observer):
         """Guests whose published record has a freeze. That of a guest that is no longer served stays, as the debt does."""
         try:
             self._newest = self._stored = kept.read()
-        except KeptError as error:
+        except TreeFileError as error:
             self._problem = str(error)
 
     def read(self, load: Callable[[Merged], Config]) -> Config:
@@ -215,7 +215,7 @@ class Membership(Observer):
         try:
             with short_turns():
                 await in_thread(self._kept.path.parent, self._kept.write, tree)
-        except KeptError as error:
+        except TreeFileError as error:
             why = str(error)
             log.warning("tree not kept", why=why, consequence="a start without etcd has no guests of the cluster")
         self.view.report(Trouble.UNKEPT, why, time.time())

@@ -203,7 +203,7 @@ class Ports:
         assert self.nursery is not None
         served.monitor, served.monitor_scope = None, trio.CancelScope()
         if served.config.qmp:
-            from vhostcomm.daemon.monitored import follow  # only this needs the package qemu
+            from vhostcomm.daemon.monitor_evidence import follow  # only this needs the package qemu
 
             served.monitor, run = follow(served.config.qmp, lambda: served.port.guest, served.monitor_scope)
             self.nursery.start_soon(run)

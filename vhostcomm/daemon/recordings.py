@@ -14,9 +14,9 @@ from attrs import define
 from vhostcomm.capture.format import format_capture
 from vhostcomm.capture.reading import read_capture
 from vhostcomm.capture.redact_capture import redact
+from vhostcomm.channel.frame_tap import FLUSH_TIMEOUT, Recording
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.sockets import make_folder
-from vhostcomm.channel.tap import FLUSH_TIMEOUT, Recording
 from vhostcomm.config.address import runtime_directory
 from vhostcomm.errors import ServeError
 from vhostcomm.linux.threads import in_thread, made_in_thread, short_turns

@@ -122,7 +122,7 @@ class Launcher:
                     await serving.start(self._daemon.run)
                     self._daemon.listeners.append(self._on_guest)
                     await nursery.start(self._hooks.run)
-                    ending = self._ending = await self._run_again_and_again()
+                    ending = self._ending = await self._run_with_restarts()
                     self.ended.set()
                     if not self._stop.is_set():
                         self._notifier.stopping("the guest is done")
@@ -172,7 +172,7 @@ class Launcher:
                 continue
             self.stop(signal.Signals(number).name)
 
-    async def _run_again_and_again(self) -> Ending:
+    async def _run_with_restarts(self) -> Ending:
         while True:
             ending = await self._run_once()
             if self._stop.is_set():
@@ -276,7 +276,7 @@ class Launcher:
         self._hooks.happened("crashed" if crashed else "stopped", **{key: str(value) for key, value in facts.items()})
 
 
-def tell_report(ending: Ending) -> None:
+def print_report(ending: Ending) -> None:
     """Print the failure, QEMU's last output and the command to paste, for people."""
     if ending.exit_code:
         print(error_text(f"vhostcomm: {ending.report()}"), file=sys.stderr)  # noqa: T201

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 from vhostcomm.log.lean_structlog import structlog
-from vhostcomm.log.sink import Sink, write_away
+from vhostcomm.log.sink import Sink, drain
 from vhostcomm.systemd.journal import is_journal, with_priority
 from vhostcomm.text import escape
 
@@ -110,7 +110,7 @@ class _Output:
         left = bytearray(self._torn + text)
         size = len(left)
         try:
-            write_away(self._fd, left)
+            drain(self._fd, left)
         finally:
             if len(left) < size:
                 # If a line was written partly, its rest comes first at the next write, so that lines stay whole.

@@ -156,10 +156,10 @@ class Sink(Generic[T]):
 
 def write_all(fd: int, data: bytes) -> None:
     """Write all data, in several writes if necessary. Waits even if the descriptor is non-blocking."""
-    write_away(fd, bytearray(data))
+    drain(fd, bytearray(data))
 
 
-def write_away(fd: int, data: bytearray) -> None:
+def drain(fd: int, data: bytearray) -> None:
     """Write all data like `write_all`, removing from `data` what is written. After an error, `data` is the rest."""
     while data:
         try:

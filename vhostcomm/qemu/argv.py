@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 from vhostcomm.errors import QemuError
+from vhostcomm.qemu.argument_format import chardev, options
 from vhostcomm.qemu.capabilities import Capabilities, Reconnect
 from vhostcomm.qemu.disk_argv import DISK_DRIVERS, file_disk, vhost_disk
 from vhostcomm.qemu.machine import (
@@ -23,7 +24,6 @@ from vhostcomm.qemu.machine import (
     Vchannel,
 )
 from vhostcomm.qemu.net_argv import NETDEV, netdev, queues
-from vhostcomm.qemu.words import chardev, options
 
 NET_SLOT: Final = 0x2
 SERIAL_SLOT: Final = 0x3

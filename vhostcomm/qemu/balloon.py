@@ -10,7 +10,7 @@ from attrs import frozen
 from vhostcomm.errors import MachineError
 from vhostcomm.qemu.qmp import QmpCommandError
 
-LEAST: Final = 128 << 20
+SIZE_MIN: Final = 128 << 20
 """Bytes that a guest keeps. Linux kills its programs when the balloon takes more than they can spare."""
 
 
@@ -32,10 +32,10 @@ async def balloon(execute: Callable[..., Awaitable[Any]], size: int | None) -> B
         QmpError: QEMU does not answer.
     """
     memory = int((await execute("query-memory-size-summary"))["base-memory"])
-    if size is not None and not min(LEAST, memory) <= size <= memory:
+    if size is not None and not min(SIZE_MIN, memory) <= size <= memory:
         raise MachineError(
             "no such size",
-            f"{size} bytes; the guest has {memory >> 20} MiB, and keeps {min(LEAST, memory) >> 20} MiB at least",
+            f"{size} bytes; the guest has {memory >> 20} MiB, and keeps {min(SIZE_MIN, memory) >> 20} MiB at least",
             "choose a size between them",
         )
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from vhostcomm.qemu.argument_format import options
 from vhostcomm.qemu.machine import Disk, VhostDisk
-from vhostcomm.qemu.words import options
 
 VHOST_SETTINGS: Final = {
     "virtqueue_size": "256",

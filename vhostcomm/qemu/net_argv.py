@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final, assert_never
 
+from vhostcomm.qemu.argument_format import options
 from vhostcomm.qemu.machine import BridgeNet, Machine, Net, PasstNet, TapNet, UserNet
-from vhostcomm.qemu.words import options
 
 NETDEV: Final = "hostnet0"
 """The id of the network."""

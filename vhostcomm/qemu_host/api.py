@@ -26,8 +26,8 @@ from attrs import define, field
 from vchannel import Command, GuestCommand, MisuseError
 from vhostcomm.channel.calls import URGENT, CallError, Outcome, by_number
 from vhostcomm.control.admission import check_origin, peer_of
+from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.problems import Problem
-from vhostcomm.control.strangers import StrangersLog
 from vhostcomm.log.logs import Log
 from vhostcomm.text import escape
 
@@ -141,7 +141,7 @@ class QemuHostApi:
     _names: Collection[str] | None
     _allow_dangerous: bool
     _nursery: trio.Nursery = field(init=False)
-    _strangers: StrangersLog = field(init=False)
+    _client_log: ClientLog = field(init=False)
 
     async def serve(self, listener: HttpListener) -> None:
         """Serve until cancelled; restart after an internal error. The caller closes the listener."""
@@ -152,8 +152,8 @@ class QemuHostApi:
         while True:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    self._strangers = StrangersLog(self._log, self._nursery)
-                    await serve_app(self, listener, self._log, self._strangers)
+                    self._client_log = ClientLog(self._log, self._nursery)
+                    await serve_app(self, listener, self._log, self._client_log)
             except Exception:  # noqa: BLE001 - a client's request must not stop the guests' service
                 self._log.exception("internal error in the API, restarting it; please report it")
             await trio.sleep(BIND_INTERVAL)
@@ -163,7 +163,7 @@ class QemuHostApi:
         try:
             self._check(scope)
         except Problem as problem:
-            self._strangers.warning("API request rejected", why=escape(problem.why), by=peer_of(scope))
+            self._client_log.warning("API request rejected", why=escape(problem.why), by=peer_of(scope))
             raise
 
     def _check(self, scope: Scope) -> None:

@@ -28,7 +28,7 @@ export async function ask(path, body) {
 
 export const pathOf = (name, verb = '') => `/guests/${encodeURIComponent(name)}${verb && `/${verb}`}`;
 
-const AGAIN = 1000;
+const RECONNECT_DELAY = 1000;
 
 /** Follows the events, with the frames of one guest; again and again, until it is closed. */
 export class Stream {
@@ -64,7 +64,7 @@ export class Stream {
       if (error.status && this.on.ended(error)) return;
       this.on.lost();
     }
-    if (!this.closed) this.timer = setTimeout(() => this.open(), AGAIN);
+    if (!this.closed) this.timer = setTimeout(() => this.open(), RECONNECT_DELAY);
   }
 
   close() {

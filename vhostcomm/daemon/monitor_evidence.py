@@ -38,11 +38,11 @@ def _take(guest: Guest, path: str, notice: MonitorNotice) -> None:
             guest.log.warning("QMP not connected", path=path, why=why)
             guest.machine_resumed()  # a pause is no longer known
         case Rebooted(by_guest, count):
-            guest.comings.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
+            guest.connection_log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
             guest.machine_reset(by_guest=by_guest)
         case Paused(pause):
             guest.machine_paused(pause.cause, pause.remedy_for(guest.name))
         case Resumed():
             guest.machine_resumed()
         case DiskError(disk, reason):
-            guest.comings.error("disk error reported to the guest", disk=disk, why=reason)
+            guest.connection_log.error("disk error reported to the guest", disk=disk, why=reason)

@@ -12,7 +12,7 @@ LOG_INTERVAL: Final = 60.0
 """Seconds between two log messages of one kind that clients cause."""
 
 
-class StrangersLog:
+class ClientLog:
     """A log for messages that any client can cause: the first one at once, further ones once a minute with their count.
 
     The tasks that wait run in `nursery`.

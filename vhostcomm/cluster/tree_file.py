@@ -17,7 +17,7 @@ from vhostcomm.linux.private_files import replace_private
 NAME: Final = "cluster.tree"
 
 
-class KeptError(VhostcommError):
+class TreeFileError(VhostcommError):
     """A tree can't be written to its file or read from it."""
 
 
@@ -32,7 +32,7 @@ def state_directory(environment: Mapping[str, str] = os.environ, uid: int | None
 
 
 @frozen
-class Kept:
+class TreeFile:
     """A tree's file. A file of a tree with another prefix is not used."""
 
     prefix: str
@@ -42,7 +42,7 @@ class Kept:
         """Return the tree; an empty one if there is no file.
 
         Raises:
-            KeptError: it can't be used.
+            TreeFileError: it can't be used.
         """
         try:
             return parse_tree(content(self.path), self.prefix)
@@ -50,16 +50,16 @@ class Kept:
             return Tree()
         except (OSError, ValueError, ConfigError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{self.path}: ")
-            raise KeptError(f"{self.path}: {why}; delete the file") from None
+            raise TreeFileError(f"{self.path}: {why}; delete the file") from None
 
     def write(self, tree: Tree) -> None:
         """Replace the file, at once and only for our own user. It may block.
 
         Raises:
-            KeptError: it can't be written.
+            TreeFileError: it can't be written.
         """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_private(self.path, format_tree(tree, self.prefix), durable=True, shared=True)
         except OSError as error:
-            raise KeptError(f"{self.path}: {error.strerror}") from None
+            raise TreeFileError(f"{self.path}: {error.strerror}") from None
