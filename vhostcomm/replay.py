@@ -112,7 +112,7 @@ def _broken(error: OSError) -> UnreachableError:
     return UnreachableError(f"the connection ended: {error}", "The daemon's log says why.")
 
 
-def play(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identity: bool = False) -> Replayed:
+def replay(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identity: bool = False) -> Replayed:
     """Send the guest's records in the capture's order. Wait for each reply at its place in the capture, and compare.
 
     Where the capture has half a frame because the guest's connection ended, this connection ends too, and a new one

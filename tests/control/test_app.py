@@ -316,9 +316,9 @@ def test_tcp_needs_its_token(tmp_path: Path) -> None:
 def test_control_surface_has_a_default_path_and_can_be_off(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
     with Serving("--sock", tmp_path / "one", env=environment) as daemon:
-        daemon.event("control surface", sock=f"{tmp_path}/run/control.sock")
+        daemon.event("control surface listening", sock=f"{tmp_path}/run/control.sock")
         with Serving("--sock", tmp_path / "two", env=environment) as second:
-            second.event("control surface", sock=f"{tmp_path}/run/control/two.sock")
+            second.event("control surface listening", sock=f"{tmp_path}/run/control/two.sock")
         with client(tmp_path / "run/control.sock") as http:
             assert http.get("/guests").json()["guests"][0]["name"] == "one"
         taken = run_vhostcomm("serve", "--sock", tmp_path / "two", "--control", tmp_path / "run/control.sock")

@@ -47,14 +47,14 @@ def test_lines_of_one_source_are_limited_and_counted(monkeypatch: pytest.MonkeyP
     log, lines = collected()
     limited, other = LimitedLog(log), LimitedLog(log)
     for number in range(12_000):
-        limited.warning("QEMU says", text=str(number))
+        limited.warning("QEMU reported", text=str(number))
     assert [line["text"] for line in lines] == [str(number) for number in range(100)]
     other.info("of another source")
     assert lines[-1]["event"] == "of another source"
     now += 1
-    limited.warning("QEMU says", text="again")
-    limited.warning("QEMU says", text="too early")
-    assert lines[-1] == {"event": "QEMU says", "text": "again", "lines_left_out": 11_900, "level": "warning"}
+    limited.warning("QEMU reported", text="again")
+    limited.warning("QEMU reported", text="too early")
+    assert lines[-1] == {"event": "QEMU reported", "text": "again", "lines_left_out": 11_900, "level": "warning"}
 
 
 def test_a_repeated_event_is_logged_as_new_after_a_quiet_minute(monkeypatch: pytest.MonkeyPatch) -> None:

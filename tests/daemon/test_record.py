@@ -119,7 +119,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     recording.write_text("precious")
     for number in (1, 2):
         with Serving("--sock", tmp_path / "nas", "--record", recording) as daemon:
-            assert daemon.log[0]["event"] == "recording"
+            assert daemon.log[0]["event"] == "recording started"
             with fake_guest(tmp_path / "nas") as guest:
                 assert guest.serial()
         assert len(read(tmp_path / f"out-{number}.jsonl").records) == 2
@@ -168,7 +168,7 @@ def test_lost_file_is_logged_once_and_reopened(tmp_path: Path, lose: Callable[[P
         assert line["file"] == str(recording)
         assert line["remedy"] == f"kill -USR1 {daemon.process.pid} begins a new one"
         daemon.send_signal(signal.SIGUSR1)
-        daemon.event("recording", file=str(recording))
+        daemon.event("recording started", file=str(recording))
         assert guest.serial()
     assert [line["file"] for line in daemon.log if line["event"].startswith("recording")] == [str(recording)] * 3
     assert stat.S_IMODE(recording.stat().st_mode) == 0o600
@@ -199,7 +199,7 @@ def test_ended_recording_begins_again(tmp_path: Path) -> None:
         daemon.event("recording ended")
         recording.rename(tmp_path / "full")
         daemon.send_signal(signal.SIGUSR1)
-        daemon.event("recording", file=str(recording))
+        daemon.event("recording started", file=str(recording))
         assert guest.serial()
     assert len(read(recording).records) == 2
 
@@ -234,7 +234,7 @@ def test_logrotate_with_the_example_of_the_docs(tmp_path: Path) -> None:
         rotate = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(tmp_path / "rules")]
         rotated = subprocess.run(rotate, capture_output=True, text=True, check=False)
         assert (rotated.returncode, rotated.stdout, rotated.stderr) == (0, "", "")
-        daemon.event("recording", file=str(folder / "nas.jsonl"))
+        daemon.event("recording started", file=str(folder / "nas.jsonl"))
         assert guest.serial()
     assert [len(read(folder / name).records) for name in ("nas.jsonl.1", "nas.jsonl")] == [2, 2]
 

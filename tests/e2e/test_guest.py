@@ -98,7 +98,7 @@ def test_a_stop_waits_for_a_guest_that_boots(tmp_path: Path, images: Images) -> 
 
 def test_a_guest_that_never_comes_up_is_waited_for_within_the_grace(tmp_path: Path, images: Images) -> None:
     with Launched(tmp_path, *images.idle(tmp_path), "--grace", "6") as run:
-        assert "/control/vdsm" in run.event("control surface")["sock"]
+        assert "/control/vdsm" in run.event("control surface listening")["sock"]
         run.event("QEMU runs")
         run.process.send_signal(signal.SIGTERM)
         assert run.ends() == 0

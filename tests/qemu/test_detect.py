@@ -14,7 +14,7 @@ from vhostcomm.errors import QemuError
 from vhostcomm.qemu import detect, kvm
 from vhostcomm.qemu.capabilities import DEVICES, Capabilities, Program, Reconnect
 from vhostcomm.qemu.detect import find_capabilities
-from vhostcomm.qemu.disk.fitting import io_uring_problem
+from vhostcomm.qemu.disk.io_modes import io_uring_problem
 from vhostcomm.qemu.disk_argv import VHOST_SETTINGS
 from vhostcomm.qemu.qmp import Qmp
 

@@ -12,7 +12,7 @@ import pytest
 from tests.qemu.disks import sparse
 from tests.serving import ENVIRONMENT, VHOSTCOMM
 from vhostcomm.errors import QemuError
-from vhostcomm.qemu.disk.fitting import direct_problem, fitted, io_uring_problem, native_problem
+from vhostcomm.qemu.disk.io_modes import direct_problem, fitted, io_uring_problem, native_problem
 from vhostcomm.qemu.disk.options import Aio, Cache, DetectZeroes, DiskOptions, parse, split
 
 NO_DIRECT: Final = "/proc/version"
@@ -101,7 +101,7 @@ def test_kernel_without_io_uring_and_native_aio(tmp_path: Path) -> None:
     image = sparse(tmp_path / "data.img", 1 << 20)
     script = f"""
 import os, resource
-from vhostcomm.qemu.disk.fitting import fitted, io_uring_problem, native_problem
+from vhostcomm.qemu.disk.io_modes import fitted, io_uring_problem, native_problem
 from vhostcomm.qemu.disk.options import parse
 assert not native_problem() and not io_uring_problem(), (native_problem(), io_uring_problem())
 spare = os.open("/", os.O_RDONLY)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.qemu.disks import sparse
 from tests.serving import ENVIRONMENT, VHOSTCOMM
-from vhostcomm.qemu.fitting import find_hugepages, fitted_tap
+from vhostcomm.qemu.host_adaptation import find_hugepages, fitted_tap
 from vhostcomm.qemu.machine import TapNet
 
 IN_A_NETWORK: Final = (

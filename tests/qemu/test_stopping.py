@@ -12,7 +12,7 @@ from attrs import define, field
 from tests.qemu.running import grace_of
 from tests.trio_help import run
 from vhostcomm.qemu.ending import Stage
-from vhostcomm.qemu.pause import describe
+from vhostcomm.qemu.pause_cause import describe
 from vhostcomm.qemu.qmp import QmpClosedError, QmpTimeoutError
 from vhostcomm.qemu.stopping import Grace, PowerOff, Stopping, split_grace
 

@@ -83,7 +83,7 @@ def test_recording_of_a_launcher_is_reopened(tmp_path: Path) -> None:
         run.event("QEMU runs")
         recording.rename(tmp_path / "renamed")
         run.process.send_signal(signal.SIGUSR1)
-        run.event("recording", file=str(recording))
+        run.event("recording started", file=str(recording))
         run.process.send_signal(signal.SIGTERM)
         assert run.event("stopping")["why"] == "SIGTERM"
         assert run.process.wait(TIMEOUT) == 0

@@ -239,7 +239,7 @@ def test_web_page_is_off_by_default_and_the_verb_reports_it(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_link_is_printed_only_on_a_terminal(tmp_path: Path) -> None:
     with web(tmp_path) as made:
-        assert made.daemon.event("web page")["url"] == f"http://{made.host}/"
+        assert made.daemon.event("web page listening")["url"] == f"http://{made.host}/"
     assert "key=" not in "".join(made.daemon.raw)
     with held_port() as port:
         words = ["serve", "--sock", tmp_path / "nas", "--control", "none", "--web", f"127.0.0.1:{port}"]

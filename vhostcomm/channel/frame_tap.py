@@ -94,7 +94,7 @@ class Recording:
     def _begin(self) -> None:
         self._lost = False
         self._room = self._limit - len(self._header)
-        self._log.info("recording", file=str(self.path))
+        self._log.info("recording started", file=str(self.path))
         with suppress(OSError):  # the next write reports it
             write_all(self._fd, self._header)
 

@@ -301,7 +301,7 @@ class Guest:
         if data:
             self.lines.info("guest asked", command=_name(command), answer=text)
         else:
-            self.lines.info("guest asked, answered with nothing", command=_name(command))
+            self.lines.info("guest asked, answer empty", command=_name(command))
 
 
 def now() -> evidence.Moment:

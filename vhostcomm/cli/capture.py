@@ -148,12 +148,12 @@ def replay(
     Prints each difference, and exits with 1 if there are any.
     """
     from vhostcomm.probe import UnreachableError
-    from vhostcomm.replay import play
+    from vhostcomm.replay import replay as replayed
 
     where = daemons_socket(sock, timeout)
     capture = _load(file)
     try:
-        result = play(capture, str(where), timeout=timeout, ignore_identity=ignore_identity)
+        result = replayed(capture, str(where), timeout=timeout, ignore_identity=ignore_identity)
     except UnreachableError as error:
         raise VhostcommError(f"{error}\n{error.advice}") from None
     for difference in result.differences:

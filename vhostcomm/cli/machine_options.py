@@ -24,7 +24,7 @@ from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.disk.image import probe
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
-from vhostcomm.qemu.fitting import fitted
+from vhostcomm.qemu.host_adaptation import fitted
 from vhostcomm.qemu.machine import (
     Accelerator,
     AnyDisk,

@@ -72,7 +72,7 @@ def qemu(
         _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
         _show(arguments(found.guest, spelling, bus=bus))
         return
-    from vhostcomm.qemu.fitting import fitted
+    from vhostcomm.qemu.host_adaptation import fitted
     from vhostcomm.snippet.parts import qmp_of
 
     if bus != "pci.0":
@@ -133,7 +133,7 @@ def libvirt(
         _refuse(**changed, remedy="add --domain")
         _show(devices(guest, held=found.is_held))
         return
-    from vhostcomm.qemu.fitting import fitted
+    from vhostcomm.qemu.host_adaptation import fitted
     from vhostcomm.snippet.domain import domain as whole
 
     net, emulator = given.net, given.emulator

@@ -127,7 +127,7 @@ class Surface:
         if self.listener is None or self.address is None:
             return
         address = self.address
-        self._log.info("control surface", sock=str(address))
+        self._log.info("control surface listening", sock=str(address))
 
         def make(client_log: ClientLog) -> Application:
             from vhostcomm.control.api import make_api

@@ -76,9 +76,11 @@ class WebSurface:
         assert self._sign_in is not None
         sign_in = self._sign_in
         if self._by_hand:
-            self._log.info("web page", link=self._link(sign_in))
+            self._log.info("web page listening", link=self._link(sign_in))
         else:
-            self._log.info("web page", url=f"http://{self._where}/", remedy="vhostcomm web prints a link to open it")
+            self._log.info(
+                "web page listening", url=f"http://{self._where}/", remedy="vhostcomm web prints a link to open it"
+            )
 
         def make(client_log: ClientLog) -> Application:
             from vhostcomm.control.api import make_api

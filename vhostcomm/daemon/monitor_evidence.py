@@ -8,7 +8,7 @@ import trio
 
 from vhostcomm.channel.guest import Guest
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
-from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
+from vhostcomm.qemu.pause_watch import DiskError, Paused, Resumed
 from vhostcomm.qemu.supervise import QmpLost, Rebooted
 
 

@@ -25,7 +25,7 @@ from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.qemu import passt
 from vhostcomm.qemu.ending import Ending, EndKind
 from vhostcomm.qemu.machine import Machine, SerialTerminal
-from vhostcomm.qemu.pausing import DiskError, Paused, Resumed
+from vhostcomm.qemu.pause_watch import DiskError, Paused, Resumed
 from vhostcomm.qemu.qmp import QmpEvent
 from vhostcomm.qemu.restart import Restart, Restarts, RestartWhen
 from vhostcomm.qemu.stopping import DEFAULT_GRACE, StageBegun, split_grace
@@ -237,7 +237,7 @@ class Launcher:
                 self._log.info("QEMU runs", pid=pid, version=version)
                 self._notifier.ready()
             case OutputLine(text):
-                self._qemu_lines.warning("QEMU says", text=text)
+                self._qemu_lines.warning("QEMU reported", text=text)
             case Rebooted(by_guest, count):
                 self._qemu_lines.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
                 self._guest.machine_reset(by_guest=by_guest)

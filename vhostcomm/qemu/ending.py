@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from vhostcomm.linux.system_errors import NO_THREAD
-from vhostcomm.qemu.pause import MIGRATED
+from vhostcomm.qemu.pause_cause import MIGRATED
 
 REBOOT_WINDOW: Final = 1.0
 """Seconds in which resets count as one reboot: Linux tries several methods, and QEMU reports each (three, measured)."""

@@ -139,7 +139,7 @@ class TapNet:
 
     Args:
         interface: its name.
-        vhost: have the kernel move the packets; needs /dev/vhost-net. None where `vhostcomm.qemu.fitting` decides.
+        vhost: have the kernel move the packets; needs /dev/vhost-net. None where `vhostcomm.qemu.host_adaptation` decides.
         queues: of the card, and of the interface, which has to be made with several (``multi_queue``). None as above.
     """
 

@@ -11,7 +11,7 @@ from attrs import frozen
 from vhostcomm.errors import MachineError
 from vhostcomm.qemu.balloon import Balloon, balloon
 from vhostcomm.qemu.ending import RebootCounter
-from vhostcomm.qemu.pausing import PauseNotice, PauseWatch
+from vhostcomm.qemu.pause_watch import PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpError, QmpTimeoutError, connect
 from vhostcomm.qemu.supervise import QmpLost, Rebooted
 

@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 
 from vhostcomm.qemu.ending import Stage
-from vhostcomm.qemu.pause import describe
+from vhostcomm.qemu.pause_cause import describe
 from vhostcomm.qemu.qmp import QmpClosedError, QmpError
 
 DEFAULT_GRACE: Final = 90.0

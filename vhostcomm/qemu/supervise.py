@@ -15,7 +15,7 @@ from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.child import LAST_WORDS, Child, spawn
 from vhostcomm.qemu.ending import Ending, RebootCounter, Stage, classify
 from vhostcomm.qemu.passt import Connection
-from vhostcomm.qemu.pausing import Paused, PauseNotice, PauseWatch
+from vhostcomm.qemu.pause_watch import Paused, PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping, split_grace
 

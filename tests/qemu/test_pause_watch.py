@@ -19,8 +19,8 @@ from vhostcomm.errors import MachineError
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
-from vhostcomm.qemu.pause import describe, failures_of
-from vhostcomm.qemu.pausing import QUERY_DELAY, Paused, PauseNotice, PauseWatch, Resumed
+from vhostcomm.qemu.pause_cause import describe, failures_of
+from vhostcomm.qemu.pause_watch import QUERY_DELAY, Paused, PauseNotice, PauseWatch, Resumed
 from vhostcomm.qemu.qmp import Qmp, QmpEvent
 from vhostcomm.qemu.stopping import StageBegun
 from vhostcomm.qemu.supervise import Started

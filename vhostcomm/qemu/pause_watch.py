@@ -10,7 +10,7 @@ import trio
 from attrs import frozen
 
 from vhostcomm.errors import MachineError
-from vhostcomm.qemu.pause import RESUMABLE, TRANSIENT, Pause, clean, describe, failures_of
+from vhostcomm.qemu.pause_cause import RESUMABLE, TRANSIENT, Pause, clean, describe, failures_of
 from vhostcomm.qemu.qmp import QmpError, QmpEvent
 
 QUERY_DELAY: Final = 0.1

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from vhostcomm.qemu.disk import fitting
+from vhostcomm.qemu.disk import io_modes
 from vhostcomm.qemu.machine import AnyDisk, Disk, Machine, TapNet
 
 HUGEPAGES_AUTO: Final = "auto"
@@ -44,7 +44,7 @@ def fitted(machine: Machine, io_uring: bool) -> tuple[Machine, tuple[str, ...]]:
     def each(disk: AnyDisk | None) -> AnyDisk | None:
         if not isinstance(disk, Disk):
             return disk
-        options, changes = fitting.fitted(disk.path, disk.options, io_uring=io_uring)
+        options, changes = io_modes.fitted(disk.path, disk.options, io_uring=io_uring)
         said.extend(f"{disk.path}: {change}" for change in changes)
         return attrs.evolve(disk, options=options)
 
