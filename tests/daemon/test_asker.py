@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon.asking import INFORMATION, IP, OFF, answer_all, connected, opened, outcome, running
+from tests.daemon.answering_guests import INFORMATION, IP, OFF, answer_all, connected, opened, outcome, running
 from tests.trio_help import run
 from vchannel import NEED_DATA, Command, Connection, GuestCommand, HostCommand, Request, Role
 from vhostcomm.channel.calls import CallError, Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.daemon.asking import outcome
+from tests.daemon.answering_guests import outcome
 from tests.daemon.test_session import Ends, serving
 from tests.trio_help import run
 from vchannel import NEED_DATA, Command, GuestCommand, Request, Response

@@ -10,7 +10,7 @@ import pytest
 import structlog
 import trio
 
-from tests.daemon.asking import INFORMATION, OFF, answer_all
+from tests.daemon.answering_guests import INFORMATION, OFF, answer_all
 from tests.trio_help import run_in_real_time
 from vchannel import Command, GuestCommand, HostCommand, Request
 from vhostcomm.channel.calls import CallError

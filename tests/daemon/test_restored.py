@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon.asking import INFORMATION, IP, OFF, answer_all, connected, running
+from tests.daemon.answering_guests import INFORMATION, IP, OFF, answer_all, connected, running
 from tests.trio_help import run
 from vchannel import Command
 from vhostcomm.guest.model import PROBE_INTERVAL_MAX, PROBE_TIMEOUT, State
