@@ -89,6 +89,31 @@ def test_a_disk_grows_and_never_shrinks(tmp_path: Path) -> None:
     assert probe(tmp_path / "data.qcow2").size == 2 * GIB
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"hi\n", "3 bytes, not whole sectors of 512"), (b"x\n" * 512, "text"), ("é".encode() * (1 << 20), "text")],
+)
+def test_a_file_that_is_no_disk_does_not_grow(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "data.img"
+    file.write_bytes(content)
+    refused = run_vhostcomm("disk", "grow", file, "--size", "3T")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"vhostcomm: {file}: {why}")
+    assert "so it is no disk; give a guest's disk" in refused.stderr
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("offset", "content"), [(510, b"\x55\xaa"), (1080, b"\x53\xef"), (65600, b"_BHRfS_M"), (0, b"XFSB")]
+)
+def test_a_disk_of_partial_sectors_grows_if_its_content_is_known(tmp_path: Path, offset: int, content: bytes) -> None:
+    image = sparse(tmp_path / "keep.pat", (1 << 20) + 100)
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+    assert grow(image, GIB) == (1 << 20) + 100
+
+
 @pytest.mark.needs("qemu-system-x86_64")
 def test_a_disk_in_use_does_not_grow(tmp_path: Path) -> None:
     image = sparse(tmp_path / "data.img", GIB)

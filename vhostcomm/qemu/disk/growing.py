@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
+from codecs import getincrementaldecoder
 from pathlib import Path
+from typing import Final
 
 from vhostcomm.errors import DiskError, UsageError
-from vhostcomm.qemu.disk.image import AnyPath, probe
+from vhostcomm.qemu.disk.image import MBR_SIGNATURE, SIGNATURE_OFFSET, AnyPath, Image, ImageFormat, probe
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
 from vhostcomm.qemu.disk.tools import failed, run
+
+_CONTENTS: Final = (
+    # offset, magic
+    (SIGNATURE_OFFSET, MBR_SIGNATURE),  # MBR or GPT
+    (1080, b"\x53\xef"),  # ext2 to ext4
+    (65600, b"_BHRfS_M"),  # Btrfs
+    (0, b"XFSB"),  # XFS
+    (4086, b"SWAPSPACE2"),  # swap
+    (536, b"LVM2 001"),  # LVM
+    (0, b"LUKS\xba\xbe"),  # LUKS
+    (4096, b"\xfc\x4e\x2b\xa9"),  # Linux RAID 1.2
+)
 
 
 def grow(path: AnyPath, size: int) -> int:
@@ -19,11 +33,14 @@ def grow(path: AnyPath, size: int) -> int:
 
     Raises:
         UsageError: the size isn't larger, or no whole number of sectors.
-        DiskError: the image can't be read, is no regular file, or is open in a QEMU; or qemu-img is missing or fails.
+        DiskError: the image can't be read, is no disk or no regular file, or is open in a QEMU; or qemu-img is missing
+            or fails.
     """
     image = probe(path)
     if not stat.S_ISREG(Path(image.path).stat().st_mode):
         raise DiskError(image.path, "a block device; grow it with the tools of its storage")
+    if why := _no_disk(image):
+        raise DiskError(image.path, f"{why}, so it is no disk; give a guest's disk, such as data.img")
     if size <= image.size or size % SECTOR_SIZE:
         raise UsageError(
             f"{image.path} has {image.size} bytes, and {size} were requested: a disk can only grow, by sectors of "
@@ -36,3 +53,23 @@ def grow(path: AnyPath, size: int) -> int:
     if done.returncode != 0:
         raise failed("qemu-img", image.path, done)
     return image.size
+
+
+def _no_disk(image: Image) -> str:
+    """Return why the content of an image is no disk's; empty if it may be one, as an empty data disk is."""
+    if image.format is not ImageFormat.RAW or any(image.head.startswith(magic, at) for at, magic in _CONTENTS):
+        return ""
+    if image.size % SECTOR_SIZE:
+        return (
+            f"{image.size} bytes, not whole sectors of {SECTOR_SIZE}, without a partition table or a known file system"
+        )
+    return "text" if _is_text(image.head) else ""
+
+
+def _is_text(head: bytes) -> bool:
+    """Return whether it is UTF-8 without a NUL. Encrypted and empty disks have NULs in their first MiB."""
+    try:
+        getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head

@@ -138,8 +138,8 @@ _TAR_HEADER: Final = 512
 _TAR_SUM: Final = slice(148, 156)
 """The octal sum of the header's bytes, with its own field counted as spaces. Tar had no magic before POSIX."""
 
-_MBR_OFFSET: Final = 510
-_MBR_SIGNATURE: Final = b"\x55\xaa"
+SIGNATURE_OFFSET: Final = 510
+MBR_SIGNATURE: Final = b"\x55\xaa"
 """The end of a boot sector. A disk with it is bootable or partitioned, so it is no archive whatever it begins with."""
 
 
@@ -147,7 +147,7 @@ def _recognise(name: str, size: int, head: bytes) -> Image:
     for other, offset, magic in _OTHERS:
         if head.startswith(magic, offset):
             raise _refused(name, other)
-    if not head.startswith(_MBR_SIGNATURE, _MBR_OFFSET):
+    if not head.startswith(MBR_SIGNATURE, SIGNATURE_OFFSET):
         for archive, offset, magic, unpack in _ARCHIVES:
             if head.startswith(magic, offset):
                 raise _packed(name, archive, unpack)
