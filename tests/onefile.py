@@ -85,9 +85,7 @@ def test_printed_units_name_the_file(alone: Path) -> None:
         "snippet",
         "systemd",
         "--sock",
-        "nas=/run/vhostcomm/nas",
-        "--unit",
-        "vhostcomm@.service",
+        "d990d22a-e971-ef5f-a7b3-e6374e496b34",
         cwd=alone,
     )
     assert f"ExecStart={alone / 'vhostcomm'} serve" in unit.stdout, unit.stderr

@@ -85,6 +85,42 @@ def test_snippet_systemd_chooses_the_unit(tmp_path: Path) -> None:
     assert not one[2:]
 
 
+@pytest.mark.parametrize("sock", ["nas=/srv/guests/nas", f"/srv/{UUID}", "tcp:127.0.0.1:1", "connect:/run/guests/nas"])
+def test_a_socket_that_the_unit_of_one_guest_ignores_is_rejected(sock: str) -> None:
+    for words in ((), ("--unit", units.SERVE_ONE), ("--unit", units.SOCKET_ONE)):
+        why = refused("systemd", "--sock", sock, *words)
+        assert why.startswith(f"--sock {sock}: the socket of vhostcomm@.")
+        assert why.endswith("give --sock UUID or the guest in a file with --config")
+    assert "is fixed" in refused("qemu", "--sock", sock, "--unit", units.SERVE_ONE)
+    assert "is fixed" in refused("systemd", "--sock", UUID, "--guest-uuid", UUID.replace("d9", "d8"))
+
+
+def test_the_units_environment_has_every_setting_that_was_given() -> None:
+    flags = ("--host-mac", "02:11:32:00:00:01", "--cpu", "A, My CPU, X86_64", "--log-level", "debug")
+    settings = "VHOSTCOMM_HOST_MAC=02:11:32:00:00:01 VHOSTCOMM_CPU='A, My CPU, X86_64' VHOSTCOMM_LOG_LEVEL=debug"
+    secret = ("--control", "tcp:127.0.0.1:1", "--control-token", "0123456789abcdef")
+    _, own = remarks("--sock", UUID, *flags)
+    assert own.endswith(f"put settings into /etc/vhostcomm/{UUID}.env: {settings}")
+    _, own, *_ = remarks("--sock", UUID, *secret)
+    assert own.endswith(".env: VHOSTCOMM_CONTROL=tcp:127.0.0.1:1 VHOSTCOMM_CONTROL_TOKEN=…")
+    _, own = remarks("--sock", "nas=/srv/nas", "--unit", units.RUN, *flags)
+    assert 'RUN="--sock nas=/srv/nas --boot synoboot.img --system system.img", and the settings ' + settings in own
+    _, _, name = remarks("--sock", f"nas={UUID}")
+    assert name == f"that service names the guest {UUID}, not nas"
+
+
+def test_settings_that_the_unit_ignores_are_rejected(tmp_path: Path) -> None:
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text(FILE)
+    flag = ("--host-mac", "02:11:32:00:00:01")
+    for unit_name in (units.SERVE, units.SOCKET):
+        why = refused("systemd", "-c", file, "--guest", "nas", "--unit", unit_name, *flag)
+        assert why == f"--host-mac: vhostcomm.service reads only {file}: put the setting there"
+    assert "--host-mac: vhostcomm@.socket has no settings" in refused(
+        "systemd", "--sock", UUID, "--unit", units.SOCKET_ONE, *flag
+    )
+
+
 def test_a_socket_is_started_while_its_service_is_not(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text(FILE)

@@ -275,6 +275,7 @@ def systemd(
         _show(made(config, None, units.SERVE, executable=executable, files=which.config or ()))
         return
     found = which.served(units.SERVE_ONE)
+    which.check_settings(found.unit)
     _show(made(found.config, found.guest, found.unit, executable=executable, files=which.config or ()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import attrs
@@ -145,17 +146,25 @@ class UnitSelection(GuestSelection):
             ConfigError: the file is invalid.
             UsageError: the unit would ignore a flag, since it reads only the file.
         """
-        flags = [*given(self.settings), *(["sock"] if self.sock else [])]
-        if flags:
-            given_flags = ", ".join(f"--{flag}" for flag in flags)
-            raise UsageError(
-                f"{given_flags}: {units.SERVE} reads only {shown(self.config or ())}: put the setting there"
-            )
+        self.check_settings(units.SERVE)
         config = load(self.config, environment=of_service())
         check(config)
         for warning in config.warnings:
             print_error(f"vhostcomm: {warning}")
         return config
+
+    def check_settings(self, unit: str) -> None:
+        """Reject flags of settings that a unit ignores.
+
+        Raises:
+            UsageError: the unit reads only the file, or is a socket.
+        """
+        flags = [*given(self.settings), *(["sock"] if self.sock and unit == units.SERVE else [])]
+        given_flags = ", ".join(f"--{flag}" for flag in flags)
+        if flags and self.config and unit in {units.SERVE, units.SOCKET}:
+            raise UsageError(f"{given_flags}: {units.SERVE} reads only {shown(self.config)}: put the setting there")
+        if flags and unit == units.SOCKET_ONE:
+            raise UsageError(f"{given_flags}: {unit} has no settings: give it with --unit {units.SERVE_ONE}")
 
     def served(self, default: str = units.SERVE) -> ServedGuest:
         """Return the guest with the addresses of its service.
@@ -165,7 +174,7 @@ class UnitSelection(GuestSelection):
 
         Raises:
             ConfigError: there is no such guest.
-            UsageError: the unit serves no single guest, or not this one.
+            UsageError: the unit serves no single guest, or not this one, or has another socket than --sock.
         """
         environment = os.environ if self.unit == NO_UNIT else of_service()
         config, guest = self.find(environment)
@@ -179,6 +188,7 @@ class UnitSelection(GuestSelection):
         except ValueError as error:
             raise UsageError(f"guest {guest.name}: {error}") from None
         if place.sock:
+            _check_fixed(guest, unit, place.sock, runtime_directory(environment))
             guest = attrs.evolve(guest, address=Listen(place.sock))
         return ServedGuest(config, guest, unit, place.service, place.name, control)
 
@@ -190,6 +200,29 @@ class UnitSelection(GuestSelection):
             case Listen(path) if path.name in bare and values.uuid_of(path.name):
                 return units.SERVE_ONE
         return default
+
+
+def _check_fixed(guest: GuestConfig, unit: str, sock: Path, runtime: Path) -> None:
+    """Reject a `--sock` that isn't the socket of the guest's unit, which determines the path.
+
+    Args:
+        guest: with the address that was given.
+        unit: its unit.
+        sock: the unit's socket.
+        runtime: the directory of sockets without a path.
+    """
+    match guest.address:
+        case Listen(path) if path == sock:
+            return
+        case Listen(path) if path.parent == runtime and values.uuid_of(path.name) == sock.name:
+            return
+    source = guest.sources["sock"]
+    if source.startswith("--sock "):
+        one = unit != units.SOCKET
+        raise UsageError(
+            f"{source}: the socket of {unit} is fixed, {sock}: give {'--sock UUID or ' if one else ''}"
+            "the guest in a file with --config"
+        )
 
 
 @frozen

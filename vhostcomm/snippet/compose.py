@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from vhostcomm.config.identity import derived_uuid, flag_of
-from vhostcomm.config.models import SECTIONS, Config, GuestConfig, settings
+from vhostcomm.config.identity import flag_of
+from vhostcomm.config.models import Config, GuestConfig, settings
 from vhostcomm.config.reading import variable
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
-from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
+from vhostcomm.snippet.parts import Snippet, Spelling, changed, channel_of
 
 FOLDER: Final = "/run/vhostcomm"
 """The directory of the sockets, in both containers."""
@@ -121,16 +121,9 @@ def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, obje
     """Yield the variable of every setting that differs from its default."""
     # Without a runtime directory, a user other than root would have no path for the control surface.
     yield "RUNTIME_DIRECTORY", FOLDER
-    models: dict[str, Any] = {"host": config.host, "guest": guest.identity, "serve": config.service}
-    derived = {
-        "cluster_uuid": derived_uuid("h", config.host.serial),
-        "uuid": derived_uuid("g", guest.identity.serial),
-    }
-    for section, model in SECTIONS.items():
-        for each in settings(model).values():
-            value = getattr(models[section], each.name)
-            if value not in (each.default, derived.get(each.name)) and each.name not in OF_THIS_HOST:
-                yield variable(each), each.metadata["kind"].show(value)
+    for each, value in changed(config, guest):
+        if each.name not in OF_THIS_HOST:
+            yield variable(each), each.metadata["kind"].show(value)
 
 
 def _yaml(value: object) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Final, assert_never
+from collections.abc import Iterator
+from typing import Any, Final, assert_never
 
+import attrs
 from attrs import frozen
 
 from vhostcomm.config.address import Activated, Address, Connect, Listen, ListenTcp
-from vhostcomm.config.models import GuestConfig
+from vhostcomm.config.identity import derived_uuid
+from vhostcomm.config.models import SECTIONS, Config, GuestConfig, settings
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import qmp_socket
 from vhostcomm.qemu.capabilities import Reconnect
@@ -122,3 +125,17 @@ def channel_of(guest: GuestConfig) -> AnyVchannel:
             raise UsageError(f"guest {guest.name}: only the daemon knows the path of {address}; give the path")
         case _ as never:
             assert_never(never)
+
+
+def changed(config: Config, guest: GuestConfig) -> Iterator[tuple[attrs.Attribute[Any], Any]]:
+    """Yield every setting of a guest's daemon that differs from its default, with its value."""
+    models: dict[str, Any] = {"host": config.host, "guest": guest.identity, "serve": config.service}
+    derived = {
+        "cluster_uuid": derived_uuid("h", config.host.serial),
+        "uuid": derived_uuid("g", guest.identity.serial),
+    }
+    for section, model in SECTIONS.items():
+        for each in settings(model).values():
+            value = getattr(models[section], each.name)
+            if value not in (each.default, derived.get(each.name)):
+                yield each, value

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from vhostcomm.config import values
 from vhostcomm.config.address import Connect, Listen, ListenTcp
 from vhostcomm.config.http_address import TLS, parse_api
 from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.config.reading import variable
 from vhostcomm.errors import UsageError
-from vhostcomm.snippet.parts import Snippet
+from vhostcomm.snippet.parts import Snippet, changed
 from vhostcomm.systemd import units
 
 LOGS: Final = Path("/var/log/vhostcomm")
@@ -59,7 +61,7 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
         if held
         else f"systemctl enable --now {place.service}"
     )
-    remarks = [save + start, *(_own(guest, name, place) if guest else ())]
+    remarks = [save + start, *(_own(config, guest, name, place) if guest else ())]
     if not held:
         remarks += _unseen("the program", Path(executable))
     if name == units.SERVE:
@@ -74,18 +76,24 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
     return Snippet(found.rstrip(), tuple(remarks))
 
 
-def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
+def _own(config: Config, guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
     """Explain the paths of the guest's socket and settings, if the unit chooses them."""
     match name:
         case units.SERVE_ONE:
+            given = " ".join(_variables(config, guest, but="uuid"))
             yield (
-                f"QEMU connects to {place.sock}; put settings into /etc/vhostcomm/{place.name}.env, "
-                f"such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}"
+                f"QEMU connects to {place.sock}; put settings into /etc/vhostcomm/{place.name}.env"
+                f"{f': {given}' if given else f', such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}'}"
             )
+            if guest.name != place.name:
+                yield f"that service names the guest {place.name}, not {guest.name}"
         case units.RUN:
+            sock = guest.sources.get("sock", "").partition("--sock ")[2]
+            given = " ".join(_variables(config, guest))
             yield (
                 f"/etc/vhostcomm/run-{guest.name}.env has the machine, such as "
-                f'RUN="--boot synoboot.img --system system.img"; put the disks into '
+                f'RUN="{f"--sock {sock} " if sock else ""}--boot synoboot.img --system system.img"'
+                f"{f', and the settings {given}' if given else ''}; put the disks into "
                 f"/var/lib/vhostcomm-run-{guest.name}, with its owner: "
                 f"chown --reference=/var/lib/vhostcomm-run-{guest.name}/ DISK"
             )
@@ -96,6 +104,14 @@ def _own(guest: GuestConfig, name: str, place: units.Place) -> Iterator[str]:
             )
         case _:
             return
+
+
+def _variables(config: Config, guest: GuestConfig, *, but: str = "") -> Iterator[str]:
+    """Yield the lines of an environment file that has the guest's settings, except one. Secrets are hidden."""
+    for each, value in changed(config, guest):
+        if each.name != but:
+            kind = each.metadata["kind"]
+            yield f"{variable(each)}={'…' if kind is values.TOKEN else shlex.quote(str(kind.show(value)))}"
 
 
 def _address(guest: GuestConfig) -> list[str]:
