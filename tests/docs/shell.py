@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -80,7 +81,10 @@ class Shell:
             "5000:5000": f"{ports[0]}:5000",
             "5000-:5000": f"{ports[0]}-:5000",
             "127.0.0.1:12345": f"127.0.0.1:{ports[1]}",
+            ".web-12345.secret": f".web-{ports[1]}.secret",
         }
+        self._provided = self._files()
+        """Files that the page's commands did not make."""
 
     def __enter__(self) -> Self:
         theirs, ours = os.pipe()
@@ -149,6 +153,21 @@ class Shell:
             assert matches(command.output, printed), (
                 f"{where}: $ {command.text}\nprinted\n{printed}\nand the page says\n{command.output}\n{self.background()}"
             )
+
+    def left_behind(self) -> list[str]:
+        """Return the files that the page's commands made and did not remove."""
+        return sorted(self._files() - self._provided)
+
+    @contextmanager
+    def providing(self) -> Iterator[None]:
+        """Count the files that are made in the context as the reader's own, which the page need not remove."""
+        before = self._files()
+        yield
+        self._provided |= self._files() - before
+
+    def _files(self) -> set[str]:
+        found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if not path.is_dir())
+        return {str(path) for path in found if not path.parts[0].startswith((".out.", ".asked", "libvirt", "virsh"))}
 
     def background(self) -> str:
         """Return the output of the background programs."""

@@ -89,6 +89,15 @@ def test_wrong_output_or_status_of_a_page_is_found(tmp_path: Path, command: Comm
         shell.assert_prints(command, status, "p:1")
 
 
+def test_files_that_a_page_leaves_behind_are_found(tmp_path: Path) -> None:
+    with Shell(tmp_path) as shell:
+        with shell.providing():
+            (tmp_path / "system.img").touch()
+        for text in "touch serve.log run/.secret", "mkdir nas", "touch nas/data.img", "rm serve.log":
+            shell.assert_prints(Command(text, ""), 0, "p:1")
+        assert shell.left_behind() == ["nas/data.img", "run/.secret"]
+
+
 def test_daemon_that_ends_with_an_error_is_found(tmp_path: Path) -> None:
     def page() -> None:
         with Shell(tmp_path) as shell:

@@ -77,6 +77,7 @@ def test_a_pages_commands_print_its_output(page: str, folder: Path, request: pyt
                 shell.assert_prints(command, int(block.marks.get("status", 0)), block.where)
             if block.kind == "python":
                 GIVEN[block.marks["given"]](block.content)
+    assert not (left := shell.left_behind()), f"{page}: its clean-up does not remove {', '.join(left)}"
 
 
 @pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: f"{block.where}: {block.marks['not run']}")
@@ -94,14 +95,15 @@ def test_verbs_and_flags_in_prose_exist(page: str) -> None:
 
 
 def _prepare(block: Block, shell: Shell, guests: ExitStack, request: pytest.FixtureRequest) -> None:
-    if "images" in block.marks:
-        _copy(request.getfixturevalue("images"), shell.folder)
-    if "pat" in block.marks:
-        pats.pat(shell.folder)
-    if "stand-in" in block.marks:
-        request.getfixturevalue("images")  # else the page's command would wait for the build
-    if "libvirt" in block.marks:
-        guests.enter_context(virsh(shell.folder, shell.folder / "bin"))
+    with shell.providing():
+        if "images" in block.marks:
+            _copy(request.getfixturevalue("images"), shell.folder)
+        if "pat" in block.marks:
+            pats.pat(shell.folder)
+        if "stand-in" in block.marks:
+            request.getfixturevalue("images")  # else the page's command would wait for the build
+        if "libvirt" in block.marks:
+            guests.enter_context(virsh(shell.folder, shell.folder / "bin"))
     if "guest" in block.marks:
         where = Path(shell.ours(block.marks["guest"]))
         until(lambda: is_listening(where), str(where))
