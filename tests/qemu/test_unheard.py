@@ -71,7 +71,7 @@ class Stopped:
         await wait_all_tasks_blocked(0.1)
         assert len(self.lines("stopping QEMU")) == 1
         self._clock.jump(2)
-        while (await self._logged("stopping QEMU", len(self.lines("stopping by"))))["stage"] != "QMP quit":
+        while (await self._logged("stopping QEMU", len(self.lines("stopping QEMU"))))["stage"] != "QMP quit":
             self._clock.jump(1)
             await wait_all_tasks_blocked(0.01)
         self._clock.rate = 1.0
