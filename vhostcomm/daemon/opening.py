@@ -53,7 +53,7 @@ class Opening:
     adopt: Callable[[Guest], None]
     taken_over: frozenset[Address]
     given_up: bool = False
-    """Set while the thread hangs, which opens no more ports when it returns."""
+    """Set when nobody waits for the thread any longer: if it returns from a hanging call, it opens no more ports."""
 
     def run(self) -> list[Exception]:
         """Open the ports. Return why some of them can't be opened."""
