@@ -280,6 +280,8 @@ def test_folders_of_qemus_data_are_arguments() -> None:
         (evolve(USUAL, machine_type="microvm"), QEMU_7_2, "machine type microvm: the guest finds its disks by PCI slot"),
         (Machine(lock_memory=True), BARE, "can't lock memory"),
         (Machine(), BARE, "no device virtio-balloon-pci"),
+        (Machine(), evolve(QEMU_7_2, devices=QEMU_7_2.devices - {"pvpanic-pci"}),
+         "no device pvpanic-pci; use QEMU 7.2 or later"),
         (Machine(vchannel=Vchannel("/s")), evolve(BARE, devices=QEMU_7_2.devices), "can't reconnect a socket"),
         (Machine(boot=VhostDisk("naa.1")), evolve(QEMU_7_2, devices=QEMU_7_2.devices - {"vhost-scsi-pci"}),
          "no device vhost-scsi-pci"),

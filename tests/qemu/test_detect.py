@@ -72,6 +72,7 @@ def test_detected_capabilities_agree_with_qemu(program: Program, can: Capabiliti
         ("exit 3", "QEMU closed the QMP connection; it ended with 3; its output: nothing"),
         ("echo what? >&2; exit 1", "it ended with 1; its output:\n    what?"),
         ("kill -SEGV $$", "it ended with -11"),
+        ("echo QEMU emulator version 5.2.0", "it ended with 0; its output:\n    QEMU emulator version 5.2.0"),
     ],
 )
 def test_program_other_than_qemu_is_rejected(tmp_path: Path, script: str, what: str) -> None:
@@ -80,7 +81,7 @@ def test_program_other_than_qemu_is_rejected(tmp_path: Path, script: str, what: 
     path.chmod(0o755)
     with pytest.raises(QemuError) as caught:
         run_in_real_time(find_capabilities, Program(str(path)))
-    assert str(caught.value).startswith(f"{path} doesn't answer as a QEMU does: ")
+    assert str(caught.value).startswith(f"{path} doesn't answer as QEMU 7.2 or later does: ")
     assert what in str(caught.value)
 
 

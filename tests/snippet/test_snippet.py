@@ -137,7 +137,7 @@ def test_mistakes_in_flags_are_reported(tmp_path: Path, words: list[str], why: s
 
 
 def test_a_program_that_is_no_qemu_is_rejected() -> None:
-    with pytest.raises(QemuError, match="doesn't answer as a QEMU does"):
+    with pytest.raises(QemuError, match="doesn't answer as QEMU 7"):
         printed("qemu", "--sock", "nas=/run/nas", "--qemu", "/bin/true")
 
 

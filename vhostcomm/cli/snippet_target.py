@@ -336,7 +336,7 @@ def capabilities(path: str) -> Capabilities:
     async def ask() -> Capabilities:
         can = await find_capabilities(Program(path), try_kvm=False)
         if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
-            raise QemuError(f"{path} has no device {missing[0]}; use a QEMU for x86_64 with that device")
+            raise QemuError(f"{path} has no device {missing[0]}; use QEMU 7.2 or later for x86_64")
         if can.reconnects is None:
             raise QemuError(f"{path} can't reconnect a socket: use QEMU 7.2 or later")
         return can

@@ -240,4 +240,4 @@ class _Builder:
 
     def _check(self, driver: str) -> None:
         if driver not in self._can.devices:
-            raise QemuError(f"{self._can.program.path} has no device {driver}; use a QEMU for x86_64 with that device")
+            raise QemuError(f"{self._can.program.path} has no device {driver}; use QEMU 7.2 or later for x86_64")

@@ -66,7 +66,9 @@ async def _ask(program: Program, child: Child, qmp: Qmp) -> Capabilities:
     if can is None:
         ended = "it still ran" if child.code is None else f"it ended with {child.code}"
         said = "".join(f"\n    {line}" for line in child.tail) or " nothing"
-        raise QemuError(f"{program.path} doesn't answer as a QEMU does: {problem}; {ended}; its output:{said}")
+        raise QemuError(
+            f"{program.path} doesn't answer as QEMU 7.2 or later does: {problem}; {ended}; its output:{said}"
+        )
     return can
 
 
