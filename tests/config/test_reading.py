@@ -150,6 +150,8 @@ def test_settings_of_the_environment_and_of_flags() -> None:
         match=r"^the environment's VHOSTCOMM_STATE: unknown; `vhostcomm serve --help` lists the variables$",
     ):
         reading.from_environment({"VHOSTCOMM_STATE": ""})
+    with pytest.raises(ConfigError, match=r"did you mean VHOSTCOMM_CLUSTER_HOST\?$"):
+        reading.from_environment({"VHOSTCOMM_CLUSTER_HOTS": ""})
     assert reading.from_flags({"vcpus": "2", "host-model": None, "host-fix": 0, "other": "x"}) == {
         ("guest", "vcpus"): models.Value(2, "--vcpus"),
         ("host", "fix"): models.Value(0, "--host-fix"),

@@ -189,7 +189,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Va
             continue
         if name not in known:
             word = name.removeprefix(ENVIRONMENT_PREFIX)
-            near = difflib.get_close_matches(word, [each.removeprefix(ENVIRONMENT_PREFIX) for each in known], n=1)
+            names = [each.removeprefix(ENVIRONMENT_PREFIX) for each in (*known, *CLUSTER_VARIABLES)]
+            near = difflib.get_close_matches(word, names, n=1)
             meant = (
                 f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?"
                 if near
