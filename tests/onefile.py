@@ -79,16 +79,14 @@ def test_run_starts_qemu_from_one_file(alone: Path) -> None:
         assert process.wait(TIMEOUT) is not None
 
 
-def test_printed_units_name_the_file(alone: Path) -> None:
-    unit = call(
-        alone / "vhostcomm",
-        "snippet",
-        "systemd",
-        "--sock",
-        "d990d22a-e971-ef5f-a7b3-e6374e496b34",
-        cwd=alone,
-    )
-    assert f"ExecStart={alone / 'vhostcomm'} serve" in unit.stdout, unit.stderr
+@pytest.mark.parametrize("name", ["vhostcomm", "vhostcomm-1.pyz"])
+def test_printed_units_and_scripts_name_the_file(name: str, alone: Path) -> None:
+    file = (alone / "vhostcomm").rename(alone / name)
+    sock = ["--sock", "d990d22a-e971-ef5f-a7b3-e6374e496b34"]
+    unit = call(file, "snippet", "systemd", *sock, cwd=alone)
+    assert f"ExecStart={file} serve" in unit.stdout, unit.stderr
+    script = call(file, "snippet", "hookscript", *sock, "--unit", "none", "--control", "/control", cwd=alone)
+    assert f"\nvhostcomm={file}\n" in script.stdout, script.stderr
 
 
 def test_a_daemon_outlives_the_replacement_of_its_file(alone: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,31 @@ def test_texts_have_the_given_paths() -> None:
             units.text(units.SERVE, executable=bad)
     with pytest.raises(ValueError, match="there is no unit"):
         units.text("../../etc/passwd")
-    assert Path(units.running_executable()).is_absolute()
+
+
+def test_running_executable_is_the_script_that_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be in another directory than its Python: that of `pip install --user`, or a link in /usr/local/bin."""
+    script = tmp_path / "vhostcomm"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "elsewhere/python3"))
+    monkeypatch.setattr(sys, "argv", ["./vhostcomm", "snippet"])
+    assert units.running_executable() == str(script)
+
+
+def test_running_executable_of_a_module_is_the_script_beside_python() -> None:
+    """`python -m vhostcomm`; a unit and a hookscript start later, with another PATH."""
+    beside = Path(sys.executable).with_name("vhostcomm")
+    for words, line in (
+        (["hookscript", "--unit", "none", "--control", "/control"], f"vhostcomm={beside}"),
+        (["systemd"], f"ExecStart={beside} serve"),
+    ):
+        printed = subprocess.run(
+            [sys.executable, "-m", "vhostcomm", "snippet", words[0], "--sock", UUID, *words[1:]],
+            env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=TIMEOUT, check=True,
+        )  # fmt: skip
+        assert line in printed.stdout
 
 
 def setting(name: str, key: str) -> int:

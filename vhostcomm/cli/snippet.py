@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -27,6 +25,8 @@ from vhostcomm.cli.snippet_target import (
 )
 from vhostcomm.config.models import Config
 from vhostcomm.errors import QemuError, UsageError
+from vhostcomm.snippet.hookscript import WAIT, script
+from vhostcomm.systemd import units
 
 if TYPE_CHECKING:
     from vhostcomm.qemu.machine import Machine
@@ -239,7 +239,7 @@ def hookscript(
             group=_HOOKSCRIPT,
             help="Seconds for the guest's own power-off; Proxmox VE gives a shutdown 60.",
         ),
-    ] = 50,
+    ] = WAIT,
     program: Annotated[
         str | None,
         Parameter(
@@ -248,11 +248,9 @@ def hookscript(
     ] = None,
 ) -> None:
     """Print a hookscript for Proxmox VE: a VM starts only with a daemon, and is stopped by the guest's own power-off."""
-    from vhostcomm.snippet.hookscript import script
-
     found = (which or ExternalSelection()).external()
     guest = attrs.evolve(found.guest, name=found.name)
-    _show(script(guest, found.control, program=program or _program(), unit=found.service, wait=wait))
+    _show(script(guest, found.control, program=program or units.running_executable(), unit=found.service, wait=wait))
 
 
 @app.command
@@ -266,7 +264,6 @@ def systemd(
 ) -> None:  # fmt: skip
     """Print a systemd unit: for all guests of a file, one guest, a launcher, or a socket."""
     from vhostcomm.snippet.systemd import unit as made
-    from vhostcomm.systemd import units
 
     which = which or UnitSelection()
     executable = program or units.running_executable()
@@ -302,11 +299,3 @@ def _show(snippet: Snippet, more: tuple[str, ...] = ()) -> None:
     for remark in (*snippet.remarks, *more):
         print_error(f"vhostcomm: {remark}")
     print_line(snippet.text)
-
-
-def _program() -> str:
-    """Return the path of this program, for use in a script."""
-    started = Path(sys.argv[0])
-    if started.name == "vhostcomm" and os.access(started, os.X_OK):
-        return str(started.absolute())
-    return shutil.which("vhostcomm") or "vhostcomm"

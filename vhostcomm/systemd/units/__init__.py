@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -88,12 +89,19 @@ def file(name: str, guest: str) -> str:
 
 
 def running_executable() -> str:
-    """Return the program that runs, as a unit needs it: the one-file archive, or the console script beside Python."""
+    """Return an absolute path of the program that runs: the one-file archive, or the console script.
+
+    A unit or script starts it later, with another PATH. The console script is the one that was started, else the one beside
+    Python (`python -m vhostcomm`), else that in PATH, else `EXECUTABLE`.
+    """
     main = sys.modules["__main__"].__spec__  # of the archive's own path; it imports this package by a descriptor's
     if archive := getattr(main and main.loader, "archive", ""):  # of a zipimporter
-        return str(archive)
-    beside = Path(sys.executable).with_name("vhostcomm")
-    return str(beside) if beside.exists() else EXECUTABLE
+        return str(Path(archive))
+    started = Path(sys.argv[0])
+    for script in (started, Path(sys.executable).with_name("vhostcomm")):
+        if script.name == "vhostcomm" and (found := shutil.which(script.absolute())):
+            return str(found)
+    return str(Path(shutil.which("vhostcomm") or EXECUTABLE).absolute())
 
 
 def instance(name: str, guest: str) -> str:
