@@ -17,6 +17,7 @@ import trio
 import vhostcomm.launcher.hooks
 from tests.trio_help import run_in_real_time
 from vhostcomm.launcher.hooks import RUNNING_LIMIT, Hooks
+from vhostcomm.text import escape
 
 
 def script(folder: Path, text: str) -> str:
@@ -112,6 +113,14 @@ def test_output_that_a_separate_session_keeps_open_is_not_awaited(tmp_path: Path
     (line,) = run_hook(program)
     os.kill(int(told.read_text()), signal.SIGKILL)
     assert (line["event"], line["status"], line["output"]) == ("hook failed", 3, "said")
+
+
+def test_log_has_the_end_of_a_long_output(tmp_path: Path) -> None:
+    program = script(tmp_path, "yes 'a line' | head -n 1000; echo the reason; exit 3")
+    (line,) = run_hook(program)
+    output = str(line["output"])
+    assert output.endswith("a line\\na line\\nthe reason")
+    assert escape(output) == output, "the log shows all of it"
 
 
 def test_concurrent_hooks_are_limited(tmp_path: Path) -> None:

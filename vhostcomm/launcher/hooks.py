@@ -11,7 +11,7 @@ import trio
 from vhostcomm.linux.children import kill_group, program, program_ended
 from vhostcomm.linux.system_errors import NO_THREAD, explain, is_thread_refusal
 from vhostcomm.log.logs import LimitedLog, Log
-from vhostcomm.text import escape
+from vhostcomm.text import TEXT_LIMIT, printable
 
 EVENTS: Final = ("ready", "stopping", "stopped", "rebooted", "crashed")
 
@@ -26,8 +26,8 @@ RUNNING_LIMIT: Final = 16
 LAST_OUTPUT: Final = 0.5
 """Seconds to read the rest of a hook's output after its end."""
 
-OUTPUT_SHOWN: Final = 400
-"""Characters from the end of a failed hook's output to log."""
+OUTPUT_SHOWN: Final = TEXT_LIMIT
+"""Characters from the end of a failed hook's output to log. The log would cut off the end of a longer text."""
 
 
 class Hooks:
@@ -94,7 +94,7 @@ class Hooks:
             if deadline.cancelled_caught:
                 self._log.warning("hook timed out and was killed", on=event, program=path, seconds=TIMEOUT)
             elif process.returncode:
-                said = escape(tail.decode(errors="replace").strip()[-OUTPUT_SHOWN:], OUTPUT_SHOWN)
+                said = printable(tail.decode(errors="replace").strip())[-OUTPUT_SHOWN:]
                 self._log.warning("hook failed", on=event, program=path, status=process.returncode, output=said)
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_thread_refusal(error):
