@@ -1,4 +1,4 @@
-"""The OpenAPI document is correct: requests made from it are answered as described, and wrong ones are refused."""
+"""The OpenAPI document is correct: requests made from it are answered as described, and wrong ones are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that web pages make, with the headers that a browser adds: refused; programs are answered."""
+"""Requests that web pages make, with the headers that a browser adds: rejected; programs are answered."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serving,
 
 
 @pytest.mark.parametrize(("all_headers", "status"), [(REFUSED, 403), (ANSWERED, 200)])
-def test_control_surface_refuses_pages_and_answers_programs(
+def test_control_surface_rejects_pages_and_answers_programs(
     control: tuple[Serving, int], all_headers: list[list[str]], status: int
 ) -> None:
-    """Even a page that knows the token is refused."""
+    """Even a page that knows the token is rejected."""
     for headers in all_headers:
         assert ask(control[1], "GET", "/guests", f"Authorization: Bearer {TOKEN}", *headers)[0] == status, headers

@@ -218,7 +218,7 @@ def test_slots_are_reserved_for_urgent_requests(tmp_path: Path) -> None:
 
 
 def test_an_answer_reaches_a_client_that_still_sends(tmp_path: Path) -> None:
-    """For example, the server refuses a request for its first line while the client still sends the rest."""
+    """For example, the server rejects a request for its first line while the client still sends the rest."""
 
     async def main() -> None:
         async with (

@@ -1,4 +1,4 @@
-"""Sockets: made safely, refused clearly, and gone at the end."""
+"""Sockets: made safely, rejected with a reason, and gone at the end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_live_socket_is_not_replaced(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["guest"]
 
 
-def test_a_second_daemon_for_a_socket_is_refused(tmp_path: Path) -> None:
+def test_a_second_daemon_for_a_socket_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "guest"
     with Serving("--sock", path):
         assert "another process already serves it" in refused("--sock", path)

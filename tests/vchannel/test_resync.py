@@ -199,7 +199,7 @@ def test_junk_before_a_usual_frame_loses_no_frame(feed: Feed, guest_id: int, jun
 
 
 @pytest.mark.parametrize(("seen", "taken"), [(4032, False), (4033, True)])
-def test_odd_frame_is_rejected_if_a_usual_header_is_inside(seen: int, taken: bool) -> None:
+def test_odd_frame_is_refused_if_a_usual_header_is_inside(seen: int, taken: bool) -> None:
     """The search covers every whole header within the odd frame's 4096 bytes."""
     odd = with_field(56, 0)[:seen]
     events = whole(host(), OTHER + odd + GOOD + GOOD + GOOD)

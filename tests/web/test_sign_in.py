@@ -116,7 +116,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_pages_of_other_sites_are_refused(served: Web, cookie: str, headers: dict[str, str]) -> None:
+def test_pages_of_other_sites_are_rejected(served: Web, cookie: str, headers: dict[str, str]) -> None:
     """The cookie doesn't help them: a browser sends it to every port of a host."""
     for path, method in ("/", "GET"), ("/guests", "GET"), ("/guests/nas/thaw", "POST"):
         assert served.ask(path, method, Cookie=cookie, **headers).status == 403
@@ -190,7 +190,7 @@ def test_a_secret_that_others_could_know_is_not_used(tmp_path: Path, spoil: str)
         kept.rmdir()
 
 
-def test_a_cookie_of_another_daemon_is_refused(served: Web, cookie: str, tmp_path: Path) -> None:
+def test_a_cookie_of_another_daemon_is_rejected(served: Web, cookie: str, tmp_path: Path) -> None:
     with web(tmp_path) as other:
         value = cookie.partition("=")[2]
         for given in (cookie, f"vhostcomm-{other.port}={value}"):
