@@ -1,6 +1,6 @@
-# make test    everything that must hold: format, lint, types, room doors, tests
-# make bench   the measurements; nothing in them is asserted
-# make help    the rest
+# make test    all checks: format, lint, types, import contracts, the wheel, tests
+# make bench   the measurements, without assertions
+# make help    the other targets
 
 PYTHON ?= python3
 RUNS ?= 3
@@ -20,30 +20,30 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make test    check and wheel at once, then unit, with the QEMU that is installed"
-	@echo "make demo    a real kernel in QEMU asks its questions, without and with vhostcomm"
+	@echo "make test    run check and wheel at once, then unit, with the installed QEMU"
+	@echo "make demo    boot a real kernel in QEMU, without and with vhostcomm"
 	@echo "make venv    install vhostcomm into .venv: .venv/bin/vhostcomm"
-	@echo "make check   format, lint, types, import contracts"
-	@echo "make unit    the tests"
-	@echo "make quick   the tests without the slow ones"
-	@echo "make stress  the tests three times, or RUNS times, with every core kept busy; TESTS are some of them"
-	@echo "make coverage  the tests, and what they cover"
-	@echo "make e2e     the tests with a real guest in the QEMU that is installed, or in VHOSTCOMM_QEMU"
-	@echo "make qemu10  those of them that depend on QEMU's version, with Debian's QEMU 10, fetched into the cache"
-	@echo "make fresh   make demo and make test in a new folder of the other Debian release, or SUITE=bookworm, trixie"
-	@echo "make bench   the measurements (no assertions)"
-	@echo "make soak    a million frames with reloads and restarts: nothing is lost, memory stays"
-	@echo "make fuzz    make inputs for the codec and the reader of captures, 60 seconds each, or FUZZ_SECONDS"
-	@echo "make mutants  plant faults in the codec, the guest's model, QEMU's endings, the configuration, the token: 95 % are noticed; five minutes, or GROUPS=token"
-	@echo "make format  rewrite the sources as ruff wants them"
-	@echo "make docs    rewrite what is made from the program: docs/commands.md and docs/configuration.md"
-	@echo "make pictures  make the pictures in docs/pictures again, with Chromium"
-	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and try the wheel elsewhere"
-	@echo "make pyz     dist/vhostcomm and dist/qemu-host: each program as one file, with all that it needs"
-	@echo "make deb     dist/vhostcomm_VERSION_all.deb, for Debian 12 and 13"
-	@echo "make virtual-dsm  the container's own scripts, from the checkout in VIRTUAL_DSM, with our qemu-host"
-	@echo "make hosts   the units under a systemd that boots, the images in container engines; root, before a release"
-	@echo "make clean   remove .venv and all that was made"
+	@echo "make check   check the format, lint, types, import contracts"
+	@echo "make unit    run the tests, several at once"
+	@echo "make quick   run the tests except the slow ones"
+	@echo "make stress  run the tests, or TESTS, three times (or RUNS) with every core busy"
+	@echo "make coverage  run the tests, and report their coverage"
+	@echo "make e2e     run the tests with a real guest in the installed QEMU, or in VHOSTCOMM_QEMU"
+	@echo "make qemu10  run the tests that depend on QEMU's version with Debian's QEMU 10, from the cache"
+	@echo "make fresh   run make demo and make test in a new directory of the other Debian release, or of SUITE=bookworm, trixie"
+	@echo "make bench   run the measurements, without assertions"
+	@echo "make soak    send a million frames, with reloads and a restart: no loss, constant memory"
+	@echo "make fuzz    fuzz the codec and the capture reader, FUZZ_SECONDS=60 each"
+	@echo "make mutants  plant faults, one at a time, and count those that no test notices; GROUPS=token for one part"
+	@echo "make format  format the sources with ruff"
+	@echo "make docs    generate docs/commands.md and docs/configuration.md"
+	@echo "make pictures  generate docs/pictures, with Chromium"
+	@echo "make wheel   build the wheel and the sdist, compare them with the checkout, and test the wheel elsewhere"
+	@echo "make pyz     build dist/vhostcomm and dist/qemu-host: each program as one file"
+	@echo "make deb     build dist/vhostcomm_VERSION_all.deb, for Debian 12 and 13"
+	@echo "make virtual-dsm  run the scripts of the vdsm/virtual-dsm container with our qemu-host, from the checkout in VIRTUAL_DSM"
+	@echo "make hosts   test the units under a booting systemd, and the images in container engines; needs root"
+	@echo "make clean   remove .venv and all generated files"
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -64,7 +64,7 @@ packages-demo packages-test: packages-%:
 
 venv: $(INSTALLED)
 
-# Each of the first keeps one core busy; the tests all of them.
+# Each job of the first line keeps one core busy; the tests keep all cores busy.
 test: packages-test $(DEV)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line check wheel-installed wheel-onefile prepared
 	@$(MAKE) --no-print-directory unit
@@ -73,7 +73,7 @@ test: packages-test $(DEV)
 demo: packages-demo $(INSTALLED)
 	$(BIN)/python -m tests.demo
 
-# All that runs QEMU, with the QEMU in VHOSTCOMM_QEMU, else the installed one.
+# The tests that run QEMU, with the QEMU in VHOSTCOMM_QEMU, else the installed one.
 e2e: packages-test $(DEV)
 	$(PYTEST) tests/e2e tests/qemu
 
@@ -143,7 +143,7 @@ bench: $(DEV)
 soak: $(DEV)
 	@$(BIN)/python -m tests.soak
 
-# Coverage-guided. PyPI has no atheris for some machines; then it says so.
+# Coverage-guided. PyPI has no atheris for some machines; then this target says so.
 fuzz: $(DEV)
 	@$(PIP) --only-binary=:all: atheris 2>/dev/null || true
 	@$(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
@@ -163,18 +163,18 @@ wheel-onefile: $(DEV)
 pyz: $(DEV)
 	$(BIN)/python -m tools.onefile
 
-# Of the commit's date, so that a commit gives the same bytes at any time.
+# With the date of the commit, so that a commit gives the same bytes at any time.
 deb: $(DEV)
 	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} $(BIN)/python -m tools.deb
 
-# Skips what can't be had, by the name of the missing package or right; -o stuck: Debian folders and images are made first.
+# Skips tests without their package or permission, and names it. -o stuck: Debian directories and images are made first.
 # Two files at once: the file of the engines takes as long as all others. Its tests share the machine's packet filter.
 hosts: $(DEV)
 	$(BIN)/pytest -q -n 2 --dist loadfile -m hosts -o stuck=1200 tests/hosts
 
 # The container's own scripts, with our qemu-host in their place: VIRTUAL_DSM=checkout make virtual-dsm
 virtual-dsm: packages-test pyz
-	@[ -n "$$VIRTUAL_DSM" ] || { echo "VIRTUAL_DSM names no checkout of github.com/vdsm/virtual-dsm: VIRTUAL_DSM=FOLDER make virtual-dsm"; exit 2; }
+	@[ -n "$$VIRTUAL_DSM" ] || { echo "VIRTUAL_DSM names no checkout of github.com/vdsm/virtual-dsm: VIRTUAL_DSM=DIRECTORY make virtual-dsm"; exit 2; }
 	@eval "$$(tests/qemu10.sh || true)"; $(BIN)/pytest -q tests/e2e/test_virtual_dsm.py
 
 clean:
