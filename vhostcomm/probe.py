@@ -154,7 +154,7 @@ def _question(sock: socket.socket, guest: Connection, command: HostCommand, time
 def _ended(why: str) -> UnreachableError:
     return UnreachableError(
         f"the connection ended: {why}",
-        "A guest is served on one connection at a time: if QEMU is connected, stop it or wait. "
+        "A guest has one connection at a time: if QEMU is connected, stop it or wait. "
         "The daemon's log says why it closed this one.",
     )
 

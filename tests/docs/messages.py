@@ -40,6 +40,23 @@ def _logged() -> Iterator[tuple[str, str]]:
                 yield str(first.value), f"{name}:{node.lineno}"
 
 
+def texts() -> Iterator[tuple[str, str]]:
+    """Yield every constant text of a call that logs or makes an error, with its place in the sources."""
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            if isinstance(node.func, ast.Attribute):
+                found = ast.unparse(node.func.value).endswith(LOGS)
+            else:
+                found = ast.unparse(node.func).endswith(("Error", "Problem"))
+            if found:
+                arguments = [*node.args, *(each.value for each in node.keywords)]
+                for each in (each for argument in arguments for each in ast.walk(argument)):
+                    if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                        yield f"{name}:{each.lineno}", each.value
+
+
 def raised(kinds: set[str]) -> dict[str, str]:
     """Yield the longest constant part of each message of these errors, with its place in the sources."""
     found = {}

@@ -1,8 +1,12 @@
-"""The pages and the help texts use plain, standard English: phrases that puzzled readers do not come back."""
+"""Texts use plain, standard English: phrases that puzzled readers do not come back.
+
+Checked are the pages with the help texts, errors, log messages, the Makefile, and the names of import contracts.
+"""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -10,6 +14,7 @@ from typing import Final
 import pytest
 from markdown_it import MarkdownIt
 
+from tests.docs.messages import texts
 from tests.docs.pages import ROOT, all_pages
 
 PHRASES: Final = {
@@ -31,6 +36,11 @@ PHRASES: Final = {
     r"Not so\?": "If it does not work",
     r"all in all": "in total",
     r"does the like|print the like": "the equivalent",
+    r"(all|everything) that (it|they|must|was|were)": "all files it needs, all generated files",
+    r"rooms|room doors": "packages, import contracts",
+    r"memory stays": "constant memory",
+    r"wants? (it|them|a|an)|as \w+ wants?": "needs, requires",
+    r"folder": "directory",
 }
 """Phrases that are never right in text for users, and what to write instead. docs/commands.md has the texts of `--help`."""
 
@@ -54,6 +64,22 @@ def puzzling(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_use_standard_terms(page: Path) -> None:
     assert not puzzling(page.read_text()), f"write instead: {PHRASES}"
+
+
+@pytest.mark.slow
+def test_errors_and_log_messages_use_standard_terms() -> None:
+    found = list(texts())
+    assert len(found) > 1000
+    assert not {place: text for place, text in found if WRONG.search(text)}, f"write instead: {PHRASES}"
+
+
+def test_makefile_and_import_contracts_use_standard_terms() -> None:
+    shown = [line for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"#|\t@echo ", line)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = [each["name"] for each in project["tool"]["importlinter"]["contracts"]]
+    assert len(shown) > 30
+    assert len(contracts) > 10
+    assert not [text for text in (*shown, *contracts) if WRONG.search(text)], f"write instead: {PHRASES}"
 
 
 @pytest.mark.parametrize(

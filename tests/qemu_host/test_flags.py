@@ -107,7 +107,7 @@ def test_flags_set_the_answers(tmp_path: Path, words: tuple[str, ...], changed: 
         (["--nonsense=1"], "unknown flag --nonsense"),
         (["-cpu", "many"], "-cpu is 'many': not a whole number"),
         (["-cpu", "99999999999999999999"], "more than 64 bits"),
-        (["-cpu"], "-cpu wants a value"),
+        (["-cpu"], "-cpu needs a value"),
         (["-timeout=0"], "not a time in seconds"),
         (["-addr", "nowhere"], "-addr is 'nowhere'"),
         (["-addr=unix:relative"], "a unix socket is given by its absolute path"),

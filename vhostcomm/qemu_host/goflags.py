@@ -54,7 +54,7 @@ def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, An
                 given[flag.alone] = True
                 break
             elif place == len(words):
-                raise UsageError(f"{word} wants a value: {word}=VALUE")
+                raise UsageError(f"{word} needs a value: {word}=VALUE")
             else:
                 value = words[place]
                 place += 1
