@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import structlog
 import trio
 
@@ -243,6 +246,29 @@ def test_a_client_that_sends_for_ever_is_not_read_for_ever(tmp_path: Path) -> No
             except trio.BrokenResourceError:
                 pass
             assert sent <= LINGER_LIMIT + (1 << 20)  # what is read, and what the sockets hold
+
+    run(main)
+
+
+def test_a_shortage_of_descriptors_causes_no_busy_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tried: list[float] = []
+
+    async def accept(_: trio.SocketListener) -> trio.SocketStream:
+        assert len(tried) < 20, "a busy loop"
+        tried.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        with monkeypatch.context() as changed:
+            changed.setattr(trio.SocketListener, "accept", accept)
+            async with Echo(tmp_path / "http").served() as echo:
+                await trio.sleep(1.1)
+                changed.undo()
+                assert b"200 OK" in await echo.ask(GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        assert [after - before for before, after in pairwise(tried)] == pytest.approx([0.2] * 5)
+        waits = ("control connection waits", "Too many open files")
+        assert [(each["event"], each["why"], each["times"]) for each in echo.lines] == [(*waits, 1), (*waits, 5)]
 
     run(main)
 

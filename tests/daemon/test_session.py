@@ -23,6 +23,7 @@ from vhostcomm.channel.throttle import Lane, Throttle
 from vhostcomm.config.address import Connect, Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.config.models import Service
+from vhostcomm.errors import ServeError
 from vhostcomm.guest.events import Gone
 from vhostcomm.guest.model import State
 
@@ -311,6 +312,49 @@ def test_qemus_socket_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPat
         wanted = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0][accepts:]
         assert gaps[: len(wanted)] == pytest.approx(wanted, rel=0.15), accepts
         assert max(gaps) <= 5.5
+
+
+def test_a_shortage_of_descriptors_causes_no_busy_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither of a connection, nor of the listener that was closed to free one."""
+    tried: list[float] = []
+
+    def short() -> None:
+        assert len(tried) < 20, "a busy loop"
+        tried.append(trio.current_time())
+
+    def accept(_: socket.socket) -> tuple[socket.socket, str]:
+        short()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def bind_again(_: Port) -> None:
+        short()
+        raise ServeError("Too many open files")
+
+    async def main() -> None:
+        ends = Ends(Service())
+        ends.guest.address = Listen(tmp_path / "guest")
+        port = Port(ends.guest, Service())
+        port.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(port.run)
+            with monkeypatch.context() as changed:
+                changed.setattr(socket.socket, "accept", accept)
+                stream = await trio.open_unix_socket(tmp_path / "guest")
+                await trio.sleep(1.1)
+            assert [after - before for before, after in pairwise(tried)] == pytest.approx([0.2] * 5)
+            tried.clear()
+            monkeypatch.setattr("vhostcomm.channel.port._scarce", lambda: 0)
+            monkeypatch.setattr(Port, "bind_again", bind_again)
+            await stream.send_all(ends.ask())
+            assert await stream.receive_some(FRAME_SIZE)
+            await stream.aclose()
+            await trio.sleep(1.1)
+            assert [after - before for before, after in pairwise(tried)] == pytest.approx([0.2] * 5)
+            port.stop()
+        assert len(ends.logged("connection waits for a descriptor or memory")) == 2
+        ends.close()
+
+    run(main)
 
 
 def test_an_internal_error_ends_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
