@@ -19,11 +19,19 @@ VhostcommError       exit status 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 
 class VhostcommError(Exception):
     """An error whose message is for the user; `exit_code` is the exit status of the process."""
 
     exit_code = 1
+
+    @property
+    def in_lines(self) -> str:
+        """The message for a terminal, of one line or several."""
+        return str(self)
 
 
 class UsageError(VhostcommError):
@@ -33,9 +41,32 @@ class UsageError(VhostcommError):
 
 
 class ConfigError(VhostcommError):
-    """A mistake in the configuration: in the file, the environment or a flag."""
+    """A mistake in the configuration: in the file, the environment or a flag. Or several mistakes, as `mistakes`."""
 
     exit_code = 2
+
+    def __init__(self, *mistakes: str) -> None:
+        self.mistakes = mistakes
+        super().__init__(in_one_line(mistakes))
+
+    @property
+    def in_lines(self) -> str:
+        """The mistake, or each mistake on a line of its own."""
+        if len(self.mistakes) == 1:
+            return str(self)
+        return "\n  ".join((f"{len(self.mistakes)} mistakes in the configuration:", *self.mistakes))
+
+
+def in_one_line(mistakes: Sequence[str]) -> str:
+    """Format the mistakes of a configuration for a log message, or for any other place with only one line."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    more = f" | and {len(mistakes) - MISTAKES_SHOWN} more" if len(mistakes) > MISTAKES_SHOWN else ""
+    return f"{len(mistakes)} mistakes: {' | '.join(mistakes[:MISTAKES_SHOWN])}{more}"
+
+
+MISTAKES_SHOWN: Final = 20
+"""Maximum mistakes in one line: 10,000 guests may all have the same."""
 
 
 class ServeError(VhostcommError):

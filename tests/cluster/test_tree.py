@@ -98,6 +98,33 @@ def test_an_invalid_tree_is_rejected(key: str, value: bytes, why: str) -> None:
     assert len(str(error.value)) < 400
 
 
+def test_every_mistake_of_a_tree_is_reported() -> None:
+    tree = Tree(
+        {
+            "cluster": b'{"serve": {}, "x": {}, "host": {"serial": "x", "y": 1}}',
+            "guests/a": b'{"sock": "/x", "serial": "x", "machine": {}}',
+            "guests/b": b"5",
+            "other": b"{}",
+        },
+        1,
+    )
+    with pytest.raises(ConfigError) as caught:
+        settings_of(tree)
+    assert [
+        each.removeprefix("etcd: ").partition(";")[0].partition(" letters")[0] for each in caught.value.mistakes
+    ] == [
+        "cluster: serve is each host's own",
+        "cluster: 'x': unknown",
+        "cluster.host.serial is 'x': a serial number has 13",
+        "cluster.host.y: unknown",
+        "guests/a: sock is each host's own",
+        "guests/a: machine is each host's own",
+        "guests/a.serial is 'x': a serial number has 13",
+        "guests/b: it is not a JSON object",
+        "other: unknown",
+    ]
+
+
 def test_a_tree_has_at_most_ten_thousand_guests() -> None:
     values = {f"guests/g{number}": b'{"vcpus": 2}' for number in range(10_000)}
     assert len(settings_of(Tree(values)).guests) == 10_000

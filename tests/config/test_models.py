@@ -185,7 +185,7 @@ def test_settings_that_exclude_each_other_are_rejected(words: dict[str, Any], wh
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (f"[guests.nas]\nuuid = '{derived_uuid('g', SERIAL)}'\n[guests.{'n' * 64}]\n",
+        (f"[guests.nas]\nuuid = '{derived_uuid('g', SERIAL)}'\n",
          (f"guests.nas: its path /{'x' * 70}/{derived_uuid('g', SERIAL)} has 108 bytes, but a unix socket's path has at most 107; "
          'for example: sock = "/run/vhostcomm/nas"')),
         ('[guests.nas]\nsock = "tcp:x"',

@@ -13,6 +13,7 @@ import pytest
 
 from tests.config.test_load import config
 from vhostcomm.config import files, models, reading
+from vhostcomm.config.collecting import Mistakes
 from vhostcomm.errors import ConfigError
 
 
@@ -162,22 +163,27 @@ def test_settings_of_the_environment_and_of_flags() -> None:
 
 def test_examples_in_errors_are_toml_and_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/x")
+    found = Mistakes()
+    assert reading.section_of({"control": 1}, "serve", "file", found) == {}
     with pytest.raises(ConfigError) as caught:
-        reading.section_of({"control": 1}, "serve", "file")
+        found.check()
     assert str(caught.value) == (
         'file: serve.control is 1: it must be text in quotes; for example: control = "/run/x/control.sock"'
     )
     with pytest.raises(ConfigError, match=r"for example: /run/x/control\.sock$"):
         reading.from_flags({"control": ""})
-    found = reading.section_of({"watch": 1, "frame_rate": 5}, "serve", "file", extra=("watch",))
-    assert found == {
+    made = reading.section_of({"watch": 1, "frame_rate": 5}, "serve", "file", Mistakes(), extra=("watch",))
+    assert made == {
         "watch": models.Value(1, "file: serve.watch"),
         "frame_rate": models.Value(5, "file: serve.frame_rate"),
     }
+    found = Mistakes()
+    made = reading.section_of({"bot": 1, "mac": "020000000000"}, "machine", "file", found, extra=("z",), where="x.y")
+    assert made == {"mac": models.Value("02:00:00:00:00:00", "file: x.y.mac")}
     with pytest.raises(
         ConfigError, match=r"^file: x\.y\.bot: unknown; did you mean boot\? known: boot, system, .*forward, z$"
     ):
-        reading.section_of({"bot": 1}, "machine", "file", extra=("z",), where="x.y")
+        found.check()
 
 
 def test_fingerprint_depends_on_names_and_contents(tmp_path: Path) -> None:

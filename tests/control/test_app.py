@@ -200,7 +200,7 @@ def test_metrics_count_frames_calls_and_connections(tmp_path: Path) -> None:
 def test_reload_and_configuration(tmp_path: Path) -> None:
     config = tmp_path / "vhostcomm.toml"
     config.write_text(f'[guests.one]\nsock = "{tmp_path}/one"\n[serve]\ncontrol_token = "{"t" * 20}"\n')
-    with Serving("--config", config, "--control", tmp_path / "control"), client(tmp_path / "control") as http:
+    with Serving("--config", config, "--control", tmp_path / "control") as daemon, client(tmp_path / "control") as http:
         shown = http.get("/config").text
         assert "tttt" not in shown
         assert http.get("/config").json()["serve"]["control_token"] == {
@@ -213,6 +213,18 @@ def test_reload_and_configuration(tmp_path: Path) -> None:
         status, refused = post(http, "/reload")
         assert (status, refused["error"]["what"]) == (409, "not reloaded")
         assert "not TOML" in refused["error"]["why"]
+        assert "reasons" not in refused["error"]
+        config.write_text(f"[host]\nserial = 'x'\nmac = '{'y' * 300}'\n[guests.one]\nsocks = 1\n")
+        status, refused = post(http, "/reload")
+        assert (status, refused["error"]["why"]) == (409, "3 mistakes in the configuration")
+        places = ["host.serial is 'x'", f"host.mac is '{'y' * 80}'…", "guests.one.socks"]
+        assert [each.split(": ")[1] for each in refused["error"]["reasons"]] == places
+        for _ in range(2):
+            line = daemon.event("reload rejected, the old configuration stays")
+        assert line["why"].startswith("3 mistakes: ")
+        assert [each in line["why"] for each in places] == [True] * 3
+        assert len(line["why"]) > 300
+        assert http.get("/healthz").json()["not_reloaded"].startswith(f"3 mistakes: {config}: host.serial is 'x'")
 
 
 @pytest.mark.slow

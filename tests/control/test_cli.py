@@ -331,6 +331,15 @@ def test_reload_prints_the_result_or_the_reason(tmp_path: Path) -> None:
         refused = ask(tmp_path, "reload")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "not TOML" in refused.stderr
+        config.write_text("[host]\nserial = 'x'\nfoo = 1\n[guests.one]\nserial = 'y'\n")
+        refused = ask(tmp_path, "reload")
+        assert refused.returncode == 1
+        first, *others = refused.stderr.splitlines()
+        assert first.startswith(
+            "vhostcomm: not reloaded: 3 mistakes in the configuration; correct that and reload again;"
+        )
+        places = ["host.serial is 'x'", "host.foo", "guests.one.serial is 'y'"]
+        assert [each.partition(f"  {config}: ")[2].partition(":")[0] for each in others] == places
         for name in "ab":
             (tmp_path / name).mkdir()
         config.write_text("".join(f'[guests.{name}]\nsock = "{tmp_path}/{name}"\n' for name in "ab"))

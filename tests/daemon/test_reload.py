@@ -109,9 +109,9 @@ def test_another_reload_ends_the_retries(tmp_path: Path, valid: bool) -> None:
             await nursery.start(daemon.run)
             (tmp_path / "bad").write_text("a file")
             write(file, tmp_path, {"nas": "A" * 13, "bad": "B" * 13})
-            assert "a file is in the place" in await daemon.reload()
+            assert "a file is in the place" in (await daemon.reload()).why_not[0]
             write(file, tmp_path, {"nas": "A" * 13}, "" if valid else "mistake = 1\n")
-            assert bool(await daemon.reload()) is not valid
+            assert bool((await daemon.reload()).why_not) is not valid
             (tmp_path / "bad").unlink()
             await trio.sleep(2 * RETRY_MAX)
             assert list(daemon.guests) == ["nas"]
@@ -279,14 +279,14 @@ def test_ended_guests_are_freed_without_a_collection(tmp_path: Path) -> None:
             await trio.testing.wait_all_tasks_blocked()
             for names in ("a", "b", "stays"), ("c", "d", "stays"):
                 write(*names)
-                assert not await daemon.reload()
+                assert not (await daemon.reload()).why_not
                 await trio.testing.wait_all_tasks_blocked()
                 freed = [trio.Event(), trio.Event()]
                 for event, name in zip(freed, names[:2], strict=True):
                     # A thread of the reload may be the last to refer to a guest, and may not set the event itself.
                     weakref.finalize(daemon.guests[name], in_trio, event.set)
                 write("stays")
-                assert not await daemon.reload()
+                assert not (await daemon.reload()).why_not
                 for event in freed:
                     await event.wait()
             nursery.cancel_scope.cancel()
@@ -318,7 +318,7 @@ def test_file_system_that_hangs_is_given_up(tmp_path: Path) -> None:
         daemon = Daemon(config, log, read)
         async with trio.open_nursery() as nursery:
             await nursery.start(daemon.run)
-            assert await daemon.reload()
+            assert (await daemon.reload()).why_not
             assert "could not be read within 30 s" in daemon.not_reloaded
             assert list(daemon.guests) == ["nas"]
             assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0, "other tasks need its threads"

@@ -54,7 +54,7 @@ GROUPS: Final = {
         [
             *(
                 f"tests/config/test_{name}.py"
-                for name in ("address", "files", "load", "machine", "models", "reading", "socks", "values")
+                for name in ("address", "files", "load", "machine", "mistakes", "models", "reading", "socks", "values")
             ),
             "tests/config/test_config_cli.py::test_template_is_valid_with_every_line_uncommented",
             "tests/cluster/test_tree.py",

@@ -36,7 +36,7 @@ def run(name: str, work: Callable[[], object], statuses: Container[int] = range(
             if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
                 sys.exit(130)
             raise
-        _fail(name, str(shown), shown.exit_code if shown.exit_code in statuses else 1)
+        _fail(name, shown.in_lines, shown.exit_code if shown.exit_code in statuses else 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from vhostcomm.cluster.records import json_object
 from vhostcomm.config import values
+from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.files import Listed, Merged
 from vhostcomm.config.reading import section_of
 from vhostcomm.errors import ConfigError
@@ -50,47 +51,56 @@ def settings_of(tree: Tree) -> Merged:
     """Read the settings of a tree, in which each value has its key as the source.
 
     Raises:
-        ConfigError: something is invalid; has the key, the reason and an example.
+        ConfigError: something is invalid; has the key, the reason and an example of all that is.
     """
     if (size := sum(map(len, tree.values.values()))) > SIZE_MAX:
         largest = max(tree.values, key=lambda key: len(tree.values[key]))
         raise ConfigError(
             f"etcd: the tree has {size} bytes, but may have {SIZE_MAX}; the largest value is that of {escape(largest)}"
         )
-    merged = Merged()
+    merged, mistakes = Merged(), Mistakes()
     for key, value in tree.values.items():
-        label = f"etcd: {escape(key)}"
-        try:
-            document = json_object(value)
-        except ValueError as error:
-            raise ConfigError(f'{label}: {error}; for example: {{"serial": "1234ABC567890"}}') from None
-        if key == CLUSTER:
-            _add_cluster(merged, document, label)
-        elif key.startswith(GUESTS):
-            _add_guest(merged, key.removeprefix(GUESTS), document, label)
-        else:
-            raise ConfigError(f"{label}: unknown; known: {CLUSTER} and {GUESTS}NAME; delete it with etcdctl del")
+        with mistakes:
+            _add(merged, key, value, mistakes)
+    mistakes.check()
     if len(merged.guests) > GUESTS_MAX:
         raise ConfigError(f"etcd: {len(merged.guests)} guests, but a tree has at most {GUESTS_MAX}")
     return merged
 
 
-def _add_cluster(merged: Merged, document: dict[str, Any], label: str) -> None:
+def _add(merged: Merged, key: str, value: bytes, mistakes: Mistakes) -> None:
+    label = f"etcd: {escape(key)}"
+    try:
+        document = json_object(value)
+    except ValueError as error:
+        raise ConfigError(f'{label}: {error}; for example: {{"serial": "1234ABC567890"}}') from None
+    if key == CLUSTER:
+        _add_cluster(merged, document, label, mistakes)
+    elif key.startswith(GUESTS):
+        _add_guest(merged, key.removeprefix(GUESTS), document, label, mistakes)
+    else:
+        raise ConfigError(f"{label}: unknown; known: {CLUSTER} and {GUESTS}NAME; delete it with etcdctl del")
+
+
+def _add_cluster(merged: Merged, document: dict[str, Any], label: str, mistakes: Mistakes) -> None:
     for section, table in document.items():
-        if section not in _SECTIONS:
-            _reject_own(section, label)
-            raise ConfigError(f"{label}: {section!r}: unknown; known: {' and '.join(_SECTIONS)}, as in the file")
-        merged.sections[section] |= section_of(table, section, "etcd", where=f"{CLUSTER}.{section}")
+        with mistakes:
+            if section not in _SECTIONS:
+                _reject_own(section, label)
+                raise ConfigError(f"{label}: {section!r}: unknown; known: {' and '.join(_SECTIONS)}, as in the file")
+            merged.sections[section] |= section_of(table, section, "etcd", mistakes, where=f"{CLUSTER}.{section}")
 
 
-def _add_guest(merged: Merged, name: str, document: dict[str, Any], label: str) -> None:
+def _add_guest(merged: Merged, name: str, document: dict[str, Any], label: str, mistakes: Mistakes) -> None:
     try:
         values.name(name)
     except ValueError as error:
         raise ConfigError(f"{label}: {error}") from None
-    for key in document:
-        _reject_own(key, label)
-    merged.guests[name] = Listed(name, label, section_of(document, "guest", "etcd", where=GUESTS + name))
+    for key in [key for key in document if key in _OWN]:
+        del document[key]  # it is no unknown key too
+        with mistakes:
+            _reject_own(key, label)
+    merged.guests[name] = Listed(name, label, section_of(document, "guest", "etcd", mistakes, where=GUESTS + name))
 
 
 def _reject_own(key: str, label: str) -> None:

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from vhostcomm.config import values
 from vhostcomm.config.address import Sock, check_path, example_socket, parse_sock
+from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.machine import beside
 from vhostcomm.config.models import SECTIONS, Value
 from vhostcomm.config.reading import content, parsed, read_error, read_file, section_of, table_of
@@ -99,61 +100,75 @@ def fingerprint(paths: Sequence[Path]) -> str:
 
 
 def merge(
-    paths: Sequence[Path], environment: Mapping[str, str], only: str | None = None, under: Merged | None = None
+    paths: Sequence[Path],
+    environment: Mapping[str, str],
+    mistakes: Mistakes,
+    only: str | None = None,
+    under: Merged | None = None,
 ) -> Merged:
     """Read the files and merge them.
 
     Args:
         paths: files and directories; see `list_files`.
         environment: has the runtime directory.
+        mistakes: collects those of all files: files that can't be read, and what is invalid in the others.
         only: leave out all guests but the one with this name.
         under: settings that the files override, key by key. It is changed.
-
-    Raises:
-        ConfigError: a file can't be read, or something in it is invalid.
     """
     merged = under or Merged()
-    for file in list_files(paths):
-        # One that was deleted after the listing is an error too: so are all of a directory that is unmounted meanwhile.
-        _add(merged, read_file(file), file, environment, only)
+    for path in paths:
+        with mistakes:
+            for file in list_files([path]):
+                # One that was deleted after the listing is an error too: so are all of a directory that is unmounted meanwhile.
+                with mistakes:
+                    _add(merged, read_file(file), file, environment, mistakes, only)
     return merged
 
 
 def _add(
-    merged: Merged, document: dict[str, Any], file: Path, environment: Mapping[str, str], only: str | None
+    merged: Merged,
+    document: dict[str, Any],
+    file: Path,
+    environment: Mapping[str, str],
+    mistakes: Mistakes,
+    only: str | None,
 ) -> None:
     label = str(file)
     for section in SECTIONS:
-        found = section_of(document.pop(section, {}), section, label, extra=("watch",) if section == "serve" else ())
+        extra = ("watch",) if section == "serve" else ()
+        found = section_of(document.pop(section, {}), section, label, mistakes, extra)
         merged.watch = found.pop("watch", merged.watch)
         merged.sections[section] |= found
-    guests = table_of(document.pop("guests", {}), "guests", label)
+    guests = document.pop("guests", {})
     if document:
-        raise ConfigError(f"{label}: unknown: {', '.join(map(repr, document))}; known: host, guest, guests and serve")
-    for name, table in guests.items():
+        mistakes.add(f"{label}: unknown: {', '.join(map(repr, document))}; known: host, guest, guests and serve")
+    for name, table in table_of(guests, "guests", label).items():
         if only in (None, name):
             where = f"guests.{name}"
-            parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
+            with mistakes:
+                parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
             listed = merged.guests.setdefault(name, Listed(name, f"{label}: {where}"))
-            _add_guest(listed, table, file, environment)
+            _add_guest(listed, table, file, environment, mistakes)
 
 
-def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[str, str]) -> None:
+def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[str, str], mistakes: Mistakes) -> None:
     where, label = f"guests.{listed.name}", str(file)
-    layer = section_of(table, "guest", label, ("sock", "qmp", "machine"), where=where)
+    layer = section_of(table, "guest", label, mistakes, ("sock", "qmp", "machine"), where=where)
     if sock := layer.pop("sock", None):
         example = "tcp:127.0.0.1:12345" if is_tcp(sock.value) else str(example_socket(listed.name, environment))
-        listed.sock = Value(
-            parsed(parse_sock, sock.value, sock.source, f'sock = "{example}"', environment), sock.source
-        )
+        with mistakes:
+            listed.sock = Value(
+                parsed(parse_sock, sock.value, sock.source, f'sock = "{example}"', environment), sock.source
+            )
     if qmp := layer.pop("qmp", None):
         example = f'qmp = "/run/qemu/{listed.name}.qmp"'
-        listed.qmp = Value(parsed(_socket_path, qmp.value, qmp.source, example), qmp.source)
+        with mistakes:
+            listed.qmp = Value(parsed(_socket_path, qmp.value, qmp.source, example), qmp.source)
     if machine := layer.pop("machine", None):
         folder = file.absolute().parent
         listed.machine |= {
             key: Value(beside(folder, key, each.value), each.source)
-            for key, each in section_of(machine.value, "machine", label, where=f"{where}.machine").items()
+            for key, each in section_of(machine.value, "machine", label, mistakes, where=f"{where}.machine").items()
         }
     listed.identity |= layer
 

@@ -24,6 +24,7 @@ from vhostcomm.config.address import (
     parse_sock,
     runtime_directory,
 )
+from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.files import Listed, Merged, is_tcp, merge, sock_of
 from vhostcomm.config.http_address import TLS, control_address, is_of_this_machine, parse_api, web_address
 from vhostcomm.config.identity import HostIdentity, derived_uuid
@@ -67,17 +68,33 @@ def load(
         under: settings common to several hosts, which the files override, key by key. It is changed.
 
     Raises:
-        ConfigError: something is invalid; has the place and a valid example.
+        ConfigError: something is invalid; has the place and a valid example of all that is. Values that exclude each
+            other are looked for once each value is valid.
     """
+    mistakes = Mistakes()
     paths = [files] if isinstance(files, Path) else list(files or ())
     common = {name: dict(each.identity) for name, each in under.guests.items()} if under else {}
-    merged = merge(paths, environment, only, under)
-    folders = [_folder(each, "--watch") for each in watch]
-    watch_sources = ["--watch"] * len(folders)
-    if merged.watch and (in_files := _folders(merged.watch)):
-        folders = [*in_files, *folders]
-        watch_sources = [merged.watch.source] * len(in_files) + watch_sources
-    over = [from_environment(environment), from_flags(flags or {})]
+    merged = merge(paths, environment, mistakes, only, under)
+    folders, watch_sources = [], []
+    if merged.watch:
+        with mistakes:
+            folders = _folders(merged.watch, mistakes)
+            watch_sources = [merged.watch.source] * len(folders)
+    for path in watch:
+        with mistakes:
+            folders.append(_folder(path, "--watch"))
+            watch_sources.append("--watch")
+    over = []
+    with mistakes:
+        over.append(from_environment(environment))
+    with mistakes:
+        over.append(from_flags(flags or {}))
+    given = []
+    for text in socks:
+        example = "nas=tcp:127.0.0.1:12345" if is_tcp(text) else f"nas={example_socket('nas', environment)}"
+        with mistakes:
+            given.append((text, parsed(parse_sock, text, "--sock", example, environment)))
+    mistakes.check()
     layers = {
         section: merged.sections[section]
         | {name: layer[section, name] for layer in over for name in settings(model) if (section, name) in layer}
@@ -85,17 +102,9 @@ def load(
     }
     host, host_sources = build(HostIdentity, layers["host"])
     service, service_sources = build(Service, layers["serve"])
-    if service.control.startswith("tcp:") and not service.control_token:
-        raise ConfigError(
-            f"{service_sources['control']} is {service.control}: any client that reaches it could stop guests, so TCP "
-            f"needs a token: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
-        )
-    if service.control.startswith(TLS) and not (service.control_ca and service.control_cert and service.control_key):
-        raise ConfigError(
-            f"{service_sources['control']} is {service.control}: TLS needs three files: --control-ca, --control-cert and "
-            "--control-key, or these under [serve], as control_key and so on"
-        )
-    _check_reach(service, service_sources)
+    with mistakes:
+        _check_control(service, service_sources["control"])
+    _check_reach(service, service_sources, mistakes)
     if not host.cluster_uuid:
         host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
         host_sources["cluster_uuid"] = "derived from the host's serial number"
@@ -103,17 +112,19 @@ def load(
     guest_layers = {"": layers["guest"]} | {name: each.identity for name, each in merged.guests.items()}
     found = _Socks()
     for each in merged.guests.values():
-        if each.sock:
-            found.add(sock_of(each.sock, each.name), each.where, each.sock.source)
-        else:
-            found.add(_default_sock(each, environment), each.where)
-    for text in socks:
-        example = "nas=tcp:127.0.0.1:12345" if is_tcp(text) else f"nas={example_socket('nas', environment)}"
-        sock = parsed(parse_sock, text, "--sock", example, environment)
-        found.add(sock, f"--sock {text}", f"--sock {text}")
+        with mistakes:
+            if each.sock:
+                found.add(sock_of(each.sock, each.name), each.where, each.sock.source)
+            else:
+                found.add(_default_sock(each, environment), each.where)
+    for text, sock in given:
+        with mistakes:
+            found.add(sock, f"--sock {text}", f"--sock {text}")
     configured = set(found.by_name)
     for sock in activated:
-        found.activate(sock)
+        with mistakes:
+            found.activate(sock)
+    mistakes.check()
     strangers = tuple(name for name in found.by_name if name not in configured) if paths else ()
 
     own = {name for layer in over for section, name in layer if section == "guest"}
@@ -164,26 +175,38 @@ def check(config: Config) -> None:
 
 
 def _check_together(config: Config) -> None:
+    mistakes = Mistakes()
     service, sources = config.service, config.service_sources
     if service.record and "{guest}" not in service.record and len(config.guests) + bool(config.watch) > 1:
-        raise ConfigError(
+        mistakes.add(
             f"{sources['record']}: {service.record!r} is one file, but each guest needs its own recording; "
             "put {guest} into its name"
         )
     if service.qemu_host_api and (len(config.guests) != 1 or config.watch):
-        raise ConfigError(
+        mistakes.add(
             f"{sources['qemu_host_api']}: qemu-host's API is for one guest, but there are "
             f"{'watched directories' if config.watch else len(config.guests)}: serve that guest with its own process"
         )
+    mistakes.check()
 
 
-def _check_reach(service: Service, sources: Mapping[str, str]) -> None:
+def _check_control(service: Service, source: str) -> None:
+    if service.control.startswith("tcp:") and not service.control_token:
+        raise ConfigError(
+            f"{source} is {service.control}: any client that reaches it could stop guests, so TCP "
+            f"needs a token: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
+        )
+    if service.control.startswith(TLS) and not (service.control_ca and service.control_cert and service.control_key):
+        raise ConfigError(
+            f"{source} is {service.control}: TLS needs three files: --control-ca, --control-cert and "
+            "--control-key, or these under [serve], as control_key and so on"
+        )
+
+
+def _check_reach(service: Service, sources: Mapping[str, str], mistakes: Mistakes) -> None:
     """Check that nothing that can stop guests is reachable from other machines without encryption.
 
     The program qemu-host has no such check: existing containers need its API as it is.
-
-    Raises:
-        ConfigError: something is.
     """
     addresses = {
         "control": control_address(service.control) if service.control else None,
@@ -192,7 +215,7 @@ def _check_reach(service: Service, sources: Mapping[str, str]) -> None:
     }
     for name, address in addresses.items():
         if type(address) is ListenTcp and not is_of_this_machine(address.host):
-            raise ConfigError(
+            mistakes.add(
                 f"{sources[name]} is {getattr(service, name)}: other machines could stop guests through it "
                 f"without encryption; {_SAFE[name].format(port=address.port)}"
             )
@@ -215,13 +238,17 @@ def _conflicts(common: Mapping[str, Mapping[str, Value]], merged: Merged) -> Ite
                 yield f"{own.source} is {own.value}, but {of_all.source} is {of_all.value}: this host uses its own; remove one"
 
 
-def _folders(value: Value) -> list[Path]:
+def _folders(value: Value, mistakes: Mistakes) -> list[Path]:
     raw = value.value
     if not isinstance(raw, list):
         raise ConfigError(
             f'{value.source} is {quoted(raw)}: expected a list of directories; for example: watch = ["/run/guests"]'
         )
-    return [_folder(each, value.source, 'watch = ["/run/guests"]') for each in raw]
+    folders = []
+    for each in raw:
+        with mistakes:
+            folders.append(_folder(each, value.source, 'watch = ["/run/guests"]'))
+    return folders
 
 
 def _folder(raw: object, source: str, example: str = "/run/guests") -> Path:

@@ -16,6 +16,7 @@ import attrs
 
 from vhostcomm.config import values
 from vhostcomm.config.address import own_example
+from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.identity import example_toml, flag_of
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, Value, settings
@@ -113,32 +114,31 @@ def table_of(value: object, where: str, label: str) -> dict[str, Any]:
 
 
 def section_of(
-    value: object, section: str, label: str, extra: Iterable[str] = (), *, where: str = ""
+    value: object, section: str, label: str, mistakes: Mistakes, extra: Iterable[str] = (), *, where: str = ""
 ) -> dict[str, Value]:
-    """Read a section's settings.
+    """Read a section's settings, without those that are unknown or have an invalid value.
 
     Args:
         value: the section, as parsed from TOML.
         section: of `SECTIONS`, or "machine".
         label: the file, for errors.
+        mistakes: collects its mistakes.
         extra: keys that are no settings; their values are returned as they are.
         where: the section's name in the file, by default `section`.
-
-    Raises:
-        ConfigError: a key is unknown, or a value invalid.
     """
     where = where or section
-    table = table_of(value, where, label)
     model = settings(SECTIONS.get(section, MachineSettings))
-    made = {}
-    for key, raw in table.items():
-        source = f"{label}: {where}.{key}"
-        if key in extra:
-            made[key] = Value(raw, source)
-        elif key in model:
-            made[key] = Value(_value(model[key], raw, source, quoted=True), source)
-        else:
-            raise ConfigError(f"{source}: unknown; {_known(key, (*model, *extra))}")
+    made: dict[str, Value] = {}
+    with mistakes:
+        for key, raw in table_of(value, where, label).items():
+            source = f"{label}: {where}.{key}"
+            if key in extra:
+                made[key] = Value(raw, source)
+            elif key in model:
+                with mistakes:
+                    made[key] = Value(_value(model[key], raw, source, quoted=True), source)
+            else:
+                mistakes.add(f"{source}: unknown; {_known(key, (*model, *extra))}")
     return made
 
 
@@ -178,28 +178,31 @@ def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Va
     """Read the settings in VHOSTCOMM_… variables, by section and name.
 
     Raises:
-        ConfigError: a variable is unknown, or a value invalid.
+        ConfigError: variables are unknown, or values invalid.
     """
     known = {
         variable(each): (section, each) for section, model in SECTIONS.items() for each in settings(model).values()
     }
-    made = {}
+    made: dict[tuple[str, str], Value] = {}
+    mistakes = Mistakes()
     for name, raw in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES) or name in CLUSTER_VARIABLES:
             continue
         if name not in known:
-            word = name.removeprefix(ENVIRONMENT_PREFIX)
-            names = [each.removeprefix(ENVIRONMENT_PREFIX) for each in (*known, *CLUSTER_VARIABLES)]
-            near = difflib.get_close_matches(word, names, n=1)
-            meant = (
-                f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?"
-                if near
-                else "`vhostcomm serve --help` lists the variables"
-            )
-            raise ConfigError(f"the environment's {name}: unknown; {meant}")
+            mistakes.add(_unknown_variable(name, (*known, *CLUSTER_VARIABLES)))
+            continue
         section, each = known[name]
-        made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
+        with mistakes:
+            made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
+    mistakes.check()
     return made
+
+
+def _unknown_variable(name: str, known: Iterable[str]) -> str:
+    word = name.removeprefix(ENVIRONMENT_PREFIX)
+    near = difflib.get_close_matches(word, [each.removeprefix(ENVIRONMENT_PREFIX) for each in known], n=1)
+    meant = f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?" if near else "`vhostcomm serve --help` lists the variables"
+    return f"the environment's {name}: unknown; {meant}"
 
 
 FOREIGN_VARIABLES: Final = tuple(
@@ -218,14 +221,17 @@ def from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
     """Read the settings in flags, by section and name.
 
     Raises:
-        ConfigError: a value is invalid.
+        ConfigError: values are invalid.
     """
-    made = {}
+    made: dict[tuple[str, str], Value] = {}
+    mistakes = Mistakes()
     for section, model in SECTIONS.items():
         for each in settings(model).values():
             flag = flag_of(each)
             if flags.get(flag) is not None:
-                made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
+                with mistakes:
+                    made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
+    mistakes.check()
     return made
 
 

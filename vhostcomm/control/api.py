@@ -255,8 +255,12 @@ class _Handlers:
 
     async def reload(self, request: Request) -> Response:
         await request_parsing.body(request, ())
-        if why := await self._daemon.reload():
-            raise Problem(409, "not reloaded", why, "correct that and reload again; the old configuration stays active")
+        done = await self._daemon.reload()
+        if done.why_not:
+            remedy = "correct that and reload again; the old configuration stays active"
+            first, *others = done.why_not
+            why = f"{len(done.why_not)} mistakes in the configuration" if others else first
+            raise Problem(409, "not reloaded", why, remedy, reasons=done.why_not if others else ())
         return _json({"reloaded": True, "guests": list(self._daemon.guests)})
 
     async def web(self, request: Request) -> Response:

@@ -207,7 +207,8 @@ def _result(response: HTTPResponse) -> Any:
     if response.status == HTTP_OK or "error" not in document:
         return document
     error = document["error"]
-    raise ControlError(f"{error['what']}: {error['why']}; {error['remedy']}", response.status)
+    reasons = "".join(f"\n  {each}" for each in error.get("reasons", ()))
+    raise ControlError(f"{error['what']}: {error['why']}; {error['remedy']}{reasons}", response.status)
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import trio
+from attrs import frozen
 
 from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
@@ -104,6 +105,17 @@ class LauncherApi(Protocol):
         """The ending in words, and its exit status, once `ended` is set."""
 
 
+@frozen
+class Reloaded:
+    """The outcome of a reload.
+
+    Args:
+        why_not: why the configuration was rejected, each mistake for itself; empty if the new one is active.
+    """
+
+    why_not: tuple[str, ...] = ()
+
+
 class DaemonApi(Protocol):
     """A daemon, as the control surface sees it."""
 
@@ -142,7 +154,7 @@ class DaemonApi(Protocol):
     def snippets(self, name: str) -> Mapping[str, SnippetApi]:
         """Text to paste for a guest, by the tool's name. Raises `ServeError` if there is no such guest."""
 
-    async def reload(self) -> str:
-        """Read the configuration again and apply it. Return why it was rejected; empty if the new one is active."""
+    async def reload(self) -> Reloaded:
+        """Read the configuration again and apply it, or reject it."""
 
     def new_link(self, by: str) -> str | None: ...

@@ -98,7 +98,9 @@ _NAMES: Final = [name.lower() for name in GuestCommand.__members__]
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Answer": _ANSWER,
-    "Problem": _object({"error": _object({"what": _STRING, "why": _STRING, "remedy": _STRING})}),
+    "Problem": _object(
+        {"error": _object({"what": _STRING, "why": _STRING, "remedy": _STRING}, {"reasons": _array(_STRING)})}
+    ),
     "Summary": _object(_SUMMARY),
     "Guest": _object(_FULL),
     "Called": _object(_CALLED),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,23 +15,34 @@ SHOWN: Final = 400
 
 
 class Problem(Exception):  # noqa: N818 - named as in the API
-    """A request that can't be answered as requested. `status` is HTTP's."""
+    """A request that can't be answered as requested. `status` is HTTP's, `reasons` are several that `why` counts."""
 
-    def __init__(self, status: int, what: str, why: str, remedy: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        why: str,
+        remedy: str,
+        headers: dict[str, str] | None = None,
+        reasons: Sequence[str] = (),
+    ) -> None:
         self.status = status
         self.what = what
         self.why = why
         self.remedy = remedy
         self.headers = headers
+        self.reasons = reasons
         super().__init__(f"{what}: {why}")
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document."""
+        reasons = {"reasons": [escape(each, SHOWN) for each in self.reasons]} if self.reasons else {}
         return {
             "error": {
                 "what": escape(self.what, SHOWN),
                 "why": escape(self.why, SHOWN),
                 "remedy": escape(self.remedy, SHOWN),
+                **reasons,
             }
         }
 

@@ -51,7 +51,7 @@ class Changes:
         self._watches: dict[int, tuple[str, ...]] = {}
         """The names of interest, by inotify's watch: files', or a directory's suffix. Two files of a directory have one watch."""
 
-    async def run(self, reload: Callable[[], Awaitable[str]], log: Log) -> None:
+    async def run(self, reload: Callable[[], Awaitable[object]], log: Log) -> None:
         """Reload whenever the content has changed and is stable, until cancelled.
 
         A rejected reload is not repeated until the content changes again; `reload` reports itself why.

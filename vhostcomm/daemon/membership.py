@@ -67,7 +67,7 @@ class Membership(Observer):
         self._kept = kept
         self._newest = Tree()
         """The newest tree, accepted or not."""
-        self._rejected: tuple[Tree, str] | None = None
+        self._rejected: tuple[Tree, ConfigError] | None = None
         self._reported: Tree | None = None
         self._active: Callable[[], object] = lambda: None
         """Returns the tree of the active configuration, once there is one."""
@@ -102,7 +102,7 @@ class Membership(Observer):
             if newest is active:
                 raise
             made, newest = load(settings_of(active)), active
-            self._rejected = self._newest, str(error)
+            self._rejected = self._newest, error
         return attrs.evolve(made, tree=newest)
 
     def _settings_of(self, tree: Tree, active: Tree) -> Merged:
@@ -195,7 +195,7 @@ class Membership(Observer):
 
     def _report(self, log: Log) -> None:
         rejected, why = self._rejected or (None, "")
-        self.view.report(Trouble.REJECTED, why if rejected is self._newest else "", time.time())
+        self.view.report(Trouble.REJECTED, str(why) if rejected is self._newest else "", time.time())
         if rejected and rejected is not self._reported:
             self._reported = rejected
             log.error("tree rejected, the last accepted one stays", why=why, revision=self._reported.revision)

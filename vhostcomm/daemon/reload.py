@@ -16,13 +16,14 @@ from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config.address import Address
 from vhostcomm.config.load import check
 from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.control.daemon_api import Reloaded
 from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.opening import ServedPort
 from vhostcomm.daemon.ports import Ports
-from vhostcomm.errors import ConfigError, ServeError, VhostcommError
+from vhostcomm.errors import ConfigError, ServeError, VhostcommError, in_one_line
 from vhostcomm.linux.threads import in_slices, in_thread, short_turns
 from vhostcomm.log.logs import Log
 
@@ -44,8 +45,7 @@ class _Turn:
     """One reload, for the tasks that wait for it."""
 
     done: trio.Event = field(factory=trio.Event)
-    why_not: str = ""
-    """Why the configuration was rejected; empty if the new one is active."""
+    result: Reloaded = field(factory=Reloaded)
 
 
 @frozen
@@ -96,8 +96,8 @@ class Reload:
         """Request a reload."""
         self._asked.set()
 
-    async def wait(self) -> str:
-        """Request a reload and wait for it. Return why it was rejected; empty if the new configuration is active.
+    async def wait(self) -> Reloaded:
+        """Request a reload and wait for it.
 
         Unchanged guests are not affected, and an invalid configuration is rejected as a whole. Cancelling the wait does
         not cancel the reload.
@@ -105,7 +105,7 @@ class Reload:
         turn = self._turn
         self.ask()
         await turn.done.wait()
-        return turn.why_not
+        return turn.result
 
     async def run(self) -> None:
         """Reload on request, and retry what could not be served, until cancelled."""
@@ -122,25 +122,25 @@ class Reload:
             self._asked, turn, self._turn = trio.Event(), self._turn, _Turn()
             pause = RETRY_FIRST
             with self._around(), without_collections():
-                turn.why_not = await self._reload()
+                turn.result = await self._reload()
             turn.done.set()
 
-    async def _reload(self) -> str:
+    async def _reload(self) -> Reloaded:
         self._again = None
         if self._read is None and not self._surface.has_tls:
             self._log.warning("nothing to reload: there is no --config file")
-            return NO_FILE  # the active configuration is fine
+            return Reloaded((NO_FILE,))  # the active configuration is fine
         try:
             config = await _read_in_thread(self._read_checked) if self._read else self.config
         except VhostcommError as error:
-            self._log.error("reload rejected, the old configuration stays", why=str(error))
-            return self._rejected(str(error))
+            self._log.error("reload rejected, the old configuration stays", why=error)
+            return self._rejected(*(error.mistakes if isinstance(error, ConfigError) else (str(error),)))
         except Exception:  # noqa: BLE001 - no file may end the service
             self._log.exception("internal error in reading the configuration, keeping the old one; please report it")
             return self._rejected("an internal error; see the log")
         return await self._serve(config)
 
-    async def _serve(self, config: Config, *, again: bool = False) -> str:
+    async def _serve(self, config: Config, *, again: bool = False) -> Reloaded:
         try:
             use = await _read_in_thread(self._surface.read_again) if self._surface.has_tls else None
             await self._change(config)
@@ -158,12 +158,12 @@ class Reload:
             self._log.exception("internal error in a reload; please report it")
             return self._rejected("an internal error; see the log")
         self._again = None
-        return self._rejected("")
+        return self._rejected()
 
-    def _rejected(self, why: str) -> str:
-        self.why_not = why
+    def _rejected(self, *why: str) -> Reloaded:
+        self.why_not = in_one_line(why) if why else ""
         self._changed()
-        return why
+        return Reloaded(why)
 
     async def _change(self, config: Config) -> None:
         raise_descriptor_limit(config, self._log)
@@ -250,7 +250,7 @@ class Reload:
         try:
             check(made)
         except ConfigError as error:
-            raise ConfigError(f"{error}; a change of [serve] needs a restart") from None
+            raise ConfigError(*(f"{each}; a change of [serve] needs a restart" for each in error.mistakes)) from None
         _ = made.warnings  # made here, in the thread
         if keys:
             self._log.warning(
