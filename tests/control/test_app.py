@@ -208,7 +208,10 @@ def test_reload_and_configuration(tmp_path: Path) -> None:
             "source": f"{config}: serve.control_token",
         }
         config.write_text(f'[guests.one]\nsock = "{tmp_path}/one"\n[guests.two]\nsock = "{tmp_path}/two"\n')
-        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["one", "two"]})
+        assert post(http, "/reload") == (
+            200,
+            {"reloaded": True, "guests": ["one", "two"], "needs_restart": ["control_token"]},
+        )
         config.write_text("[guests")
         status, refused = post(http, "/reload")
         assert (status, refused["error"]["what"]) == (409, "not reloaded")

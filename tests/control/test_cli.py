@@ -326,7 +326,14 @@ def test_reload_prints_the_result_or_the_reason(tmp_path: Path) -> None:
         done = ask(tmp_path, "reload")
         assert (done.returncode, done.stdout, done.stderr) == (0, "reloaded, 2 guests\n", "")
         shown = ask(tmp_path, "reload", "--json")
-        assert json.loads(shown.stdout) == {"reloaded": True, "guests": ["one", "two"]}
+        assert json.loads(shown.stdout) == {"reloaded": True, "guests": ["one", "two"], "needs_restart": []}
+        config.write_text(f'{one}[serve]\nframe_rate = 7\nwatch = ["{tmp_path}"]\n')
+        changed = "not active before a restart: frame_rate, watch\n"
+        assert ask(tmp_path, "reload").stdout == f"reloaded, 1 guest\n{changed}"
+        shown = ask(tmp_path, "reload", "--json")
+        assert json.loads(shown.stdout)["needs_restart"] == ["frame_rate", "watch"]
+        config.write_text(f'{one}[guests.two]\nsock = "{tmp_path}/two"\n')
+        assert ask(tmp_path, "reload").stdout == "reloaded, 2 guests\n"
         config.write_text("[guests")
         refused = ask(tmp_path, "reload")
         assert (refused.returncode, refused.stdout) == (1, "")

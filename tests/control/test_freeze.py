@@ -111,7 +111,7 @@ def test_a_frozen_guest_that_a_reload_removes_is_thawed(tmp_path: Path) -> None:
     ):
         assert post(http, "/guests/two/freeze", timeout=600)[0] == 200
         config.write_text(one)
-        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["one"]})
+        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["one"], "needs_restart": []})
         assert guest.asked == [FREEZE, THAW]
 
 

@@ -59,10 +59,10 @@ def test_guest_removed_while_frozen_is_thawed_when_served_again(tmp_path: Path) 
             assert post(http, "/guests/nas/freeze", timeout=600)[0] == 200
         daemon.event("guest gone")
         config.write_text(two)
-        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["two"]})
+        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["two"], "needs_restart": []})
         assert daemon.event("guest not thawed")["why"] == "QEMU is not connected"
         config.write_text(f'{two}[guests.other]\nsock = "{sock}"\n')
-        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["two", "other"]})
+        assert post(http, "/reload") == (200, {"reloaded": True, "guests": ["two", "other"], "needs_restart": []})
         with answering(sock, {THAW: b""}):
             assert daemon.event("thawed", guest="other")
 

@@ -162,7 +162,7 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
             if event["event"] == "stopping":
                 facts.append(f"{event['stop']['how']} by {event['stop']['by']}")
             if event["event"] == "lost":
-                facts.append(f"{event['count']} events, read too slowly")
+                facts.append(f"{event['count']} event{'' if event['count'] == 1 else 's'}, read too slowly")
             if event.get("times"):
                 facts.append(f"{event['times']} times")
             line = [local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
@@ -173,14 +173,17 @@ def reload(*, json: Json = False, daemon: Where = None) -> None:
     """Make a daemon read its configuration files again, and wait until the new configuration is active.
 
     If the configuration is invalid, the daemon rejects all of it, and the previous one stays active. The command then prints
-    the reasons, and exits with 1.
+    each reason, and exits with 1. Otherwise, it prints the names of changed settings that need a restart.
     """
     with (daemon or DaemonOptions()).asked("reload") as daemons:
         done = daemons.only().post("/reload", takes=RELOAD_TIMEOUT)
     if json:
         print_json(done)
     else:
-        print_line(f"reloaded, {len(done['guests'])} guests")
+        count = len(done["guests"])
+        print_line(f"reloaded, {count} guest{'' if count == 1 else 's'}")
+        if changed := done.get("needs_restart"):  # an older daemon doesn't say
+            print_line(f"not active before a restart: {', '.join(changed)}")
 
 
 def local(when: str | None) -> str:

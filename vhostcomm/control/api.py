@@ -261,7 +261,7 @@ class _Handlers:
             first, *others = done.why_not
             why = f"{len(done.why_not)} mistakes in the configuration" if others else first
             raise Problem(409, "not reloaded", why, remedy, reasons=done.why_not if others else ())
-        return _json({"reloaded": True, "guests": list(self._daemon.guests)})
+        return _json({"reloaded": True, "guests": list(self._daemon.guests), "needs_restart": list(done.needs_restart)})
 
     async def web(self, request: Request) -> Response:
         await request_parsing.body(request, ())

@@ -111,9 +111,11 @@ class Reloaded:
 
     Args:
         why_not: why the configuration was rejected, each mistake for itself; empty if the new one is active.
+        needs_restart: the names of changed settings that are not active before a restart.
     """
 
     why_not: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
 
 
 class DaemonApi(Protocol):

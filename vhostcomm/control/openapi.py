@@ -62,6 +62,7 @@ _SUMMARY: Final[dict[str, Schema]] = {
     "problem": _MAYBE,
 }
 _WARNINGS: Final = _array(_STRING) | {"description": "Problems of the cluster; guests are still answered."}
+_NEEDS_RESTART: Final = _array(_STRING) | {"description": "Changed settings that are not active before a restart."}
 _ELSEWHERE: Final = _object(
     {key: _SUMMARY[key] for key in ("name", "state", "since", "address", "frozen_until")} | {"host": _STRING}
 )
@@ -251,7 +252,8 @@ _OTHERS: Final[dict[str, tuple[str, Schema]]] = {
     )),
     "/reload": ("post", _operation(
         "Read the configuration again",
-        _object({"reloaded": _BOOLEAN, "guests": _array(_STRING)}), 409, *_BODY, body=_object({}),
+        _object({"reloaded": _BOOLEAN, "guests": _array(_STRING), "needs_restart": _NEEDS_RESTART}),
+        409, *_BODY, body=_object({}),
     )),
     "/web": ("post", _operation(
         "Make a link to the web page, which signs one browser in, once",

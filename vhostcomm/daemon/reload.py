@@ -130,15 +130,19 @@ class Reload:
         if self._read is None and not self._surface.has_tls:
             self._log.warning("nothing to reload: there is no --config file")
             return Reloaded((NO_FILE,))  # the active configuration is fine
+        needs_restart: tuple[str, ...] = ()
         try:
-            config = await _read_in_thread(self._read_checked) if self._read else self.config
+            config = self.config
+            if self._read:
+                config, needs_restart = await _read_in_thread(self._read_checked)
         except VhostcommError as error:
             self._log.error("reload rejected, the old configuration stays", why=error)
             return self._rejected(*(error.mistakes if isinstance(error, ConfigError) else (str(error),)))
         except Exception:  # noqa: BLE001 - no file may end the service
             self._log.exception("internal error in reading the configuration, keeping the old one; please report it")
             return self._rejected("an internal error; see the log")
-        return await self._serve(config)
+        result = await self._serve(config)
+        return result if result.why_not else Reloaded(needs_restart=needs_restart)
 
     async def _serve(self, config: Config, *, again: bool = False) -> Reloaded:
         try:
@@ -224,8 +228,11 @@ class Reload:
         )
         return plan
 
-    def _read_checked(self) -> Config:
+    def _read_checked(self) -> tuple[Config, tuple[str, ...]]:
         """Read the configuration, without changes that need a restart, and check it as at a start.
+
+        Returns:
+            The configuration, and the names of the settings that need a restart.
 
         Raises:
             VhostcommError: it can't be read or served.
@@ -256,7 +263,7 @@ class Reload:
             self._log.warning(
                 "changed settings need a restart; guests and identities are active now", keys=", ".join(keys)
             )
-        return made
+        return made, tuple(keys)
 
 
 async def _read_in_thread(read: Callable[[], T]) -> T:
