@@ -59,6 +59,30 @@ def test_verbs_are_grouped_by_purpose() -> None:
     assert listed == [name for verbs in VERBS_BY_TITLE.values() for name in verbs]
 
 
+def _help(*words: str) -> str:
+    return " ".join(run_vhostcomm(*words, "--help", env=NARROW).stdout.split())
+
+
+@pytest.mark.slow
+def test_help_says_what_each_flag_does_for_its_verb() -> None:
+    shown = _help()
+    assert "-h, --help Show this help." in shown
+    assert "-V, --version Print the versions of vhostcomm, Python and QEMU." in shown
+    for verb in "guests", "reload", "shutdown":
+        shown = _help(verb)
+        assert "--cluster etcd://HOST:PORT,… The etcd to find the hosts in: its members" in shown
+        assert "acquires a lock" not in shown
+    for verb in "serve", "run":
+        shown = _help(verb)
+        assert "`run`" not in shown
+        assert "run acquires a lock there" in shown
+        assert "find the hosts" not in shown
+        assert "--control ADDRESS Where to listen" in shown
+        assert shown.index("--cluster etcd") < shown.index("--cluster-ca") < shown.index("--cluster-host")
+    examples = shown.partition("For example: ")[2].partition(" Arguments: ")[0]
+    assert examples.count("vhostcomm run ") == examples.count(" # ") == 5
+
+
 @pytest.mark.slow
 def test_verb_help_prints_the_same_as_the_flag() -> None:
     assert run_vhostcomm("help", "config", "show").stdout == run_vhostcomm("config", "show", "--help").stdout

@@ -59,8 +59,12 @@ app = App(
     help_formatter=HelpFormatter(),
     default_parameter=DEFAULTS,
 )
-for _flag in (*app.help_flags, *app.version_flags):
-    app[_flag].group = _GROUPS["Help"]
+for _flags, _does in (
+    (app.help_flags, "Show this help."),
+    (app.version_flags, "Print the versions of vhostcomm, Python and QEMU."),
+):
+    for _flag in _flags:
+        app[_flag].group, app[_flag].help = _GROUPS["Help"], _does
 for _title, _verbs in VERBS.items():
     for _place, (_name, _about) in enumerate(_verbs.items()):
         _usage = {"usage": f"Usage: {_about['usage']}"} if "usage" in _about else {}

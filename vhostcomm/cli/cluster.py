@@ -7,6 +7,7 @@ import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
@@ -39,9 +40,7 @@ class ClusterOptions:
         flag(
             "--cluster",
             "etcd://HOST:PORT,…",
-            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). `serve` "
-            "publishes its guests there. `run` acquires a lock there, so that no other host starts the guest. Other commands "
-            "find the hosts there.",
+            "The etcd to find the hosts in: its members, with an optional /PREFIX of its keys (/vhostcomm/v1/).",
         ),
     ] = ""
     cluster_ca: Annotated[
@@ -131,10 +130,24 @@ _USABLE: Final = (SCHEME, TLS, "/")
 PASSWORD: Final = "VHOSTCOMM_CLUSTER_PASSWORD"  # noqa: S105 - the variable's name
 
 
-@frozen
-class HostOptions(ClusterOptions):
-    """The same, and this host's name."""
+def _in_order(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Put --cluster first in help, although a subclass declares it anew."""
+    return sorted(fields, key=lambda each: each.name != "cluster")
 
+
+@frozen(field_transformer=_in_order)
+class HostOptions(ClusterOptions):
+    """The same, for a host that takes part, and this host's name."""
+
+    cluster: Annotated[
+        str,
+        flag(
+            "--cluster",
+            "etcd://HOST:PORT,…",
+            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). `serve` "
+            "publishes its guests there. `run` acquires a lock there, so that no other host starts the guest.",
+        ),
+    ] = ""
     cluster_host: Annotated[
         str, flag("--cluster-host", "NAME", "This host's name in the cluster; by default its hostname.")
     ] = ""
@@ -166,7 +179,7 @@ class HostOptions(ClusterOptions):
         return RunLock(access, guest, host, log)
 
 
-@frozen
+@frozen(field_transformer=_in_order)
 class MemberOptions(HostOptions):
     """The same, and the address of this host's daemon."""
 

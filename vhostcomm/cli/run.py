@@ -66,12 +66,13 @@ def run(
     signal; 8 it had to be killed; 9 it was stopped while paused, and the guest did not shut down; 10 the guest was migrated
     or saved; 78 a directory or group is missing or can't be used.
 
-    For example: a guest that `vhostcomm install` made; DSM at the host's port 5000; QEMU's command; a flag of QEMU.
+    For example:
 
-        vhostcomm run nas/
-        vhostcomm run --boot boot.img --system system.img --forward 5000:5000
-        vhostcomm run --boot boot.img --system system.img --dry-run
-        vhostcomm run --boot boot.img --system system.img -- -vnc :1
+        vhostcomm run nas/                                  # from vhostcomm install
+        vhostcomm run --boot boot.img --system system.img   # other disks
+        vhostcomm run nas/ --forward 5000:5000              # DSM at port 5000
+        vhostcomm run nas/ --dry-run                        # print QEMU's command
+        vhostcomm run nas/ -- -vnc :1                       # with a flag of QEMU
     """
     machine = of_machine or MachineFlags()
     flags = given(settings, verbose=verbose, quiet=quiet)

@@ -81,7 +81,6 @@ class Service:
         "a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none. By default control.sock "
         "in the runtime directory; vhostcomm run and a second vhostcomm serve use a socket in its directory control.",
         "/run/vhostcomm/control.sock",
-        metavar="PATH",
     )
     control_token: str = setting(
         "",
