@@ -19,13 +19,14 @@ from vhostcomm.log.logs import start_log
 from vhostcomm.probe import QUESTIONS
 
 
-def on_terminal(*words: str | Path) -> str:
-    """Return a verb's output on a terminal of 80 columns."""
+def on_terminal(*words: str | Path, errors: bool = False) -> str:
+    """Return a verb's output on a terminal of 80 columns, or with `errors` what it writes to standard error."""
     ours, theirs = pty.openpty()
     try:
         command = [*VHOSTCOMM, *map(str, words)]
         environment = ENVIRONMENT | {"COLUMNS": "80", "TERM": "xterm-256color"}
-        subprocess.run(command, stdout=theirs, env=environment, timeout=TIMEOUT, check=True)
+        out, err = (subprocess.DEVNULL, theirs) if errors else (theirs, None)
+        subprocess.run(command, stdout=out, stderr=err, env=environment, timeout=TIMEOUT, check=True)
     finally:
         os.close(theirs)
     shown = b""
@@ -66,6 +67,47 @@ def test_a_narrow_terminal_gets_the_table_of_probe_with_its_long_answers_whole(t
     assert [line for line in lines if re.search(r"^ 5 GUEST_SERIAL +[0-9.]+ +1234ABC567890$", line)]
     assert [line for line in lines if re.search(r"^ 8 VMM_VERSION +[0-9.]+ +\{.{80,}\}$", line)]
     assert len(lines) == 1 + len(QUESTIONS)
+
+
+@pytest.mark.slow
+def test_a_narrow_terminal_gets_the_values_and_sources_of_config_as_a_table(tmp_path: Path) -> None:
+    """Only the source of a row that is too long is on a line of its own, and every value is whole."""
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    config = long / "c.toml"
+    config.write_text('[host]\nmodel = "box"\n[guests.nas]\nsock = "/run/nas"\nvcpus = 3\n')
+    lines = on_terminal("config", "show", "--config", config).splitlines()
+    host, guest = lines[lines.index("[host]") :], lines[lines.index("[guests.nas]") :]
+    assert re.fullmatch(r"serial +0000000000000 +default", host[1])
+    assert re.fullmatch(r"model +box", host[3])
+    assert host[4] == f"  {config}: host.model"
+    assert re.fullmatch(r"build +69057 +default", host[5])
+    assert host[1].index("default") == host[5].index("default")
+    assert re.fullmatch(r"sock +/run/nas", guest[1])
+    assert guest[2] == f"  {config}: guests.nas.sock"
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert all(len(line) <= 80 or line.startswith(f"  {config}: ") for line in lines)
+
+
+def test_a_table_whose_rows_are_all_too_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(("", "", ""), [("key", "v" * 80, "source")], below=True)
+    assert capsys.readouterr().out == f"key  {'v' * 80}\n  source\n"
+    print_table(("", "", ""), [("key", "value", "source"), ("a", "b", "c" * 68)], below=True)
+    assert capsys.readouterr().out == f"key  value  source\na    b      {'c' * 68}\n"
+
+
+@pytest.mark.slow
+def test_remarks_are_broken_on_a_terminal_only(tmp_path: Path) -> None:
+    words = ("snippet", "qemu", "--sock", tmp_path / "nas", "--qemu-version", "9.2")
+    shown = on_terminal(*words, errors=True)
+    assert max(map(len, shown.splitlines())) <= 80
+    piped = run_vhostcomm(*words).stderr
+    assert all(line.startswith("vhostcomm: ") for line in piped.splitlines())
+    assert " ".join(shown.split()) == " ".join(piped.split())
 
 
 def test_a_table_has_no_padding_and_no_folded_cell(capsys: pytest.CaptureFixture[str]) -> None:

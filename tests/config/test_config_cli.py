@@ -36,6 +36,11 @@ def test_init_writes_what_load_reads(tmp_path: Path) -> None:
     assert "already exists" in again.stderr
 
 
+def test_template_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/vhostcomm")
+    assert max(map(len, template().splitlines())) <= 80
+
+
 def test_template_is_valid_with_every_line_uncommented(tmp_path: Path) -> None:
     body = "\n".join(
         line.removeprefix("# ") if line.startswith("# ") and " = " in line and "`" not in line else line

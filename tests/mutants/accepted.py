@@ -31,7 +31,7 @@ ACCEPTED: Final = {
     r"-.*get_close_matches\(given, names, n=1\)": "only the nearest match is used",
     r"-.*_KINDS\.get\(stat\.S_IFMT\(found\.st_mode\), ": "the table has every kind",
     r"-.*user, at, host = self\.destination\.rpartition": "an address with two @ is rejected",
-    r"-.*textwrap\.wrap\(.*110, ": "only the width of comments",
+    r"-.*textwrap\.wrap\(.*80, ": "only the width of comments",
     r"int\.__eq__\(self, None\)": "the other operand compares instead",
     r"type\(None\) is not bytes": "the bytes of bytes are the same object",
     r"refusal\(header, convincing=None\)": "only its truth is tested",

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from vhostcomm.cli.flags import ConfigFiles, SettingFlags, Socks, Watch, given
 from vhostcomm.cli.guest_folder import shown
 from vhostcomm.cli.help import group_of_verbs
-from vhostcomm.cli.output import print_error, print_json, print_line, print_table
+from vhostcomm.cli.output import print_json, print_line, print_remark, print_table
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import effective, several
 from vhostcomm.config.template import template
@@ -36,7 +36,7 @@ def validate(
     loaded = load(file or config or (), socks=sock or (), watch=watch or (), flags=given(settings))
     check(loaded)
     for warning in loaded.warnings:
-        print_error(f"vhostcomm: {warning}")
+        print_remark(warning)
     names = [each.name for each in loaded.guests]
     folders = f"; watched: {', '.join(map(str, loaded.watch))}" if loaded.watch else ""
     print_line(f"{shown(file or config or ())}: valid; guests: {several(names) or 'none'}{folders}")
@@ -57,7 +57,7 @@ def show(
     """
     loaded = load(config, socks=sock or (), watch=watch or (), flags=given(settings))
     for warning in loaded.warnings:
-        print_error(f"vhostcomm: {warning}")
+        print_remark(warning)
     sections = effective(loaded, as_text=not json)
     if json:
         print_json(sections | {"watch": list(map(str, loaded.watch)), "watch_sources": list(loaded.watch_sources)})
@@ -65,7 +65,7 @@ def show(
     for name, section in sections.items():
         print_line(f"[{name}]")
         rows = [(key, str(each["value"]), str(each["source"])) for key, each in section.items()]
-        print_table(("", "", ""), rows)
+        print_table(("", "", ""), rows, below=True)
         print_line()
     for path, source in zip(loaded.watch, loaded.watch_sources, strict=True):
         print_line(f"watch  {path}  {source}")

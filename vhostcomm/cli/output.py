@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -27,7 +28,22 @@ def print_error(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: bool = False) -> None:
+def print_remark(text: str) -> None:
+    """Print a sentence for the user on standard error; on a terminal, in lines of at most 80 columns, of whole words."""
+    text = f"vhostcomm: {text}"
+    if sys.stderr.isatty():
+        width = min(REMARK_WIDTH, shutil.get_terminal_size().columns)
+        lines = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(lines)
+    print_error(text)
+
+
+REMARK_WIDTH: Final = 80
+
+
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: bool = False, below: bool = False
+) -> None:
     """Print columns with headings, which are bold on a terminal. Untrusted text is escaped.
 
     Cells are never folded, so that they can be copied. On a terminal that is too narrow for the table, each row becomes
@@ -37,13 +53,17 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, clear: b
         heads: the headings; empty ones are not shown.
         rows: their cells.
         clear: clear the screen first, on a terminal.
+        below: on a terminal that is too narrow for a row, put only the last cell of that row on a line of its own.
     """
     cells = [[escape(cell) for cell in row] for row in rows]
     terminal = sys.stdout.isatty()
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     *others, last = [width + 2 for width in widths]
     columns = shutil.get_terminal_size().columns
-    if terminal and sum(others) + last - 2 > columns and sum(others) > columns / 2:
+    too_wide = terminal and sum(others) + last - 2 > columns
+    if too_wide and below:
+        lines = _with_last_below(cells, columns)
+    elif too_wide and sum(others) > columns / 2:
         lines = _as_lists(heads, cells)
     else:
         lines = [_line(row, widths) for row in cells]
@@ -59,6 +79,17 @@ _CLEAR: Final = "\x1b[H\x1b[2J"
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _with_last_below(rows: Sequence[Sequence[str]], columns: int) -> list[str]:
+    """Format a table without headings, whose columns are as wide as the rows that fit into a line need."""
+    fitting = [row for row in rows if len("  ".join(row)) <= columns]
+    widths = [max(map(len, column)) for column in zip(*fitting, strict=True)] or [0] * len(rows[0])
+    lines = []
+    for row in rows:
+        line = _line(row, widths)
+        lines += [line] if len(line) <= columns else [_line(row[:-1], widths[:-1]), f"  {row[-1]}"]
+    return lines
 
 
 def _as_lists(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
-from vhostcomm.cli.output import print_error, print_line
+from vhostcomm.cli.output import print_line, print_remark
 from vhostcomm.cli.snippet_target import (
     QEMU_FLAGS,
     UNIT_FLAGS,
@@ -297,5 +297,5 @@ def compose(
 
 def _show(snippet: Snippet, more: tuple[str, ...] = ()) -> None:
     for remark in (*snippet.remarks, *more):
-        print_error(f"vhostcomm: {remark}")
+        print_remark(remark)
     print_line(snippet.text)

@@ -12,12 +12,13 @@ from vhostcomm.config.models import SECTIONS, settings
 _HEAD = """\
 # vhostcomm: the identities of guests, and how they are served.
 #
-# Lines that begin with # show the defaults. Flags (--host-serial, ...) override environment variables
-# (VHOSTCOMM_HOST_SERIAL, ...), which override this file. `vhostcomm config show --config THIS` shows the active values
-# and their origin. `systemctl reload` or SIGHUP reads the file again.
+# Lines that begin with # show the defaults. Flags (--host-serial, ...) override
+# environment variables (VHOSTCOMM_HOST_SERIAL, ...), which override this file.
+# `vhostcomm config show --config THIS` shows the active values and their
+# origin. `systemctl reload` or SIGHUP reads the file again.
 #
-# Every default is a placeholder. You provide serial numbers and UUIDs. Whether you may run the guest depends on its
-# licence.
+# Every default is a placeholder. You provide serial numbers and UUIDs. Whether
+# you may run the guest depends on its licence.
 """
 
 _INTROS = {
@@ -27,16 +28,20 @@ _INTROS = {
 }
 
 _GUESTS = """\
-# One section per guest. `sock` is a path that QEMU connects to, connect:PATH if QEMU or libvirt listens, or
-# tcp:HOST:PORT. Without `sock`, the socket has the guest's UUID or name and is in the runtime directory, as here. Every
-# key of [guest] is valid here too, and applies to this guest alone.
+# One section per guest. `sock` is a path that QEMU connects to, connect:PATH if
+# QEMU or libvirt listens, or tcp:HOST:PORT. Without `sock`, the socket has the
+# guest's UUID or name and is in the runtime directory, as here. Every key of
+# [guest] is valid here too, and applies to this guest alone.
 [guests.nas]
 # sock = "/run/vhostcomm/nas"
-# qmp = "/run/qemu/nas.qmp"   # a QMP socket of its QEMU that no other client uses, to show and resume a paused machine
+# `qmp` is a QMP socket of its QEMU that no other client uses, to show and
+# resume a paused machine.
+# qmp = "/run/qemu/nas.qmp"
 # serial = "0000000000000"
 # vcpus = 1
 #
-# What `vhostcomm run` starts; paths are relative to this file. `vhostcomm install` writes it.
+# What `vhostcomm run` starts; paths are relative to this file. `vhostcomm
+# install` writes it.
 [guests.nas.machine]
 # boot = "synoboot.img"
 # system = "system.img"
@@ -64,6 +69,6 @@ def _section(section: str) -> Iterator[str]:
     yield f"# {_INTROS[section]}"
     yield f"[{section}]"
     for each in settings(SECTIONS[section]).values():
-        yield from textwrap.wrap(each.metadata["help"], 110, initial_indent="# ", subsequent_indent="# ")
+        yield from textwrap.wrap(each.metadata["help"], 80, initial_indent="# ", subsequent_indent="# ")
         default = example_toml(each) if each.default == "" else each.metadata["kind"].toml(each.default)
         yield f"# {each.name} = {default}"
