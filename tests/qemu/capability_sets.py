@@ -12,7 +12,7 @@ QEMU_7_2 = Capabilities(
     reconnects=Reconnect.SECONDS,
     memory_lock=True,
     sandbox=True,
-    machines=frozenset({"pc", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "microvm", "none"}),
+    machines=frozenset({"pc", "pc-i440fx-2.2", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "microvm", "none"}),
     devices=frozenset(DEVICES),
     io_uring=True,
     kvm_problem="it was not tried",
@@ -21,15 +21,6 @@ QEMU_7_2 = Capabilities(
 QEMU_10_0 = evolve(QEMU_7_2, version="10.0.2", reconnects=Reconnect.MILLISECONDS)
 
 QEMU_11_1 = evolve(QEMU_10_0, version="11.1.3")
-
-GENUINE_HOST = evolve(
-    QEMU_7_2,
-    program=Program("/usr/local/bin/qemu-system-x86_64"),
-    version="2.x, as the genuine host has it",
-    sandbox=False,
-    io_uring=False,
-    machines=frozenset({"pc", "pc-i440fx-2.2"}),
-)
 
 BARE = evolve(
     QEMU_7_2,

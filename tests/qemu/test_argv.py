@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from tests.qemu.capability_sets import BARE, GENUINE_HOST, QEMU_7_2, QEMU_10_0, QEMU_11_1
+from tests.qemu.capability_sets import BARE, QEMU_7_2, QEMU_10_0, QEMU_11_1
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argv import build, format_command
 from vhostcomm.qemu.capabilities import Capabilities, Program
@@ -104,7 +104,7 @@ GENUINE = Machine(
     lock_memory=True,
 )
 
-GENUINE_AS_ON_ITS_HOST = rf"""/usr/local/bin/qemu-system-x86_64 \
+GENUINE_IN_7_2 = rf"""qemu-system-x86_64 \
     -name guest={UUID} \
     -uuid {UUID} \
     -nodefaults \
@@ -120,6 +120,7 @@ GENUINE_AS_ON_ITS_HOST = rf"""/usr/local/bin/qemu-system-x86_64 \
     -rtc base=utc,clock=vm,driftfix=slew \
     -global kvm-pit.lost_tick_policy=discard \
     -boot strict=on \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
     -device piix3-usb-uhci,id=usb,bus=pci.0,addr=0x1.0x2 \
     -netdev tap,id=hostnet0,ifname=tap0211322b0fe6,script=no,downscript=no,vhost=on \
     -device virtio-net-pci,id=net0,netdev=hostnet0,mac=02:11:32:2b:0f:e6,romfile=,bus=pci.0,addr=0x2 \
@@ -139,8 +140,8 @@ GENUINE_AS_ON_ITS_HOST = rf"""/usr/local/bin/qemu-system-x86_64 \
 
 @pytest.mark.parametrize(
     ("machine", "can", "command"),
-    [(USUAL, QEMU_7_2, USUAL_IN_7_2), (GENUINE, GENUINE_HOST, GENUINE_AS_ON_ITS_HOST)],
-    ids=["7.2", "genuine"],
+    [(USUAL, QEMU_7_2, USUAL_IN_7_2), (GENUINE, QEMU_7_2, GENUINE_IN_7_2)],
+    ids=["usual", "genuine"],
 )
 def test_whole_command_of_a_machine(machine: Machine, can: Capabilities, command: str) -> None:
     assert format_command(build(machine, can)) == command
