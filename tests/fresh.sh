@@ -1,12 +1,12 @@
 #!/bin/bash
-# Tries the README's two commands in a new minimal folder of a Debian release, with only git, make and ca-certificates in it.
+# Tries the README's two commands in a new minimal directory of a Debian release, with only git, make and ca-certificates.
 #
 #   fresh.sh            make demo, then make test
 #   fresh.sh TEST ...   make demo, then only these tests and the programs as one file
 #
 # Environment:
 #   SUITE               the release (default trixie; on Debian 13 bookworm)
-#   VHOSTCOMM_CACHE     the cache folder, which keeps the bootstrapped folder for a week (default as in guest/build.sh)
+#   VHOSTCOMM_CACHE     the cache, which keeps the bootstrapped directory for a week (default as in guest/build.sh)
 #
 # What is committed is tried. Namespaces of its own hold all processes and mounts, and end with this script.
 set -euo pipefail
@@ -20,7 +20,7 @@ suite=${SUITE:-$other}
 say() { echo "fresh $suite: $*" >&2; }
 skip() { say "skipped: $*"; exit 0; }
 
-[[ $(id -u) == 0 ]] || skip "making a Debian folder needs root"
+[[ $(id -u) == 0 ]] || skip "making a Debian directory needs root"
 command -v apt-get >/dev/null || skip "this system has no apt"
 git -C "$here/.." rev-parse --git-dir >/dev/null 2>&1 || skip "this is not a git clone"
 unshare --mount --pid --fork true 2>/dev/null || skip "this system permits no namespaces"
@@ -37,7 +37,7 @@ work=$(mktemp -d "$cache/fresh.XXXXXX.work")
 trap 'rm -rf --one-file-system "$work"' EXIT
 root=$work/root
 
-# New every week: a release gets updates, and an old folder would first have to install them.
+# New every week: a release gets updates, and an old directory would first have to install them.
 bootstrapped=$cache/fresh-$suite-$(date +%G-%V).tar
 if [[ ! -e $bootstrapped ]]; then
     say "bootstrapping from $mirror"

@@ -57,7 +57,7 @@ local vchannel_record = Proto("vchannel_record", "Virtual DSM vchannel, record o
 
 vchannel.prefs.guest_listens = Pref.bool(
     "TCP: the guest's end listens", false,
-    "Over TCP the end at the port of \"Decode As\" is taken for the host's; with this, for the guest's (QEMU)."
+    "Over TCP, the end at the port of \"Decode As\" is the host; with this option, it is the guest (QEMU)."
 )
 
 local f = {

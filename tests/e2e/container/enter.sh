@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs the container's entry script in separate namespaces, with a folder as its /run:
+# Runs the container's entry script in separate namespaces, with a directory as its /run:
 #
-#   enter.sh FOLDER        its /run, filled already
+#   enter.sh DIRECTORY     its /run, filled already
 #
 # This namespace also has the guest's address in the user network, with a web page at DSM's port, because the container's
 # health check requests that page.
