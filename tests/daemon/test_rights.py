@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from tests.serving import (
     Serving,
     fake_guest,
     run_vhostcomm,
+    started,
 )
+from vhostcomm.config.address import runtime_directory
 
 
 @pytest.mark.slow
@@ -131,6 +135,36 @@ def test_error_for_a_folder_of_another_user_names_the_user(tmp_path: Path) -> No
     ended = powerless("serve", "--sock", folder / "nas", "--control", "none")
     assert ended.returncode == 78, ended.stderr
     assert f"{folder} must be writable for uid 0, but it belongs to nobody (uid 65534): choose another" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
+@pytest.mark.parametrize("sock", ["theirs/nas", "theirs/none/nas"])
+def test_denied_access_is_one_error_that_ends_with_the_users_own_path(tmp_path: Path, sock: str) -> None:
+    """Nothing is logged of watching the directory and reading a debt there, which the same access is needed for."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o710)
+    os.chown(folder, 65534, 65534)
+    ended = powerless("serve", "--sock", f"nas={tmp_path / sock}", "--control", "none")
+    assert (ended.returncode, ended.stdout) == (78, "")
+    assert "Permission denied; " in ended.stderr
+    assert ended.stderr.endswith(f"; this user can use {runtime_directory()}/nas\n")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is denied nothing")
+def test_an_unreadable_directory_that_sockets_can_be_bound_in_is_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o300)
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    words = [*without, *VHOSTCOMM, "serve", "--sock", str(folder / "nas"), "--control", "none"]
+    with started(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        line = json.loads(process.stdout.readline())
+        assert line["event"] == "directory can't be watched, deleted sockets go unnoticed"
+        assert line["remedy"] == f"uid {os.geteuid()} must be able to read it"
+        assert json.loads(process.stdout.readline())["event"] == "serving"
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o770, 0o777])

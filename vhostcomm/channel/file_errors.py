@@ -10,14 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from vhostcomm.config.address import runtime_directory
 from vhostcomm.errors import PlaceError, ServeError
 
-_WRONG_PLACE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
+WRONG_PLACE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def error_of(error: OSError) -> type[ServeError]:
     """Return whether the error is permanent, because of the place, or temporary."""
-    return PlaceError if error.errno in _WRONG_PLACE else ServeError
+    return PlaceError if error.errno in WRONG_PLACE else ServeError
 
 
 def remedy(path: Path, error: OSError) -> str:
@@ -38,6 +39,17 @@ def remedy(path: Path, error: OSError) -> str:
             )
         case _:
             return ""
+
+
+def socket_remedy(path: Path, error: OSError) -> str:
+    """Return what to do about a socket that can't be created; names a path for this user if access is denied."""
+    what = remedy(path, error)
+    denied = error.errno in {errno.EACCES, errno.EPERM}
+    if denied or (error.errno == errno.ENOENT and not os.access(path.parent.parent, os.W_OK)):
+        with suppress(ValueError):
+            if (own := runtime_directory() / path.name) != path:
+                what += f"; this user can use {own}"
+    return what
 
 
 def leads_to(path: Path, file: os.stat_result | int) -> bool:

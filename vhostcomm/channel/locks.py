@@ -20,7 +20,7 @@ from typing import Final
 
 from attrs import define, field
 
-from vhostcomm.channel.file_errors import error_of, leads_to, owner, remedy
+from vhostcomm.channel.file_errors import error_of, leads_to, owner, socket_remedy
 from vhostcomm.errors import PlaceError, ServeError
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")
@@ -82,7 +82,7 @@ def _guard(folder: Path) -> threading.Lock:
 
 def _acquire(path: Path, number: int) -> _File:
     while True:
-        file = _open(lock_file(path))
+        file = _open(lock_file(path), path)
         try:
             if number in file.held:
                 raise _taken(path, file.path)
@@ -108,7 +108,8 @@ def _taken(path: Path, lock: Path) -> ServeError:
     )
 
 
-def _open(path: Path) -> _File:
+def _open(path: Path, sock: Path) -> _File:
+    """Open the lock file at a path, to lock a socket's path."""
     with suppress(OSError):
         found = os.lstat(path)
         if known := _files.get((found.st_dev, found.st_ino)):
@@ -118,7 +119,7 @@ def _open(path: Path) -> _File:
     except OSError as error:
         # In a world-writable directory, another user may have made the file.
         whose = owner(path)
-        what = _foreign(whose) if whose else remedy(path, error)
+        what = _foreign(whose) if whose else socket_remedy(sock, error)
         raise error_of(error)(f"{path}: the sockets' lock can't be made: {error.strerror}{what}") from None
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_uid != os.geteuid():

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.channel.file_errors import error_of, give, leads_to, owner, remedy
+from vhostcomm.channel.file_errors import error_of, give, leads_to, owner, remedy, socket_remedy
 from vhostcomm.channel.locks import locked
 from vhostcomm.config.address import Activated, Listen, ListenTcp, host_and_port
 from vhostcomm.errors import PlaceError, ServeError
@@ -101,7 +101,9 @@ def _bind(path: Path, mode: int, group: int) -> tuple[socket.socket, os.stat_res
             made.listen(BACKLOG)
             path.chmod(mode)  # always, since clients that watch the directory try again at this event
         except OSError as error:
-            raise error_of(error)(f"{path}: the socket can't be made: {error.strerror}{remedy(path, error)}") from None
+            raise error_of(error)(
+                f"{path}: the socket can't be made: {error.strerror}{socket_remedy(path, error)}"
+            ) from None
         cleanup.pop_all()
     return made, ours
 
@@ -127,7 +129,7 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise error_of(error)(f"{path}: {error.strerror}{remedy(path, error)}") from None
+        raise error_of(error)(f"{path}: {error.strerror}{socket_remedy(path, error)}") from None
     if not stat.S_ISSOCK(found.st_mode):
         kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a directory"}.get(stat.S_IFMT(found.st_mode), "a file")
         raise ServeError(f"{path}: {kind} is in the place of the socket; move it away, or choose another path")

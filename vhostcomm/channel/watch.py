@@ -13,7 +13,7 @@ from typing import Self
 import trio
 from inotify_simple import INotify, flags
 
-from vhostcomm.channel.file_errors import error_of
+from vhostcomm.channel.file_errors import WRONG_PLACE, error_of
 from vhostcomm.linux.threads import in_thread
 from vhostcomm.log.logs import Log
 
@@ -121,10 +121,11 @@ class SocketFiles:
             self._inotify.close()
             self._inotify = None
 
-    def add(self, folder: Path) -> None:
+    def add(self, folder: Path, *, bound: bool = True) -> None:
         """Watch another directory. A directory that was deleted and created again counts as another.
 
-        It may block, and can be called in any thread.
+        It may block, and can be called in any thread. Unless a socket is `bound` there, a place that can't be watched
+        isn't logged: binding has the same error, or another call follows.
         """
         try:
             if self._inotify is None:
@@ -133,13 +134,15 @@ class SocketFiles:
                 raise self._why_not
             self._folders[self._inotify.add_watch(folder, _LOST | _GONE | flags.ONLYDIR)] = folder
         except OSError as error:
-            if not self._warned:
+            if not self._warned and (bound or error.errno not in WRONG_PLACE):
                 self._warned = True
                 self._log.warning(
                     "directory can't be watched, deleted sockets go unnoticed",
                     folder=str(folder),
                     why=error.strerror,
-                    remedy="sysctl fs.inotify.max_user_instances fs.inotify.max_user_watches",
+                    remedy=f"uid {os.geteuid()} must be able to read it"
+                    if error.errno == errno.EACCES
+                    else "sysctl fs.inotify.max_user_instances fs.inotify.max_user_watches",
                 )
 
     def __contains__(self, folder: Path) -> bool:

@@ -61,21 +61,26 @@ class Opening:
         for served in self.batch:
             if self.given_up:
                 break
-            address = served.config.address
+            folder = served.path and served.path.parent
             try:
-                if isinstance(address, Listen):
-                    make_runtime_directory(address.path.parent, self.service)
-                    if address.path.parent.is_dir() and address.path.parent not in self.files:
-                        self.files.add(address.path.parent)
-                self.adopt(served.port.guest)
-                served.port.open(bind=address not in self.taken_over)
+                if folder:
+                    make_runtime_directory(folder, self.service)
+                    self._watch(folder, bound=False)  # before the socket's file can be deleted
+                served.port.open(bind=served.config.address not in self.taken_over)
                 served.open = True
+                if folder:
+                    self._watch(folder, bound=True)
+                self.adopt(served.port.guest)
             except (ServeError, OSError, RuntimeError) as error:  # no socket, descriptor or thread
                 problems.append(error)
             except BaseException:
                 discard(self.batch)
                 raise
         return problems
+
+    def _watch(self, folder: Path, *, bound: bool) -> None:
+        if folder not in self.files:
+            self.files.add(folder, bound=bound)
 
 
 def make_runtime_directory(folder: Path, service: Service) -> None:
