@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from tests.qemu.disks import GIB, partitioned, sparse
+from tests.serving import run_vhostcomm
 from vhostcomm import cli
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.layouts import CONTAINER, VDSM, Partition
@@ -151,3 +152,9 @@ def test_the_containers_layout_is_known_and_harmless(shell: Shell, tmp_path: Pat
     )
     assert json.loads(shell("disk", "inspect", "sys.img", "--json")[1])["is_container"] is True
     assert warning(tmp_path / "sys.img") == ()
+
+
+def test_missing_disks_of_a_run_are_one_error(tmp_path: Path) -> None:
+    ended = run_vhostcomm("run", "--boot", tmp_path / "nope", "--system", tmp_path / "nope")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert ended.stderr.startswith(f"vhostcomm: {tmp_path}/nope: no such file; ")

@@ -13,7 +13,7 @@ from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Connect, ListenTcp
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import Config
-from vhostcomm.errors import QemuError, UsageError
+from vhostcomm.errors import DiskError, QemuError, UsageError
 from vhostcomm.launcher.hooks import EVENTS
 from vhostcomm.launcher.launcher import Launch
 from vhostcomm.linux.threads import in_thread
@@ -96,8 +96,20 @@ async def disk_warnings(flags: MachineFlags, config: Config) -> list[str]:
     if not system:
         return []
     path, _ = split(system)
+    if await in_thread(_DISKS, _is_refused, path):
+        return []  # the launch has the same error
     found = await in_thread(_DISKS, warning, path)
     return [f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}" for line in found]
+
+
+def _is_refused(path: str) -> bool:
+    """Return whether no machine can have an image as a disk."""
+    try:
+        if not path.startswith("naa."):  # QEMU opens it, by the target's name
+            probe(path)
+    except DiskError:
+        return True
+    return False
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
