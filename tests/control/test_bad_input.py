@@ -69,6 +69,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield http
 
 
+def test_remedy_for_a_dangerous_command_is_what_to_do(tmp_path: Path) -> None:
+    with controlled(tmp_path) as (_, http), answering(tmp_path / "nas", {}):
+        _, refused = post(http, "/guests/nas/call", command="get_default_pw")
+    assert refused["error"]["remedy"] == (
+        "to send it anyway, start the daemon with --allow-dangerous yes and add --i-know-this-is-dangerous "
+        '(over HTTP "i_know_this_is_dangerous": true)'
+    )
+
+
 def test_dangerous_commands_need_both_permissions(tmp_path: Path) -> None:
     with (
         controlled(tmp_path, "--allow-dangerous", "yes") as (_, http),

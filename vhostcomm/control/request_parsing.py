@@ -124,13 +124,13 @@ def check_dangerous(asked: Command, insisted: bool, allowed: bool) -> None:
     if not isinstance(asked, GuestCommand) or not asked.dangerous or (insisted and allowed):
         return
     missing = []
-    if not insisted:
-        missing.append('"i_know_this_is_dangerous": true in the request (--i-know-this-is-dangerous)')
     if not allowed:
-        missing.append("allow_dangerous in the daemon's settings (--allow-dangerous yes)")
+        missing.append("start the daemon with --allow-dangerous yes")
+    if not insisted:
+        missing.append('add --i-know-this-is-dangerous (over HTTP "i_know_this_is_dangerous": true)')
     raise Problem(
         403,
         "dangerous",
         f"{asked.name.lower()} ({asked.carries}) can lose data, settings or a secret",
-        f"if it has to be: {' and '.join(missing)}",
+        f"to send it anyway, {' and '.join(missing)}",
     )
