@@ -46,7 +46,7 @@ IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
         ("/guests/nas/call", b" " * 70000, 413, "65536"),
         ("/nowhere", {}, 404, "/nowhere"),
         ("/guests", {}, 405, "POST /guests"),
-        ("/reload", {}, 409, "no --config"),
+        ("/reload", {}, 409, "without --config"),
     ],
 )
 def test_bad_input_is_rejected_with_a_remedy(

@@ -246,7 +246,8 @@ def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None:
         daemon.event("nothing to reload: there is no --config file")
         assert guest.serial()
         status, refused = post(http, "/reload")
-        assert (status, refused["error"]["why"]) == (409, "there is no --config file")
+        assert (status, refused["error"]["why"]) == (409, "the daemon was started without --config")
+        assert refused["error"]["remedy"] == "restart it with --config FILE"
         # Nothing is wrong with what is served.
         assert http.get("/healthz").json()["not_reloaded"] is None
 

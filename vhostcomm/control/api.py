@@ -20,7 +20,7 @@ from vhostcomm.channel.calls import FREEZE, CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import effective
 from vhostcomm.control import health, request_parsing, serialize, shutdown
-from vhostcomm.control.daemon_api import DaemonApi, RecordingState
+from vhostcomm.control.daemon_api import NO_FILE, DaemonApi, RecordingState
 from vhostcomm.control.events import Events
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
@@ -260,6 +260,10 @@ class _Handlers:
             remedy = "correct that and reload again; the old configuration stays active"
             first, *others = done.why_not
             why = f"{len(done.why_not)} mistakes in the configuration" if others else first
+            if why == NO_FILE and self._daemon.launcher:
+                why, remedy = "a launcher reads its files only when it starts", "shut the guest down and start it again"
+            elif why == NO_FILE:
+                remedy = "restart it with --config FILE"
             raise Problem(409, "not reloaded", why, remedy, reasons=done.why_not if others else ())
         return _json({"reloaded": True, "guests": list(self._daemon.guests), "needs_restart": list(done.needs_restart)})
 

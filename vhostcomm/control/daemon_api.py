@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 from attrs import frozen
@@ -14,6 +14,9 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.records import View
 from vhostcomm.config.models import Config
 from vhostcomm.guest.events import GuestEvent
+
+NO_FILE: Final = "the daemon was started without --config"
+"""Why there is nothing to reload."""
 
 Listener = Callable[[Guest, GuestEvent], None]
 
@@ -157,6 +160,6 @@ class DaemonApi(Protocol):
         """Text to paste for a guest, by the tool's name. Raises `ServeError` if there is no such guest."""
 
     async def reload(self) -> Reloaded:
-        """Read the configuration again and apply it, or reject it."""
+        """Read the configuration again and apply it, or reject it; `NO_FILE` if there is nothing to read."""
 
     def new_link(self, by: str) -> str | None: ...

@@ -16,7 +16,7 @@ from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.config.address import Address
 from vhostcomm.config.load import check
 from vhostcomm.config.models import Config, GuestConfig
-from vhostcomm.control.daemon_api import Reloaded
+from vhostcomm.control.daemon_api import NO_FILE, Reloaded
 from vhostcomm.control.surface import Surface
 from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
@@ -33,9 +33,6 @@ READ_DEADLINE: Final = 30.0
 RETRY_FIRST: Final = 2.0
 RETRY_MAX: Final = 60.0
 """Seconds before a configuration that could not be served is tried again: doubled up to this maximum."""
-
-NO_FILE: Final = "there is no --config file"
-
 
 T = TypeVar("T")
 
