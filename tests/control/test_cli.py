@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from tests.serving import (
     started,
     until,
 )
+from vhostcomm.config.address import Listen
+from vhostcomm.control.client import Client, ControlError
 
 IP, UPTIME, POWEROFF, REBOOT, INFO, FREEZE, THAW = 2, 5, 6, 8, 10, 14, 15
 
@@ -315,6 +318,22 @@ def test_a_hanging_daemon_among_several_is_reported(tmp_path: Path) -> None:
         assert "does not answer" in listed.stderr
         assert (named.returncode, named.stdout) == (0, "10.0.2.15\n"), named
         assert sorted(guest.asked) == [IP, INFO]  # INFO by guests, for the address
+
+
+def test_a_wrong_control_address_is_explained(tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        where = f"tcp:127.0.0.1:{bound.getsockname()[1]}"
+        for given in (where, str(tmp_path / "control.sock")):
+            done = run_vhostcomm("guests", "--control", given, "--control-token", "0123456789abcdef")
+            assert done.stderr.endswith(f"; start it (vhostcomm serve --control {given}), or correct the address\n")
+
+
+def test_a_guests_socket_is_no_control_surface(tmp_path: Path) -> None:
+    with Serving("--sock", tmp_path / "nas", "--control", "none"):
+        why = "is that a guest's socket. The control socket is control.sock"
+        with pytest.raises(ControlError, match=why):
+            Client(Listen(tmp_path / "nas"), margin=0.2).get("/guests")
 
 
 def test_reload_prints_the_result_or_the_reason(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from vhostcomm import __version__
 from vhostcomm.config.address import Listen, ListenTcp
-from vhostcomm.config.http_address import TLS, ListenTls
+from vhostcomm.config.http_address import CONTROL_FOLDER, CONTROL_NAME, TLS, ListenTls, control_folders
 from vhostcomm.config.ssh_address import Forwarded
 from vhostcomm.errors import VhostcommError
 from vhostcomm.linux.starting import attempts
@@ -139,8 +139,15 @@ class Client:
                 with connection.getresponse() as response:
                     yield response
             except TimeoutError:
+                others = (
+                    f", or is that a guest's socket? The control socket is {CONTROL_NAME}"
+                    if isinstance(self.where, Listen)
+                    and self.where.path.name != CONTROL_NAME
+                    and self.where.path.parent.name != CONTROL_FOLDER
+                    else "?"
+                )
                 raise ControlError(
-                    f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?"
+                    f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy{others}"
                 ) from None
             except ssl.SSLError as error:  # the daemon may reject the certificate after the connection is there
                 raise self._tls_failed(error) from None
@@ -174,7 +181,19 @@ class Client:
                     break
             else:
                 return connection
-        raise ControlError(f"no daemon to ask: {self.where}: {failed.strerror or failed}; {_remedy(failed)}") from None
+        raise ControlError(
+            f"no daemon to ask: {self.where}: {failed.strerror or failed}; {self._remedy(failed)}"
+        ) from None
+
+    def _remedy(self, error: OSError) -> str:
+        if isinstance(error, PermissionError):
+            return "ask as the user that the daemon runs as, or with sudo"
+        if isinstance(error, BlockingIOError | TimeoutError):
+            return "it is busy: try again"
+        given = isinstance(self.where, Listen) and self.where.path.parent not in control_folders()
+        if given or isinstance(self.where, ListenTcp):
+            return f"start it (vhostcomm serve --control {self.where}), or correct the address"
+        return "start it (vhostcomm serve, vhostcomm run), or give its address with --control"
 
     def _tls_failed(self, error: ssl.SSLError) -> ControlError:
         from vhostcomm.config.certificates import explained
@@ -189,14 +208,6 @@ class Client:
             assert self._tls
             return HTTPSConnection(self.where.host, self.where.port, timeout=timeout, context=self._tls)
         return HTTPConnection(self.where.host, self.where.port, timeout=timeout)
-
-
-def _remedy(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "ask as the user that the daemon runs as, or with sudo"
-    if isinstance(error, BlockingIOError | TimeoutError):
-        return "it is busy: try again"
-    return "start it (vhostcomm serve, vhostcomm run), or give its address with --control"
 
 
 def _result(response: HTTPResponse) -> Any:
