@@ -182,8 +182,9 @@ def _connect(address: str) -> socket.socket:
         try:
             return socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else ""
             raise UnreachableError(
-                f"{address}: {error}",
+                f"{address}: {why or error}",
                 f"Is the daemon running? Start it: vhostcomm serve --sock {address}",
                 is_absent=isinstance(error, ConnectionRefusedError),
             ) from None

@@ -33,6 +33,7 @@ from tests.serving import ENVIRONMENT, run_vhostcomm
         ("config frobnicate", "config frobnicate: no such command; known: validate, show, init", "config"),
         ("help gusts", "gusts: no such command; did you mean guests?", ""),
         ("probe --sock connect:/x", "--sock connect:", "probe"),
+        ("probe 127.0.0.1:1", "a TCP address begins with tcp: write tcp:127.0.0.1:1", "probe"),
     ],
 )
 @pytest.mark.slow

@@ -86,6 +86,25 @@ def test_probe_without_a_daemon_fails_with_advice(tmp_path: Path, kind: str, adv
     assert report["reached"] is False
 
 
+def test_probe_suggests_the_socket_in_the_runtime_directory(short_path: Path) -> None:
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path)}
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(short_path / "nas"))
+        probed = run_vhostcomm("probe", "nas", env=environment)
+    assert f"There is no such socket; did you mean {short_path}/nas?\n" in probed.stderr
+    capture = FOLDER / "graceful-stop.jsonl"
+    replayed = run_vhostcomm("capture", "replay", capture, "--sock", "nas", env=environment)
+    assert f"did you mean {short_path}/nas?" in replayed.stderr
+
+
+def test_probe_names_the_systems_error_for_tcp() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        where = f"tcp:127.0.0.1:{bound.getsockname()[1]}"
+        probed = run_vhostcomm("probe", where)
+    assert probed.stderr.startswith(f"vhostcomm: {where}: Connection refused\n")
+
+
 def test_probe_reports_missing_answers(tmp_path: Path) -> None:
     """The host answers the serial number; its other answers are empty or missing."""
     path = tmp_path / "nas"

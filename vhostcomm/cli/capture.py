@@ -16,7 +16,7 @@ from vhostcomm.capture.show import transcript
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_line
-from vhostcomm.cli.target import daemons_socket
+from vhostcomm.cli.target import advice, daemons_socket
 from vhostcomm.errors import UsageError, VhostcommError
 
 app = group_of_verbs("capture", "Show, replay, compare, redact and export captures of a channel.")
@@ -155,7 +155,7 @@ def replay(
     try:
         result = replayed(capture, str(where), timeout=timeout, ignore_identity=ignore_identity)
     except UnreachableError as error:
-        raise VhostcommError(f"{error}\n{error.advice}") from None
+        raise VhostcommError(f"{error}\n{advice(where, error)}") from None
     for difference in result.differences:
         print_line(difference)
     for note in result.notes:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from vhostcomm.cli.flags import Place
 from vhostcomm.cli.output import print_error, print_json, print_table
-from vhostcomm.cli.target import daemons_socket
+from vhostcomm.cli.target import advice, daemons_socket
 from vhostcomm.config.address import example_socket
 from vhostcomm.errors import UsageError
 from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
@@ -46,11 +46,10 @@ def probe(
     try:
         answers.extend(ask(str(where), timeout))
     except UnreachableError as error:
+        what = advice(where, error)
         if json:
-            print_json(
-                {"sock": str(where), "reached": False, "error": str(error), "advice": error.advice, "answers": []}
-            )
-        print_error(f"vhostcomm: {error}\n{error.advice}\nA guest would log:")
+            print_json({"sock": str(where), "reached": False, "error": str(error), "advice": what, "answers": []})
+        print_error(f"vhostcomm: {error}\n{what}\nA guest would log:")
         for command in COMPLAINTS:
             _complain(Answer(command, None, None))
         return 1

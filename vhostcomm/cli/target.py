@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 from vhostcomm.cli.flags import parsed
-from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock
+from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock, runtime_directory
 from vhostcomm.errors import UsageError
+
+if TYPE_CHECKING:
+    from vhostcomm.probe import UnreachableError
 
 
 def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
@@ -19,3 +25,13 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
     if not 0 < timeout < 3600:
         raise UsageError(f"--timeout is {timeout:g}: expected seconds, more than 0 and less than 3600")
     return where
+
+
+def advice(where: Listen | ListenTcp | Activated, error: UnreachableError) -> str:
+    """Return what to do about a daemon that can't be asked: use the socket of that name in the runtime directory."""
+    if isinstance(where, Listen) and error.is_absent:
+        with suppress(ValueError, OSError):
+            other = runtime_directory() / where.path.name
+            if other != where.path and other.is_socket():
+                return f"There is no such socket; did you mean {other}?"
+    return error.advice

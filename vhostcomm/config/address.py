@@ -142,7 +142,16 @@ def _name_of(made: str, given: str) -> str:
     try:
         return values.name(made)
     except ValueError as error:
+        if _is_host_and_port(given):
+            raise ValueError(f"a TCP address begins with tcp: write tcp:{given}") from None
         raise ValueError(f"{made!r} can't be the guest's name ({error}); name it: NAME={given}") from None
+
+
+def _is_host_and_port(text: str) -> bool:
+    try:
+        return bool(tcp_address(text))
+    except ValueError:
+        return False
 
 
 def check_path(path: Path) -> None:
