@@ -115,8 +115,8 @@ def export(
 
 @app.command
 def diff(
-    a: CaptureFile,
-    b: CaptureFile,
+    first: CaptureFile,
+    second: CaptureFile,
     *,
     request_ids: Annotated[bool, Parameter(help="Compare the random request ids too.")] = False,
 ) -> int:
@@ -124,7 +124,7 @@ def diff(
 
     Times are not compared.
     """
-    found = compare(_load(a), _load(b), request_ids=request_ids)
+    found = compare(_load(first), _load(second), request_ids=request_ids)
     for difference in found:
         print_line(str(difference))
     return 1 if found else 0
