@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
+
+ROOT: Final = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,7 @@ from tests.serving import ENVIRONMENT, run_vhostcomm
         ("help gusts", "gusts: no such command; did you mean guests?", ""),
         ("probe --sock connect:/x", "--sock connect:", "probe"),
         ("probe 127.0.0.1:1", "a TCP address begins with tcp: write tcp:127.0.0.1:1", "probe"),
+        ("capture diff a", "SECOND is missing", "capture diff"),
     ],
 )
 @pytest.mark.slow
@@ -74,3 +80,12 @@ def test_examples_have_the_users_own_runtime_directory(words: list[str], tmp_pat
     file = tmp_path / "vhostcomm.toml"
     assert run_vhostcomm("config", "init", file, env=environment).returncode == 0
     assert ("/run/user/1000/vhostcomm/nas" in file.read_text(), "/run/vhostcomm" in file.read_text()) == (True, False)
+
+
+@pytest.mark.slow
+def test_a_mistake_of_vdsm_run_names_its_own_help() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "vdsm_run.py", "--boot"], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("(see vdsm_run.py --help)\n")

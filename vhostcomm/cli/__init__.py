@@ -10,6 +10,7 @@ retrying is useless.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from vhostcomm.cli import output, program
@@ -19,7 +20,7 @@ from vhostcomm.errors import UsageError
 
 def main(*verb: str) -> NoReturn:
     """Run the console script; a script for one verb passes that verb."""
-    program.run("vhostcomm", lambda: _dispatch([*verb, *sys.argv[1:]]))
+    program.run("vhostcomm", lambda: _dispatch([*verb, *sys.argv[1:]], Path(sys.argv[0]).name if verb else ""))
 
 
 def vdsm_run() -> NoReturn:
@@ -27,7 +28,7 @@ def vdsm_run() -> NoReturn:
     main("run")
 
 
-def _dispatch(words: list[str]) -> object:
+def _dispatch(words: list[str], program: str) -> object:
     if words == ["version"] or (words[-1:] in (["--version"], ["-V"]) and "--" not in words):
         output.print_line(version_text())  # without importing the command line
         return 0
@@ -44,4 +45,4 @@ def _dispatch(words: list[str]) -> object:
     except (CycloptsError, UsageError) as error:
         from vhostcomm.cli.mistakes import explain
 
-        raise explain(app, words, error) from None
+        raise explain(app, words, error, program) from None

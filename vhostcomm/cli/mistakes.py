@@ -30,17 +30,19 @@ if TYPE_CHECKING:
     from cyclopts.argument import Argument
 
 
-def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError) -> UsageError:
+def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError, program: str = "") -> UsageError:
     """Explain what is wrong with a command line, and name the help to read.
 
     Args:
         app: the command line.
         words: the command line.
         error: of the parser or the verb.
+        program: the script that is the verb alone; "" for vhostcomm.
     """
     verb = verb_of(app, words)
     what = str(error) if isinstance(error, UsageError) else _what(app, verb, error)
-    return UsageError(f"{what} (see {shlex.join(['vhostcomm', *verb, '--help'])})")
+    command = [program] if program else ["vhostcomm", *verb]
+    return UsageError(f"{what} (see {shlex.join([*command, '--help'])})")
 
 
 def verb_of(app: App, words: Sequence[str]) -> list[str]:
