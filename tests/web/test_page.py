@@ -108,7 +108,7 @@ def test_questions_and_answers_appear_as_they_come(page: Page, served: Web, gues
     page.until_shown("4711 (inferred)", "#about")
     guest.guest.send(HostCommand.UPDATE_DEADLINE)
     guest.guest.send(HostCommand.GUEST_POWER, b"up\0", needs_response=False)
-    page.until_shown("guest tells 3 guest_power\tup", "#timeline")
+    page.until_shown("guest notifies 3 guest_power\tup", "#timeline")
     lines = page.run("document.querySelector('#timeline').innerText").splitlines()
     asked = next(line for line in reversed(lines) if "asks 16 update_deadline" in line)
     answered = next(line for line in reversed(lines) if "answers 16 update_deadline" in line)
@@ -231,7 +231,7 @@ def test_a_guests_text_is_text(page: Page, served: Web, guest: Answering) -> Non
     page.until_shown(f"{HOSTILE[0]} (inferred)", "#about")
     for text in HOSTILE:
         guest.guest.send(HostCommand.GUEST_POWER, text.encode()[:4000], needs_response=False)
-        page.until_shown(f"guest tells 3 guest_power\t{text.split(chr(0x202E))[0][:200]}", "#timeline")
+        page.until_shown(f"guest notifies 3 guest_power\t{text.split(chr(0x202E))[0][:200]}", "#timeline")
     assert page.run("document.querySelectorAll('main script, main img, main svg:not(.rates), main h1').length") == 2
     assert page.run("document.title") == "nas \u2013 vhostcomm"
     assert not {"\u202e", "\x1b", "\u2028"} & set(page.run("document.querySelector('#timeline').innerText"))

@@ -10,7 +10,7 @@ const KEPT = 200;
 const SECONDS = 60;
 const SVG = 'http://www.w3.org/2000/svg';
 
-const VERBS = { question: 'asks', answer: 'answers', notice: 'tells', skipped: 'sent bytes outside any frame' };
+const VERBS = { question: 'asks', answer: 'answers', notice: 'notifies', skipped: 'sent bytes outside any frame' };
 
 let name = null;
 let uptime = null;
