@@ -139,15 +139,15 @@ class Client:
                 with connection.getresponse() as response:
                     yield response
             except TimeoutError:
-                others = (
-                    f", or is that a guest's socket? The control socket is {CONTROL_NAME}"
+                hint = (
+                    f" Or is that a guest's socket? The control socket is {CONTROL_NAME}"
                     if isinstance(self.where, Listen)
                     and self.where.path.name != CONTROL_NAME
                     and self.where.path.parent.name != CONTROL_FOLDER
-                    else "?"
+                    else ""
                 )
                 raise ControlError(
-                    f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy{others}"
+                    f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?{hint}"
                 ) from None
             except ssl.SSLError as error:  # the daemon may reject the certificate after the connection is there
                 raise self._tls_failed(error) from None
