@@ -9,7 +9,7 @@ import pytest
 
 from tests.control.test_origin import ANSWERED, HERE, MOZILLA, PAGE, REFUSED
 from vhostcomm.config.address import Listen, ListenTcp
-from vhostcomm.control.admission import check_origin, check_own_page, has_token, own_names
+from vhostcomm.control.admission import check_origin, check_own_page, has_token, own_names, peer_of
 from vhostcomm.control.problems import Problem
 
 TOKEN = b"a-long-random-secret"
@@ -141,3 +141,12 @@ def test_changes_by_others_are_rejected(lines: list[str]) -> None:
     assert (caught.value.status, caught.value.why, caught.value.remedy) == (
         403, "the change does not come from a page of this server", "use its page, or the verbs of vhostcomm",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("state", [{}, {"state": {}}, {"state": {"peer": {}}}], ids=str)
+def test_a_client_that_the_kernel_does_not_report_has_no_name(state: dict[str, object]) -> None:
+    assert peer_of(state) == ""
+
+
+def test_a_client_is_named_as_the_kernel_reports_it() -> None:
+    assert peer_of({"state": {"peer": {"pid": 7, "uid": 1000}}}) == "pid 7 uid 1000"

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -130,7 +131,7 @@ def is_of_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def parse_api(text: object) -> Listen | ListenTcp:
+def parse_api(text: str) -> Listen | ListenTcp:
     """Parse the address of an API: ``HOST:PORT``, ``tcp:HOST:PORT``, ``unix:/PATH`` or ``/PATH``.
 
     Without a host, it is every address of this machine.
@@ -138,14 +139,13 @@ def parse_api(text: object) -> Listen | ListenTcp:
     Raises:
         ValueError: with the reason.
     """
-    given = values.string(text)
-    place = given.removeprefix("unix:")
+    place = text.removeprefix("unix:")
     if place.startswith("/"):
         check_path(Path(place))
         return Listen(Path(place))
-    if place != given:
+    if place != text:
         raise ValueError("a unix socket is given by its absolute path")
-    place = given.removeprefix("tcp:")
+    place = text.removeprefix("tcp:")
     if place.startswith(":"):
         return tcp_address(("[::]" if _has_ipv6() else "0.0.0.0") + place)  # noqa: S104 - what was asked for
     return tcp_address(place)
@@ -161,30 +161,26 @@ def _has_ipv6() -> bool:
     return True
 
 
-def web_address(text: object) -> ListenTcp:
+def web_address(text: str) -> ListenTcp:
     """Parse the address of the web page: ``HOST:PORT`` or ``tcp:HOST:PORT``.
 
     Raises:
         ValueError: with the reason.
     """
-    return tcp_address(values.string(text).removeprefix("tcp:"))
+    return tcp_address(text.removeprefix("tcp:"))
 
 
-def _unchanged(parse: Callable[[object], object]) -> Callable[[object], str]:
-    """Return a function that checks a text with `parse`, raises its ValueError, and returns the text unchanged."""
-
-    def checked(text: object) -> str:
-        parse(text)
-        return str(text)
-
+def _checked(parse: Callable[[str], object], text: object) -> str:
+    """Check a text with `parse`, which raises a ValueError, and return it unchanged."""
+    parse(checked := values.string(text))
     return checked
 
 
-control: Final = _unchanged(lambda text: control_address(values.string(text)))
+control: Final = partial(_checked, control_address)
 """Check `--control`: a path, tcp:HOST:PORT, tls:HOST:PORT, or none."""
 
-api: Final = _unchanged(parse_api)
-web: Final = _unchanged(web_address)
+api: Final = partial(_checked, parse_api)
+web: Final = partial(_checked, web_address)
 
 API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
 CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT`, `tls:HOST:PORT` or `none`", control)
