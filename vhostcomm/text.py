@@ -1,4 +1,4 @@
-"""Make untrusted text safe to show. Standard library only, since every verb needs it but few need the log."""
+"""Make untrusted text safe to show, and count things. Standard library only: every verb needs it, few need the log."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def counted(number: int, what: str) -> str:
+    """Format a number with its noun, which is given in the singular and gets an s for all numbers but 1."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -188,7 +188,7 @@ def test_a_reply_that_the_capture_does_not_have_is_a_difference(tmp_path: Path) 
     assert replayed.returncode == 1
     assert replayed.stdout.splitlines() == [
         "   -  a reply that the capture doesn't have: command 5",
-        "0 replies compared, 1 differences",
+        "0 replies compared, 1 difference",
     ]
 
 

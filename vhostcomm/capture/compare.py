@@ -12,6 +12,7 @@ from attrs import field, frozen
 from vchannel import HEADER_FIELDS
 from vchannel.errors import shorten
 from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.text import counted
 
 _FIRST_RECORD_LINE: Final = 2
 _COMPARED: Final = (*HEADER_FIELDS, "data", "padding")
@@ -71,7 +72,7 @@ def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Differ
 def describe(record: Record) -> str:
     """Describe a record on one line."""
     if isinstance(record, SkippedRecord):
-        return f"{record.direction.value} {len(record.raw)} bytes skipped ({record.why.value}) {shorten(record.raw)}"
+        return f"{record.direction.value} {counted(len(record.raw), 'byte')} skipped ({record.why.value}) {shorten(record.raw)}"
     kind = "request" if record.frame.is_request else "response"
     return f"{record.direction.value} {kind} {_name(record)} {shorten(record.frame.data)}"
 
@@ -155,7 +156,7 @@ def _differ_skipped(a: Record, b: Record) -> Iterator[str]:
     if type(a) is not type(b) or a.direction is not b.direction or len(a.raw) != len(b.raw):
         yield f"{describe(a)} | {describe(b)}"
     elif a.raw != b.raw:
-        yield f"{a.direction.value} {len(a.raw)} bytes skipped: {_apart(a.raw, b.raw)}"
+        yield f"{a.direction.value} {counted(len(a.raw), 'byte')} skipped: {_apart(a.raw, b.raw)}"
 
 
 def _apart(a: object, b: object) -> str:

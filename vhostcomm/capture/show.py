@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vchannel import USUAL_GUEST_ID, Frame, decode_text
 from vchannel.errors import shorten
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
-from vhostcomm.text import printable
+from vhostcomm.text import counted, printable
 
 _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
 
@@ -33,7 +33,7 @@ def describe_frame(raw: bytes, direction: Direction) -> str:
 
 def _describe(record: Record) -> str:
     if isinstance(record, SkippedRecord):
-        return f"{_ARROWS[record.direction]} {len(record.raw)} bytes outside any frame ({record.why.value})"
+        return f"{_ARROWS[record.direction]} {counted(len(record.raw), 'byte')} outside any frame ({record.why.value})"
     frame = record.frame
     kind = "asks" if frame.needs_response else "tells"
     words = [
@@ -51,7 +51,7 @@ def _describe(record: Record) -> str:
     if (frame.sub_command, frame.reserved) != (1, 0):
         remarks.append(f"sub-command {frame.sub_command}, reserved {frame.reserved}")
     if frame.padding:
-        remarks.append(f"{len(frame.padding)} bytes of padding")
+        remarks.append(f"{counted(len(frame.padding), 'byte')} of padding")
     if record.refused:
         remarks.append(f"REFUSED: {printable(record.refused)}")
     return f"{_ARROWS[record.direction]} {' '.join(words)}  [{', '.join(remarks)}]"

@@ -18,6 +18,7 @@ from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.output import print_error, print_line
 from vhostcomm.cli.target import advice, daemons_socket
 from vhostcomm.errors import UsageError, VhostcommError
+from vhostcomm.text import counted
 
 app = group_of_verbs("capture", "Show, replay, compare, redact and export captures of a channel.")
 
@@ -160,7 +161,9 @@ def replay(
         print_line(difference)
     for note in result.notes:
         print_error(f"vhostcomm: {note}")
-    print_line(f"{result.compared} replies compared, {len(result.differences)} differences")
+    print_line(
+        f"{result.compared} {'reply' if result.compared == 1 else 'replies'} compared, {counted(len(result.differences), 'difference')}"
+    )
     return 1 if result.differences else 0
 
 

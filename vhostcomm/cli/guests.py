@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from vhostcomm.cli.completion import guest_names
 from vhostcomm.cli.daemon_options import DaemonOptions
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
-from vhostcomm.text import escape
+from vhostcomm.text import counted, escape
 
 _NOT_NOW: Final = 409
 """HTTP status of a request for a guest that isn't ready."""
@@ -162,7 +162,7 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
             if event["event"] == "stopping":
                 facts.append(f"{event['stop']['how']} by {event['stop']['by']}")
             if event["event"] == "lost":
-                facts.append(f"{event['count']} event{'' if event['count'] == 1 else 's'}, read too slowly")
+                facts.append(f"{counted(event['count'], 'event')}, read too slowly")
             if event.get("times"):
                 facts.append(f"{event['times']} times")
             line = [local(event.get("when")), event.get("guest", ""), event["event"], *filter(None, facts)]
@@ -181,7 +181,7 @@ def reload(*, json: Json = False, daemon: Where = None) -> None:
         print_json(done)
     else:
         count = len(done["guests"])
-        print_line(f"reloaded, {count} guest{'' if count == 1 else 's'}")
+        print_line(f"reloaded, {counted(count, 'guest')}")
         if changed := done.get("needs_restart"):  # an older daemon doesn't say
             print_line(f"not active before a restart: {', '.join(changed)}")
 

@@ -42,6 +42,7 @@ from vhostcomm.config.models import (
 )
 from vhostcomm.config.reading import ENVIRONMENT_PREFIX, Flags, from_environment, from_flags, parsed, quoted
 from vhostcomm.errors import ConfigError
+from vhostcomm.text import counted
 
 
 def load(
@@ -130,7 +131,7 @@ def load(
     own = {name for layer in over for section, name in layer if section == "guest"}
     if own & {"uuid", "serial"} and (len(found.by_name) > 1 or folders):
         names = list(found.by_name)
-        whom = f"{len(names)} guest{'' if len(names) == 1 else 's'} ({several(names)})" if names else ""
+        whom = f"{counted(len(names), 'guest')} ({several(names)})" if names else ""
         appearing = f"every guest that appears in {', '.join(map(str, folders))}" if folders else ""
         raise ConfigError(
             f"the guest's {' and '.join(sorted(own & {'uuid', 'serial'}))} is given for "

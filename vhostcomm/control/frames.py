@@ -21,7 +21,7 @@ from vchannel import (
 )
 from vhostcomm.capture.format import Direction, FrameRecord, asked_by_guest, command_name
 from vhostcomm.control import serialize
-from vhostcomm.text import escape
+from vhostcomm.text import counted, escape
 
 KEPT: Final = 50
 """Frames to show of those since the last look: as many as a person can follow, and 200 KiB."""
@@ -53,7 +53,9 @@ class Frames:
             case FrameRefused():
                 self._keep(Direction.TO_HOST, f"frame refused: {event}")
             case BytesSkipped():
-                self._keep(Direction.TO_HOST, f"{event.count} bytes outside any frame ({event.reason.value})")
+                self._keep(
+                    Direction.TO_HOST, f"{counted(event.count, 'byte')} outside any frame ({event.reason.value})"
+                )
             case _:
                 pass
 

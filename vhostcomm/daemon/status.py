@@ -8,6 +8,7 @@ from typing import Final
 
 from vhostcomm.channel.guest import Guest
 from vhostcomm.guest.model import State
+from vhostcomm.text import counted
 
 _WORDS: Final = {
     State.READY: "ready",
@@ -37,7 +38,7 @@ def of_guests(guests: Mapping[str, Guest], not_reloaded: str = "", warnings: Seq
     if causes:
         more = f"; and {len(paused) - PAUSES_SHOWN} more" if len(paused) > PAUSES_SHOWN else ""
         states += f" ({'; '.join(causes)}{more})"
-    line = f"{len(guests)} guest{'' if len(guests) == 1 else 's'} served{f': {states}' if states else ''}"
+    line = f"{counted(len(guests), 'guest')} served{f': {states}' if states else ''}"
     return "; ".join((line, *([f"not reloaded: {not_reloaded}"] if not_reloaded else []), *warnings))
 
 

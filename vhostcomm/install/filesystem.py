@@ -15,6 +15,7 @@ from vhostcomm.errors import InstallError
 from vhostcomm.install.tree import Node
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE, Partition
 from vhostcomm.qemu.disk.tools import checked, failed, run
+from vhostcomm.text import counted
 
 BLOCK_SIZE: Final = 4096
 LABEL: Final = "1.44.1-42218"
@@ -93,7 +94,7 @@ def set_owners(image: Path, partition: Partition, nodes: Mapping[str, Node]) -> 
     # debugfs exits with 0 even if a command fails. It reports failures on standard error, below its version.
     said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("debugfs 1.")]
     if said:
-        raise InstallError(f"debugfs could not set the owners of {len(said)} files; the first: {said[0]}")
+        raise InstallError(f"debugfs could not set the owners of {counted(len(said), 'file')}; the first: {said[0]}")
     script.unlink()
 
 
