@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -99,6 +100,28 @@ def test_a_daemon_is_just_starting_for_a_limited_time(tmp_path: Path, monkeypatc
         monkeypatch.setattr("vhostcomm.linux.starting.START_TIMEOUT", 0)
         assert not is_starting()
         daemon.kill()
+
+
+def test_a_shells_child_may_become_a_daemon_until_it_executes_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pasted command may run before the shell's child has become the daemon."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("vhostcomm.linux.starting.EXEC_TIMEOUT", 1800)
+    os.mkfifo(tmp_path / "go")
+    script = "(read <go; exec sleep 1000) & echo $!; wait"
+    with started(
+        ["bash", "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=dict(os.environ)
+    ) as shell:
+        assert shell.stdout
+        child = int(shell.stdout.readline())
+        assert is_starting()
+        monkeypatch.setattr("vhostcomm.linux.starting.EXEC_TIMEOUT", 0)
+        assert not is_starting()
+        monkeypatch.setattr("vhostcomm.linux.starting.EXEC_TIMEOUT", 1800)
+        (tmp_path / "go").write_text("\n")
+        until(lambda: not is_starting(), "the execution of the program")
+        os.kill(child, signal.SIGKILL)
 
 
 def test_attempts_follow_changes_of_a_folder_and_the_daemons_end(

@@ -18,6 +18,9 @@ from typing import Final
 START_TIMEOUT: Final = 10.0
 """Maximum age of a daemon to wait for, in seconds. A start takes half a second, and several on a busy machine."""
 
+EXEC_TIMEOUT: Final = 1.0
+"""Maximum age of a shell's child to wait for until it executes its program, which may be a daemon, in seconds."""
+
 START_INTERVAL: Final = 0.05
 """Seconds between two attempts where no event announces success: with TCP, or without inotify."""
 
@@ -87,7 +90,10 @@ def _watch(folders: Sequence[Path], poller: select.poll, stack: ExitStack) -> bo
 
 
 def _young_daemons() -> Iterator[tuple[int, float]]:
-    """Yield each daemon that is just starting: its pid, and the seconds until it counts as started."""
+    """Yield each daemon that is just starting: its pid, and the seconds until it counts as started.
+
+    A copy of a shell may become one. No event announces that, so its seconds are those until the next attempt.
+    """
     try:
         now = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
@@ -95,11 +101,15 @@ def _young_daemons() -> Iterator[tuple[int, float]]:
     runtime = {f"{name}={os.environ[name]}" for name in _RUNTIME if name in os.environ}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if is_daemon(_words(folder / "cmdline")) and {*_words(folder / "environ")} >= runtime:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                left = int(fields[19]) / _TICK + START_TIMEOUT - now
-                if left > 0:
-                    yield int(folder.name), left
+            _, parent, *fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            age = now - int(fields[17]) / _TICK
+            if age >= START_TIMEOUT or not {*_words(folder / "environ")} >= runtime:
+                continue
+            words = _words(folder / "cmdline")
+            if is_daemon(words):
+                yield int(folder.name), START_TIMEOUT - age
+            elif age < EXEC_TIMEOUT and words and words == _words(folder.with_name(parent) / "cmdline"):
+                yield int(folder.name), START_INTERVAL
         except OSError:  # it ended meanwhile
             continue
 
