@@ -48,7 +48,7 @@ def run(
     stdin: str = "",
     pass_fds: Iterable[int] = (),
     folder: str | None = None,
-    seconds: float = _DEADLINE,
+    seconds: float | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a tool with an English locale, and wait for it.
@@ -56,13 +56,14 @@ def run(
     Args:
         path: the image, for errors.
         folder: the working directory; None for the current one.
-        seconds: the time limit.
+        seconds: the time limit; None for one minute.
         variables: of the environment.
 
     Raises:
         DiskError: the tool isn't installed, or exceeds its time limit. The caller checks the exit status.
     """
     program = find(tool, path=path)
+    limit = _DEADLINE if seconds is None else seconds
     try:
         with ExitStack() as stack:
             with deferred_end():
@@ -80,10 +81,10 @@ def run(
                     )
                 )
                 stack.callback(process.kill)  # does nothing if it has ended
-            stdout, stderr = process.communicate(stdin, seconds)
+            stdout, stderr = process.communicate(stdin, limit)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     except subprocess.TimeoutExpired:
-        raise DiskError(path, f"{tool} took more than {seconds:.0f} seconds and was killed") from None
+        raise DiskError(path, f"{tool} took more than {limit:.0f} seconds and was killed") from None
     except OSError as error:
         raise DiskError(path, f"{program} can't be run: {explain(error)}") from None
 
