@@ -1,5 +1,5 @@
 #!/bin/bash
-# Downloads Debian packages of a release and unpacks them into a folder, without installing them. The mirror is this
+# Downloads Debian packages of a release and unpacks them into a directory, without installing them. The mirror is this
 # machine's own.
 #
 #   unpack.sh SUITE FOLDER PACKAGE...
@@ -26,5 +26,5 @@ apt+=(-o Dir::State::status=/dev/null)
 "${apt[@]}" update >&2
 (cd "$work/debs" && "${apt[@]}" download "$@" >&2)
 for each in "$work"/debs/*.deb; do dpkg -x "$each" "$work/root"; done
-# Renamed when it is complete, so that an existing folder is whole. Another process may have been first.
+# Renamed when it is complete, so that an existing directory is whole. Another process may have been first.
 mv -T "$work/root" "$target" || [[ -d $target ]]

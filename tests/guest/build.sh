@@ -1,16 +1,16 @@
 #!/bin/bash
 # Builds the stand-in guest into the cache, or finds it there.
 #
-#   build.sh                 builds what is missing, and prints its folder
+#   build.sh                 builds what is missing, and prints its directory
 #   build.sh --print-paths   the same, and prints KEY=path lines on stdout
 #
 # Environment:
-#   VHOSTCOMM_CACHE     the cache folder (default $XDG_CACHE_HOME/vhostcomm, ~/.cache/vhostcomm)
+#   VHOSTCOMM_CACHE     the cache directory (default $XDG_CACHE_HOME/vhostcomm, ~/.cache/vhostcomm)
 #   VHOSTCOMM_KERNEL    a kernel image instead of Debian's
 #   VHOSTCOMM_MODULES   its /lib/modules/RELEASE; without it the drivers must be built in
 #
-# Needs no root, no loop device and no mount. A build's folder has a name with a hash of all inputs, and is renamed to it
-# when complete, so every build in the cache is complete and up to date.
+# Needs no root, no loop device and no mount. A build's directory has a name with a hash of all inputs, and is renamed to
+# it when complete, so every build in the cache is complete and up to date.
 
 set -euo pipefail
 shopt -s inherit_errexit # or a failure inside $(...) goes unnoticed
@@ -51,7 +51,7 @@ die() {
     exit 1
 }
 
-# A workspace in the folder of the finished builds, so that its `out` can be renamed to a finished build.
+# A workspace in the directory of the finished builds, so that its `out` can be renamed to a finished build.
 workspace() {
     local folder
     folder=$(mktemp -d "$cache/build.XXXXXX")
@@ -89,7 +89,7 @@ build_into() {
     make_data_disk "$out/data.img"
 }
 
-# Sets `guest` to the folder of the finished build.
+# Sets `guest` to the directory of the finished build.
 ensure_guest() {
     local work
     guest=$cache/guest-$(build_key)

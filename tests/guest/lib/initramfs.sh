@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # build.sh shares its variables
-# The initramfs: busybox, the drivers, the agent, and the scripts beside this folder.
+# The initramfs: busybox, the drivers, the agent, and the scripts beside this directory.
 
 # All that `init` calls: a link for each of busybox's hundreds costs a boot under TCG more than the drivers do.
 readonly APPLETS=(cat dd grep head ip ls mount nc od poweroff sh sleep sync true udhcpc umount usleep)

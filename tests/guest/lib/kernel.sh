@@ -18,13 +18,13 @@ readonly DRIVERS=(
     "system crc32c_generic ext4"
 )
 
-# Sets `kernel`, and `modules` to the folder of its modules or to nothing.
+# Sets `kernel`, and `modules` to the directory of its modules or to nothing.
 find_kernel() {
     if [[ -n ${VHOSTCOMM_KERNEL-} ]]; then
         kernel=$VHOSTCOMM_KERNEL
         modules=${VHOSTCOMM_MODULES-}
         [[ -r $kernel ]] || die "VHOSTCOMM_KERNEL: cannot read $kernel"
-        [[ -z $modules || -d $modules ]] || die "VHOSTCOMM_MODULES: no folder $modules"
+        [[ -z $modules || -d $modules ]] || die "VHOSTCOMM_MODULES: no directory $modules"
         return
     fi
     local folder
@@ -38,7 +38,7 @@ kernel_fingerprint() {
     [[ -z $modules ]] || (cd "$modules" && find . -type f -printf '%P %s\n' | LC_ALL=C sort)
 }
 
-# Prints the folder of the unpacked Debian kernel. The newest that apt knows; without package lists, the
+# Prints the directory of the unpacked Debian kernel. The newest that apt knows; without package lists, the
 # newest in the cache.
 debian_kernel() {
     local package folder
@@ -68,7 +68,7 @@ unpack_kernel() {
     local package=$1 folder=$2 work deb
     say "downloading $package"
     work=$(workspace)
-    # apt would download as its own user, who has no access to this folder
+    # apt would download as its own user, who has no access to this directory
     (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package" >&2) ||
         die "cannot download $package: run apt-get update, or set VHOSTCOMM_KERNEL"
     if [[ $package == *-generic ]]; then
@@ -106,7 +106,7 @@ module_file() { find "$modules" -name "${1//[-_]/[-_]}.ko*" -print -quit; }
 
 is_built_in() { grep -q "/${1//[-_]/[-_]}\.ko$" "$modules/modules.builtin" 2>/dev/null; }
 
-# Puts a module's plain .ko into folder $2, what it depends on first, and prints the names in that order.
+# Puts a module's plain .ko into directory $2, what it depends on first, and prints the names in that order.
 copy_module() {
     local name=${1//-/_} folder=$2 file dependency
     [[ -n $modules && ! -e $folder/$name.ko ]] || return 0
