@@ -121,7 +121,9 @@ def test_the_page_records_and_shows_captures(page: Page, tmp_path: Path) -> None
         assert links == ["/guests/nas/capture?redacted=yes", "/guests/nas/capture?redacted=no"]
         texts = page.run(f"Promise.all({json.dumps(links)}.map((each) => fetch(each).then((got) => got.text())))")
         assert [json.loads(each.splitlines()[0])["redacted"] for each in texts] == [True, False]
+        skipped = '{"t": 1, "dir": "guest>host", "skipped": "silence", "size": 1}\n'
         for name, content, said in [
+            ("skipped.jsonl", texts[1] + skipped, "guest 1 byte outside any frame"),
             ("other.jsonl", texts[0], "other.jsonl: "),
             ("picture.jsonl", "<img src=x onerror=alert(1)>", "picture.jsonl is not a capture: line 1 is not JSON."),
             ("json.jsonl", "{}", "json.jsonl is not a capture: line 1 is not the header of a capture."),

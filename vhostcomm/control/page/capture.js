@@ -1,7 +1,7 @@
 // A guest's recording: begun and ended here, and a look into it or into any other capture.
 
 import { Failed, ask, pathOf } from './api.js';
-import { byId, make, moment, show, table } from './dom.js';
+import { byId, counted, make, moment, show, table } from './dom.js';
 
 const SHOWN = 1000;
 const SIZE_MAX = 64 << 20; // recordings that begin here have at most 8 MiB
@@ -27,7 +27,7 @@ export function parse(text) {
 }
 
 function rowOf(record) {
-  const what = record.skipped ? `${record.size} bytes outside any frame` : `${record.is_response ? 'answers' : 'asks'} ${record.command} ${record.name ?? '(unknown)'}`;
+  const what = record.skipped ? `${counted(record.size, 'byte')} outside any frame` : `${record.is_response ? 'answers' : 'asks'} ${record.command} ${record.name ?? '(unknown)'}`;
   const from = record.dir === 'guest>host' ? 'guest' : 'host';
   return [record.t.toFixed(3), `${from} ${what}`, String(record.text ?? record.text_without_nul ?? record.data_hex ?? '')];
 }

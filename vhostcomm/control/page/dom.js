@@ -31,6 +31,9 @@ export function table(heads, rows, none) {
     make('tbody', {}, ...rows.map((row) => make('tr', {}, ...cells(row)))));
 }
 
+/** A number and what it counts, as in "1 byte" and "2 bytes". */
+export const counted = (number, what) => `${number} ${what}${number === 1 ? '' : 's'}`;
+
 export const clock = (when) => new Date(when).toLocaleTimeString([], { hour12: false });
 
 export const moment = (when) => new Date(when).toLocaleString([], { dateStyle: 'medium', timeStyle: 'medium' });

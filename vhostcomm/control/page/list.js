@@ -1,6 +1,6 @@
 // The list of guests.
 
-import { byId, make, moment, show, since, table } from './dom.js';
+import { byId, counted, make, moment, show, since, table } from './dom.js';
 
 const rows = new Map();
 let latest = [];
@@ -87,7 +87,7 @@ export function filterGuests() {
     shown += !row.hidden;
   }
   const unhealthy = latest.filter((each) => each.problem).length;
-  const words = [`${latest.length} ${latest.length === 1 ? 'guest' : 'guests'}`, unhealthy ? `${unhealthy} with a problem` : 'all well'];
+  const words = [counted(latest.length, 'guest'), unhealthy ? `${unhealthy} with a problem` : 'all well'];
   if (wanted) words.push(`${shown} shown`);
   show(byId('total'), latest.length ? words.join(', ') : 'No guest is served.');
 }
