@@ -153,6 +153,24 @@ def test_denied_access_is_one_error_that_ends_with_the_users_own_path(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders of others")
+@pytest.mark.parametrize("own", ["theirs/run", "shared", "file/run", "none/run", "long", "run"])
+def test_only_a_usable_path_is_suggested_with_the_guests_name(short_path: Path, own: str) -> None:
+    for name, uid, mode in (("theirs", 65534, 0o700), ("shared", 0, 0o770), ("long" + 100 * "g", 0, 0o700)):
+        (short_path / name).mkdir()
+        (short_path / name).chmod(mode)
+        os.chown(short_path / name, uid, uid)
+    (short_path / "file").touch()
+    runtime = short_path / (own if own != "long" else "long" + 100 * "g")
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(runtime)}
+    sock = f"nas={short_path}/theirs/sock"
+    ended = powerless("serve", "--sock", sock, "--control", "none", env=environment)
+    assert (ended.returncode, "Permission denied; " in ended.stderr) == (78, True), ended.stderr
+    suggestion = f"; this user can use {runtime}/nas\n" if own == "run" else "choose another directory\n"
+    assert ended.stderr.endswith(suggestion), ended.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="root is denied nothing")
 def test_an_unreadable_directory_that_sockets_can_be_bound_in_is_a_warning(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"

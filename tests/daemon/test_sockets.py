@@ -28,12 +28,12 @@ LOCK = f".vhostcomm-{os.geteuid()}.lock"
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
 
-def powerless(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def powerless(*words: str | Path, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess[str]:
     """vhostcomm without root's rights and in no other group, as a service's user runs it."""
     without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--clear-groups"] if os.geteuid() == 0 else []
     return subprocess.run(
         [*without, *VHOSTCOMM, *map(str, words)],
-        env=ENVIRONMENT, timeout=TIMEOUT, capture_output=True, text=True, check=False,
+        env=env, timeout=TIMEOUT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

@@ -6,11 +6,13 @@ import errno
 import grp
 import os
 import pwd
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.config.address import runtime_directory
+from vhostcomm.config.address import check_path, runtime_directory
 from vhostcomm.errors import PlaceError, ServeError
 
 WRONG_PLACE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -41,15 +43,36 @@ def remedy(path: Path, error: OSError) -> str:
             return ""
 
 
-def socket_remedy(path: Path, error: OSError) -> str:
-    """Return what to do about a socket that can't be created; names a path for this user if access is denied."""
-    what = remedy(path, error)
-    denied = error.errno in {errno.EACCES, errno.EPERM}
-    if denied or (error.errno == errno.ENOENT and not os.access(path.parent.parent, os.W_OK)):
-        with suppress(ValueError):
-            if (own := runtime_directory() / path.name) != path:
-                what += f"; this user can use {own}"
-    return what
+@contextmanager
+def suggesting_another(path: Path, name: str) -> Iterator[None]:
+    """Add a usable path to the error for a socket in a directory that this user can't write to.
+
+    Args:
+        path: of the socket.
+        name: of another socket in the runtime directory.
+    """
+    try:
+        yield
+    except PlaceError as error:
+        raise PlaceError(f"{error}{_suggestion(path, name)}") from None
+
+
+def _suggestion(path: Path, name: str) -> str:
+    existing = next(each for each in path.parents if os.access(each, os.F_OK))
+    with suppress(OSError, ValueError):
+        own = runtime_directory() / name
+        check_path(own)
+        if not os.access(existing, os.W_OK) and _is_usable(own.parent):
+            return f"; this user can use {own}"
+    return ""
+
+
+def _is_usable(folder: Path) -> bool:
+    """Return whether this user may make sockets in the runtime directory, or make it in an existing parent."""
+    place = folder if folder.exists() else folder.parent
+    found = place.stat()
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return is_ours and os.access(place, os.W_OK | os.X_OK)
 
 
 def leads_to(path: Path, file: os.stat_result | int) -> bool:

@@ -20,7 +20,7 @@ from typing import Final
 
 from attrs import define, field
 
-from vhostcomm.channel.file_errors import error_of, leads_to, owner, socket_remedy
+from vhostcomm.channel.file_errors import error_of, leads_to, owner, remedy
 from vhostcomm.errors import PlaceError, ServeError
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")
@@ -119,7 +119,7 @@ def _open(path: Path, sock: Path) -> _File:
     except OSError as error:
         # In a world-writable directory, another user may have made the file.
         whose = owner(path)
-        what = _foreign(whose) if whose else socket_remedy(sock, error)
+        what = _foreign(whose) if whose else remedy(sock, error)
         raise error_of(error)(f"{path}: the sockets' lock can't be made: {error.strerror}{what}") from None
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_uid != os.geteuid():

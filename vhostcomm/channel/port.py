@@ -87,7 +87,9 @@ class Port:
         with ExitStack() as cleanup:
             address = self.guest.address
             if bind and not isinstance(address, Connect):
-                made = Listener(address, self._service.socket_mode, group_id(self._service.socket_group))
+                made = Listener(
+                    address, self._service.socket_mode, group_id(self._service.socket_group), self.guest.name
+                )
                 cleanup.callback(made.close)
                 self._listener = made
             if self._service.record:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from vhostcomm.channel.file_errors import error_of, give, leads_to, owner, remedy, socket_remedy
+from vhostcomm.channel.file_errors import error_of, give, leads_to, owner, remedy, suggesting_another
 from vhostcomm.channel.locks import locked
 from vhostcomm.config.address import Activated, Listen, ListenTcp, host_and_port
 from vhostcomm.errors import PlaceError, ServeError
@@ -30,16 +30,19 @@ _TCP_DROP_IN: Final = (
 class Listener:
     """A non-blocking listening socket. The path of a unix socket is locked, and `close` removes its file.
 
-    `mode` and `group` are a unix socket's; -1 changes no group.
+    `mode` and `group` are a unix socket's; -1 changes no group. `name` is the guest's, for the error of a wrong place.
 
     Raises:
         ServeError: it can't be bound; says why and what to do. Nothing was changed.
     """
 
-    __slots__ = ("_cleanup", "_closed", "_file", "_group", "_mode", "address", "sock")
+    __slots__ = ("_cleanup", "_closed", "_file", "_group", "_mode", "_name", "address", "sock")
 
-    def __init__(self, address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1) -> None:
+    def __init__(
+        self, address: Listen | ListenTcp | Activated, mode: int = 0o600, group: int = -1, name: str = ""
+    ) -> None:
         self.address = address
+        self._name = name
         self._mode = mode
         self._group = group
         self._file: os.stat_result | None = None
@@ -47,8 +50,9 @@ class Listener:
         with ExitStack() as cleanup:
             match address:
                 case Listen(path):
-                    cleanup.enter_context(locked(path))
-                    self.sock, self._file = _bind(path, mode, group)
+                    with suggesting_another(path, name or path.name):
+                        cleanup.enter_context(locked(path))
+                        self.sock, self._file = _bind(path, mode, group)
                 case ListenTcp():
                     self.sock = _bind_tcp(address)
                 case Activated(fd):
@@ -77,7 +81,9 @@ class Listener:
         """
         assert isinstance(self.address, Listen)
         old = self.sock
-        self.sock, self._file = _bind(self.address.path, self._mode, self._group)
+        path = self.address.path
+        with suggesting_another(path, self._name or path.name):
+            self.sock, self._file = _bind(path, self._mode, self._group)
         if self._closed:  # while the file system hung
             self.close()
         return old
@@ -101,9 +107,7 @@ def _bind(path: Path, mode: int, group: int) -> tuple[socket.socket, os.stat_res
             made.listen(BACKLOG)
             path.chmod(mode)  # always, since clients that watch the directory try again at this event
         except OSError as error:
-            raise error_of(error)(
-                f"{path}: the socket can't be made: {error.strerror}{socket_remedy(path, error)}"
-            ) from None
+            raise error_of(error)(f"{path}: the socket can't be made: {error.strerror}{remedy(path, error)}") from None
         cleanup.pop_all()
     return made, ours
 
@@ -129,7 +133,7 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise error_of(error)(f"{path}: {error.strerror}{socket_remedy(path, error)}") from None
+        raise error_of(error)(f"{path}: {error.strerror}{remedy(path, error)}") from None
     if not stat.S_ISSOCK(found.st_mode):
         kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a directory"}.get(stat.S_IFMT(found.st_mode), "a file")
         raise ServeError(f"{path}: {kind} is in the place of the socket; move it away, or choose another path")
