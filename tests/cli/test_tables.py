@@ -102,11 +102,14 @@ def test_a_table_whose_rows_are_all_too_long(
 
 @pytest.mark.slow
 def test_remarks_are_broken_on_a_terminal_only(tmp_path: Path) -> None:
-    words = ("snippet", "qemu", "--sock", tmp_path / "nas", "--qemu-version", "9.2")
+    words = ("snippet", "systemd", "--sock", f"nas={tmp_path}/a  b/nas", "--unit", "vhostcomm-run@.service")
     shown = on_terminal(*words, errors=True)
-    assert max(map(len, shown.splitlines())) <= 80
     piped = run_vhostcomm(*words).stderr
-    assert all(line.startswith("vhostcomm: ") for line in piped.splitlines())
+    copied = [line for line in piped.splitlines() if line.startswith("    ")]
+    assert [line for line in shown.splitlines() if line.startswith("    ")] == copied
+    assert f"    RUN=\"--sock 'nas={tmp_path}/a  b/nas' --boot synoboot.img --system system.img\"" in copied
+    assert max(len(line) for line in shown.splitlines() if line not in copied) <= 80 < max(map(len, copied))
+    assert all(line.startswith("vhostcomm: ") for line in piped.splitlines() if line not in copied)
     assert " ".join(shown.split()) == " ".join(piped.split())
 
 

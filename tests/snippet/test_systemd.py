@@ -49,10 +49,18 @@ PLACE = "/opt/vhostcomm/bin/vhostcomm"
 
 
 def remarks(*words: str | Path) -> list[str]:
-    """Return the remarks on standard error."""
+    """Return the remarks on standard error, each with the lines to copy below it."""
     made = run_vhostcomm("snippet", "systemd", *words, "--program", PLACE)
     assert made.returncode == 0, made.stderr
-    return [line.removeprefix("vhostcomm: ") for line in made.stderr.splitlines()]
+    first, *others = made.stderr.removesuffix("\n").split("\nvhostcomm: ")
+    return [first.removeprefix("vhostcomm: "), *others]
+
+
+def lines_of(remark: str) -> list[str]:
+    """Return the lines to copy below a remark."""
+    _, *lines = remark.splitlines()
+    assert all(line.startswith("    ") for line in lines), remark
+    return [line.removeprefix("    ") for line in lines]
 
 
 @pytest.fixture
@@ -76,12 +84,12 @@ def test_snippet_systemd_chooses_the_unit(tmp_path: Path) -> None:
     assert f"serve --config {file} --reload-on-change\n" in of_file.stdout
     assert "enable --now vhostcomm.service\n" in of_file.stderr
     one = remarks("--sock", UUID, "--guest-serial", "1234ABC567890")
-    assert one[0].startswith(f"save it as /etc/systemd/system/vhostcomm@{UUID}.service, then: ")
-    assert one[0].endswith(f"enable --now vhostcomm@{UUID}.service")
+    assert one[0].startswith(f"save it as /etc/systemd/system/vhostcomm@{UUID}.service, then:\n")
+    assert lines_of(one[0]) == [f"systemctl daemon-reload && systemctl enable --now vhostcomm@{UUID}.service"]
     assert one[1].startswith(
         f"QEMU connects to /run/vhostcomm-{UUID}/{UUID}; put settings into /etc/vhostcomm/{UUID}.env"
     )
-    assert "VHOSTCOMM_GUEST_SERIAL=1234ABC567890" in one[1]
+    assert lines_of(one[1]) == ["VHOSTCOMM_GUEST_SERIAL=1234ABC567890"]
     assert not one[2:]
 
 
@@ -95,18 +103,41 @@ def test_a_socket_that_the_unit_of_one_guest_ignores_is_rejected(sock: str) -> N
     assert "is fixed" in refused("systemd", "--sock", UUID, "--guest-uuid", UUID.replace("d9", "d8"))
 
 
+@pytest.mark.slow
 def test_the_units_environment_has_every_setting_that_was_given() -> None:
-    flags = ("--host-mac", "02:11:32:00:00:01", "--cpu", "A, My CPU, X86_64", "--log-level", "debug")
-    settings = "VHOSTCOMM_HOST_MAC=02:11:32:00:00:01 VHOSTCOMM_CPU='A, My CPU, X86_64' VHOSTCOMM_LOG_LEVEL=debug"
-    secret = ("--control", "tcp:127.0.0.1:1", "--control-token", "0123456789abcdef")
+    """Each is a line of an environment file, which can't have two assignments in a line."""
+    flags = ("--host-mac", "02:11:32:00:00:01", "--cpu", "A,  My CPU, X86_64", "--log-level", "debug")
+    settings = [
+        "VHOSTCOMM_HOST_MAC=02:11:32:00:00:01",
+        "VHOSTCOMM_CPU='A,  My CPU, X86_64'",
+        "VHOSTCOMM_LOG_LEVEL=debug",
+    ]
     _, own = remarks("--sock", UUID, *flags)
-    assert own.endswith(f"put settings into /etc/vhostcomm/{UUID}.env: {settings}")
-    _, own, *_ = remarks("--sock", UUID, *secret)
-    assert own.endswith(".env: VHOSTCOMM_CONTROL=tcp:127.0.0.1:1 VHOSTCOMM_CONTROL_TOKEN=…")
-    _, own = remarks("--sock", "nas=/srv/nas", "--unit", units.RUN, *flags)
-    assert 'RUN="--sock nas=/srv/nas --boot synoboot.img --system system.img", and the settings ' + settings in own
+    assert own.partition("\n")[0].endswith(f"put settings into /etc/vhostcomm/{UUID}.env:")
+    assert lines_of(own) == settings
+    _, machine, disks = remarks("--sock", "nas=/srv/nas", "--unit", units.RUN, *flags)
+    assert machine.startswith("/etc/vhostcomm/run-nas.env has the machine and the settings, such as:\n")
+    assert lines_of(machine) == ['RUN="--sock nas=/srv/nas --boot synoboot.img --system system.img"', *settings]
+    assert lines_of(disks) == ["chown --reference=/var/lib/vhostcomm-run-nas/ DISK"]
     _, _, name = remarks("--sock", f"nas={UUID}")
     assert name == f"that service names the guest {UUID}, not nas"
+
+
+@pytest.mark.parametrize(("unit_name", "file"), [(units.SERVE_ONE, f"{UUID}.env"), (units.RUN, f"run-{UUID}.env")])
+def test_a_secret_of_the_units_environment_is_not_shown(unit_name: str, file: str) -> None:
+    flags = ("--unit", unit_name, "--control", "tcp:127.0.0.1:1", "--control-token", "0123456789abcdef")
+    _, own, secret, *_ = remarks("--sock", UUID, *flags)
+    assert lines_of(own)[-1] == "VHOSTCOMM_CONTROL=tcp:127.0.0.1:1"
+    assert secret == f"set VHOSTCOMM_CONTROL_TOKEN in /etc/vhostcomm/{file} yourself"
+
+
+def test_the_socket_of_a_launcher_is_one_word_of_its_flags() -> None:
+    """systemd splits $RUN at blanks outside quotes, and reads backslashes in it."""
+    _, machine, _ = remarks("--sock", "nas=/srv/my  nas", "--unit", units.RUN)
+    assert lines_of(machine) == ["RUN=\"--sock 'nas=/srv/my  nas' --boot synoboot.img --system system.img\""]
+    for path in "/srv/o'nas", '/srv/"nas"', "/srv/na\\s":
+        why = refused("systemd", "--sock", f"nas={path}", "--unit", units.RUN)
+        assert why.startswith(f"--sock nas={path}: {units.RUN} needs a path without quotes and backslashes")
 
 
 def test_settings_that_the_unit_ignores_are_rejected(tmp_path: Path) -> None:
@@ -125,9 +156,10 @@ def test_a_socket_is_started_while_its_service_is_not(tmp_path: Path) -> None:
     file = tmp_path / "vhostcomm.toml"
     file.write_text(FILE)
     first, second = remarks("-c", file, "--guest", "nas", "--unit", "vhostcomm-guest@.socket")
-    assert first.endswith(
-        "systemctl stop vhostcomm.service && systemctl enable --now vhostcomm-guest@nas.socket && "
-        "systemctl start vhostcomm.service"
+    (command,) = lines_of(first)
+    assert command == (
+        "systemctl daemon-reload && systemctl stop vhostcomm.service && "
+        "systemctl enable --now vhostcomm-guest@nas.socket && systemctl start vhostcomm.service"
     )
     assert second.startswith("QEMU connects to /run/vhostcomm-sockets/nas, ")
     one, _ = remarks("--sock", UUID, "--unit", "vhostcomm@.socket")
@@ -152,9 +184,11 @@ SERVE = "[guests.nas]\n[serve]\n"
         (
             "[guests.nas]\nsock = '/srv/guests/nas'",
             (
-                "the socket of nas, /srv/guests/nas, is not below /run/vhostcomm: useradd --system --user-group "
-                "--no-create-home --shell /usr/sbin/nologin vhostcomm; install -d -o vhostcomm -m 0710 /srv/guests; "
-                "ReadWritePaths=-/srv/guests in a drop-in"
+                "the socket of nas, /srv/guests/nas, is not below /run/vhostcomm: make the directory for a permanent user, "
+                "with the last line in a drop-in:\n"
+                "    useradd --system --user-group --no-create-home --shell /usr/sbin/nologin vhostcomm\n"
+                "    install -d -o vhostcomm -m 0710 /srv/guests\n"
+                "    ReadWritePaths=-/srv/guests"
             ),
         ),
         ("[guests.nas]\n[guests.two]\nsock = '/srv/2'", "the socket of two, /srv/2, is not below"),
@@ -174,7 +208,7 @@ SERVE = "[guests.nas]\n[serve]\n"
             SERVE + "socket_group = 'kvm'",
             "socket_group = kvm: the service's user can't change a file's group; set Group=kvm in",
         ),
-        (SERVE + "record = '/srv/rec/{guest}'", "recordings are not in /var/log/vhostcomm: useradd "),
+        (SERVE + "record = '/srv/rec/{guest}'", "recordings are not in /var/log/vhostcomm: make the directory"),
         (SERVE + "record = '/root/{guest}'", "the recording is in /root, which the service can't see"),
         (
             SERVE + "control = 'tcp:127.0.0.1:1'\ncontrol_token = '0123456789abcdef'",
@@ -219,7 +253,7 @@ def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., li
     settings = []
     for place in ("/srv/guests", "/srv/a b", '/srv/50% "x"'):
         (remark,) = needs(f"[guests.nas]\nsock = '{place}/nas'")
-        settings.append(remark.split("; ")[2].removesuffix(" in a drop-in"))
+        settings.append(lines_of(remark)[-1])
     assert settings[0] == "ReadWritePaths=-/srv/guests"
     text = units.text(units.SERVE, executable=PROGRAM) + "\n[Service]\n" + "\n".join(settings) + "\n"
     text += f"LogsDirectory=vhostcomm/{UUID}\n"

@@ -29,13 +29,16 @@ def print_error(text: str) -> None:
 
 
 def print_remark(text: str) -> None:
-    """Print a sentence for the user on standard error; on a terminal, in lines of at most 80 columns, of whole words."""
-    text = f"vhostcomm: {text}"
+    """Print a sentence for the user on standard error, and below it the lines to copy, if the text has them.
+
+    On a terminal, the sentence is in lines of at most 80 columns, of whole words. The other lines are never wrapped.
+    """
+    sentence, *lines = f"vhostcomm: {text}".split("\n")
     if sys.stderr.isatty():
         width = min(REMARK_WIDTH, shutil.get_terminal_size().columns)
-        lines = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        text = "\n".join(lines)
-    print_error(text)
+        wrapped = textwrap.wrap(sentence, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        sentence = "\n".join(wrapped)
+    print_error("\n".join((sentence, *lines)))
 
 
 REMARK_WIDTH: Final = 80

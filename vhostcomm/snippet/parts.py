@@ -47,10 +47,16 @@ def qmp_remark(guest: GuestConfig) -> str:
     """Explain the QMP socket in the arguments, or how to configure one."""
     if guest.qmp:
         return f"the QMP socket {guest.qmp} (qmp of the guest) is for vhostcomm only: paused machines are shown and resumed"
-    return (
-        f'to show and resume a paused machine: set qmp = "/run/qemu/{guest.name}.qmp" under [guests.{guest.name}]; '
-        "this then prints the QMP socket too"
+    return with_lines(
+        "to show and resume a paused machine, set its QMP socket, which this then prints too:",
+        f"[guests.{guest.name}]",
+        f'qmp = "/run/qemu/{guest.name}.qmp"',
     )
+
+
+def with_lines(sentence: str, *lines: str) -> str:
+    """Make a remark of a sentence and of lines to copy, which are indented by four blanks and never wrapped."""
+    return "\n    ".join((sentence, *lines))
 
 
 @frozen
@@ -59,7 +65,7 @@ class Snippet:
 
     Args:
         text: the text, without a final newline.
-        remarks: what the user has to know, if the text has no comments.
+        remarks: what the user has to know, if the text has no comments; each as `with_lines` makes it.
     """
 
     text: str

@@ -69,6 +69,7 @@ def commands(
         if isinstance(channel_of(guest), TcpVchannel)
         else "# The socket is for this guest only, so this host can serve any number of guests."
     )
+    qmp = qmp_remark(guest).replace("\n", "\n# ")
     new = "\n".join(_creation(guest, machine, vmid)) + "\n\n" if machine else ""
     places = "\n".join(_imports(machine, vmid, storage)) if machine else _PLACES.format(vmid=vmid)
     return Snippet(
@@ -83,7 +84,7 @@ def commands(
 # The guest's Linux names the port /dev/vport1p1, as on a genuine host, because Proxmox VE's balloon device precedes it.
 # Without that (balloon: 0), the name is /dev/vport0p1. It is unknown whether a genuine guest finds the port by its
 # virtio name or as /dev/vport1p1, so keep the balloon device.
-# QMP: {qmp_remark(guest)}.
+# QMP: {qmp}
 qm set {vmid} --agent 0 --scsihw virtio-scsi-single
 qm set {vmid} --args {shlex.quote(value)}
 

@@ -14,7 +14,7 @@ from vhostcomm.config.http_address import TLS, parse_api
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.config.reading import variable
 from vhostcomm.errors import UsageError
-from vhostcomm.snippet.parts import Snippet, changed
+from vhostcomm.snippet.parts import Snippet, changed, with_lines
 from vhostcomm.systemd import units
 
 LOGS: Final = Path("/var/log/vhostcomm")
@@ -54,14 +54,14 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
         socket = units.instance(name, place.name) if held else ""
     except ValueError as error:
         raise UsageError(str(error)) from None
-    save = f"save it as /etc/systemd/system/{saved}, then: systemctl daemon-reload && "
     # systemd refuses to start a socket whose service is active.
     start = (
         f"systemctl stop {place.service} && systemctl enable --now {socket} && systemctl start {place.service}"
         if held
         else f"systemctl enable --now {place.service}"
     )
-    remarks = [save + start, *(_own(config, guest, name, place) if guest else ())]
+    save = with_lines(f"save it as /etc/systemd/system/{saved}, then:", f"systemctl daemon-reload && {start}")
+    remarks = [save, *(_own(config, guest, name, place) if guest else ())]
     if not held:
         remarks += _unseen("the program", Path(executable))
     if name == units.SERVE:
@@ -80,23 +80,22 @@ def _own(config: Config, guest: GuestConfig, name: str, place: units.Place) -> I
     """Explain the paths of the guest's socket and settings, if the unit chooses them."""
     match name:
         case units.SERVE_ONE:
-            given = " ".join(_variables(config, guest, but="uuid"))
-            yield (
-                f"QEMU connects to {place.sock}; put settings into /etc/vhostcomm/{place.name}.env"
-                f"{f': {given}' if given else f', such as VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}'}"
+            given = [*_variables(config, guest, but="uuid")]
+            file = f"/etc/vhostcomm/{place.name}.env"
+            yield with_lines(
+                f"QEMU connects to {place.sock}; put settings into {file}{'' if given else ', such as'}:",
+                *(given or [f"VHOSTCOMM_GUEST_SERIAL={guest.identity.serial}"]),
             )
+            yield from _secret(config, file)
             if guest.name != place.name:
                 yield f"that service names the guest {place.name}, not {guest.name}"
         case units.RUN:
-            sock = guest.sources.get("sock", "").partition("--sock ")[2]
-            given = " ".join(_variables(config, guest))
-            yield (
-                f"/etc/vhostcomm/run-{guest.name}.env has the machine, such as "
-                f'RUN="{f"--sock {sock} " if sock else ""}--boot synoboot.img --system system.img"'
-                f"{f', and the settings {given}' if given else ''}; put the disks into "
-                f"/var/lib/vhostcomm-run-{guest.name}, with its owner: "
-                f"chown --reference=/var/lib/vhostcomm-run-{guest.name}/ DISK"
+            file, disks = f"/etc/vhostcomm/run-{guest.name}.env", f"/var/lib/vhostcomm-run-{guest.name}"
+            yield with_lines(
+                f"{file} has the machine and the settings, such as:", _run(guest), *_variables(config, guest)
             )
+            yield from _secret(config, file)
+            yield with_lines(f"put the disks into {disks}, with its owner:", f"chown --reference={disks}/ DISK")
         case units.SOCKET | units.SOCKET_ONE:
             yield (
                 f"QEMU connects to {place.sock}, also while no daemon runs; to give libvirt's QEMU access, set "
@@ -106,12 +105,34 @@ def _own(config: Config, guest: GuestConfig, name: str, place: units.Place) -> I
             return
 
 
+def _run(guest: GuestConfig) -> str:
+    """Return the line of an environment file that has a launcher's flags.
+
+    Raises:
+        UsageError: systemd would read the socket's path differently.
+    """
+    words = ["--boot", "synoboot.img", "--system", "system.img"]
+    if sock := guest.sources.get("sock", "").partition("--sock ")[2]:
+        if re.search(r"[\"'\\]", sock):
+            raise UsageError(
+                f"--sock {sock}: {units.RUN} needs a path without quotes and backslashes: choose another one"
+            )
+        words = ["--sock", sock, *words]
+    return f'RUN="{shlex.join(words)}"'
+
+
 def _variables(config: Config, guest: GuestConfig, *, but: str = "") -> Iterator[str]:
-    """Yield the lines of an environment file that has the guest's settings, except one. Secrets are hidden."""
+    """Yield the lines of an environment file that has the guest's settings, except one and secrets."""
     for each, value in changed(config, guest):
-        if each.name != but:
-            kind = each.metadata["kind"]
-            yield f"{variable(each)}={'…' if kind is values.TOKEN else shlex.quote(str(kind.show(value)))}"
+        kind = each.metadata["kind"]
+        if each.name != but and kind is not values.TOKEN:
+            yield f"{variable(each)}={shlex.quote(str(kind.show(value)))}"
+
+
+def _secret(config: Config, file: str) -> Iterator[str]:
+    """Explain where the token belongs, which no remark shows."""
+    if config.service.control_token:
+        yield f"set VHOSTCOMM_CONTROL_TOKEN in {file} yourself"
 
 
 def _address(guest: GuestConfig) -> list[str]:
@@ -183,7 +204,9 @@ def _writable(what: str, folder: Path) -> str:
     shown = "-" + str(folder).replace("%", "%%")
     if re.search(r"[\s\"'\\]", shown):
         shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return (
-        f"{what}: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin vhostcomm; "
-        f"install -d -o vhostcomm -m 0710 {shlex.quote(str(folder))}; ReadWritePaths={shown} in a drop-in"
+    return with_lines(
+        f"{what}: make the directory for a permanent user, with the last line in a drop-in:",
+        "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin vhostcomm",
+        f"install -d -o vhostcomm -m 0710 {shlex.quote(str(folder))}",
+        f"ReadWritePaths={shown}",
     )
