@@ -19,19 +19,57 @@ VhostcommError       exit status 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
+
+REASONS_SHOWN: Final = 20
+"""Maximum reasons in one line: 10,000 guests may all have the same."""
 
 
 class VhostcommError(Exception):
-    """An error whose message is for the user; `exit_code` is the exit status of the process."""
+    """An error whose message is for the user; `exit_code` is the exit status of the process.
+
+    Args:
+        reasons: one or several.
+        more: the number of further reasons, which are not known any longer.
+    """
 
     exit_code = 1
+    several = "errors"
+    """What several reasons are called."""
+
+    def __init__(self, *reasons: str, more: int = 0) -> None:
+        self.reasons = reasons
+        self.more = more
+        super().__init__(*reasons)
+
+    def __str__(self) -> str:
+        return self.in_one_line()
+
+    @property
+    def summary(self) -> str:
+        """The reason, or the number of several."""
+        return f"{len(self.reasons) + self.more} {self.several}" if self.details else "".join(self.reasons)
+
+    @property
+    def details(self) -> Sequence[str]:
+        """Several reasons; none if `summary` is the only one."""
+        if self.more:
+            return *self.reasons, f"and {self.more} more"
+        return self.reasons if len(self.reasons) > 1 else ()
 
     @property
     def in_lines(self) -> str:
-        """The message for a terminal, of one line or several."""
-        return str(self)
+        """The message for a terminal: the reason, or each of several on a line of its own."""
+        return "\n  ".join((f"{self.summary}:", *self.details)) if self.details else self.summary
+
+    def in_one_line(self, shown: Callable[[str], str] = str) -> str:
+        """Format the first reasons for a log message, or any other place with only one line; `shown` escapes each."""
+        if not self.details:
+            return shown(self.summary)
+        first = self.reasons[:REASONS_SHOWN]
+        left = len(self.reasons) + self.more - len(first)
+        return f"{self.summary}: {' | '.join(map(shown, first))}" + (f" | and {left} more" if left else "")
 
 
 class UsageError(VhostcommError):
@@ -41,36 +79,16 @@ class UsageError(VhostcommError):
 
 
 class ConfigError(VhostcommError):
-    """A mistake in the configuration: in the file, the environment or a flag. Or several mistakes, as `mistakes`."""
+    """Mistakes in the configuration: in the file, the environment or a flag."""
 
     exit_code = 2
-
-    def __init__(self, *mistakes: str) -> None:
-        self.mistakes = mistakes
-        super().__init__(in_one_line(mistakes))
-
-    @property
-    def in_lines(self) -> str:
-        """The mistake, or each mistake on a line of its own."""
-        if len(self.mistakes) == 1:
-            return str(self)
-        return "\n  ".join((f"{len(self.mistakes)} mistakes in the configuration:", *self.mistakes))
-
-
-def in_one_line(mistakes: Sequence[str]) -> str:
-    """Format the mistakes of a configuration for a log message, or for any other place with only one line."""
-    if len(mistakes) == 1:
-        return mistakes[0]
-    more = f" | and {len(mistakes) - MISTAKES_SHOWN} more" if len(mistakes) > MISTAKES_SHOWN else ""
-    return f"{len(mistakes)} mistakes: {' | '.join(mistakes[:MISTAKES_SHOWN])}{more}"
-
-
-MISTAKES_SHOWN: Final = 20
-"""Maximum mistakes in one line: 10,000 guests may all have the same."""
+    several = "mistakes in the configuration"
 
 
 class ServeError(VhostcommError):
-    """A guest's socket that can't be bound, connected to or watched."""
+    """A guest's socket that can't be bound, connected to or watched. Several reasons are of one guest each."""
+
+    several = "guests can't be served"
 
 
 class PlaceError(ServeError):

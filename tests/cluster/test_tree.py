@@ -111,7 +111,7 @@ def test_every_mistake_of_a_tree_is_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         settings_of(tree)
     assert [
-        each.removeprefix("etcd: ").partition(";")[0].partition(" letters")[0] for each in caught.value.mistakes
+        each.removeprefix("etcd: ").partition(";")[0].partition(" letters")[0] for each in caught.value.reasons
     ] == [
         "cluster: serve is each host's own",
         "cluster: 'x': unknown",

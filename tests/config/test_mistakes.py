@@ -10,17 +10,17 @@ import pytest
 
 from tests.config.test_load import config
 from tests.serving import ENVIRONMENT, run_vhostcomm
-from vhostcomm.config.collecting import Mistakes
+from vhostcomm.config.collecting import KEPT, Mistakes
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Service
-from vhostcomm.errors import MISTAKES_SHOWN, ConfigError, VhostcommError, in_one_line
+from vhostcomm.errors import REASONS_SHOWN, ConfigError, ServeError, VhostcommError
 
 
 def mistakes(*files: Path, **words: Any) -> list[str]:
     """Load a configuration with mistakes, and return the beginning of each, without the directory of the files."""
     with pytest.raises(ConfigError) as caught:
         load(files, **({"environment": {}} | words))
-    found = [str(each).replace(f"{files[0].parent}/" if files else "/x", "") for each in caught.value.mistakes]
+    found = [str(each).replace(f"{files[0].parent}/" if files else "/x", "") for each in caught.value.reasons]
     return [": ".join(each.split(": ")[:2]).partition(";")[0] for each in found]
 
 
@@ -111,7 +111,7 @@ def test_values_that_exclude_each_other_are_reported_together_once_each_is_valid
     sources = {"record": "--record", "qemu_host_api": "--qemu-host-api"}
     with pytest.raises(ConfigError) as caught:
         check(attrs.evolve(loaded, service=service, service_sources=sources))
-    assert [each.partition(":")[0] for each in caught.value.mistakes] == ["--record", "--qemu-host-api"]
+    assert [each.partition(":")[0] for each in caught.value.reasons] == ["--record", "--qemu-host-api"]
 
 
 def test_only_mistakes_in_the_configuration_are_collected() -> None:
@@ -125,17 +125,33 @@ def test_only_mistakes_in_the_configuration_are_collected() -> None:
     found.add("c", "b")
     with pytest.raises(ConfigError) as caught:
         found.check()
-    assert caught.value.mistakes == ("b", "a", "c")
-    assert str(caught.value) == "3 mistakes: b | a | c"
+    assert caught.value.reasons == ("b", "a", "c")
+    assert str(caught.value) == "3 mistakes in the configuration: b | a | c"
     assert caught.value.in_lines == "3 mistakes in the configuration:\n  b\n  a\n  c"
     assert (str(ConfigError("a")), ConfigError("a").in_lines) == ("a", "a")
 
 
 def test_one_line_has_a_few_of_many_mistakes() -> None:
-    many = [f"m{number}" for number in range(MISTAKES_SHOWN + 2)]
-    assert in_one_line(many[:MISTAKES_SHOWN]).endswith(f"m{MISTAKES_SHOWN - 2} | m{MISTAKES_SHOWN - 1}")
-    assert in_one_line(many).startswith(f"{len(many)} mistakes: m0 | m1 | ")
-    assert in_one_line(many).endswith(f"m{MISTAKES_SHOWN - 1} | and 2 more")
+    many = [f"m{number}" for number in range(REASONS_SHOWN + 2)]
+    assert str(ConfigError(*many[:REASONS_SHOWN])).endswith(f"m{REASONS_SHOWN - 2} | m{REASONS_SHOWN - 1}")
+    assert str(ConfigError(*many)).startswith(f"{len(many)} mistakes in the configuration: m0 | m1 | ")
+    assert str(ConfigError(*many)).endswith(f"m{REASONS_SHOWN - 1} | and 2 more")
+    assert str(ServeError("a", "b")) == "2 guests can't be served: a | b"
+
+
+def test_so_many_mistakes_are_kept_and_the_others_are_counted() -> None:
+    found = Mistakes()
+    found.add(*(f"m{number}" for number in range(KEPT + 1)), "m0")
+    with found:
+        raise ConfigError("m1", "other", more=3)
+    with pytest.raises(ConfigError) as caught:
+        found.check()
+    error = caught.value
+    assert error.reasons == tuple(f"m{number}" for number in range(KEPT))
+    assert error.summary == f"{KEPT + 5} mistakes in the configuration"
+    assert error.details[-2:] == (f"m{KEPT - 1}", "and 5 more")
+    assert error.in_lines.endswith(f"\n  m{KEPT - 1}\n  and 5 more")
+    assert str(error).endswith(f" | m{REASONS_SHOWN - 1} | and {KEPT + 5 - REASONS_SHOWN} more")
 
 
 @pytest.mark.slow

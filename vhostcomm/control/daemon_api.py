@@ -13,6 +13,7 @@ from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.records import View
 from vhostcomm.config.models import Config
+from vhostcomm.errors import VhostcommError
 from vhostcomm.guest.events import GuestEvent
 
 NO_FILE: Final = "the daemon was started without --config"
@@ -113,11 +114,11 @@ class Reloaded:
     """The outcome of a reload.
 
     Args:
-        why_not: why the configuration was rejected, each mistake for itself; empty if the new one is active.
+        why_not: why the configuration was rejected; None if the new one is active.
         needs_restart: the names of changed settings that are not active before a restart.
     """
 
-    why_not: tuple[str, ...] = ()
+    why_not: VhostcommError | None = None
     needs_restart: tuple[str, ...] = ()
 
 

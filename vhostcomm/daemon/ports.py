@@ -146,7 +146,7 @@ class Ports:
         if problems:
             await self.discard(batch)
             kind = next((type(each) for each in problems if isinstance(each, ServeError)), ServeError)
-            raise kind("; ".join(map(str, problems)))
+            raise kind(*map(str, problems))
 
     async def discard(self, opened: Sequence[ServedPort]) -> None:
         """Close ports that were opened but will not run."""

@@ -23,7 +23,7 @@ from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.opening import ServedPort
 from vhostcomm.daemon.ports import Ports
-from vhostcomm.errors import ConfigError, ServeError, VhostcommError, in_one_line
+from vhostcomm.errors import ConfigError, ServeError, VhostcommError
 from vhostcomm.linux.threads import in_slices, in_thread, short_turns
 from vhostcomm.log.logs import Log
 
@@ -126,7 +126,7 @@ class Reload:
         self._again = None
         if self._read is None and not self._surface.has_tls:
             self._log.warning("nothing to reload: there is no --config file")
-            return Reloaded((NO_FILE,))  # the active configuration is fine
+            return Reloaded(VhostcommError(NO_FILE))  # the active configuration is fine
         needs_restart: tuple[str, ...] = ()
         try:
             config = self.config
@@ -134,10 +134,10 @@ class Reload:
                 config, needs_restart = await _read_in_thread(self._read_checked)
         except VhostcommError as error:
             self._log.error("reload rejected, the old configuration stays", why=error)
-            return self._rejected(*(error.mistakes if isinstance(error, ConfigError) else (str(error),)))
+            return self._rejected(error)
         except Exception:  # noqa: BLE001 - no file may end the service
             self._log.exception("internal error in reading the configuration, keeping the old one; please report it")
-            return self._rejected("an internal error; see the log")
+            return self._rejected(VhostcommError("an internal error; see the log"))
         result = await self._serve(config)
         return result if result.why_not else Reloaded(needs_restart=needs_restart)
 
@@ -150,19 +150,17 @@ class Reload:
         except VhostcommError as error:
             self._again = config
             if not again or str(error) != self.why_not:
-                self._log.error(
-                    "reload rejected, the old configuration stays", why=str(error), next="vhostcomm tries again"
-                )
-            return self._rejected(str(error))
+                self._log.error("reload rejected, the old configuration stays", why=error, next="vhostcomm tries again")
+            return self._rejected(error)
         except Exception:  # noqa: BLE001 - nor may a bug
             self._again = None
             self._log.exception("internal error in a reload; please report it")
-            return self._rejected("an internal error; see the log")
+            return self._rejected(VhostcommError("an internal error; see the log"))
         self._again = None
         return self._rejected()
 
-    def _rejected(self, *why: str) -> Reloaded:
-        self.why_not = in_one_line(why) if why else ""
+    def _rejected(self, why: VhostcommError | None = None) -> Reloaded:
+        self.why_not = str(why or "")
         self._changed()
         return Reloaded(why)
 
@@ -254,7 +252,7 @@ class Reload:
         try:
             check(made)
         except ConfigError as error:
-            raise ConfigError(*(f"{each}; a change of [serve] needs a restart" for each in error.mistakes)) from None
+            raise ConfigError(*(f"{each}; a change of [serve] needs a restart" for each in error.reasons)) from None
         _ = made.warnings  # made here, in the thread
         if keys:
             self._log.warning(

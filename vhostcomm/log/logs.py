@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
-from vhostcomm.errors import ConfigError, in_one_line
+from vhostcomm.errors import VhostcommError
 from vhostcomm.log.lean_structlog import structlog
 from vhostcomm.log.sink import Sink, drain
 from vhostcomm.systemd.journal import is_journal, with_priority
@@ -149,8 +149,8 @@ def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]
             event[key] = _escape_trace(value)
         elif isinstance(value, str):
             event[key] = escape(value)
-        elif isinstance(value, ConfigError):  # each of its mistakes is as long as another value
-            event[key] = in_one_line([escape(each) for each in value.mistakes])
+        elif isinstance(value, VhostcommError):  # each of its reasons is as long as another value
+            event[key] = value.in_one_line(escape)
         elif not isinstance(value, int | float | bool | list | dict | tuple | type(None)) and key != "exc_info":
             event[key] = escape(str(value))
     return event
