@@ -109,7 +109,7 @@ def test_another_reload_ends_the_retries(tmp_path: Path, valid: bool) -> None:
             await nursery.start(daemon.run)
             (tmp_path / "bad").write_text("a file")
             write(file, tmp_path, {"nas": "A" * 13, "bad": "B" * 13})
-            assert "a file is in the place" in str((await daemon.reload()).why_not)
+            assert "a file is in the place" in (await daemon.reload()).why_not
             write(file, tmp_path, {"nas": "A" * 13}, "" if valid else "mistake = 1\n")
             assert bool((await daemon.reload()).why_not) is not valid
             (tmp_path / "bad").unlink()

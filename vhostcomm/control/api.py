@@ -256,14 +256,13 @@ class _Handlers:
     async def reload(self, request: Request) -> Response:
         await request_parsing.body(request, ())
         done = await self._daemon.reload()
-        if done.why_not:
+        if why := done.why_not:
             remedy = "correct that and reload again; the old configuration stays active"
-            why = done.why_not.summary
             if why == NO_FILE and self._daemon.launcher:
                 why, remedy = "a launcher reads its files only when it starts", "shut the guest down and start it again"
             elif why == NO_FILE:
                 remedy = "restart it with --config FILE"
-            raise Problem(409, "not reloaded", why, remedy, reasons=done.why_not.details)
+            raise Problem(409, "not reloaded", why, remedy, reasons=done.reasons)
         return _json({"reloaded": True, "guests": list(self._daemon.guests), "needs_restart": list(done.needs_restart)})
 
     async def web(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -13,7 +13,6 @@ from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
 from vhostcomm.cluster.records import View
 from vhostcomm.config.models import Config
-from vhostcomm.errors import VhostcommError
 from vhostcomm.guest.events import GuestEvent
 
 NO_FILE: Final = "the daemon was started without --config"
@@ -114,11 +113,13 @@ class Reloaded:
     """The outcome of a reload.
 
     Args:
-        why_not: why the configuration was rejected; None if the new one is active.
+        why_not: why the configuration was rejected, or for how many reasons; empty if the new one is active.
+        reasons: each of several reasons.
         needs_restart: the names of changed settings that are not active before a restart.
     """
 
-    why_not: VhostcommError | None = None
+    why_not: str = ""
+    reasons: Sequence[str] = ()
     needs_restart: tuple[str, ...] = ()
 
 

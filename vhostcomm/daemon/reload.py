@@ -126,7 +126,7 @@ class Reload:
         self._again = None
         if self._read is None and not self._surface.has_tls:
             self._log.warning("nothing to reload: there is no --config file")
-            return Reloaded(VhostcommError(NO_FILE))  # the active configuration is fine
+            return Reloaded(NO_FILE)  # the active configuration is fine
         needs_restart: tuple[str, ...] = ()
         try:
             config = self.config
@@ -162,7 +162,7 @@ class Reload:
     def _rejected(self, why: VhostcommError | None = None) -> Reloaded:
         self.why_not = str(why or "")
         self._changed()
-        return Reloaded(why)
+        return Reloaded(why.summary, why.details) if why else Reloaded()  # the error refers to the configuration
 
     async def _change(self, config: Config) -> None:
         raise_descriptor_limit(config, self._log)
