@@ -124,7 +124,7 @@ def test_a_section_is_a_table() -> None:
     assert reading.table_of({"a": 1}, "host", "file") == {"a": 1}
     with pytest.raises(ConfigError) as caught:
         reading.table_of([], "host", "file")
-    assert str(caught.value) == "file: host is []; expected a section, as in\n\n    [host]"
+    assert str(caught.value) == "file: host is []; expected a section; for example: [host]"
 
 
 def test_settings_of_the_environment_and_of_flags() -> None:

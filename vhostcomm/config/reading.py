@@ -109,7 +109,7 @@ def table_of(value: object, where: str, label: str) -> dict[str, Any]:
         ConfigError: it is not.
     """
     if not isinstance(value, dict):
-        raise ConfigError(f"{label}: {where} is {quoted(value)}; expected a section, as in\n\n    [{where}]")
+        raise ConfigError(f"{label}: {where} is {quoted(value)}; expected a section; for example: [{where}]")
     return cast("dict[str, Any]", value)
 
 
