@@ -92,20 +92,39 @@ def test_every_directory_without_a_file_is_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_values_that_exclude_each_other_are_reported_together_once_each_is_valid(tmp_path: Path) -> None:
-    same = '[guests.a]\nsock = "/x/a"\n[guests.b]\nsock = "/x/a"\n[guests.c]\nsock = "/x/a"\n'
-    path = config(tmp_path, f'{same}[serve]\ncontrol = "tcp:192.0.2.1:1"\nweb = "192.0.2.1:2"\n')
-    given: dict[str, Any] = {"socks": ["b=/x/b", "c=/x/c", "c=/x/d"]}
-    assert mistakes(path, **given) == [
-        "vhostcomm.toml: serve.control is tcp:192.0.2.1:1",
-        "vhostcomm.toml: serve.control is tcp:192.0.2.1:1",
-        "vhostcomm.toml: serve.web is 192.0.2.1:2",
+def test_sockets_of_two_guests_are_reported_with_all_other_mistakes(tmp_path: Path) -> None:
+    same = '[guests.a]\nsock = "/x/a"\nbad = 1\n[guests.b]\nsock = "/x/a"\n[guests.c]\nsock = "/x/a"\n'
+    path = config(tmp_path, f"{same}[serve]\nrecord = 1\n")
+    assert mistakes(path, socks=["b=/x/b", "c=/x/c", "c=/x/d"]) == [
+        "vhostcomm.toml: serve.record is 1",
+        "vhostcomm.toml: guests.a.bad",
         "vhostcomm.toml: guests.b",
         "vhostcomm.toml: guests.c",
         "--sock c=/x/d: another guest is named 'c'",
     ]
+
+
+def test_a_guest_with_an_invalid_name_or_socket_has_no_default_socket(tmp_path: Path) -> None:
+    path = config(tmp_path, f"[guests.nas]\nsock = 1\n[guests.{'a' * 110}]\n[guests.{'b' * 60}]\nbad = 1\n")
+    found = mistakes(path, environment={"RUNTIME_DIRECTORY": f"/{'r' * 50}"})
+    assert [each.removeprefix("vhostcomm.toml: ")[:20] for each in found] == [
+        "guests.nas.sock is 1",
+        "the name of [guests.",
+        f"guests.{'b' * 13}",
+        f"guests.{'b' * 13}",
+    ]
+    assert [each.endswith(".bad") for each in found] == [False, False, True, False]
+
+
+def test_settings_that_exclude_each_other_are_reported_together_once_each_is_valid(tmp_path: Path) -> None:
+    path = config(tmp_path, '[serve]\ncontrol = "tcp:192.0.2.1:1"\nweb = "192.0.2.1:2"\n')
+    assert mistakes(path) == [
+        "vhostcomm.toml: serve.control is tcp:192.0.2.1:1",
+        "vhostcomm.toml: serve.control is tcp:192.0.2.1:1",
+        "vhostcomm.toml: serve.web is 192.0.2.1:2",
+    ]
     path.write_text(path.read_text() + "record = 1\n")
-    assert mistakes(path, **given) == ["vhostcomm.toml: serve.record is 1"]
+    assert mistakes(path) == ["vhostcomm.toml: serve.record is 1"]
     loaded = load(socks=["/x/a", "/x/b"], environment={})
     service = Service(record="one", qemu_host_api="127.0.0.1:1")
     sources = {"record": "--record", "qemu_host_api": "--qemu-host-api"}

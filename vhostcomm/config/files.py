@@ -33,7 +33,7 @@ class Listed:
         name: its name.
         where: the section that mentions it first, for errors.
         identity: the settings of its identity.
-        sock: its parsed address.
+        sock: its parsed address; None without one, a value of None for an invalid one.
         qmp: the path of its QEMU's QMP socket.
         machine: the settings of its machine, with disk paths relative to no file.
     """
@@ -145,9 +145,10 @@ def _add(
     for name, table in table_of(guests, "guests", label).items():
         if only in (None, name):
             where = f"guests.{name}"
+            listed = Listed(name, f"{label}: {where}")
             with mistakes:
                 parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
-            listed = merged.guests.setdefault(name, Listed(name, f"{label}: {where}"))
+                listed = merged.guests.setdefault(name, listed)
             _add_guest(listed, table, file, environment, mistakes)
 
 
@@ -156,6 +157,7 @@ def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[s
     layer = section_of(table, "guest", label, mistakes, ("sock", "qmp", "machine"), where=where)
     if sock := layer.pop("sock", None):
         example = "tcp:127.0.0.1:12345" if is_tcp(sock.value) else str(example_socket(listed.name, environment))
+        listed.sock = Value(None, sock.source)
         with mistakes:
             listed.sock = Value(
                 parsed(parse_sock, sock.value, sock.source, f'sock = "{example}"', environment), sock.source

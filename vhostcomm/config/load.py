@@ -69,8 +69,8 @@ def load(
         under: settings common to several hosts, which the files override, key by key. It is changed.
 
     Raises:
-        ConfigError: something is invalid; has the place and a valid example of all that is. Values that exclude each
-            other are looked for once each value is valid.
+        ConfigError: something is invalid; has the place and a valid example of all that is. Settings of [serve] that
+            exclude each other are looked for once each value is valid.
     """
     mistakes = Mistakes()
     paths = [files] if isinstance(files, Path) else list(files or ())
@@ -90,11 +90,22 @@ def load(
         over.append(from_environment(environment))
     with mistakes:
         over.append(from_flags(flags or {}))
-    given = []
+    found = _Socks()
+    for each in merged.guests.values():
+        with mistakes:
+            if each.sock is None:
+                found.add(_default_sock(each, environment), each.where)
+            elif each.sock.value:
+                found.add(sock_of(each.sock, each.name), each.where, each.sock.source)
     for text in socks:
         example = "nas=tcp:127.0.0.1:12345" if is_tcp(text) else f"nas={example_socket('nas', environment)}"
         with mistakes:
-            given.append((text, parsed(parse_sock, text, "--sock", example, environment)))
+            sock = parsed(parse_sock, text, "--sock", example, environment)
+            found.add(sock, f"--sock {text}", f"--sock {text}")
+    configured = set(found.by_name)
+    for sock in activated:
+        with mistakes:
+            found.activate(sock)
     mistakes.check()
     layers = {
         section: merged.sections[section]
@@ -106,26 +117,12 @@ def load(
     with mistakes:
         _check_control(service, service_sources["control"])
     _check_reach(service, service_sources, mistakes)
+    mistakes.check()
     if not host.cluster_uuid:
         host = attrs.evolve(host, cluster_uuid=derived_uuid("h", host.serial))
         host_sources["cluster_uuid"] = "derived from the host's serial number"
 
     guest_layers = {"": layers["guest"]} | {name: each.identity for name, each in merged.guests.items()}
-    found = _Socks()
-    for each in merged.guests.values():
-        with mistakes:
-            if each.sock:
-                found.add(sock_of(each.sock, each.name), each.where, each.sock.source)
-            else:
-                found.add(_default_sock(each, environment), each.where)
-    for text, sock in given:
-        with mistakes:
-            found.add(sock, f"--sock {text}", f"--sock {text}")
-    configured = set(found.by_name)
-    for sock in activated:
-        with mistakes:
-            found.activate(sock)
-    mistakes.check()
     strangers = tuple(name for name in found.by_name if name not in configured) if paths else ()
 
     own = {name for layer in over for section, name in layer if section == "guest"}
