@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from itertools import count
+from itertools import count, zip_longest
 from typing import Final
 
 from attrs import field, frozen
@@ -25,8 +25,8 @@ WINDOW: Final = 1024
 """Records to match at a time above that. A window this long bridges a burst that only one capture has."""
 
 _Key = tuple[object, ...]
-_Run = tuple[int, int, int, int, bool]
-"""Start and end in the first capture, start and end in the second, and whether these records pair off."""
+_Run = tuple[int, int, int, int]
+"""Start and end in the first capture, start and end in the second. These records pair off, except the excess."""
 
 
 @frozen
@@ -51,21 +51,16 @@ def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Differ
     """
     keys_a, keys_b = ([_key(record) for record in capture.records] for capture in (a, b))
     ids = None if request_ids else _Ids()
+    lines_a, lines_b = (list(enumerate(capture.records, _FIRST_RECORD_LINE)) for capture in (a, b))
     found = []
-    for a1, a2, b1, b2, alike in _aligned(keys_a, keys_b):
-        common = min(a2 - a1, b2 - b1) if alike else 0
-        for step in range(common):
-            record_a, record_b = a.records[a1 + step], b.records[b1 + step]
-            where = (a1 + step + _FIRST_RECORD_LINE, b1 + step + _FIRST_RECORD_LINE)
-            found += [Difference(*where, what) for what in _differ(record_a, record_b, ids)]
-        found += [
-            Difference(place + _FIRST_RECORD_LINE, None, f"only in the first: {describe(a.records[place])}")
-            for place in range(a1 + common, a2)
-        ]
-        found += [
-            Difference(None, place + _FIRST_RECORD_LINE, f"only in the second: {describe(b.records[place])}")
-            for place in range(b1 + common, b2)
-        ]
+    for a1, a2, b1, b2 in _aligned(keys_a, keys_b):
+        for in_a, in_b in zip_longest(lines_a[a1:a2], lines_b[b1:b2]):
+            if in_a and in_b:
+                found += [Difference(in_a[0], in_b[0], what) for what in _differ(in_a[1], in_b[1], ids)]
+            elif in_a:
+                found.append(Difference(in_a[0], None, f"only in the first: {describe(in_a[1])}"))
+            elif in_b:
+                found.append(Difference(None, in_b[0], f"only in the second: {describe(in_b[1])}"))
     return found
 
 
@@ -97,13 +92,13 @@ def _aligned(a: Sequence[_Key], b: Sequence[_Key]) -> Iterator[_Run]:
     shorter -= head
     tail = next((place for place in range(shorter) if a[-1 - place] != b[-1 - place]), shorter)
     if head:
-        yield 0, head, 0, head, True
+        yield 0, head, 0, head
     middle_a, middle_b = a[head : len(a) - tail], b[head : len(b) - tail]
     size = max(len(a), len(b)) if len(middle_a) * len(middle_b) <= MATCHED_WHOLE else WINDOW
-    for a1, a2, b1, b2, alike in _matched(middle_a, middle_b, size):
-        yield head + a1, head + a2, head + b1, head + b2, alike
+    for a1, a2, b1, b2 in _matched(middle_a, middle_b, size):
+        yield head + a1, head + a2, head + b1, head + b2
     if tail:
-        yield len(a) - tail, len(a), len(b) - tail, len(b), True
+        yield len(a) - tail, len(a), len(b) - tail, len(b)
 
 
 def _matched(a: Sequence[_Key], b: Sequence[_Key], window: int) -> Iterator[_Run]:
@@ -114,9 +109,8 @@ def _matched(a: Sequence[_Key], b: Sequence[_Key], window: int) -> Iterator[_Run
         is_last = at_a + len(part_a) == len(a) and at_b + len(part_b) == len(b)
         if not is_last and len(runs) > 1 and runs[-1][0] != "equal":
             runs.pop()  # its records may match in the next window
-        for tag, a1, a2, b1, b2 in runs:
-            # In a replaced run, pair the records one by one; `compare` lists the excess.
-            yield at_a + a1, at_a + a2, at_b + b1, at_b + b2, tag in {"equal", "replace"}
+        for _, a1, a2, b1, b2 in runs:
+            yield at_a + a1, at_a + a2, at_b + b1, at_b + b2
         at_a, at_b = at_a + runs[-1][2], at_b + runs[-1][4]
 
 
