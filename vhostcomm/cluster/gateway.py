@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, Self
 
 import httpx
@@ -19,6 +19,7 @@ from attrs import frozen
 from vhostcomm.cluster.address import Access
 from vhostcomm.cluster.wire import (
     CLOSED,
+    Body,
     CompactedError,
     EtcdError,
     TokenError,
@@ -32,7 +33,6 @@ from vhostcomm.cluster.wire import (
     number_of,
     object_of,
     objects_of,
-    posted,
     rejection,
     why,
 )
@@ -273,10 +273,15 @@ class Gateway:
     @asynccontextmanager
     async def _stream(self, member: str, path: str, body: dict[str, Any], token: str) -> AsyncIterator[httpx.Response]:
         """Send a request, and provide the response inside the block, where errors are translated."""
+        data = json.dumps(body).encode()
         # A member without a leader ends a watch only with this header; otherwise, it is silently out of date.
-        headers = {"Grpc-Metadata-hasleader": "true"} | ({"Authorization": token} if token else {})
+        headers = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
+        if token:
+            headers["Authorization"] = token
         try:
-            async with posted(self._client, f"{member}/v3/{path}", body, headers) as response:
+            request = self._client.build_request("POST", f"{member}/v3/{path}", content=data, headers=headers)
+            request.stream = Body(data)
+            async with aclosing(await self._client.send(request, stream=True)) as response:
                 if response.status_code != httpx.codes.OK:
                     text = (await content(response, member)).decode(errors="replace")
                     raise rejection(response.status_code, text, member)

@@ -11,8 +11,7 @@ import os
 import socket
 import ssl
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 import httpx
@@ -55,7 +54,7 @@ class TokenError(EtcdError):
     """The token of our sign-in is no longer valid."""
 
 
-class _Body(httpx.AsyncByteStream):
+class Body(httpx.AsyncByteStream):
     """A request's body. httpx has a generator, which a failed connection would leave to the collector."""
 
     def __init__(self, data: bytes) -> None:
@@ -70,21 +69,6 @@ class _Body(httpx.AsyncByteStream):
         return self._left.pop()
 
 
-@asynccontextmanager
-async def posted(
-    client: httpx.AsyncClient, url: str, body: dict[str, Any], headers: dict[str, str]
-) -> AsyncIterator[httpx.Response]:
-    """Send a request, and provide the response inside the block, as soon as its head is there."""
-    data = json.dumps(body).encode()
-    request = client.build_request("POST", url, content=data, headers={"Content-Type": "application/json"} | headers)
-    request.stream = _Body(data)
-    response = await client.send(request, stream=True)
-    try:
-        yield response
-    finally:
-        await response.aclose()
-
-
 async def content(response: httpx.Response, member: str) -> bytes:
     """Return an answer.
 
@@ -93,13 +77,12 @@ async def content(response: httpx.Response, member: str) -> bytes:
     """
     found = bytearray()
 
-    def take(part: bytes) -> bool:
+    def take(part: bytes) -> None:
         found.extend(part)
-        return len(found) <= ANSWER_MAX
+        if len(found) > ANSWER_MAX:
+            raise TooLargeError(f"{member}: an answer of more than {ANSWER_MAX >> 20} MiB; check the prefix")
 
     await _read(response, take)
-    if len(found) > ANSWER_MAX:
-        raise TooLargeError(f"{member}: an answer of more than {ANSWER_MAX >> 20} MiB; check the prefix")
     return bytes(found)
 
 
@@ -110,36 +93,35 @@ async def each_line(response: httpx.Response, member: str, take: Callable[[dict[
         EtcdError: of `take`, or a line is too large.
     """
     left = bytearray()
-    failed: EtcdError | None = None
 
-    def feed(part: bytes) -> bool:
-        nonlocal failed
+    def feed(part: bytes) -> None:
         searched = len(left)
         left.extend(part)
-        try:
-            while (end := left.find(b"\n", searched)) >= 0:
-                line = bytes(left[:end])
-                del left[: end + 1]
-                searched = 0
-                take(document(member, line))
-            if len(left) > ANSWER_MAX:
-                raise EtcdError(f"{member}: a change of more than {ANSWER_MAX >> 20} MiB; check the prefix")  # noqa: TRY301
-        except EtcdError as error:
-            failed = error
-        return failed is None
+        while (end := left.find(b"\n", searched)) >= 0:
+            line = bytes(left[:end])
+            del left[: end + 1]
+            searched = 0
+            take(document(member, line))
+        if len(left) > ANSWER_MAX:
+            raise EtcdError(f"{member}: a change of more than {ANSWER_MAX >> 20} MiB; check the prefix")
 
     await _read(response, feed)
-    if failed:
-        raise failed
 
 
-async def _read(response: httpx.Response, take: Callable[[bytes], bool]) -> None:
-    """Call `take` with the parts of a body, until it returns False."""
+async def _read(response: httpx.Response, take: Callable[[bytes], None]) -> None:
+    """Call `take` with the parts of a body, until it raises an error."""
+    failed: EtcdError | None = None
     # A generator of httpx that is left early is closed too late, by the collector. A cancellation ends all of them.
     with trio.CancelScope() as scope:
         async for part in response.aiter_bytes():
-            if not scope.cancel_called and not take(part):
-                scope.cancel()
+            if failed is None:
+                try:
+                    take(part)
+                except EtcdError as error:
+                    failed = error
+                    scope.cancel()
+    if failed:
+        raise failed
 
 
 def document(member: str, data: bytes) -> dict[str, Any]:
