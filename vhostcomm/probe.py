@@ -169,41 +169,33 @@ def connect(address: str) -> socket.socket:
     for _ in attempts(*folders):
         try:
             return _connect(address)
-        except UnreachableError as error:
+        except (OSError, ValueError) as error:  # ValueError: of a host's name
             failed = error
-            if not error.is_absent:
+            is_absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+            if not is_absent:
                 break
-    raise failed
+    why = failed.strerror if isinstance(failed, OSError) else ""
+    raise UnreachableError(f"{address}: {why or failed}", _advice(address, failed), is_absent=is_absent)
 
 
 def _connect(address: str) -> socket.socket:
     if address.startswith("tcp:"):
         host, _, port = address.removeprefix("tcp:").rpartition(":")
-        try:
-            return socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else ""
-            raise UnreachableError(
-                f"{address}: {why or error}",
-                f"Is the daemon running? Start it: vhostcomm serve --sock {address}",
-                is_absent=isinstance(error, ConnectionRefusedError),
-            ) from None
+        return socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(CONNECT_TIMEOUT)
     try:
         sock.connect(address)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise UnreachableError(
-            f"{address}: {error.strerror or error}",
-            _advice(address, error),
-            is_absent=isinstance(error, FileNotFoundError | ConnectionRefusedError),
-        ) from None
+        raise
     return sock
 
 
-def _advice(address: str, error: OSError) -> str:
+def _advice(address: str, error: Exception) -> str:
     start = f"vhostcomm serve --sock {address}"
+    if address.startswith("tcp:"):
+        return f"Is the daemon running? Start it: {start}"
     match error:
         case FileNotFoundError():
             return f"There is no such socket. Is the daemon running? Start it: {start}"

@@ -61,18 +61,29 @@ class _Guest:
 
     def receive(self, timeout: float) -> bool:
         """Wait for data and process it. Return False if none came in time."""
-        found = self._receive(timeout)
-        if found == b"":
+        self._sock.settimeout(max(timeout, 0.001))
+        try:
+            data = self._sock.recv(65536)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            raise _broken(error) from None
+        if not data:
             raise UnreachableError("the daemon closed the connection", "Its log says why.")
-        return found is not None
+        self._connection.receive_data(data)
+        while (event := self._connection.next_event()) is not NEED_DATA:
+            if isinstance(event, UnsolicitedResponse | Response):
+                frame = Frame.decode(event.raw)
+                self.replies.setdefault((frame.request_id, frame.command), []).append(frame)
+        return True
 
     def end(self, timeout: float) -> None:
         """Close the sending side as a guest does, and read replies until the daemon closes too."""
         self.ended = True
         until = time.monotonic() + timeout
-        with suppress(OSError, UnreachableError):  # a broken connection has ended too
+        with suppress(OSError, UnreachableError):  # when the connection is closed or broken
             self._sock.shutdown(socket.SHUT_WR)
-            while (left := until - time.monotonic()) > 0 and self._receive(left):
+            while (left := until - time.monotonic()) > 0 and self.receive(left):
                 pass
         self.close()
 
@@ -84,28 +95,11 @@ class _Guest:
                 return None
         return self.replies[key].pop(0)
 
-    def left_over(self) -> list[Frame]:
-        """Return the replies that the capture lacks, each only once."""
+    def left_over(self) -> list[str]:
+        """Return a difference for each reply that the capture lacks, only once."""
         found = [frame for frames in self.replies.values() for frame in frames]
         self.replies.clear()
-        return found
-
-    def _receive(self, timeout: float) -> bytes | None:
-        """Read and process data. Return None if none came in time, b"" at the end."""
-        self._sock.settimeout(max(timeout, 0.001))
-        try:
-            data = self._sock.recv(65536)
-        except TimeoutError:
-            return None
-        except OSError as error:
-            raise _broken(error) from None
-        if data:
-            self._connection.receive_data(data)
-        while (event := self._connection.next_event()) is not NEED_DATA:
-            if isinstance(event, UnsolicitedResponse | Response):
-                frame = Frame.decode(event.raw)
-                self.replies.setdefault((frame.request_id, frame.command), []).append(frame)
-        return data
+        return [f"   -  a reply that the capture doesn't have: command {frame.command}" for frame in found]
 
 
 def _broken(error: OSError) -> UnreachableError:
@@ -128,22 +122,17 @@ def replay(capture: Capture, address: str, *, timeout: float = 5.0, ignore_ident
             _step(guest, line, record, result, timeout, ignore_identity)
         while not guest.ended and guest.receive(SETTLE):
             pass
-        _report_left_over(guest, result)
+        result.differences += guest.left_over()
     return result
-
-
-def _report_left_over(guest: _Guest, result: Replayed) -> None:
-    for frame in guest.left_over():
-        result.differences.append(f"   -  a reply that the capture doesn't have: command {frame.command}")
 
 
 def _step(guest: _Guest, line: int, record: Record, result: Replayed, timeout: float, ignore_identity: bool) -> None:
     if record.direction is Direction.TO_HOST:
-        if _answers_the_host(record):
+        if isinstance(record, FrameRecord) and not record.refused and record.frame.is_response == 1:
             result.notes.append(f"line {line}: an answer to the host's own question is left out: it wasn't asked")
             return
         if guest.ended:
-            _report_left_over(guest, result)
+            result.differences += guest.left_over()
             guest.connect()
         guest.send(record.raw, timeout)
         if isinstance(record, SkippedRecord) and record.why is SkipReason.SILENCE:
@@ -166,7 +155,3 @@ def _step(guest: _Guest, line: int, record: Record, result: Replayed, timeout: f
         a, b = getattr(expected, each), getattr(found, each)
         if a != b and each not in skipped:
             result.differences.append(f"{line:4}  {name} {each}: {shorten(a)} in the capture, {shorten(b)} served")
-
-
-def _answers_the_host(record: Record) -> bool:
-    return isinstance(record, FrameRecord) and not record.refused and record.frame.is_response == 1
