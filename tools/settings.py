@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ def all_settings() -> Iterator[Setting]:
         for each in settings(model).values():
             default = f"`{default_text(each)}`" if default_text(each) else ""
             effect = _START if section == "serve" else _RELOAD
-            environment = f"{variable(each)}={_quoted(str(each.metadata['example']))}"
+            environment = f"{variable(each)}={shlex.quote(str(each.metadata['example']))}"
             yield _setting(section, each, default, effect, environment)
     yield Setting(
         "serve", "watch", '["/run/guests"]', "Directories; each socket that appears in one is a guest with the file's name.",
@@ -87,10 +88,6 @@ def _setting(
     )
 
 
-def _quoted(example: str) -> str:
-    return f"'{example}'" if " " in example or "{" in example else example
-
-
 def configuration() -> str:
     parts = ["| key | environment | flag | default |\n| --- | --- | --- | --- |"]
     parts += [_row(each) for each in all_settings()]
@@ -105,15 +102,9 @@ def configuration() -> str:
 
 def _row(each: Setting) -> str:
     anchor = each.name.replace(".", "").lower()  # as GitHub makes it
-    columns = (
-        f"[`{each.name}`](#{anchor})",
-        *map(_code, (each.environment.partition("=")[0], each.flag.split(" ")[0])),
-    )
-    return f"| {' | '.join((*columns, each.default))} |"
-
-
-def _code(text: str) -> str:
-    return f"`{text}`" if text else ""
+    names = (each.environment.partition("=")[0], each.flag.partition(" ")[0])
+    environment, flag = (f"`{name}`" if name else "" for name in names)
+    return f"| [`{each.name}`](#{anchor}) | {environment} | {flag} | {each.default} |"
 
 
 def _details(each: Setting) -> str:
