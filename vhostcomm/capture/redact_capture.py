@@ -117,23 +117,11 @@ def _redact_refused(record: FrameRecord) -> FrameRecord:
     An invalid field stays invalid, so the new header is refused for the same field.
     """
     frame = record.frame
-    changes: dict[str, int] = {
-        name: _mask_number(value) for name in _FLAGS if (value := getattr(frame, name)) not in (0, 1)
-    }
-    for name in _LENGTHS:
-        value = getattr(frame, name)
-        changes[name] = 0 if 0 <= value <= DATA_SIZE else _mask_number(value)
-    changes["command"] = _mask_number(frame.command)
-    changes["sub_command"] = 1 if 1 <= frame.sub_command <= 0xFF else _mask_number(frame.sub_command)
-    changes["reserved"] = _mask_number(frame.reserved)
-    raw = record.raw
-    masked = Frame(
-        request_id=int.from_bytes(mask(raw[:8]), "little"),
-        guest_uuid=mask(frame.guest_uuid),
-        guest_id=int.from_bytes(mask(raw[24:32]), "little"),
-        **attrs.asdict(frame, filter=lambda field, _: field.name in _FLAGS) | changes,
-        padding=mask(raw[HEADER_SIZE:]),
-    ).encode()
+    usual: dict[str, Any] = {name: value for name in _FLAGS if (value := getattr(frame, name)) in (0, 1)}
+    usual |= {name: 0 for name in _LENGTHS if 0 <= getattr(frame, name) <= DATA_SIZE}
+    if 1 <= frame.sub_command <= 0xFF:
+        usual["sub_command"] = 1
+    masked = attrs.evolve(Frame.decode(mask(record.raw)), **usual).encode()
     why = refusal(masked[:HEADER_SIZE], convincing=True)
     return attrs.evolve(
         record, frame=Frame.decode(masked), refused=str(why) if why else "for a reason that isn't shown"
