@@ -50,7 +50,7 @@ Ask = Callable[[Command, float, str], Awaitable[bytes]]
 Notify = Callable[[Command, float, str], Awaitable[None]]
 """Sends the guest a command without waiting for an answer; raises `CallError` if it can't be sent."""
 
-_URGENT: Final = tuple([str(int(each))] for each in URGENT)
+_URGENT: Final = frozenset(str(int(each)) for each in URGENT)
 """The `command` parameter of a request that may use the server's reserved slots."""
 
 _NUMBER: Final = re.compile(r"\+?[0-9]{1,10}")
@@ -174,7 +174,7 @@ class QemuHostApi:
 
     def is_urgent(self, scope: Scope) -> bool:
         """Return whether the request stops or thaws the guest."""
-        return _values(scope)("command")[:1] in _URGENT
+        return _value(scope, "command") in _URGENT
 
     def error(self, problem: Problem) -> bytes:
         """Return the body for a problem."""
@@ -183,7 +183,7 @@ class QemuHostApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """The ASGI application."""
         try:
-            body, status = success(await self._answer(scope["path"], _values(scope), peer_of(scope))), 200
+            body, status = success(await self._answer(scope)), 200
         except FailureError as error:
             body, status = failure(str(error)), 500
         except Exception:  # noqa: BLE001 - only this request fails
@@ -193,19 +193,20 @@ class QemuHostApi:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, path: str, values: Callable[[str], list[str]], who: str) -> str:
+    async def _answer(self, scope: Scope) -> str:
         """Return the answer's data as JSON."""
-        if path not in ("/read", "/write") or not (given := values("command")) or not given[0]:
+        path, command, who = scope["path"], _value(scope, "command"), f"qemu-host API: {peer_of(scope)}"
+        if path not in ("/read", "/write") or not command:
             raise FailureError("No command specified")
-        number = _number(given[0], 0, "command")
+        number = _number(command, 0, "command")
         seconds = self._timeout
-        if path == "/read" and (wanted := values("timeout")) and wanted[0]:
-            seconds = float(_number(wanted[0], 1, "timeout"))
+        if path == "/read" and (wanted := _value(scope, "timeout")):
+            seconds = float(_number(wanted, 1, "timeout"))
         if path == "/write":
             await self._write(number, who)
             return "null"
         with self._failing(number):
-            data = await self._ask(self._command(number), seconds, f"qemu-host API: {who}")
+            data = await self._ask(self._command(number), seconds, who)
         if not data.strip(b"\0"):
             if number == GuestCommand.POWEROFF:
                 return "null"
@@ -221,7 +222,7 @@ class QemuHostApi:
             nonlocal failed
             try:
                 with self._failing(number):
-                    await self._notify(self._command(number), self._timeout, f"qemu-host API: {who}")
+                    await self._notify(self._command(number), self._timeout, who)
             except FailureError as error:
                 failed = error
             done.set()
@@ -275,7 +276,7 @@ def _message(outcome: Outcome, number: int) -> str:
     assert_never(outcome)
 
 
-def _values(scope: Scope) -> Callable[[str], list[str]]:
-    """Return a function that returns the values of a request parameter."""
-    given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    return lambda name: given.get(name, [])
+def _value(scope: Scope, name: str) -> str:
+    """Return the first value of a request parameter; "" if it is missing."""
+    query: str = scope["query_string"].decode("latin-1")
+    return parse_qs(query, keep_blank_values=True).get(name, [""])[0]
