@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tools.man import pages
 from tools.onefile import EPOCH, ROOT, prepared, write
 from vhostcomm import __version__
 from vhostcomm.config.template import template
@@ -37,17 +36,6 @@ LINKS: Final = {
         f"usr/lib/{each}-linux-gnu/wireshark/plugins/vchannel.lua": "../../../../share/vhostcomm/wireshark/vchannel.lua"
         for each in ("aarch64", "x86_64")
     },
-}
-
-FILES: Final = {
-    "completions/vhostcomm": "usr/share/bash-completion/completions/vhostcomm",
-    "completions/vdsm_run": "usr/share/bash-completion/completions/vdsm_run",
-    "completions/_vhostcomm": "usr/share/zsh/vendor-completions/_vhostcomm",
-    "completions/_vdsm_run": "usr/share/zsh/vendor-completions/_vdsm_run",
-    "completions/vhostcomm.fish": "usr/share/fish/vendor_completions.d/vhostcomm.fish",
-    "completions/vdsm_run.fish": "usr/share/fish/vendor_completions.d/vdsm_run.fish",
-    "protocol/wireshark/vchannel.lua": "usr/share/vhostcomm/wireshark/vchannel.lua",
-    "tools/debian/lintian-overrides": "usr/share/lintian/overrides/vhostcomm",
 }
 
 APACHE: Final = "Apache License"
@@ -73,18 +61,22 @@ def main() -> None:
 
 def stage(tree: Path, date: int) -> None:
     """Write all installed files below a directory."""
-    with prepared() as (sources, trees):
+    with prepared() as (sources, shared, trees):
         program = tree / "usr/bin/vhostcomm"
         program.parent.mkdir(parents=True)
         # Not the first in PATH, which may be an environment's.
         write(program.parent, [program.name], sources, trees, python="/usr/bin/python3")
         put(tree / "usr/share/doc/vhostcomm/copyright", licences(sources).encode())
-    for source, path in FILES.items():
-        put(tree / path, (ROOT / source).read_bytes())
+        for file in filter(Path.is_file, shared.rglob("*")):
+            # Debian's zsh has another directory for packages.
+            place = tree / "usr/share" / str(file.relative_to(shared)).replace("site-functions", "vendor-completions")
+            if file.is_relative_to(shared / "man"):
+                pack(place, file.read_text())
+            else:
+                put(place, file.read_bytes())
+    put(tree / "usr/share/lintian/overrides/vhostcomm", (DEBIAN / "lintian-overrides").read_bytes())
     for unit in UNITS:
         put(tree / "usr/lib/systemd/system" / unit, units.text(unit).encode())
-    for name, text in pages(ROOT / "docs", __version__).items():
-        pack(tree / f"usr/share/man/man{name[-1]}/{name}", text)
     # Sections of guests are examples too, so the file serves none as it is.
     put(tree / units.CONFIG.lstrip("/"), template().replace("\n[guests.", "\n# [guests.").encode())
     doc = tree / "usr/share/doc/vhostcomm"

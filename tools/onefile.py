@@ -28,7 +28,7 @@ DEBIAN: Final = {"3.11": "bookworm", "3.13": "trixie"}
 PACKAGES: Final = ("python{}-minimal", "libpython{}-minimal", "libpython{}-stdlib", "libc6", "libexpat1", "zlib1g")
 """Packages of an unpacked interpreter for compiling."""
 
-NOT_NEEDED: Final = ("bin", "share", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED",
+NOT_NEEDED: Final = ("bin", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED",
     "*.dist-info/WHEEL", "*.dist-info/direct_url.json", "*.dist-info/entry_points.txt", "**/*.pyi", "**/py.typed", "**/__pycache__",
     "**/tests", "**/_tests", "rich_rst", "pygments/styles/[!_]*", "pygments/lexers/[!_]*", "pygments/formatters/[!_]*", "pygments/sphinxext.py",
 )  # fmt: skip
@@ -44,20 +44,21 @@ EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 def main() -> None:
     target = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "dist"
     target.mkdir(parents=True, exist_ok=True)
-    with prepared() as (sources, trees):
+    with prepared() as (sources, _, trees):
         write(target, PROGRAMS, sources, trees)
     for program in PROGRAMS:
         print(f"{target / program}: {(target / program).stat().st_size / 1e6:.1f} MB")  # noqa: T201
 
 
 @contextmanager
-def prepared() -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Yield the directory of all sources, and the directories of bytecode by their names in the archive."""
+def prepared() -> Iterator[tuple[Path, Path, dict[str, Path]]]:
+    """Yield the directory of all sources, that of a prefix's share, and those of bytecode by their names in the archive."""
     with tempfile.TemporaryDirectory(prefix="vhostcomm-onefile-") as folder:
         work = Path(folder)
         sources = work / "sources"
         install(sources)
-        yield sources, {f"cp{version.replace('.', '')}": compiled(sources, work, version) for version in DEBIAN}
+        shared = (sources / "share").rename(work / "share")
+        yield sources, shared, {f"cp{version.replace('.', '')}": compiled(sources, work, version) for version in DEBIAN}
 
 
 def install(target: Path) -> None:
