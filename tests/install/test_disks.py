@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -91,7 +92,12 @@ def test_a_disk_grows_and_never_shrinks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"hi\n", "3 bytes, not whole sectors of 512"), (b"x\n" * 512, "text"), ("é".encode() * (1 << 20), "text")],
+    [
+        (b"hi\n", "3 bytes, not whole sectors; if it is a disk: truncate -s %512 "),
+        (b"x\n" * 512, "looks like text; give a guest's disk"),
+        ("é".encode() * (1 << 20), "looks like text"),
+        (("x" + "é" * (1 << 20) + 511 * "x").encode(), "looks like text"),
+    ],
 )
 def test_a_file_that_is_no_disk_does_not_grow(tmp_path: Path, content: bytes, why: str) -> None:
     file = tmp_path / "data.img"
@@ -99,8 +105,15 @@ def test_a_file_that_is_no_disk_does_not_grow(tmp_path: Path, content: bytes, wh
     refused = run_vhostcomm("disk", "grow", file, "--size", "3T")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith(f"vhostcomm: {file}: {why}")
-    assert "so it is no disk; give a guest's disk" in refused.stderr
     assert file.read_bytes() == content
+
+
+def test_a_disk_that_begins_with_text_grows(tmp_path: Path) -> None:
+    """The guest may have written anything to its first MiB."""
+    file = tmp_path / "data.img"
+    file.write_bytes(b"x\n" * (1 << 19))
+    os.truncate(file, 2 << 20)
+    assert grow(file, GIB) == 2 << 20
 
 
 @pytest.mark.parametrize(

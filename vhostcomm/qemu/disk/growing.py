@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from codecs import getincrementaldecoder
 from pathlib import Path
@@ -12,6 +13,7 @@ from vhostcomm.errors import DiskError, UsageError
 from vhostcomm.qemu.disk.image import MBR_SIGNATURE, SIGNATURE_OFFSET, AnyPath, Image, ImageFormat, probe
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
 from vhostcomm.qemu.disk.tools import failed, run
+from vhostcomm.text import counted
 
 _CONTENTS: Final = (
     # offset, magic
@@ -40,7 +42,7 @@ def grow(path: AnyPath, size: int) -> int:
     if not stat.S_ISREG(Path(image.path).stat().st_mode):
         raise DiskError(image.path, "a block device; grow it with the tools of its storage")
     if why := _no_disk(image):
-        raise DiskError(image.path, f"{why}, so it is no disk; give a guest's disk, such as data.img")
+        raise DiskError(image.path, why)
     if size <= image.size or size % SECTOR_SIZE:
         raise UsageError(
             f"{image.path} has {image.size} bytes, and {size} were requested: a disk can only grow, by sectors of "
@@ -56,20 +58,24 @@ def grow(path: AnyPath, size: int) -> int:
 
 
 def _no_disk(image: Image) -> str:
-    """Return why the content of an image is no disk's; empty if it may be one, as an empty data disk is."""
+    """Return why the content of an image is no disk's, and what to do; empty if it may be one, as an empty one is."""
     if image.format is not ImageFormat.RAW or any(image.head.startswith(magic, at) for at, magic in _CONTENTS):
         return ""
     if image.size % SECTOR_SIZE:
-        return (
-            f"{image.size} bytes, not whole sectors of {SECTOR_SIZE}, without a partition table or a known file system"
-        )
-    return "text" if _is_text(image.head) else ""
+        sized = f"truncate -s %{SECTOR_SIZE} {shlex.quote(image.path)}"
+        return f"{counted(image.size, 'byte')}, not whole sectors; if it is a disk: {sized}"
+    with open(image.path, "rb") as file:  # noqa: PTH123
+        file.seek(-SECTOR_SIZE, os.SEEK_END)
+        last = file.read()
+    return "looks like text; give a guest's disk, such as data.img" if _is_text(image.head) and _is_text(last) else ""
 
 
-def _is_text(head: bytes) -> bool:
-    """Return whether it is UTF-8 without a NUL. Encrypted and empty disks have NULs in their first MiB."""
+def _is_text(part: bytes) -> bool:
+    """Return whether a part of a file is UTF-8 without a NUL. Encrypted and empty disks have NULs in their first MiB."""
+    # A character may be cut off at each end.
+    text = part.lstrip(bytes(range(0x80, 0xC0)))
     try:
-        getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+        getincrementaldecoder("utf-8")().decode(text)
     except UnicodeDecodeError:
         return False
-    return b"\0" not in head
+    return b"\0" not in text
