@@ -90,11 +90,20 @@ def test_probe_suggests_the_socket_in_the_runtime_directory(short_path: Path) ->
     environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path)}
     with socket.socket(socket.AF_UNIX) as there:
         there.bind(str(short_path / "nas"))
+        there.listen()
         probed = run_vhostcomm("probe", "nas", env=environment)
+        capture = FOLDER / "graceful-stop.jsonl"
+        replayed = run_vhostcomm("capture", "replay", capture, "--sock", "nas", env=environment)
     assert f"There is no such socket; did you mean {short_path}/nas?\n" in probed.stderr
-    capture = FOLDER / "graceful-stop.jsonl"
-    replayed = run_vhostcomm("capture", "replay", capture, "--sock", "nas", env=environment)
     assert f"did you mean {short_path}/nas?" in replayed.stderr
+
+
+def test_probe_suggests_no_leftover(short_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(short_path / "nas"))
+    probed = run_vhostcomm("probe", "nas", env=ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path)})
+    assert "There is no such socket. Is the daemon running?" in probed.stderr
+    assert "did you mean" not in probed.stderr
 
 
 def test_probe_names_the_systems_error_for_tcp() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vhostcomm.cli.flags import parsed
 from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock, runtime_directory
@@ -11,6 +12,9 @@ from vhostcomm.errors import UsageError
 
 if TYPE_CHECKING:
     from vhostcomm.probe import UnreachableError
+
+TRIAL_TIMEOUT: Final = 1.0
+"""Seconds to find out whether a daemon listens at a socket; it needs none unless its backlog is full."""
 
 
 def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
@@ -30,8 +34,10 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
 def advice(where: Listen | ListenTcp | Activated, error: UnreachableError) -> str:
     """Return what to do about a daemon that can't be asked: use the socket of that name in the runtime directory."""
     if isinstance(where, Listen) and error.is_absent:
-        with suppress(ValueError, OSError):
+        with suppress(ValueError, OSError), socket.socket(socket.AF_UNIX) as trial:
             other = runtime_directory() / where.path.name
-            if other != where.path and other.is_socket():
+            if other != where.path:
+                trial.settimeout(TRIAL_TIMEOUT)
+                trial.connect(str(other))  # fails for a leftover
                 return f"There is no such socket; did you mean {other}?"
     return error.advice
