@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+import trio
 
 from tests.serving import ENVIRONMENT, Serving, fake_guest, until
 from tests.systemd.notified import notify_socket
@@ -22,7 +23,7 @@ from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon.status import of_guests, of_launched
 from vhostcomm.guest.evidence import Connected, Paused
-from vhostcomm.systemd.notify import STATUS_LIMIT, Notifier
+from vhostcomm.systemd.notify import GATHER, RESEND_INTERVAL, STATUS_LIMIT, Notifier
 
 BEAT = 0.1
 """Seconds between the watchdog's beats in these tests."""
@@ -198,6 +199,26 @@ def test_a_late_notify_socket_gets_the_message(tmp_path: Path) -> None:
             assert guest.serial()
         with notify_socket(tmp_path / "notify") as manager:
             manager.hears("READY=1")
+
+
+def test_a_refused_message_is_sent_again_soon_after_a_status(tmp_path: Path) -> None:
+    async def check() -> None:
+        notifier = Notifier(str(tmp_path / "notify"))
+        async with trio.open_nursery() as nursery:
+            with notify_socket(tmp_path / "notify") as manager:
+                nursery.start_soon(notifier.run)
+                notifier.describe = lambda: "up"
+                notifier.changed()
+                await trio.sleep(2 * GATHER)
+                assert manager.rest() == ["STATUS=up"]
+            (tmp_path / "notify").unlink()
+            notifier.extend(5)
+            with notify_socket(tmp_path / "notify") as manager:
+                await trio.sleep(RESEND_INTERVAL)
+                assert manager.rest() == ["EXTEND_TIMEOUT_USEC=5000000"]
+            nursery.cancel_scope.cancel()
+
+    run(check)
 
 
 def test_a_daemon_survives_the_end_of_the_notify_socket(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ KEPT: Final = 32
 GATHER: Final = 0.1
 """Seconds to gather changes before a status is sent: a removed guest counts until its port has ended."""
 
-STATUS_PAUSE: Final = 1.0
-"""Minimum seconds between two statuses, and between two attempts if systemd's socket is full or gone."""
+RESEND_INTERVAL: Final = 0.2
+"""Seconds before the next attempt if systemd's socket is full or gone."""
+
+STATUS_PAUSE: Final = 5 * RESEND_INTERVAL
+"""Minimum seconds between two statuses."""
 
 STATUS_REFRESH: Final = 30.0
 """Seconds after which the status is checked even without a known change."""
@@ -100,7 +103,9 @@ class Notifier:
             self._changed = trio.Event()
             await trio.sleep(GATHER)
             self._send_status()
-            await trio.sleep(STATUS_PAUSE)
+            for _ in range(round(STATUS_PAUSE / RESEND_INTERVAL)):
+                await trio.sleep(RESEND_INTERVAL)
+                self._flush()
 
     def changed(self, *_: object) -> None:
         """Note that the status may have changed. May be called at any rate."""
