@@ -105,7 +105,8 @@ def test_configuration_without_guests_is_rejected() -> None:
     ("words", "why"),
     [
         (["qemu", "--qemu-version", "seven"], "--qemu-version seven: expected MAJOR.MINOR"),
-        (["qemu", "--qemu-version", "6.2"], "7.0 or later"),
+        (["qemu", "--qemu-version", "6.2"], "7.2 or later"),
+        (["qemu", "--qemu-version", "7.1"], "7.2 or later"),
         (["qemu", "--qemu", "qemu-system-x86_64", "--qemu-version", "7.2"], "give only one"),
         (["proxmox"], "--vmid N is missing: the VM's number; qm list"),
         (["proxmox", "--vmid", "99"], "--vmid 99: expected 100 to 999999999"),

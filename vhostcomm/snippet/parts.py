@@ -20,6 +20,9 @@ from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
 
+OLDEST: Final = (7, 2)
+"""The oldest QEMU that vhostcomm supports: major and minor version."""
+
 PORT: Final = (
     "the guest's Linux names the port /dev/vport1p1, as on a genuine host, if exactly one virtio device precedes the "
     "controller, such as a network card at 0x2; without one the name is /dev/vport0p1. It is unknown whether a genuine "
@@ -89,16 +92,15 @@ class Spelling:
         """Choose the spelling for a version of QEMU.
 
         Raises:
-            UsageError: the version is malformed, or below 7.0.
+            UsageError: the version is malformed, or below 7.2.
         """
         match = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9.]+)?", text, re.ASCII)
-        if not match or int(match[1]) < 7:
+        version = (int(match[1]), int(match[2])) if match else (0, 0)
+        if version < OLDEST:
             raise UsageError(
-                f"--qemu-version {text}: expected MAJOR.MINOR, 7.0 or later; `qemu-system-x86_64 --version` prints it"
+                f"--qemu-version {text}: expected MAJOR.MINOR, 7.2 or later; `qemu-system-x86_64 --version` prints it"
             )
-        return cls(
-            Reconnect.of_version(int(match[1]), int(match[2])), f"written for QEMU {text}, as --qemu-version says"
-        )
+        return cls(Reconnect.of_version(*version), f"written for QEMU {text}, as --qemu-version says")
 
     @classmethod
     def unasked(cls) -> Spelling:
