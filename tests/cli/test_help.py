@@ -75,7 +75,8 @@ def test_help_says_what_each_flag_does_for_its_verb() -> None:
     for verb in "serve", "run":
         shown = _help(verb)
         assert "`run`" not in shown
-        assert "run acquires a lock there" in shown
+        assert ("The daemon publishes its guests there." in shown) == (verb == "serve")
+        assert ("A lock there keeps other hosts from starting the guest." in shown) == (verb == "run")
         assert "find the hosts" not in shown
         assert "--control ADDRESS Where to listen" in shown
         assert shown.index("--cluster etcd") < shown.index("--cluster-ca") < shown.index("--cluster-host")

@@ -135,6 +135,11 @@ def _in_order(_: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribu
     return sorted(fields, key=lambda each: each.name != "cluster")
 
 
+_SHARED: Final = (
+    "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/)."
+)
+
+
 @frozen(field_transformer=_in_order)
 class HostOptions(ClusterOptions):
     """The same, for a host that takes part, and this host's name."""
@@ -144,8 +149,7 @@ class HostOptions(ClusterOptions):
         flag(
             "--cluster",
             "etcd://HOST:PORT,…",
-            "The members of the etcd that several hosts share, with an optional /PREFIX of its keys (/vhostcomm/v1/). `serve` "
-            "publishes its guests there. `run` acquires a lock there, so that no other host starts the guest.",
+            f"{_SHARED} A lock there keeps other hosts from starting the guest.",
         ),
     ] = ""
     cluster_host: Annotated[
@@ -183,6 +187,10 @@ class HostOptions(ClusterOptions):
 class MemberOptions(HostOptions):
     """The same, and the address of this host's daemon."""
 
+    cluster: Annotated[
+        str,
+        flag("--cluster", "etcd://HOST:PORT,…", f"{_SHARED} The daemon publishes its guests there."),
+    ] = ""
     cluster_control: Annotated[
         str,
         flag(
