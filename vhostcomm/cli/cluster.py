@@ -11,7 +11,7 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.output import print_error
+from vhostcomm.cli.output import print_remark
 from vhostcomm.config.http_address import TLS, control_address
 from vhostcomm.config.ssh_address import SCHEME
 from vhostcomm.config.ssh_address import parse as parse_ssh
@@ -105,8 +105,8 @@ class ClusterOptions:
         hosts = trio.run(hosts_of, access)
         for each in hosts:
             if not _is_usable(each.control):
-                print_error(
-                    f"vhostcomm: {each.host} can't be asked: its daemon publishes "
+                print_remark(
+                    f"{each.host} can't be asked: its daemon publishes "
                     f"{each.control or 'no control surface'}; start it with --cluster-control ssh://{each.host}"
                 )
         if found := [each.control for each in hosts if _is_usable(each.control)]:

@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 
 from vhostcomm.cli.flags import USED, ConfigFiles, SettingFlags, Socks, UsedFlags, given
 from vhostcomm.cli.guest_folder import files_of, shown
-from vhostcomm.cli.output import print_error
+from vhostcomm.cli.output import print_remark
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
 from vhostcomm.config.http_address import control_address
@@ -65,7 +65,7 @@ class GuestSelection:
             environment=of_service() if environment is None else environment,
         )
         for warning in config.warnings:
-            print_error(f"vhostcomm: {warning}")
+            print_remark(warning)
         names = [each.name for each in config.guests]
         if not names:
             raise ConfigError(
@@ -150,7 +150,7 @@ class UnitSelection(GuestSelection):
         config = load(self.config, environment=of_service())
         check(config)
         for warning in config.warnings:
-            print_error(f"vhostcomm: {warning}")
+            print_remark(warning)
         return config
 
     def check_settings(self, unit: str) -> None:
