@@ -45,6 +45,9 @@ def test_the_snippet_is_a_valid_unit(printed: dict[str, Path], name: str) -> Non
     assert PROGRAM in printed[name].with_name(name).read_text() or name.endswith(".socket")
 
 
+OF_SERIAL = "02707f60-f946-5b1e-c5d0-ae5c6121ae60"
+"""The UUID that is derived from the serial number 1234ABC567890."""
+
 PLACE = "/opt/vhostcomm/bin/vhostcomm"
 
 
@@ -98,9 +101,24 @@ def test_a_socket_that_the_unit_of_one_guest_ignores_is_rejected(sock: str) -> N
     for words in ((), ("--unit", units.SERVE_ONE), ("--unit", units.SOCKET_ONE)):
         why = refused("systemd", "--sock", sock, *words)
         assert why.startswith(f"--sock {sock}: the socket of vhostcomm@.")
+        assert "/UUID: give --sock UUID or" in why  # not the UUID of a serial number that nobody has given
         assert why.endswith("give --sock UUID or the guest in a file with --config")
     assert "is fixed" in refused("qemu", "--sock", sock, "--unit", units.SERVE_ONE)
-    assert "is fixed" in refused("systemd", "--sock", UUID, "--guest-uuid", UUID.replace("d9", "d8"))
+
+
+def test_the_remedy_names_the_uuid_of_a_given_serial_number() -> None:
+    why = refused("systemd", "--sock", "nas=/srv/nas", "--guest-serial", "1234ABC567890")
+    assert f"-{OF_SERIAL}/{OF_SERIAL}: give --sock {OF_SERIAL} or the guest in a file" in why
+
+
+def test_another_uuid_than_that_of_the_socket_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = UUID.replace("d9", "d8")
+    why = f"has another UUID, {other}: give the same in both, or leave out "
+    for words in (), ("--unit", units.SOCKET_ONE):
+        found = refused("systemd", "--sock", f"nas={UUID}", "--guest-uuid", other, *words)
+        assert found == f"--sock nas={UUID}: --guest-uuid {why}--guest-uuid"
+    monkeypatch.setenv("VHOSTCOMM_GUEST_UUID", other)
+    assert refused("systemd", "--sock", UUID) == f"--sock {UUID}: VHOSTCOMM_GUEST_UUID {why}VHOSTCOMM_GUEST_UUID"
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from vhostcomm.cli.output import print_remark
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
 from vhostcomm.config.http_address import control_address
+from vhostcomm.config.identity import ZERO_SERIAL, derived_uuid
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import ConfigError, QemuError, UsageError
@@ -211,17 +212,25 @@ def _check_fixed(guest: GuestConfig, unit: str, sock: Path, runtime: Path) -> No
         sock: the unit's socket.
         runtime: the directory of sockets without a path.
     """
+    source, uuid = guest.sources["sock"], guest.identity.uuid
     match guest.address:
         case Listen(path) if path == sock:
             return
-        case Listen(path) if path.parent == runtime and values.uuid_of(path.name) == sock.name:
-            return
-    source = guest.sources["sock"]
+        case Listen(path) if path.parent == runtime and (named := values.uuid_of(path.name)):
+            if named == sock.name:
+                return
+            if sock.name == uuid and source.startswith("--sock "):
+                where = guest.sources["uuid"].removeprefix("environment ")
+                raise UsageError(
+                    f"{source}: {where} has another UUID, {uuid}: give the same in both, or leave out {where}"
+                )
     if source.startswith("--sock "):
-        one = unit != units.SOCKET
+        if uuid == derived_uuid("g", ZERO_SERIAL):  # nobody has given a UUID or serial number
+            uuid = "UUID"
+        shown_sock = str(sock).replace(guest.identity.uuid, uuid)
+        one = f"--sock {uuid} or " if unit != units.SOCKET else ""
         raise UsageError(
-            f"{source}: the socket of {unit} is fixed, {sock}: give {'--sock UUID or ' if one else ''}"
-            "the guest in a file with --config"
+            f"{source}: the socket of {unit} is fixed, {shown_sock}: give {one}the guest in a file with --config"
         )
 
 
