@@ -214,4 +214,4 @@ def test_a_folder_without_a_guest(tmp_path: Path, kind: str) -> None:
 
 def test_flags_of_a_whole_machine_need_a_folder() -> None:
     for words in (["qemu", "--accel", "tcg"], ["proxmox", "--vmid", "100", "--storage", "tank"]):
-        assert "only a whole machine has that: give a directory" in refused(*words, "--sock", "nas=/run/nas")
+        assert "only a whole machine has that: give a DIRECTORY" in refused(*words, "--sock", "nas=/run/nas")

@@ -15,7 +15,7 @@ from cyclopts import CycloptsError
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.cli.app import app
-from vhostcomm.cli.flags import USED
+from vhostcomm.cli.flags import USED, USED_BY_SCRIPT
 from vhostcomm.config.address import ListenTcp
 from vhostcomm.config.identity import flag_of
 from vhostcomm.config.load import load
@@ -118,11 +118,12 @@ def test_configuration_without_guests_is_rejected() -> None:
         (["libvirt", "--domain", "--boot", "{boot}", "--memory", "1"], "memory is 1"),
         (["libvirt", "--domain", "--boot", "{boot}", "--cpus", "0"], "cpus is 0"),
         (["libvirt", "--domain", "--boot", "{boot}", "--emulator", "no-qemu"], "no such program"),
-        (["libvirt", "--vcpus", "4"], "--vcpus: only the daemon uses that: give it to `vhostcomm serve`"),
-        (
-            ["qemu", "--vcpus", "4", "--web", "127.0.0.1:1", "--host-build", "1"],
-            "--host-build, --vcpus, --web: only the daemon",
-        ),
+        (["libvirt", "--vcpus", "4"], "--vcpus: only a whole machine has that: add --domain"),
+        (["qemu", "--vcpus", "4"], "--vcpus: only a whole machine has that: give a DIRECTORY"),
+        (["proxmox", "--vmid", "100", "--vcpus", "4"], "--vcpus: only a whole machine has that: give a DIRECTORY"),
+        (["hookscript", "--vcpus", "4"], "--vcpus: only the daemon uses that: give it to `vhostcomm serve`"),
+        (["hookscript", "--control-token", "0123456789abcdef"], "--control-token: only the daemon uses that"),
+        (["qemu", "--web", "127.0.0.1:1", "--host-build", "1"], "--host-build, --web: only the daemon"),
         (["proxmox", "--vmid", "100", "--log-level", "debug"], "--log-level: only the daemon uses that"),
         (["hookscript", "--record", "/tmp/{{guest}}"], "--record: only the daemon uses that"),
         (["virtualbox"], "virtualbox"),
@@ -272,4 +273,7 @@ def test_qemu_does_not_connect_to_the_wildcard_address() -> None:
 def test_help_lists_only_the_settings_that_a_snippet_uses(kind: str) -> None:
     shown = run_vhostcomm("snippet", kind, "--help").stdout
     every = {flag_of(each) for model in SECTIONS.values() for each in settings(model).values()}
-    assert {flag for flag in every if re.search(rf"^  --{flag}\b(?!-)", shown, re.MULTILINE)} == USED
+    used = USED_BY_SCRIPT if kind == "hookscript" else USED
+    assert {flag for flag in every if re.search(rf"^  --{flag}\b(?!-)", shown, re.MULTILINE)} == used
+    of_machine = "virtual CPUs. Only with a DIRECTORY, or libvirt's --domain." in " ".join(shown.split())
+    assert of_machine == ("vcpus" in used)

@@ -30,6 +30,12 @@ USED: Final = {
 """Settings that matter where another program runs QEMU: the daemon's address, the UUID, which a serial number determines,
 and the processors of a whole machine."""
 
+USED_BY_SCRIPT: Final = {"control", "guest-uuid", "guest-serial"}
+"""Those that matter to a script that asks the daemon over a unix socket."""
+
+_OF_MACHINE: Final = {"vcpus": " Only with a DIRECTORY, or libvirt's --domain."}
+"""What help adds to a flag that only a whole machine can have, where another program runs QEMU."""
+
 
 def _setting_flags(listed: Container[str] | None = None) -> type:
     """Make the flags. Help lists those of `listed`, by default all."""
@@ -38,8 +44,9 @@ def _setting_flags(listed: Container[str] | None = None) -> type:
         for each in settings(model).values():
             default = default_text(each)
             shown = f"default: {default}; " if default else ""
+            only = _OF_MACHINE.get(each.name, "") if listed else ""
             parameter = Parameter(
-                help=f"{each.metadata['help']} [{shown}{variable(each)}]",
+                help=f"{each.metadata['help']}{only} [{shown}{variable(each)}]",
                 group=GROUPS[section],
                 metavar=each.metadata["word"],
                 show=listed is None or flag_of(each) in listed,
@@ -60,10 +67,12 @@ if TYPE_CHECKING:
     Place: TypeAlias = str
     SettingFlags: TypeAlias = Any
     UsedFlags: TypeAlias = Any
+    ScriptFlags: TypeAlias = Any
 else:
     Place = str | Path  # text; shells complete files
     SettingFlags = Annotated[_setting_flags(), Parameter(name="*", show_default=False, show_choices=False)]
     UsedFlags = Annotated[_setting_flags(USED), Parameter(name="*", show_default=False, show_choices=False)]
+    ScriptFlags = Annotated[_setting_flags(USED_BY_SCRIPT), Parameter(name="*", show_default=False, show_choices=False)]
 
 Socks = Annotated[
     list[Place] | None,

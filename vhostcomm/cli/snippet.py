@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import Place
+from vhostcomm.cli.flags import USED_BY_SCRIPT, Place
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_line, print_remark
@@ -20,6 +20,7 @@ from vhostcomm.cli.snippet_target import (
     ExternalSelection,
     GuestSelection,
     QemuSelection,
+    ScriptSelection,
     ServedGuest,
     UnitSelection,
 )
@@ -66,10 +67,11 @@ def qemu(
     """Print QEMU's arguments for the vchannel, to append to its command; with a DIRECTORY, the whole command."""
     from vhostcomm.snippet.qemu import arguments, command
 
-    found = (which or ExternalSelection()).of_folder(folder).external(whole=folder is not None)
+    which = (which or ExternalSelection()).of_folder(folder)
+    found = which.external()
     spelling, can = (spelt_for or QemuSelection()).asked()
     if folder is None:
-        _refuse(accel=accel != "kvm", remedy="give a directory of `vhostcomm install`")
+        _refuse(vcpus=which.has_vcpus, accel=accel != "kvm", remedy=_GIVE_DIRECTORY)
         _show(arguments(found.guest, spelling, bus=bus))
         return
     from vhostcomm.qemu.host_adaptation import fitted
@@ -124,13 +126,14 @@ def libvirt(
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
     given = of_domain or DomainFlags()
     is_whole = given.domain or folder is not None
-    found = (which or ExternalSelection()).of_folder(folder).external(whole=is_whole)
+    which = (which or ExternalSelection()).of_folder(folder)
+    found = which.external()
     guest = found.guest
     if not is_whole:
         from vhostcomm.snippet.libvirt import devices
 
         changed = {each.name: getattr(given, each.name) != each.default for each in attrs.fields(DomainFlags)}
-        _refuse(**changed, remedy="add --domain")
+        _refuse(vcpus=which.has_vcpus, **changed, remedy="add --domain")
         _show(devices(guest, held=found.is_held))
         return
     from vhostcomm.qemu.host_adaptation import fitted
@@ -191,6 +194,9 @@ def _machine(found: ServedGuest, flags: MachineFlags, extra: tuple[str, ...] = (
         raise UsageError(str(error)) from None
 
 
+_GIVE_DIRECTORY: Final = "give a DIRECTORY that `vhostcomm install` made"
+
+
 def _refuse(*, remedy: str, **machine: object) -> None:
     """Reject flags of the machine that the channel alone can't honour."""
     if flags := [f"--{name.replace('_', '-')}" for name, value in machine.items() if value]:
@@ -217,10 +223,10 @@ def proxmox(
     if vmid is None:
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
     which = (which or ExternalSelection()).of_folder(folder)
-    found = which.external(whole=folder is not None)
+    found = which.external()
     spelling, _ = (spelt_for or QemuSelection()).asked()
     if folder is None:
-        _refuse(storage=storage != "local-lvm", remedy="give a directory of `vhostcomm install`")
+        _refuse(vcpus=which.has_vcpus, storage=storage != "local-lvm", remedy=_GIVE_DIRECTORY)
         _show(commands(found.guest, vmid, spelling, which.words()))
         return
 
@@ -231,7 +237,7 @@ def proxmox(
 @app.command
 def hookscript(
     *,
-    which: ExternalSelection | None = None,
+    which: ScriptSelection | None = None,
     wait: Annotated[
         int,
         Parameter(
@@ -248,9 +254,12 @@ def hookscript(
     ] = None,
 ) -> None:
     """Print a hookscript for Proxmox VE: a VM starts only with a daemon, and is stopped by the guest's own power-off."""
-    found = (which or ExternalSelection()).external()
+    which = which or ScriptSelection()
+    found = which.external()
     guest = attrs.evolve(found.guest, name=found.name)
-    _show(script(guest, found.control, program=program or units.running_executable(), unit=found.service, wait=wait))
+    made = script(guest, found.control, program=program or units.running_executable(), unit=found.service, wait=wait)
+    which.reject_unused(USED_BY_SCRIPT)  # after the error of an address that needs a token or a certificate
+    _show(made)
 
 
 @app.command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
@@ -12,7 +12,7 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import USED, ConfigFiles, SettingFlags, Socks, UsedFlags, given
+from vhostcomm.cli.flags import USED, ConfigFiles, ScriptFlags, SettingFlags, Socks, UsedFlags, given
 from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_remark
 from vhostcomm.config import values
@@ -244,22 +244,30 @@ class ExternalSelection(UnitSelection):
         """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
-    def external(self, *, whole: bool = False) -> ServedGuest:
-        """Return the same as `served`.
+    @property
+    def has_vcpus(self) -> bool:
+        """Whether the flag of the machine's processors is given."""
+        return "vcpus" in given(self.settings)
 
-        Args:
-            whole: whether the snippet prints the whole machine, or only its channel.
+    def reject_unused(self, used: Container[str]) -> None:
+        """Reject flags of settings that the snippet doesn't use.
+
+        Raises:
+            UsageError: a flag concerns only the daemon.
+        """
+        if unused := ", ".join(f"--{flag}" for flag in given(self.settings) if flag not in used):
+            raise UsageError(
+                f"{unused}: only the daemon uses that: give it to `vhostcomm serve`, or write it into its file"
+            )
+
+    def external(self) -> ServedGuest:
+        """Return the same as `served`.
 
         Raises:
             ConfigError: as `served`.
             UsageError: as `served`, or the unit starts the QEMU itself, or a flag concerns only the daemon.
         """
-        used = USED if whole else USED - {"vcpus"}
-        flags = given(self.settings)
-        if unused := ", ".join(f"--{flag}" for flag in flags if flag not in used):
-            raise UsageError(
-                f"{unused}: only the daemon uses that: give it to `vhostcomm serve`, or write it into its file"
-            )
+        self.reject_unused(USED)
         if self.unit == units.RUN:
             raise UsageError(f"{units.RUN} starts the guest's QEMU itself, so there is nothing to paste elsewhere")
         return self.served()
@@ -272,6 +280,13 @@ class ExternalSelection(UnitSelection):
         words += ["--unit", self.unit] if self.unit else []
         control = given(self.settings).get("control")
         return words + (["--control", str(control)] if control else [])
+
+
+@frozen
+class ScriptSelection(ExternalSelection):
+    """The same, for a script that asks the guest's daemon."""
+
+    settings: ScriptFlags = None
 
 
 def of_service() -> dict[str, str]:
