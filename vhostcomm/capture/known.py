@@ -125,7 +125,7 @@ class Known:
             return
         self._all.add(value)
         try:
-            words, raws = _spellings(kind, secret)
+            words, raws = spellings(kind, secret)
         except ValueError:
             return
         for word in words:
@@ -222,8 +222,12 @@ class Known:
                 yield Spelling(each.value, tuple(_span(places, *part) for part in run[first:last]), None)
 
 
-def _spellings(kind: str, secret: str) -> tuple[list[str], list[bytes]]:
-    """Return the spellings of a value: words in upper case without separators, and binary forms."""
+def spellings(kind: str, secret: str) -> tuple[list[str], list[bytes]]:
+    """Return the spellings of a value: words in upper case without separators, and binary forms, the usual one first.
+
+    Raises:
+        ValueError: the value is malformed for its kind.
+    """
     match kind:
         case "serial":
             word = alnum(secret)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vchannel import DATA_SIZE
 from vhostcomm.capture.format import text_of
-from vhostcomm.capture.known import SHORTEST, Known, Spelling, Value, alnum
+from vhostcomm.capture.known import SHORTEST, Known, Spelling, Value, alnum, spellings
 from vhostcomm.capture.placeholders import Numbers, Placeholders, is_placeholder
 from vhostcomm.capture.secret_patterns import COVER, Found, find_secrets
 
@@ -139,15 +139,8 @@ class Redactor:
 
     def _raw(self, value: Value) -> bytes:
         placeholder = self._placeholders.of(value.kind, value.secret)
-        match value.kind:
-            case "serial":
-                return placeholder.encode()
-            case "mac":
-                return bytes.fromhex(placeholder.replace(":", ""))
-            case "uuid":
-                return uuid.UUID(placeholder).bytes
-            case _:
-                return ipaddress.ip_address(placeholder).packed
+        _, raws = spellings(value.kind, placeholder)
+        return raws[0] if raws else placeholder.encode()
 
     def _serial(self, text: str) -> str:
         word = text.strip()
