@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from vhostcomm.cluster.tree import Tree, format_tree, parse_tree, settings_of
+from vhostcomm.cluster.tree import Tree, settings_of
+from vhostcomm.cluster.tree_file import TreeFile, TreeFileError
 from vhostcomm.config.load import check, load
 from vhostcomm.config.models import Config
 from vhostcomm.errors import ConfigError
@@ -135,13 +136,16 @@ def test_a_tree_has_at_most_ten_thousand_guests() -> None:
         settings_of(Tree(big))
 
 
-def test_a_tree_is_read_from_its_file_as_it_was_written() -> None:
+def test_a_tree_is_read_from_its_file_as_it_was_written(tmp_path: Path) -> None:
     tree = tree_of(cluster={"guest": {"cpu": "ä,b,c"}}, guests_nas={})
-    data = b"".join(format_tree(tree, "/p/"))
-    read = parse_tree(data, "/p/")
+    kept = TreeFile("/p/", tmp_path / "cluster.tree")
+    kept.write(tree)
+    read = kept.read()
     assert (read.values, read.revision) == (tree.values, 5)
+    data = kept.path.read_bytes()
+    with pytest.raises(TreeFileError, match="prefix /p/, not /q/"):
+        TreeFile("/q/", kept.path).read()
     for damaged in (b"", b"5", data[:-3], b"{}\n", data.replace(b'"guests/nas"', b"[]")[:-20]):
-        with pytest.raises(ValueError, match="not the record of a tree"):
-            parse_tree(damaged, "/p/")
-    with pytest.raises(ValueError, match="prefix /p/, not /q/"):
-        parse_tree(data, "/q/")
+        kept.path.write_bytes(damaged)
+        with pytest.raises(TreeFileError, match="not the record of a tree"):
+            kept.read()

@@ -6,7 +6,6 @@ guest, with the keys of ``[guests.NAME]``. Sockets, machines and secrets are eac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -106,28 +105,3 @@ def _add_guest(merged: Merged, name: str, document: dict[str, Any], label: str, 
 def _reject_own(key: str, label: str) -> None:
     if key in _OWN:
         raise ConfigError(f"{label}: {key} is each host's own; put it into the host's file, given with --config")
-
-
-def format_tree(tree: Tree, prefix: str) -> list[bytes]:
-    """Format an accepted tree for a file: a line of JSON for each key, so that no step takes long."""
-    head = {"prefix": prefix, "revision": tree.revision}
-    rows = [{"key": key, "value": value.decode()} for key, value in tree.values.items()]
-    return [json.dumps(each).encode() + b"\n" for each in (head, *rows)]
-
-
-def parse_tree(data: bytes, prefix: str) -> Tree:
-    """Parse a tree's file.
-
-    Raises:
-        ValueError: it is none, or that of another prefix.
-    """
-    head, *rows = data.splitlines() or [b""]
-    try:
-        about = json.loads(head)
-        found = {str(each["key"]): str(each["value"]).encode() for each in map(json.loads, rows)}
-        other, revision = about["prefix"], int(about["revision"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise ValueError("it is not the record of a tree") from None
-    if other != prefix:
-        raise ValueError(f"it belongs to the prefix {escape(str(other))}, not {prefix}")
-    return Tree(found, revision)

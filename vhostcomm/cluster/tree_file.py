@@ -1,7 +1,11 @@
-"""The last accepted tree on this host's disk, for a start without etcd."""
+"""The last accepted tree on this host's disk, for a start without etcd.
+
+The file has a line of JSON for each key, so that no step of writing or reading takes long.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +13,11 @@ from typing import Final
 
 from attrs import frozen
 
-from vhostcomm.cluster.tree import Tree, format_tree, parse_tree
+from vhostcomm.cluster.tree import Tree
 from vhostcomm.config.reading import content
 from vhostcomm.errors import ConfigError, VhostcommError
 from vhostcomm.linux.private_files import replace_private
+from vhostcomm.text import escape
 
 NAME: Final = "cluster.tree"
 
@@ -45,12 +50,20 @@ class TreeFile:
             TreeFileError: it can't be used.
         """
         try:
-            return parse_tree(content(self.path), self.prefix)
+            head, *rows = map(json.loads, content(self.path).splitlines())
+            values = {str(each["key"]): str(each["value"]).encode() for each in rows}
+            prefix, revision = head["prefix"], int(head["revision"])
         except (FileNotFoundError, NotADirectoryError):
             return Tree()
-        except (OSError, ValueError, ConfigError) as error:
+        except (OSError, ConfigError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{self.path}: ")
-            raise TreeFileError(f"{self.path}: {why}; delete the file") from None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            why = "it is not the record of a tree"
+        else:
+            if prefix == self.prefix:
+                return Tree(values, revision)
+            why = f"it belongs to the prefix {escape(str(prefix))}, not {self.prefix}"
+        raise TreeFileError(f"{self.path}: {why}; delete the file")
 
     def write(self, tree: Tree) -> None:
         """Replace the file, at once and only for our own user. It may block.
@@ -58,8 +71,11 @@ class TreeFile:
         Raises:
             TreeFileError: it can't be written.
         """
+        head = {"prefix": self.prefix, "revision": tree.revision}
+        rows = [{"key": key, "value": value.decode()} for key, value in tree.values.items()]
+        lines = [json.dumps(each).encode() + b"\n" for each in (head, *rows)]
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_private(self.path, format_tree(tree, self.prefix), durable=True, shared=True)
+            replace_private(self.path, lines, durable=True, shared=True)
         except OSError as error:
             raise TreeFileError(f"{self.path}: {error.strerror}") from None
