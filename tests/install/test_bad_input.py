@@ -12,9 +12,8 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import pytest
 
@@ -24,7 +23,7 @@ from tests.serving import ENVIRONMENT, VHOSTCOMM, run_vhostcomm
 from vhostcomm.errors import DiskError, InstallError
 from vhostcomm.install.installation import Options, install
 from vhostcomm.install.pat import Pat
-from vhostcomm.install.stream import unpack
+from vhostcomm.install.stream import damage_reported, unpack
 from vhostcomm.install.tree import Tree
 from vhostcomm.qemu.disk import tools
 
@@ -316,22 +315,17 @@ class FailingFile(io.FileIO):
         return super().readinto(buffer)  # type: ignore[arg-type]
 
 
-def read(_: tarfile.TarInfo, data: IO[bytes] | None) -> None:
-    if data:
-        data.read()
-
-
 @pytest.mark.parametrize("name", [BOOT_NAME, "hda1.tgz"])
 def test_a_failing_device_is_not_reported_as_a_damaged_file(tmp_path: Path, name: str) -> None:
     with FailingFile(pats.pat(tmp_path)) as raw, tarfile.open(fileobj=io.BufferedReader(raw, 512)) as archive:
         members = {each.name: each for each in archive if each.isreg()}
         opened = Pat(NAME, archive, members, BOOT_NAME, len(BOOT), {})
         raw.bad = members[name].offset_data + members[name].size // 2
-        use: Callable[[], object] = partial(unpack, opened.open(name), name, read)
+        pieces: Iterable[object] = (data and data.read() for _, data in unpack(opened.open(name), name))
         if name == BOOT_NAME:
-            use = partial(list, opened.boot())
-        with pytest.raises(OSError, match="Input/output error"):
-            use()
+            pieces = opened.boot()
+        with pytest.raises(OSError, match="Input/output error"), damage_reported(name):
+            list(pieces)
 
 
 def test_tools_that_are_missing_are_named_before_anything_is_made(

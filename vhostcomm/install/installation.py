@@ -6,11 +6,10 @@ import copy
 import fcntl
 import os
 import shutil
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from attrs import frozen
 
@@ -24,7 +23,7 @@ from vhostcomm.install.stream import damage_reported, unpack
 from vhostcomm.install.tree import Tree
 from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.disk.creation import partition
-from vhostcomm.qemu.disk.image import ImageFormat
+from vhostcomm.qemu.disk.image import MBR_SIGNATURE, SIGNATURE_OFFSET, ImageFormat
 from vhostcomm.qemu.disk.layouts import CONTAINER, SECTOR_SIZE, Layout
 from vhostcomm.qemu.disk.tools import checked, find
 
@@ -36,7 +35,6 @@ DATA_SIZE_MIN: Final = 1 << 20
 _OVERHEAD: Final = 512 << 20
 """Bytes for the file system's journal and tables, with a margin."""
 
-_MBR_SIGNATURE: Final = b"\x55\xaa"
 _PROBE_SIZE: Final = 16 << 20
 
 
@@ -221,7 +219,7 @@ def _boot(pat: Pat, image: Path, report: ReportProgress) -> None:
     report(Progress(step, 0, pat.boot_size))
     with image.open("xb") as file:
         for number, piece in enumerate(pat.boot()):
-            if number == 0 and piece[510:512] != _MBR_SIGNATURE:
+            if number == 0 and not piece.startswith(MBR_SIGNATURE, SIGNATURE_OFFSET):
                 raise InstallError(f"{pat.boot_name}: its file is not a boot disk (no boot sector)")
             if piece.count(0) == len(piece):
                 file.seek(len(piece), os.SEEK_CUR)
@@ -247,11 +245,9 @@ def _system(pat: Pat, work: Path, image: Path, layout: Layout, report: ReportPro
     files.mkdir(0o700)
     tree = Tree(files, filesystem.inodes(layout.first), wrote)
     for name, below in SYSTEM.items():
-
-        def add(member: tarfile.TarInfo, data: IO[bytes] | None, name: str = name, below: str = below) -> None:
-            tree.add(name, member, data, below=below)
-
-        unpack(pat.open(name), name, add)
+        with damage_reported(name):
+            for member, data in unpack(pat.open(name), name):
+                tree.add(name, member, data, below=below)
     for path in pat.packages:
         member = copy.copy(pat.members[path])
         member.name = PACKAGES_TARGET + path.removeprefix(PACKAGES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Final
 
@@ -29,9 +29,6 @@ _HEADERS_MAX: Final = 1 << 20
 _FOOTER_SIZE: Final = 12
 _INTEGER_BITS: Final = 63
 _INDEX_MAX: Final = 16 << 20
-
-Handle = Callable[[tarfile.TarInfo, IO[bytes] | None], None]
-"""A function that handles a member; the second argument has its contents if it is a file."""
 
 
 def bomb(name: str, unpacked: int, packed: int) -> InstallError:
@@ -129,30 +126,30 @@ class _Unpacked:
         return b""
 
 
-def unpack(packed: IO[bytes], name: str, handle: Handle) -> None:
-    """Handle the members of an xz-compressed tar archive in order.
+def unpack(packed: IO[bytes], name: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """Yield the members of an xz-compressed tar archive in order, each with its contents if it is a file.
+
+    Use it inside `damage_reported`. Read the contents of a member before the next one.
 
     Args:
         packed: the archive; seekable.
         name: of the archive, for errors.
-        handle: called with each member.
 
     Raises:
-        InstallError: the archive is damaged, cut off, or exceeds a limit; also what `handle` raises.
+        InstallError: the archive is cut off, or exceeds a limit.
     """
     most = unpacked_size(packed, name)
     packed.seek(0)
     reader = _Unpacked(packed, name, most)
     contents = 0
-    with damage_reported(name):
-        with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
-            while member := archive.next():
-                archive.members.clear()  # tarfile would keep them all in memory
-                contents += member.size  # of a sparse file with its holes, which the archive doesn't contain
-                if contents > most:
-                    raise bomb(name, contents, packed.seek(0, os.SEEK_END))
-                reader.allow(member.size + _HEADERS_MAX)
-                handle(member, archive.extractfile(member) if member.isreg() else None)
-        reader.allow(most)
-        while reader.read(CHUNK):  # to the checksum at the end
-            pass
+    with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
+        while member := archive.next():
+            archive.members.clear()  # tarfile would keep them all in memory
+            contents += member.size  # of a sparse file with its holes, which the archive doesn't contain
+            if contents > most:
+                raise bomb(name, contents, packed.seek(0, os.SEEK_END))
+            reader.allow(member.size + _HEADERS_MAX)
+            yield member, archive.extractfile(member) if member.isreg() else None
+    reader.allow(most)
+    while reader.read(CHUNK):  # to the checksum at the end
+        pass
