@@ -101,22 +101,22 @@ def test_sockets_are_parsed(given: str, made: Sock) -> None:
         (address.parse_sock, "connect:a=b", r"'a=b' can't be the guest's name \(a name has .*\); name it: NAME=connect:a=b"),
         (address.parse_sock, "tcp:a=b:1", "'a=b' is not a host"),
         (address.parse_sock, f"nas=/{'x' * 107}", f"its path /{'x' * 107} has 108 bytes, but .* at most 107"),
-        (http_address.control, None, "it must be text in quotes"),
-        (http_address.control, "ssh://nas", "a daemon can't listen on another host"),
-        (http_address.control, f"/{'é' * 54}", "has 109 bytes"),
-        (http_address.control, "a\0b", "a path can't contain a NUL"),
-        (http_address.control, "tcp:nas", "a TCP address is tcp:HOST:PORT"),
-        (http_address.api, None, "it must be text in quotes"),
-        (http_address.api, "unix:x", "a unix socket is given by its absolute path"),
-        (http_address.api, f"/{'x' * 107}", "has 108 bytes"),
-        (http_address.api, "80", "a TCP address is tcp:HOST:PORT"),
-        (http_address.web, None, "it must be text in quotes"),
-        (http_address.web, "unix:/x", "a TCP address is tcp:HOST:PORT"),
-        *((http_address.web, given, "a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+        (http_address.CONTROL.parse, None, "it must be text in quotes"),
+        (http_address.CONTROL.parse, "ssh://nas", "a daemon can't listen on another host"),
+        (http_address.CONTROL.parse, f"/{'é' * 54}", "has 109 bytes"),
+        (http_address.CONTROL.parse, "a\0b", "a path can't contain a NUL"),
+        (http_address.CONTROL.parse, "tcp:nas", "a TCP address is tcp:HOST:PORT"),
+        (http_address.API.parse, None, "it must be text in quotes"),
+        (http_address.API.parse, "unix:x", "a unix socket is given by its absolute path"),
+        (http_address.API.parse, f"/{'x' * 107}", "has 108 bytes"),
+        (http_address.API.parse, "80", "a TCP address is tcp:HOST:PORT"),
+        (http_address.WEB.parse, None, "it must be text in quotes"),
+        (http_address.WEB.parse, "unix:/x", "a TCP address is tcp:HOST:PORT"),
+        *((http_address.WEB.parse, given, "a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
           for given in ("nas", "nas:", "nas:x", "nas:65536", "nas:000080", "::1:80", "[::1]", "[[::1]]:80", "nas:80 ", "nas:\u0663")),
-        *((http_address.web, f"[{host}]:80", f"^'{host}' is not an IPv6 address$")
+        *((http_address.WEB.parse, f"[{host}]:80", f"^'{host}' is not an IPv6 address$")
           for host in ("", "127.0.0.1", "fe80::1%", "fe80::1%a b", f"fe80::1%{'x' * 16}")),
-        *((http_address.web, f"{host}:80", "is not a host: an IPv4 address, an IPv6 address in brackets, or a host's name")
+        *((http_address.WEB.parse, f"{host}:80", "is not a host: an IPv4 address, an IPv6 address in brackets, or a host's name")
           for host in ("", "a..b", ".a", "a b", "é", "a" * 64, ("a" * 63 + ".") * 3 + "a" * 62)),
     ],
 )  # fmt: skip
@@ -133,7 +133,7 @@ def test_invalid_addresses_are_rejected(parse: Any, given: object, why: str) -> 
 def test_hosts_of_an_api_are_parsed(host: str, port: int) -> None:
     assert http_address.web_address(f"{host}:{port}") == ListenTcp(host.strip("[]"), port)
     assert http_address.parse_api(f"tcp:{host}:{port}") == http_address.web_address(f"tcp:{host}:{port}")
-    assert http_address.web(f"{host}:{port}") == f"{host}:{port}"
+    assert http_address.WEB.parse(f"{host}:{port}") == f"{host}:{port}"
 
 
 def test_addresses_of_the_control_surface(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_addresses_of_the_control_surface(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert http_address.control_address("tls:nas.lan:80") == http_address.ListenTls("nas.lan", 80)
     assert http_address.control_address("", UNIT) == Listen(Path("/run/x/control.sock"))
     assert http_address.control_address("own.sock", UNIT) == Listen(tmp_path / "own.sock")
-    assert http_address.control("own.sock") == "own.sock"
+    assert http_address.CONTROL.parse("own.sock") == "own.sock"
     assert [str(each) for each in http_address.own_control_places("nas", UNIT)] == [
         "/run/x/control/nas.sock",
         f"/run/x/control/nas-{os.getpid()}.sock",
@@ -154,7 +154,7 @@ def test_addresses_of_the_control_surface(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_addresses_of_an_api() -> None:
     assert http_address.parse_api("unix:/x/api") == http_address.parse_api("/x/api") == Listen(Path("/x/api"))
-    assert http_address.api("unix:/x/api") == "unix:/x/api"
+    assert http_address.API.parse("unix:/x/api") == "unix:/x/api"
     assert http_address.parse_api("nas:80") == ListenTcp("nas", 80)
 
 

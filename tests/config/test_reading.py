@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.config.test_load import config
 from vhostcomm.config import files, models, reading
 from vhostcomm.config.collecting import Mistakes
 from vhostcomm.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -127,6 +130,13 @@ def test_a_section_is_a_table() -> None:
     assert str(caught.value) == "file: host is []; expected a section; for example: [host]"
 
 
+def read(reader: Callable[[Any, Mistakes], T], given: object) -> T:
+    found = Mistakes()
+    made = reader(given, found)
+    found.check()
+    return made
+
+
 def test_settings_of_the_environment_and_of_flags() -> None:
     environment = {
         "VHOSTCOMM_VCPUS": "2",
@@ -135,30 +145,30 @@ def test_settings_of_the_environment_and_of_flags() -> None:
         "VHOSTCOMM_QEMU": "/usr/bin/qemu",
         "HOME": "/root",
     }
-    assert reading.from_environment(environment) == {
+    assert read(reading.from_environment, environment) == {
         ("guest", "vcpus"): models.Value(2, "environment VHOSTCOMM_VCPUS"),
         ("host", "model"): models.Value("box", "environment VHOSTCOMM_HOST_MODEL"),
     }
     with pytest.raises(ConfigError, match=r"^the environment's VHOSTCOMM_VCPUS is 'x': not a .*; for example: 2$"):
-        reading.from_environment({"HOME": "/", "VHOSTCOMM_VCPUS": "x"})
+        read(reading.from_environment, {"HOME": "/", "VHOSTCOMM_VCPUS": "x"})
     with pytest.raises(
         ConfigError,
         match=r"^the environment's VHOSTCOMM_CPUS: unknown; did you mean VHOSTCOMM_VCPUS\?$",
     ):
-        reading.from_environment({"VHOSTCOMM_CPUS": ""})
+        read(reading.from_environment, {"VHOSTCOMM_CPUS": ""})
     with pytest.raises(
         ConfigError,
         match=r"^the environment's VHOSTCOMM_STATE: unknown; `vhostcomm serve --help` lists the variables$",
     ):
-        reading.from_environment({"VHOSTCOMM_STATE": ""})
+        read(reading.from_environment, {"VHOSTCOMM_STATE": ""})
     with pytest.raises(ConfigError, match=r"did you mean VHOSTCOMM_CLUSTER_HOST\?$"):
-        reading.from_environment({"VHOSTCOMM_CLUSTER_HOTS": ""})
-    assert reading.from_flags({"vcpus": "2", "host-model": None, "host-fix": 0, "other": "x"}) == {
+        read(reading.from_environment, {"VHOSTCOMM_CLUSTER_HOTS": ""})
+    assert read(reading.from_flags, {"vcpus": "2", "host-model": None, "host-fix": 0, "other": "x"}) == {
         ("guest", "vcpus"): models.Value(2, "--vcpus"),
         ("host", "fix"): models.Value(0, "--host-fix"),
     }
     with pytest.raises(ConfigError, match=r"^--vcpus is 'x': not a whole number; for example: 2$"):
-        reading.from_flags({"vcpus": "x"})
+        read(reading.from_flags, {"vcpus": "x"})
 
 
 def test_examples_in_errors_are_toml_and_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +181,7 @@ def test_examples_in_errors_are_toml_and_of_this_user(monkeypatch: pytest.Monkey
         'file: serve.control is 1: it must be text in quotes; for example: control = "/run/x/control.sock"'
     )
     with pytest.raises(ConfigError, match=r"for example: /run/x/control\.sock$"):
-        reading.from_flags({"control": ""})
+        read(reading.from_flags, {"control": ""})
     made = reading.section_of({"watch": 1, "frame_rate": 5}, "serve", "file", Mistakes(), extra=("watch",))
     assert made == {
         "watch": models.Value(1, "file: serve.watch"),

@@ -14,7 +14,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from vhostcomm.config import values
-from vhostcomm.config.address import Sock, check_path, example_socket, parse_sock
+from vhostcomm.config.address import check_path, example_socket, parse_sock
 from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.machine import beside
 from vhostcomm.config.models import SECTIONS, Value
@@ -186,9 +186,3 @@ def _socket_path(raw: object) -> str:
         raise ValueError("expected the absolute path of a unix socket")
     check_path(path)
     return str(path)
-
-
-def sock_of(value: Value, name: str) -> Sock:
-    """Return the address of a listed guest, under its own name."""
-    assert isinstance(value.value, Sock)
-    return Sock(name, value.value.address, value.value.uuid)

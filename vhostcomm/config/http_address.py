@@ -176,12 +176,8 @@ def _checked(parse: Callable[[str], object], text: object) -> str:
     return checked
 
 
-control: Final = partial(_checked, control_address)
-"""Check `--control`: a path, tcp:HOST:PORT, tls:HOST:PORT, or none."""
-
-api: Final = partial(_checked, parse_api)
-web: Final = partial(_checked, web_address)
-
-API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", api)
-CONTROL: Final = values.Kind("ADDRESS", "a path, `tcp:HOST:PORT`, `tls:HOST:PORT` or `none`", control)
-WEB: Final = values.Kind("ADDRESS", "HOST:PORT or `tcp:HOST:PORT`", web)
+API: Final = values.Kind("ADDRESS", "HOST:PORT, `tcp:HOST:PORT`, `unix:/PATH` or `/PATH`", partial(_checked, parse_api))
+CONTROL: Final = values.Kind(
+    "ADDRESS", "a path, `tcp:HOST:PORT`, `tls:HOST:PORT` or `none`", partial(_checked, control_address)
+)
+WEB: Final = values.Kind("ADDRESS", "HOST:PORT or `tcp:HOST:PORT`", partial(_checked, web_address))

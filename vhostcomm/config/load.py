@@ -15,7 +15,6 @@ import attrs
 from vhostcomm.config import values
 from vhostcomm.config.address import (
     Activated,
-    Address,
     Listen,
     ListenTcp,
     Sock,
@@ -25,7 +24,7 @@ from vhostcomm.config.address import (
     runtime_directory,
 )
 from vhostcomm.config.collecting import Mistakes
-from vhostcomm.config.files import Listed, Merged, is_tcp, merge, sock_of
+from vhostcomm.config.files import Listed, Merged, is_tcp, merge
 from vhostcomm.config.http_address import TLS, control_address, is_of_this_machine, parse_api, web_address
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
@@ -85,18 +84,14 @@ def load(
         with mistakes:
             folders.append(_folder(path, "--watch"))
             watch_sources.append("--watch")
-    over = []
-    with mistakes:
-        over.append(from_environment(environment))
-    with mistakes:
-        over.append(from_flags(flags or {}))
+    over = [from_environment(environment, mistakes), from_flags(flags or {}, mistakes)]
     found = _Socks()
     for each in merged.guests.values():
         with mistakes:
             if each.sock is None:
                 found.add(_default_sock(each, environment), each.where)
-            elif each.sock.value:
-                found.add(sock_of(each.sock, each.name), each.where, each.sock.source)
+            elif isinstance(each.sock.value, Sock):
+                found.add(attrs.evolve(each.sock.value, name=each.name), each.where, each.sock.source)
     for text in socks:
         example = "nas=tcp:127.0.0.1:12345" if is_tcp(text) else f"nas={example_socket('nas', environment)}"
         with mistakes:
@@ -114,8 +109,7 @@ def load(
     }
     host, host_sources = build(HostIdentity, layers["host"])
     service, service_sources = build(Service, layers["serve"])
-    with mistakes:
-        _check_control(service, service_sources["control"])
+    _check_control(service, service_sources["control"], mistakes)
     _check_reach(service, service_sources, mistakes)
     mistakes.check()
     if not host.cluster_uuid:
@@ -188,14 +182,14 @@ def _check_together(config: Config) -> None:
     mistakes.check()
 
 
-def _check_control(service: Service, source: str) -> None:
+def _check_control(service: Service, source: str, mistakes: Mistakes) -> None:
     if service.control.startswith("tcp:") and not service.control_token:
-        raise ConfigError(
+        mistakes.add(
             f"{source} is {service.control}: any client that reaches it could stop guests, so TCP "
             f"needs a token: {ENVIRONMENT_PREFIX}CONTROL_TOKEN=$(openssl rand -hex 16)"
         )
     if service.control.startswith(TLS) and not (service.control_ca and service.control_cert and service.control_key):
-        raise ConfigError(
+        mistakes.add(
             f"{source} is {service.control}: TLS needs three files: --control-ca, --control-cert and "
             "--control-key, or these under [serve], as control_key and so on"
         )
@@ -283,7 +277,6 @@ class _Socks:
     def __init__(self) -> None:
         self.by_name: dict[str, Sock] = {}
         self.sources: dict[str, str] = {}
-        self._by_address: dict[Address, str] = {}
         self._by_place: dict[str, str] = {}
 
     def add(self, sock: Sock, where: str, source: str = "default") -> None:
@@ -301,14 +294,14 @@ class _Socks:
             raise ConfigError(
                 f"{where}: another guest is named {sock.name!r}; give this one a different name: NAME=SOCK"
             )
-        if other := self._by_address.get(sock.address):
+        if other := self._by_place.get(str(sock.address)):
             raise ConfigError(f"{where}: guest {other!r} already has the socket {sock.address}")
         self._put(sock, source)
 
     def _put(self, sock: Sock, source: str) -> None:
         self.sources[sock.name] = source
         self.by_name[sock.name] = sock
-        self._by_address[sock.address] = self._by_place[str(sock.address)] = sock.name
+        self._by_place[str(sock.address)] = sock.name
 
     def activate(self, sock: Sock) -> None:
         """Use a socket that systemd passed for the guest with its name or path, or for a new guest.

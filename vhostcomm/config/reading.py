@@ -174,17 +174,12 @@ def variable(setting: attrs.Attribute[Any]) -> str:
     return ENVIRONMENT_PREFIX + flag_of(setting).upper().replace("-", "_")
 
 
-def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Value]:
-    """Read the settings in VHOSTCOMM_… variables, by section and name.
-
-    Raises:
-        ConfigError: variables are unknown, or values invalid.
-    """
+def from_environment(environment: Mapping[str, str], mistakes: Mistakes) -> dict[tuple[str, str], Value]:
+    """Read the settings in VHOSTCOMM_… variables, by section and name, without those that are unknown or invalid."""
     known = {
         variable(each): (section, each) for section, model in SECTIONS.items() for each in settings(model).values()
     }
     made: dict[tuple[str, str], Value] = {}
-    mistakes = Mistakes()
     for name, raw in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_VARIABLES) or name in CLUSTER_VARIABLES:
             continue
@@ -194,7 +189,6 @@ def from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Va
         section, each = known[name]
         with mistakes:
             made[section, each.name] = Value(_value(each, raw, f"the environment's {name}"), f"environment {name}")
-    mistakes.check()
     return made
 
 
@@ -217,21 +211,15 @@ CLUSTER_VARIABLES: Final = frozenset(
 """Variables of the flags in `vhostcomm.cli.cluster`."""
 
 
-def from_flags(flags: Flags) -> dict[tuple[str, str], Value]:
-    """Read the settings in flags, by section and name.
-
-    Raises:
-        ConfigError: values are invalid.
-    """
+def from_flags(flags: Flags, mistakes: Mistakes) -> dict[tuple[str, str], Value]:
+    """Read the settings in flags, by section and name, without those with an invalid value."""
     made: dict[tuple[str, str], Value] = {}
-    mistakes = Mistakes()
     for section, model in SECTIONS.items():
         for each in settings(model).values():
             flag = flag_of(each)
             if flags.get(flag) is not None:
                 with mistakes:
                     made[section, each.name] = Value(_value(each, flags[flag], f"--{flag}"), f"--{flag}")
-    mistakes.check()
     return made
 
 

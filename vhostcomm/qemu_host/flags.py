@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from vchannel import CpuInfo, HostVersion, MisuseError, VmmVersion
 from vhostcomm import __version__
-from vhostcomm.config.http_address import api, parse_api
+from vhostcomm.config.http_address import API, parse_api
 from vhostcomm.config.identity import ZERO_SERIAL, GuestIdentity, HostIdentity, derived_uuid
 from vhostcomm.config.models import Config, GuestConfig, Service
 from vhostcomm.errors import UsageError
@@ -37,14 +37,14 @@ def _timeout(text: str) -> int:
 
 FLAGS: Final = {
     "addr": Flag(
-        api,
+        API.parse,
         "where QEMU connects to: HOST:PORT, tcp:HOST:PORT, or unix:/PATH or /PATH, a unix socket. A stale "
         "socket is replaced; any other file is rejected",
         "0.0.0.0:12345",
         _WHERE,
     ),
     "api": Flag(
-        api,
+        API.parse,
         "where the HTTP API listens, in the same forms; any client that reaches it can power off the guest, so use a "
         "unix socket or 127.0.0.1:2210",
         ":2210",
