@@ -17,7 +17,6 @@ from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.inherited import Inherited
-from vhostcomm.guest import events
 from vhostcomm.guest.debt import Debt
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.model import State
@@ -66,10 +65,10 @@ class Here:
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
         match event:
-            case events.Connected():
+            case GuestEvent.CONNECTED:
                 self.freezer.connected(guest)
                 self.inherited.look(guest)
-            case events.Thawed():
+            case GuestEvent.THAWED:
                 self.inherited.thawed(guest)
             case _:
                 pass

@@ -18,7 +18,6 @@ from vhostcomm.cluster.records import THAWED_MAX
 from vhostcomm.daemon import debt_files
 from vhostcomm.daemon.debt_files import WRITE_TIMEOUT
 from vhostcomm.daemon.inherited import FREEZE_MAX
-from vhostcomm.guest import events
 from vhostcomm.guest.events import Gone, GuestEvent
 from vhostcomm.guest.model import State
 
@@ -166,7 +165,7 @@ def test_each_freeze_is_reported_at_once() -> None:
         reported: list[tuple[float | None, str]] = []
 
         def note(guest: Guest, event: GuestEvent) -> None:
-            if isinstance(event, events.Frozen):
+            if event is GuestEvent.FROZEN:
                 assert guest.debt
                 reported.append((guest.frozen_until, guest.debt.host))
 

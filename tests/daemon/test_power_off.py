@@ -17,7 +17,6 @@ from vhostcomm.channel.calls import CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.load import load
 from vhostcomm.daemon.daemon import Daemon
-from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.power_off import RESET_PAUSE, PowerOff
 from vhostcomm.log.logs import LimitedLog
@@ -33,9 +32,9 @@ async def launched(folder: Path) -> AsyncIterator[tuple[Daemon, PowerOff, trio.N
     connected = trio.Event()
 
     def note(_: Guest, event: GuestEvent) -> None:
-        if isinstance(event, events.Connected):
+        if event is GuestEvent.CONNECTED:
             connected.set()
-        elif isinstance(event, events.Ready):
+        elif event is GuestEvent.READY:
             power_off.ready.set()
 
     async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:

@@ -23,10 +23,10 @@ from vchannel import (
 )
 from vhostcomm.config.address import Address
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
-from vhostcomm.guest import events, evidence
+from vhostcomm.guest import evidence
 from vhostcomm.guest.answers import EMPTY, answers, prepare
 from vhostcomm.guest.debt import Debt
-from vhostcomm.guest.events import GuestEvent
+from vhostcomm.guest.events import Gone, GuestEvent
 from vhostcomm.guest.information import Answered, Information
 from vhostcomm.guest.model import PROBE_TIMEOUT, Model, State
 from vhostcomm.log.logs import LimitedLog, Log
@@ -81,7 +81,7 @@ class Guest:
     """Calls to the guest, by command and outcome."""
     information: Information | None = None
     """Its last answer about itself."""
-    last_end: events.Gone | None = None
+    last_end: Gone | None = None
     """How its last connection ended; None before the first end."""
     unreachable: str = ""
     """If vhostcomm connects: why QEMU's socket can't be reached, and what to do."""
@@ -141,10 +141,10 @@ class Guest:
         if self.model.channel is not before:
             if self.model.channel is State.READY:
                 self.lines.info("guest ready", first="its answer to a question" if first is None else _name(first))
-                self._emit(events.Ready())
+                self._emit(GuestEvent.READY)
             elif self.model.channel is State.SILENT:
                 self.lines.warning("guest silent", why=f"no answer within {PROBE_TIMEOUT:g} s")
-                self._emit(events.Silent())
+                self._emit(GuestEvent.SILENT)
         self.wake()
 
     def wake(self) -> None:
@@ -160,9 +160,9 @@ class Guest:
         self._notice = evidence.Frame(self.connections, asks=False)
         self.take(evidence.Connected(self.connections))
         self.connection_log.info("guest connected", **facts)
-        self._emit(events.Connected())
+        self._emit(GuestEvent.CONNECTED)
 
-    def gone(self, end: events.Gone) -> None:
+    def gone(self, end: Gone) -> None:
         """Note that the connection ended."""
         self.last_end = end
         stop = self.model.stop
@@ -171,7 +171,7 @@ class Guest:
         self.connection_log.info(
             "guest gone", why=end.why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers
         )
-        self._emit(end)
+        self._emit(GuestEvent.GONE)
 
     def heard_answer(self) -> None:
         """Note an answer on the live connection, in time or late."""
@@ -191,7 +191,7 @@ class Guest:
         self.take(evidence.Reset(by_guest))
         self._logged_answers.clear()
         if was in {State.READY, State.SILENT}:
-            self._emit(events.Rebooted())
+            self._emit(GuestEvent.REBOOTED)
 
     def machine_paused(self, cause: str, remedy: str) -> None:
         """Note a pause that QMP reported, with its cause and the remedy, such as a command."""
@@ -199,7 +199,7 @@ class Guest:
         self.take(evidence.Paused(cause, remedy))
         if known is None or (known.cause, known.remedy) != (cause, remedy):
             self.connection_log.warning("guest paused", why=cause, remedy=remedy)
-            self._emit(events.Paused())
+            self._emit(GuestEvent.PAUSED)
 
     def machine_resumed(self) -> None:
         """Note that QMP reported a resume, or that QMP ended: a pause and earlier signs of life no longer count."""
@@ -207,25 +207,25 @@ class Guest:
         self.take(evidence.Resumed())
         if was_paused:
             self.connection_log.info("guest resumed")
-            self._emit(events.Resumed())
+            self._emit(GuestEvent.RESUMED)
 
     def stopping(self, by: str, how: str) -> None:
         """Note that a client requests a power-off or reboot."""
         self.take(evidence.StopAsked(by, how))
         self.log.info("stop requested", by=by, how=how)
-        self._emit(events.Stopping())
+        self._emit(GuestEvent.STOPPING)
 
     def freezing(self, by: str, until: evidence.Moment) -> None:
         """Note that a freeze is being sent, to be thawed at `until`."""
         self.take(evidence.FreezeSent(by, until))
-        self._emit(events.Frozen())  # also for a later end: other hosts must know it before they thaw
+        self._emit(GuestEvent.FROZEN)  # also for a later end: other hosts must know it before they thaw
 
     def thawed(self, covers: int) -> None:
         """Note the answer to a thaw that was sent after `covers` freezes."""
         owed = self.model.debt
         self.take(evidence.ThawAnswered(covers))
         if owed and not self.model.debt:
-            self._emit(events.Thawed())
+            self._emit(GuestEvent.THAWED)
 
     def called(self, command: Command, outcome: str, data: bytes | None = None) -> None:
         """Note the outcome of a call; `data` is the answer, if any."""
@@ -282,7 +282,7 @@ class Guest:
             data=decode_text(request.data[:SHOWN]),
         )
         if again:
-            self._emit(events.Rebooted())
+            self._emit(GuestEvent.REBOOTED)
 
     def _timestamp(self, request: Request) -> None:
         try:

@@ -17,7 +17,6 @@ from vhostcomm.control.backlog import Backlog
 from vhostcomm.control.daemon_api import DaemonApi
 from vhostcomm.control.frames import Frames
 from vhostcomm.control.problems import Problem
-from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 
 STREAM_LIMIT: Final = 32
@@ -50,7 +49,7 @@ class Events:
         frames, due = Frames(lambda: added.set()), 0.0  # noqa: PLW0108 - `added` changes
 
         def add(guest: Guest, event: GuestEvent) -> None:
-            backlog.put(guest.name, name_of(event), _facts(guest, event))
+            backlog.put(guest.name, event.value, _facts(guest, event))
             added.set()
 
         self.daemon.listeners.append(add)
@@ -95,20 +94,15 @@ class Events:
             self.following -= 1
 
 
-def name_of(event: GuestEvent) -> str:
-    """Return an event's name in the stream and to other programs: that of its class, in lower case."""
-    return type(event).__name__.lower()
-
-
 def _facts(guest: Guest, event: GuestEvent) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "guest": guest.name, "event": name_of(event), "when": serialize.when(time.time()), "state": guest.state.value,
+        "guest": guest.name, "event": event.value, "when": serialize.when(time.time()), "state": guest.state.value,
     }  # fmt: skip
     if guest.model.stop:
         facts["stop"] = serialize.stop(guest)
-    if isinstance(event, events.Gone):
-        facts["why"] = event.why
-    if isinstance(event, events.Frozen):
+    if event is GuestEvent.GONE and guest.last_end:
+        facts["why"] = guest.last_end.why
+    if event is GuestEvent.FROZEN:
         facts["until"] = serialize.when(guest.frozen_until)
     return facts
 
@@ -128,15 +122,15 @@ class Awaited:
 
 
 @contextmanager
-def awaiting(daemon: DaemonApi, name: str, *wanted: type[GuestEvent]) -> Iterator[Awaited]:
+def awaiting(daemon: DaemonApi, name: str, *wanted: GuestEvent) -> Iterator[Awaited]:
     """Watch for a guest's events inside the block."""
     awaited = Awaited()
 
     def note(guest: Guest, event: GuestEvent) -> None:
-        if guest.name == name and isinstance(event, wanted) and not awaited.event:
+        if guest.name == name and event in wanted and not awaited.event:
             awaited.event = event
             awaited.done.set()
-            if isinstance(event, events.Rebooted):
+            if event is GuestEvent.REBOOTED:
                 awaited.rebooted.cancel()
 
     daemon.listeners.append(note)

@@ -13,7 +13,7 @@ from vhostcomm.control import serialize
 from vhostcomm.control.daemon_api import DaemonApi, LauncherApi
 from vhostcomm.control.events import Awaited, awaiting
 from vhostcomm.control.problems import Problem
-from vhostcomm.guest import events
+from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.model import State
 
 GONE_TIMEOUT: Final = 1.0
@@ -37,7 +37,7 @@ async def through_guest(daemon: DaemonApi, guest: Guest, wait: float | None, tim
     """
     began = trio.current_time()
     if wait is None:
-        with awaiting(daemon, guest.name, events.Gone) as ended:
+        with awaiting(daemon, guest.name, GuestEvent.GONE) as ended:
             answered = await _power_off(daemon, guest, timeout, by, ended)
     else:
         answered = await _power_off_for_good(daemon, guest, began + wait, timeout, by)
@@ -53,7 +53,7 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
     began, times = trio.current_time(), 0
     while True:
         asked = trio.current_time()
-        with awaiting(daemon, guest.name, events.Gone, events.Rebooted) as ended:
+        with awaiting(daemon, guest.name, GuestEvent.GONE, GuestEvent.REBOOTED) as ended:
             left = min(timeout, until - trio.current_time())
             try:
                 answered = await _power_off(daemon, guest, left, by, ended)
@@ -66,7 +66,7 @@ async def _power_off_for_good(daemon: DaemonApi, guest: Guest, until: float, tim
                     break
             with trio.move_on_at(until):
                 await ended.done.wait()
-        if not isinstance(ended.event, events.Rebooted):
+        if ended.event is not GuestEvent.REBOOTED:
             break
         times += 1
         with trio.move_on_at(until) as over:

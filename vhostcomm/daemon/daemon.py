@@ -34,7 +34,6 @@ from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.snippets import snippets_of
 from vhostcomm.daemon.status import of_guests
 from vhostcomm.errors import MachineError, ServeError
-from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.linux.children import reap_orphans
 from vhostcomm.linux.signals import handled_signals
@@ -300,7 +299,7 @@ class Daemon:
         return guest
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
-        if isinstance(event, events.Connected):
+        if event is GuestEvent.CONNECTED:
             self.freezer.connected(guest)
         for listener in tuple(self.listeners):
             listener(guest, event)

@@ -31,7 +31,6 @@ from vhostcomm.daemon.claims import Claims
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.inherited import Inherited
 from vhostcomm.errors import ConfigError
-from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.guest.model import State
 from vhostcomm.linux.threads import in_slices, in_thread, short_turns
@@ -151,9 +150,9 @@ class Membership(Observer):
 
     def on_guest(self, guest: Guest, event: GuestEvent) -> None:
         """Publish the new state of a guest."""
-        if self._inherited and isinstance(event, events.Connected):
+        if self._inherited and event is GuestEvent.CONNECTED:
             self._inherited.look(guest)
-        elif self._inherited and isinstance(event, events.Thawed):
+        elif self._inherited and event is GuestEvent.THAWED:
             self._inherited.thawed(guest)
         self._update(guest)
 

@@ -1,64 +1,40 @@
-"""The events of a guest, for its observers. Pure.
-
-Import the module, not its classes: the evidence for an event often has the same name. Clients of the control surface
-know the events by the names of these classes.
-"""
+"""The events of a guest, for its observers. Pure."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from enum import Enum
 
 from attrs import frozen
 
 
-@frozen
-class Connected:
+class GuestEvent(Enum):
+    """An event of a guest; the value is its name for the clients of the control surface."""
+
+    CONNECTED = "connected"
     """QEMU connected its channel."""
-
-
-@frozen
-class Ready:
+    READY = "ready"
     """The guest asked or answered something."""
-
-
-@frozen
-class Silent:
+    SILENT = "silent"
     """The guest did not answer the harmless question."""
-
-
-@frozen
-class Paused:
+    PAUSED = "paused"
     """QEMU paused its machine."""
-
-
-@frozen
-class Resumed:
+    RESUMED = "resumed"
     """Its machine runs again, or a pause is no longer known."""
-
-
-@frozen
-class Rebooted:
+    REBOOTED = "rebooted"
     """The guest started again, or its machine was reset."""
-
-
-@frozen
-class Stopping:
+    STOPPING = "stopping"
     """A client requested a power-off or a reboot."""
-
-
-@frozen
-class Frozen:
+    FROZEN = "frozen"
     """A freeze of its file systems was sent."""
-
-
-@frozen
-class Thawed:
+    THAWED = "thawed"
     """A thaw of its file systems was answered."""
+    GONE = "gone"
+    """The connection of its channel ended; `Guest.last_end` is how."""
 
 
 @frozen
 class Gone:
-    """The connection of its channel ended.
+    """How the connection of a guest's channel ended.
 
     Args:
         why: for people.
@@ -67,6 +43,3 @@ class Gone:
 
     why: str
     by_us: bool = False
-
-
-GuestEvent: TypeAlias = Connected | Ready | Silent | Paused | Resumed | Rebooted | Stopping | Frozen | Thawed | Gone

@@ -14,7 +14,6 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.daemon.status import of_launched
-from vhostcomm.guest import events
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.hooks import Hooks
 from vhostcomm.launcher.machine import LaunchedMachine
@@ -227,7 +226,7 @@ class Launcher:
     # -- events
 
     def _on_guest(self, guest: Guest, event: GuestEvent) -> None:
-        if isinstance(event, events.Ready):
+        if event is GuestEvent.READY:
             self._power_off.ready.set()
             self._hooks.happened("ready", serial=guest.identity.serial)
 
