@@ -177,8 +177,6 @@ def test_spelling_follows_the_version_of_qemu() -> None:
         ({"lock_memory": True}, {"-overcommit mem-lock=on", BALLOON}),
         ({"hugepages": "/dev/huge,x"}, {"-mem-path /dev/huge,x", "-mem-prealloc", BALLOON}),
         ({"name": "a,b=c"}, {"-name guest=a,,b=c"}),
-        ({"qmp": "/run/q,mp"}, {"-chardev socket,id=charmonitor,path=/run/q,,mp,server=on,wait=off",
-                                "-qmp chardev:charmonitor"}),
         ({"net": TapNet("tap0")}, {"-netdev tap,id=hostnet0,ifname=tap0,script=no,downscript=no"}),
         ({"net": TapNet("tap0", vhost=True, queues=4)},
          {"-netdev tap,id=hostnet0,ifname=tap0,script=no,downscript=no,vhost=on,queues=4",

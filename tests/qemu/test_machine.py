@@ -46,7 +46,6 @@ from vhostcomm.qemu.machine import (
         (lambda: Machine(cpu="host -daemonize"), "cpu is"),
         (lambda: Machine(mac="02:11:32:2b:0f"), "six pairs"),
         (lambda: Machine(mac="02:11:32:2b:0f:e6,id=x"), "six pairs"),
-        (lambda: Machine(qmp="/" + "x" * 200), "201 bytes"),
         (lambda: Machine(extra=("-daemonize",)), "QEMU would leave its supervisor"),
         (lambda: Machine(extra=("--daemonize",)), "QEMU would leave its supervisor"),
         (lambda: Machine(extra=("a\0b",)), "it contains a NUL"),

@@ -61,7 +61,6 @@ def full(folder: Path, port: int) -> Machine:
         mac="02:11:32:2b:0f:e6",
         vchannel=Vchannel(str(folder / "nobody, yet")),
         serial=SerialFile(str(folder / "console,log")),
-        qmp=str(folder / "qmp,sock"),
         no_reboot=True,
     )
 

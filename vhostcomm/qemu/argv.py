@@ -113,8 +113,6 @@ class _Builder:
         yield from self._sandbox()
         yield from self._direct_kernel()
         yield from self._devices()
-        if machine.qmp:
-            yield from qmp_socket(machine.qmp, "charmonitor")
         yield from machine.extra
 
     def _root_bus(self) -> str:

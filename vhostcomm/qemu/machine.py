@@ -226,7 +226,6 @@ class Machine:
         hugepages: a hugetlbfs directory from which all memory is allocated at the start.
         lock_memory: keep all memory from being swapped out. Needs a high RLIMIT_MEMLOCK.
         no_reboot: a reboot of the guest ends QEMU.
-        qmp: a socket for QMP clients other than the supervisor.
         extra: the user's own arguments, at the end.
     """
 
@@ -253,7 +252,6 @@ class Machine:
     hugepages: str | None = field(default=None, validator=optional(_path))
     lock_memory: bool = False
     no_reboot: bool = False
-    qmp: str | None = field(default=None, validator=optional(_socket_path))
     extra: tuple[str, ...] = field(default=())
 
     @data.validator
