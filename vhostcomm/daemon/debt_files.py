@@ -17,7 +17,7 @@ import trio
 
 from vhostcomm.channel.guest import Guest, now
 from vhostcomm.config.address import Listen, runtime_directory
-from vhostcomm.guest.debt import FILE_MAX, Debt, DebtError, format_debt, parse_debt
+from vhostcomm.guest.debt import FILE_MAX, Debt, format_debt, parse_debt
 from vhostcomm.linux.private_files import replace_private
 from vhostcomm.linux.threads import unless_it_hangs
 from vhostcomm.log.logs import Log
@@ -43,7 +43,7 @@ class DebtFiles:
                 return parse_debt(file.read(FILE_MAX + 1), trio.from_thread.run_sync(now))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, DebtError) as error:
+        except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self._log.warning(
                 "record of a freeze not read", guest=guest.name, file=str(path), why=why,

@@ -7,7 +7,6 @@ from typing import Final
 
 from attrs import frozen
 
-from vhostcomm.errors import VhostcommError
 from vhostcomm.guest.evidence import Moment
 
 FILE_MAX: Final = 4096
@@ -35,10 +34,6 @@ class Debt:
     host: str = ""
 
 
-class DebtError(VhostcommError):
-    """A debt's file is invalid."""
-
-
 def format_debt(guest: str, debt: Debt) -> bytes:
     """Format a debt for its file: a JSON object with times in seconds since 1970."""
     value = {"guest": guest, "by": debt.by, "frozen": debt.since.wall, "until": debt.until.wall}
@@ -49,7 +44,7 @@ def parse_debt(data: bytes, now: Moment) -> Debt:
     """Parse a debt's file. The thaw is due now, because the client may have gone with the earlier daemon.
 
     Raises:
-        DebtError: the file is invalid.
+        ValueError: the file is invalid.
     """
     try:
         value = json.loads(data) if len(data) <= FILE_MAX else None
@@ -57,9 +52,9 @@ def parse_debt(data: bytes, now: Moment) -> Debt:
         value = None
     by, since = (value.get("by"), value.get("frozen")) if isinstance(value, dict) else (None, None)
     if not isinstance(by, str) or isinstance(since, bool) or not isinstance(since, int | float):
-        raise DebtError("it is not the record of a freeze")
+        raise ValueError("it is not the record of a freeze")  # noqa: TRY004 - a mistake in a value, not in a program
     if not 0 <= since < FOREVER:
-        raise DebtError(f"the time {since!r:.40} is out of range")
+        raise ValueError(f"the time {since!r:.40} is out of range")
     return Debt(0, by, Moment(now.at, float(since)), now, "a daemon before this one froze it")
 
 
