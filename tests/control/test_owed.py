@@ -162,7 +162,7 @@ def test_intervals_between_thaws_are_short_again_after_a_reset() -> None:
         await freezer.freeze(guest, 1, timeout=1, by="test")
         await trio.sleep(300)
         assert asked.count(GuestCommand.FS_UNFREEZE) == 9
-        guest.machine_reset(by_guest=True)
+        guest.machine_reset()
         await trio.sleep(THAW_TIMEOUT + THAW_INTERVAL + 1)
         assert asked.count(GuestCommand.FS_UNFREEZE) == 11
         assert guest.debt is None

@@ -84,7 +84,7 @@ def test_harmful_commands_need_a_recent_sign_of_life(tmp_path: Path, command: Co
             await trio.sleep(HEARD_RECENTLY + 1)
             await port.asker.ask(command, timeout=5)
             # A reset invalidates earlier signs of life.
-            ends.guest.machine_reset(by_guest=False)
+            ends.guest.machine_reset()
             await port.asker.ask(command, timeout=5)
             # A resumed machine may be in an earlier state.
             ends.guest.machine_resumed()

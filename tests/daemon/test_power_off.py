@@ -66,7 +66,7 @@ def test_power_off_is_asked_again_after_a_reset_once_a_second(tmp_path: Path) ->
             power_off.confirmed = trio.Event()
             reset = trio.current_time()
             for _ in range(3):
-                guest.machine_reset(by_guest=True)
+                guest.machine_reset()
                 power_off.machine_reset()
                 await trio.testing.wait_all_tasks_blocked()
             await power_off.confirmed.wait()

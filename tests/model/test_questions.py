@@ -27,11 +27,11 @@ def test_questions_that_are_allowed_in_each_state() -> None:
 
 
 def test_calls_wait_for_a_qemu_that_may_reconnect() -> None:
-    gone = model_of(*WAYS[READY], Disconnected(1, ""))
+    gone = model_of(*WAYS[READY], Disconnected(1))
     assert may_ask(gone, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
     assert may_ask(gone, Kind.ENDING, 2 + SETTLE) == Refuse(Why.ABSENT)
     assert may_ask(gone, Kind.CHANGING, 2.5) == Refuse(Why.ABSENT)
-    off = model_of(*WAYS[READY], StopAsked("somebody", "power-off"), Disconnected(1, ""))
+    off = model_of(*WAYS[READY], StopAsked("somebody", "power-off"), Disconnected(1))
     assert may_ask(off, Kind.ENDING, 3.5) == Refuse(Why.ABSENT), "the guest has powered off, so waiting is useless"
 
 
@@ -45,11 +45,11 @@ def test_a_pause_has_a_cause_and_queues_no_questions() -> None:
 
 
 def test_waits_end_at_their_limit() -> None:
-    gone, paused = model_of(*WAYS[READY], Disconnected(1, "")), model_of(*WAYS[READY], Paused("", ""))
+    gone, paused = model_of(*WAYS[READY], Disconnected(1)), model_of(*WAYS[READY], Paused("", ""))
     for kind in (Kind.ENDING, Kind.THAW):
         assert may_ask(gone, kind, 2.5) == Wait(2 + SETTLE, Why.ABSENT)
     assert may_ask(paused, Kind.ENDING, 2.5) == Wait(2 + SETTLE, Why.PAUSED)
-    rebooting = model_of(*WAYS[READY], StopAsked("somebody", "reboot"), Disconnected(1, ""))
+    rebooting = model_of(*WAYS[READY], StopAsked("somebody", "reboot"), Disconnected(1))
     assert may_ask(rebooting, Kind.ENDING, 3.5) == Wait(3 + SETTLE, Why.ABSENT)
 
 

@@ -166,7 +166,7 @@ class Guest:
         """Note that the connection ended."""
         self.last_end = end
         stop = self.model.stop
-        self.take(evidence.Disconnected(self.connections, end.why))
+        self.take(evidence.Disconnected(self.connections))
         by = {"stop_by": stop.by, "stop": stop.how} if stop else {}
         self.connection_log.info(
             "guest gone", why=end.why, **by, throttled=self.throttled, dropped_answers=self.dropped_answers
@@ -185,10 +185,10 @@ class Guest:
         """Note that the harmless question was not answered in time."""
         self.take(evidence.Silence(self.connections))
 
-    def machine_reset(self, *, by_guest: bool) -> None:
+    def machine_reset(self) -> None:
         """Note a reset that QMP reported: the guest's state is unknown until its next sign of life."""
         was = self.model.channel
-        self.take(evidence.Reset(by_guest))
+        self.take(evidence.Reset())
         self._logged_answers.clear()
         if was in {State.READY, State.SILENT}:
             self._emit(GuestEvent.REBOOTED)

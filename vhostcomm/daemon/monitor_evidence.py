@@ -39,7 +39,7 @@ def _take(guest: Guest, path: str, notice: MonitorNotice) -> None:
             guest.machine_resumed()  # a pause is no longer known
         case Rebooted(by_guest, count):
             guest.connection_log.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
-            guest.machine_reset(by_guest=by_guest)
+            guest.machine_reset()
         case Paused(pause):
             guest.machine_paused(pause.cause, pause.remedy_for(guest.name))
         case Resumed():

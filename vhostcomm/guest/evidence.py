@@ -1,7 +1,4 @@
-"""The evidence of what a guest does, which is the only input of its model.
-
-Evidence from the guest's channel has the number of its connection; evidence of an earlier connection is ignored.
-"""
+"""The evidence of what a guest does, which is the only input of its model."""
 
 from __future__ import annotations
 
@@ -29,54 +26,47 @@ class Connected:
 
 
 @frozen
-class Disconnected:
-    """The connection ended; `why` is for people."""
+class OfConnection:
+    """Evidence from a connection of the guest's channel, with its number; that of an earlier connection is ignored."""
 
     connection: int
-    why: str
 
 
 @frozen
-class Frame:
+class Disconnected(OfConnection):
+    """The connection ended."""
+
+
+@frozen
+class Frame(OfConnection):
     """The guest sent a request itself; `asks` is True if it needs an answer."""
 
-    connection: int
     asks: bool = False
 
 
 @frozen
-class Booted:
+class Booted(OfConnection):
     """The guest reported that it starts (its command 3)."""
 
-    connection: int
-
 
 @frozen
-class Answer:
+class Answer(OfConnection):
     """The guest answered a question. A late answer proves as much as one in time."""
 
-    connection: int
-
 
 @frozen
-class ProbeSent:
+class ProbeSent(OfConnection):
     """The harmless question was sent, to find out whether the guest is up."""
 
-    connection: int
-
 
 @frozen
-class Silence:
+class Silence(OfConnection):
     """The guest neither answered the harmless question in time nor sent anything else meanwhile."""
-
-    connection: int
 
 
 @frozen
 class Reset:
     """QMP reported a reset of the machine."""
-
-    by_guest: bool
 
 
 @frozen

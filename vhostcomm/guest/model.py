@@ -24,6 +24,7 @@ from vhostcomm.guest.evidence import (
     Frame,
     FreezeSent,
     Moment,
+    OfConnection,
     Paused,
     ProbeSent,
     Reset,
@@ -80,11 +81,7 @@ TRANSITIONS: Final[dict[State, dict[type, State]]] = {
 }
 """All transitions of the channel; other evidence changes no state. A transition to the same state begins it again."""
 
-PAUSES: Final[dict[type, bool]] = {Paused: True, Resumed: False, Disconnected: False}
-"""Whether the machine is paused after this evidence; other evidence changes nothing. A lost QEMU may have ended."""
-
 _SIGNS_OF_LIFE: Final = (Frame, Booted, Answer)
-_OF_A_CONNECTION: Final = (Disconnected, Frame, Booted, Answer, ProbeSent, Silence)
 
 
 @define
@@ -134,7 +131,7 @@ class Model:
             if evidence.asks:
                 self.has_asked = True
             return
-        if isinstance(evidence, _OF_A_CONNECTION) and evidence.connection != self.connection:
+        if isinstance(evidence, OfConnection) and evidence.connection != self.connection:
             return
         if isinstance(evidence, Silence) and self._heard_since_probe():
             return
@@ -162,10 +159,10 @@ class Model:
                 if self.channel is not State.ABSENT:
                     self._forget_boot()
                     self._demand(when, "its machine was reset")
-            case Disconnected():
-                self.heard = None
+            case Disconnected():  # QEMU may have ended
+                self.heard = self.pause = None
             case Resumed():
-                self.heard = None
+                self.heard = self.pause = None
                 self.probes, self.probe_again = 0, 0.0
             case Frame(_, asks):
                 self.has_asked = self.has_asked or asks
@@ -192,8 +189,6 @@ class Model:
                     self.debt = None
             case _:
                 pass
-        if PAUSES.get(type(evidence)) is False:
-            self.pause = None
 
     def _heard_since_probe(self) -> bool:
         return self.heard is not None and self.heard >= self.probed

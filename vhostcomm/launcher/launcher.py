@@ -239,7 +239,7 @@ class Launcher:
                 self._qemu_lines.warning("QEMU reported", text=text)
             case Rebooted(by_guest, count):
                 self._qemu_lines.info("machine reset", by="the guest" if by_guest else "QMP", count=count)
-                self._guest.machine_reset(by_guest=by_guest)
+                self._guest.machine_reset()
                 self._power_off.machine_reset()
                 self._hooks.happened("rebooted", by="guest" if by_guest else "host", count=str(count))
             case Panicked():

@@ -48,9 +48,7 @@ class Rebooted:
 
 @frozen
 class Panicked:
-    """The guest's kernel panicked. `data` is QEMU's description."""
-
-    data: dict[str, Any]
+    """The guest's kernel panicked."""
 
 
 @frozen
@@ -267,7 +265,7 @@ class Qemu:
                 self._reason = str(event.data.get("reason", ""))
             case "GUEST_PANICKED":
                 self._panicked = True
-                self._report(Panicked(event.data))
+                self._report(Panicked())
             case "RESET" if self._reboots.reset(trio.current_time()):
                 self._report(Rebooted(event.data.get("guest") is True, self._reboots.count))
 
