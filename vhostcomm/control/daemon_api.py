@@ -84,7 +84,7 @@ class RecordingsApi(Protocol):
     async def text(self, guest: Guest, *, redacted: bool) -> str | None: ...
 
 
-class LauncherApi(Protocol):
+class LauncherApi(MachineApi, Protocol):
     """The owner of the guest's QEMU, in the daemon's process."""
 
     confirmed: trio.Event
@@ -94,10 +94,6 @@ class LauncherApi(Protocol):
 
     def ask_to_stop(self, by: str) -> None:
         """Stop the guest in stages; a further call changes nothing."""
-
-    @property
-    def machine(self) -> MachineApi:
-        """Its machine."""
 
     @property
     def stage(self) -> str:

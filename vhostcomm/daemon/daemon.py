@@ -252,7 +252,7 @@ class Daemon:
             MachineError: its QEMU is not known.
         """
         if self.launcher:
-            return self.launcher.machine
+            return self.launcher
         served = self._ports.get(name)
         if served is None or served.monitor is None:
             raise MachineError(

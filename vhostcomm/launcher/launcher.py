@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
@@ -14,18 +15,19 @@ from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import Config
 from vhostcomm.daemon.daemon import Daemon
 from vhostcomm.daemon.status import of_launched
+from vhostcomm.errors import MachineError
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.launcher.hooks import Hooks
-from vhostcomm.launcher.machine import LaunchedMachine
 from vhostcomm.launcher.power_off import PowerOff
 from vhostcomm.linux.children import reap_orphans
 from vhostcomm.linux.signals import handled_signals
 from vhostcomm.log.logs import LimitedLog, Log
 from vhostcomm.qemu import passt
+from vhostcomm.qemu.balloon import Balloon, balloon
 from vhostcomm.qemu.ending import Ending, EndKind
 from vhostcomm.qemu.machine import Machine, SerialTerminal
 from vhostcomm.qemu.pause_watch import DiskError, Paused, Resumed
-from vhostcomm.qemu.qmp import QmpEvent
+from vhostcomm.qemu.qmp import QmpError, QmpEvent
 from vhostcomm.qemu.restart import Restart, Restarts, RestartWhen
 from vhostcomm.qemu.stopping import DEFAULT_GRACE, StageBegun, split_grace
 from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
@@ -90,8 +92,6 @@ class Launcher:
         """The current stage of a stop; empty without a stop."""
         self.ended = trio.Event()
         """Set when QEMU has ended and is not started again."""
-        self.machine = LaunchedMachine(lambda: self._qemu, log)
-        """Resumes the machine, and sets its balloon."""
         self._daemon.launcher = self
         self._notifier = notifier or Notifier()
         self._notifier.describe = self._describe
@@ -149,6 +149,30 @@ class Launcher:
         """Request a stop like `stop`, but a further request changes nothing."""
         if not self._stop.is_set():
             self.stop(by)
+
+    async def resume(self, by: str) -> bool:
+        """Resume the machine; see `MachineApi`."""
+        qemu = self._running()
+        self._log.info("resume requested", by=by)
+        try:
+            return await qemu.resume()
+        except QmpError as error:
+            raise MachineError("not resumed", str(error), "look at QEMU's messages in the log") from None
+
+    async def balloon(self, size: int | None, by: str) -> Balloon:
+        """Ask the guest to change its memory; see `MachineApi`."""
+        qemu = self._running()
+        if size is not None:
+            self._log.info("balloon requested", bytes=size, by=by)
+        try:
+            return await balloon(qemu.command, size)
+        except QmpError as error:
+            raise MachineError("not done", str(error), "look at QEMU's messages in the log") from None
+
+    def _running(self) -> Qemu:
+        if self._qemu is None:
+            raise MachineError("not running", "no QEMU runs", "wait until it is started again")
+        return self._qemu
 
     @property
     def ending(self) -> tuple[str, int]:
@@ -217,10 +241,7 @@ class Launcher:
         await self._stop.wait()
         self._hooks.happened("stopping", why=self._stop_why)
         grace = split_grace(self._launch.grace, ready=self._power_off.ready.is_set())
-
-        async def press_button() -> None:
-            await qemu.command("system_powerdown")
-
+        press_button = partial(qemu.command, "system_powerdown")
         await qemu.stop(lambda: self._power_off.ask(self._guest, press_button, self._stop_why), grace=grace)
 
     # -- events
