@@ -100,12 +100,13 @@ def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster
     import trio
 
     from vhostcomm.cli import machine_options
-    from vhostcomm.launcher.launcher import Launcher, print_report
+    from vhostcomm.launcher.launcher import Launcher
     from vhostcomm.log.logs import FLUSH_TIMEOUT, start_log
     from vhostcomm.qemu.argv import format_command
     from vhostcomm.qemu.ending import EndKind
     from vhostcomm.qemu.net_argv import after_passt
     from vhostcomm.qemu.ports import port_problem
+    from vhostcomm.systemd.journal import error_text
     from vhostcomm.systemd.notify import Notifier
 
     notifier = Notifier.of_environment()
@@ -139,7 +140,8 @@ def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster
             return 0
     finally:
         sink.close(FLUSH_TIMEOUT)
-    print_report(ending)
+    if ending.exit_code:
+        print_error(error_text(f"vhostcomm: {ending.report()}"))
     if ending.kind is EndKind.FAILED_TO_START and (problem := port_problem(launch.machine.net)):
         print_error(f"vhostcomm: {problem}")  # another process bound the port meanwhile
     return int(ending.exit_code)

@@ -31,7 +31,6 @@ from vhostcomm.qemu.qmp import QmpError, QmpEvent
 from vhostcomm.qemu.restart import Restart, Restarts, RestartWhen
 from vhostcomm.qemu.stopping import DEFAULT_GRACE, StageBegun, split_grace
 from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
-from vhostcomm.systemd.journal import error_text
 from vhostcomm.systemd.notify import Notifier
 
 if TYPE_CHECKING:
@@ -294,9 +293,3 @@ class Launcher:
             self._log.error("QEMU ended", **facts)
         crashed = ending.kind in {EndKind.CRASHED, EndKind.PANICKED, EndKind.FAILED_TO_START}
         self._hooks.happened("crashed" if crashed else "stopped", **{key: str(value) for key, value in facts.items()})
-
-
-def print_report(ending: Ending) -> None:
-    """Print the failure, QEMU's last output and the command to paste, for people."""
-    if ending.exit_code:
-        print(error_text(f"vhostcomm: {ending.report()}"), file=sys.stderr)  # noqa: T201
