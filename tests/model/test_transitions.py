@@ -35,7 +35,7 @@ from vhostcomm.guest.model import (
     Pause,
     State,
 )
-from vhostcomm.guest.questions import Kind, Probe, Send, Why, may_ask, probe_due
+from vhostcomm.guest.questions import Kind, Probe, Send, may_ask, probe_due
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_frame_of_another_connection_is_no_sign_of_life() -> None:
     for now in range(2, 20):
         model.take(Frame(0), float(now))
     assert may_ask(model, Kind.CHANGING, 1 + HEARD_RECENTLY) == Send()
-    assert may_ask(model, Kind.CHANGING, 1.1 + HEARD_RECENTLY) == Probe(Why.SILENT)
+    assert may_ask(model, Kind.CHANGING, 1.1 + HEARD_RECENTLY) == Probe(SILENT)
     model.take(Frame(1), 20.0)
     assert may_ask(model, Kind.CHANGING, 20 + HEARD_RECENTLY) == Send()
 

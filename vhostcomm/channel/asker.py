@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final
 
 import trio
 
@@ -12,7 +12,7 @@ from vhostcomm.channel.calls import CallError, Outcome, outcome_of
 from vhostcomm.channel.guest import Guest
 from vhostcomm.channel.session import Session
 from vhostcomm.guest.model import PROBE_TIMEOUT, State
-from vhostcomm.guest.questions import POWER_OFF, Probe, Refuse, Send, Wait, Why, kind_of, may_ask, probe_due
+from vhostcomm.guest.questions import POWER_OFF, Probe, Refuse, Send, Wait, kind_of, may_ask, probe_due
 
 STOPS: Final[dict[Command, str]] = {
     GuestCommand.POWEROFF: POWER_OFF,
@@ -103,7 +103,7 @@ class Asker:
         except CallError as error:
             self._note_silence(session, error, timeout - (asked - begun))
             if error.outcome is Outcome.TIMED_OUT and self._guest.model.channel is State.CONNECTED:
-                raise self._refusal(command, Why.UNHEARD, f" within {timeout:.3g} s") from None
+                raise self._refusal(command, State.CONNECTED, f" within {timeout:.3g} s") from None
             raise
 
     async def _reach(self, command: Command, timeout: float, deadline: float) -> Session:
@@ -127,20 +127,19 @@ class Asker:
             with trio.move_on_at(min(until, deadline)):
                 await news.wait()
 
-    def _refusal(self, command: Command, why: Why, within: str = "") -> CallError:
+    def _refusal(self, command: Command, why: State, within: str = "") -> CallError:
         name, pause = self._guest.name, self._guest.model.pause
         match why:
-            case Why.ABSENT:
+            case State.ABSENT:
                 return CallError(command, Outcome.NOT_CONNECTED, f"{name}: QEMU is not connected")
-            case Why.PAUSED:
+            case State.PAUSED:
                 cause = f": {pause.cause}; {pause.remedy}" if pause else ""
                 return CallError(command, Outcome.PAUSED, f"{name}: the machine is paused{cause}")
-            case Why.UNHEARD:
+            case State.CONNECTED:
                 silent = "QEMU is connected, but the guest has shown no sign of life, and does not answer"
                 return CallError(command, Outcome.NOT_READY, f"{name}: {silent}{within}")
-            case Why.SILENT:
+            case _:
                 return CallError(command, Outcome.NOT_READY, f"{name}: the guest does not answer{within}")
-        assert_never(why)
 
     def _start_probe(self) -> None:
         assert self.session is not None

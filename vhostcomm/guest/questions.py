@@ -1,4 +1,7 @@
-"""Decide about a question to a guest: send it, probe first, wait, or refuse with the reason."""
+"""Decide about a question to a guest: send it, probe first, wait, or refuse with the reason.
+
+The reason is the guest's state; SILENT also stands for a READY guest without a recent sign of life.
+"""
 
 from __future__ import annotations
 
@@ -52,19 +55,6 @@ def kind_of(command: Command) -> Kind:
     return _KINDS.get(command, Kind.CHANGING)
 
 
-class Why(Enum):
-    """Why a guest can't be asked."""
-
-    ABSENT = "absent"
-    """QEMU is not connected."""
-    UNHEARD = "unheard"
-    """The guest gave no sign of life since its connection or reset."""
-    SILENT = "silent"
-    """The guest gave a sign of life, but does not answer."""
-    PAUSED = "paused"
-    """The machine is paused."""
-
-
 @frozen
 class Send:
     """Send the question."""
@@ -74,7 +64,7 @@ class Send:
 class Probe:
     """Send the harmless question first, then decide again."""
 
-    why: Why
+    why: State
 
 
 @frozen
@@ -82,14 +72,14 @@ class Wait:
     """Decide again after the next evidence, at the latest at `until`."""
 
     until: float
-    why: Why
+    why: State
 
 
 @frozen
 class Refuse:
     """Do not send the question."""
 
-    why: Why
+    why: State
 
 
 Verdict = Send | Probe | Wait | Refuse
@@ -103,10 +93,10 @@ def may_ask(model: Model, kind: Kind, now: float, *, probing: bool = False) -> V
     patient = kind in {Kind.ENDING, Kind.THAW}
     match model.state:
         case State.ABSENT:
-            return _settling(model.entered.at, now, Why.ABSENT, patient=patient and not _gone_for_good(model))
+            return _settling(model.entered.at, now, State.ABSENT, patient=patient and not _gone_for_good(model))
         case State.PAUSED if kind is not Kind.THAW:
             assert model.pause is not None
-            return _settling(model.pause.since.at, now, Why.PAUSED, patient=patient)
+            return _settling(model.pause.since.at, now, State.PAUSED, patient=patient)
         case _:
             pass
     return Send() if _is_askable(model, kind, now) else _find_out(model, now, patient=patient, probing=probing)
@@ -125,7 +115,7 @@ def _is_askable(model: Model, kind: Kind, now: float) -> bool:
 
 
 def _find_out(model: Model, now: float, *, patient: bool, probing: bool) -> Verdict:
-    why = Why.UNHEARD if model.channel is State.CONNECTED else Why.SILENT
+    why = State.CONNECTED if model.channel is State.CONNECTED else State.SILENT
     if probing:
         return Wait(float("inf"), why)
     if now >= model.probe_again:
@@ -133,7 +123,7 @@ def _find_out(model: Model, now: float, *, patient: bool, probing: bool) -> Verd
     return Wait(model.probe_again, why) if patient else Refuse(why)
 
 
-def _settling(since: float, now: float, why: Why, *, patient: bool) -> Verdict:
+def _settling(since: float, now: float, why: State, *, patient: bool) -> Verdict:
     return Wait(since + SETTLE, why) if patient and now < since + SETTLE else Refuse(why)
 
 
