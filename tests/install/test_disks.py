@@ -108,6 +108,17 @@ def test_a_file_that_is_no_disk_does_not_grow(tmp_path: Path, content: bytes, wh
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("flag", ["--boot", "--system", "--data"])
+def test_a_file_that_is_no_disk_does_not_start(tmp_path: Path, flag: str) -> None:
+    file = tmp_path / "vhostcomm.toml"
+    file.write_text("#" * 512)
+    disks = {"--boot": sparse(tmp_path / "boot.img", 1 << 20)} | {flag: file}
+    words = [word for disk in disks.items() for word in disk]
+    refused = run_vhostcomm("run", *words, "--sock", tmp_path / "nas", "--net", "none")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"vhostcomm: {file}: looks like text; give a guest's disk, such as data.img\n"
+
+
 def test_a_disk_that_begins_with_text_grows(tmp_path: Path) -> None:
     """The guest may have written anything to its first MiB."""
     file = tmp_path / "data.img"

@@ -21,7 +21,8 @@ from vhostcomm.log.logs import Log
 from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities, Program
 from vhostcomm.qemu.detect import find_capabilities
-from vhostcomm.qemu.disk.image import probe
+from vhostcomm.qemu.disk.contents import refuse_other
+from vhostcomm.qemu.disk.image import Image, probe
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
 from vhostcomm.qemu.host_adaptation import fitted
@@ -106,7 +107,7 @@ def _is_refused(path: str) -> bool:
     """Return whether no machine can have an image as a disk."""
     try:
         if not path.startswith("naa."):  # QEMU opens it, by the target's name
-            probe(path)
+            _image(path)
     except DiskError:
         return True
     return False
@@ -176,7 +177,13 @@ def _disk(text: str, shared: str, *, snapshot: bool) -> AnyDisk:
     if text.startswith("naa."):
         return VhostDisk(text)
     path, options = split(text)
-    return Disk(path, probe(path).format, snapshot, parse(options, parse_shared(shared)))
+    return Disk(path, _image(path).format, snapshot, parse(options, parse_shared(shared)))
+
+
+def _image(path: str) -> Image:
+    image = probe(path)
+    refuse_other(image)
+    return image
 
 
 def _net(flags: MachineFlags, settings: MachineSettings) -> Net | None:
