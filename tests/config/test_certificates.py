@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
 import pytest
 
-from tests.control.authority import Authority
+from tests.control.authority import Authority, TlsFiles
 from vhostcomm.cluster.address import Access
-from vhostcomm.config.certificates import TlsFiles, client_context, server_context
+from vhostcomm.config.certificates import client_context, server_context
 from vhostcomm.errors import ConfigError, PlaceError
 
 
@@ -27,9 +26,9 @@ def files(tmp_path: Path) -> TlsFiles:
     return Authority.new(tmp_path / "own").host("one", "one.example")
 
 
-def cluster_context(files: TlsFiles) -> ssl.SSLContext:
+def cluster_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     """Read the files as --cluster does."""
-    return Access((), ca=str(files.ca), certificate=str(files.cert), key=str(files.key)).context()
+    return Access((), ca=str(ca), certificate=str(cert), key=str(key)).context()
 
 
 READERS = ((server_context, PlaceError), (client_context, PlaceError), (cluster_context, ConfigError))
@@ -66,29 +65,29 @@ def encrypt(files: TlsFiles) -> None:
 )
 def test_files_that_cannot_be_used(files: TlsFiles, spoil: Callable[[TlsFiles], None], why: str) -> None:
     for read, _ in READERS:
-        read(files)
+        read(*files)
     spoil(files)
     for read, kind in READERS:
         with pytest.raises(kind, match=why):
-            read(files)
+            read(*files)
 
 
 def test_key_of_another_certificate(files: TlsFiles, authority: Authority) -> None:
-    other = attrs.evolve(files, key=authority.host("two", "two.example").key)
+    other = files._replace(key=authority.host("two", "two.example").key)
     for read, kind in READERS:
         with pytest.raises(kind, match=r"two\.key: the key does not belong to the certificate in .*one\.crt"):
-            read(other)
+            read(*other)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_files_of_another_user(files: TlsFiles) -> None:
     files.key.chmod(0o640)
     for read, _ in READERS:
-        read(files)  # a key of root may be readable by its group
+        read(*files)  # a key of root may be readable by its group
     os.chown(files.key, 12345, 0)
     for read, kind in READERS:
         with pytest.raises(kind, match="the key belongs to uid 12345, who could replace it: chown 0 /"):
-            read(files)
+            read(*files)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +105,8 @@ def test_files_of_another_user(files: TlsFiles) -> None:
 def test_certificate_and_key_in_one_file(files: TlsFiles, spoil: Callable[[Path], None], why: str) -> None:
     files.cert.write_bytes(files.cert.read_bytes() + files.key.read_bytes())
     files.cert.chmod(0o600)
-    one = attrs.evolve(files, key=files.cert)
-    cluster_context(one)
+    one = files._replace(key=files.cert)
+    cluster_context(*one)
     spoil(files.cert)
     with pytest.raises(ConfigError, match=why):
-        cluster_context(one)
+        cluster_context(*one)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import trustme
 from attrs import frozen
 
-from vhostcomm.config.certificates import TlsFiles
-
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+class TlsFiles(NamedTuple):
+    """The files of one end of TLS."""
+
+    ca: Path
+    cert: Path
+    key: Path
 
 
 @frozen

@@ -17,10 +17,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.control.authority import Authority
+from tests.control.authority import Authority, TlsFiles
 from tests.control.test_server import GET, Echo
 from tests.trio_help import run, run_in_real_time
-from vhostcomm.config.certificates import TlsFiles, client_context, server_context
+from vhostcomm.config.certificates import client_context, server_context
 from vhostcomm.control.client_log import ClientLog
 from vhostcomm.control.problems import Problem
 from vhostcomm.control.tls import ACCEPT_COST, CREDIT, HANDSHAKE_LIMIT, HANDSHAKE_TIMEOUT, REST, Handshakes, Share
@@ -69,7 +69,7 @@ def test_handshake_has_a_deadline(files: TlsFiles) -> None:
             handshakes, ended = Handshakes(ClientLog(log, nursery), _body), trio.Event()
 
             async def finish() -> None:
-                assert await handshakes.finish(trio.SocketStream(ours), server_context(files)) is None
+                assert await handshakes.finish(trio.SocketStream(ours), server_context(*files)) is None
                 ended.set()
 
             await theirs.send(sent)
@@ -107,7 +107,7 @@ def test_unfinished_handshakes_keep_no_client_out(tmp_path: Path, files: TlsFile
                 if evicted == 2 * HANDSHAKE_LIMIT:
                     are_many.set()
 
-        async with Echo(tmp_path / "http").served(server_context(files)) as echo, trio.open_nursery() as nursery:
+        async with Echo(tmp_path / "http").served(server_context(*files)) as echo, trio.open_nursery() as nursery:
             for _ in range(2 * HANDSHAKE_LIMIT):
                 nursery.start_soon(stall)
             await are_many.wait()
@@ -128,7 +128,7 @@ def test_every_client_of_a_burst_is_answered(tmp_path: Path, files: TlsFiles) ->
         async def finish(hello: Hello, stream: trio.SocketStream) -> None:
             answers.append(await hello.finish(stream))
 
-        async with Echo(tmp_path / "http").served(server_context(files)) as echo, trio.open_nursery() as nursery:
+        async with Echo(tmp_path / "http").served(server_context(*files)) as echo, trio.open_nursery() as nursery:
             waiting = []
             for _ in range(HANDSHAKE_LIMIT + 16):
                 hello = Hello(files)
@@ -145,7 +145,7 @@ def test_silent_clients_are_accepted_slowly(files: TlsFiles) -> None:
     beyond = 10
 
     async def main() -> None:
-        context = server_context(files)
+        context = server_context(*files)
         with ExitStack() as stack:
             async with trio.open_nursery() as nursery:
                 handshakes = Handshakes(ClientLog(structlog.get_logger(), nursery), _body)
@@ -180,7 +180,7 @@ class Hello:
 
     def __init__(self, files: TlsFiles) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        context = client_context(files)
+        context = client_context(*files)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="one.example")
         with suppress(ssl.SSLWantReadError):
             self._tls.do_handshake()

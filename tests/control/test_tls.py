@@ -16,11 +16,11 @@ import attrs
 import httpx
 import pytest
 
-from tests.control.authority import Authority, flags
+from tests.control.authority import Authority, TlsFiles, flags
 from tests.control.controlled import INFORMATION, Answers, answering
 from tests.serving import ENVIRONMENT, TIMEOUT, Serving, held_port, run_vhostcomm
 from vchannel import GuestCommand
-from vhostcomm.config.certificates import TlsFiles, client_context
+from vhostcomm.config.certificates import client_context
 from vhostcomm.control.connection import BODY_LIMIT
 from vhostcomm.control.tls import HANDSHAKE_LIMIT
 
@@ -51,7 +51,7 @@ class Host:
 
     def connect(self, context: ssl.SSLContext | None = None, name: str = HERE) -> ssl.SSLSocket:
         raw = socket.create_connection((HERE, self.port), TIMEOUT)
-        return (context or client_context(self.admin)).wrap_socket(raw, server_hostname=name)
+        return (context or client_context(*self.admin)).wrap_socket(raw, server_hostname=name)
 
     def log_of_rejected(self) -> str:
         return str(self.daemon.event(REJECTED)["why"])
@@ -120,7 +120,7 @@ def test_client_without_a_certificate_is_rejected(host: Host, version: ssl.TLSVe
 
 def test_client_of_another_ca_is_rejected(host: Host, tmp_path: Path) -> None:
     other = Authority.new(tmp_path / "other").host("stranger", "stranger.example")
-    failed = host.ask("guests", files=attrs.evolve(other, ca=host.admin.ca))
+    failed = host.ask("guests", files=other._replace(ca=host.admin.ca))
     assert failed.returncode == 1
     assert "--control-cert is not of the daemon's CA; use one of that CA\n" in failed.stderr
     assert host.log_of_rejected().startswith("the client's certificate: ")
@@ -183,7 +183,7 @@ def test_tls_to_a_port_without_tls_has_a_remedy(tmp_path: Path, admin: TlsFiles)
 def test_api_works_over_tls(host: Host) -> None:
     """The limits and checks are the same as without TLS."""
     with httpx.Client(
-        base_url=f"https://{HERE}:{host.port}", verify=client_context(host.admin), timeout=TIMEOUT
+        base_url=f"https://{HERE}:{host.port}", verify=client_context(*host.admin), timeout=TIMEOUT
     ) as http:
         assert http.get("/guests", headers={"Host": "any.name.of.the.host"}).status_code == 200
         too_long = http.post("/guests/nas/call", content=b"x" * (BODY_LIMIT + 1))
@@ -221,7 +221,7 @@ def test_reload_reads_the_certificates_again(tmp_path: Path, authority: Authorit
         assert host.ask("guests").returncode == 0
         files.key.write_bytes(key)
         new = authority.host("one", HERE)
-        for before, after in zip(attrs.astuple(files), attrs.astuple(new), strict=True):
+        for before, after in zip(files, new, strict=True):
             shutil.copy(after, before)
         host.daemon.send_signal(signal.SIGHUP)
         host.daemon.event("reloaded")
@@ -272,7 +272,7 @@ def test_daemon_rejects_unusable_files(tmp_path: Path, authority: Authority) -> 
         tmp_path / "nas",
         "--control",
         f"tls:{HERE}:1",
-        *flags(attrs.evolve(files, key=tmp_path / "no")),
+        *flags(files._replace(key=tmp_path / "no")),
     )
     assert (refused.returncode, refused.stdout) == (78, "")
     assert (
@@ -289,5 +289,5 @@ def test_verb_rejects_unusable_files(tmp_path: Path, authority: Authority, admin
         2,
         True,
     )
-    unreadable = run_vhostcomm("guests", "--control", "tls:host:1", *flags(attrs.evolve(admin, cert=tmp_path)))
+    unreadable = run_vhostcomm("guests", "--control", "tls:host:1", *flags(admin._replace(cert=tmp_path)))
     assert (unreadable.returncode, f"{tmp_path}: not a file, but" in unreadable.stderr) == (2, True)

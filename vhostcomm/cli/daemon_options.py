@@ -102,10 +102,10 @@ class DaemonOptions:
             raise UsageError(
                 f"--control {where}: TLS needs three files: --control-ca, --control-cert and --control-key"
             )
-        from vhostcomm.config.certificates import TlsFiles, client_context
+        from vhostcomm.config.certificates import client_context
 
         try:
-            return client_context(TlsFiles(self.control_ca, self.control_cert, self.control_key))
+            return client_context(self.control_ca, self.control_cert, self.control_key)
         except PlaceError as error:
             raise UsageError(f"--control {where}: {error}") from None
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from vhostcomm.config.certificates import TlsFiles, anonymous_context, client_context
+from vhostcomm.config.certificates import client_context
 from vhostcomm.errors import ConfigError, PlaceError
 
 SCHEME: Final = "etcd://"
@@ -56,9 +56,9 @@ class Access:
         """
         if not self.ca:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities, which take a while
-        ca, cert, key = Path(self.ca), Path(self.certificate), Path(self.key or self.certificate)
+        cert, key = (Path(each) if each else None for each in (self.certificate, self.key))
         try:
-            return client_context(TlsFiles(ca, cert, key)) if self.certificate else anonymous_context(ca)
+            return client_context(Path(self.ca), cert, key)
         except PlaceError as error:
             raise ConfigError(f"--cluster: {error}") from None
 

@@ -30,22 +30,6 @@ _DEMANDED: Final = {"CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICAT
 
 
 @frozen
-class TlsFiles:
-    """The files of one end of TLS, in PEM format.
-
-    Args:
-        ca: the certificates that the other end's certificate must be of. If the file also contains a revocation
-            list (CRL), each of these CAs needs one.
-        cert: the own certificate.
-        key: its key; it may be in the same file.
-    """
-
-    ca: Path
-    cert: Path
-    key: Path
-
-
-@frozen
 class Server:
     """A kind of server, for the words of errors.
 
@@ -66,14 +50,20 @@ DAEMON: Final = Server("the daemon", "--control", "give its address as tcp:HOST:
 ETCD: Final = Server("etcd", "--cluster", "leave out --cluster-ca", "restart etcd")
 
 
-def server_context(files: TlsFiles) -> ssl.SSLContext:
+def server_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     """Read the files of a server, which demands that each client has a certificate of the CA. May block.
+
+    Args:
+        ca: the certificates that the other end's certificate must be of, in PEM format as the other files. If the file
+            also contains a revocation list (CRL), each of these CAs needs one.
+        cert: the own certificate.
+        key: its key; it may be in the same file.
 
     Raises:
         PlaceError: a file is missing, unsafe or invalid; says which and what to do.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, files.ca)
-    _load(context, files.cert, files.key)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, ca)
+    _load(context, cert, key)
     context.verify_mode = ssl.CERT_REQUIRED
     # Each connection proves its certificate again, so that a reload with another CA ends the access of the previous one.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
@@ -81,24 +71,18 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def client_context(files: TlsFiles) -> ssl.SSLContext:
+def client_context(ca: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
     """Read the files of a client, which checks the CA and the host name of the server. May block.
+
+    The files are as for `server_context`. A client may have no certificate.
 
     Raises:
         PlaceError: a file is missing, unsafe or invalid; says which and what to do.
     """
-    context = anonymous_context(files.ca)
-    _load(context, files.cert, files.key)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, ca)
+    if cert:
+        _load(context, cert, key or cert)
     return context
-
-
-def anonymous_context(ca: Path) -> ssl.SSLContext:
-    """Read the file of a client without a certificate. May block.
-
-    Raises:
-        PlaceError: the file is missing, unsafe or invalid; says what to do.
-    """
-    return _context(ssl.PROTOCOL_TLS_CLIENT, ca)
 
 
 def _context(protocol: int, ca: Path) -> ssl.SSLContext:

@@ -94,11 +94,10 @@ class Surface:
                 return
 
     def _context(self) -> ssl.SSLContext:
-        from vhostcomm.config.certificates import TlsFiles, server_context
+        from vhostcomm.config.certificates import server_context
 
-        return server_context(
-            TlsFiles(*map(Path, (self._service.control_ca, self._service.control_cert, self._service.control_key)))
-        )
+        service = self._service
+        return server_context(*map(Path, (service.control_ca, service.control_cert, service.control_key)))
 
     @property
     def has_tls(self) -> bool:
