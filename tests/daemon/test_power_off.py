@@ -85,7 +85,7 @@ def test_guest_is_thawed_before_its_power_off_and_not_frozen_again(tmp_path: Pat
     async def main() -> None:
         async with launched(tmp_path) as (daemon, power_off, nursery, stream):
             nursery.start_soon(answer_all, stream, asked_for)
-            await daemon.freeze("nas", 600.0, timeout=60.0, by="a test")
+            await daemon.freeze(daemon.guests["nas"], 600.0, timeout=60.0, by="a test")
             power_off.ready = trio.Event()  # its QEMU was replaced
 
             async def press_button() -> None:
@@ -94,7 +94,7 @@ def test_guest_is_thawed_before_its_power_off_and_not_frozen_again(tmp_path: Pat
             nursery.start_soon(power_off.ask, daemon.guests["nas"], press_button, "a test")
             await power_off.confirmed.wait()
             with pytest.raises(CallError, match="the daemon stops, and thaws what is frozen"):
-                await daemon.freeze("nas", 600.0, timeout=60.0, by="a test")
+                await daemon.freeze(daemon.guests["nas"], 600.0, timeout=60.0, by="a test")
 
     run_in_real_time(main)
     assert at_button[-2:] == [GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE]

@@ -93,8 +93,6 @@ def _guarded(log: Log, handler: Handler) -> Handler:
             raise
         except CallError as error:
             raise of_call(error) from None
-        except ServeError as error:  # the guest was removed during the request
-            raise Problem(404, "no such guest", str(error), "GET /guests lists the guests") from None
         except Exception:
             log.exception("internal error in answering a request; please report it", path=request.url.path)
             raise Problem(
@@ -193,7 +191,7 @@ class _Handlers:
     async def _send(self, request: Request, guest: Guest, command: Command, data: bytes, timeout: float) -> Response:
         began = trio.current_time()
         by = request_parsing.initiator(request)
-        response = await self._daemon.ask_guest(guest.name, command, data, timeout=timeout, by=by)
+        response = await self._daemon.ask_guest(guest, command, data, timeout=timeout, by=by)
         return _json(serialize.called(guest, command, response, trio.current_time() - began))
 
     async def command(self, command: GuestCommand, request: Request) -> Response:
@@ -248,7 +246,7 @@ class _Handlers:
         seconds = request_parsing.seconds(body, "timeout", FREEZE)
         began = trio.current_time()
         response = await self._daemon.freeze(
-            guest.name, seconds, timeout=request_parsing.CALL_TIMEOUT, by=request_parsing.initiator(request)
+            guest, seconds, timeout=request_parsing.CALL_TIMEOUT, by=request_parsing.initiator(request)
         )
         made = serialize.called(guest, GuestCommand.FS_FREEZE, response, trio.current_time() - began)
         return _json(made | {"frozen_until": serialize.when(guest.frozen_until)})

@@ -145,17 +145,18 @@ class DaemonApi(Protocol):
     def config(self) -> Config: ...
 
     async def ask_guest(
-        self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = ""
-    ) -> Response: ...
+        self, guest: Guest, command: Command, data: bytes = b"", *, timeout: float, by: str
+    ) -> Response:
+        """Send a question to a guest; thaw a frozen one before a command that ends it. Raises `CallError`."""
 
-    async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response: ...
+    async def freeze(self, guest: Guest, seconds: float, *, timeout: float, by: str) -> Response: ...
 
     def probe(self, name: str, age: float) -> trio.Event | None: ...
 
     def machine(self, name: str) -> MachineApi: ...
 
     def snippets(self, name: str) -> Mapping[str, SnippetApi]:
-        """Text to paste for a guest, by the tool's name. Raises `ServeError` if there is no such guest."""
+        """Text to paste for a served guest, by the tool's name."""
 
     async def reload(self) -> Reloaded:
         """Read the configuration again and apply it, or reject it; `NO_FILE` if there is nothing to read."""

@@ -92,7 +92,7 @@ async def _power_off(daemon: DaemonApi, guest: Guest, timeout: float, by: str, e
     answered = False
     try:
         with ended.rebooted:
-            await daemon.ask_guest(guest.name, GuestCommand.POWEROFF, timeout=timeout, by=by)
+            await daemon.ask_guest(guest, GuestCommand.POWEROFF, timeout=timeout, by=by)
             answered = True
     except CallError as error:
         if error.outcome is not Outcome.LOST:

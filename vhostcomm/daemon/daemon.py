@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from vchannel import Command, Response
 from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest, Trace
 from vhostcomm.channel.sockets import group_id
@@ -27,13 +26,12 @@ from vhostcomm.daemon.descriptors import raise_descriptor_limit
 from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.only_guest import OnlyGuest
-from vhostcomm.daemon.opening import ServedPort
 from vhostcomm.daemon.ports import Ports
 from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.snippets import snippets_of
 from vhostcomm.daemon.status import of_guests
-from vhostcomm.errors import MachineError, ServeError
+from vhostcomm.errors import MachineError
 from vhostcomm.guest.events import GuestEvent
 from vhostcomm.linux.children import reap_orphans
 from vhostcomm.linux.signals import handled_signals
@@ -84,6 +82,8 @@ class Daemon:
         self.new_link = self._web.new_link
         self.recordings = Recordings(log, lambda guest: self.guests.get(guest.name) is guest)
         self.freezer = Freezer(self._asker, log)
+        self.ask_guest = self.freezer.ask
+        self.freeze = self.freezer.freeze
         self._ports = Ports(config.service, config.host, self._make_guest, self.freezer.adopt, log)
         self._only_guest = OnlyGuest(config.service, self._ports, self.freezer, log, api_timeout)
         self._folders = Folders(self._ports, lambda: self.config, lambda: str(self._surface.address), self.freezer, log)
@@ -209,27 +209,6 @@ class Daemon:
                 stopping.cancel_scope.cancel()
             return
 
-    async def ask_guest(
-        self, name: str, command: Command, data: bytes = b"", *, timeout: float, by: str = ""
-    ) -> Response:
-        """Send a question to a guest, with the rules for a frozen one; see `Freezer.ask`.
-
-        Raises:
-            CallError: there is no answer; has the reason.
-            ServeError: there is no such guest.
-        """
-        guest = self._served(name).port.guest
-        return await self.freezer.ask(guest, command, data, timeout=timeout, by=by)
-
-    async def freeze(self, name: str, seconds: float, *, timeout: float, by: str) -> Response:
-        """Freeze a guest for at most `seconds`; see `Freezer.freeze`.
-
-        Raises:
-            CallError: there is no answer; has the reason.
-            ServeError: there is no such guest.
-        """
-        return await self.freezer.freeze(self._served(name).port.guest, seconds, timeout=timeout, by=by)
-
     def probe(self, name: str, age: float) -> trio.Event | None:
         """Probe whether a guest is up; see `Asker.probe`. None if there is no such guest."""
         asker = self._asker(name)
@@ -238,12 +217,6 @@ class Daemon:
     def _asker(self, name: str) -> Asker | None:
         served = self._ports.get(name)
         return served.port.asker if served else None
-
-    def _served(self, name: str) -> ServedPort:
-        served = self._ports.get(name)
-        if served is None:
-            raise ServeError(f"there is no guest {name!r}; guests: {', '.join(self.guests) or 'none'}")
-        return served
 
     def machine(self, name: str) -> MachineApi:
         """A guest's QEMU, by QMP.
@@ -262,8 +235,10 @@ class Daemon:
         return served.monitor
 
     def snippets(self, name: str) -> dict[str, Snippet]:
-        """Return what to paste elsewhere for a guest, by the tool's name."""
-        return snippets_of(self.config, self._served(name).config)
+        """Return what to paste elsewhere for a served guest, by the tool's name."""
+        served = self._ports.get(name)
+        assert served
+        return snippets_of(self.config, served.config)
 
     async def stop(self) -> None:
         """End every port: accept no connections, answer pending questions, close. Limited in time."""

@@ -110,7 +110,7 @@ class Freezer:
         if guest.debt:
             self._thaw_later(guest)
 
-    async def ask(self, guest: Guest, command: Command, data: bytes, *, timeout: float, by: str) -> Response:
+    async def ask(self, guest: Guest, command: Command, data: bytes = b"", *, timeout: float, by: str) -> Response:
         """Send any question to a guest. Thaw a frozen guest before a command that ends it.
 
         Raises:

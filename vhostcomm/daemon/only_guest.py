@@ -61,7 +61,7 @@ class OnlyGuest:
 
     async def _ask(self, command: Command, timeout: float, by: str) -> bytes:
         guest = self._served(command).port.guest
-        return (await self._freezer.ask(guest, command, b"", timeout=timeout, by=by)).data
+        return (await self._freezer.ask(guest, command, timeout=timeout, by=by)).data
 
     async def _notify(self, command: Command, timeout: float, by: str) -> None:
         if command in {GuestCommand.FS_FREEZE, GuestCommand.FS_UNFREEZE}:

@@ -108,7 +108,7 @@ class PowerOff:
         if self.ready.is_set() and guest.state is not State.READY:
             self._log.info("waiting until the guest is ready")
         try:
-            await self._daemon.ask_guest(guest.name, GuestCommand.POWEROFF, timeout=self._timeout, by=by)
+            await self._daemon.ask_guest(guest, GuestCommand.POWEROFF, timeout=self._timeout, by=by)
         except CallError as error:
             if error.outcome is not Outcome.LOST:
                 raise
