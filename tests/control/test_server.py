@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import ssl
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 import structlog
@@ -16,6 +17,7 @@ import trio
 
 from tests.trio_help import run
 from vhostcomm.config.address import Listen
+from vhostcomm.control.api import make_api
 from vhostcomm.control.client_log import LOG_INTERVAL, ClientLog
 from vhostcomm.control.connection import BODY_LIMIT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_LIMIT, Receive, Scope, Send
 from vhostcomm.control.listener import HttpListener
@@ -269,6 +271,32 @@ def test_a_shortage_of_descriptors_causes_no_busy_loop(monkeypatch: pytest.Monke
         assert [after - before for before, after in pairwise(tried)] == pytest.approx([0.2] * 5)
         waits = ("control connection waits", "Too many open files")
         assert [(each["event"], each["why"], each["times"]) for each in echo.lines] == [(*waits, 1), (*waits, 5)]
+
+    run(main)
+
+
+def test_a_bug_in_the_api_fails_only_its_request(tmp_path: Path) -> None:
+    """It is answered with status 500 and logged with its path; the connection serves the next request."""
+
+    class Api(Echo):
+        app = staticmethod(make_api(cast("Any", object())))
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+
+    async def main() -> None:
+        async with Api(tmp_path / "socket").served() as api:
+            first = b"GET /config HTTP/1.1\r\nhost: x\r\n\r\n"
+            found = await api.ask(first + b"GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            bug, missing = found.split(b"HTTP/1.1 ")[1:]
+            assert bug.startswith(b"500 ")
+            assert json.loads(bug.partition(b"\r\n\r\n")[2])["error"]["what"] == "internal error"
+            assert missing.startswith(b"404 ")
+            (line,) = api.lines
+            assert (line["event"], line["path"]) == (
+                "internal error in answering a request; please report it",
+                "/config",
+            )
 
     run(main)
 

@@ -24,15 +24,17 @@ from vhostcomm.control.daemon_api import NO_FILE, DaemonApi, RecordingState
 from vhostcomm.control.events import Events
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
-from vhostcomm.control.problems import Problem, of_call, of_machine
-from vhostcomm.errors import CaptureError, ServeError
-from vhostcomm.log.logs import Log
+from vhostcomm.control.problems import Problem, internal_error, of_call, of_machine
+from vhostcomm.errors import CaptureError, MachineError, ServeError
 
 
-def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
-    """Make the application that answers the requests to a daemon. It does not check who sends them."""
+def make_api(daemon: DaemonApi) -> ASGIApp:
+    """Make the application that answers the requests to a daemon. It does not check who sends them.
+
+    An exception that is a bug is answered, and raised for the server's log.
+    """
     handlers = _Handlers(daemon)
-    routes: list[tuple[str, str, Handler]] = [
+    routes: list[tuple[str, str, Callable[[Request], Awaitable[ASGIApp]]]] = [
         ("GET", "/guests", handlers.guests),
         ("GET", "/guests/{name}", handlers.guest),
         ("GET", "/guests/{name}/snippets", handlers.snippets),
@@ -54,8 +56,8 @@ def make_api(daemon: DaemonApi, log: Log) -> ASGIApp:
         ("GET", "/openapi.json", handlers.openapi),
     ]
     app = Starlette(
-        routes=[Route(path, _guarded(log, handler), methods=[method]) for method, path, handler in routes],
-        exception_handlers={Problem: _on_problem, HTTPException: _on_http},
+        routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
+        exception_handlers=dict.fromkeys((Problem, CallError, MachineError, HTTPException, Exception), _on_error),
     )
     app.router.redirect_slashes = False  # a redirect has no JSON body as other answers have
     return app
@@ -65,41 +67,22 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(serialize.encode(value), status, headers=headers, media_type="application/json")
 
 
-def _problem(problem: Problem) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
+    match error:
+        case Problem():
+            problem = error
+        case CallError():
+            problem = of_call(error)
+        case MachineError():
+            problem = of_machine(error, request.path_params["name"])
+        case HTTPException():
+            headers = dict(error.headers or {})
+            why = f"{request.method} {request.url.path}"
+            remedy = f"use {headers['Allow']}" if "Allow" in headers else "GET /openapi.json lists the paths"
+            problem = Problem(error.status_code, error.detail.lower(), why, remedy, headers)
+        case _:
+            problem = internal_error()
     return _json(problem.document(), problem.status, problem.headers)
-
-
-async def _on_problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return _problem(error)
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    why = f"{request.method} {request.url.path}"
-    remedy = f"use {headers['Allow']}" if "Allow" in headers else "GET /openapi.json lists the paths"
-    return _problem(Problem(error.status_code, error.detail.lower(), why, remedy, headers))
-
-
-Handler = Callable[[Request], Awaitable[ASGIApp]]
-
-
-def _guarded(log: Log, handler: Handler) -> Handler:
-    async def guarded(request: Request) -> ASGIApp:
-        try:
-            return await handler(request)
-        except Problem:
-            raise
-        except CallError as error:
-            raise of_call(error) from None
-        except Exception:
-            log.exception("internal error in answering a request; please report it", path=request.url.path)
-            raise Problem(
-                500, "internal error", "an error of vhostcomm's own", "see its log, and please report it"
-            ) from None
-
-    return guarded
 
 
 class _Handlers:
@@ -229,15 +212,13 @@ class _Handlers:
     async def resume(self, request: Request) -> Response:
         guest = self._guest(request)
         await request_parsing.body(request, ())
-        with of_machine(guest.name):
-            resumed = await self._daemon.machine(guest.name).resume(request_parsing.initiator(request))
+        resumed = await self._daemon.machine(guest.name).resume(request_parsing.initiator(request))
         return _json({"guest": guest.name, "resumed": resumed})
 
     async def balloon(self, request: Request) -> Response:
         guest = self._guest(request)
         size = request_parsing.size(await request_parsing.body(request, ("size",)), "size")
-        with of_machine(guest.name):
-            found = await self._daemon.machine(guest.name).balloon(size, request_parsing.initiator(request))
+        found = await self._daemon.machine(guest.name).balloon(size, request_parsing.initiator(request))
         return _json({"guest": guest.name, "asked": size, "actual": found.actual, "memory": found.memory})
 
     async def freeze(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ import h11
 import trio
 
 from vhostcomm.channel.sockets import has_hung_up, peer
-from vhostcomm.control.problems import Problem
+from vhostcomm.control.problems import Problem, internal_error
 from vhostcomm.log.logs import Log
 
 if TYPE_CHECKING:
@@ -240,10 +240,10 @@ class HttpConnection:
             try:
                 await self._app(scope, receive, send)
             except Exception:  # noqa: BLE001 - only this request fails, not the server
-                self._log.exception("internal error in answering a request; please report it")
+                self._log.exception("internal error in answering a request; please report it", path=scope["path"])
             running.cancel()
         if self._http.our_state is h11.SEND_RESPONSE:
-            raise Problem(500, "internal error", "an error of vhostcomm's own", "see its log, and please report it")
+            raise internal_error()
 
     async def _watch(self, running: trio.CancelScope) -> None:
         """Cancel the answer when the client disconnects. Data that arrives meanwhile is kept for the next request."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 from vhostcomm.channel.calls import CallError, Outcome
@@ -52,14 +51,14 @@ def bad_request(why: str, remedy: str, status: int = 422) -> Problem:
     return Problem(status, "bad request", why, remedy)
 
 
-@contextmanager
-def of_machine(guest: str) -> Iterator[None]:
-    """A machine that can't do what is asked."""
-    try:
-        yield
-    except MachineError as error:
-        remedy = error.remedy.replace("{guest}", guest)
-        raise Problem(409, error.what, f"{guest}: {error.why}", remedy) from None
+def internal_error() -> Problem:
+    """Make the problem for a bug, which the log describes."""
+    return Problem(500, "internal error", "an error of vhostcomm's own", "see its log, and please report it")
+
+
+def of_machine(error: MachineError, guest: str) -> Problem:
+    """Make the problem for a guest's machine that can't do what is asked."""
+    return Problem(409, error.what, f"{guest}: {error.why}", error.remedy.replace("{guest}", guest))
 
 
 _OF_OUTCOME: Final = {

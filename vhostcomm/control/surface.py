@@ -133,7 +133,7 @@ class Surface:
             from vhostcomm.control.app import ControlApp
 
             token = self._service.control_token if type(address) is ListenTcp else ""
-            return ControlApp(make_api(self._daemon, self._log), address, self.pending, client_log, token)
+            return ControlApp(make_api(self._daemon), address, self.pending, client_log, token)
 
         await serve_on_demand(self.listener, self._log, make)
 

@@ -86,7 +86,7 @@ class WebSurface:
             from vhostcomm.control.api import make_api
             from vhostcomm.control.web import WebApp
 
-            return WebApp(make_api(self._daemon, self._log), address, self._pending, client_log, sign_in, self._log)
+            return WebApp(make_api(self._daemon), address, self._pending, client_log, sign_in, self._log)
 
         await serve_on_demand(self._listener, self._log, make)
 
