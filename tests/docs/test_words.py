@@ -68,8 +68,12 @@ def test_pages_use_standard_terms(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_a_sentence_are_on_one_line(page: Path) -> None:
-    inline = [token for token in MarkdownIt("commonmark").enable("table").parse(page.read_text()) if token.type == "inline"]
-    spans = [(token.content, code.content) for token in inline for code in token.children or () if code.type == "code_inline"]
+    inline = [
+        token for token in MarkdownIt("commonmark").enable("table").parse(page.read_text()) if token.type == "inline"
+    ]
+    spans = [
+        (token.content, code.content) for token in inline for code in token.children or () if code.type == "code_inline"
+    ]
     assert not [code for source, code in spans if code not in source]
 
 
