@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tempfile
 import tomllib
 from pathlib import Path
 
 from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.errors import DiskError, InstallError
+from vhostcomm.linux.private_files import replace_private
 from vhostcomm.linux.system_errors import explain
 from vhostcomm.qemu.disk.image import QCOW2_SUFFIX, ImageFormat
 from vhostcomm.qemu.disk.layouts import SECTOR_SIZE
@@ -59,7 +61,7 @@ def add(folder: Path, size: int, image_format: ImageFormat | None) -> tuple[str,
         raise InstallError(f"{file}: its machine.data isn't one line; add the disk by hand, as in: {line}")
     _make(folder, name, size, image_format)
     try:
-        _replace(file, changed)
+        replace_private(file, [changed.encode()], mode=stat.S_IMODE(file.stat().st_mode))
     except OSError as error:
         (folder / name).unlink()
         raise InstallError(f"{file}: {explain(error)}; no disk was added") from None
@@ -88,15 +90,3 @@ def _make(folder: Path, name: str, size: int, image_format: ImageFormat) -> None
             os.link(made, folder / name)
     except OSError as error:
         raise DiskError(str(folder / name), f"can't be created: {explain(error)}") from None
-
-
-def _replace(file: Path, text: str) -> None:
-    """Replace a file atomically, keeping its mode."""
-    new = file.with_name(f".{file.name}.new")
-    try:
-        new.write_text(text)
-        new.chmod(file.stat().st_mode & 0o777)
-        new.replace(file)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
