@@ -208,7 +208,7 @@ def test_settings_that_exclude_each_other_are_rejected(words: dict[str, Any], wh
             "[host]\nwatch = 1",
             "host.watch: unknown; known: serial, mac, model, build, fix, vmm_version, vmm_timestamp, cluster_uuid",
         ),
-        ("x = 1\ny = 2", "unknown: 'x', 'y'; known: host, guest, guests and serve"),
+        ("x = 1\ny = 2", "unknown: 'x' and 'y'; known: host, guest, guests and serve"),
         ('[guests.""]', "the name of [guests.] is '': it is empty; for example: [guests.nas]"),
     ],
 )  # fmt: skip

@@ -17,8 +17,8 @@ from vhostcomm.config import values
 from vhostcomm.config.address import check_path, example_socket, parse_sock
 from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.machine import beside
-from vhostcomm.config.models import SECTIONS, Value
-from vhostcomm.config.reading import content, parsed, read_error, read_file, section_of, table_of
+from vhostcomm.config.models import SECTIONS, Value, several
+from vhostcomm.config.reading import content, parsed, quoted, read_error, read_file, section_of, table_of
 from vhostcomm.errors import ConfigError
 
 SUFFIX: Final = ".toml"
@@ -141,7 +141,7 @@ def _add(
         merged.sections[section] |= found
     guests = document.pop("guests", {})
     if document:
-        mistakes.add(f"{label}: unknown: {', '.join(map(repr, document))}; known: host, guest, guests and serve")
+        mistakes.add(f"{label}: unknown: {several([*map(quoted, document)])}; known: host, guest, guests and serve")
     for name, table in table_of(guests, "guests", label).items():
         if only in (None, name):
             where = f"guests.{name}"
@@ -156,7 +156,7 @@ def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[s
     where, label = f"guests.{listed.name}", str(file)
     layer = section_of(table, "guest", label, mistakes, ("sock", "qmp", "machine"), where=where)
     if sock := layer.pop("sock", None):
-        example = "tcp:127.0.0.1:12345" if is_tcp(sock.value) else str(example_socket(listed.name, environment))
+        example = example_sock(listed.name, sock.value, environment)
         listed.sock = Value(None, sock.source)
         with mistakes:
             listed.sock = Value(
@@ -175,9 +175,10 @@ def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[s
     listed.identity |= layer
 
 
-def is_tcp(raw: object) -> bool:
-    """Return whether an invalid address was meant for TCP."""
-    return isinstance(raw, str) and "tcp:" in raw
+def example_sock(name: str, invalid: object, environment: Mapping[str, str]) -> str:
+    """Return a guest's address as an example, of the kind that an invalid one was meant for."""
+    is_tcp = isinstance(invalid, str) and "tcp:" in invalid
+    return "tcp:127.0.0.1:12345" if is_tcp else str(example_socket(name, environment))
 
 
 def _socket_path(raw: object) -> str:

@@ -19,12 +19,11 @@ from vhostcomm.config.address import (
     ListenTcp,
     Sock,
     check_path,
-    example_socket,
     parse_sock,
     runtime_directory,
 )
 from vhostcomm.config.collecting import Mistakes
-from vhostcomm.config.files import Listed, Merged, is_tcp, merge
+from vhostcomm.config.files import Listed, Merged, example_sock, merge
 from vhostcomm.config.http_address import TLS, control_address, is_of_this_machine, parse_api, web_address
 from vhostcomm.config.identity import HostIdentity, derived_uuid
 from vhostcomm.config.machine import MachineSettings
@@ -75,15 +74,8 @@ def load(
     paths = [files] if isinstance(files, Path) else list(files or ())
     common = {name: dict(each.identity) for name, each in under.guests.items()} if under else {}
     merged = merge(paths, environment, mistakes, only, under)
-    folders, watch_sources = [], []
-    if merged.watch:
-        with mistakes:
-            folders = _folders(merged.watch, mistakes)
-            watch_sources = [merged.watch.source] * len(folders)
-    for path in watch:
-        with mistakes:
-            folders.append(_folder(path, "--watch"))
-            watch_sources.append("--watch")
+    watched = list(_watched(merged.watch, watch, mistakes))
+    folders = [folder for folder, _ in watched]
     over = [from_environment(environment, mistakes), from_flags(flags or {}, mistakes)]
     found = _Socks()
     for each in merged.guests.values():
@@ -93,9 +85,8 @@ def load(
             elif isinstance(each.sock.value, Sock):
                 found.add(attrs.evolve(each.sock.value, name=each.name), each.where, each.sock.source)
     for text in socks:
-        example = "nas=tcp:127.0.0.1:12345" if is_tcp(text) else f"nas={example_socket('nas', environment)}"
         with mistakes:
-            sock = parsed(parse_sock, text, "--sock", example, environment)
+            sock = parsed(parse_sock, text, "--sock", f"nas={example_sock('nas', text, environment)}", environment)
             found.add(sock, f"--sock {text}", f"--sock {text}")
     configured = set(found.by_name)
     for sock in activated:
@@ -145,7 +136,7 @@ def load(
         tuple(folders),
         host_sources,
         service_sources,
-        tuple(watch_sources),
+        tuple(source for _, source in watched),
         guest_layers,
         strangers,
         tuple(_conflicts(common, merged)),
@@ -230,21 +221,20 @@ def _conflicts(common: Mapping[str, Mapping[str, Value]], merged: Merged) -> Ite
                 yield f"{own.source} is {own.value}, but {of_all.source} is {of_all.value}: this host uses its own; remove one"
 
 
-def _folders(value: Value, mistakes: Mistakes) -> list[Path]:
-    raw = value.value
-    if not isinstance(raw, list):
-        raise ConfigError(
-            f'{value.source} is {quoted(raw)}: expected a list of directories; for example: watch = ["/run/guests"]'
-        )
-    folders = []
-    for each in raw:
+def _watched(value: Value | None, flags: Iterable[str | Path], mistakes: Mistakes) -> Iterator[tuple[Path, str]]:
+    """Yield the watched directories of the files, then those of ``--watch``, each with its source."""
+    given: list[tuple[object, str, str]] = [(str(each), "--watch", "/run/guests") for each in flags]
+    if value:
+        example = 'watch = ["/run/guests"]'
+        if isinstance(value.value, list):
+            given[:0] = ((each, value.source, example) for each in value.value)
+        else:
+            mistakes.add(
+                f"{value.source} is {quoted(value.value)}: expected a list of directories; for example: {example}"
+            )
+    for raw, source, example in given:
         with mistakes:
-            folders.append(_folder(each, value.source, 'watch = ["/run/guests"]'))
-    return folders
-
-
-def _folder(raw: object, source: str, example: str = "/run/guests") -> Path:
-    return Path(parsed(values.path, raw if not isinstance(raw, Path) else str(raw), source, example)).absolute()
+            yield Path(parsed(values.path, raw, source, example)).absolute(), source
 
 
 def _default_sock(guest: Listed, environment: Mapping[str, str]) -> Sock:
