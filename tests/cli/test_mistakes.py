@@ -83,9 +83,21 @@ def test_examples_have_the_users_own_runtime_directory(words: list[str], tmp_pat
 
 
 @pytest.mark.slow
-def test_a_mistake_of_vdsm_run_names_its_own_help() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "vdsm_run.py", "--boot"], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.endswith("(see vdsm_run.py --help)\n")
+def test_texts_of_vdsm_run_name_it() -> None:
+    def said(*words: str) -> str:
+        command = [sys.executable, str(ROOT / "vdsm_run.py"), *words]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == (0 if "--help" in words else 2), done
+        return done.stdout + done.stderr
+
+    shown = said("--help")
+    assert shown.startswith("Usage: vdsm_run.py [OPTIONS] [DIRECTORY] [-- QEMU-ARGUMENT...]\n")
+    assert "    vdsm_run.py nas/ --dry-run   " in shown
+    usage, _, text = run_vhostcomm("run", "--help").stdout.partition("\n")
+    assert usage == "Usage: vhostcomm run [OPTIONS] [DIRECTORY] [-- QEMU-ARGUMENT...]"
+    assert "    vhostcomm run nas/ --dry-run   " in text
+    see = " (see vdsm_run.py --help)\n"
+    assert said("--boot").endswith(see)
+    assert said("--booot", "x") == f"vhostcomm: --booot: vdsm_run.py has no such flag; did you mean --boot?{see}"
+    assert said("nas", "-s").endswith(see)
+    assert "come after --; for example: vdsm_run.py … -- -s -S" in said("nas", "other")

@@ -36,6 +36,10 @@ def _dispatch(words: list[str], program: str) -> object:
 
     from vhostcomm.cli.app import app
 
+    if program:
+        from vhostcomm.cli.help import HelpFormatter
+
+        app.help_formatter = HelpFormatter(program)
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     if not words or words[0] in {"-h", "--help"}:

@@ -22,16 +22,27 @@ NAMES_MAX: Final = 24
 """Maximum columns of a flag with its value; after a longer one, the meaning starts on the next line."""
 
 
+RUN: Final = "vhostcomm run"
+"""The command that has scripts of its own."""
+
+
 class HelpFormatter:
-    """Formats a verb's help. Code blocks stay unchanged, so that they can be pasted."""
+    """Formats a verb's help. Code blocks stay unchanged, so that they can be pasted.
+
+    Args:
+        program: the script that is `vhostcomm run` alone, which then has its name in usage and examples.
+    """
+
+    def __init__(self, program: str = RUN) -> None:
+        self._program = program
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:  # noqa: ARG002 - cyclopts'
         if usage:
-            text = str(usage).strip()
+            text = str(usage).strip().replace(RUN, self._program)
             _show(console, text if text.startswith("Usage:") else f"Usage: {text}", "")
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
-        if text := _text_of(description):
+        if text := _text_of(description).replace(RUN, self._program):
             _show(console, *_paragraphs(text, min(options.max_width, WIDTH_MAX)), "")
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:

@@ -21,7 +21,7 @@ from cyclopts.exceptions import (
     ValidationError,
 )
 
-from vhostcomm.cli.help import verbs_of
+from vhostcomm.cli.help import RUN, verbs_of
 from vhostcomm.config.values import uuid_of
 from vhostcomm.errors import UsageError
 
@@ -40,9 +40,10 @@ def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError, p
         program: the script that is the verb alone; "" for vhostcomm.
     """
     verb = verb_of(app, words)
-    what = str(error) if isinstance(error, UsageError) else _what(app, verb, error)
+    whose = program or " ".join(verb) or "vhostcomm"
+    what = str(error) if isinstance(error, UsageError) else _what(app, verb, whose, error)
     command = [program] if program else ["vhostcomm", *verb]
-    return UsageError(f"{what} (see {shlex.join([*command, '--help'])})")
+    return UsageError(f"{what.replace(RUN, program or RUN)} (see {shlex.join([*command, '--help'])})")
 
 
 def verb_of(app: App, words: Sequence[str]) -> list[str]:
@@ -56,14 +57,14 @@ def verb_of(app: App, words: Sequence[str]) -> list[str]:
     return found
 
 
-def _what(app: App, verb: Sequence[str], error: CycloptsError) -> str:
+def _what(app: App, verb: Sequence[str], whose: str, error: CycloptsError) -> str:
     match error:
         case UnknownCommandError():
             return _unknown_verb(app, verb, (error.unused_tokens or [""])[0])
         case UnknownOptionError():
-            return _unknown_flag(verb, error)
+            return _unknown_flag(whose, error)
         case UnusedCliTokensError():
-            return _unused(app, verb, (error.unused_tokens or [""])[0])
+            return _unused(app, verb, whose, (error.unused_tokens or [""])[0])
         case MissingArgumentError(argument=argument) if argument is not None:
             return _missing(argument, error.keyword)
         case CoercionError(token=token, argument=argument) if token is not None:
@@ -89,15 +90,14 @@ def _unknown_verb(app: App, verb: Sequence[str], word: str) -> str:
     return f"{' '.join([*verb, word])}: no such command{meant}"
 
 
-def _unknown_flag(verb: Sequence[str], error: UnknownOptionError) -> str:
+def _unknown_flag(whose: str, error: UnknownOptionError) -> str:
     flag = (error.token.keyword or error.token.value).partition("=")[0]
     known = {name.lstrip("-"): name for each in error.argument_collection for name in each.names}
     near = difflib.get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.7)  # dashes would make all flags similar
-    whose = " ".join(verb) or "vhostcomm"
     return f"{flag}: {whose} has no such flag" + (f"; did you mean {known[near[0]]}?" if near else "")
 
 
-def _unused(app: App, verb: Sequence[str], word: str) -> str:
+def _unused(app: App, verb: Sequence[str], whose: str, word: str) -> str:
     """Explain a word that the verb doesn't accept; a flag may be missing before a socket or a file."""
     for each in verb:
         app = app[each]
@@ -106,7 +106,7 @@ def _unused(app: App, verb: Sequence[str], word: str) -> str:
     is_sock = "/" in word or "=" in word or word.startswith(("tcp:", "connect:")) or uuid_of(word)
     flag = "--config" if is_file else "--sock" if is_sock else ""
     meant = f"; did you mean {flag} {shlex.quote(word)}?" if flag in flags else ""
-    return f"{word}: {' '.join(verb) or 'vhostcomm'} accepts no such argument" + meant
+    return f"{word}: {whose} accepts no such argument" + meant
 
 
 def _missing(argument: Argument, keyword: str | None) -> str:
