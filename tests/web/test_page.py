@@ -140,6 +140,7 @@ def test_snippets_can_be_copied(page: Page, served: Web) -> None:
     assert "<channel" in texts[1]
     assert "services:" in texts[2]
     page.run("document.querySelector('#snippets details').open = true")
+    assert "\n    qmp = " in page.run("document.querySelector('#snippets details').innerText")
     page.click("Copy for QEMU")
     page.until("/Copied|Selected/.test(document.querySelector('#snippets').innerText)")
     assert shows_no_error(page)
