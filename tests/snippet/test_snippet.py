@@ -23,6 +23,7 @@ from vhostcomm.config.models import SECTIONS, Config, settings
 from vhostcomm.errors import QemuError, UsageError, VhostcommError
 from vhostcomm.qemu.capabilities import Reconnect
 from vhostcomm.snippet import Spelling
+from vhostcomm.snippet.parts import qmp_remark
 from vhostcomm.snippet.qemu import arguments
 
 FILE = """\
@@ -82,6 +83,17 @@ def test_unknown_guest_is_rejected(file: Path, kind: str) -> None:
         "the configuration has no guest 'nass', only nas, office: choose one of them with --guest, "
         f"or add [guests.nass] to the file {file}"
     )
+    assert 'or add [guests."nas.2"] to the file' in refused(*words_of(kind), "--config", file, "--guest", "nas.2")
+
+
+def test_the_lines_for_a_qmp_socket_are_toml(tmp_path: Path) -> None:
+    file = tmp_path / "vhostcomm.toml"
+    for name in ("nas", "nas.2"):
+        lines = [
+            line for line in qmp_remark(load(socks=[f"{name}=/run/{name}"]).guests[0]).splitlines() if line[0] == " "
+        ]
+        file.write_text("\n".join(lines))
+        assert load(file).guests[0].qmp == f"/run/qemu/{name}.qmp"
 
 
 def test_error_is_one_line_with_status_2(file: Path) -> None:

@@ -78,9 +78,10 @@ class GuestSelection:
         for each in config.guests:
             if self.name in (None, each.name):
                 return config, each
+        assert self.name is not None
         raise ConfigError(
             f"the configuration has no guest {self.name!r}, only {', '.join(names)}: choose one of them with --guest, "
-            f"or add [guests.{self.name}] to the file {shown(self.config) if self.config else 'of --config'}"
+            f"or add [guests.{values.key(self.name)}] to the file {shown(self.config) if self.config else 'of --config'}"
         )
 
 

@@ -184,7 +184,7 @@ class Config:
         strange = tuple(
             f"systemd has passed a socket for {name!r}, but the file has no such guest"
             f"{f', only {known}' if known else ''}: it gets the values of [guest]; correct the socket unit's instance "
-            f"(or FileDescriptorName=), or add [guests.{name}] to the file"
+            f"(or FileDescriptorName=), or add [guests.{values.key(name)}] to the file"
             for name in self.strangers
         )
         return (
@@ -192,7 +192,7 @@ class Config:
             + self.conflicts
             + tuple(
                 f"the guests {several(names)} have the same {words} ({value}): "
-                f'give each its own, as [guests.{names[-1]}] {key} = "…"'
+                f'give each its own, as [guests.{values.key(names[-1])}] {key} = "…"'
                 for key, words in (("serial", "serial number"), ("uuid", "UUID"))
                 for value, names in _by(self.guests, key).items()
                 if len(names) > 1

@@ -33,6 +33,11 @@ def name(value: object) -> str:
     return given
 
 
+def key(name: str) -> str:
+    """Format a guest's name as a key of a file, such as in [guests.nas]; a dot would separate keys."""
+    return f'"{name}"' if "." in name else name
+
+
 def serial(value: object) -> str:
     """Parse a serial number; returned in upper case, as the guest receives it."""
     given = str(value) if type(value) is int else string(value)

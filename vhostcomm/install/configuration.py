@@ -42,7 +42,6 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_
         disk_options: of all disks; empty for the defaults.
     """
     options = f"disk_options = {json.dumps(disk_options)}\n" if disk_options else ""
-    key = name if "." not in name else json.dumps(name)
     return f"""\
 # A guest of vhostcomm, installed from {pat}.
 #
@@ -53,12 +52,12 @@ def configuration(name: str, pat: str, disks: Mapping[str, str], mac: str, disk_
 # serial = "{ZERO_SERIAL}"
 # model = "Virtualhost"
 
-[guests.{key}]
+[guests.{values.key(name)}]
 # serial = "{ZERO_SERIAL}"
 # vcpus = 1
 
 # Its disks (relative to this file), network and memory. Keep the MAC address: DHCP servers identify the guest by it.
-[guests.{key}.machine]
+[guests.{values.key(name)}.machine]
 boot = {json.dumps(disks["synoboot"])}
 system = {json.dumps(disks["system"])}
 data = [{json.dumps(disks["data"])}]

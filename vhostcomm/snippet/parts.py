@@ -12,6 +12,7 @@ from attrs import frozen
 from vhostcomm.config.address import Activated, Address, Connect, Listen, ListenTcp
 from vhostcomm.config.identity import derived_uuid
 from vhostcomm.config.models import SECTIONS, Config, GuestConfig, settings
+from vhostcomm.config.values import key
 from vhostcomm.errors import UsageError
 from vhostcomm.qemu.argv import qmp_socket
 from vhostcomm.qemu.capabilities import Reconnect
@@ -52,7 +53,7 @@ def qmp_remark(guest: GuestConfig) -> str:
         return f"the QMP socket {guest.qmp} (qmp of the guest) is for vhostcomm only: paused machines are shown and resumed"
     return with_lines(
         "to show and resume a paused machine, set its QMP socket, which this then prints too:",
-        f"[guests.{guest.name}]",
+        f"[guests.{key(guest.name)}]",
         f'qmp = "/run/qemu/{guest.name}.qmp"',
     )
 
