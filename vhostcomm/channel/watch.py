@@ -35,27 +35,21 @@ def _remedy(folder: Path, error: OSError) -> str:
 
 
 class WatchedFolder:
-    """A watched directory, while the context is entered.
+    """A watched directory, until `close`.
 
     Raises:
-        ServeError: on entering: it can't be watched.
+        ServeError: it can't be watched.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._inotify: INotify | None = None
-
-    def __enter__(self) -> Self:
         try:
             self._inotify = self._open()
         except OSError as error:
-            raise error_of(error)(
-                f"{self.path}: can't be watched: {error.strerror}{_remedy(self.path, error)}"
-            ) from None
-        return self
+            raise error_of(error)(f"{path}: can't be watched: {error.strerror}{_remedy(path, error)}") from None
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    def close(self) -> None:
+        self._inotify.close()
 
     def _open(self) -> INotify:
         made = INotify(nonblocking=True)
@@ -66,11 +60,6 @@ class WatchedFolder:
             raise
         return made
 
-    def _close(self) -> None:
-        if self._inotify is not None:
-            self._inotify.close()
-            self._inotify = None
-
     async def contents(self) -> AsyncIterator[dict[str, Path]]:
         """Yield the sockets in the directory by name: now, and after every change.
 
@@ -79,7 +68,6 @@ class WatchedFolder:
         Raises:
             OSError: the directory is gone or unreadable.
         """
-        assert self._inotify is not None
         while True:
             yield await in_thread(self.path, _look, self.path)
             await trio.lowlevel.wait_readable(self._inotify.fileno())
@@ -88,7 +76,7 @@ class WatchedFolder:
 
     async def reopen(self, pause: float) -> None:
         """Watch the directory again as soon as possible; try every `pause` seconds."""
-        self._close()
+        self.close()
         while True:
             await trio.sleep(pause)
             with suppress(OSError):

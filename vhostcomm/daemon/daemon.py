@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import trio
@@ -132,7 +132,7 @@ class Daemon:
         group_id(config.service.socket_group)
         with ExitStack() as cleanup:
             cleanup.enter_context(self._ports.files)
-            folders = [cleanup.enter_context(WatchedFolder(path)) for path in config.watch]
+            folders = [cleanup.enter_context(closing(WatchedFolder(path))) for path in config.watch]
             with without_collections():
                 _ = config.warnings  # made before any guest is served
                 opened = await self._ports.open_all(config.guests, config.host)

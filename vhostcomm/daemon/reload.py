@@ -238,8 +238,7 @@ class Reload:
         if "socket_group" in keys:
             group_id(config.service.socket_group)
         for folder in set(config.watch) - set(old.watch):
-            with WatchedFolder(folder):
-                pass
+            WatchedFolder(folder).close()
         if config.watch != old.watch:
             keys.append("watch")
         made = attrs.evolve(
