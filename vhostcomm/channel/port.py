@@ -59,7 +59,6 @@ class Port:
     _service: Service
     _lane: Lane = field(factory=Lane)
     _throttle: Throttle | None = field(init=False)
-    _session: Session | None = field(default=None, init=False)
     _session_ended: trio.Event = field(factory=trio.Event, init=False)
     _listener: Listener | None = field(default=None, init=False)
     _recording: Recording | None = field(default=None, init=False)
@@ -140,8 +139,8 @@ class Port:
         """Accept no more connections, answer the pending questions of the current one, and end."""
         self._stopping = True
         self._accepting.cancel()
-        if self._session:
-            self._session.drain()
+        if self.asker.session:
+            self.asker.session.drain()
 
     def take_over(self, other: Port) -> None:
         """Take over the socket of a port that ends; it keeps listening."""
@@ -242,11 +241,11 @@ class Port:
 
     async def _has_room(self, sock: socket.socket) -> bool:
         """Return whether the port is free for a connection."""
-        if self._session and self._session.is_dead():
+        if self.asker.session and self.asker.session.is_dead():
             # QEMU was restarted, and the end of its last connection has not been read yet.
-            self._session.abandon()
+            self.asker.session.abandon()
             await self._session_ended.wait()
-        if self._session is None:
+        if self.asker.session is None:
             return True
         self._refused += 1
         if self._refused == 1:
@@ -307,13 +306,12 @@ class Port:
 
     def _attend(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._refused = 0
-        self._session = Session(self.guest, sock, self._service, self._throttle, self._recording)
+        session = self.asker.session = Session(self.guest, sock, self._service, self._throttle, self._recording)
         self._session_ended = trio.Event()
-        self.asker.session = self._session
         self.guest.connected(**peer(sock))
         if self._stopping:
-            self._session.drain()
-        nursery.start_soon(self._serve, self._session)
+            session.drain()
+        nursery.start_soon(self._serve, session)
 
     async def _serve(self, session: Session) -> None:
         end = Gone("the daemon stops", by_us=True)
@@ -324,6 +322,6 @@ class Port:
             end = Gone("an error of vhostcomm's own", by_us=True)
             self.guest.log.exception("internal error, closing the connection; please report it")
         finally:
-            self._session = self.asker.session = None
+            self.asker.session = None
             self.guest.gone(end)
             self._session_ended.set()
