@@ -46,7 +46,6 @@ class Monitor:
         self.path = path
         self._report = report
         self._watch: PauseWatch | None = None
-        self._qmp: Qmp | None = None
         self._lost = ""
 
     async def run(self) -> None:
@@ -87,10 +86,10 @@ class Monitor:
             MachineError: the size can't be, there is no balloon, or QMP is not connected.
         """
         del by  # as above
-        if self._qmp is None:
+        if self._watch is None:
             raise self._not_connected()
         try:
-            return await balloon(self._qmp.execute, size)
+            return await balloon(self._watch.execute, size)
         except QmpError as error:
             raise MachineError("not done", str(error), "look at QEMU's own log") from None
 
@@ -118,7 +117,6 @@ class Monitor:
         self._report(Connected(qmp.version))
         reboots = RebootCounter()
         watch = self._watch = PauseWatch(qmp.execute, self._report)
-        self._qmp = qmp
         nursery.start_soon(watch.run)
         try:
             async for event in qmp.events:
@@ -126,6 +124,6 @@ class Monitor:
                 if event.name == "RESET" and reboots.reset(trio.current_time()):
                     self._report(Rebooted(event.data.get("guest") is True, reboots.count))
         finally:
-            self._watch = self._qmp = None
+            self._watch = None
         self._lost = qmp.closed_because
         self._report(QmpLost(qmp.closed_because))

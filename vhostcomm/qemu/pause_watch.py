@@ -62,9 +62,9 @@ class PauseWatch:
     """
 
     def __init__(
-        self, execute: Callable[[str], Awaitable[Any]], report: Callable[[PauseNotice], None], *, running: bool = False
+        self, execute: Callable[..., Awaitable[Any]], report: Callable[[PauseNotice], None], *, running: bool = False
     ) -> None:
-        self._execute = execute
+        self.execute = execute
         self._report = report
         self._wake = trio.Event()
         self._to_ask = False
@@ -133,7 +133,7 @@ class PauseWatch:
         if before.status not in RESUMABLE:
             raise MachineError("can't be resumed", before.cause, before.remedy)
         self._stopped = trio.Event()
-        await self._execute("system_wakeup" if before.status == "suspended" else "cont")
+        await self.execute("system_wakeup" if before.status == "suspended" else "cont")
         with trio.move_on_after(SETTLING):
             await self._stopped.wait()
         await self._look()
@@ -144,7 +144,7 @@ class PauseWatch:
 
     async def _look(self) -> None:
         resumes = self._resumes
-        status = await self._execute("query-status")
+        status = await self.execute("query-status")
         status = status if isinstance(status, dict) else {}
         if status.get("running") is True:
             was_paused = self.pause is not None
@@ -153,7 +153,7 @@ class PauseWatch:
                 self._report(Resumed())
             return
         name = str(status.get("status", "?"))
-        failures = failures_of(await self._execute("query-block"), self._reasons) if name == "io-error" else ()
+        failures = failures_of(await self.execute("query-block"), self._reasons) if name == "io-error" else ()
         if resumes != self._resumes:
             return  # the answers are older than a resume
         pause = describe(name, failures)

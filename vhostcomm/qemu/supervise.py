@@ -82,11 +82,9 @@ class Qemu:
     _paused: bool = field(default=False, kw_only=True)
     _network: Connection | None = field(default=None, kw_only=True)
     _child: Child | None = field(default=None, init=False)
-    _qmp: Qmp | None = field(default=None, init=False)
     _stopping: Stopping | None = field(default=None, init=False)
     _stage: Stage | None = field(default=None, init=False)
     _reboots: RebootCounter = field(factory=RebootCounter, init=False)
-    _started: bool = field(default=False, init=False)
     _reason: str = field(default="", init=False)
     _panicked: bool = field(default=False, init=False)
     _why: str = field(default="", init=False)
@@ -189,9 +187,9 @@ class Qemu:
         Raises:
             QmpError: QEMU rejected the command or did not answer, or QMP is not connected.
         """
-        if self._qmp is None:
+        if self._watch is None:
             raise QmpClosedError(f"QMP {name}: QEMU has not answered yet")
-        return await self._qmp.execute(name, **arguments)
+        return await self._watch.execute(name, **arguments)
 
     async def resume(self) -> bool:
         """Resume a paused machine. Return False if it already runs.
@@ -236,11 +234,9 @@ class Qemu:
                 self._give_up(str(error))
                 return
             else:
-                self._qmp = qmp
-                self._started = True
-                self._report(Started(self.pid, qmp.version))
                 running = not self._paused and not {"-incoming", "--incoming"} & set(self._argv)
                 watch = self._watch = PauseWatch(qmp.execute, self._report_pause, running=running)
+                self._report(Started(self.pid, qmp.version))
                 nursery.start_soon(watch.run)
                 async for event in qmp.events:
                     self._report(event)
@@ -250,7 +246,7 @@ class Qemu:
             ended.set()
             # If QEMU closed the connection because it ends, this task is cancelled meanwhile.
             await trio.sleep(LAST_WORDS)
-            if not self._started:
+            if self._watch is None:
                 self._give_up(why)
             elif not self._reason:
                 self._report(QmpLost(why))
@@ -282,7 +278,8 @@ class Qemu:
         paused = self._stopping.paused if self._stopping else ""
         if not paused and self._watch and self._watch.pause:
             paused = self._watch.pause.status
+        started = self._watch is not None
         kind = classify(
-            started=self._started, code=code, reason=self._reason, panicked=self._panicked, stage=stage, paused=paused
+            started=started, code=code, reason=self._reason, panicked=self._panicked, stage=stage, paused=paused
         )
         return Ending(kind, code, self._reason, stage, self._why, child.tail, format_command(self._argv))
