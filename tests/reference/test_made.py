@@ -22,7 +22,7 @@ from vhostcomm.config.load import load
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.errors import VhostcommError
-from vhostcomm.qemu.ending import EXIT_CODES
+from vhostcomm.qemu.ending import EndKind
 
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 ALL = list(all_verbs())
@@ -107,7 +107,7 @@ def test_defaults_are_shown_as_they_can_be_written(each: attrs.Attribute[Any]) -
 def test_every_exit_status_is_documented() -> None:
     errors = {VhostcommError.exit_code} | {each.exit_code for each in vars(vhostcomm.errors).values() if is_error(each)}
     _, of_serve, of_run = re.split(r"^Of .*:$", section("## Exit status"), flags=re.MULTILINE)[1:]
-    for words, listed, wanted in (("run", of_run, set(EXIT_CODES.values())), ("serve", of_serve, {0})):
+    for words, listed, wanted in (("run", of_run, {kind.exit_code for kind in EndKind}), ("serve", of_serve, {0})):
         assert {int(status) for status in re.findall(r"^\* `(\d+)`", listed, re.MULTILINE)} == wanted | errors
         help_text = section(f"## vhostcomm {words}").partition("Exit status:")[2].partition("For example")[0]
         assert {int(status) for status in re.findall(r"\b\d+\b", help_text)} == wanted | errors

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from enum import Enum, IntEnum
-from typing import Final
+from typing import Final, Self
 
 from attrs import frozen
 
@@ -24,58 +24,45 @@ _NO_THREAD: Final = "qemu_thread_create"
 
 
 class Stage(IntEnum):
-    """The ways to stop a guest, gentlest first."""
+    """The ways to stop a guest, gentlest first, with their `means`."""
 
-    POWEROFF = 1
-    POWERDOWN = 2
-    QUIT = 3
-    TERMINATE = 4
-    KILL = 5
+    means: str
 
-    @property
-    def means(self) -> str:
-        return _MEANS[self]
+    def __new__(cls, value: int, means: str) -> Self:
+        stage = int.__new__(cls, value)
+        stage._value_ = value
+        stage.means = means
+        return stage
 
-
-_MEANS: Final = {
-    Stage.POWEROFF: "the guest's own power-off, through the vchannel",
-    Stage.POWERDOWN: "the power button (system_powerdown)",
-    Stage.QUIT: "QMP quit",
-    Stage.TERMINATE: "SIGTERM",
-    Stage.KILL: "SIGKILL",
-}
+    POWEROFF = 1, "the guest's own power-off, through the vchannel"
+    POWERDOWN = 2, "the power button (system_powerdown)"
+    QUIT = 3, "QMP quit"
+    TERMINATE = 4, "SIGTERM"
+    KILL = 5, "SIGKILL"
 
 
 class EndKind(Enum):
-    """How QEMU ended."""
+    """How QEMU ended, with a launcher's `exit_code`. 1 and 2 are other errors: see `vhostcomm.errors`."""
 
-    POWERED_OFF = "powered-off"
-    REBOOTED = "rebooted"
-    STOPPED = "stopped"
-    STOPPED_PAUSED = "stopped-paused"
-    MIGRATED = "migrated"
-    KILLED = "killed"
-    PANICKED = "panicked"
-    QUIT_FROM_OUTSIDE = "quit-from-outside"
-    SIGNALLED = "signalled"
-    CRASHED = "crashed"
-    FAILED_TO_START = "failed-to-start"
+    exit_code: int
 
+    def __new__(cls, value: str, exit_code: int) -> Self:
+        kind = object.__new__(cls)
+        kind._value_ = value
+        kind.exit_code = exit_code
+        return kind
 
-EXIT_CODES: Final = {
-    EndKind.POWERED_OFF: 0,  # the guest shut itself down
-    EndKind.REBOOTED: 0,  # with -no-reboot, where a reboot ends QEMU
-    EndKind.STOPPED: 0,  # by vhostcomm, with any stage up to SIGTERM
-    EndKind.FAILED_TO_START: 3,
-    EndKind.PANICKED: 4,
-    EndKind.CRASHED: 5,  # a signal, including SIGKILL of another process; an exit code; or 0 without a reason
-    EndKind.QUIT_FROM_OUTSIDE: 6,  # by another QMP client
-    EndKind.SIGNALLED: 7,  # by SIGTERM, SIGINT or SIGHUP of another process
-    EndKind.STOPPED_PAUSED: 9,  # by vhostcomm while paused: the guest could not shut down
-    EndKind.MIGRATED: 10,  # the guest runs in another QEMU, or was saved to a file
-    EndKind.KILLED: 8,  # by vhostcomm with SIGKILL: data that QEMU had not yet written is lost
-}
-"""A launcher's exit code for each ending. 1 and 2 are other errors: see `vhostcomm.errors`."""
+    POWERED_OFF = "powered-off", 0  # the guest shut itself down
+    REBOOTED = "rebooted", 0  # with -no-reboot, where a reboot ends QEMU
+    STOPPED = "stopped", 0  # by vhostcomm, with any stage up to SIGTERM
+    FAILED_TO_START = "failed-to-start", 3
+    PANICKED = "panicked", 4
+    CRASHED = "crashed", 5  # a signal, including SIGKILL of another process; an exit code; or 0 without a reason
+    QUIT_FROM_OUTSIDE = "quit-from-outside", 6  # by another QMP client
+    SIGNALLED = "signalled", 7  # by SIGTERM, SIGINT or SIGHUP of another process
+    KILLED = "killed", 8  # by vhostcomm with SIGKILL: data that QEMU had not yet written is lost
+    STOPPED_PAUSED = "stopped-paused", 9  # by vhostcomm while paused: the guest could not shut down
+    MIGRATED = "migrated", 10  # the guest runs in another QEMU, or was saved to a file
 
 
 @frozen
@@ -102,7 +89,7 @@ class Ending:
 
     @property
     def exit_code(self) -> int:
-        return EXIT_CODES[self.kind]
+        return self.kind.exit_code
 
     def __str__(self) -> str:
         """Describe the end in one sentence."""
