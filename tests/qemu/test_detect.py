@@ -12,10 +12,10 @@ from tests.qemu.roms import POWER_OFF, rom
 from tests.trio_help import run_in_real_time
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu import detect, kvm
+from vhostcomm.qemu.argv import VHOST_SETTINGS
 from vhostcomm.qemu.capabilities import DEVICES, Capabilities, Program, Reconnect
 from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.disk.io_modes import io_uring_problem
-from vhostcomm.qemu.disk_argv import VHOST_SETTINGS
 from vhostcomm.qemu.qmp import Qmp
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -9,7 +9,6 @@ from typing import Final, assert_never
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argument_format import chardev, options
 from vhostcomm.qemu.capabilities import Capabilities, Reconnect
-from vhostcomm.qemu.disk_argv import DISK_DRIVERS, file_disk, vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
     Accelerator,
@@ -22,6 +21,7 @@ from vhostcomm.qemu.machine import (
     SerialTerminal,
     TcpVchannel,
     Vchannel,
+    VhostDisk,
 )
 from vhostcomm.qemu.net_argv import NETDEV, netdev, queues
 
@@ -37,6 +37,16 @@ whose chipset has 0x1f."""
 
 CHANNEL_DRIVERS: Final = ("virtio-serial-pci", "virtserialport")
 """The devices of the vchannel's port."""
+
+VHOST_SETTINGS: Final = {
+    "virtqueue_size": "256",
+    "cmd_per_lun": "250",
+    "num_queues": "1",
+    "max_sectors": "16384",
+    "boot_tpgt": "1",
+}
+"""The genuine host's settings of a disk of the kernel's SCSI target, except set_driverok=off, which only its own QEMU
+knows."""
 
 _SANDBOX: Final = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
 
@@ -87,6 +97,13 @@ def qmp_socket(path: str, name: str) -> Iterator[str]:
     """The arguments of a QMP socket that QEMU listens on. `name` is its chardev's id."""
     yield from chardev("socket", name, {"path": path, "server": "on", "wait": "off"})
     yield from ("-qmp", f"chardev:{name}")  # -mon is deprecated since 11.1, its successor is not in 10
+
+
+def vhost_disk(disk: VhostDisk, slot: int, bootindex: int, *, bus: str = "pci.0") -> Iterator[str]:
+    """Build the arguments for a disk of the kernel's SCSI target."""
+    properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | VHOST_SETTINGS
+    properties |= {"bootindex": str(bootindex), "bus": bus, "addr": f"{slot:#x}"}
+    yield from ("-device", options("vhost-scsi-pci", properties))
 
 
 def _reconnect(reconnects: Reconnect) -> dict[str, str]:
@@ -225,9 +242,21 @@ class _Builder:
             self._check("vhost-scsi-pci")
             yield from vhost_disk(disk, slot, bootindex, bus=self._bus)
             return
-        for driver in DISK_DRIVERS:
-            self._check(driver)
-        yield from file_disk(disk, slot, name, bootindex, bus=self._bus)
+        how = disk.options
+        controller = {"id": f"hw-{name}"}
+        if how.iothread:
+            yield from ("-object", f"iothread,id=io-{name}")
+            controller["iothread"] = f"io-{name}"
+        yield from self._pci("virtio-scsi-pci", slot, controller)
+        # QEMU never parses an absolute path, or one with ./, as a protocol such as nbd:.
+        path = disk.path if disk.path.startswith("/") else f"./{disk.path}"
+        drive = {"file": path, "if": "none", "id": f"drive-{name}", "format": disk.format.value}
+        drive |= {"cache": how.cache.value, "aio": how.effective_aio.value}
+        drive |= {"discard": "unmap" if how.discard else "ignore", "detect-zeroes": how.detect_zeroes.value}
+        yield from ("-drive", options("", drive | ({"snapshot": "on"} if disk.snapshot else {})))
+        seen = {"bus": f"hw-{name}.0", "channel": "0", "scsi-id": "0", "lun": "0", "drive": f"drive-{name}", "id": name}
+        seen |= {"bootindex": str(bootindex)} | ({"rotation_rate": str(how.rotation_rate)} if how.rotation_rate else {})
+        yield from self._device("scsi-hd", seen | ({"serial": how.serial} if how.serial else {}))
 
     def _pci(self, driver: str, slot: int, properties: Mapping[str, str]) -> Iterator[str]:
         yield from self._device(driver, dict(properties) | {"bus": self._bus, "addr": f"{slot:#x}"})

@@ -12,8 +12,7 @@ from typing import Final, assert_never
 from xml.etree import ElementTree as ET
 
 from vhostcomm.config.models import GuestConfig
-from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT
-from vhostcomm.qemu.disk_argv import vhost_disk
+from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT, vhost_disk
 from vhostcomm.qemu.machine import (
     FIRST_DATA_SLOT,
     Accelerator,
