@@ -60,7 +60,7 @@ class Redactor:
     def learn(self, text: str, *, serial: bool = False) -> None:
         """Learn the secrets and placeholders of a text; with `serial`, the whole text is a serial number."""
         with suppress(RecursionError):
-            for word, is_serial in _words(text, serial):
+            for word, is_serial in _texts(text, serial):
                 if is_serial:
                     self._add("serial", alnum(word))
                     continue
@@ -77,19 +77,13 @@ class Redactor:
         self.learn(text, serial=serial)
         for _ in range(_ROUNDS):
             try:
-                redacted = self._once(text, serial)
+                redacted = self._value(text, serial)
             except RecursionError:
                 break
             if redacted == text:
                 return text
             text = redacted
         return "x" * len(text)
-
-    def _once(self, text: str, serial: bool) -> str:
-        document = _document(text)
-        if document is not None:
-            return compact(self._value(document[0], serial))
-        return self._serial(text) if serial else self._replace(_unescaped(text))
 
     def uuid(self, raw: bytes) -> bytes:
         """Redact a binary UUID. It gets the same placeholder as its text."""
@@ -107,7 +101,12 @@ class Redactor:
         return redacted if len(redacted) <= room else mask(data)
 
     def _value(self, value: Any, serial: bool) -> Any:
+        """Redact a value of JSON, once. A text may be a document itself."""
         match value:
+            case str():
+                if document := _document(value):
+                    return compact(self._value(document[0], serial))
+                return self._serial(value) if serial else self._replace(_unescaped(value))
             case dict():
                 return {
                     self._replace(_unescaped(key)): self._value(each, serial or is_serial_key(key))
@@ -115,8 +114,6 @@ class Redactor:
                 }
             case list():
                 return self._numbers(value) or [self._value(each, serial) for each in value]
-            case str():
-                return self._once(value, serial)
             case bool() | None:
                 return value
             case _:
@@ -216,26 +213,21 @@ def _document(text: str) -> tuple[Any] | None:
         return None
 
 
-def _words(text: str, serial: bool) -> Iterator[tuple[str, bool]]:
-    """Yield each text within a text, and whether it is a serial number."""
-    document = _document(text)
-    if document is None:
-        yield text if serial else _unescaped(text), serial
-    else:
-        yield from _leaves(document[0], serial)
-
-
-def _leaves(value: Any, serial: bool) -> Iterator[tuple[str, bool]]:
+def _texts(value: Any, serial: bool) -> Iterator[tuple[str, bool]]:
+    """Yield each text within a value of JSON, and whether it is a serial number. A text may be a document itself."""
     match value:
+        case str():
+            if document := _document(value):
+                yield from _texts(document[0], serial)
+            else:
+                yield value if serial else _unescaped(value), serial
         case dict():
             for key, each in value.items():
                 yield _unescaped(key), False
-                yield from _leaves(each, serial or is_serial_key(key))
+                yield from _texts(each, serial or is_serial_key(key))
         case list():
             for each in value:
-                yield from _leaves(each, serial)
-        case str():
-            yield from _words(value, serial)
+                yield from _texts(each, serial)
         case bool() | None:
             return
         case _:
