@@ -97,10 +97,11 @@ def _blocks(tokens: Sequence[Token], h3: str) -> Iterator[str]:
             case "heading_open" if token.tag in {"h2", "h3"}:
                 heading = h3 if token.tag == "h3" else ".SH"
             case "inline" if heading:
-                yield f"{heading} {_argument(_plain(token))}\n"
+                title = "".join(child.content for child in token.children or [])
+                yield f"{heading} {_argument(title)}\n"
                 heading = ""
-            case "inline" if title := re.fullmatch(r"\*\*([^*]+)\*\*:", token.content):
-                yield f".SS {_argument(title[1])}\n"
+            case "inline" if group := re.fullmatch(r"\*\*([^*]+)\*\*:", token.content):
+                yield f".SS {_argument(group[1])}\n"
             case "inline":
                 words = "".join(_inline(token.children or []))
                 tag, colon, meaning = words.partition("\\fR: ")
@@ -119,10 +120,6 @@ def _blocks(tokens: Sequence[Token], h3: str) -> Iterator[str]:
                 pass
             case other:
                 raise ValueError(f"Markdown that no man page here has had so far: {other}: {token.content}")
-
-
-def _plain(token: Token) -> str:
-    return "".join(child.content for child in token.children or [])
 
 
 def _inline(tokens: Sequence[Token]) -> Iterator[str]:
