@@ -21,7 +21,8 @@ from typing import BinaryIO, Final
 from pcapng import FileWriter, blocks
 
 from vhostcomm import __version__
-from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Record
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record
+from vhostcomm.capture.show import head
 from vhostcomm.errors import CaptureError
 from vhostcomm.text import printable
 
@@ -108,12 +109,7 @@ def times_of(capture: Capture, path: str) -> Iterator[int]:
 
 
 def _section_comments(capture: Capture) -> list[str]:
-    header: CaptureHeader = capture.header
-    redacted = ", redacted" if header.redacted else ""
-    comments = [
-        f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {printable(header.producer)}",
-        printable(header.provenance),
-    ]
+    comments = [*head(capture.header)]
     if capture.cut_off:
         comments.append("the capture's last line is cut off and left out")
     return [_cut(comment) for comment in comments if comment]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vchannel import USUAL_GUEST_ID, Frame, decode_text
 from vchannel.errors import shorten
-from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Record, SkippedRecord, command_name
 from vhostcomm.text import counted, printable
 
 _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
@@ -17,13 +17,17 @@ def transcript(capture: Capture) -> Iterator[str]:
 
     The lines are safe for a terminal: unprintable characters are escaped, because anybody may have written the capture.
     """
-    header = capture.header
-    redacted = ", redacted" if header.redacted else ""
-    yield f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {printable(header.producer)}"
-    yield printable(header.provenance)
+    yield from head(capture.header)
     yield ""
     for record in capture.records:
         yield f"{record.time:10.3f}  {_describe(record)}"
+
+
+def head(header: CaptureHeader) -> tuple[str, str]:
+    """Describe a capture's origin, time and producer, and then its provenance."""
+    redacted = ", redacted" if header.redacted else ""
+    origin = f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {printable(header.producer)}"
+    return origin, printable(header.provenance)
 
 
 def describe_frame(raw: bytes, direction: Direction) -> str:
