@@ -6,6 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any, Final
 
 from vchannel import DATA_SIZE, PayloadError, decode_integer
@@ -90,8 +91,6 @@ def _shape(value: Any, known: _Known, redactor: Redactor) -> Any:
 
 
 def _masked_name(name: str, lengths: set[int]) -> str:
-    length = len(name)
-    while length in lengths:
-        length += 1
+    length = next(size for size in count(len(name)) if size not in lengths)
     lengths.add(length)
     return "x" * length
