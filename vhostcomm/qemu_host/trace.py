@@ -48,16 +48,11 @@ class LineTrace:
         self.sink: Sink[str] = Sink(self._write, "trace", self._failed)
 
     def received(self, event: Event) -> None:
-        match event:
-            case Request():
-                self._line("Received", event.command, event.data)
-                self._asked(event.command)
-            case Response():
-                self._line("Received", event.command, event.data)
-            case UnsolicitedResponse():
-                self._line("Received", event.response.command, event.response.data)
-            case _:
-                pass  # logged as errors
+        message = event.response if isinstance(event, UnsolicitedResponse) else event
+        if isinstance(message, Request | Response):  # others are logged as errors
+            self._line("Received", message.command, message.data)
+        if isinstance(message, Request):
+            self._asked(message.command)
 
     def sent(self, raw: bytes) -> None:
         frame = Frame.decode(raw)
