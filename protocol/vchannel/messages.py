@@ -110,14 +110,11 @@ class NetworkResult:
     @classmethod
     def from_data(cls, data: bytes) -> Self:
         lines: list[Any] = _member(decode_json(data), "data", "detail", list)
-        return cls(
-            tuple(
-                NetworkDetail(
-                    _member(line, f"detail[{place}]", "type", str), _member(line, f"detail[{place}]", "success", bool)
-                )
-                for place, line in enumerate(lines)
-            )
-        )
+        details = []
+        for place, line in enumerate(lines):
+            path = f"detail[{place}]"
+            details.append(NetworkDetail(_member(line, path, "type", str), _member(line, path, "success", bool)))
+        return cls(tuple(details))
 
 
 @frozen
