@@ -64,28 +64,22 @@ def all_settings() -> Iterator[Setting]:
                 "a path on which QEMU listens (`-qmp unix:PATH,server=on,wait=off`)", "", _RELOAD,
             )  # fmt: skip
             for each in settings(MachineSettings).values():
-                yield _setting(
-                    "guests.NAME.machine", each, {"net": "`user`", "memory": "`1G`"}.get(each.name, ""), _RUN
-                )
+                default = {"net": "`user`", "memory": "`1G`"}.get(each.name, "")
+                yield _setting("guests.NAME.machine", each, default=default, takes_effect=_RUN)
         for each in settings(model).values():
             default = f"`{default_text(each)}`" if default_text(each) else ""
             effect = _START if section == "serve" else _RELOAD
             environment = f"{variable(each)}={shlex.quote(str(each.metadata['example']))}"
-            yield _setting(section, each, default, effect, environment)
+            yield _setting(section, each, default=default, takes_effect=effect, environment=environment)
     yield Setting(
         "serve", "watch", '["/run/guests"]', "Directories; each socket that appears in one is a guest with the file's name.",
         "a list of paths", "", _START, flag="--watch DIRECTORY",
     )  # fmt: skip
 
 
-def _setting(
-    section: str, each: attrs.Attribute[Any], default: str, takes_effect: str, environment: str = ""
-) -> Setting:
+def _setting(section: str, each: attrs.Attribute[Any], **more: str) -> Setting:
     metadata, flag = each.metadata, f"--{flag_of(each)} {each.metadata['word']}"
-    words = metadata["kind"].words
-    return Setting(
-        section, each.name, example_toml(each), metadata["help"], words, default, takes_effect, environment, flag
-    )
+    return Setting(section, each.name, example_toml(each), metadata["help"], metadata["kind"].words, flag=flag, **more)
 
 
 def configuration() -> str:
