@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,22 @@ def test_reasons_for_an_unreadable_file(tmp_path: Path, number: int, remedy: str
     path = tmp_path / "away.toml"
     error = reading.read_error(path, OSError(number, os.strerror(number)))
     assert str(error) == f"{path}: {os.strerror(number)}{remedy.format(path=path, uid=os.geteuid())}"
+
+
+def test_the_directory_of_a_file_that_is_created_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "away.toml"
+    error = str(reading.read_error(path, FileNotFoundError(errno.ENOENT, "No such file or directory")))
+    assert error.endswith(f"; create one: mkdir -p {path.parent} && vhostcomm config init {path}")
+
+
+def test_the_first_directory_without_access_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    path = config(tmp_path / "a" / "b", "")
+    with hidden(tmp_path / "a"), pytest.raises(ConfigError) as caught:
+        reading.read_file(path)
+    # A parent of pytest's directories may be closed too.
+    assert re.search(r"Permission denied; uid \d+ must be able to read it: chmod a\+x \S+, and keep", str(caught.value))
+    assert str(path) not in str(caught.value).partition("chmod")[2]
 
 
 def test_a_folder_is_also_searched(tmp_path: Path) -> None:
@@ -234,7 +251,7 @@ def test_a_file_or_folder_that_this_user_may_not_see(tmp_path: Path) -> None:
     path.touch()
     with hidden(path.parent), pytest.raises(ConfigError) as caught:
         files.list_files([path])
-    why = f"must be able to read it: chmod a+r {path}, and keep secrets in the environment"
-    assert str(caught.value) == f"{path}: Permission denied; uid {os.geteuid() or 65534} {why}"
+    why = f"{path}: Permission denied; uid {os.geteuid() or 65534} must be able to read it: chmod a+x "
+    assert str(caught.value).startswith(why)
     with hidden(path.parent):
         assert files.fingerprint([path]) == str(caught.value)

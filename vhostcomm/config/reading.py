@@ -84,7 +84,8 @@ def read_error(path: Path, error: OSError) -> ConfigError:
     """Explain why a file or directory of the configuration can't be read, and what to do."""
     remedy = ""
     if isinstance(error, FileNotFoundError):
-        remedy = f"; create one: vhostcomm config init {path}"
+        folder = "" if path.parent.is_dir() else f"mkdir -p {path.parent} && "
+        remedy = f"; create one: {folder}vhostcomm config init {path}"
     elif isinstance(error, PermissionError):
         remedy = f"; uid {os.geteuid()} must be able to read it: {_letting_in(path)}"
     return ConfigError(f"{path}: {error.strerror}{remedy}")
@@ -92,11 +93,15 @@ def read_error(path: Path, error: OSError) -> ConfigError:
 
 def _letting_in(path: Path) -> str:
     """Say how this process gets access to a file or directory: as a member of its group, or as everybody."""
-    bits = "r"
+    closed = (each for each in reversed(path.parents) if not os.access(each, os.X_OK, effective_ids=True))
+    bits, needed = "r", stat.S_IRGRP
+    if folder := next(closed, None):
+        path, bits, needed = folder, "x", stat.S_IXGRP
     with suppress(OSError, KeyError):
         found = path.stat()
-        bits = "rx" if stat.S_ISDIR(found.st_mode) else "r"
-        if found.st_mode & stat.S_IRGRP and found.st_gid:
+        if not folder and stat.S_ISDIR(found.st_mode):
+            bits = "rx"
+        if found.st_mode & needed and found.st_gid:
             group = grp.getgrgid(found.st_gid).gr_name
             return f"add it to the group {group}; under systemd, SupplementaryGroups={group} in the unit"
     return f"chmod a+{bits} {path}, and keep secrets in the environment"
