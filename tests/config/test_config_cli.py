@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import tomllib
 from pathlib import Path
@@ -20,14 +21,14 @@ from vhostcomm.config.template import template
 
 @pytest.mark.slow
 def test_init_writes_what_load_reads(tmp_path: Path) -> None:
-    path = tmp_path / "new.toml"
+    path = tmp_path / "a new.toml"
     written = run_vhostcomm("config", "init", path)
     assert written.returncode == 0
     assert path.read_text() == template()
     # Only defaults, and one guest, because a configuration needs one.
     environment = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
     assert load(path, environment=environment) == load(socks=[f"{tmp_path}/run/nas"], environment=environment)
-    hint = written.stdout.partition("next: vhostcomm ")[2].split()
+    hint = shlex.split(written.stdout.partition("next: vhostcomm ")[2])
     assert hint == ["serve", "--config", str(path)]
     with Serving(*hint[1:], env=ENVIRONMENT | environment), fake_guest(tmp_path / "run" / "nas") as guest:
         assert guest.serial() == "0" * 13

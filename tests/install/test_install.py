@@ -183,7 +183,7 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
     pat = pats.pat(tmp_path, hda=pats.xz([*pats.HDA, pats.file("./big", random.Random(1).randbytes(3 << 20))]))
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [*VHOSTCOMM, "install", pat, tmp_path / "nas"]
+    command = [*VHOSTCOMM, "install", pat, tmp_path / "my nas"]
     environment = ENVIRONMENT | {"TERM": "xterm"}
     with started(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment) as process:
         os.close(theirs)
@@ -193,7 +193,7 @@ def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
                 shown += data
         os.close(ours)
         assert process.stdout
-        assert process.stdout.read().splitlines()[-1] == f"Start it: vhostcomm run {tmp_path}/nas"
+        assert process.stdout.read().splitlines()[-1] == f"Start it: vhostcomm run '{tmp_path}/my nas'"
         assert process.wait(20) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     for step, size in (("unpack the boot disk", "4.1/4.1 MiB"), ("unpack the system", "3.0/3.0 MiB")):

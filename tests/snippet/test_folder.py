@@ -208,8 +208,9 @@ def test_a_processor_model_in_libvirts_words(nas: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["qemu", "libvirt", "proxmox"])
 def test_a_folder_without_a_guest(tmp_path: Path, kind: str) -> None:
-    words: list[str | Path] = [kind, tmp_path, *(["--vmid", "100"] if kind == "proxmox" else [])]
-    assert "no directory with a vhostcomm.toml; `vhostcomm install PAT" in refused(*words)
+    words: list[str | Path] = [kind, tmp_path / "my nas", *(["--vmid", "100"] if kind == "proxmox" else [])]
+    made = f"`vhostcomm install PAT '{tmp_path}/my nas'` makes one"
+    assert f"no directory with a vhostcomm.toml; {made}" in refused(*words)
 
 
 def test_flags_of_a_whole_machine_need_a_folder() -> None:

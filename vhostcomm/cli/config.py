@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -85,4 +86,4 @@ def init(
         raise VhostcommError(f"{file} already exists; choose another file") from None
     except OSError as error:
         raise VhostcommError(f"{file}: {error.strerror}; choose another file") from None
-    print_line(f"{file} written; next: vhostcomm serve --config {file}")
+    print_line(f"{file} written; next: vhostcomm serve --config {shlex.quote(str(file))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ def files_of(folder: str | None, config: list[Path] | None, *, remark: str = "")
     file = Path(folder, CONFIGURATION)
     if not file.is_file():
         raise ConfigError(
-            f"{folder}: no directory with a {CONFIGURATION}; `vhostcomm install PAT {folder}` makes one{remark}"
+            f"{folder}: no directory with a {CONFIGURATION}; `vhostcomm install PAT {shlex.quote(folder)}` makes one{remark}"
         )
     return [file]
 

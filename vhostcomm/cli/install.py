@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ def _as_text(done: Installed, folder: str, pat: str) -> Iterator[str]:
     else:
         yield f"{folder}: {', '.join(done.files)}, from {pat}; the guest's MAC address is {done.mac}"
         yield _LICENCE
-    yield f"Start it: vhostcomm run {folder}"
+    yield f"Start it: vhostcomm run {shlex.quote(folder)}"
 
 
 def _as_json(done: Installed) -> dict[str, object]:
