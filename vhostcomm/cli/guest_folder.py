@@ -61,28 +61,20 @@ def configured(
         except ValueError:  # a user without a session
             made = stack.enter_context(TemporaryDirectory(prefix="vhostcomm-", dir=temporary_folder()))
             environment = os.environ | {"RUNTIME_DIRECTORY": made}
-        yield _found(config, name, sock, flags, environment)
-
-
-def _found(
-    config: list[Path] | None,
-    name: str | None,
-    sock: str | None,
-    flags: dict[str, object],
-    environment: Mapping[str, str],
-) -> Config:
-    listed = [each.name for each in load(config, environment=environment).guests] if config else []
-    if name is None and len(listed) == 1:
-        name = listed[0]
-    if listed and name not in listed:
-        raise ConfigError(f"{shown(config or ())} describes {', '.join(listed)}: choose one with --guest")
-    if listed:
-        loaded = load(config, flags=flags, only=name, environment=environment)
-        if sock is not None:
-            where = parsed(lambda text: parse_sock(text if "=" in text else f"{name}={text}"), "--sock", sock).address
-            loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
-        return attrs.evolve(loaded, watch=())
-    name = name or "vdsm"
-    where_text = f"{name}={runtime_directory(environment)}/{name}" if sock is None else sock
-    where_text = where_text if "=" in where_text else f"{name}={where_text}"
-    return attrs.evolve(load(config, socks=[where_text], flags=flags, environment=environment), watch=())
+        listed = [each.name for each in load(config, environment=environment).guests] if config else []
+        if name is None and len(listed) == 1:
+            name = listed[0]
+        if listed and name not in listed:
+            raise ConfigError(f"{shown(config or ())} describes {', '.join(listed)}: choose one with --guest")
+        if listed:
+            loaded = load(config, flags=flags, only=name, environment=environment)
+            if sock is not None:
+                named = "" if "=" in sock else f"{name}="
+                where = parsed(lambda text: parse_sock(named + text), "--sock", sock).address
+                loaded = attrs.evolve(loaded, guests=(attrs.evolve(loaded.guests[0], address=where),))
+        else:
+            name = name or "vdsm"
+            where_text = f"{name}={runtime_directory(environment)}/{name}" if sock is None else sock
+            where_text = where_text if "=" in where_text else f"{name}={where_text}"
+            loaded = load(config, socks=[where_text], flags=flags, environment=environment)
+        yield attrs.evolve(loaded, watch=())

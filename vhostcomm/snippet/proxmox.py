@@ -27,16 +27,6 @@ VMID_MAX: Final = 999_999_999
 """Proxmox VE's own limits."""
 
 
-def args(guest: GuestConfig, spelling: Spelling, machine: Machine | None = None) -> str:
-    """Return the value of the VM's ``args``, which Proxmox VE appends to its own arguments.
-
-    Raises:
-        UsageError: QEMU can't connect to the guest's address.
-    """
-    words = [*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)]
-    return shlex.join([*words, *(_changes(machine) if machine else ())])
-
-
 def commands(
     guest: GuestConfig,
     vmid: int,
@@ -61,7 +51,8 @@ def commands(
     """
     if not VMID_MIN <= vmid <= VMID_MAX:
         raise UsageError(f"--vmid {vmid}: expected {VMID_MIN} to {VMID_MAX}")
-    value = args(guest, spelling, machine)
+    arguments = [*vchannel(channel_of(guest), spelling.reconnects, slot=AGENT_SLOT), *qmp_of(guest)]
+    value = shlex.join([*arguments, *(_changes(machine) if machine else ())])
     script = f"vhostcomm-{guest.name}"
     hookscript = shlex.join(["vhostcomm", "snippet", "hookscript", *words])
     one = (
