@@ -52,7 +52,7 @@ class HelpFormatter:
             return
         _show(console, f"[bold]{panel.title}:[/bold]", markup=True)
         width = min(options.max_width, WIDTH_MAX)
-        names = [_names(each, panel.format) for each in panel.entries]
+        names = [_names(each) for each in panel.entries]
         column = min(NAMES_MAX, max(map(len, names))) + 4
         for name, entry in zip(names, panel.entries, strict=True):
             meaning = textwrap.wrap(_meaning(entry), width - column, break_on_hyphens=False, break_long_words=False)
@@ -68,10 +68,8 @@ def _show(console: Console, *lines: str, markup: bool = False) -> None:
         console.print(line, markup=markup, highlight=False, emoji=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _names(entry: HelpEntry, kind: str) -> str:
+def _names(entry: HelpEntry) -> str:
     """Format `-c, --config FILE`; for a verb, its name and aliases."""
-    if kind == "command":
-        return ", ".join((*entry.positive_shorts, *entry.positive_names))
     names = [*entry.positive_shorts, *entry.positive_names]
     if entry.positional_label:
         return ", ".join([entry.positional_label, *(name for name in names if name.startswith("-"))])

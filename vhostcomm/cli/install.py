@@ -87,7 +87,9 @@ def install(
     with ended_by_signals(), _shown(as_json=as_json) as report:
         done = install_pat(str(pat), str(folder), options, report)
     if as_json:
-        print_line(json.dumps(_as_json(done)))
+        event = "installed" if done.is_new else "unchanged"
+        made = {"event": event, "folder": str(done.folder), "files": list(done.files), "mac": done.mac or None}
+        print_line(json.dumps(made))
     else:
         print_line("\n".join(_as_text(done, str(folder), Path(pat).name)))
     return 0
@@ -150,12 +152,3 @@ def _as_text(done: Installed, folder: str, pat: str) -> Iterator[str]:
         yield f"{folder}: {', '.join(done.files)}, from {pat}; the guest's MAC address is {done.mac}"
         yield _LICENCE
     yield f"Start it: vhostcomm run {shlex.quote(folder)}"
-
-
-def _as_json(done: Installed) -> dict[str, object]:
-    return {
-        "event": "installed" if done.is_new else "unchanged",
-        "folder": str(done.folder),
-        "files": list(done.files),
-        "mac": done.mac or None,
-    }

@@ -41,6 +41,8 @@ def explain(app: App, words: Sequence[str], error: CycloptsError | UsageError, p
     """
     verb = verb_of(app, words)
     whose = program or " ".join(verb) or "vhostcomm"
+    for each in verb:
+        app = app[each]
     what = str(error) if isinstance(error, UsageError) else _what(app, verb, whose, error)
     command = [program] if program else ["vhostcomm", *verb]
     return UsageError(f"{what.replace(RUN, program or RUN)} (see {shlex.join([*command, '--help'])})")
@@ -64,7 +66,7 @@ def _what(app: App, verb: Sequence[str], whose: str, error: CycloptsError) -> st
         case UnknownOptionError():
             return _unknown_flag(whose, error)
         case UnusedCliTokensError():
-            return _unused(app, verb, whose, (error.unused_tokens or [""])[0])
+            return _unused(app, whose, (error.unused_tokens or [""])[0])
         case MissingArgumentError(argument=argument) if argument is not None:
             return _missing(argument, error.keyword)
         case CoercionError(token=token, argument=argument) if token is not None:
@@ -82,8 +84,6 @@ def _what(app: App, verb: Sequence[str], whose: str, error: CycloptsError) -> st
 
 
 def _unknown_verb(app: App, verb: Sequence[str], word: str) -> str:
-    for each in verb:
-        app = app[each]
     verbs = verbs_of(app)
     near = difflib.get_close_matches(word, [name for first, others in verbs.items() for name in (first, *others)], n=1)
     meant = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(verbs)}" if verb else ""
@@ -97,10 +97,8 @@ def _unknown_flag(whose: str, error: UnknownOptionError) -> str:
     return f"{flag}: {whose} has no such flag" + (f"; did you mean {known[near[0]]}?" if near else "")
 
 
-def _unused(app: App, verb: Sequence[str], whose: str, word: str) -> str:
+def _unused(app: App, whose: str, word: str) -> str:
     """Explain a word that the verb doesn't accept; a flag may be missing before a socket or a file."""
-    for each in verb:
-        app = app[each]
     flags = {name for each in app.assemble_argument_collection(parse_docstring=False) for name in each.names}
     is_file = word.endswith(".toml")
     is_sock = "/" in word or "=" in word or word.startswith(("tcp:", "connect:")) or uuid_of(word)

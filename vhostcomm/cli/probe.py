@@ -42,9 +42,8 @@ def probe(
     if given is None:
         raise UsageError(f"SOCK is missing; for example: vhostcomm probe {example_socket('nas')}")
     where = daemons_socket(given, timeout)
-    answers: list[Answer] = []
     try:
-        answers.extend(ask(str(where), timeout))
+        answers = [*ask(str(where), timeout)]
     except UnreachableError as error:
         what = advice(where, error)
         if json:
