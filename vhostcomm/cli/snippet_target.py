@@ -214,25 +214,24 @@ def _check_fixed(guest: GuestConfig, unit: str, sock: Path, runtime: Path) -> No
         runtime: the directory of sockets without a path.
     """
     source, uuid = guest.sources["sock"], guest.identity.uuid
+    named = ""
     match guest.address:
         case Listen(path) if path == sock:
             return
-        case Listen(path) if path.parent == runtime and (named := values.uuid_of(path.name)):
-            if named == sock.name:
-                return
-            if sock.name == uuid and source.startswith("--sock "):
-                where = guest.sources["uuid"].removeprefix("environment ")
-                raise UsageError(
-                    f"{source}: {where} has another UUID, {uuid}: give the same in both, or leave out {where}"
-                )
-    if source.startswith("--sock "):
-        if uuid == derived_uuid("g", ZERO_SERIAL):  # nobody has given a UUID or serial number
-            uuid = "UUID"
-        shown_sock = str(sock).replace(guest.identity.uuid, uuid)
-        one = f"--sock {uuid} or " if unit != units.SOCKET else ""
-        raise UsageError(
-            f"{source}: the socket of {unit} is fixed, {shown_sock}: give {one}the guest in a file with --config"
-        )
+        case Listen(path) if path.parent == runtime:
+            named = values.uuid_of(path.name)
+    if named == sock.name or not source.startswith("--sock "):
+        return
+    if named and sock.name == uuid:
+        where = guest.sources["uuid"].removeprefix("environment ")
+        raise UsageError(f"{source}: {where} has another UUID, {uuid}: give the same in both, or leave out {where}")
+    if uuid == derived_uuid("g", ZERO_SERIAL):  # nobody has given a UUID or serial number
+        uuid = "UUID"
+    shown_sock = str(sock).replace(guest.identity.uuid, uuid)
+    one = f"--sock {uuid} or " if unit != units.SOCKET else ""
+    raise UsageError(
+        f"{source}: the socket of {unit} is fixed, {shown_sock}: give {one}the guest in a file with --config"
+    )
 
 
 @frozen
