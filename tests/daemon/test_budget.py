@@ -110,7 +110,7 @@ def test_log_lines_of_a_storm_of_hooks_are_limited() -> None:
     async def main() -> None:
         hooks = Hooks([("rebooted", "/nowhere/hook")], {}, log)
         async with trio.open_nursery() as nursery:
-            await nursery.start(hooks.run)
+            hooks.nursery = nursery
             for _ in range(1000):
                 hooks.happened("rebooted")
             await hooks.finish(60)

@@ -59,7 +59,7 @@ def run_hook(program: str, timeout: float = 20.0, **facts: str) -> list[dict[str
         with structlog.testing.capture_logs() as logged:
             hooks = Hooks([("ready", program)], {"guest": "nas"}, structlog.get_logger())
             async with trio.open_nursery() as nursery:
-                await nursery.start(hooks.run)
+                hooks.nursery = nursery
                 hooks.happened("ready", **facts)
                 await hooks.finish(timeout)
                 nursery.cancel_scope.cancel()
@@ -133,7 +133,7 @@ def test_concurrent_hooks_are_limited(tmp_path: Path) -> None:
         with structlog.testing.capture_logs() as logged:
             hooks = Hooks([("ready", program)], {}, structlog.get_logger())
             async with trio.open_nursery() as nursery:
-                await nursery.start(hooks.run)
+                hooks.nursery = nursery
                 for numbers in (range(RUNNING_LIMIT + 1), range(100, 101)):
                     for number in numbers:
                         hooks.happened("ready", number=str(number))

@@ -48,24 +48,19 @@ class Hooks:
         self._log = LimitedLog(log)  # a guest can start again as often as it likes
         self._running = 0
         self._idle = trio.Event()
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run hooks until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            task_status.started()
-            await trio.sleep_forever()
+        self.nursery: trio.Nursery | None = None
+        """Where hooks run; before it is set, none does."""
 
     def happened(self, event: str, **facts: str) -> None:
         """Start the programs of an event."""
         for name, path in self._programs:
-            if name != event or self._nursery is None:
+            if name != event or self.nursery is None:
                 continue
             if self._running >= RUNNING_LIMIT:
                 self._log.warning("hook skipped", on=event, program=path, why=f"{self._running} already run")
                 continue
             self._running += 1
-            self._nursery.start_soon(self._run, event, path, {"event": event} | dict(self._facts) | facts)
+            self.nursery.start_soon(self._run, event, path, {"event": event} | dict(self._facts) | facts)
 
     async def finish(self, timeout: float) -> None:
         """Wait for running hooks, for at most `timeout` seconds."""

@@ -119,7 +119,7 @@ class Launcher:
                     # Bound before QEMU starts, so that its first attempt to connect succeeds.
                     await serving.start(self._daemon.run)
                     self._daemon.listeners.append(self._on_guest)
-                    await nursery.start(self._hooks.run)
+                    self._hooks.nursery = nursery
                     ending = self._ending = await self._run_with_restarts()
                     self.ended.set()
                     if not self._stop.is_set():
