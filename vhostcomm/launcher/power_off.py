@@ -40,7 +40,7 @@ class PowerOff:
         self._daemon = daemon
         self._timeout = timeout
         self._log = log
-        self._reset = trio.Event()
+        self._until_reset = trio.CancelScope()
         self._boot_began = 0.0
         self.ready = trio.Event()
         """Set when the guest was ready once in this run of QEMU."""
@@ -55,7 +55,7 @@ class PowerOff:
     def machine_reset(self) -> None:
         """Note a reset, which QMP reported."""
         self._boot_began = trio.current_time()
-        self._reset.set()
+        self._until_reset.cancel()
 
     async def ask(self, guest: Guest, press_button: Callable[[], Awaitable[object]], by: str) -> None:
         """Make the guest power itself off, as soon as it can be asked; ask again if its machine is reset meanwhile.
@@ -72,21 +72,20 @@ class PowerOff:
             with suppress(QmpError):  # other operating systems have no agent, but react to the power button
                 await press_button()
         while True:
-            self._reset = trio.Event()
             failed: CallError | None = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_after, self._reset, nursery.cancel_scope)
-                nursery.start_soon(self._cancel_unheard, nursery.cancel_scope)
-                try:
-                    await self._ask_once(guest, by)
-                except CallError as error:
-                    failed = error
-                else:
-                    await self._reset.wait()
-                nursery.cancel_scope.cancel()
+            with trio.CancelScope() as self._until_reset:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._cancel_unheard, nursery.cancel_scope)
+                    try:
+                        await self._ask_once(guest, by)
+                    except CallError as error:
+                        failed = error
+                    else:
+                        await trio.sleep_forever()
+                    nursery.cancel_scope.cancel()
             if failed is not None:
                 raise failed
-            if not self._reset.is_set():
+            if not self._until_reset.cancelled_caught:
                 why = f"{guest.name}: the guest was never ready, and gave no sign of life"
                 raise CallError(GuestCommand.POWEROFF, Outcome.NOT_READY, why)
             self._log.info("machine reset before the power-off, asking the guest again")
@@ -115,8 +114,3 @@ class PowerOff:
             return
         self.confirmed.set()
         self._log.info("the guest powers itself off")
-
-
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
