@@ -139,7 +139,7 @@ def test_partition_table_of_another_kind_is_named(disk: Path) -> None:
 def test_no_table(disk: Path, size: int) -> None:
     found = inspect(sparse(disk, size))
     assert (found.table, found.layout, found.why) == ("", None, ("it has no partition table",))
-    assert found.sectors == size // SECTOR_SIZE
+    assert found.size == size
 
 
 def test_inspecting_changes_nothing_and_finds_sfdisk_without_sbin_in_the_path(

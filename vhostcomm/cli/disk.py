@@ -111,7 +111,7 @@ _TABLES: Final = {"": "no partition table", "dos": "partition table: MBR"}
 def _as_text(found: Inspection) -> Iterator[str]:
     table = _TABLES.get(found.table, f"partition table: {found.table.upper()}")
     yield (
-        f"{found.path}: {found.format.value}, {found.sectors} sectors of {SECTOR_SIZE} bytes "
+        f"{found.path}: {found.format.value}, {found.size // SECTOR_SIZE} sectors of {SECTOR_SIZE} bytes "
         f"({_readable(found.size)}), {table}"
     )
     yield ""

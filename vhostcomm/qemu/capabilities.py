@@ -97,7 +97,3 @@ class Capabilities:
             io_uring=True,
             kvm_problem=UNTRIED,
         )
-
-    @property
-    def kvm(self) -> bool:
-        return not self.kvm_problem

@@ -44,7 +44,7 @@ async def find_capabilities(program: Program, *, try_kvm: bool = True) -> Capabi
                 can = await _ask(program, child, Qmp(stream, greeting_timeout=PROBE_TIMEOUT))
     finally:
         await trio.aclose_forcefully(stream)
-    if can.kvm:
+    if not can.kvm_problem:
         can = attrs.evolve(can, kvm_problem=await kvm.trial(command, "kvm") if try_kvm else UNTRIED)
     return can
 

@@ -49,10 +49,6 @@ class Inspection:
     is_container: bool = False
 
     @property
-    def sectors(self) -> int:
-        return self.size // SECTOR_SIZE
-
-    @property
     def is_vdsm(self) -> bool:
         return self.layout is VDSM
 
