@@ -6,7 +6,7 @@ import pytest
 
 from vhostcomm.errors import UsageError, VhostcommError
 from vhostcomm.linux.system_errors import NO_THREAD
-from vhostcomm.qemu.ending import Ending, EndKind, RebootCounter, Stage, classify
+from vhostcomm.qemu.ending import Ending, EndKind, Stage, classify
 
 GUEST, RESET, PANIC = "guest-shutdown", "guest-reset", "guest-panic"
 QUIT, SIGNAL, NOTHING = "host-qmp-quit", "host-signal", ""
@@ -168,11 +168,3 @@ def test_an_intended_end_is_reported_in_a_line() -> None:
 def test_a_foreign_signal_is_reported_with_qemus_words() -> None:
     report = Ending(EndKind.SIGNALLED, 0, last_lines=("terminating on signal 15 from pid 7",), command="qemu").report()
     assert report.endswith("terminating on signal 15 from pid 7")
-
-
-def test_three_resets_are_one_reboot() -> None:
-    reboots = RebootCounter()
-    assert [reboots.reset(now) for now in (10.0, 10.1, 10.6, 11.0, 11.5, 100.0)] == [
-        True, False, False, True, False, True,
-    ]  # fmt: skip
-    assert reboots.count == 3

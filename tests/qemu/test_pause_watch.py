@@ -18,9 +18,9 @@ from tests.trio_help import run_in_real_time
 from vhostcomm.errors import MachineError
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind
+from vhostcomm.qemu.machine_watch import QUERY_DELAY, MachineNotice, MachineWatch, Paused, Rebooted, Resumed
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
 from vhostcomm.qemu.pause_cause import describe, failures_of
-from vhostcomm.qemu.pause_watch import QUERY_DELAY, Paused, PauseNotice, PauseWatch, Resumed
 from vhostcomm.qemu.qmp import Qmp, QmpEvent
 from vhostcomm.qemu.stopping import StageBegun
 from vhostcomm.qemu.supervise import Started
@@ -167,9 +167,9 @@ RUNS = {"status": "running", "running": True}
 IO_ERROR = {"status": "io-error", "running": False}
 
 
-def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any]]]) -> list[PauseNotice]:
+def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any]]]) -> list[MachineNotice]:
     """Return the notices of a watch that receives these events and, for each command, these answers in order."""
-    notices: list[PauseNotice] = []
+    notices: list[MachineNotice] = []
 
     async def execute(name: str) -> Any:
         await trio.lowlevel.checkpoint()
@@ -177,7 +177,7 @@ def watched(answers: dict[str, list[Any]], events: list[tuple[str, dict[str, Any
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
     async def main() -> None:
-        watch = PauseWatch(execute, notices.append, running=True)
+        watch = MachineWatch(execute, notices.append, running=True)
         async with trio.open_nursery() as nursery:
             for name, data in events:
                 watch.handle(QmpEvent(name, data))
@@ -199,9 +199,30 @@ def test_full_disk_is_named_with_its_remedy() -> None:
 
 
 @pytest.mark.parametrize(("last", "reported"), [("RESUME", [Resumed()]), ("SHUTDOWN", [])])
-def test_qemu_is_not_queried_if_it_runs_again_or_ends(last: str, reported: list[PauseNotice]) -> None:
+def test_qemu_is_not_queried_if_it_runs_again_or_ends(last: str, reported: list[MachineNotice]) -> None:
     """A command at the end of QEMU 7.2 can keep QEMU from ending."""
     assert watched({"query-status": [IO_ERROR]}, [("STOP", {}), (last, {})]) == reported
+
+
+def test_three_resets_are_one_reboot() -> None:
+    reported: list[tuple[float, MachineNotice]] = []
+
+    async def main() -> None:
+        start = trio.current_time()
+
+        def report(notice: MachineNotice) -> None:
+            reported.append((round(trio.current_time() - start, 3), notice))
+
+        async def execute(name: str) -> None:
+            raise AssertionError(name)
+
+        watch = MachineWatch(execute, report, running=True)
+        for at in (10.0, 10.1, 10.6, 11.0, 11.5, 100.0):
+            await trio.sleep_until(start + at)
+            watch.handle(QmpEvent("RESET", {"guest": at < 100}))
+
+    in_no_time(main)
+    assert reported == [(10.0, Rebooted(True, 1)), (11.0, Rebooted(True, 2)), (100.0, Rebooted(False, 3))]
 
 
 def test_failed_resume_is_reported() -> None:
@@ -216,7 +237,7 @@ def test_failed_resume_is_reported() -> None:
         await peer.answer(BLOCKS)
 
     async def body(qmp: Qmp) -> None:
-        watch = PauseWatch(qmp.execute, lambda _: None)
+        watch = MachineWatch(qmp.execute, lambda _: None)
         async with trio.open_nursery() as nursery:
 
             async def follow() -> None:

@@ -18,8 +18,8 @@ from vhostcomm.qemu.argv import build
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind, Stage
 from vhostcomm.qemu.machine import DirectKernel, Disk, Machine, SerialFile, UserNet, Vchannel
+from vhostcomm.qemu.machine_watch import Rebooted
 from vhostcomm.qemu.stopping import StageBegun
-from vhostcomm.qemu.supervise import Rebooted
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 DISKS = Path(__file__).parents[1] / "guest/initramfs/disks.sh"

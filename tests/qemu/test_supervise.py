@@ -18,9 +18,10 @@ from tests.trio_help import run_in_real_time
 from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.capabilities import Capabilities
 from vhostcomm.qemu.ending import EndKind, Stage
+from vhostcomm.qemu.machine_watch import Rebooted
 from vhostcomm.qemu.qmp import ANSWER_TIMEOUT, QmpCommandError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import StageBegun
-from vhostcomm.qemu.supervise import Panicked, QmpLost, Rebooted, Started
+from vhostcomm.qemu.supervise import Panicked, QmpLost, Started
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from vhostcomm.channel.guest import Guest
+from vhostcomm.qemu.machine_watch import DiskError, Paused, Rebooted, Resumed
 from vhostcomm.qemu.monitor import Connected, Monitor, MonitorNotice
-from vhostcomm.qemu.pause_watch import DiskError, Paused, Resumed
-from vhostcomm.qemu.supervise import QmpLost, Rebooted
+from vhostcomm.qemu.supervise import QmpLost
 
 
 def follow(

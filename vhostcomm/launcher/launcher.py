@@ -26,11 +26,11 @@ from vhostcomm.qemu import passt
 from vhostcomm.qemu.balloon import Balloon, balloon
 from vhostcomm.qemu.ending import Ending, EndKind
 from vhostcomm.qemu.machine import Machine, SerialTerminal
-from vhostcomm.qemu.pause_watch import DiskError, Paused, Resumed
+from vhostcomm.qemu.machine_watch import DiskError, Paused, Rebooted, Resumed
 from vhostcomm.qemu.qmp import QmpError, QmpEvent
 from vhostcomm.qemu.restart import Restart, Restarts, RestartWhen
 from vhostcomm.qemu.stopping import DEFAULT_GRACE, StageBegun, split_grace
-from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Rebooted, Started
+from vhostcomm.qemu.supervise import Notice, OutputLine, Panicked, Qemu, QmpLost, Started
 from vhostcomm.systemd.notify import Notifier
 
 if TYPE_CHECKING:

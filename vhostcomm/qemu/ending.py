@@ -15,10 +15,6 @@ from attrs import frozen
 from vhostcomm.linux.system_errors import NO_THREAD
 from vhostcomm.qemu.pause_cause import MIGRATED
 
-REBOOT_WINDOW: Final = 1.0
-"""Seconds in which resets count as one reboot: Linux tries several methods, and QEMU reports each (three, measured)."""
-
-
 _NO_THREAD: Final = "qemu_thread_create"
 """Part of QEMU's last output before it aborts because it can't create a thread."""
 
@@ -191,20 +187,3 @@ def _classify(*, started: bool, code: int, reason: str, panicked: bool, stage: S
             return EndKind.QUIT_FROM_OUTSIDE
         case _:
             return EndKind.STOPPED if stage and not reason else EndKind.CRASHED
-
-
-class RebootCounter:
-    """Counts reboots: combines the resets that belong to one reboot."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._last = float("-inf")
-
-    def reset(self, now: float) -> bool:
-        """Note a reset at `now` seconds. Return True if it begins a reboot, False if it belongs to the last one."""
-        # Measured from the first reset of a reboot: a guest that resets for ever counts as one reboot a second.
-        if now - self._last < REBOOT_WINDOW:
-            return False
-        self._last = now
-        self.count += 1
-        return True

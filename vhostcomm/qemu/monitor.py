@@ -10,10 +10,9 @@ from attrs import frozen
 
 from vhostcomm.errors import MachineError
 from vhostcomm.qemu.balloon import Balloon, balloon
-from vhostcomm.qemu.ending import RebootCounter
-from vhostcomm.qemu.pause_watch import PauseNotice, PauseWatch
+from vhostcomm.qemu.machine_watch import MachineNotice, MachineWatch
 from vhostcomm.qemu.qmp import Qmp, QmpError, QmpTimeoutError, connect
-from vhostcomm.qemu.supervise import QmpLost, Rebooted
+from vhostcomm.qemu.supervise import QmpLost
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
@@ -30,7 +29,7 @@ class Connected:
     version: str
 
 
-MonitorNotice = Connected | Rebooted | QmpLost | PauseNotice
+MonitorNotice = Connected | QmpLost | MachineNotice
 
 
 class Monitor:
@@ -45,7 +44,7 @@ class Monitor:
     def __init__(self, path: str, report: Callable[[MonitorNotice], None]) -> None:
         self.path = path
         self._report = report
-        self._watch: PauseWatch | None = None
+        self._watch: MachineWatch | None = None
         self._lost = ""
 
     async def run(self) -> None:
@@ -115,14 +114,11 @@ class Monitor:
     async def _follow(self, qmp: Qmp, nursery: trio.Nursery) -> None:
         self._lost = ""
         self._report(Connected(qmp.version))
-        reboots = RebootCounter()
-        watch = self._watch = PauseWatch(qmp.execute, self._report)
+        watch = self._watch = MachineWatch(qmp.execute, self._report)
         nursery.start_soon(watch.run)
         try:
             async for event in qmp.events:
                 watch.handle(event)
-                if event.name == "RESET" and reboots.reset(trio.current_time()):
-                    self._report(Rebooted(event.data.get("guest") is True, reboots.count))
         finally:
             self._watch = None
         self._lost = qmp.closed_because

@@ -13,9 +13,9 @@ from attrs import define, field, frozen
 from vhostcomm.errors import QemuError
 from vhostcomm.qemu.argv import format_command
 from vhostcomm.qemu.child import LAST_WORDS, Child, spawn
-from vhostcomm.qemu.ending import Ending, RebootCounter, Stage, classify
+from vhostcomm.qemu.ending import Ending, Stage, classify
+from vhostcomm.qemu.machine_watch import MachineNotice, MachineWatch, Paused
 from vhostcomm.qemu.passt import Connection
-from vhostcomm.qemu.pause_watch import Paused, PauseNotice, PauseWatch
 from vhostcomm.qemu.qmp import Qmp, QmpClosedError, QmpError, QmpEvent
 from vhostcomm.qemu.stopping import Grace, PowerOff, StageBegun, Stopping, split_grace
 
@@ -39,14 +39,6 @@ class OutputLine:
 
 
 @frozen
-class Rebooted:
-    """A reboot by the guest, or by ``system_reset`` through QMP. `count` counts from 1 in this run."""
-
-    by_guest: bool
-    count: int
-
-
-@frozen
 class Panicked:
     """The guest's kernel panicked."""
 
@@ -58,7 +50,7 @@ class QmpLost:
     why: str
 
 
-Notice = Started | OutputLine | Rebooted | Panicked | PauseNotice | QmpLost | StageBegun | QmpEvent
+Notice = Started | OutputLine | Panicked | MachineNotice | QmpLost | StageBegun | QmpEvent
 """Reported while QEMU runs. Each QMP event is reported as it is, before any notice derived from it."""
 
 
@@ -84,11 +76,10 @@ class Qemu:
     _child: Child | None = field(default=None, init=False)
     _stopping: Stopping | None = field(default=None, init=False)
     _stage: Stage | None = field(default=None, init=False)
-    _reboots: RebootCounter = field(factory=RebootCounter, init=False)
     _reason: str = field(default="", init=False)
     _panicked: bool = field(default=False, init=False)
     _why: str = field(default="", init=False)
-    _watch: PauseWatch | None = field(default=None, init=False)
+    _watch: MachineWatch | None = field(default=None, init=False)
     ending: Ending | None = field(default=None, init=False)
     """How QEMU ended; None while it runs."""
     ended: trio.Event = field(factory=trio.Event, init=False)
@@ -235,7 +226,7 @@ class Qemu:
                 return
             else:
                 running = not self._paused and not {"-incoming", "--incoming"} & set(self._argv)
-                watch = self._watch = PauseWatch(qmp.execute, self._report_pause, running=running)
+                watch = self._watch = MachineWatch(qmp.execute, self._report_machine, running=running)
                 self._report(Started(self.pid, qmp.version))
                 nursery.start_soon(watch.run)
                 async for event in qmp.events:
@@ -256,16 +247,13 @@ class Qemu:
         self._running.send_signal(signal.SIGKILL)
 
     def _handle(self, event: QmpEvent) -> None:
-        match event.name:
-            case "SHUTDOWN":
-                self._reason = str(event.data.get("reason", ""))
-            case "GUEST_PANICKED":
-                self._panicked = True
-                self._report(Panicked())
-            case "RESET" if self._reboots.reset(trio.current_time()):
-                self._report(Rebooted(event.data.get("guest") is True, self._reboots.count))
+        if event.name == "SHUTDOWN":
+            self._reason = str(event.data.get("reason", ""))
+        elif event.name == "GUEST_PANICKED":
+            self._panicked = True
+            self._report(Panicked())
 
-    def _report_pause(self, notice: PauseNotice) -> None:
+    def _report_machine(self, notice: MachineNotice) -> None:
         self._report(notice)
         # `Stopping` wakes a suspended guest itself.
         if self._stopping and isinstance(notice, Paused) and notice.pause.status != "suspended":

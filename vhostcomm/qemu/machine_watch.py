@@ -1,9 +1,10 @@
-"""Watch over QMP whether a machine runs, with the cause of a pause, and resume it."""
+"""Watch over QMP whether a machine runs, with the cause of a pause, and its reboots; resume it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 from typing import Any, Final
 
 import trio
@@ -28,6 +29,17 @@ SETTLING: Final = 1.0
 
 REASONS_KEPT: Final = 16
 
+REBOOT_WINDOW: Final = 1.0
+"""Seconds in which resets count as one reboot: Linux tries several methods, and QEMU reports each (three, measured)."""
+
+
+@frozen
+class Rebooted:
+    """A reboot by the guest, or by ``system_reset`` through QMP. `count` counts from 1 in this run."""
+
+    by_guest: bool
+    count: int
+
 
 @frozen
 class Paused:
@@ -49,11 +61,11 @@ class DiskError:
     reason: str
 
 
-PauseNotice = Paused | Resumed | DiskError
+MachineNotice = Rebooted | Paused | Resumed | DiskError
 
 
-class PauseWatch:
-    """Tracks whether a machine runs. `handle` needs every QMP event; `run` queries the causes of pauses.
+class MachineWatch:
+    """Tracks whether a machine runs, and its reboots. `handle` needs every QMP event; `run` queries the causes of pauses.
 
     Args:
         execute: executes a QMP command by name; raises `QmpError`.
@@ -62,7 +74,7 @@ class PauseWatch:
     """
 
     def __init__(
-        self, execute: Callable[..., Awaitable[Any]], report: Callable[[PauseNotice], None], *, running: bool = False
+        self, execute: Callable[..., Awaitable[Any]], report: Callable[[MachineNotice], None], *, running: bool = False
     ) -> None:
         self.execute = execute
         self._report = report
@@ -72,6 +84,8 @@ class PauseWatch:
             self._ask()
         self._stopped = trio.Event()
         self._resumes = 0
+        self._reboots = 0
+        self._rebooted_at = -inf
         self._ending = False
         self._reasons: dict[str, str] = {}
         self._reported: set[str] = set()
@@ -95,6 +109,11 @@ class PauseWatch:
                 self._ending = True  # unless a STOP follows: then QEMU stays
             case "BLOCK_IO_ERROR":
                 self._failed(event.data)
+            # Measured from the first reset of a reboot: a guest that resets for ever counts as one reboot a second.
+            case "RESET" if trio.current_time() - self._rebooted_at >= REBOOT_WINDOW:
+                self._rebooted_at = trio.current_time()
+                self._reboots += 1
+                self._report(Rebooted(event.data.get("guest") is True, self._reboots))
             case _:
                 pass
 
