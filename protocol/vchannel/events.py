@@ -10,7 +10,6 @@ import secrets
 from enum import Enum
 from typing import Final, Literal, Self
 
-import attrs
 from attrs import define, field, frozen
 
 from vchannel.commands import Command
@@ -214,16 +213,8 @@ class FrameRefused:
     """
 
     refusal: Refusal
-    header: bytes = attrs.field(repr=False)
+    header: bytes = field(repr=False)
     offset: int
-
-    @property
-    def field(self) -> str:
-        return self.refusal.field
-
-    @property
-    def value(self) -> int:
-        return self.refusal.value
 
     def __str__(self) -> str:
         return f"frame refused at byte {self.offset}: {self.refusal}"

@@ -91,8 +91,8 @@ def test_damaged_frames_are_refused_as_the_capture_says() -> None:
         if record.direction is Direction.TO_HOST:
             connection.receive_data(record.raw)
             while (event := connection.next_event()) is not NEED_DATA:
-                if isinstance(event, FrameRefused) and event.field != "is_response":
-                    refused.append((event.field, event.value))
+                if isinstance(event, FrameRefused) and event.refusal.field != "is_response":
+                    refused.append((event.refusal.field, event.refusal.value))
     assert ("request_length", -1) in refused
     assert ("request_length", 4033) in refused
     assert ("response_length", 1 << 20) in refused

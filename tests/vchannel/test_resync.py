@@ -131,7 +131,7 @@ def test_a_header_out_of_range(feed: Feed, before: bytes, field: str, offset: in
     events = feed(end, before + bad + bad + GOOD)
     refused = [event for event in events if isinstance(event, FrameRefused)]
     expected = 0 if field == "is_response" and offset == 32 else value
-    assert [(event.field, event.value) for event in refused] == [(field, expected)] * 2
+    assert [(event.refusal.field, event.refusal.value) for event in refused] == [(field, expected)] * 2
     assert [event.offset for event in refused] == [len(before), len(before) + FRAME_SIZE]
     assert [event.header for event in refused] == [bad[:64]] * 2
     assert f"{field} is {expected}" in str(refused[0])
@@ -210,7 +210,7 @@ def test_odd_frame_is_refused_if_a_usual_header_is_inside(seen: int, taken: bool
 def test_odd_fields_at_the_start_are_refused(feed: Feed, field: str, offset: int, value: int) -> None:
     events = feed(host(), with_field(offset, value) + GOOD)
     assert isinstance(events[0], FrameRefused)
-    assert (events[0].field, events[0].value) == (field, value)
+    assert (events[0].refusal.field, events[0].refusal.value) == (field, value)
     assert answered(events) == [GOOD_ID]
 
 
@@ -218,7 +218,10 @@ def test_odd_fields_after_a_refused_frame_are_refused(feed: Feed) -> None:
     odd = with_field(60, -1)
     events = feed(host(), OTHER + with_field(44, 5000) + odd + GOOD)
     assert answered(events) == [OTHER_ID, GOOD_ID]
-    assert [event.field for event in events if isinstance(event, FrameRefused)] == ["request_length", "reserved"]
+    assert [event.refusal.field for event in events if isinstance(event, FrameRefused)] == [
+        "request_length",
+        "reserved",
+    ]
 
 
 def test_an_unusual_guest_id_is_found_after_junk(feed: Feed) -> None:
