@@ -173,10 +173,7 @@ class Redactor:
             if len(stands_for) != len(parts):
                 return placeholder
         else:
-            raw = self._raw(value)
-            stands_for = [str(each) if spelling.base == 10 else f"{each:02x}" for each in raw]
-            if len(stands_for) != len(parts):
-                stands_for = ["x"] * len(parts)
+            stands_for = [str(each) if spelling.base == 10 else f"{each:02x}" for each in self._raw(value)]
         written, at = [], parts[0][0]
         for (start, end), new in zip(parts, stands_for, strict=True):
             written += [text[at:start], new]
