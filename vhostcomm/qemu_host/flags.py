@@ -138,7 +138,8 @@ def config_of(given: dict[str, Any]) -> Config:
     """
 
     def value(*names: str) -> Any:
-        return next((given[name] for name in names if name in given), _default(names[0]))
+        flag = FLAGS[names[0]]
+        return next((given[name] for name in names if name in given), flag.parse(flag.default))
 
     try:
         host_serial, guest_serial = value("hostsn").upper(), value("guestsn").upper()
@@ -170,10 +171,6 @@ def config_of(given: dict[str, Any]) -> Config:
         # Existing scripts may send any command.
         Service(qemu_host_api=value("api"), control="none", log_level="warning", allow_dangerous=True),
     )
-
-
-def _default(name: str) -> Any:
-    return FLAGS[name].parse(FLAGS[name].default)
 
 
 def _uuid(text: str) -> str:
