@@ -101,10 +101,7 @@ def test_a_user_with_a_certificate_has_access(locked: Locked) -> None:
         # Without that lease, the key can't be changed.
         assert not await gateway.transact({"hosts/a": b"3"}, only_mine="hosts/a")
         found, revision = await gateway.range()
-        assert [(each.key, each.value, each.lease) for each in found] == [
-            ("hosts/a", b"2", lease),
-            ("hosts/b", b"", lease),
-        ]
+        assert [(each.key, each.value) for each in found] == [("hosts/a", b"2"), ("hosts/b", b"")]
         assert revision == max(each.revision for each in found)
         assert await gateway.keep_alive(lease) == 10
         # A token that is no longer valid is replaced.

@@ -53,12 +53,11 @@ _NO_AUTH: Final = "authentication is not enabled"
 
 @frozen
 class Entry:
-    """A key with its value; `lease` is 0 without one."""
+    """A key with its value."""
 
     key: str
     value: bytes
     revision: int
-    lease: int = 0
 
 
 @frozen
@@ -306,8 +305,7 @@ class Gateway:
         return _key(self._access.prefix + key)
 
     def _entry(self, kv: dict[str, Any]) -> Entry:
-        value = bytes_of(kv, "value")
-        return Entry(self._short(kv), value, number_of(kv, "mod_revision"), number_of(kv, "lease"))
+        return Entry(self._short(kv), bytes_of(kv, "value"), number_of(kv, "mod_revision"))
 
     def _change(self, event: dict[str, Any]) -> Change:
         kv = object_of(event, "kv")
