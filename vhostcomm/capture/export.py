@@ -73,7 +73,7 @@ def write_pcapng(capture: Capture, stream: BinaryIO, path: str = "capture") -> N
     writer = FileWriter(stream, section)
     for time, record in zip(times, capture.records, strict=True):
         options: dict[str, object] = {"epb_flags": [_FLAGS[record.direction]]}
-        remarks = dict(_remarks(record))
+        remarks = _remarks(record)
         if remarks:
             options["opt_comment"] = [f"{what}: {text}" for what, text in remarks.items()]
         payload = _upper_pdu({"channel": channel, **remarks}, record.raw)
@@ -115,14 +115,11 @@ def _section_comments(capture: Capture) -> list[str]:
     return [_cut(comment) for comment in comments if comment]
 
 
-def _remarks(record: Record) -> Iterator[tuple[str, str]]:
+def _remarks(record: Record) -> dict[str, str]:
     if not isinstance(record, FrameRecord):
-        yield "outside any frame", record.why.value
-        return
-    if record.refused:
-        yield "refused", _cut(printable(record.refused))
-    if record.assumed:
-        yield "assumed", _cut(", ".join(record.assumed))
+        return {"outside any frame": record.why.value}
+    found = {"refused": printable(record.refused), "assumed": ", ".join(record.assumed)}
+    return {what: _cut(text) for what, text in found.items() if text}
 
 
 def _cut(text: str) -> str:
