@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -35,14 +36,11 @@ def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, An
         UsageError: an unknown flag, or a missing or invalid value.
     """
     given: dict[str, Any] = {}
-    place = 0
-    while place < len(words):
-        word = words[place]
+    left = deque(words)
+    while left and len(left[0]) > 1 and left[0][0] == "-":
+        word = left.popleft()
         if word == "--":
-            return given, list(words[place + 1 :])
-        if len(word) < 2 or word[0] != "-":
             break
-        place += 1
         name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
         flag = flags.get(name)
         if flag is None:
@@ -50,19 +48,18 @@ def parse(words: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, An
         if not equals:
             if flag.parse is boolean:
                 value = "true"
-            elif place == len(words) and flag.alone:
+            elif left:
+                value = left.popleft()
+            elif flag.alone:
                 given[flag.alone] = True
                 break
-            elif place == len(words):
-                raise UsageError(f"{word} needs a value: {word}=VALUE")
             else:
-                value = words[place]
-                place += 1
+                raise UsageError(f"{word} needs a value: {word}=VALUE")
         try:
             given[name] = flag.parse(value)
         except ValueError as error:
             raise UsageError(f"-{name} is {value!a}: {error}") from None
-    return given, list(words[place:])
+    return given, list(left)
 
 
 def boolean(text: str) -> bool:
