@@ -206,7 +206,7 @@ class _Builder:
         net = self._machine.net
         if net is None:
             return
-        yield from netdev(self._machine)
+        yield from netdev(net, self._machine.name)
         properties = {"id": "net0", "netdev": NETDEV} | queues(net)
         if self._machine.mac:
             properties["mac"] = self._machine.mac

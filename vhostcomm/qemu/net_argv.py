@@ -14,11 +14,9 @@ NETDEV: Final = "hostnet0"
 """The id of the network."""
 
 
-def netdev(machine: Machine) -> Iterator[str]:
-    """Build the arguments for the network of the machine's card."""
-    match machine.net:
-        case None:
-            return
+def netdev(net: Net, guest: str) -> Iterator[str]:
+    """Build the arguments for the network of the card of a guest, by its name."""
+    match net:
         case UserNet(forwards=forwards):
             rules = [("hostfwd", f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}") for f in forwards]
             yield from ("-netdev", options("user", [("id", NETDEV), *rules]))
@@ -30,7 +28,7 @@ def netdev(machine: Machine) -> Iterator[str]:
         case BridgeNet(bridge=bridge):
             yield from ("-netdev", options("bridge", {"id": NETDEV, "br": bridge}))
         case PasstNet():
-            yield from ("-netdev", stream({"type": "unix", "path": passt_socket(machine.name)}))
+            yield from ("-netdev", stream({"type": "unix", "path": passt_socket(guest)}))
         case _ as never:
             assert_never(never)
 
@@ -61,7 +59,7 @@ def passt_socket(name: str) -> str:
     return f"/tmp/vhostcomm-{re.sub(r'[^A-Za-z0-9._-]', '-', name)[:64]}.passt"  # noqa: S108
 
 
-def queues(net: Net | None) -> dict[str, str]:
+def queues(net: Net) -> dict[str, str]:
     """Return the card's properties for several queues: two interrupts for each queue and two more."""
     if not isinstance(net, TapNet) or not net.queues or net.queues == 1:
         return {}
