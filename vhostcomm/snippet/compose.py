@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Final
 
 from vhostcomm.config.identity import flag_of
-from vhostcomm.config.models import Config, GuestConfig, settings
+from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.config.reading import variable
 from vhostcomm.qemu.argv import vchannel
 from vhostcomm.qemu.machine import AnyVchannel, TcpVchannel, Vchannel
@@ -45,16 +44,19 @@ def compose(config: Config, guest: GuestConfig, spelling: Spelling) -> Snippet:
     """
     sock, channel = _inside(guest)
     words = ["…", *vchannel(channel, spelling.reconnects)]
-    left_out = [
-        flag_of(each)
-        for each in settings(type(config.service)).values()
-        if each.name in OF_THIS_HOST and getattr(config.service, each.name) != each.default
-    ]
+    # Without a runtime directory, a user other than root would have no path for the control surface.
+    environment: dict[str, object] = {"RUNTIME_DIRECTORY": FOLDER}
+    left_out = []
+    for each, value in changed(config, guest):
+        if each.name in OF_THIS_HOST:
+            left_out.append(flag_of(each))
+        else:
+            environment[variable(each)] = each.metadata["kind"].show(value)
     text = _FILE.format(
         name=guest.name,
         folder=FOLDER,
         command=_yaml(["serve", "--sock", f"{guest.name}={sock}"]),
-        environment="\n".join(f"      {key}: {_yaml(value)}" for key, value in _environment(config, guest)),
+        environment="\n".join(f"      {key}: {_yaml(value)}" for key, value in environment.items()),
         user=_AS_QEMU if isinstance(channel, Vchannel) and channel.server else _AS_ITSELF,
         network=f'expose: ["{channel.port}"]' if isinstance(channel, TcpVchannel) else _NO_NETWORK,
         check=_yaml(["CMD", "vhostcomm", "info", guest.name]),
@@ -115,15 +117,6 @@ def _inside(guest: GuestConfig) -> tuple[str, AnyVchannel]:
             return f"connect:{place}" if server else place, Vchannel(place, server=server)
         case TcpVchannel(port=port):
             return f"tcp:0.0.0.0:{port}", TcpVchannel("vhostcomm", port)
-
-
-def _environment(config: Config, guest: GuestConfig) -> Iterator[tuple[str, object]]:
-    """Yield the variable of every setting that differs from its default."""
-    # Without a runtime directory, a user other than root would have no path for the control surface.
-    yield "RUNTIME_DIRECTORY", FOLDER
-    for each, value in changed(config, guest):
-        if each.name not in OF_THIS_HOST:
-            yield variable(each), each.metadata["kind"].show(value)
 
 
 def _yaml(value: object) -> str:
