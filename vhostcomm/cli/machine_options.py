@@ -97,20 +97,13 @@ async def disk_warnings(flags: MachineFlags, config: Config) -> list[str]:
     if not system:
         return []
     path, _ = split(system)
-    if await in_thread(_DISKS, _is_refused, path):
-        return []  # the launch has the same error
+    if not path.startswith("naa."):  # QEMU opens it, by the target's name
+        try:
+            await in_thread(_DISKS, _image, path)
+        except DiskError:
+            return []  # the launch has the same error
     found = await in_thread(_DISKS, warning, path)
     return [f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}" for line in found]
-
-
-def _is_refused(path: str) -> bool:
-    """Return whether no machine can have an image as a disk."""
-    try:
-        if not path.startswith("naa."):  # QEMU opens it, by the target's name
-            _image(path)
-    except DiskError:
-        return True
-    return False
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
