@@ -102,9 +102,9 @@ def test_reasons_for_an_unreadable_file(tmp_path: Path, number: int, remedy: str
 
 
 def test_the_directory_of_a_file_that_is_created_may_be_missing(tmp_path: Path) -> None:
-    path = tmp_path / "none" / "away.toml"
+    path = tmp_path / "no one" / "away.toml"
     error = str(reading.read_error(path, FileNotFoundError(errno.ENOENT, "No such file or directory")))
-    assert error.endswith(f"; create one: mkdir -p {path.parent} && vhostcomm config init {path}")
+    assert error.endswith(f"; create one: mkdir -p '{path.parent}' && vhostcomm config init '{path}'")
 
 
 def test_the_first_directory_without_access_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ def remedy(path: Path, error: OSError) -> str:
     """Return what to do about a file that can't be created; "" if that is unknown."""
     match error.errno:
         case errno.ENOENT:
-            return f"; make its directory: install -d -m 0700 {path.parent}"
+            return f"; make its directory: install -d -m 0700 {shlex.quote(str(path.parent))}"
         case errno.EACCES | errno.EPERM:
             whose = owner(path.parent)
             why_not = f", but it belongs to {whose}: choose another directory" if whose else ""

@@ -6,6 +6,7 @@ Import it only where TLS is used: it imports ssl.
 from __future__ import annotations
 
 import os
+import shlex
 import ssl
 import stat
 from pathlib import Path
@@ -106,7 +107,7 @@ def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         context.load_cert_chain(cert, key, password=_no_password)
     except _EncryptedError:
         raise PlaceError(
-            f"{key}: the key is encrypted, and nobody is there to decrypt it: openssl pkey -in {key} "
+            f"{key}: the key is encrypted, and nobody is there to decrypt it: openssl pkey -in {shlex.quote(str(key))} "
             "writes it without a passphrase"
         ) from None
     except ssl.SSLError as error:
@@ -134,7 +135,7 @@ def _check(path: Path, *, certificate: bool = False, key: bool = False) -> None:
     Raises:
         PlaceError: it is missing, other users could replace it, or read a key in it.
     """
-    what = "certificate" if certificate else "key"
+    what, quoted = "certificate" if certificate else "key", shlex.quote(str(path))
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -145,17 +146,17 @@ def _check(path: Path, *, certificate: bool = False, key: bool = False) -> None:
         raise PlaceError(f"{path}: the {what} can't be read: {error.strerror}{remedy}") from None
     if found.st_uid not in {0, os.geteuid()}:
         raise PlaceError(
-            f"{path}: the {what} belongs to uid {found.st_uid}, who could replace it: chown {os.geteuid()} {path}"
+            f"{path}: the {what} belongs to uid {found.st_uid}, who could replace it: chown {os.geteuid()} {quoted}"
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PlaceError(f"{path}: other users can replace the {what}: chmod go-w {path}")
+        raise PlaceError(f"{path}: other users can replace the {what}: chmod go-w {quoted}")
     if certificate and b"-----BEGIN CERTIFICATE-----" not in content:
         raise PlaceError(f"{path}: {_NO_CERTIFICATE}")
     if key:
         # A group may read root's key: a service has no other way to get it from root.
         group = 0 if found.st_uid == 0 else stat.S_IRGRP
         if found.st_mode & (stat.S_IROTH | group):
-            raise PlaceError(f"{path}: other users can read the key: chmod 600 {path}")
+            raise PlaceError(f"{path}: other users can read the key: chmod 600 {quoted}")
         if b"PRIVATE KEY-----" not in content:
             raise PlaceError(f"{path}: the file has no key in PEM format")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -79,7 +80,7 @@ def _in_folder(folder: Path) -> list[Path]:
         # An empty directory is what a file system that isn't mounted looks like.
         raise ConfigError(
             f"{folder}: a directory without a *{SUFFIX} file; check that its file system is mounted, "
-            f"or create one: vhostcomm config init {folder}/vhostcomm{SUFFIX}"
+            f"or create one: vhostcomm config init {shlex.quote(f'{folder}/vhostcomm{SUFFIX}')}"
         )
     return [folder / each for each in names]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import grp
 import os
+import shlex
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,8 +85,8 @@ def read_error(path: Path, error: OSError) -> ConfigError:
     """Explain why a file or directory of the configuration can't be read, and what to do."""
     remedy = ""
     if isinstance(error, FileNotFoundError):
-        folder = "" if path.parent.is_dir() else f"mkdir -p {path.parent} && "
-        remedy = f"; create one: {folder}vhostcomm config init {path}"
+        folder = "" if path.parent.is_dir() else f"mkdir -p {shlex.quote(str(path.parent))} && "
+        remedy = f"; create one: {folder}vhostcomm config init {shlex.quote(str(path))}"
     elif isinstance(error, PermissionError):
         remedy = f"; uid {os.geteuid()} must be able to read it: {_letting_in(path)}"
     return ConfigError(f"{path}: {error.strerror}{remedy}")
@@ -104,7 +105,7 @@ def _letting_in(path: Path) -> str:
         if found.st_mode & needed and found.st_gid:
             group = grp.getgrgid(found.st_gid).gr_name
             return f"add it to the group {group}; under systemd, SupplementaryGroups={group} in the unit"
-    return f"chmod a+{bits} {path}, and keep secrets in the environment"
+    return f"chmod a+{bits} {shlex.quote(str(path))}, and keep secrets in the environment"
 
 
 def table_of(value: object, where: str, label: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,7 +95,9 @@ def install(pat: str, folder: str, options: Options, report: ReportProgress) -> 
     if existing := _existing(target):
         return existing
     if target.parent == target or not target.parent.is_dir():
-        raise InstallError(f"{folder}: no directory {target.parent}; create it first: mkdir -p {target.parent}")
+        raise InstallError(
+            f"{folder}: no directory {target.parent}; create it first: mkdir -p {shlex.quote(str(target.parent))}"
+        )
     try:
         with open_pat(pat) as opened:
             _check(opened, target, options)
