@@ -45,6 +45,7 @@ def test_guest_paused_by_a_full_disk_is_resumed(tmp_path: Path, images: Images) 
         Path(f"/proc/{run.process.pid}/root{disks}/filler").unlink()
         back = ask(control, "resume")
         assert (back.returncode, back.stdout) == (0, "vdsm: resumed\n"), back.stderr
+        run.event("resume requested", guest="vdsm")
         run.event("guest resumed")
         run.event("guest ready")
         assert ask(control, "resume").stdout == "vdsm: already running\n"
@@ -89,10 +90,12 @@ def test_qmp_of_a_qemu_that_something_else_runs(tmp_path: Path, images: Images) 
             assert daemon.event("guest paused")["remedy"] == "vhostcomm resume nas"
             back = run_vhostcomm("resume", "--control", control, "nas")
             assert (back.returncode, back.stdout) == (0, "nas: resumed\n"), back.stderr
+            assert "vhostcomm/" in daemon.event("resume requested", guest="nas")["by"]
             daemon.event("guest resumed")
             words: list[str | Path] = ["balloon", "--control", control, "nas"]
             asked = run_vhostcomm(*words, "--size", "256M")
             assert asked.stdout.endswith(" of 384 MiB, 256 MiB asked for\n"), asked.stderr
+            assert "vhostcomm/" in daemon.event("balloon requested", bytes=256 << 20)["by"]
             # The guest returns its memory gradually.
             while run_vhostcomm(*words).stdout != "nas: has 256 MiB of 384 MiB\n":
                 pass

@@ -293,11 +293,11 @@ def test_monitor_follows_a_qemu_and_its_next_one(can: Capabilities, tmp_path: Pa
                 paused = await expect(Paused)
                 assert isinstance(paused, Paused)
                 assert paused.pause.status == "paused"
-                assert await monitor.resume("test") is True
+                assert await monitor.resume() is True
                 await expect(Resumed)
                 await qemu.qemu.stop(grace=SHORT)
             with pytest.raises(MachineError):
-                await monitor.resume("test")
+                await monitor.resume()
             nursery.cancel_scope.cancel()
 
     run_in_real_time(main)

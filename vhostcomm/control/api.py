@@ -212,13 +212,16 @@ class _Handlers:
     async def resume(self, request: Request) -> Response:
         guest = self._guest(request)
         await request_parsing.body(request, ())
-        resumed = await self._daemon.machine(guest.name).resume(request_parsing.initiator(request))
+        guest.log.info("resume requested", by=request_parsing.initiator(request))
+        resumed = await self._daemon.machine(guest.name).resume()
         return _json({"guest": guest.name, "resumed": resumed})
 
     async def balloon(self, request: Request) -> Response:
         guest = self._guest(request)
         size = request_parsing.size(await request_parsing.body(request, ("size",)), "size")
-        found = await self._daemon.machine(guest.name).balloon(size, request_parsing.initiator(request))
+        if size is not None:
+            guest.log.info("balloon requested", bytes=size, by=request_parsing.initiator(request))
+        found = await self._daemon.machine(guest.name).balloon(size)
         return _json({"guest": guest.name, "asked": size, "actual": found.actual, "memory": found.memory})
 
     async def freeze(self, request: Request) -> Response:

@@ -36,10 +36,10 @@ class BalloonState(Protocol):
 class MachineApi(Protocol):
     """A running QEMU, by QMP. Each raises `MachineError`."""
 
-    async def resume(self, by: str) -> bool:
+    async def resume(self) -> bool:
         """Resume the machine; False if it runs already."""
 
-    async def balloon(self, size: int | None, by: str) -> BalloonState:
+    async def balloon(self, size: int | None) -> BalloonState:
         """Ask the guest to change its memory to `size` bytes; None only reads it."""
 
 

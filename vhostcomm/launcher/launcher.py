@@ -149,22 +149,17 @@ class Launcher:
         if not self._stop.is_set():
             self.stop(by)
 
-    async def resume(self, by: str) -> bool:
+    async def resume(self) -> bool:
         """Resume the machine; see `MachineApi`."""
-        qemu = self._running()
-        self._log.info("resume requested", by=by)
         try:
-            return await qemu.resume()
+            return await self._running().resume()
         except QmpError as error:
             raise MachineError("not resumed", str(error), "look at QEMU's messages in the log") from None
 
-    async def balloon(self, size: int | None, by: str) -> Balloon:
+    async def balloon(self, size: int | None) -> Balloon:
         """Ask the guest to change its memory; see `MachineApi`."""
-        qemu = self._running()
-        if size is not None:
-            self._log.info("balloon requested", bytes=size, by=by)
         try:
-            return await balloon(qemu.command, size)
+            return await balloon(self._running().command, size)
         except QmpError as error:
             raise MachineError("not done", str(error), "look at QEMU's messages in the log") from None
 

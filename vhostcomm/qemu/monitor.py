@@ -64,13 +64,12 @@ class Monitor:
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def resume(self, by: str) -> bool:
+    async def resume(self) -> bool:
         """Resume the machine. Return False if it already runs.
 
         Raises:
             MachineError: the machine can't be resumed, it stopped again at once, or QMP is not connected.
         """
-        del by  # logged by the daemon
         if self._watch is None:
             raise self._not_connected()
         try:
@@ -78,13 +77,12 @@ class Monitor:
         except QmpError as error:
             raise MachineError("not resumed", str(error), "look at QEMU's own log") from None
 
-    async def balloon(self, size: int | None, by: str) -> Balloon:
+    async def balloon(self, size: int | None) -> Balloon:
         """Ask the guest to change its memory to `size` bytes; None only reads it.
 
         Raises:
             MachineError: the size can't be, there is no balloon, or QMP is not connected.
         """
-        del by  # as above
         if self._watch is None:
             raise self._not_connected()
         try:
