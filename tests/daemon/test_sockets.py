@@ -229,8 +229,8 @@ def test_a_tcp_port_in_use_is_reported(tmp_path: Path) -> None:
 
 
 def test_error_for_a_missing_watched_folder_has_a_remedy(tmp_path: Path) -> None:
-    message = refused("--watch", tmp_path / "no", "--sock", tmp_path / "nas", status=78)
-    assert f"can't be watched: No such file or directory; make it: install -d -m 0700 {tmp_path}/no" in message
+    message = refused("--watch", tmp_path / "not here", "--sock", tmp_path / "nas", status=78)
+    assert f"can't be watched: No such file or directory; make it: install -d -m 0700 '{tmp_path}/not here'" in message
     assert not any(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import stat
 import struct
 import threading
@@ -104,7 +105,7 @@ def _acquire(path: Path, number: int) -> _File:
 
 def _taken(path: Path, lock: Path) -> ServeError:
     return ServeError(
-        f"{path}: another process already serves it (it holds {lock}); `fuser {lock}` names it: {_REMEDY}"
+        f"{path}: another process already serves it (it holds {lock}); `fuser {shlex.quote(str(lock))}` names it: {_REMEDY}"
     )
 
 

@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import select
+import shlex
 import socket
 import stat
 from collections.abc import Callable
@@ -140,7 +141,7 @@ def _clear(path: Path) -> None:
     if _alive(path):
         raise ServeError(
             f"{path}: another process already listens there; if that is QEMU (server=on), use connect:{path}; "
-            f"else stop it: `fuser {path}` names it"
+            f"else stop it: `fuser {shlex.quote(str(path))}` names it"
         )
     with suppress(FileNotFoundError):
         path.unlink()
@@ -268,13 +269,13 @@ def _adopt_folder(folder: Path, group: int) -> None:
     if found.st_uid not in {0, os.geteuid()}:
         raise PlaceError(
             f"{folder}: it belongs to {owner(folder)}, who could replace the sockets in it: "
-            f"choose another with RUNTIME_DIRECTORY=, or chown {os.geteuid()} {folder}"
+            f"choose another with RUNTIME_DIRECTORY=, or chown {os.geteuid()} {shlex.quote(str(folder))}"
         )
     # If the directory is opened to the configured group, remove the group's write permission.
     if found.st_mode & (stat.S_IWOTH if opens else stat.S_IWOTH | stat.S_IWGRP):
         raise PlaceError(
             f"{folder}: others can write to it (mode {stat.S_IMODE(found.st_mode):04o}), and so could replace the "
-            f"sockets in it: chmod go-w {folder}"
+            f"sockets in it: chmod go-w {shlex.quote(str(folder))}"
         )
     if opens:
         give(folder, group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -25,7 +26,7 @@ _LOST = flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
 def _remedy(folder: Path, error: OSError) -> str:
     match error.errno:
         case errno.ENOENT:
-            return f"; make it: install -d -m 0700 {folder}"
+            return f"; make it: install -d -m 0700 {shlex.quote(str(folder))}"
         case errno.EACCES:
             return f"; uid {os.geteuid()} must be able to read it"
         case errno.ENOSPC:
