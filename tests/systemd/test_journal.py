@@ -79,7 +79,7 @@ def test_each_line_of_an_error_has_its_priority(tmp_path: Path) -> None:
         (line,) = journal.readlines()
     assert line.startswith("<3>vhostcomm: ")
     config = tmp_path / "c.toml"
-    config.write_text("host = 1")
+    config.write_text("host = 1\nserve = 1\n")
     with serving_into_a_journal("--config", config) as journal:
         lines = journal.readlines()
     assert len(lines) > 1
