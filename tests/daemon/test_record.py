@@ -24,11 +24,11 @@ from vhostcomm.capture.compare import compare
 from vhostcomm.capture.format import Capture, Direction, FrameRecord, Origin, Record
 from vhostcomm.capture.reading import read_capture
 from vhostcomm.capture.redact_capture import redact
+from vhostcomm.channel import recordings
 from vhostcomm.channel.frame_tap import Recording
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.address import Listen
 from vhostcomm.config.identity import GuestIdentity, HostIdentity
-from vhostcomm.daemon import recordings
 from vhostcomm.errors import ServeError
 
 
@@ -285,7 +285,7 @@ def test_a_recording_whose_client_leaves_is_discarded(tmp_path: Path, monkeypatc
         again = await started.start(guest, "another client")
         assert again.active
         await started.close()
-        assert read(again.file).records == ()
+        assert read(again.recording.path).records == ()
 
     run_in_real_time(main)
 

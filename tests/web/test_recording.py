@@ -18,7 +18,7 @@ from tests.web.signed_in import web
 from tests.web.test_page import ANSWERS, open_guest
 from vchannel import HostCommand
 from vhostcomm.capture.reading import read_capture
-from vhostcomm.daemon.recordings import LIMIT
+from vhostcomm.channel.recordings import LIMIT
 
 
 def recorded(http: httpx.Client, redacted: str = "no") -> str:

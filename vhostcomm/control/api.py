@@ -20,7 +20,7 @@ from vhostcomm.channel.calls import FREEZE, CallError
 from vhostcomm.channel.guest import Guest
 from vhostcomm.config.models import effective
 from vhostcomm.control import health, request_parsing, serialize, shutdown
-from vhostcomm.control.daemon_api import NO_FILE, DaemonApi, RecordingState
+from vhostcomm.control.daemon_api import NO_FILE, DaemonApi
 from vhostcomm.control.events import Events
 from vhostcomm.control.metrics import CONTENT_TYPE, metrics
 from vhostcomm.control.openapi import document
@@ -201,10 +201,8 @@ class _Handlers:
             raise Problem(422, "bad request", "on is missing", "send true to begin a recording, false to end it")
         recordings = self._daemon.recordings
         try:
-            if request_parsing.flag(body, "on"):
-                found: RecordingState | None = await recordings.start(guest, request_parsing.initiator(request))
-            else:
-                found = await recordings.stop(guest)
+            on, by = request_parsing.flag(body, "on"), request_parsing.initiator(request)
+            found = await (recordings.start(guest, by) if on else recordings.stop(guest))
         except ServeError as error:
             raise Problem(409, "not recorded", str(error), "end that recording, or make room for its file") from None
         return _json({"guest": guest.name, "recording": serialize.recording(found)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, Protocol
 
 import trio
@@ -11,6 +10,7 @@ from attrs import frozen
 
 from vchannel import Command, Response
 from vhostcomm.channel.guest import Guest
+from vhostcomm.channel.recordings import Recordings
 from vhostcomm.cluster.records import View
 from vhostcomm.config.models import Config
 from vhostcomm.guest.events import GuestEvent
@@ -52,36 +52,6 @@ class SnippetApi(Protocol):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the user has to know."""
-
-
-class RecordingState(Protocol):
-    """A guest's recording that a client started."""
-
-    @property
-    def file(self) -> Path: ...
-
-    @property
-    def started(self) -> float:
-        """Seconds since 1970."""
-
-    @property
-    def active(self) -> bool: ...
-
-    @property
-    def ended(self) -> str:
-        """Why it has ended early; empty if it has not."""
-
-
-class RecordingsApi(Protocol):
-    """The recordings that clients start and stop; see `vhostcomm.daemon.recordings`."""
-
-    def of(self, guest: Guest) -> RecordingState | None: ...
-
-    async def start(self, guest: Guest, by: str) -> RecordingState: ...
-
-    async def stop(self, guest: Guest) -> RecordingState | None: ...
-
-    async def text(self, guest: Guest, *, redacted: bool) -> str | None: ...
 
 
 class LauncherApi(MachineApi, Protocol):
@@ -126,11 +96,9 @@ class DaemonApi(Protocol):
     """The owner of the QEMU; None if another program runs it."""
     listeners: list[Listener]
     """Called with every guest that has an event, and the event."""
+    recordings: Recordings
     cluster: View | None
     """What the hosts of the cluster have published; None without a cluster."""
-
-    @property
-    def recordings(self) -> RecordingsApi: ...
 
     @property
     def not_reloaded(self) -> str:

@@ -23,8 +23,8 @@ from vchannel import (
     decode_text,
 )
 from vhostcomm.channel.guest import OTHER, Guest
+from vhostcomm.channel.recordings import LiveRecording
 from vhostcomm.cluster.records import View
-from vhostcomm.control.daemon_api import RecordingState
 from vhostcomm.guest.model import State
 from vhostcomm.text import escape
 
@@ -116,12 +116,12 @@ def pause(guest: Guest) -> dict[str, Any] | None:
     return {"cause": cause, "remedy": remedy, "since": when(guest.model.pause.since.wall)}
 
 
-def recording(found: RecordingState | None) -> dict[str, Any] | None:
+def recording(found: LiveRecording | None) -> dict[str, Any] | None:
     """Return the recording of a guest that a client started."""
     if found is None:
         return None
-    active = found.active and not found.ended
-    return {"file": str(found.file), "since": when(found.started), "active": active, "ended": found.ended or None}
+    file, ended = str(found.recording.path), found.recording.ended
+    return {"file": file, "since": when(found.started), "active": found.active and not ended, "ended": ended or None}
 
 
 def thaw_owed(guest: Guest) -> dict[str, Any] | None:

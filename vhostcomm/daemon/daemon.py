@@ -13,6 +13,7 @@ import trio
 
 from vhostcomm.channel.asker import Asker
 from vhostcomm.channel.guest import Guest, Trace
+from vhostcomm.channel.recordings import Recordings
 from vhostcomm.channel.sockets import group_id
 from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.cluster.records import View
@@ -27,7 +28,6 @@ from vhostcomm.daemon.folders import Folders
 from vhostcomm.daemon.freezer import Freezer
 from vhostcomm.daemon.only_guest import OnlyGuest
 from vhostcomm.daemon.ports import Ports
-from vhostcomm.daemon.recordings import Recordings
 from vhostcomm.daemon.reload import Reload, warn, without_collections
 from vhostcomm.daemon.snippets import snippets_of
 from vhostcomm.daemon.status import of_guests

@@ -39,23 +39,9 @@ class LiveRecording:
     guest: Guest
     recording: Recording
     started: float
+    """Seconds since 1970."""
     active: bool = True
-
-    @property
-    def file(self) -> Path:
-        return self.recording.path
-
-    @property
-    def ended(self) -> str:
-        """Why it has ended early; empty if it has not."""
-        return self.recording.ended
-
-    def stop(self) -> None:
-        """Stop observing frames. The file is complete after `Recording.close`."""
-        if self.active:
-            self.active = False
-            self.guest.traces.remove(self.recording)
-            self.recording.complete()
+    """False once a client stopped it, or it was replaced."""
 
 
 class Recordings:
@@ -86,8 +72,8 @@ class Recordings:
 
     async def _start(self, guest: Guest, by: str) -> LiveRecording:
         await self.close(lambda each: not self._is_served(each.guest))
-        if (known := self.of(guest)) and known.active and not known.ended:
-            raise ServeError(f"{guest.name}: a recording is running, into {known.file}")
+        if (known := self.of(guest)) and known.active and not known.recording.ended:
+            raise ServeError(f"{guest.name}: a recording is running, into {known.recording.path}")
         if known:
             await self._close(known)
         folder, is_ours = _folder()
@@ -120,18 +106,19 @@ class Recordings:
         """
         if (found := self.of(guest)) is None:
             return None
+        path = found.recording.path
 
         def read() -> str:
             if found.active:
                 found.recording.flush(READ_TIMEOUT)
-            text = found.file.read_text(encoding="utf-8", errors="backslashreplace")
+            text = path.read_text(encoding="utf-8", errors="backslashreplace")
             text = text[: text.rfind("\n") + 1]  # a record may be half written
             if not redacted:
                 return text
-            return "".join(format_capture(redact(read_capture(text.splitlines(keepends=True), str(found.file)))))
+            return "".join(format_capture(redact(read_capture(text.splitlines(keepends=True), str(path)))))
 
         with short_turns():
-            return await in_thread(found.file.parent, read)
+            return await in_thread(path.parent, read)
 
     async def close(self, which: Callable[[LiveRecording], bool] = lambda _: True) -> None:
         """End recordings, by default all. Limited in time."""
@@ -141,9 +128,11 @@ class Recordings:
 
     async def _close(self, live: LiveRecording) -> None:
         if live.active:
-            live.stop()
+            live.active = False
+            live.guest.traces.remove(live.recording)
+            live.recording.complete()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-                await in_thread(live.file.parent, live.recording.close)
+                await in_thread(live.recording.path.parent, live.recording.close)
 
 
 def _folder() -> tuple[Path, bool]:
