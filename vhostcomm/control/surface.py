@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,22 +51,19 @@ class Surface:
         self.pending = PendingAnswers()
         """Also of other servers: `finish` waits for all of them."""
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Bind the socket. If no default address is free, run without a control surface.
+    def listen(self, cleanup: ExitStack) -> None:
+        """Bind the socket until the end of `cleanup`. If no default address is free, run without a control surface.
 
         Raises:
             ServeError: the requested address can't be bound.
         """
-        with ExitStack() as cleanup:
-            try:
-                self._bind(cleanup)
-            except (ServeError, ValueError) as error:
-                if self._service.control:
-                    kind = type(error) if isinstance(error, ServeError) else ServeError
-                    raise kind(f"the control surface: {error}") from None
-                self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
-            yield
+        try:
+            self._bind(cleanup)
+        except (ServeError, ValueError) as error:
+            if self._service.control:
+                kind = type(error) if isinstance(error, ServeError) else ServeError
+                raise kind(f"the control surface: {error}") from None
+            self._log.warning("no control surface", why=str(error), remedy="choose its place with --control")
 
     def _bind(self, cleanup: ExitStack) -> None:
         """Bind the requested address, or the first free default."""

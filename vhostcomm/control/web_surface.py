@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,28 +43,23 @@ class WebSurface:
         self._sign_in: SignIn | None = None
         self._where = ""
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Bind the socket.
+    def listen(self, cleanup: ExitStack) -> None:
+        """Bind the socket until the end of `cleanup`.
 
         Raises:
             ServeError: it can't be bound.
         """
         if not self._service.web:
-            yield
             return
         address = web_address(self._service.web)
         try:
             self._listener = HttpListener(address)
         except ServeError as error:
             raise type(error)(f"the web page: {error}") from None
-        try:
-            port = self._listener.sock.getsockname()[1]
-            self._where = host_and_port(address.host, port)
-            self._sign_in = SignIn(port, self._secret(port))
-            yield
-        finally:
-            self._listener.close()
+        cleanup.callback(self._listener.close)
+        port = self._listener.sock.getsockname()[1]
+        self._where = host_and_port(address.host, port)
+        self._sign_in = SignIn(port, self._secret(port))
 
     async def run(self) -> None:
         """Serve, until cancelled. HTTP is imported only for the first client."""

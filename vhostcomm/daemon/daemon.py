@@ -138,9 +138,9 @@ class Daemon:
                 opened = await self._ports.open_all(config.guests, config.host)
                 gc.freeze()  # these objects stay, so the collector need not check them again
             try:
-                cleanup.enter_context(self._surface.listening())
-                cleanup.enter_context(self._web.listening())
-                api = self._only_guest.listening(cleanup)
+                self._surface.listen(cleanup)
+                self._web.listen(cleanup)
+                api = self._only_guest.listen(cleanup)
             except BaseException:
                 await self._ports.discard(opened)
                 raise

@@ -32,7 +32,7 @@ class OnlyGuest:
         self._log = log
         self._timeout = timeout
 
-    def listening(self, cleanup: ExitStack) -> HttpListener | None:
+    def listen(self, cleanup: ExitStack) -> HttpListener | None:
         """Listen until the end of `cleanup`, if there is an address.
 
         Raises:
