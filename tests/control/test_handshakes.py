@@ -224,4 +224,4 @@ def _connected(echo: Echo, sent: bytes) -> trio.SocketStream:
 
 
 def _body(problem: Problem) -> bytes:
-    return str(problem).encode()
+    return f"{problem.what}: {problem.why}".encode()

@@ -46,7 +46,7 @@ class Echo:
         return bool(scope["path"] == "/urgent")
 
     def error(self, problem: Problem) -> bytes:
-        return str(problem).encode()
+        return f"{problem.what}: {problem.why}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append(scope)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from attrs import define
+
 from vhostcomm.channel.calls import CallError, Outcome
 from vhostcomm.errors import MachineError
 from vhostcomm.text import escape
@@ -13,25 +15,16 @@ SHOWN: Final = 400
 """Maximum characters of a client's or a guest's text in an error."""
 
 
+@define(eq=False)
 class Problem(Exception):  # noqa: N818 - named as in the API
     """A request that can't be answered as requested. `status` is HTTP's, `reasons` are several that `why` counts."""
 
-    def __init__(
-        self,
-        status: int,
-        what: str,
-        why: str,
-        remedy: str,
-        headers: dict[str, str] | None = None,
-        reasons: Sequence[str] = (),
-    ) -> None:
-        self.status = status
-        self.what = what
-        self.why = why
-        self.remedy = remedy
-        self.headers = headers
-        self.reasons = reasons
-        super().__init__(f"{what}: {why}")
+    status: int
+    what: str
+    why: str
+    remedy: str
+    headers: dict[str, str] | None = None
+    reasons: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document."""
