@@ -76,7 +76,7 @@ class Echo:
             listener.sock.listen(2 * CONNECTION_LIMIT)
             listener.tls = tls
             async with trio.open_nursery() as nursery:
-                await nursery.start(serve_app, self, listener, log, ClientLog(log, nursery))
+                nursery.start_soon(serve_app, self, listener, log, ClientLog(log, nursery))
                 yield self
                 nursery.cancel_scope.cancel()
 

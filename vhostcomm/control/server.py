@@ -78,14 +78,7 @@ class _Slots:
                 self.add(connection)
 
 
-async def serve_app(
-    app: Application,
-    listener: HttpListener,
-    log: Log,
-    client_log: ClientLog,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
+async def serve_app(app: Application, listener: HttpListener, log: Log, client_log: ClientLog) -> None:
     """Serve an application until cancelled. A request's `scope["state"]["peer"]` identifies the client.
 
     A new connection replaces one that is idle or incomplete, so silent clients can't keep others out.
@@ -95,7 +88,6 @@ async def serve_app(
         listener: bound by the caller, so that an invalid address is an error of the start; the caller closes it.
         log: for errors.
         client_log: for messages that clients cause.
-        task_status: started when connections are accepted.
     """
     slots = _Slots()
     handshakes = None
@@ -144,7 +136,6 @@ async def serve_app(
                 begin(stream)
 
     async with trio.open_nursery() as nursery:
-        task_status.started()
         while True:
             with trio.socket.from_stdlib_socket(listener.sock.dup()) as own, trio.CancelScope() as listener.accepting:
                 await accept(trio.SocketListener(own))
