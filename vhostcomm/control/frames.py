@@ -80,14 +80,8 @@ class Frames:
 def _shown(when: float, direction: Direction, what: bytes | str) -> dict[str, Any]:
     about: dict[str, Any] = {"when": serialize.when(when), "direction": direction.value}
     if isinstance(what, str):
-        return about | {
-            "kind": "skipped",
-            "by": "guest",
-            "command": None,
-            "name": None,
-            "id": None,
-            "text": escape(what, TEXT_SHOWN),
-        }
+        no_frame = dict.fromkeys(("command", "name", "id"))
+        return about | no_frame | {"kind": "skipped", "by": "guest", "text": escape(what, TEXT_SHOWN)}
     frame = Frame.decode(what)
     record = FrameRecord(0, direction, frame)
     kind = "answer" if frame.is_response else "question" if frame.needs_response else "notice"

@@ -82,7 +82,7 @@ class Changes:
         started = trio.current_time()
         with short_turns(), trio.move_on_after(READ_TIMEOUT):
             try:
-                watches, found = await in_thread("the configuration", self._read_now)
+                watches, found = await in_thread("the configuration", self._watch_and_read)
             except RuntimeError:  # no thread can be started: as if it hung
                 return _HANGS
             self._due = max(self._due, started) + (trio.current_time() - started) / READ_SHARE_MAX
@@ -94,20 +94,16 @@ class Changes:
             return found
         return _HANGS
 
-    def _read_now(self) -> tuple[dict[int, tuple[str, ...]], str]:
-        return self._watch(), fingerprint(self._paths)  # first watch, so that no later change is missed
-
-    def _watch(self) -> dict[int, tuple[str, ...]]:
+    def _watch_and_read(self) -> tuple[dict[int, tuple[str, ...]], str]:
         """Watch the present directories. A directory that was replaced is another one, even at the same path."""
         watches: dict[int, tuple[str, ...]] = {}
-        if (inotify := self._inotify) is None:
-            return watches
-        for path in self._paths:
-            with suppress(OSError, ValueError):  # it is missing, or the end came first
-                folder, name = (path, SUFFIX) if path.is_dir() else (path.parent, path.name)
-                watch = inotify.add_watch(folder, _CHANGES)
-                watches[watch] = (*watches.get(watch, ()), name)
-        return watches
+        if inotify := self._inotify:
+            for path in self._paths:
+                with suppress(OSError, ValueError):  # it is missing, or the end came first
+                    folder, name = (path, SUFFIX) if path.is_dir() else (path.parent, path.name)
+                    watch = inotify.add_watch(folder, _CHANGES)
+                    watches[watch] = (*watches.get(watch, ()), name)
+        return watches, fingerprint(self._paths)  # first watch, so that no later change is missed
 
     async def _woken(self) -> None:
         """Wait until a file may have changed, for at most the interval between readings."""

@@ -161,12 +161,8 @@ def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     return json.dumps(first | dict(event), default=str)
 
 
-def _with_priority(render: Any) -> Any:
-    def rendered(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
-        level = str(event.get("level"))
-        return with_priority(level, str(render(logger, name, event)))
-
-    return rendered
+def _with_priority(_: Any, level: str, line: str) -> str:
+    return with_priority(level, line)
 
 
 def _level_styles(*, colors: bool) -> dict[str, str]:
@@ -216,7 +212,7 @@ def start_log(level: str, form: str, stream: TextIO | None = None) -> tuple[Log,
     else:
         processors.append(_json)
     if journal:
-        processors[-1] = _with_priority(processors[-1])
+        processors.append(_with_priority)
 
     def lost_line(count: int) -> str:
         line: Any = {"event": "log lines were lost", "lost": count}
