@@ -12,7 +12,8 @@ from itertools import count
 from typing import Final
 
 NUMBER_LIMIT: Final = 1 << 16
-"""Numbers below this hold at most two bytes, so they are no secret and stay. Larger ones are replaced."""
+"""Numbers below this hold at most two bytes, so they are no secret and stay. Larger ones may be bytes of text or
+addresses, and are replaced by smaller ones."""
 
 _SERIAL: Final = "REDACTED"
 
@@ -35,7 +36,7 @@ class Placeholders:
             self._reserved.add((kind, secret))
 
     def of(self, kind: str, secret: str) -> str:
-        """Return the placeholder of a secret. Harmless values stay: zeros, loopback addresses, netmasks."""
+        """Return the placeholder of a secret. Harmless values stay: zeros, small numbers, loopback addresses, netmasks."""
         if is_placeholder(kind, secret):
             return secret
         if (kind, secret) not in self._assigned:
@@ -51,6 +52,8 @@ _MAKE: Final[dict[str, Callable[[int, int], str]]] = {
     # Ranges reserved for documentation or future use: no host has such an address.
     "ipv4": lambda number, _: f"192.0.2.{number}" if number < 255 else str(ipaddress.IPv4Address("240.0.0.0") + number),
     "ipv6": lambda number, _: str(ipaddress.IPv6Address("2001:db8::") + number),
+    "request_id": lambda number, _: str(number),
+    "guest_id": lambda number, _: str(number),
 }
 
 _MADE: Final = {
@@ -63,11 +66,13 @@ _IPV6_MADE: Final = ipaddress.IPv6Network("2001:db8::/32")
 
 
 def is_placeholder(kind: str, secret: str) -> bool:
-    """Return whether a value has the form of a placeholder, or identifies nobody (zeros, loopback)."""
+    """Return whether a value has the form of a placeholder, or identifies nobody (zeros, small numbers, loopback)."""
     if not secret.strip("0-:."):
         return True
     if kind in _MADE:
         return _MADE[kind].fullmatch(secret) is not None
+    if kind in {"request_id", "guest_id"}:
+        return int(secret) < NUMBER_LIMIT
     try:
         address = ipaddress.ip_address(secret)
     except ValueError:  # more than four numbers, any four of them an address
@@ -75,24 +80,3 @@ def is_placeholder(kind: str, secret: str) -> bool:
     if address.is_loopback:
         return True
     return address in _IPV6_MADE if address.version == 6 else any(address in network for network in _IPV4_MADE)
-
-
-class Numbers:
-    """Replaces large numbers, which may be bytes of text or addresses, by small ones. Small numbers stay."""
-
-    def __init__(self) -> None:
-        self._assigned: dict[int, int] = {}
-        self._reserved: set[int] = set()
-        self._numbers = count(1)
-
-    def reserve(self, number: int) -> None:
-        """Mark a small number as used."""
-        if number < NUMBER_LIMIT:
-            self._reserved.add(number)
-
-    def of(self, number: int) -> int:
-        if number < NUMBER_LIMIT:
-            return number
-        if number not in self._assigned:
-            self._assigned[number] = next(free for free in self._numbers if free not in self._reserved)
-        return self._assigned[number]

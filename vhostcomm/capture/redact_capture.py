@@ -61,8 +61,8 @@ def _is_believed(record: FrameRecord) -> bool:
 
 def _learn(record: FrameRecord, redactor: Redactor) -> None:
     frame = record.frame
-    redactor.request_ids.reserve(frame.request_id)
-    redactor.guest_ids.reserve(frame.guest_id)
+    redactor.learn_number("request_id", frame.request_id)
+    redactor.learn_number("guest_id", frame.guest_id)
     redactor.learn_uuid(frame.guest_uuid)
     if (text := text_of(frame.data)) is not None:
         redactor.learn(text, serial=_is_serial(record))
@@ -88,10 +88,13 @@ def _redact_record(record: Record, redactor: Redactor, keep_text: bool) -> Recor
         return _redact_refused(record)
     frame = record.frame
     data = _redact_data(record, redactor, DATA_SIZE - len(frame.padding), keep_text)
+    guest_id = frame.guest_id
+    if guest_id not in _PUBLIC_GUEST_IDS:
+        guest_id = redactor.number("guest_id", guest_id)
     changes: dict[str, Any] = {
-        "request_id": redactor.request_ids.of(frame.request_id),
+        "request_id": redactor.number("request_id", frame.request_id),
         "guest_uuid": redactor.uuid(frame.guest_uuid),
-        "guest_id": frame.guest_id if frame.guest_id in _PUBLIC_GUEST_IDS else redactor.guest_ids.of(frame.guest_id),
+        "guest_id": guest_id,
         "command": frame.command if -1 <= frame.command < NUMBER_LIMIT else _mask_number(frame.command),
         "sub_command": frame.sub_command if 0 <= frame.sub_command <= 0xFF else _mask_number(frame.sub_command),
         "reserved": _mask_number(frame.reserved),

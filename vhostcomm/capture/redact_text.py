@@ -14,7 +14,7 @@ from typing import Any, Final
 from vchannel import DATA_SIZE
 from vhostcomm.capture.format import text_of
 from vhostcomm.capture.known import SHORTEST, Known, Spelling, Value, alnum, spellings
-from vhostcomm.capture.placeholders import Numbers, Placeholders, is_placeholder
+from vhostcomm.capture.placeholders import Placeholders, is_placeholder
 from vhostcomm.capture.secret_patterns import COVER, Found, find_secrets
 
 _ROUNDS: Final = 8
@@ -45,8 +45,6 @@ class Redactor:
     """
 
     def __init__(self) -> None:
-        self.request_ids = Numbers()
-        self.guest_ids = Numbers()
         self._placeholders = Placeholders()
         self._known = Known()
 
@@ -91,6 +89,13 @@ class Redactor:
 
     def learn_uuid(self, raw: bytes) -> None:
         self._add("uuid", str(uuid.UUID(bytes=raw)))
+
+    def number(self, kind: str, number: int) -> int:
+        """Redact a `request_id` or `guest_id`."""
+        return int(self._placeholders.of(kind, str(number)))
+
+    def learn_number(self, kind: str, number: int) -> None:
+        self._placeholders.reserve(kind, str(number))
 
     def data(self, data: bytes, *, room: int = DATA_SIZE, serial: bool = False) -> bytes:
         """Redact the data of a frame as text. Mask it if it is no text, or if the result exceeds `room` bytes."""
