@@ -113,8 +113,6 @@ class Publishing:
             values = {key: self._value(record) for key, record in puts.items()}
             try:
                 await gateway.transact(values, deletes, lease)
-            except UnreachableError:
-                raise
             except EtcdError as error:
                 if "lease not found" in str(error):
                     raise LeaseLostError from None
