@@ -183,11 +183,11 @@ def _interfaces(value: object) -> list[Interface]:
     for line in lines[:INTERFACES_READ]:
         if isinstance(line, dict) and isinstance(name := line.get("name"), str):
             ip = line.get("ip")
-            found.append(Interface(name, ip if _is_address(ip) else None))
+            found.append(Interface(name, ip if is_address(ip) else None))
     return found
 
 
-def _is_address(value: object) -> TypeGuard[str]:
+def is_address(value: object) -> TypeGuard[str]:
     """Return whether it is an IP address. `ipaddress` accepts any text after "%", where an interface's name belongs."""
     try:
         return isinstance(value, str) and bool(ipaddress.ip_address(value)) and _SCOPE.fullmatch(value) is not None

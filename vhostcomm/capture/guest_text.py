@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from itertools import count
 from typing import Any, Final
 
 from vchannel import DATA_SIZE, PayloadError, decode_integer
+from vchannel.messages import is_address
 from vhostcomm.capture.format import text_of
 from vhostcomm.capture.redact_text import Redactor, compact, mask
 
@@ -47,10 +47,7 @@ def _is_integer(data: bytes) -> bool:
 
 
 def _is_address(value: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(value)) and "%" not in value
-    except ValueError:
-        return False
+    return "%" not in value and is_address(value)
 
 
 _is_port: Final = re.compile("[0-9]{1,5}").fullmatch
