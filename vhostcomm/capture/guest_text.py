@@ -8,34 +8,32 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Final
 
-from vchannel import DATA_SIZE, PayloadError, decode_integer
+from vchannel import PayloadError, decode_integer
 from vchannel.messages import is_address
 from vhostcomm.capture.format import text_of
 from vhostcomm.capture.redact_text import Redactor, compact, mask
 
 
-def guest_data(data: bytes, is_integer: bool, redactor: Redactor, room: int = DATA_SIZE) -> bytes:
+def guest_data(data: bytes, is_integer: bool, redactor: Redactor) -> bytes:
     """Mask the data of a guest's frame, except what the protocol needs.
 
     A JSON object or array keeps its shape. Strings and unknown member names become `x` of the same length, numbers
     become 0. A masked name is lengthened if another one has its length. Members that the protocol defines keep
-    their redacted values. Other text becomes `x` for each byte.
+    their redacted values. Other text becomes `x` for each byte. The result may be longer than the data.
 
     Args:
         is_integer: whether the protocol has an integer there; a valid one stays.
-        room: maximum bytes of the result; a longer one is masked completely.
     """
     text = text_of(data)
     if text is None or (is_integer and _is_integer(data)):
-        return redactor.data(data, room=room)
+        return redactor.data(data)
     if text.lstrip()[:1] not in {"{", "["}:
         return mask(data)
     try:
         kept = compact(_shape(json.loads(text), _INFORMATION, redactor)).encode()
     except (ValueError, RecursionError):
         return mask(data)
-    kept += b"\0" if data.endswith(b"\0") else b""
-    return kept if len(kept) <= room else mask(data)
+    return kept + (b"\0" if data.endswith(b"\0") else b"")
 
 
 def _is_integer(data: bytes) -> bool:

@@ -87,7 +87,9 @@ def _redact_record(record: Record, redactor: Redactor, keep_text: bool) -> Recor
     if not _is_believed(record):
         return _redact_refused(record)
     frame = record.frame
-    data = _redact_data(record, redactor, DATA_SIZE - len(frame.padding), keep_text)
+    data = _redact_data(record, redactor, keep_text)
+    if len(data) + len(frame.padding) > DATA_SIZE:
+        data = mask(frame.data)
     guest_id = frame.guest_id
     if guest_id not in _PUBLIC_GUEST_IDS:
         guest_id = redactor.number("guest_id", guest_id)
@@ -105,13 +107,13 @@ def _redact_record(record: Record, redactor: Redactor, keep_text: bool) -> Recor
     return attrs.evolve(record, frame=attrs.evolve(frame, **changes))
 
 
-def _redact_data(record: FrameRecord, redactor: Redactor, room: int, keep_text: bool) -> bytes:
+def _redact_data(record: FrameRecord, redactor: Redactor, keep_text: bool) -> bytes:
     data = record.frame.data
     if data and record.frame.command in _DANGEROUS and not asked_by_guest(record):
-        return _BLANK if len(_BLANK) <= room else mask(data)
+        return _BLANK
     if record.direction is Direction.TO_HOST and not keep_text:
-        return guest_data(data, _is_integer(record), redactor, room)
-    return redactor.data(data, room=room, serial=_is_serial(record))
+        return guest_data(data, _is_integer(record), redactor)
+    return redactor.data(data, serial=_is_serial(record))
 
 
 def _redact_refused(record: FrameRecord) -> FrameRecord:

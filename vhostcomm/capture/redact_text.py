@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from vchannel import DATA_SIZE
 from vhostcomm.capture.format import text_of
 from vhostcomm.capture.known import SHORTEST, Known, Spelling, Value, alnum, spellings
 from vhostcomm.capture.placeholders import Placeholders, is_placeholder
@@ -97,13 +96,12 @@ class Redactor:
     def learn_number(self, kind: str, number: int) -> None:
         self._placeholders.reserve(kind, str(number))
 
-    def data(self, data: bytes, *, room: int = DATA_SIZE, serial: bool = False) -> bytes:
-        """Redact the data of a frame as text. Mask it if it is no text, or if the result exceeds `room` bytes."""
+    def data(self, data: bytes, *, serial: bool = False) -> bytes:
+        """Redact the data of a frame as text, which may become longer. Mask it if it is no text."""
         text = text_of(data)
         if text is None:
             return mask(data)
-        redacted = self.text(text, serial=serial).encode() + (b"\0" if data.endswith(b"\0") else b"")
-        return redacted if len(redacted) <= room else mask(data)
+        return self.text(text, serial=serial).encode() + (b"\0" if data.endswith(b"\0") else b"")
 
     def _value(self, value: Any, serial: bool) -> Any:
         """Redact a value of JSON, once. A text may be a document itself."""
