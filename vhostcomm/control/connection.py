@@ -175,7 +175,7 @@ class HttpConnection:
         return event
 
     def _scope(self, head: h11.Request) -> Scope:
-        """Make ASGI's description of a request.
+        """Make ASGI's description of a request, without keys that have their defaults.
 
         Raises:
             Problem: its framing is ambiguous, or it isn't HTTP/1.
@@ -199,14 +199,10 @@ class HttpConnection:
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": head.http_version.decode(),
             "method": head.method.decode(),
-            "scheme": "http",
             "path": unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query,
-            "root_path": "",
             "headers": headers,
-            "client": None,
-            "server": None,
             "state": {"peer": peer(self._socket) | self._certificate},
         }
 

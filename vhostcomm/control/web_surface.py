@@ -63,12 +63,10 @@ class WebSurface:
 
     async def run(self) -> None:
         """Serve, until cancelled. HTTP is imported only for the first client."""
-        if self._listener is None:
+        if self._listener is None or (sign_in := self._sign_in) is None:
             return
         address = self._listener.address
         assert isinstance(address, ListenTcp)
-        assert self._sign_in is not None
-        sign_in = self._sign_in
         if self._by_hand:
             self._log.info("web page listening", link=self._link(sign_in))
         else:

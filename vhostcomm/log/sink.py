@@ -26,11 +26,6 @@ hundreds of guests with stalled recordings don't exhaust the memory."""
 T = TypeVar("T")
 
 
-def always(_: OSError) -> bool:
-    """Treat every error as final."""
-    return True
-
-
 class Sink(Generic[T]):
     """Passes items to `write` in a thread, in order, in batches of all that are queued.
 
@@ -57,7 +52,7 @@ class Sink(Generic[T]):
         write: Callable[[list[T]], None],
         name: str,
         failed: Callable[[OSError], None],
-        final: Callable[[OSError], bool] = always,
+        final: Callable[[OSError], bool] = lambda _: True,
         size: Callable[[T], int] = getsizeof,
     ) -> None:
         self._write = write
