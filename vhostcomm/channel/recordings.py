@@ -68,27 +68,24 @@ class Recordings:
             ServeError: one is running, or the file can't be made.
         """
         async with self._changing:
-            return await self._start(guest, by)
+            await self.close(lambda each: not self._is_served(each.guest))
+            if (known := self.of(guest)) and known.active and not known.recording.ended:
+                raise ServeError(f"{guest.name}: a recording is running, into {known.recording.path}")
+            if known:
+                await self._close(known)
+            folder, is_ours = _folder()
+            path = folder / f"{guest.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
+            self._log.info("recording requested", guest=guest.name, by=by)
 
-    async def _start(self, guest: Guest, by: str) -> LiveRecording:
-        await self.close(lambda each: not self._is_served(each.guest))
-        if (known := self.of(guest)) and known.active and not known.recording.ended:
-            raise ServeError(f"{guest.name}: a recording is running, into {known.recording.path}")
-        if known:
-            await self._close(known)
-        folder, is_ours = _folder()
-        path = folder / f"{guest.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
-        self._log.info("recording requested", guest=guest.name, by=by)
+            def make() -> Recording:
+                if is_ours:
+                    make_folder(folder)
+                return Recording(path, LIMIT, guest.name, guest.log)
 
-        def make() -> Recording:
-            if is_ours:
-                make_folder(folder)
-            return Recording(path, LIMIT, guest.name, guest.log)
-
-        recording = await made_in_thread(folder, make, Recording.discard)
-        made = self._live[guest.name] = LiveRecording(guest, recording, datetime.now(UTC).timestamp())
-        guest.traces.append(recording)
-        return made
+            recording = await made_in_thread(folder, make, Recording.discard)
+            made = self._live[guest.name] = LiveRecording(guest, recording, datetime.now(UTC).timestamp())
+            guest.traces.append(recording)
+            return made
 
     async def stop(self, guest: Guest) -> LiveRecording | None:
         """End a guest's recording. Return the last one, if any."""
