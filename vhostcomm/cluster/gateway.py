@@ -166,11 +166,7 @@ class Gateway:
             full = self._full(only_mine)
             missing = {"key": full, "target": "VERSION", "result": "EQUAL", "version": "0"}
             mine = {"key": full, "target": "LEASE", "result": "EQUAL", "lease": str(lease)}
-            body = {
-                "compare": [missing],
-                "success": wanted,
-                "failure": [{"request_txn": {"compare": [mine], "success": wanted}}],
-            }
+            body |= {"compare": [missing], "failure": [{"request_txn": {"compare": [mine], "success": wanted}}]}
         answer = await self._post("kv/txn", body)
         if not only_mine or answer.get("succeeded"):
             return True
