@@ -56,6 +56,12 @@ def test_an_added_disk_has_the_format_of_the_last(nas: Path) -> None:
     assert probe(nas / "data2.qcow2").format is ImageFormat.QCOW2
 
 
+def test_a_file_of_the_user_beside_the_settings_stays(nas: Path) -> None:
+    (nas / "vhostcomm.toml.new").write_text("# a draft")
+    add(nas, GIB, None)
+    assert (nas / "vhostcomm.toml.new").read_text() == "# a draft"
+
+
 def test_disks_that_cannot_be_added(nas: Path) -> None:
     with pytest.raises(InstallError, match="give a directory that `vhostcomm install` made"):
         add(nas.parent, GIB, ImageFormat.RAW)

@@ -61,7 +61,7 @@ def add(folder: Path, size: int, image_format: ImageFormat | None) -> tuple[str,
         raise InstallError(f"{file}: its machine.data isn't one line; add the disk by hand, as in: {line}")
     _make(folder, name, size, image_format)
     try:
-        replace_private(file, [changed.encode()], mode=stat.S_IMODE(file.stat().st_mode))
+        replace_private(file, [changed.encode()], mode=stat.S_IMODE(file.stat().st_mode), shared=True)
     except OSError as error:
         (folder / name).unlink()
         raise InstallError(f"{file}: {explain(error)}; no disk was added") from None
