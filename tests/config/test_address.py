@@ -100,6 +100,8 @@ def test_sockets_are_parsed(given: str, made: Sock) -> None:
         (address.parse_sock, "connect:", "the socket's path is missing"),
         (address.parse_sock, "connect:a=b", r"'a=b' can't be the guest's name \(a name has .*\); name it: NAME=connect:a=b"),
         (address.parse_sock, "tcp:a=b:1", "'a=b' is not a host"),
+        (address.parse_sock, "nas=/", "^/ is a directory; give the path of a socket$"),
+        (http_address.CONTROL.parse, "/", "^/ is a directory; give the path of a socket$"),
         (address.parse_sock, f"nas=/{'x' * 107}", f"its path /{'x' * 107} has 108 bytes, but .* at most 107"),
         (http_address.CONTROL.parse, None, "it must be text in quotes"),
         (http_address.CONTROL.parse, "ssh://nas", "a daemon can't listen on another host"),

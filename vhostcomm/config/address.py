@@ -155,8 +155,10 @@ def _is_host_and_port(text: str) -> bool:
 
 
 def check_path(path: Path) -> None:
-    """Reject a path that is too long for a unix socket."""
+    """Reject a path that no unix socket can have: the root directory, or one that is too long."""
     values.path(str(path))
+    if not path.name:
+        raise ValueError(f"{path} is a directory; give the path of a socket")
     size = len(os.fsencode(path))
     if size > PATH_LIMIT:
         raise ValueError(f"its path {path} has {size} bytes, but a unix socket's path has at most {PATH_LIMIT}")
