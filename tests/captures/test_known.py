@@ -59,7 +59,12 @@ def encoded(value: bytes) -> str:
         (encoded(b"login=anna;sn=" + SERIAL.encode()), None),
         (encoded(SERIAL.encode()).rstrip("="), None),
         (encoded(encoded(SERIAL.encode()).encode()), None),
-        (json.dumps({"raw": list(SERIAL.encode())}), None),
+        (
+            json.dumps({"raw": list(SERIAL.encode())}),
+            json.dumps({"raw": list(b"REDACTED00001")}, separators=(",", ":")),
+        ),
+        (",".join(f"0x{each:02x}" for each in SERIAL.encode()), ",".join(["0xxx"] * 13)),
+        (f"{tuple(ADDRESS.encode())}", f"({', '.join(['xx'] * 14)})"),
         # MAC addresses
         ("02 11 32 2B 0F E6", "02 00 00 00 00 01"),
         ("02%3A11%3a32:2b:0f:e6", "02:00:00:00:00:01"),
