@@ -243,7 +243,7 @@ class Daemon:
     async def stop(self) -> None:
         """End every port: accept no connections, answer pending questions, close. Limited in time."""
         with without_collections():
-            await self.thaw("the daemon stops")
+            await self.freezer.close(self.guests.values(), "the daemon stops")
             await self._ports.end(self._ports.all)
         await self._surface.finish()
         await self.recordings.close()  # also one that began meanwhile
@@ -253,10 +253,6 @@ class Daemon:
         self._log.info("reopening recordings", why="SIGUSR1")
         async for served in in_slices(self._ports.all):
             served.port.reopen_recording()
-
-    async def thaw(self, why: str) -> None:
-        """Thaw the guests that are owed a thaw; from now on, none is frozen. Limited in time."""
-        await self.freezer.close(self.guests.values(), why)
 
     def _reloaded(self) -> None:
         self._notifier.changed()

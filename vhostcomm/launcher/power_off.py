@@ -67,7 +67,7 @@ class PowerOff:
         Raises:
             CallError: it can't be asked, or is not up after the time of a boot.
         """
-        await self._daemon.thaw("the guest is to power itself off")
+        await self._daemon.freezer.close(self._daemon.guests.values(), "the guest is to power itself off")
         if not self.ready.is_set():
             with suppress(QmpError):  # other operating systems have no agent, but react to the power button
                 await press_button()
