@@ -95,17 +95,14 @@ class WebSurface:
     def _secret(self, port: int) -> bytes:
         """Return the secret that signs cookies: kept, so that open pages survive a restart, or a new one."""
         try:
-            return kept_secret(self._secret_path(port))
+            if state := os.environ.get("STATE_DIRECTORY"):
+                folder = Path(state.partition(":")[0])
+            else:
+                folder = runtime_directory()
+                make_folder(folder, group_id(self._service.socket_group))
+            return kept_secret(folder / f".web-{port}.secret")
         except (OSError, ServeError, ValueError) as error:
             self._log.warning(
                 "web sign-ins not kept", why=str(error), consequence="after a restart, every browser needs a new link"
             )
             return secrets.token_bytes()
-
-    def _secret_path(self, port: int) -> Path:
-        if state := os.environ.get("STATE_DIRECTORY"):
-            folder = Path(state.partition(":")[0])
-        else:
-            folder = runtime_directory()
-            make_folder(folder, group_id(self._service.socket_group))
-        return folder / f".web-{port}.secret"
