@@ -94,6 +94,9 @@ def test_probe_suggests_the_socket_in_the_runtime_directory(short_path: Path) ->
         probed = run_vhostcomm("probe", "nas", env=environment)
         capture = FOLDER / "graceful-stop.jsonl"
         replayed = run_vhostcomm("capture", "replay", capture, "--sock", "nas", env=environment)
+        there.setblocking(False)
+        with pytest.raises(BlockingIOError):  # a daemon would take a connection for QEMU's
+            there.accept()
     assert f"There is no such socket; did you mean {short_path}/nas?\n" in probed.stderr
     assert f"did you mean {short_path}/nas?" in replayed.stderr
 

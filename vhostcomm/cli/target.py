@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vhostcomm.cli.flags import parsed
 from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock, runtime_directory
@@ -12,9 +14,6 @@ from vhostcomm.errors import UsageError
 
 if TYPE_CHECKING:
     from vhostcomm.probe import UnreachableError
-
-TRIAL_TIMEOUT: Final = 1.0
-"""Seconds to find out whether a daemon listens at a socket; it needs none unless its backlog is full."""
 
 
 def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
@@ -34,10 +33,18 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
 def advice(where: Listen | ListenTcp | Activated, error: UnreachableError) -> str:
     """Return what to do about a daemon that can't be asked: use the socket of that name in the runtime directory."""
     if isinstance(where, Listen) and error.is_absent:
-        with suppress(ValueError, OSError), socket.socket(socket.AF_UNIX) as trial:
+        with suppress(ValueError, OSError):
             other = runtime_directory() / where.path.name
-            if other != where.path:
-                trial.settimeout(TRIAL_TIMEOUT)
-                trial.connect(str(other))  # fails for a leftover
+            if other != where.path and _is_bound(other):
                 return f"There is no such socket; did you mean {other}?"
     return error.advice
+
+
+def _is_bound(path: Path) -> bool:
+    """Return whether a process has bound a stream socket that this user can connect to, without connecting to it.
+
+    A connection would be the guest's for its daemon. Linux rejects a socket of another type before it connects, and a
+    leftover before that (unix_find_bsd in af_unix.c).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as trial:
+        return trial.connect_ex(str(path)) == errno.EPROTOTYPE
