@@ -86,9 +86,9 @@ class ConfigError(VhostcommError):
 
 
 class ServeError(VhostcommError):
-    """A guest's socket that can't be bound, connected to or watched. Several reasons are of one guest each."""
+    """A guest's socket that can't be bound, connected to or watched; each reason is of one guest or several."""
 
-    several = "guests can't be served"
+    several = "reasons why guests can't be served"
 
 
 class PlaceError(ServeError):

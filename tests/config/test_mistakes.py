@@ -155,7 +155,7 @@ def test_one_line_has_a_few_of_many_mistakes() -> None:
     assert str(ConfigError(*many[:REASONS_SHOWN])).endswith(f"m{REASONS_SHOWN - 2} | m{REASONS_SHOWN - 1}")
     assert str(ConfigError(*many)).startswith(f"{len(many)} mistakes in the configuration: m0 | m1 | ")
     assert str(ConfigError(*many)).endswith(f"m{REASONS_SHOWN - 1} | and 2 more")
-    assert str(ServeError("a", "b")) == "2 guests can't be served: a | b"
+    assert str(ServeError("a", "b")) == "2 reasons why guests can't be served: a | b"
 
 
 def test_so_many_mistakes_are_kept_and_the_others_are_counted() -> None:

@@ -245,7 +245,7 @@ def test_a_reload_that_cannot_be_served_fails(tmp_path: Path) -> None:
         config.write_text(f'{one}[guests.two]\nsock = "{tmp_path}/two"\n[guests.three]\nsock = "{tmp_path}/three"\n')
         status, refused = post(http, "/reload")
         assert (status, refused["error"]["what"]) == (409, "not reloaded")
-        assert refused["error"]["why"] == "2 guests can't be served"
+        assert refused["error"]["why"] == "2 reasons why guests can't be served"
         logged = daemon.event("reload rejected, the old configuration stays")["why"]
         expected = (f"{tmp_path}/two: a directory is in the place", f"{tmp_path}/three: a file is in the place")
         for reason, why in zip(refused["error"]["reasons"], expected, strict=True):

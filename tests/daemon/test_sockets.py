@@ -23,6 +23,7 @@ from tests.serving import (
 )
 from vhostcomm.channel.locks import lock_file, locked
 from vhostcomm.config.load import load
+from vhostcomm.daemon.ports import BATCH
 
 LOCK = f".vhostcomm-{os.geteuid()}.lock"
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
@@ -226,6 +227,22 @@ def test_a_tcp_port_in_use_is_reported(tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         assert "can't be bound: Address already in use" in refused("--sock", f"tcp:127.0.0.1:{port}")
+
+
+def test_every_reason_why_guests_cannot_be_served_is_reported_once(tmp_path: Path) -> None:
+    config, first = tmp_path / "vhostcomm.toml", tmp_path / "first"
+    names = [f"g{number}" for number in range(BATCH + 1)]
+    missing = "".join(f'[guests.{name}]\nsock = "{tmp_path}/none/{name}"\n' for name in names)
+    config.write_text(missing)
+    why = f"{tmp_path}/none/{LOCK}: the sockets' lock can't be made: No such file or directory; make its directory: "
+    (line,) = refused("--config", config, status=78).splitlines()
+    assert line.startswith(f"vhostcomm: {why}")
+    first.mkdir()
+    config.write_text(f'{missing}[guests.first]\nsock = "{first}"\n')
+    count, *reasons = refused("--config", config, status=78).splitlines()
+    assert count == "vhostcomm: 2 reasons why guests can't be served:"
+    for reason, expected in zip(reasons, (why, f"{first}: a directory is in the place of the socket"), strict=True):
+        assert reason.startswith(f"  {expected}")
 
 
 def test_error_for_a_missing_watched_folder_has_a_remedy(tmp_path: Path) -> None:

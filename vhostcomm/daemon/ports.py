@@ -14,6 +14,7 @@ from vhostcomm.channel.port import Port
 from vhostcomm.channel.throttle import Lane
 from vhostcomm.channel.watch import SocketFiles
 from vhostcomm.config.address import Address
+from vhostcomm.config.collecting import KEPT
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import GuestConfig, Service
 from vhostcomm.control.listener import HttpListener
@@ -45,6 +46,13 @@ async def _all_ended(ending: Iterable[ServedPort]) -> None:
     for served in ending:
         if not served.ended.is_set():  # a wait for a set event costs a turn of the event loop
             await served.ended.wait()
+
+
+def _check(problems: Sequence[Exception]) -> None:
+    if problems:
+        kind = next((type(each) for each in problems if isinstance(each, ServeError)), ServeError)
+        reasons = list(dict.fromkeys(map(str, problems)))  # all guests in a missing directory have the same
+        raise kind(*reasons[:KEPT], more=len(reasons[KEPT:]))
 
 
 @define(eq=False)
@@ -116,20 +124,26 @@ class Ports:
             ServeError: some ports can't be opened; says which and why.
         """
         opened: list[ServedPort] = []
+        problems: list[Exception] = []
         try:
             batch: list[ServedPort] = []
             async for config in in_slices(configs):
                 batch.append(ServedPort(config, self._port(config, host)))
                 if len(batch) == BATCH:
-                    await self._open(batch, taken_over)
+                    problems += await self._open(batch, taken_over)
                     opened, batch = opened + batch, []
-            await self._open(batch, taken_over)
+            problems += await self._open(batch, taken_over)
+            opened += batch
+            _check(problems)
         except BaseException:
             await self.discard(opened)
             raise
-        return opened + batch
+        return opened
 
-    async def _open(self, batch: Sequence[ServedPort], taken_over: frozenset[Address] = frozenset()) -> None:
+    async def _open(
+        self, batch: Sequence[ServedPort], taken_over: frozenset[Address] = frozenset()
+    ) -> Sequence[Exception]:
+        """Open all ports of a batch, or none. Return why some can't be opened."""
         opening = Opening(batch, self._service, self.files, self._adopt, taken_over)
         try:
             with trio.fail_after(OPEN_DEADLINE), short_turns():
@@ -145,8 +159,7 @@ class Ports:
             opening.given_up = True
         if problems:
             await self.discard(batch)
-            kind = next((type(each) for each in problems if isinstance(each, ServeError)), ServeError)
-            raise kind(*map(str, problems))
+        return problems
 
     async def discard(self, opened: Sequence[ServedPort]) -> None:
         """Close ports that were opened but will not run."""
@@ -287,7 +300,7 @@ class Ports:
         if served.open:
             return True
         try:
-            await self._open([served])
+            _check(await self._open([served]))
         except ServeError as error:
             if served.why_not != str(error):
                 self._log.error("guest not served, retrying", guest=served.config.name, why=str(error))
