@@ -135,7 +135,8 @@ def _check(path: Path, *, certificate: bool = False, key: bool = False) -> None:
     Raises:
         PlaceError: it is missing, other users could replace it, or read a key in it.
     """
-    what, quoted = "certificate" if certificate else "key", shlex.quote(str(path))
+    what = "certificate" if certificate else "key"
+    quoted = shlex.quote(str(path))
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
