@@ -204,6 +204,7 @@ def test_settings_that_exclude_each_other_are_rejected(words: dict[str, Any], wh
             f"guests.a: guest 'b' already has the socket /{'x' * 70}/a",
         ),
         ("guests = 1", "guests is 1; expected a section; for example: [guests]"),
+        ('[guests]\n"a.b" = 1', 'guests."a.b" is 1; expected a section; for example: [guests."a.b"]'),
         (
             "[host]\nwatch = 1",
             "host.watch: unknown; known: serial, mac, model, build, fix, vmm_version, vmm_timestamp, cluster_uuid",

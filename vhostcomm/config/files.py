@@ -145,7 +145,7 @@ def _add(
         mistakes.add(f"{label}: unknown: {several([*map(quoted, document)])}; known: host, guest, guests and serve")
     for name, table in table_of(guests, "guests", label).items():
         if only in (None, name):
-            where = f"guests.{name}"
+            where = f"guests.{values.key(name)}"
             listed = Listed(name, f"{label}: {where}")
             with mistakes:
                 parsed(values.name, name, f"{label}: the name of [{where}]", "[guests.nas]")
@@ -154,7 +154,7 @@ def _add(
 
 
 def _add_guest(listed: Listed, table: object, file: Path, environment: Mapping[str, str], mistakes: Mistakes) -> None:
-    where, label = f"guests.{listed.name}", str(file)
+    where, label = f"guests.{values.key(listed.name)}", str(file)
     layer = section_of(table, "guest", label, mistakes, ("sock", "qmp", "machine"), where=where)
     if sock := layer.pop("sock", None):
         example = example_sock(listed.name, sock.value, environment)

@@ -118,7 +118,7 @@ def load(
         raise ConfigError(
             f"the guest's {' and '.join(sorted(own & {'uuid', 'serial'}))} is given for "
             f"{' and '.join(filter(None, (whom, appearing)))}: "
-            f'give each its own in a --config file, as [guests.{next(iter(names), "nas")}] serial = "…"'
+            f'give each its own in a --config file, as [guests.{values.key(next(iter(names), "nas"))}] serial = "…"'
         )
     # The environment and flags override the files, including a guest's own section.
     for name, layer in guest_layers.items():

@@ -19,6 +19,7 @@ from vhostcomm.channel.watch import WatchedFolder
 from vhostcomm.cluster.records import View
 from vhostcomm.config.identity import HostIdentity
 from vhostcomm.config.models import Config, GuestConfig
+from vhostcomm.config.values import key
 from vhostcomm.control.daemon_api import LauncherApi, Listener, MachineApi
 from vhostcomm.control.surface import Surface
 from vhostcomm.control.web_surface import WebSurface
@@ -230,7 +231,7 @@ class Daemon:
         if served is None or served.monitor is None:
             raise MachineError(
                 "no QMP socket", "vhostcomm has no connection to its QEMU's QMP",
-                'ask that QEMU itself, or set qmp = "/PATH" under [guests.{guest}]: a QMP socket that no other client uses',
+                f'ask that QEMU itself, or set qmp = "/PATH" under [guests.{key(name)}]: a QMP socket that no other client uses',
             )  # fmt: skip
         return served.monitor
 
