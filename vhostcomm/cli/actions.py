@@ -1,4 +1,4 @@
-"""Verbs that make a guest do something: shutdown, reboot, resume, freeze, thaw, call."""
+"""Verbs that make a guest do something: shutdown, reboot, resume, balloon, freeze, thaw, call."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from cyclopts import Parameter
 
 from vhostcomm.cli.completion import words_of_call
 from vhostcomm.cli.daemon_options import DaemonOptions
-from vhostcomm.cli.guests import Json, Name, Seconds, Where, check_seconds, local
+from vhostcomm.cli.guests import Json, Name, Seconds, check_seconds, local
 from vhostcomm.cli.output import print_error, print_json, print_line
+from vhostcomm.config import values
 from vhostcomm.errors import UsageError
 from vhostcomm.text import escape
 
-RESUME_TIMEOUT: Final = 20.0
-"""Seconds: QEMU's answers take at most 5 s each, and one more second shows whether the machine stops again."""
+QMP_TIMEOUT: Final = 20.0
+"""Seconds: QEMU's answers take at most 5 s each, and after a resume one more second shows whether the machine stops again."""
 
 
 def shutdown(
@@ -27,7 +28,7 @@ def shutdown(
         ),
     ] = None,
     json: Json = False,
-    daemon: Where = None,
+    daemon: DaemonOptions | None = None,
 ) -> int:
     """Shut a guest down cleanly.
 
@@ -53,14 +54,16 @@ def shutdown(
     return 1 if done["exit_status"] else 0
 
 
-def reboot(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
+def reboot(
+    guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: DaemonOptions | None = None
+) -> None:
     """Reboot a guest."""
     with (daemon or DaemonOptions()).asked("reboot") as daemons:
         client, name = daemons.with_guest(guest)
         _print(client.post(client.guest(name, "reboot"), {"timeout": timeout}, takes=timeout), "reboots", json=json)
 
 
-def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> None:
+def resume(guest: Name = None, *, json: Json = False, daemon: DaemonOptions | None = None) -> None:
     """Resume a paused guest, such as after a full disk has space again.
 
     The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. If QEMU pauses the guest
@@ -68,11 +71,36 @@ def resume(guest: Name = None, *, json: Json = False, daemon: Where = None) -> N
     """
     with (daemon or DaemonOptions()).asked("resume") as daemons:
         client, name = daemons.with_guest(guest)
-        done = client.post(client.guest(name, "resume"), {}, takes=RESUME_TIMEOUT)
+        done = client.post(client.guest(name, "resume"), {}, takes=QMP_TIMEOUT)
     if json:
         print_json(done)
     else:
         print_line(f"{name}: {'resumed' if done['resumed'] else 'already running'}")
+
+
+def balloon(
+    guest: Name = None,
+    *,
+    size: Annotated[str | None, Parameter(metavar="SIZE", help="The guest's new memory, such as 512M.")] = None,
+    json: Json = False,
+    daemon: DaemonOptions | None = None,
+) -> None:
+    """Change the memory of a running guest, or show it without --size.
+
+    The guest must be one of `vhostcomm run` (vdsm_run), or have qmp = in the configuration file. It needs a driver for its
+    balloon, and changes its memory at its own pace. It never has more than its machine was started with.
+    """
+    from vhostcomm.cli.flags import parsed
+
+    body = {} if size is None else {"size": parsed(values.size, "--size", size, "512M")}
+    with (daemon or DaemonOptions()).asked("balloon") as daemons:
+        client, name = daemons.with_guest(guest)
+        done = client.post(client.guest(name, "balloon"), body, takes=QMP_TIMEOUT)
+    if json:
+        print_json(done)
+        return
+    asked = "" if done["asked"] is None else f", {_mib(done['asked'])} asked for"
+    print_line(f"{name}: has {_mib(done['actual'])} of {_mib(done['memory'])}{asked}")
 
 
 def freeze(
@@ -88,7 +116,7 @@ def freeze(
         ),
     ] = 30.0,
     json: Json = False,
-    daemon: Where = None,
+    daemon: DaemonOptions | None = None,
 ) -> None:
     """Freeze a guest's file systems, such as for a snapshot of its disks.
 
@@ -103,7 +131,9 @@ def freeze(
         _print(done, f"is frozen until {local(done['frozen_until'])}", json=json)
 
 
-def thaw(guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: Where = None) -> None:
+def thaw(
+    guest: Name = None, *, timeout: Seconds = 10.0, json: Json = False, daemon: DaemonOptions | None = None
+) -> None:
     """Thaw a guest's file systems."""
     with (daemon or DaemonOptions()).asked("thaw") as daemons:
         client, name = daemons.with_guest(guest)
@@ -126,7 +156,7 @@ def call(
         bool,
         Parameter(help="Allow a dangerous command; the daemon must allow it too (--allow-dangerous)."),
     ] = False,
-    daemon: Where = None,
+    daemon: DaemonOptions | None = None,
 ) -> int:
     """Send a guest any command: `vhostcomm call nas get_ip`.
 
@@ -162,6 +192,10 @@ def call(
         print_error(f"vhostcomm: {name}: odd answer: {answer['problem']}")
     _print_grade(done)
     return 1 if answer["problem"] else 0
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"
 
 
 def _print(done: dict[str, Any], what: str, *, json: bool) -> None:

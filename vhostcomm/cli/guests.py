@@ -1,4 +1,4 @@
-"""Verbs that show what a daemon knows, and make it reload: guests, info, events, reload."""
+"""Verbs that show what a daemon knows, and make it reload: guests, info, events, web, reload."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from vhostcomm.cli.completion import guest_names
 from vhostcomm.cli.daemon_options import DaemonOptions
 from vhostcomm.cli.output import print_error, print_json, print_line, print_table
+from vhostcomm.errors import VhostcommError
 from vhostcomm.text import counted, escape
 
 _NOT_NOW: Final = 409
@@ -35,7 +36,6 @@ def check_seconds(_: object, value: float | None) -> None:
         raise ValueError(f"must be more than 0 and at most {SECONDS_MAX:g} seconds")
 
 
-Where: TypeAlias = Annotated[DaemonOptions | None, Parameter(name="*")]
 Name: TypeAlias = Annotated[
     str | None, Parameter(help="The guest's name; optional if there is one guest.", completer=guest_names)
 ]
@@ -49,7 +49,7 @@ def guests(
     *,
     json: Json = False,
     watch: Annotated[bool, Parameter(help="Keep running, and show changes.")] = False,
-    daemon: Where = None,
+    daemon: DaemonOptions | None = None,
 ) -> int:
     """List guests and their state.
 
@@ -102,7 +102,7 @@ def _state(guest: dict[str, Any]) -> str:
     return state
 
 
-def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daemon: Where = None) -> int:
+def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daemon: DaemonOptions | None = None) -> int:
     """Show a guest's address, its link to DSM, its uptime and its identity."""
     from vhostcomm.control.client import ControlError
 
@@ -149,7 +149,7 @@ def info(guest: Name = None, *, json: Json = False, timeout: Seconds = 5.0, daem
     return 1 if troubles else 0
 
 
-def events(*, json: Json = False, daemon: Where = None) -> None:
+def events(*, json: Json = False, daemon: DaemonOptions | None = None) -> None:
     """Show events of guests as they happen, until Ctrl-C."""
     with (daemon or DaemonOptions()).asked("events") as daemons:
         for event in daemons.events():
@@ -169,7 +169,31 @@ def events(*, json: Json = False, daemon: Where = None) -> None:
             print_line("  ".join(escape(str(each)) for each in line), flush=True)
 
 
-def reload(*, json: Json = False, daemon: Where = None) -> None:
+def web(*, json: Json = False, daemon: DaemonOptions | None = None) -> None:
+    """Print a link to the web page of each running daemon that has one.
+
+    A link signs one browser in, once, within an hour. Start a daemon with --web 127.0.0.1:8470 to have a page.
+    """
+    with (daemon or DaemonOptions()).asked("web") as daemons:
+        links, failed = [], []
+        for client in daemons.clients:
+            try:
+                links.append(str(client.post("/web")["link"]))
+            except VhostcommError as error:
+                failed.append(error)
+        if not links:
+            raise failed[0]
+    if json:
+        print_json(links)
+        return
+    for link in links:
+        print_line(link)
+    for each in failed:
+        if "no web page" not in str(each):
+            print_error(f"vhostcomm: {each}")
+
+
+def reload(*, json: Json = False, daemon: DaemonOptions | None = None) -> None:
     """Make a daemon read its configuration files again, and wait until the new configuration is active.
 
     If the configuration is invalid, the daemon rejects all of it, and the previous one stays active. The command then prints
@@ -180,8 +204,7 @@ def reload(*, json: Json = False, daemon: Where = None) -> None:
     if json:
         print_json(done)
     else:
-        count = len(done["guests"])
-        print_line(f"reloaded, {counted(count, 'guest')}")
+        print_line(f"reloaded, {counted(len(done['guests']), 'guest')}")
         if changed := done.get("needs_restart"):  # an older daemon doesn't say
             print_line(f"not active before a restart: {', '.join(changed)}")
 
