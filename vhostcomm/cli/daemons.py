@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from vhostcomm.cli.hosts import Listing, answers, listings_that_answer, listings_with_guest, merged
+from vhostcomm.cli.hosts import Listing, answers, daemons_of_guest, merged
 from vhostcomm.cli.output import print_error
 from vhostcomm.config.http_address import control_folders
 from vhostcomm.errors import UsageError, VhostcommError
@@ -175,11 +175,11 @@ class Daemons:
     ) -> tuple[Client, str]:
         from vhostcomm.control.client import ControlError
 
-        there = [(client, str(each["name"])) for client, found in listings for each in found]
-        fitting = [each for each in there if name in (None, each[1])]
+        there = [(client, each) for client, found in listings for each in found]
+        fitting = [(client, each) for client, each in there if name in (None, str(each["name"]))]
         if self.of_hosts:
-            fitting = listings_that_answer(listings_with_guest(fitting, listings, complete=not failed))
-        names = ", ".join(dict.fromkeys(each for _, each in there))
+            fitting = daemons_of_guest(fitting, complete=not failed)
+        names = ", ".join(dict.fromkeys(str(each["name"]) for _, each in there))
         if failed and (name is None or not fitting):
             # A daemon that failed may serve the guest too, or may serve other guests.
             which = (
@@ -189,7 +189,8 @@ class Daemons:
             )
             raise ControlError(f"{'; '.join(map(str, failed))}; {which}")
         if len(fitting) == 1 and len(rest) < 3:
-            return fitting[0]
+            client, guest = fitting[0]
+            return client, str(guest["name"])
         if not there:
             raise _NoGuestError("no guest is served")
         if name is None and rest:

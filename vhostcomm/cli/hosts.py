@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Listing: TypeAlias = "tuple[Client, list[dict[str, Any]]]"
 """A daemon, and the guests that it lists."""
 
+Listed: TypeAlias = "tuple[Client, dict[str, Any]]"
+"""A daemon, and one of its guests."""
+
 ANSWER_TIMEOUT: Final = 2.0
 """Seconds for a guest's answer; a guest that is up answers in milliseconds."""
 
@@ -36,37 +39,27 @@ def merged(listings: Sequence[Listing]) -> list[dict[str, Any]]:
     ]
 
 
-def listings_with_guest(
-    fitting: list[tuple[Client, str]], listings: Sequence[Listing], *, complete: bool
-) -> list[tuple[Client, str]]:
+def daemons_of_guest(fitting: list[Listed], *, complete: bool) -> list[Listed]:
     """Return the daemons to ask about a guest: those where it is ready, else connected, else the first that lists it.
 
-    During a migration, both hosts are connected, and the guest has answered on one of them.
+    During a migration, both hosts are connected, and the guest has answered on one of them. The source of a migration is
+    ready until a question is left unanswered. So of several daemons, those where the guest answers now; all if it
+    answers nowhere. No clocks are compared.
 
     Args:
-        fitting: daemons with the names of guests.
-        listings: has the guests' states.
+        fitting: daemons with their guests.
         complete: all daemons have answered. Otherwise, the guest may be on another host.
     """
-    states = {(id(client), str(each["name"])): str(each["state"]) for client, found in listings for each in found}
-    if len({name for _, name in fitting}) > 1:
-        # For an error that names the guests, each counts once.
-        return list({name: (client, name) for client, name in fitting}.values())
-    known = [(states[id(client), name], (client, name)) for client, name in fitting]
-    ready = [each for state, each in known if state == _READY]
-    there = [each for state, each in known if state != _ABSENT]
-    return ready or there or (fitting[:1] if complete else [])
-
-
-def listings_that_answer(having: list[tuple[Client, str]]) -> list[tuple[Client, str]]:
-    """Of several daemons that have one guest, return those where it answers now; all if it answers nowhere.
-
-    The source of a migration is ready until a question is left unanswered. No clocks are compared.
-    """
-    if len(having) < 2 or len({name for _, name in having}) > 1:
+    by_name = {str(guest["name"]): (client, guest) for client, guest in fitting}
+    if len(by_name) > 1:
+        return list(by_name.values())  # for an error that names the guests, each counts once
+    ready = [(client, guest) for client, guest in fitting if guest["state"] == _READY]
+    there = [(client, guest) for client, guest in fitting if guest["state"] != _ABSENT]
+    having = ready or there or (fitting[:1] if complete else [])
+    if len(having) < 2:
         return having
     with ThreadPoolExecutor(len(having)) as pool:
-        answered = [*pool.map(lambda one: answers(*one), having)]
+        answered = [*pool.map(lambda one: answers(one[0], str(one[1]["name"])), having)]
     return [each for each, does in zip(having, answered, strict=True) if does] or having
 
 
