@@ -30,6 +30,10 @@ def flag(name: str, metavar: str, help: str, **more: Any) -> Any:
     return Parameter(name=name, metavar=metavar, env_var=variable, help=help, **more)
 
 
+def _cluster(help: str) -> Any:
+    return flag("--cluster", "etcd://HOST:PORT,…", help)
+
+
 @Parameter(name="*", group=Group("The cluster", sort_key=5), show_default=False)
 @frozen
 class ClusterOptions:
@@ -37,11 +41,7 @@ class ClusterOptions:
 
     cluster: Annotated[
         str,
-        flag(
-            "--cluster",
-            "etcd://HOST:PORT,…",
-            "The etcd to find the hosts in: its members, with an optional /PREFIX of its keys (/vhostcomm/v1/).",
-        ),
+        _cluster("The etcd to find the hosts in: its members, with an optional /PREFIX of its keys (/vhostcomm/v1/)."),
     ] = ""
     cluster_ca: Annotated[
         str, flag("--cluster-ca", "FILE", "Use TLS; etcd's certificate is signed by an authority in this file.")
@@ -144,14 +144,7 @@ _SHARED: Final = (
 class HostOptions(ClusterOptions):
     """The same, for a host that takes part, and this host's name."""
 
-    cluster: Annotated[
-        str,
-        flag(
-            "--cluster",
-            "etcd://HOST:PORT,…",
-            f"{_SHARED} A lock there keeps other hosts from starting the guest.",
-        ),
-    ] = ""
+    cluster: Annotated[str, _cluster(f"{_SHARED} A lock there keeps other hosts from starting the guest.")] = ""
     cluster_host: Annotated[
         str, flag("--cluster-host", "NAME", "This host's name in the cluster; by default its hostname.")
     ] = ""
@@ -187,10 +180,7 @@ class HostOptions(ClusterOptions):
 class MemberOptions(HostOptions):
     """The same, and the address of this host's daemon."""
 
-    cluster: Annotated[
-        str,
-        flag("--cluster", "etcd://HOST:PORT,…", f"{_SHARED} The daemon publishes its guests there."),
-    ] = ""
+    cluster: Annotated[str, _cluster(f"{_SHARED} The daemon publishes its guests there.")] = ""
     cluster_control: Annotated[
         str,
         flag(

@@ -27,7 +27,7 @@ def run(
             help="A directory that `vhostcomm install` made; its vhostcomm.toml has the guest. After `--`: QEMU arguments.",
         ),
     ],
-    of_machine: Annotated[MachineFlags | None, Parameter(name="*")] = None,
+    of_machine: MachineFlags | None = None,
     guest: Annotated[
         str | None,
         Parameter(
@@ -50,7 +50,7 @@ def run(
     dry_run: Annotated[bool, Parameter(group=SUPERVISION, help="Print QEMU's command and exit.")] = False,
     config: ConfigFiles = None,
     settings: SettingFlags = None,
-    cluster: Annotated[HostOptions | None, Parameter(name="*")] = None,
+    cluster: HostOptions | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:

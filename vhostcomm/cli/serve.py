@@ -38,7 +38,7 @@ def serve(
     ] = False,
     watch: Watch = None,
     settings: SettingFlags = None,
-    cluster: Annotated[MemberOptions | None, Parameter(name="*")] = None,
+    cluster: MemberOptions | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
