@@ -36,14 +36,10 @@ def run(name: str, work: Callable[[], object], statuses: Container[int] = range(
             if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
                 sys.exit(130)
             raise
-        _fail(name, shown.in_lines, shown.exit_code if shown.exit_code in statuses else 1)
+        try:
+            sys.stdout.flush()
+        except (OSError, VhostcommError):
+            streams.drop_output()
+        print(error_text(f"{name}: {shown.in_lines}"), file=sys.stderr)  # noqa: T201
+        sys.exit(shown.exit_code if shown.exit_code in statuses else 1)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _fail(name: str, message: str, status: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except (OSError, VhostcommError):
-        streams.drop_output()
-    print(error_text(f"{name}: {message}"), file=sys.stderr)  # noqa: T201
-    sys.exit(status)
