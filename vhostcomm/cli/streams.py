@@ -21,11 +21,16 @@ class ReaderGoneError(VhostcommError):
 def prepare() -> None:
     """Prepare all streams. Call this before anything else is opened."""
     _fill_closed()
-    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
-        # A guest's text must not end a verb if the locale lacks its letters.
-        sys.stdout = _over(_Output(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
-    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = _over(_Errors(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
+    for name, kind in (("stdout", _Output), ("stderr", _Errors)):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            made = io.TextIOWrapper(
+                io.BufferedWriter(kind(stream.fileno(), "w", closefd=False)),
+                encoding=stream.encoding,
+                errors="backslashreplace",  # a guest's text must not end a verb if the locale lacks its letters
+                line_buffering=stream.line_buffering or stream.write_through or kind is _Errors,
+            )
+            setattr(sys, name, made)
 
 
 def drop_output() -> None:
@@ -33,15 +38,6 @@ def drop_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(nowhere, 1)
     os.close(nowhere)
-
-
-def _over(raw: io.FileIO, stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding=stream.encoding,
-        errors="backslashreplace",
-        line_buffering=stream.line_buffering or stream.write_through or isinstance(raw, _Errors),
-    )
 
 
 def _fill_closed() -> None:
