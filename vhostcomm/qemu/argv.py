@@ -99,6 +99,13 @@ def qmp_socket(path: str, name: str) -> Iterator[str]:
     yield from ("-qmp", f"chardev:{name}")  # -mon is deprecated since 11.1, its successor is not in 10
 
 
+def disks_of(machine: Machine) -> Iterator[tuple[int, int, AnyDisk]]:
+    """Yield each disk with its PCI slot and its position in the boot order."""
+    for order, disk in enumerate((machine.boot, machine.system, *machine.data)):
+        if disk:
+            yield BOOT_SLOT + order, 1 + order, disk
+
+
 def vhost_disk(disk: VhostDisk, slot: int, bootindex: int, *, bus: str = "pci.0") -> Iterator[str]:
     """Build the arguments for a disk of the kernel's SCSI target."""
     properties = {"id": f"vdisk_{disk.wwpn.removeprefix('naa.')}", "wwpn": disk.wwpn} | VHOST_SETTINGS
@@ -191,11 +198,9 @@ class _Builder:
         yield from self._pci("pvpanic-pci", PANIC_SLOT, {"id": "panic0"})
         yield from self._console()
         machine = self._machine
-        disks = [(BOOT_SLOT, "synoboot", machine.boot), (SYSTEM_SLOT, "synosys", machine.system)]
-        disks += [(FIRST_DATA_SLOT + n, f"userdata{n}", disk) for n, disk in enumerate(machine.data)]
-        for bootindex, (slot, name, disk) in enumerate(disks, start=1):
-            if disk:
-                yield from self._disk(disk, slot, name, bootindex)
+        names = {BOOT_SLOT: "synoboot", SYSTEM_SLOT: "synosys"}
+        for slot, bootindex, disk in disks_of(machine):
+            yield from self._disk(disk, slot, names.get(slot, f"userdata{slot - FIRST_DATA_SLOT}"), bootindex)
 
     def _free_pages(self) -> dict[str, str]:
         # Pages of a hugetlbfs, and locked ones, are to stay.

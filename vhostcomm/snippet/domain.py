@@ -12,11 +12,9 @@ from typing import Final, assert_never
 from xml.etree import ElementTree as ET
 
 from vhostcomm.config.models import GuestConfig
-from vhostcomm.qemu.argv import BALLOON_SLOT, BOOT_SLOT, NET_SLOT, RNG_SLOT, SYSTEM_SLOT, vhost_disk
+from vhostcomm.qemu.argv import BALLOON_SLOT, NET_SLOT, RNG_SLOT, SERIAL_SLOT, disks_of, vhost_disk
 from vhostcomm.qemu.machine import (
-    FIRST_DATA_SLOT,
     Accelerator,
-    AnyDisk,
     BridgeNet,
     Disk,
     Machine,
@@ -60,15 +58,14 @@ def domain(
     if machine.hugepages:
         ET.SubElement(ET.SubElement(root, "memoryBacking"), "hugepages")
     _leaf(root, "vcpu", str(machine.cpus), placement="static")
-    threads = [disk for disk, _, _ in _places(machine) if isinstance(disk, Disk) and disk.options.iothread]
+    threads = [disk for _, _, disk in disks_of(machine) if isinstance(disk, Disk) and disk.options.iothread]
     if threads:
         _leaf(root, "iothreads", str(len(threads)))
     _leaf(ET.SubElement(root, "os"), "type", "hvm", arch="x86_64", machine=machine.machine_type)
     features = ET.SubElement(root, "features")
     for each in ("acpi", "apic", "pae"):
         ET.SubElement(features, each)
-    cpu = _cpu(root, machine)
-    ET.SubElement(cpu, "topology", sockets="1", cores=str(machine.cpus), threads="1")
+    _cpu(root, machine)
     clock = ET.SubElement(root, "clock", offset="utc")
     ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup", track="guest")
     # The genuine domain has "delay", for which its libvirt passed "discard" to QEMU. Today's libvirt distinguishes.
@@ -84,7 +81,7 @@ def domain(
     # libvirt's own element accepts only 16 digits after naa., and the genuine host has a UUID there.
     arguments = [
         word
-        for disk, slot, order in _places(machine)
+        for slot, order, disk in disks_of(machine)
         if isinstance(disk, VhostDisk)
         for word in vhost_disk(disk, slot, order, bus=bus)
     ]
@@ -98,14 +95,14 @@ def domain(
 
 def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.Element]:
     if _is_i440fx(machine):
-        yield _controller("usb", 0, 0x1, function=0x2, model="piix3-uhci")
+        yield libvirt.controller("usb", 0, 0x1, function=0x2, model="piix3-uhci")
     else:
         yield ET.Element("controller", type="usb", index="0", model="none")
-    yield libvirt.controller()
+    yield libvirt.controller("virtio-serial", 0, SERIAL_SLOT)
     threads = 0
-    for index, (disk, slot, order) in enumerate(_places(machine)):
+    for index, (slot, order, disk) in enumerate(disks_of(machine)):
         if isinstance(disk, Disk):
-            controller = _controller("scsi", index, slot, model="virtio-scsi")
+            controller = libvirt.controller("scsi", index, slot, model="virtio-scsi")
             if disk.options.iothread:
                 threads += 1
                 controller.insert(0, ET.Element("driver", iothread=str(threads)))
@@ -113,7 +110,7 @@ def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.
             yield _disk(disk, index, order)
     if (card := _card(machine, network)) is not None:
         yield card
-    yield from _console(machine)
+    yield _console(machine)
     yield libvirt.port(channel_of(guest))
     balloon = ET.Element("memballoon", model="virtio", freePageReporting="off" if machine.hugepages else "on")
     balloon.append(libvirt.pci(BALLOON_SLOT))
@@ -124,8 +121,8 @@ def _devices(guest: GuestConfig, machine: Machine, network: str) -> Iterator[ET.
     yield rng
 
 
-def _cpu(root: ET.Element, machine: Machine) -> ET.Element:
-    """The processor: a mode of libvirt's, or a model with its features."""
+def _cpu(root: ET.Element, machine: Machine) -> None:
+    """Add the processor: a mode of libvirt's, or a model with its features."""
     default = "host" if machine.accelerator is Accelerator.KVM else "max"
     model, *flags = (machine.cpu or default).split(",")
     if mode := _CPU_MODES.get(model):
@@ -137,7 +134,7 @@ def _cpu(root: ET.Element, machine: Machine) -> ET.Element:
         name, _, value = flag.partition("=")
         off = flag.startswith("-") or value == "off"
         ET.SubElement(cpu, "feature", policy="disable" if off else "require", name=name.lstrip("+-"))
-    return cpu
+    ET.SubElement(cpu, "topology", sockets="1", cores=str(machine.cpus), threads="1")
 
 
 _CPU_MODES: Final = {"host": "host-passthrough", "max": "maximum"}
@@ -146,21 +143,6 @@ _CPU_MODES: Final = {"host": "host-passthrough", "max": "maximum"}
 
 def _is_i440fx(machine: Machine) -> bool:
     return machine.machine_type == "pc" or machine.machine_type.startswith("pc-i440fx-")
-
-
-def _places(machine: Machine) -> Iterator[tuple[AnyDisk, int, int]]:
-    """Yield the disks with their PCI slots and their positions in the boot order."""
-    disks = [(machine.boot, BOOT_SLOT), (machine.system, SYSTEM_SLOT)]
-    disks += [(disk, FIRST_DATA_SLOT + number) for number, disk in enumerate(machine.data)]
-    for order, (disk, slot) in enumerate(disks, start=1):
-        if disk:
-            yield disk, slot, order
-
-
-def _controller(kind: str, index: int, slot: int, *, model: str, function: int = 0) -> ET.Element:
-    made = ET.Element("controller", type=kind, index=str(index), model=model)
-    made.append(libvirt.pci(slot, function))
-    return made
 
 
 def _disk(disk: Disk, index: int, order: int) -> ET.Element:
@@ -217,15 +199,15 @@ def _card(machine: Machine, network: str) -> ET.Element | None:
     return card
 
 
-def _console(machine: Machine) -> Iterator[ET.Element]:
-    file = machine.serial if isinstance(machine.serial, SerialFile) else None
-    serial = ET.Element("serial", type="file" if file else "pty")
-    if file:
-        path = os.path.abspath(file.path)  # noqa: PTH100 - as above
+def _console(machine: Machine) -> ET.Element:
+    serial = ET.Element("serial", type="pty")
+    if isinstance(machine.serial, SerialFile):
+        serial.set("type", "file")
+        path = os.path.abspath(machine.serial.path)  # noqa: PTH100 - as above
         ET.SubElement(serial, "source", path=path, append="on")
     target = ET.SubElement(serial, "target", type="isa-serial", port="0")
     ET.SubElement(target, "model", name="isa-serial")
-    yield serial
+    return serial
 
 
 def _leaf(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

@@ -30,7 +30,7 @@ def devices(guest: GuestConfig, *, held: bool = False) -> Snippet:
         *_qmp(guest),
         comment("Omit the controller if the domain already has one of this type and index."),
         comment(*textwrap.wrap(f"{PORT[0].upper()}{PORT[1:]}.", 118)),
-        controller(),
+        controller("virtio-serial", 0, SERIAL_SLOT),
         port(channel),
     ]
     return Snippet("\n".join(map(text, parts)))
@@ -49,10 +49,10 @@ def _qmp(guest: GuestConfig) -> list[ET.Element[Any]]:
     ]  # fmt: skip
 
 
-def controller() -> ET.Element:
-    """Make the virtio-serial controller, in the PCI slot of a genuine host."""
-    made = ET.Element("controller", type="virtio-serial", index="0")
-    made.append(pci(SERIAL_SLOT))
+def controller(kind: str, index: int, slot: int, function: int = 0, **more: str) -> ET.Element:
+    """Make a controller in a PCI slot."""
+    made = ET.Element("controller", {"type": kind, "index": str(index)} | more)
+    made.append(pci(slot, function))
     return made
 
 

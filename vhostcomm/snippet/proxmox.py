@@ -15,9 +15,9 @@ from typing import Final, assert_never
 
 from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
-from vhostcomm.qemu.argv import vchannel
+from vhostcomm.qemu.argv import disks_of, vchannel
 from vhostcomm.qemu.disk.options import DetectZeroes
-from vhostcomm.qemu.machine import AnyDisk, BridgeNet, Disk, Machine, TapNet, TcpVchannel, VhostDisk
+from vhostcomm.qemu.machine import BridgeNet, Disk, Machine, TapNet, TcpVchannel, VhostDisk
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 AGENT_SLOT: Final = 0x8
@@ -132,20 +132,17 @@ def _changes(machine: Machine) -> Iterator[str]:
     """Yield QEMU's arguments for what Proxmox VE has no setting for. They change its own arguments, which precede them."""
     if machine.cpu and "," in machine.cpu:
         yield from ("-cpu", machine.cpu)
-    for number, disk in _numbered(machine):
+    for slot, _, disk in disks_of(machine):
+        number = slot - 1
         if isinstance(disk, Disk) and number <= _LAST and disk.options.rotation_rate > 1:
             yield from ("-set", f"device.scsi{number}.rotation_rate={disk.options.rotation_rate}")
-
-
-def _numbered(machine: Machine) -> Iterator[tuple[int, AnyDisk | None]]:
-    """Yield the disks with their numbers."""
-    yield from enumerate((machine.boot, machine.system, *machine.data), start=_FIRST)
 
 
 def _imports(machine: Machine, vmid: int, storage: str) -> Iterator[str]:
     """The commands that copy the disks into a storage, and put each into its place."""
     yield "# Each is copied into the storage. An imported disk is unused0 until it has its place."
-    for number, disk in _numbered(machine):
+    for slot, _, disk in disks_of(machine):
+        number = slot - 1
         match disk:
             case Disk() if number <= _LAST:
                 path = os.path.abspath(disk.path)  # noqa: PTH100 - a path to print, not one that is opened here
@@ -156,8 +153,6 @@ def _imports(machine: Machine, vmid: int, storage: str) -> Iterator[str]:
                 yield f"# {disk.path}: has no place; Proxmox VE has {_LAST} at most"
             case VhostDisk(wwpn=wwpn):
                 yield f"# scsi{number}: {wwpn} is a disk of the kernel's target, which qm has no word for"
-            case None:
-                pass
             case _ as never:
                 assert_never(never)
     yield f"qm set {vmid} --boot order=scsi{_FIRST}"
