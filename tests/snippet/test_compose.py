@@ -15,8 +15,8 @@ from tests.serving import run_vhostcomm
 from vhostcomm.config.address import Connect, Listen, ListenTcp
 from vhostcomm.config.load import load
 from vhostcomm.config.models import Config
-from vhostcomm.snippet import Spelling
 from vhostcomm.snippet.compose import compose
+from vhostcomm.snippet.parts import Spelling
 
 FILE = """\
 [host]

@@ -22,8 +22,7 @@ from vhostcomm.config.load import load
 from vhostcomm.config.models import SECTIONS, Config, settings
 from vhostcomm.errors import QemuError, UsageError, VhostcommError
 from vhostcomm.qemu.capabilities import Reconnect
-from vhostcomm.snippet import Spelling
-from vhostcomm.snippet.parts import qmp_remark
+from vhostcomm.snippet.parts import Spelling, qmp_remark
 from vhostcomm.snippet.qemu import arguments
 
 FILE = """\

@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import USED_BY_SCRIPT, Place
+from vhostcomm.cli.flags import USED_BY_SCRIPT, Place, given
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_line, print_remark
@@ -31,15 +31,12 @@ from vhostcomm.systemd import units
 
 if TYPE_CHECKING:
     from vhostcomm.qemu.machine import Machine
-    from vhostcomm.snippet import Snippet
+    from vhostcomm.snippet.parts import Snippet
 
 app = group_of_verbs("snippet", "Print configuration for QEMU, libvirt, Proxmox VE, systemd or containers, to paste.")
 
 _MACHINE = Group("The machine", sort_key=0)
 _HOOKSCRIPT = Group("The hookscript", sort_key=0)
-
-
-Qemu: TypeAlias = Annotated[QemuSelection | None, Parameter(name="*")]
 
 
 Folder: TypeAlias = Annotated[
@@ -56,7 +53,7 @@ def qemu(
     folder: Folder = None,
     *,
     which: ExternalSelection | None = None,
-    spelt_for: Qemu = None,
+    spelt_for: QemuSelection | None = None,
     bus: Annotated[
         Literal["pci.0", "pcie.0"], Parameter(group=QEMU_FLAGS, help="The machine's bus; pcie.0 with q35.")
     ] = "pci.0",
@@ -65,22 +62,25 @@ def qemu(
     ] = "kvm",
 ) -> None:
     """Print QEMU's arguments for the vchannel, to append to its command; with a DIRECTORY, the whole command."""
-    from vhostcomm.snippet.qemu import arguments, command
+    from vhostcomm.snippet.qemu import arguments
 
     which = (which or ExternalSelection()).of_folder(folder)
     found = which.external()
     spelling, can = (spelt_for or QemuSelection()).asked()
     if folder is None:
-        _refuse(vcpus=which.has_vcpus, accel=accel != "kvm", remedy=_GIVE_DIRECTORY)
+        _refuse(which, accel=accel != "kvm", remedy=_GIVE_DIRECTORY)
         _show(arguments(found.guest, spelling, bus=bus))
         return
+    from vhostcomm.qemu.argv import build, format_command
     from vhostcomm.qemu.host_adaptation import fitted
-    from vhostcomm.snippet.parts import qmp_of
+    from vhostcomm.qemu.net_argv import after_passt
+    from vhostcomm.snippet.parts import Snippet, qmp_of
 
     if bus != "pci.0":
         raise UsageError(f"--bus {bus}: a whole machine has the bus of its type, pc: leave it out")
-    made = _machine(found, MachineFlags(accel=accel), qmp_of(found.guest))
-    _show(command(*fitted(made, can.io_uring), can, spelling))
+    made, changes = fitted(_machine(found, MachineFlags(accel=accel), qmp_of(found.guest)), can.io_uring)
+    text = after_passt(made, format_command(build(made, can)))
+    _show(Snippet(text, (spelling.why, *changes)))
 
 
 @Parameter(name="*", group=_MACHINE)
@@ -124,47 +124,42 @@ def libvirt(
     folder: Folder = None, *, which: ExternalSelection | None = None, of_domain: DomainFlags | None = None
 ) -> None:
     """Print libvirt's XML of the channel and its controller for a domain; with --domain, a whole domain."""
-    given = of_domain or DomainFlags()
-    is_whole = given.domain or folder is not None
+    wanted = of_domain or DomainFlags()
+    is_whole = wanted.domain or folder is not None
     which = (which or ExternalSelection()).of_folder(folder)
     found = which.external()
     guest = found.guest
     if not is_whole:
         from vhostcomm.snippet.libvirt import devices
 
-        changed = {each.name: getattr(given, each.name) != each.default for each in attrs.fields(DomainFlags)}
-        _refuse(vcpus=which.has_vcpus, **changed, remedy="add --domain")
+        changed = {each.name: getattr(wanted, each.name) != each.default for each in attrs.fields(DomainFlags)}
+        _refuse(which, **changed, remedy="add --domain")
         _show(devices(guest, held=found.is_held))
         return
     from vhostcomm.qemu.host_adaptation import fitted
     from vhostcomm.snippet.domain import domain as whole
 
-    net, emulator = given.net, given.emulator
+    net = wanted.net
     if net is None:  # QEMU's own network is of no use beside libvirt's
         net = guest.machine.net if guest.machine.net not in {"", "user"} else "network=default"
     kind, _, network = net.partition("=")
-    if kind == "network" and not network:
+    if kind != "network":
+        network = ""
+    elif not network:
         raise UsageError(
             "--net network=NAME: the name of libvirt's network is missing; virsh net-list --all lists them"
         )
-    if emulator and shutil.which(emulator) is None:
-        raise UsageError(f"--emulator {emulator}: no such program; without the flag, libvirt chooses")
+    emulator = shutil.which(wanted.emulator) if wanted.emulator else ""
+    if emulator is None:
+        raise UsageError(f"--emulator {wanted.emulator}: no such program; without the flag, libvirt chooses")
     flags = MachineFlags(
-        boot=given.boot, system=given.system, data=given.data, memory=given.memory, cpus=given.cpus, accel=given.accel,
-        machine=given.machine, mac=given.mac, net="none" if kind == "network" else net,
-        serial_console="none" if given.serial_console == "pty" else given.serial_console,
+        boot=wanted.boot, system=wanted.system, data=wanted.data, memory=wanted.memory, cpus=wanted.cpus, accel=wanted.accel,
+        machine=wanted.machine, mac=wanted.mac, net="none" if network else net,
+        serial_console="none" if wanted.serial_console == "pty" else wanted.serial_console,
     )  # fmt: skip
     made, changes = fitted(_machine(found, flags), io_uring=True)
-    _show(
-        whole(
-            guest,
-            made,
-            emulator=str(Path(shutil.which(emulator) or "").absolute()) if emulator else "",
-            network=network if kind == "network" else "",
-            held=found.is_held,
-        ),
-        changes,
-    )
+    emulator = emulator and str(Path(emulator).absolute())
+    _show(whole(guest, made, emulator=emulator, network=network, held=found.is_held), changes)
 
 
 def _machine(found: ServedGuest, flags: MachineFlags, extra: tuple[str, ...] = ()) -> Machine:
@@ -180,7 +175,7 @@ def _machine(found: ServedGuest, flags: MachineFlags, extra: tuple[str, ...] = (
     """
     from vhostcomm.cli.machine_options import machine_of
     from vhostcomm.qemu.machine import Accelerator
-    from vhostcomm.snippet import channel_of
+    from vhostcomm.snippet.parts import channel_of
 
     guest = found.guest
     if not (flags.boot or guest.machine.boot):
@@ -197,8 +192,9 @@ def _machine(found: ServedGuest, flags: MachineFlags, extra: tuple[str, ...] = (
 _GIVE_DIRECTORY: Final = "give a DIRECTORY that `vhostcomm install` made"
 
 
-def _refuse(*, remedy: str, **machine: object) -> None:
+def _refuse(which: ExternalSelection, *, remedy: str, **machine: object) -> None:
     """Reject flags of the machine that the channel alone can't honour."""
+    machine = {"vcpus": "vcpus" in given(which.settings)} | machine
     if flags := [f"--{name.replace('_', '-')}" for name, value in machine.items() if value]:
         raise UsageError(f"{', '.join(flags)}: only a whole machine has that: {remedy}")
 
@@ -212,7 +208,7 @@ def proxmox(
         str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a DIRECTORY.")
     ] = "local-lvm",
     which: ExternalSelection | None = None,
-    spelt_for: Qemu = None,
+    spelt_for: QemuSelection | None = None,
 ) -> None:
     """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
 
@@ -226,7 +222,7 @@ def proxmox(
     found = which.external()
     spelling, _ = (spelt_for or QemuSelection()).asked()
     if folder is None:
-        _refuse(vcpus=which.has_vcpus, storage=storage != "local-lvm", remedy=_GIVE_DIRECTORY)
+        _refuse(which, storage=storage != "local-lvm", remedy=_GIVE_DIRECTORY)
         _show(commands(found.guest, vmid, spelling, which.words()))
         return
 
@@ -276,8 +272,7 @@ def systemd(
 
     which = which or UnitSelection()
     executable = program or units.running_executable()
-    if which.is_of_all:
-        config = which.all_guests()
+    if config := which.all_guests():
         _show(made(config, None, units.SERVE, executable=executable, files=which.config or ()))
         return
     found = which.served(units.SERVE_ONE)
@@ -297,8 +292,8 @@ def compose(
     ] = None,
 ) -> None:
     """Print a compose file: a container that serves the guest, beside the container with its QEMU."""
-    from vhostcomm.snippet import Spelling
     from vhostcomm.snippet.compose import compose as file
+    from vhostcomm.snippet.parts import Spelling
 
     config, guest = (which or GuestSelection()).find()
     _show(file(config, guest, Spelling.of_version(qemu_version) if qemu_version else Spelling.unasked()))

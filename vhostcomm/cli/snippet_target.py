@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Container, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
@@ -15,6 +16,7 @@ from cyclopts import Group, Parameter
 from vhostcomm.cli.flags import USED, ConfigFiles, ScriptFlags, SettingFlags, Socks, UsedFlags, given
 from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_remark
+from vhostcomm.cli.versions import QEMU
 from vhostcomm.config import values
 from vhostcomm.config.address import Listen, ListenTcp, runtime_directory
 from vhostcomm.config.http_address import control_address
@@ -26,7 +28,7 @@ from vhostcomm.systemd import units
 
 if TYPE_CHECKING:
     from vhostcomm.qemu.capabilities import Capabilities
-    from vhostcomm.snippet import Spelling
+    from vhostcomm.snippet.parts import Spelling
 
 QEMU_FLAGS = Group("The QEMU", sort_key=0)
 UNIT_FLAGS = Group("The unit", sort_key=0)
@@ -112,7 +114,6 @@ class ServedGuest:
 
 
 NO_UNIT: Final = "none"
-_QEMU: Final = "qemu-system-x86_64"
 
 if TYPE_CHECKING:
     Unit: TypeAlias = str
@@ -136,18 +137,15 @@ class UnitSelection(GuestSelection):
         ),
     ] = None
 
-    @property
-    def is_of_all(self) -> bool:
-        """Whether the unit serves all guests of a file, so that no guest needs a name."""
-        return self.config is not None and self.name is None and self.unit in {None, units.SERVE}
-
-    def all_guests(self) -> Config:
-        """Return the effective configuration of the unit for a file.
+    def all_guests(self) -> Config | None:
+        """Return the effective configuration of the unit for all guests of a file; None if a guest is to be named.
 
         Raises:
             ConfigError: the file is invalid.
             UsageError: the unit would ignore a flag, since it reads only the file.
         """
+        if self.config is None or self.name is not None or self.unit not in {None, units.SERVE}:
+            return None
         self.check_settings(units.SERVE)
         config = load(self.config, environment=of_service())
         check(config)
@@ -244,11 +242,6 @@ class ExternalSelection(UnitSelection):
         """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
-    @property
-    def has_vcpus(self) -> bool:
-        """Whether the flag of the machine's processors is given."""
-        return "vcpus" in given(self.settings)
-
     def reject_unused(self, used: Container[str]) -> None:
         """Reject flags of settings that the snippet doesn't use.
 
@@ -294,6 +287,7 @@ def of_service() -> dict[str, str]:
     return {"RUNTIME_DIRECTORY": str(units.RUNTIME)} | os.environ
 
 
+@Parameter(name="*", group=QEMU_FLAGS)
 @frozen
 class QemuSelection:
     """The selection of the QEMU for which arguments are spelt.
@@ -307,7 +301,6 @@ class QemuSelection:
         str | None,
         Parameter(
             metavar="PROGRAM",
-            group=QEMU_FLAGS,
             help="The QEMU to print for; vhostcomm asks for its version. By default qemu-system-x86_64, if installed.",
         ),
     ] = None
@@ -315,7 +308,6 @@ class QemuSelection:
         str | None,
         Parameter(
             metavar="VERSION",
-            group=QEMU_FLAGS,
             help="Print for a QEMU of this version that isn't on this host; such as 7.2.",
         ),
     ] = None
@@ -325,44 +317,29 @@ class QemuSelection:
 
         Raises:
             UsageError: both are given.
-            QemuError: this QEMU can't be queried, or lacks something.
+            QemuError: this QEMU can't be queried, or has no vchannel.
         """
         from vhostcomm.qemu.capabilities import Capabilities, Program
-        from vhostcomm.snippet import Spelling
+        from vhostcomm.snippet.parts import Spelling
 
         if self.qemu and self.qemu_version:
             raise UsageError("--qemu queries a QEMU, --qemu-version doesn't: give only one")
-        path = self.qemu or _QEMU
+        path = self.qemu or QEMU
         if self.qemu_version:
             spelling = Spelling.of_version(self.qemu_version)
         elif self.qemu is None and shutil.which(path) is None:
             unasked = Spelling.unasked()
             spelling = Spelling(unasked.reconnects, f"not installed here, so it is {unasked.why}")
         else:
-            can = capabilities(path)
-            assert can.reconnects is not None
+            import trio
+
+            from vhostcomm.qemu.argv import CHANNEL_DRIVERS
+            from vhostcomm.qemu.detect import find_capabilities
+
+            can = trio.run(partial(find_capabilities, Program(path), try_kvm=False))
+            if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
+                raise QemuError(f"{path} has no device {missing[0]}; use QEMU 7.2 or later for x86_64")
+            if can.reconnects is None:
+                raise QemuError(f"{path} can't reconnect a socket: use QEMU 7.2 or later")
             return Spelling(can.reconnects, f"written for {path}, which is {can.version}"), can
         return spelling, Capabilities.assumed(Program(path), spelling.reconnects)
-
-
-def capabilities(path: str) -> Capabilities:
-    """Query the capabilities of a QEMU.
-
-    Raises:
-        QemuError: it can't be queried, or has no vchannel.
-    """
-    import trio
-
-    from vhostcomm.qemu.argv import CHANNEL_DRIVERS
-    from vhostcomm.qemu.capabilities import Program
-    from vhostcomm.qemu.detect import find_capabilities
-
-    async def ask() -> Capabilities:
-        can = await find_capabilities(Program(path), try_kvm=False)
-        if missing := [each for each in CHANNEL_DRIVERS if each not in can.devices]:
-            raise QemuError(f"{path} has no device {missing[0]}; use QEMU 7.2 or later for x86_64")
-        if can.reconnects is None:
-            raise QemuError(f"{path} can't reconnect a socket: use QEMU 7.2 or later")
-        return can
-
-    return trio.run(ask)

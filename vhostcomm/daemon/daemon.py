@@ -43,7 +43,7 @@ from vhostcomm.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from vhostcomm.daemon.membership import Membership
-    from vhostcomm.snippet import Snippet
+    from vhostcomm.snippet.parts import Snippet
 
 
 class Daemon:

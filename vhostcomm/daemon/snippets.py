@@ -9,7 +9,7 @@ from vhostcomm.config.models import Config, GuestConfig
 from vhostcomm.errors import UsageError
 
 if TYPE_CHECKING:
-    from vhostcomm.snippet import Snippet
+    from vhostcomm.snippet.parts import Snippet
 
 
 def snippets_of(config: Config, guest: GuestConfig) -> dict[str, Snippet]:
@@ -17,9 +17,9 @@ def snippets_of(config: Config, guest: GuestConfig) -> dict[str, Snippet]:
 
     A snippet without text has the reason as its remark: QEMU can't connect to the guest's address.
     """
-    from vhostcomm.snippet import Snippet, Spelling
     from vhostcomm.snippet.compose import compose
     from vhostcomm.snippet.libvirt import devices
+    from vhostcomm.snippet.parts import Snippet, Spelling
     from vhostcomm.snippet.qemu import arguments
 
     spelling = Spelling.unasked()

@@ -3,7 +3,3 @@
 One module for each tool, which makes a `Snippet` of a guest's configuration and of QEMU's spelling of the machine.
 Nothing here asks the machine it runs on.
 """
-
-from vhostcomm.snippet.parts import Snippet, Spelling, channel_of
-
-__all__ = ["Snippet", "Spelling", "channel_of"]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from vhostcomm.config.models import GuestConfig
-from vhostcomm.qemu.argv import build, format_command, vchannel
-from vhostcomm.qemu.capabilities import Capabilities
-from vhostcomm.qemu.machine import Machine
-from vhostcomm.qemu.net_argv import after_passt
+from vhostcomm.qemu.argv import format_command, vchannel
 from vhostcomm.snippet.parts import PORT, Snippet, Spelling, channel_of, qmp_of, qmp_remark
 
 
@@ -31,18 +28,3 @@ def arguments(guest: GuestConfig, spelling: Spelling, *, bus: str = "pci.0") -> 
             qmp_remark(guest),
         ),
     )
-
-
-def command(machine: Machine, changes: tuple[str, ...], can: Capabilities, spelling: Spelling) -> Snippet:
-    """The whole command of a machine.
-
-    Args:
-        machine: as this host can run it.
-        changes: what of the wanted one had to give way, a sentence each.
-        can: what the QEMU can do.
-        spelling: which QEMU that is.
-
-    Raises:
-        QemuError: the QEMU can't run it.
-    """
-    return Snippet(after_passt(machine, format_command(build(machine, can))), (spelling.why, *changes))
