@@ -202,10 +202,9 @@ def _net(flags: MachineFlags, settings: MachineSettings) -> Net | None:
         case "none", "":
             return None
         case _:
-            pass
-    raise UsageError(
-        f"--net {net}: expected user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
-    )
+            raise UsageError(
+                f"--net {net}: expected user, passt, tap=INTERFACE[,vhost=on|off][,queues=N], bridge=BRIDGE or none"
+            )
 
 
 def _tap(net: str, interface: str, settings: list[str]) -> TapNet:
