@@ -78,14 +78,12 @@ def guest_names(context: Any) -> Sequence[str]:
     from vhostcomm.cli.hosts import split
     from vhostcomm.errors import VhostcommError
 
-    def given(flag: str, variable: str) -> str:
-        return context[flag].raw or os.environ.get(variable, "")
-
     with suppress(ValueError, VhostcommError, KeyError, TypeError):
-        control = split(given("--control", "VHOSTCOMM_CONTROL"))
+        control = split(context["--control"].raw or os.environ.get("VHOSTCOMM_CONTROL", ""))
         if any(each.startswith("ssh:") for each in control):
             return []  # a connection may take long, or ask for a password
-        daemon = DaemonOptions([*filter(None, control)], given("--control-token", "VHOSTCOMM_CONTROL_TOKEN"))
+        token = context["--control-token"].raw or os.environ.get("VHOSTCOMM_CONTROL_TOKEN", "")
+        daemon = DaemonOptions([*filter(None, control)], token)
         with daemon.asked("completion", COMPLETION_TIMEOUT) as daemons:
             return [str(each["name"]) for each in daemons.guests()[0]]
     return []

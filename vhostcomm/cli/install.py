@@ -30,8 +30,6 @@ _LAYOUTS: Final[dict[str, Layout]] = {
     **{str(each.version): each for each in LAYOUTS if each.version in {8, 9} and not each.raid},
 }
 
-_LICENCE: Final = "Whether you may run this system, and where, depends on its licence."
-
 
 def install(
     pat: Annotated[Place, Parameter(help=f"DSM_VirtualDSM_….pat, of {PUBLISHED}. Nothing is downloaded.")],
@@ -150,5 +148,5 @@ def _as_text(done: Installed, folder: str, pat: str) -> Iterator[str]:
         yield f"{folder}: already has a guest, nothing was changed: {', '.join(done.files)}"
     else:
         yield f"{folder}: {', '.join(done.files)}, from {pat}; the guest's MAC address is {done.mac}"
-        yield _LICENCE
+        yield "Whether you may run this system, and where, depends on its licence."
     yield f"Start it: vhostcomm run {shlex.quote(folder)}"

@@ -110,8 +110,7 @@ volumes:
 
 def _inside(guest: GuestConfig) -> tuple[str, AnyVchannel]:
     """Return the guest's address inside the containers: for vhostcomm, and for QEMU."""
-    channel = channel_of(guest)
-    match channel:
+    match channel_of(guest):
         case Vchannel(path=path, server=server):
             place = f"{FOLDER}/{path.rpartition('/')[2]}"
             return f"connect:{place}" if server else place, Vchannel(place, server=server)
