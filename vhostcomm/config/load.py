@@ -223,15 +223,16 @@ def _conflicts(common: Mapping[str, Mapping[str, Value]], merged: Merged) -> Ite
 
 def _watched(value: Value | None, flags: Iterable[str | Path], mistakes: Mistakes) -> Iterator[tuple[Path, str]]:
     """Yield the watched directories of the files, then those of ``--watch``, each with its source."""
-    given: list[tuple[object, str, str]] = [(str(each), "--watch", "/run/guests") for each in flags]
+    given: list[tuple[object, str, str]] = []
     if value:
         example = 'watch = ["/run/guests"]'
         if isinstance(value.value, list):
-            given[:0] = ((each, value.source, example) for each in value.value)
+            given += ((each, value.source, example) for each in value.value)
         else:
             mistakes.add(
                 f"{value.source} is {quoted(value.value)}: expected a list of directories; for example: {example}"
             )
+    given += ((str(each), "--watch", "/run/guests") for each in flags)
     for raw, source, example in given:
         with mistakes:
             yield Path(parsed(values.path, raw, source, example)).absolute(), source

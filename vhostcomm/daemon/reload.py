@@ -162,7 +162,8 @@ class Reload:
     def _rejected(self, why: VhostcommError | None = None) -> Reloaded:
         self.why_not = str(why or "")
         self._changed()
-        return Reloaded(why.summary, why.details) if why else Reloaded()  # the error refers to the configuration
+        # Without the error itself: its traceback would keep the rejected configuration in memory.
+        return Reloaded(why.summary, why.details) if why else Reloaded()
 
     async def _change(self, config: Config) -> None:
         raise_descriptor_limit(config, self._log)
