@@ -99,6 +99,7 @@ def test_sockets_are_parsed(given: str, made: Sock) -> None:
         (address.parse_sock, "nas=", "the socket's path is missing"),
         (address.parse_sock, "connect:", "the socket's path is missing"),
         (address.parse_sock, "connect:a=b", r"'a=b' can't be the guest's name \(a name has .*\); name it: NAME=connect:a=b"),
+        (address.parse_sock, "127.0.0.1:12345", "^a TCP address begins with tcp: write tcp:127.0.0.1:12345$"),
         (address.parse_sock, "tcp:a=b:1", "'a=b' is not a host"),
         (address.parse_sock, "nas=/", "^/ is a directory; give the path of a socket$"),
         (http_address.CONTROL.parse, "/", "^/ is a directory; give the path of a socket$"),
