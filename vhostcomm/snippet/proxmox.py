@@ -15,7 +15,7 @@ from typing import Final, assert_never
 
 from vhostcomm.config.models import GuestConfig
 from vhostcomm.errors import UsageError
-from vhostcomm.qemu.argv import disks_of, vchannel
+from vhostcomm.qemu.argv import BOOT_SLOT, disks_of, vchannel
 from vhostcomm.qemu.disk.options import DetectZeroes
 from vhostcomm.qemu.machine import BridgeNet, Disk, Machine, TapNet, TcpVchannel, VhostDisk
 from vhostcomm.snippet.parts import Snippet, Spelling, channel_of, qmp_of, qmp_remark
@@ -133,7 +133,7 @@ def _changes(machine: Machine) -> Iterator[str]:
     if machine.cpu and "," in machine.cpu:
         yield from ("-cpu", machine.cpu)
     for slot, _, disk in disks_of(machine):
-        number = slot - 1
+        number = _FIRST + slot - BOOT_SLOT
         if isinstance(disk, Disk) and number <= _LAST and disk.options.rotation_rate > 1:
             yield from ("-set", f"device.scsi{number}.rotation_rate={disk.options.rotation_rate}")
 
@@ -142,7 +142,7 @@ def _imports(machine: Machine, vmid: int, storage: str) -> Iterator[str]:
     """The commands that copy the disks into a storage, and put each into its place."""
     yield "# Each is copied into the storage. An imported disk is unused0 until it has its place."
     for slot, _, disk in disks_of(machine):
-        number = slot - 1
+        number = _FIRST + slot - BOOT_SLOT
         match disk:
             case Disk() if number <= _LAST:
                 path = os.path.abspath(disk.path)  # noqa: PTH100 - a path to print, not one that is opened here
