@@ -36,7 +36,7 @@ def head(text: str) -> None:
 
 
 def images() -> dict[str, str]:
-    head("Building the guest: a Debian kernel, busybox, and an agent that asks as the genuine ones do")
+    head("Building the guest: a Debian kernel, busybox, an agent that asks")
     built = subprocess.run(
         [ROOT / "tests/guest/build.sh", "--print-paths"], stdout=subprocess.PIPE, text=True, check=False
     )
@@ -130,7 +130,8 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
     head(f"3. {answers} questions asked, {answers} answered; exit status {status}")
     if status or answers < 10:
         raise SystemExit("that is not as it should be")
-    say("   The guest is a stand-in: a real kernel in a real QEMU, and an agent written from protocol/README.md alone.")
+    say("   The guest is a stand-in: a real kernel in a real QEMU, and an agent")
+    say("   written from protocol/README.md alone.")
 
 
 def log_of(stream: Any) -> Iterator[dict[str, str]]:
@@ -149,7 +150,8 @@ def log_of(stream: Any) -> Iterator[dict[str, str]]:
 
 def without_qemu(folder: Path) -> None:
     """Show what is possible with only Python: `vhostcomm probe` asks the same questions."""
-    head("QEMU or a tool to build the guest is missing, so no kernel boots; vhostcomm probe asks in its place")
+    head("QEMU or a tool to build the guest is missing: no kernel boots")
+    say("   vhostcomm probe asks in its place.")
     socket = folder / "nas"
     vhostcomm = [sys.executable, "-m", "vhostcomm"]
     probe = [*vhostcomm, "probe", "--sock", str(socket)]
@@ -175,7 +177,7 @@ def without_qemu(folder: Path) -> None:
 def next_steps() -> None:
     head("Next")
     say("   .venv/bin/vhostcomm --help      what else there is")
-    say("   docs/README.md                  serve your own guest: plain QEMU, libvirt, Proxmox VE, containers")
+    say("   docs/README.md                  QEMU, libvirt, Proxmox VE, containers")
     say("   make test                       every check and test")
 
 
