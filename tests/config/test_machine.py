@@ -51,6 +51,15 @@ def test_memory_below_a_mebibyte_is_rejected(tmp_path: Path) -> None:
     assert "memory is 0" in refused.stderr
 
 
+@pytest.mark.parametrize(("folder", "why"), [("", "not a hugetlbfs"), ("nowhere", "No such file or directory")])
+def test_directory_without_huge_pages_is_rejected(tmp_path: Path, folder: str, why: str) -> None:
+    """QEMU would make an ordinary file there, and use it as memory."""
+    (tmp_path / "boot.img").write_bytes(bytes(4096))
+    refused = run_vhostcomm("run", "--boot", tmp_path / "boot.img", "--hugepages", tmp_path / folder)
+    assert refused.returncode == 2
+    assert f"--hugepages {tmp_path / folder}: {why}; " in refused.stderr
+
+
 @pytest.mark.needs("qemu-system-x86_64")
 def test_a_folder_is_run_and_flags_override_it(tmp_path: Path) -> None:
     """This also works for a user without a session, who has no runtime directory."""

@@ -25,7 +25,7 @@ from vhostcomm.qemu.disk.contents import refuse_other
 from vhostcomm.qemu.disk.image import Image, probe
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.options import parse, parse_shared, split
-from vhostcomm.qemu.host_adaptation import fitted
+from vhostcomm.qemu.host_adaptation import check_hugepages, fitted
 from vhostcomm.qemu.machine import (
     Accelerator,
     AnyDisk,
@@ -77,7 +77,8 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
     try:
         channel = Vchannel(str(address.path), server=isinstance(address, Connect))
         # Check the machine before detecting QEMU, so that mistakes are reported at once.
-        await in_thread(_DISKS, machine_of, flags, config, Accelerator.TCG, channel, extra)
+        made = await in_thread(_DISKS, machine_of, flags, config, Accelerator.TCG, channel, extra)
+        await in_thread(_DISKS, check_hugepages, made.hugepages)
     except QemuError as error:
         raise UsageError(str(error)) from None
     can = await find_capabilities(Program(flags.qemu, tuple(flags.qemu_data or ())), try_kvm=flags.accel != "tcg")

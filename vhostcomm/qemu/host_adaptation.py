@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from vhostcomm.errors import QemuError
 from vhostcomm.qemu.disk import io_modes
 from vhostcomm.qemu.machine import AnyDisk, Disk, Machine, TapNet
 
@@ -24,6 +25,8 @@ _QUEUES_MAX: Final = 8
 
 _POOLS: Final = "/sys/kernel/mm/hugepages"
 _MOUNTS: Final = "/proc/self/mounts"
+_HUGE: Final = 2 << 20
+"""Bytes of the smallest huge page of x86-64."""
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -72,6 +75,22 @@ def _has_several_queues(interface: str) -> bool:
     return bool(flags & _MULTI_QUEUE)
 
 
+def check_hugepages(folder: str | None) -> None:
+    """Check the directory of `Machine.hugepages`: elsewhere, QEMU would use an ordinary file as memory.
+
+    Raises:
+        QemuError: it is missing, or on no hugetlbfs, whose block size is that of its pages.
+    """
+    if folder is None or folder == HUGEPAGES_AUTO:
+        return
+    try:
+        why = "" if os.statvfs(folder).f_bsize >= _HUGE else "not a hugetlbfs"
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise QemuError(f"--hugepages {folder}: {why}; `findmnt -t hugetlbfs` lists them, and auto finds one")
+
+
 def find_hugepages(memory: int, *, mounts: str = _MOUNTS, pools: str = _POOLS) -> tuple[str, str]:
     """Find a hugetlbfs directory with enough free pages for `memory` MiB; also return the reason if there is none."""
     problems = []
@@ -92,7 +111,7 @@ def find_hugepages(memory: int, *, mounts: str = _MOUNTS, pools: str = _POOLS) -
 
 def _page_size(settings: str) -> int:
     found = re.search(r"pagesize=([0-9]+)([KMG]?)", settings)
-    return int(found[1]) * _UNITS[found[2]] if found else 2 << 20
+    return int(found[1]) * _UNITS[found[2]] if found else _HUGE
 
 
 def _free(pools: str, size: int) -> int:
