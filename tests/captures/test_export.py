@@ -114,14 +114,15 @@ def test_export_to_a_file_and_to_a_pipe(tmp_path: Path) -> None:
     assert len(packets(piped.stdout)[1]) == len(load(SHORT).records)
 
 
-def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
-    made = tmp_path / "x.pcapng"
+@pytest.mark.parametrize("verb", ["export", "redact"])
+def test_existing_file_is_not_overwritten(verb: str, tmp_path: Path) -> None:
+    made = tmp_path / "x"
     made.write_text("mine")
-    ended = run_vhostcomm("capture", "export", SHORT, "-o", made)
+    ended = run_vhostcomm("capture", verb, SHORT, "-o", made)
     assert (ended.returncode, made.read_text()) == (1, "mine")
     assert ended.stderr == f"vhostcomm: {made}: already exists; choose another --output, or overwrite it with --force\n"
-    assert run_vhostcomm("capture", "export", SHORT, "-o", made, "--force").returncode == 0
-    assert packets(made.read_bytes())[1]
+    assert run_vhostcomm("capture", verb, SHORT, "-o", made, "--force").returncode == 0
+    assert len(packets(made.read_bytes())[1] if verb == "export" else load(made).records) == len(load(SHORT).records)
 
 
 def test_flag_in_the_place_of_a_file_is_rejected(tmp_path: Path) -> None:
@@ -136,10 +137,11 @@ def test_unwritable_place_is_reported(tmp_path: Path) -> None:
     assert ended.stderr.endswith("No such file or directory; choose another place with --output\n")
 
 
-def test_a_capture_is_not_overwritten_with_its_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["export", "redact"])
+def test_a_capture_is_not_overwritten_with_its_export(verb: str, tmp_path: Path) -> None:
     capture = tmp_path / "x.jsonl"
     capture.write_text(SHORT.read_text())
-    ended = run_vhostcomm("capture", "export", capture, "--force", "-o", capture)
+    ended = run_vhostcomm("capture", verb, capture, "--force", "-o", capture)
     assert (ended.returncode, capture.read_text()) == (2, SHORT.read_text())
     assert ended.stderr.startswith(f"vhostcomm: {capture} is the capture itself")
 

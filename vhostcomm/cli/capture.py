@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, TypeAlias
 
 from cyclopts import Parameter
 
@@ -23,6 +25,7 @@ from vhostcomm.text import counted
 app = group_of_verbs("capture", "Show, replay, compare, redact and export captures of a channel.")
 
 CaptureFile = Annotated[Path, Parameter(help="A capture (.jsonl).")]
+Force: TypeAlias = Annotated[bool, Parameter(help="Overwrite a file that exists.")]
 
 
 @app.command
@@ -43,6 +46,7 @@ def redact_capture(
     keep_text: Annotated[
         bool, Parameter(help="Keep the guest's text, such as names, except the secrets found in it.")
     ] = False,
+    force: Force = False,
 ) -> None:
     """Replace serial numbers, MAC addresses, UUIDs and IP addresses by placeholders, and mask what may contain others.
 
@@ -55,10 +59,8 @@ def redact_capture(
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text)
-    except OSError as error:
-        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
+    with _created(output, file, force=force) as made:
+        made.write(text.encode())
 
 
 @app.command(usage="Usage: vhostcomm capture export [OPTIONS] FILE [OUTPUT]")
@@ -73,7 +75,7 @@ def export(
         ),
     ] = None,
     *,
-    force: Annotated[bool, Parameter(help="Overwrite a file that exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a capture as pcapng, for Wireshark with vhostcomm's dissector, vchannel.lua.
 
@@ -95,23 +97,8 @@ def export(
     if output is None or to_stdout:
         write_pcapng(capture, sys.stdout.buffer, str(file))
         return
-    if output.exists() and output.samefile(file):
-        raise UsageError(f"{output} is the capture itself; choose another --output")
-    try:
-        made = output.open("wb" if force else "xb")
-    except FileExistsError:
-        raise VhostcommError(
-            f"{output}: already exists; choose another --output, or overwrite it with --force"
-        ) from None
-    except OSError as error:
-        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
-    try:
-        with made:
-            write_pcapng(capture, made, str(file))
-    except OSError as error:
-        if output.is_file():  # not a device
-            output.unlink()
-        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
+    with _created(output, file, force=force) as made:
+        write_pcapng(capture, made, str(file))
 
 
 @app.command
@@ -176,3 +163,25 @@ def _load(path: Path) -> Capture:
     if loaded.cut_off:
         print_error(f"vhostcomm: {path}: the last line is cut off and left out")
     return loaded
+
+
+@contextmanager
+def _created(output: Path, file: Path, *, force: bool) -> Iterator[BinaryIO]:
+    """Create the file of --output, unless it exists or is the capture itself. Remove it if it can't be written."""
+    if output.exists() and output.samefile(file):
+        raise UsageError(f"{output} is the capture itself; choose another --output")
+    try:
+        made = output.open("wb" if force else "xb")
+    except FileExistsError:
+        raise VhostcommError(
+            f"{output}: already exists; choose another --output, or overwrite it with --force"
+        ) from None
+    except OSError as error:
+        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
+    try:
+        with made:
+            yield made
+    except OSError as error:
+        if output.is_file():  # not a device
+            output.unlink()
+        raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
