@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
+from vhostcomm.config import values
 from vhostcomm.config.load import load
 from vhostcomm.errors import ConfigError
 
@@ -43,12 +44,63 @@ def test_mistakes_in_a_machine_are_reported(tmp_path: Path, line: str, words: st
         load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
 
 
-def test_memory_below_a_mebibyte_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "boot.img").write_bytes(bytes(4096))
-    (tmp_path / "vhostcomm.toml").write_text('[guests.nas.machine]\nboot = "boot.img"\nmemory = "512K"\n')
-    refused = run_vhostcomm("run", tmp_path, "--dry-run")
+MISTAKES = """\
+[guests.a.machine]
+disk_options = "foo=bar"
+cpu_model = "a b"
+net = "wifi"
+forward = ["x"]
+[guests.b.machine]
+net = "tap=tap0"
+forward = ["5000:5000"]
+[guests.c]
+vcpus = 2000
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "guests"),
+    [
+        (["config", "validate"], "ab"),
+        (["config", "show", "-c"], "ab"),
+        (["run", "--guest", "a", "--boot=x", "-c"], "a"),
+    ],
+    ids=" ".join,
+)
+def test_all_mistakes_of_machines_are_reported_with_their_keys(tmp_path: Path, verb: list[str], guests: str) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text(MISTAKES)
+    refused = run_vhostcomm(*verb, file)
     assert refused.returncode == 2
-    assert "memory is 0" in refused.stderr
+    found = [line.strip() for line in refused.stderr.splitlines()[1:]]
+    expected = [
+        f"{file}: guests.a.machine.disk_options: disk option 'foo=bar': expected NAME=VALUE",
+        f"{file}: guests.a.machine.cpu_model: cpu is 'a b': a processor model",
+        f"{file}: guests.a.machine.net: --net wifi: expected user, passt",
+        f"{file}: guests.a.machine.forward: --forward x: expected [udp:]",
+        f"{file}: guests.b.machine.forward: --forward needs --net user or passt",
+    ]
+    expected = [each for each in expected if each.split("guests.")[1][0] in guests]
+    assert len(found) == len(expected), refused.stderr
+    assert all(line.startswith(begin) for line, begin in zip(found, expected, strict=True)), refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [('"512"', 512 << 20), ("512", 512 << 20), ('"2G"', 2 << 30), ('"16384k"', 16 << 20)]
+)
+def test_memory_without_a_unit_is_in_mebibytes(tmp_path: Path, given: str, size: int) -> None:
+    (tmp_path / "vhostcomm.toml").write_text(f"[guests.nas.machine]\nmemory = {given}\n")
+    loaded = load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
+    assert loaded.guests[0].machine.memory == size == values.memory(given.strip('"'))
+
+
+@pytest.mark.parametrize("given", ['"512K"', '"1"', "2147483648"])
+def test_memory_out_of_range_is_rejected(tmp_path: Path, given: str) -> None:
+    (tmp_path / "vhostcomm.toml").write_text(f'[guests.nas.machine]\nboot = "boot.img"\nmemory = {given}\n')
+    with pytest.raises(
+        ConfigError, match="memory is .*: it must be 16M to 16T; without a unit, it is in MiB; for example"
+    ):
+        load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
 
 
 @pytest.mark.parametrize(("folder", "why"), [("", "not a hugetlbfs"), ("nowhere", "No such file or directory")])

@@ -81,7 +81,9 @@ def resume(guest: Name = None, *, json: Json = False, daemon: DaemonOptions | No
 def balloon(
     guest: Name = None,
     *,
-    size: Annotated[str | None, Parameter(metavar="SIZE", help="The guest's new memory, such as 512M.")] = None,
+    size: Annotated[
+        str | None, Parameter(metavar="SIZE", help="The guest's new memory, such as 512M; MiB without a unit.")
+    ] = None,
     json: Json = False,
     daemon: DaemonOptions | None = None,
 ) -> None:
@@ -92,7 +94,7 @@ def balloon(
     """
     from vhostcomm.cli.flags import parsed
 
-    body = {} if size is None else {"size": parsed(values.size, "--size", size, "512M")}
+    body = {} if size is None else {"size": parsed(values.memory, "--size", size, "512M")}
     with (daemon or DaemonOptions()).asked("balloon") as daemons:
         client, name = daemons.with_guest(guest)
         done = client.post(client.guest(name, "balloon"), body, takes=QMP_TIMEOUT)

@@ -32,10 +32,13 @@ def validate(
 
     Exit status: 0 valid; 2 invalid, with the place, the reason and an example.
     """
+    from vhostcomm.cli.machine_options import check_machines
+
     if file and config:
         raise UsageError("the file is given twice: give FILE or --config")
     loaded = load(file or config or (), socks=sock or (), watch=watch or (), flags=given(settings))
     check(loaded)
+    check_machines(loaded)
     for warning in loaded.warnings:
         print_remark(warning)
     names = [each.name for each in loaded.guests]
@@ -56,7 +59,10 @@ def show(
 
     The section guest has the values of guests that aren't listed, such as those that appear in a watched directory.
     """
+    from vhostcomm.cli.machine_options import check_machines
+
     loaded = load(config, socks=sock or (), watch=watch or (), flags=given(settings))
+    check_machines(loaded)
     for warning in loaded.warnings:
         print_remark(warning)
     sections = effective(loaded, as_text=not json)

@@ -7,10 +7,13 @@ import re
 import uuid as uuids
 from typing import Final
 
+import attrs
+
 from vhostcomm.cli.flags import parsed
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.config import values
 from vhostcomm.config.address import Activated, Connect, ListenTcp
+from vhostcomm.config.collecting import Mistakes
 from vhostcomm.config.machine import MachineSettings
 from vhostcomm.config.models import Config
 from vhostcomm.errors import DiskError, QemuError, UsageError
@@ -24,7 +27,7 @@ from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.disk.contents import refuse_other
 from vhostcomm.qemu.disk.image import Image, probe
 from vhostcomm.qemu.disk.inspection import warning
-from vhostcomm.qemu.disk.options import parse, parse_shared, split
+from vhostcomm.qemu.disk.options import DiskOptions, parse, parse_shared, split
 from vhostcomm.qemu.host_adaptation import check_hugepages, fitted
 from vhostcomm.qemu.machine import (
     Accelerator,
@@ -46,9 +49,6 @@ from vhostcomm.qemu.machine import (
 )
 from vhostcomm.qemu.restart import RestartWhen
 
-DEFAULT_MEMORY: Final = 1 << 30
-"""Bytes of memory without a flag or setting."""
-
 _DISKS: Final = "disks"
 """The place of a launcher's disks. They may be on a hanging file system, and a signal has to end the launcher."""
 
@@ -66,6 +66,7 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
             "nothing to start: give a directory of `vhostcomm install`, --boot or --direct-kernel; "
             "vhostcomm-run@NAME.service reads them from RUN= in /etc/vhostcomm/run-NAME.env"
         )
+    check_machines(config)
     if (flags.initrd or flags.append) and not flags.direct_kernel:
         raise UsageError("--initrd and --append go with --direct-kernel")
     hooks = tuple(_hook(each) for each in flags.on or ())
@@ -90,6 +91,27 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
     if machine.serial is None and flags.serial_console == "terminal":
         log.warning("no console in the background; --serial-console FILE saves its output")
     return Launch(machine, build(machine, can), config, flags.grace, RestartWhen(flags.restart), hooks)
+
+
+def check_machines(config: Config) -> None:
+    """Check the machines in the files, except for their disks, which this host may lack.
+
+    Raises:
+        ConfigError: has the place of each invalid setting.
+    """
+    mistakes = Mistakes()
+    flags = MachineFlags(cpus=1)
+    for guest in (each for each in config.guests if each.machine_sources):
+        valid = MachineSettings()
+        for key in ("disk_options", "cpu_model", "net", "forward"):
+            more = attrs.evolve(valid, **{key: getattr(guest.machine, key)})
+            alone = attrs.evolve(config, guests=(attrs.evolve(guest, machine=more),))
+            try:
+                machine_of(flags, alone, Accelerator.TCG, None)
+                valid = more
+            except (QemuError, UsageError) as error:
+                mistakes.add(f"{guest.machine_sources[key]}: {error}")
+    mistakes.check()
 
 
 async def disk_warnings(flags: MachineFlags, config: Config) -> list[str]:
@@ -119,7 +141,11 @@ def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
 
 
 def machine_of(
-    flags: MachineFlags, config: Config, accelerator: Accelerator, channel: AnyVchannel, extra: tuple[str, ...] = ()
+    flags: MachineFlags,
+    config: Config,
+    accelerator: Accelerator,
+    channel: AnyVchannel | None,
+    extra: tuple[str, ...] = (),
 ) -> Machine:
     """Make the machine that the flags, and for missing ones the guest's settings, describe.
 
@@ -137,13 +163,11 @@ def machine_of(
     """
     guest, settings = config.guests[0], config.guests[0].machine
     boot, system = flags.boot or settings.boot, flags.system or settings.system
-    shared = flags.disk_options or settings.disk_options
+    shared = parse_shared(flags.disk_options or settings.disk_options)
     return Machine(
         name=guest.name,
         uuid=uuids.UUID(guest.identity.uuid),
-        memory=parsed(_mebibytes, "--memory", flags.memory, "2G")
-        if flags.memory
-        else (settings.memory or DEFAULT_MEMORY) >> 20,
+        memory=(parsed(values.memory, "--memory", flags.memory, "2G") if flags.memory else settings.memory) >> 20,
         cpus=guest.identity.vcpus if flags.cpus is None else flags.cpus,
         cpu=flags.cpu_model or settings.cpu_model or None,
         accelerator=accelerator,
@@ -163,15 +187,11 @@ def machine_of(
     )
 
 
-def _mebibytes(text: str) -> int:
-    return values.size(text if not text.isdigit() else f"{text}M") >> 20
-
-
-def _disk(text: str, shared: str, *, snapshot: bool) -> AnyDisk:
+def _disk(text: str, shared: DiskOptions, *, snapshot: bool) -> AnyDisk:
     if text.startswith("naa."):
         return VhostDisk(text)
     path, options = split(text)
-    return Disk(path, _image(path).format, snapshot, parse(options, parse_shared(shared)))
+    return Disk(path, _image(path).format, snapshot, parse(options, shared))
 
 
 def _image(path: str) -> Image:

@@ -46,7 +46,7 @@ class MachineSettings:
         metavar="OPTIONS",
     )
     mac: str = setting("", values.MAC, "The guest's MAC address.", "02:11:32:00:00:01")
-    memory: int = setting(0, values.SIZE, "The guest's memory.", "2G")
+    memory: int = setting(1 << 30, values.MEMORY, "The guest's memory.", "2G")
     cpu_model: str = setting("", values.STRING, "QEMU's processor model.", "Skylake-Client", metavar="MODEL")
     hugepages: str = setting(
         "", values.PATH, "A hugetlbfs directory for the guest's memory, or auto.", "auto", metavar="DIRECTORY"

@@ -151,6 +151,21 @@ def size(value: object) -> int:
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
+def memory(value: object) -> int:
+    """Parse a machine's memory, in MiB as for QEMU unless it has a unit; returned in bytes."""
+    given = str(value) if type(value) is int else string(value).strip()
+    made = size(f"{given}M" if given.isdigit() else given)
+    if not _MEMORY_MIN <= made <= _MEMORY_MAX:
+        raise ValueError(
+            f"it must be {_size_text(_MEMORY_MIN)} to {_size_text(_MEMORY_MAX)}; without a unit, it is in MiB"
+        )
+    return made
+
+
+_MEMORY_MIN: Final = 16 << 20
+_MEMORY_MAX: Final = 1 << 44
+
+
 def boolean(value: object) -> bool:
     """Parse yes or no."""
     if isinstance(value, bool):
@@ -274,6 +289,7 @@ STRING: Final = Kind("TEXT", "text", string)
 STRINGS: Final = Kind("TEXTS", "a list of texts", strings, ", ".join)
 PATHS: Final = Kind("PATHS", "a list of paths", paths, ", ".join)
 SIZE: Final = Kind("SIZE", "bytes; k, M, G and T are powers of 1024", size, _size_text)
+MEMORY: Final = Kind("SIZE", "MiB; k, M, G and T are powers of 1024 bytes", memory, _size_text)
 BOOLEAN: Final = Kind(
     "YES|NO",
     "yes or no (true, on, 1; false, off, 0)",
