@@ -99,6 +99,9 @@ def test_call_prints_answers_and_rejects_wrong_arguments(tmp_path: Path) -> None
         for words, status, why in [
             (["call", "nas", "get_pi"], 2, "get_pi"),
             (["call", "nobody", "get_ip", "x"], 2, "no guest 'nobody'"),
+            (["call", "nsa", "get_ip"], 2, "there is no guest 'nsa'; name one of nas"),
+            (["call", "nas", "get_ip", "a", "b"], 2, "text with spaces needs quotes"),
+            (["call", "get_ip", "a", "b"], 2, "text with spaces needs quotes"),
             (["call"], 2, "call needs"),
             (["call", "reset"], 2, "--i-know-this-is-dangerous"),
             (["call", "reset", "--i-know-this-is-dangerous"], 2, "--allow-dangerous yes"),

@@ -188,7 +188,8 @@ class Daemons:
                 else "name the guest, since it isn't known to be the only one"
             )
             raise ControlError(f"{'; '.join(map(str, failed))}; {which}")
-        if len(fitting) == 1 and len(rest) < 3:
+        is_stranger = len(rest) > 1 and _is_command(rest[1]) and not _is_command(rest[0])
+        if len(fitting) == 1 and (name or not is_stranger):
             client, guest = fitting[0]
             return client, str(guest["name"])
         if not there:
@@ -201,6 +202,12 @@ class Daemons:
             raise _NoGuestError(f"there is no guest {name!r}; guests: {names}")
         where = " and ".join(f"--control {client.where}" for client, _ in fitting)
         raise UsageError(f"several daemons serve a guest {name!r}: choose one with {where}")
+
+
+def _is_command(word: str) -> bool:
+    from vchannel import GuestCommand
+
+    return word.isdigit() or word.upper().replace("-", "_") in GuestCommand.__members__
 
 
 def _again(client: Client, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
