@@ -140,6 +140,12 @@ def test_serve_fails_if_a_recording_cannot_be_made(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_a_directory_is_not_a_recording(tmp_path: Path) -> None:
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", tmp_path)
+    assert (ended.returncode, list(tmp_path.parent.glob(f"{tmp_path.name}-*"))) == (78, [])
+    assert f"{tmp_path}: the recording can't be made: it is a directory; give a file in it\n" in ended.stderr
+
+
 @pytest.mark.slow
 def test_recording_loses_neither_frames_nor_answers(tmp_path: Path) -> None:
     with (

@@ -29,7 +29,7 @@ from vhostcomm.capture.record import Recorder
 from vhostcomm.capture.show import describe_frame
 from vhostcomm.channel.file_errors import error_of, leads_to, remedy
 from vhostcomm.channel.guest import Trace
-from vhostcomm.errors import ServeError
+from vhostcomm.errors import PlaceError, ServeError
 from vhostcomm.log.logs import Log
 from vhostcomm.log.sink import Sink, write_all
 
@@ -204,6 +204,8 @@ def _new_file(path: Path) -> tuple[int, Path]:
     Raises:
         ServeError: it can't be created.
     """
+    if path.is_dir():  # its name would get a number
+        raise PlaceError(f"{path}: the recording can't be made: it is a directory; give a file in it")
     for number in range(NUMBERS):
         free = path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         try:
