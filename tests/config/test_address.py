@@ -102,6 +102,9 @@ def test_sockets_are_parsed(given: str, made: Sock) -> None:
         (address.parse_sock, "127.0.0.1:12345", "^a TCP address begins with tcp: write tcp:127.0.0.1:12345$"),
         (address.parse_sock, "tcp:a=b:1", "'a=b' is not a host"),
         (address.parse_sock, "nas=/", "^/ is a directory; give the path of a socket$"),
+        *((parse, f"{prefix}unix:{path}", f"^a unix socket is given by its path alone: write {path}$")
+          for parse, prefix in ((address.parse_sock, "nas="), (address.parse_sock, "connect:"), (http_address.CONTROL.parse, ""))
+          for path in ("/x/a", "a")),
         (http_address.CONTROL.parse, "/", "^/ is a directory; give the path of a socket$"),
         (address.parse_sock, f"nas=/{'x' * 107}", f"its path /{'x' * 107} has 108 bytes, but .* at most 107"),
         (http_address.CONTROL.parse, None, "it must be text in quotes"),

@@ -155,8 +155,10 @@ def _is_host_and_port(text: str) -> bool:
 
 
 def check_path(path: Path) -> None:
-    """Reject a path that no unix socket can have: the root directory, or one that is too long."""
+    """Reject a path that no unix socket can have, such as the root directory, and the form of --qemu-host-api."""
     values.path(str(path))
+    if rest := str(path).partition("/unix:")[2]:
+        raise ValueError(f"a unix socket is given by its path alone: write {rest}")
     if not path.name:
         raise ValueError(f"{path} is a directory; give the path of a socket")
     size = len(os.fsencode(path))
