@@ -115,10 +115,10 @@ def test_sockets_are_parsed(given: str, made: Sock) -> None:
         (http_address.API.parse, None, "it must be text in quotes"),
         (http_address.API.parse, "unix:x", "a unix socket is given by its absolute path"),
         (http_address.API.parse, f"/{'x' * 107}", "has 108 bytes"),
-        (http_address.API.parse, "80", "a TCP address is tcp:HOST:PORT"),
+        (http_address.API.parse, "80", "a TCP address is HOST:PORT"),
         (http_address.WEB.parse, None, "it must be text in quotes"),
-        (http_address.WEB.parse, "unix:/x", "a TCP address is tcp:HOST:PORT"),
-        *((http_address.WEB.parse, given, "a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+        (http_address.WEB.parse, "unix:/x", "a TCP address is HOST:PORT"),
+        *((http_address.WEB.parse, given, "a TCP address is HOST:PORT, an IPv6 host in brackets")
           for given in ("nas", "nas:", "nas:x", "nas:65536", "nas:000080", "::1:80", "[::1]", "[[::1]]:80", "nas:80 ", "nas:\u0663")),
         *((http_address.WEB.parse, f"[{host}]:80", f"^'{host}' is not an IPv6 address$")
           for host in ("", "127.0.0.1", "fe80::1%", "fe80::1%a b", f"fe80::1%{'x' * 16}")),

@@ -98,7 +98,7 @@ def test_memory_without_a_unit_is_in_mebibytes(tmp_path: Path, given: str, size:
 def test_memory_out_of_range_is_rejected(tmp_path: Path, given: str) -> None:
     (tmp_path / "vhostcomm.toml").write_text(f'[guests.nas.machine]\nboot = "boot.img"\nmemory = {given}\n')
     with pytest.raises(
-        ConfigError, match="memory is .*: it must be 16M to 16T; without a unit, it is in MiB; for example"
+        ConfigError, match=r"memory is .*: it must be 16M to 16T; without a unit, it is in MiB; for example"
     ):
         load(tmp_path / "vhostcomm.toml", environment={"RUNTIME_DIRECTORY": "/run/x"})
 

@@ -69,7 +69,7 @@ def test_every_mistake_of_the_files_the_environment_and_the_flags(tmp_path: Path
         "--watch is '\\x00': a path can't contain a NUL",
         "the environment's VHOSTCOMM_VCPUS is 'x': not a whole number",
         "the environment's VHOSTCOMM_VCPU: unknown",
-        "the environment's VHOSTCOMM_WEB is 'x': a TCP address is tcp:HOST:PORT, an IPv6 host in brackets",
+        "the environment's VHOSTCOMM_WEB is 'x': a TCP address is HOST:PORT, an IPv6 host in brackets",
         "--host-serial is '1': a serial number has 13 letters and digits, this has 1",
         "--guest-serial is '2': a serial number has 13 letters and digits, this has 1",
         "--sock is 'tcp:x': a TCP address is tcp:HOST:PORT, an IPv6 host in brackets",

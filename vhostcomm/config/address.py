@@ -172,15 +172,15 @@ def _as_uuid(text: str) -> str:
     return str(uuid.UUID(text))
 
 
-def tcp_address(text: str) -> ListenTcp:
-    """Parse ``HOST:PORT``.
+def tcp_address(text: str, prefix: str = "tcp:") -> ListenTcp:
+    """Parse ``HOST:PORT``, which has followed a prefix.
 
     Raises:
         ValueError: with the reason.
     """
     match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", text)
     if not match or int(match[3]) > 0xFFFF:
-        raise ValueError("a TCP address is tcp:HOST:PORT, an IPv6 host in brackets")
+        raise ValueError(f"a TCP address is {prefix}HOST:PORT, an IPv6 host in brackets")
     if match[1] is not None and not _is_ipv6(match[1]):
         raise ValueError(f"{match[1]!r} is not an IPv6 address")
     if match[1] is None and not _HOST.fullmatch(match[2]):

@@ -56,7 +56,7 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
     if text.startswith("tcp:"):
         return tcp_address(text.removeprefix("tcp:"))
     if text.startswith(TLS):
-        tcp = tcp_address(text.removeprefix(TLS))
+        tcp = tcp_address(text.removeprefix(TLS), TLS)
         return ListenTls(tcp.host, tcp.port)
     path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
     check_path(path)
@@ -147,8 +147,8 @@ def parse_api(text: str) -> Listen | ListenTcp:
         raise ValueError("a unix socket is given by its absolute path")
     place = text.removeprefix("tcp:")
     if place.startswith(":"):
-        return tcp_address(("[::]" if _has_ipv6() else "0.0.0.0") + place)  # noqa: S104 - what was asked for
-    return tcp_address(place)
+        return tcp_address(("[::]" if _has_ipv6() else "0.0.0.0") + place, "")  # noqa: S104 - what was asked for
+    return tcp_address(place, "")
 
 
 def _has_ipv6() -> bool:
@@ -167,7 +167,7 @@ def web_address(text: str) -> ListenTcp:
     Raises:
         ValueError: with the reason.
     """
-    return tcp_address(text.removeprefix("tcp:"))
+    return tcp_address(text.removeprefix("tcp:"), "")
 
 
 def _checked(parse: Callable[[str], object], text: object) -> str:

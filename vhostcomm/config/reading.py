@@ -170,7 +170,9 @@ def quoted(raw: object) -> str:
     """Return a value for an error: escaped, and not too long."""
     try:
         text = str(raw)
-        return ascii(raw) if len(text) < 80 else ascii(text[:80]) + "…"
+        if len(text) >= 80:
+            return ascii(text[:80]) + "…"
+        return ascii(raw) if isinstance(raw, str | list | dict) else text.lower()  # as TOML spells true
     except (ValueError, RecursionError):  # a number with thousands of digits, deeply nested lists
         return "too long to be shown"
 

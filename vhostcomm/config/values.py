@@ -88,11 +88,10 @@ def whole_number(value: object, least: int, most: int) -> int:
     """Parse a whole number within bounds."""
     if type(value) is int:
         made = value
+    elif isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value.strip()):
+        made = int(value)
     else:
-        given = string(value).strip()
-        if not re.fullmatch(r"-?[0-9]{1,20}", given):
-            raise ValueError("not a whole number")
-        made = int(given)
+        raise ValueError("not a whole number")
     if not least <= made <= most:
         raise ValueError(f"it must be {least} to {most}")
     return made
@@ -105,7 +104,7 @@ def seconds(value: object) -> float:
     except (ValueError, OverflowError):  # the latter for an integer with hundreds of digits
         made = None
     if made is None or not 0 < made < 1e6:
-        raise ValueError("not a time in seconds")
+        raise ValueError("not a time in seconds, more than 0 and less than a million")
     return made
 
 
@@ -147,7 +146,7 @@ def size(value: object) -> int:
     given = str(value) if type(value) is int else string(value).strip()
     match = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)i?b?", given, re.IGNORECASE)
     if not match or int(match[1]) == 0:
-        raise ValueError("a size is a whole number, with an optional k, M, G or T")
+        raise ValueError("a size is a whole number, at least 1, with an optional k, M, G or T")
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
@@ -170,7 +169,7 @@ def boolean(value: object) -> bool:
     """Parse yes or no."""
     if isinstance(value, bool):
         return value
-    given = string(value).strip().lower()
+    given = value.strip().lower() if isinstance(value, str) else ""
     if given not in _YES | _NO:
         raise ValueError("it must be yes or no")
     return given in _YES
