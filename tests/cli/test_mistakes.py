@@ -37,6 +37,11 @@ ROOT: Final = Path(__file__).parents[2]
         ("frobnicate", "frobnicate: no such command", ""),
         ("config frobnicate", "config frobnicate: no such command; known: validate, show, init", "config"),
         ("help gusts", "gusts: no such command; did you mean guests?", ""),
+        ("guests --cluster-ca x", "--cluster-ca has no effect without --cluster", "guests"),
+        ("guests --control /x --cluster etcd://a", "--cluster has no effect with --control", "guests"),
+        ("guests --control-ca x --control /x", "--control-ca has no effect without --control tls:HOST:PORT", "guests"),
+        ("guests --control-token x", "--control-token has no effect without --control tcp:HOST:PORT", "guests"),
+        ("serve --sock a=/x/a --control-key x", "--control-key has no effect without --control tls:HOST:PORT", None),
         ("probe --sock connect:/x", "--sock connect:", "probe"),
         ("probe 127.0.0.1:1", "a TCP address begins with tcp: write tcp:127.0.0.1:1", "probe"),
         ("capture diff a", "SECOND is missing", "capture diff"),
@@ -53,6 +58,13 @@ def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(line: str, w
         assert done.stderr.endswith(f" (see {help_of})\n")
     for framework in ("Unused", "Unknown", "Parameter", "unable to convert", "Root Input", "float", "defined in file"):
         assert framework not in done.stderr
+
+
+def test_variables_without_effect_are_ignored() -> None:
+    left = ("CLUSTER_CA", "CLUSTER_USER", "CONTROL_CA", "CONTROL_KEY", "CONTROL_TOKEN")
+    environment = ENVIRONMENT | {f"VHOSTCOMM_{each}": "0123456789abcdef" for each in left}
+    assert "no daemon to ask" in run_vhostcomm("guests", "--control", "/no/control.sock", env=environment).stderr
+    assert run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=environment).returncode == 0
 
 
 @pytest.mark.parametrize("same", [("list", "guests"), ("stop", "shutdown")])

@@ -44,6 +44,8 @@ def test_invalid_addresses_are_rejected(text: str) -> None:
             ["--cluster", "etcd://a", "--cluster-ca", "no.pem"],
             "--cluster: no.pem: the certificate can't be read: No such file",
         ),
+        (["--cluster-ca", "x"], "--cluster-ca has no effect without --cluster"),
+        (["--cluster-host", "x"], "--cluster-host has no effect without --cluster"),
         (["--cluster", "etcd://a", "--cluster-host", "a/b"], "--cluster-host: a host's name has"),
     ],
 )

@@ -15,7 +15,7 @@ from cyclopts import CycloptsError
 
 from tests.serving import ENVIRONMENT, run_vhostcomm
 from vhostcomm.cli.app import app
-from vhostcomm.cli.flags import USED, USED_BY_SCRIPT
+from vhostcomm.cli.flags import USED, USED_BY_PROXMOX, USED_BY_SCRIPT
 from vhostcomm.config.address import ListenTcp
 from vhostcomm.config.identity import flag_of
 from vhostcomm.config.load import load
@@ -133,7 +133,11 @@ def test_configuration_without_guests_is_rejected() -> None:
         (["qemu", "--vcpus", "4"], "--vcpus: only a whole machine has that: give a DIRECTORY"),
         (["proxmox", "--vmid", "100", "--vcpus", "4"], "--vcpus: only a whole machine has that: give a DIRECTORY"),
         (["hookscript", "--vcpus", "4"], "--vcpus: only the daemon uses that: give it to `vhostcomm serve`"),
-        (["hookscript", "--control-token", "0123456789abcdef"], "--control-token: only the daemon uses that"),
+        (["hookscript", "--control-token", "0123456789abcdef"], "--control-token has no effect without --control tcp:"),
+        (["qemu", "--guest-serial", "1234ABC567890"], "--guest-serial: only the daemon uses that"),
+        (["libvirt", "--guest-uuid", "d990d22a-e971-ef5f-a7b3-e6374e496b34"], "--guest-uuid: only the daemon"),
+        (["qemu", "--control", "/tmp/x"], "--control: only the daemon uses that: give it to `vhostcomm serve`"),
+        (["hookscript", "--control-ca", "/nope"], "--control-ca has no effect without --control tls:HOST:PORT"),
         (["qemu", "--web", "127.0.0.1:1", "--host-build", "1"], "--host-build, --web: only the daemon"),
         (["proxmox", "--vmid", "100", "--log-level", "debug"], "--log-level: only the daemon uses that"),
         (["hookscript", "--record", "/tmp/{{guest}}"], "--record: only the daemon uses that"),
@@ -284,7 +288,7 @@ def test_qemu_does_not_connect_to_the_wildcard_address() -> None:
 def test_help_lists_only_the_settings_that_a_snippet_uses(kind: str) -> None:
     shown = run_vhostcomm("snippet", kind, "--help").stdout
     every = {flag_of(each) for model in SECTIONS.values() for each in settings(model).values()}
-    used = USED_BY_SCRIPT if kind == "hookscript" else USED
+    used = {"hookscript": USED_BY_SCRIPT, "proxmox": USED_BY_PROXMOX}.get(kind, USED)
     assert {flag for flag in every if re.search(rf"^  --{flag}\b(?!-)", shown, re.MULTILINE)} == used
     of_machine = "virtual CPUs. Only with a DIRECTORY, or libvirt's --domain." in " ".join(shown.split())
     assert of_machine == ("vcpus" in used)

@@ -30,6 +30,17 @@ def flag(name: str, metavar: str, help: str, **more: Any) -> Any:
     return Parameter(name=name, metavar=metavar, env_var=variable, help=help, **more)
 
 
+def reject_unused(options: Any, why: str, *names: str) -> None:
+    """Reject flags that have no effect; their variables in the environment are ignored.
+
+    Raises:
+        UsageError: such a flag is given.
+    """
+    for name in names:
+        if (value := getattr(options, name)) and str(value) != os.environ.get(f"VHOSTCOMM_{name.upper()}"):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect {why}")
+
+
 def _cluster(help: str) -> Any:
     return flag("--cluster", "etcd://HOST:PORT,…", help)
 
@@ -60,6 +71,10 @@ class ClusterOptions:
             "The user for etcd; its password is in the environment variable VHOSTCOMM_CLUSTER_PASSWORD.",
         ),
     ] = ""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.cluster:
+            reject_unused(self, "without --cluster", *(each.name for each in attrs.fields(type(self))))
 
     def access(self) -> Access:
         """Return where etcd is.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from attrs import evolve, frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.cluster import ClusterOptions, flag
+from vhostcomm.cli.cluster import ClusterOptions, flag, reject_unused
 from vhostcomm.cli.daemons import Daemons
 from vhostcomm.cli.hosts import split
 from vhostcomm.config import values
@@ -74,26 +74,32 @@ class DaemonOptions:
             timeout: seconds for answers; None to wait as long as a busy daemon may need.
 
         Raises:
-            UsageError: the address or the token is invalid.
+            UsageError: the address or the token is invalid, or a flag has no effect.
         """
-        if self.cluster and self.cluster.cluster and not self.control:
-            with evolve(self, control=self.cluster.controls(), cluster=None).asked(verb, timeout) as daemons:
-                yield daemons
-            return
+        chosen, schemes = self, {each.partition(":")[0] for each in self.control or ()}
+        if self.cluster and self.cluster.cluster:
+            if self.control:
+                reject_unused(self.cluster, "with --control (VHOSTCOMM_CONTROL): give one of them", "cluster")
+            else:
+                chosen, schemes = evolve(self, control=self.cluster.controls()), {"tls"}
+        if "tcp" not in schemes:
+            reject_unused(self, "without --control tcp:HOST:PORT", "control_token")
+        if "tls" not in schemes:
+            reject_unused(self, "without --control tls:HOST:PORT", "control_ca", "control_cert", "control_key")
         from vhostcomm.control.client import MARGIN, Client
 
         try:
             token = self.control_token and values.token(self.control_token)
         except ValueError as error:
             raise UsageError(f"--control-token (VHOSTCOMM_CONTROL_TOKEN): {error}") from None
-        tls = self._tls()
-        with self._found() as find:
+        tls = chosen.tls()
+        with chosen.found() as find:
             yield Daemons(
                 lambda: [Client(where, token, verb, margin=timeout or MARGIN, tls=tls) for where in find()],
-                of_hosts=len(self.control or ()) > 1,
+                of_hosts=len(chosen.control or ()) > 1,
             )
 
-    def _tls(self) -> ssl.SSLContext | None:
+    def tls(self) -> ssl.SSLContext | None:
         """Read the files for daemons with TLS, if there are such daemons."""
         where = next((each for each in self.control or () if each.startswith(TLS)), None)
         if where is None:
@@ -110,7 +116,7 @@ class DaemonOptions:
             raise UsageError(f"--control {where}: {error}") from None
 
     @contextmanager
-    def _found(self) -> Iterator[Callable[[], Sequence[Where]]]:
+    def found(self) -> Iterator[Callable[[], Sequence[Where]]]:
         """Provide a function that finds the daemons; other hosts are connected inside the block."""
         given = [_address(each) for each in self.control or () if each]
         remote = [each for each in given if isinstance(each, SshAddress)]

@@ -24,14 +24,15 @@ GROUPS: Final = {
 }
 
 
-USED: Final = {
-    "control", "control-token", "control-ca", "control-cert", "control-key", "guest-uuid", "guest-serial", "vcpus",
-}  # fmt: skip
-"""Settings that matter where another program runs QEMU: the daemon's address, the UUID, which a serial number determines,
-and the processors of a whole machine."""
+USED: Final = {"guest-uuid", "guest-serial", "vcpus"}
+"""Settings that matter where another program runs QEMU: the UUID, which a serial number determines, and the processors of
+a whole machine."""
 
 USED_BY_SCRIPT: Final = {"control", "guest-uuid", "guest-serial"}
 """Those that matter to a script that asks the daemon over a unix socket."""
+
+USED_BY_PROXMOX: Final = USED | USED_BY_SCRIPT
+"""Those that matter to Proxmox VE, which runs QEMU and a script."""
 
 _OF_MACHINE: Final = {"vcpus": " Only with a DIRECTORY, or libvirt's --domain."}
 """What help adds to a flag that only a whole machine can have, where another program runs QEMU."""
@@ -68,11 +69,13 @@ if TYPE_CHECKING:
     SettingFlags: TypeAlias = Any
     UsedFlags: TypeAlias = Any
     ScriptFlags: TypeAlias = Any
+    ProxmoxFlags: TypeAlias = Any
 else:
     Place = str | Path  # text; shells complete files
-    SettingFlags = Annotated[_setting_flags(), Parameter(name="*", show_default=False, show_choices=False)]
-    UsedFlags = Annotated[_setting_flags(USED), Parameter(name="*", show_default=False, show_choices=False)]
-    ScriptFlags = Annotated[_setting_flags(USED_BY_SCRIPT), Parameter(name="*", show_default=False, show_choices=False)]
+    SettingFlags, UsedFlags, ScriptFlags, ProxmoxFlags = (
+        Annotated[_setting_flags(used), Parameter(name="*", show_default=False, show_choices=False)]
+        for used in (None, USED, USED_BY_SCRIPT, USED_BY_PROXMOX)
+    )
 
 Socks = Annotated[
     list[Place] | None,

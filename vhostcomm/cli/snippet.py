@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import USED_BY_SCRIPT, Place, given
+from vhostcomm.cli.flags import Place, given
 from vhostcomm.cli.help import group_of_verbs
 from vhostcomm.cli.machine_flags import MachineFlags
 from vhostcomm.cli.output import print_line, print_remark
@@ -19,6 +19,7 @@ from vhostcomm.cli.snippet_target import (
     UNIT_FLAGS,
     ExternalSelection,
     GuestSelection,
+    ProxmoxSelection,
     QemuSelection,
     ScriptSelection,
     ServedGuest,
@@ -66,6 +67,7 @@ def qemu(
 
     which = (which or ExternalSelection()).of_folder(folder)
     found = which.external()
+    which.reject_unused(found.unit, whole=folder is not None)
     spelling, can = (spelt_for or QemuSelection()).asked()
     if folder is None:
         _refuse(which, accel=accel != "kvm", remedy=_GIVE_DIRECTORY)
@@ -130,6 +132,7 @@ def libvirt(
     is_whole = wanted.domain or folder is not None
     which = (which or ExternalSelection()).of_folder(folder)
     found = which.external()
+    which.reject_unused(found.unit, whole=is_whole)
     guest = found.guest
     if not is_whole:
         from vhostcomm.snippet.libvirt import devices
@@ -209,7 +212,7 @@ def proxmox(
     storage: Annotated[
         str, Parameter(metavar="STORAGE", group=_MACHINE, help="The storage for the disks of a DIRECTORY.")
     ] = "local-lvm",
-    which: ExternalSelection | None = None,
+    which: ProxmoxSelection | None = None,
     spelt_for: QemuSelection | None = None,
 ) -> None:
     """Print commands for a Proxmox VE host: the VM's args, the slots of its disks, its hookscript.
@@ -220,8 +223,9 @@ def proxmox(
 
     if vmid is None:
         raise UsageError("--vmid N is missing: the VM's number; qm list shows the numbers in use")
-    which = (which or ExternalSelection()).of_folder(folder)
+    which = (which or ProxmoxSelection()).of_folder(folder)
     found = which.external()
+    which.reject_unused(found.unit, whole=folder is not None)
     spelling, _ = (spelt_for or QemuSelection()).asked()
     if folder is None:
         _refuse(which, storage=storage != "local-lvm", remedy=_GIVE_DIRECTORY)
@@ -256,7 +260,7 @@ def hookscript(
     found = which.external()
     guest = attrs.evolve(found.guest, name=found.name)
     made = script(guest, found.control, program=program or units.running_executable(), unit=found.service, wait=wait)
-    which.reject_unused(USED_BY_SCRIPT)  # after the error of an address that needs a token or a certificate
+    which.reject_unused(found.unit)  # after the error of an address that needs a token or a certificate
     _show(made)
 
 

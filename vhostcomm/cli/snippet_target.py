@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self, TypeAlias
 
 import attrs
 from attrs import frozen
 from cyclopts import Group, Parameter
 
-from vhostcomm.cli.flags import USED, ConfigFiles, ScriptFlags, SettingFlags, Socks, UsedFlags, given
+from vhostcomm.cli.flags import (
+    USED,
+    USED_BY_PROXMOX,
+    USED_BY_SCRIPT,
+    ConfigFiles,
+    ProxmoxFlags,
+    ScriptFlags,
+    SettingFlags,
+    Socks,
+    UsedFlags,
+    given,
+)
 from vhostcomm.cli.guest_folder import files_of, shown
 from vhostcomm.cli.output import print_remark
 from vhostcomm.cli.versions import QEMU
@@ -237,17 +248,23 @@ class ExternalSelection(UnitSelection):
     """The selection of a guest whose QEMU another program runs, and of the unit that serves it."""
 
     settings: UsedFlags = None
+    used: ClassVar = USED
 
-    def of_folder(self, folder: str | None) -> ExternalSelection:
+    def of_folder(self, folder: str | None) -> Self:
         """Return the selection of the guest in a directory that `install` made; unchanged without a directory."""
         return self if folder is None else attrs.evolve(self, config=files_of(folder, self.config))
 
-    def reject_unused(self, used: Container[str]) -> None:
+    def reject_unused(self, unit: str, *, whole: bool = False) -> None:
         """Reject flags of settings that the snippet doesn't use.
+
+        Args:
+            unit: the guest's; only the units of one guest have its UUID in their paths.
+            whole: whether the snippet is a whole machine, which has the UUID.
 
         Raises:
             UsageError: a flag concerns only the daemon.
         """
+        used = self.used - ({"guest-uuid", "guest-serial"} if not whole and unit not in units.BY_UUID else set())
         if unused := ", ".join(f"--{flag}" for flag in given(self.settings) if flag not in used):
             raise UsageError(
                 f"{unused}: only the daemon uses that: give it to `vhostcomm serve`, or write it into its file"
@@ -258,9 +275,8 @@ class ExternalSelection(UnitSelection):
 
         Raises:
             ConfigError: as `served`.
-            UsageError: as `served`, or the unit starts the QEMU itself, or a flag concerns only the daemon.
+            UsageError: as `served`, or the unit starts the QEMU itself.
         """
-        self.reject_unused(USED)
         if self.unit == units.RUN:
             raise UsageError(f"{units.RUN} starts the guest's QEMU itself, so there is nothing to paste elsewhere")
         return self.served()
@@ -280,6 +296,15 @@ class ScriptSelection(ExternalSelection):
     """The same, for a script that asks the guest's daemon."""
 
     settings: ScriptFlags = None
+    used: ClassVar = USED_BY_SCRIPT
+
+
+@frozen
+class ProxmoxSelection(ExternalSelection):
+    """The same, for a guest whose QEMU and script Proxmox VE runs."""
+
+    settings: ProxmoxFlags = None
+    used: ClassVar = USED_BY_PROXMOX
 
 
 def of_service() -> dict[str, str]:

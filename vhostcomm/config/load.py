@@ -100,7 +100,7 @@ def load(
     }
     host, host_sources = build(HostIdentity, layers["host"])
     service, service_sources = build(Service, layers["serve"])
-    _check_control(service, service_sources["control"], mistakes)
+    _check_control(service, service_sources, mistakes)
     _check_reach(service, service_sources, mistakes)
     mistakes.check()
     if not host.cluster_uuid:
@@ -173,7 +173,13 @@ def _check_together(config: Config) -> None:
     mistakes.check()
 
 
-def _check_control(service: Service, source: str, mistakes: Mistakes) -> None:
+def _check_control(service: Service, sources: Mapping[str, str], mistakes: Mistakes) -> None:
+    source = sources["control"]
+    needed = {"tcp:": ("control_token",), TLS: ("control_ca", "control_cert", "control_key")}
+    for scheme, names in needed.items():
+        for flag in (sources[name] for name in names if not service.control.startswith(scheme)):
+            if flag.startswith("--"):
+                mistakes.add(f"{flag} has no effect without --control {scheme}HOST:PORT")
     if service.control.startswith("tcp:") and not service.control_token:
         mistakes.add(
             f"{source} is {service.control}: any client that reaches it could stop guests, so TCP "

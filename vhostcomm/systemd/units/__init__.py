@@ -32,6 +32,8 @@ SOCKET_ONE: Final = "vhostcomm@.socket"
 """Passes the guest's socket to `SERVE_ONE`."""
 
 NAMES: Final = (SERVE, SERVE_ONE, RUN, SOCKET, SOCKET_ONE)
+BY_UUID: Final = {SERVE_ONE, SOCKET_ONE}
+"""Units whose instance is a guest's UUID."""
 
 RUNTIME: Final = Path("/run/vhostcomm")
 """The runtime directory of `SERVE`; those of the other units are beside it."""
@@ -113,7 +115,7 @@ def instance(name: str, guest: str) -> str:
     before, at, after = name.partition("@")
     if name not in NAMES or not at:
         raise ValueError(f"{name} is not for one guest")
-    given = values.uuid_text(guest) if name in {SERVE_ONE, SOCKET_ONE} else values.name(guest)
+    given = values.uuid_text(guest) if name in BY_UUID else values.name(guest)
     return f"{before}@{given}{after}"
 
 
