@@ -15,7 +15,8 @@ import pytest
 
 from tests.e2e.launched import ROOT
 from tests.serving import ENVIRONMENT, TIMEOUT, held_port, run_vhostcomm
-from vhostcomm.qemu.machine import Forward, UserNet
+from vhostcomm.errors import QemuError
+from vhostcomm.qemu.machine import Forward, PasstNet, UserNet
 from vhostcomm.qemu.ports import port_problem
 
 
@@ -41,10 +42,19 @@ def test_address_of_another_machine() -> None:
     assert "no such address" in port_problem(UserNet((Forward(50_000, 5000, host_address="192.0.2.1"),)))
 
 
-def test_port_is_forwarded_twice() -> None:
-    with held_port() as port:
-        assert port_problem(UserNet((Forward(port, 5000),))) == ""
-        assert "is in use" in port_problem(UserNet((Forward(port, 5000), Forward(port, 5001))))
+@pytest.mark.parametrize("net", [UserNet, PasstNet])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_port_is_forwarded_twice(net: type[UserNet | PasstNet], address: str) -> None:
+    others = Forward(5000, 5001, "udp"), Forward(5001, 5001), Forward(5000, 5001, host_address="127.0.0.2")
+    net((Forward(5000, 5000), *others))
+    with pytest.raises(QemuError, match=f"tcp port 5000 of {address} leads to the guest's ports 5000 and 80; forward"):
+        net((Forward(5000, 5000), Forward(5000, 80, host_address=address)))
+
+
+def test_port_that_is_forwarded_twice_is_reported_without_qemu(tmp_path: Path) -> None:
+    refused = run_vhostcomm("run", "--boot", disk(tmp_path), "--dry-run", "--forward=5000:80", "--forward=5000:81")
+    assert refused.returncode == 2
+    assert "tcp port 5000 of 127.0.0.1 leads to the guest's ports 80 and 81" in refused.stderr
 
 
 def test_no_port_is_forwarded() -> None:

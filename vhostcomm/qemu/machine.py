@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Callable
 from enum import Enum
+from itertools import combinations
 from typing import Any, Final
 
 from attrs import Attribute, field, frozen
@@ -119,18 +120,28 @@ class Forward:
     host_address: str = field(default="127.0.0.1", validator=_host_address)
 
 
+def _distinct(_: Any, __: Attribute[tuple[Forward, ...]], value: tuple[Forward, ...]) -> None:
+    for one, other in combinations(value, 2):
+        same = (one.protocol, one.host_port) == (other.protocol, other.host_port)
+        if same and (one.host_address == other.host_address or "0.0.0.0" in {one.host_address, other.host_address}):  # noqa: S104
+            raise QemuError(
+                f"--forward: {other.protocol} port {other.host_port} of {other.host_address} leads to the guest's ports "
+                f"{one.guest_port} and {other.guest_port}; forward another port"
+            )
+
+
 @frozen
 class UserNet:
     """QEMU's own network with NAT; only forwarded ports reach the guest."""
 
-    forwards: tuple[Forward, ...] = ()
+    forwards: tuple[Forward, ...] = field(default=(), validator=_distinct)
 
 
 @frozen
 class PasstNet:
     """A network by the program passt, with the guest's address of `UserNet`; only forwarded ports reach the guest."""
 
-    forwards: tuple[Forward, ...] = ()
+    forwards: tuple[Forward, ...] = field(default=(), validator=_distinct)
 
 
 @frozen

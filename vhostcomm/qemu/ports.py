@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from contextlib import ExitStack
 
 from vhostcomm.qemu.machine import Forward, Net, PasstNet, UserNet
 
@@ -16,10 +15,9 @@ def port_problem(net: Net | None) -> str:
     """
     if not isinstance(net, UserNet | PasstNet):
         return ""
-    with ExitStack() as held:  # all at once, since one port can't be forwarded twice
-        for forward in net.forwards:
-            kind = socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
-            trial = held.enter_context(socket.socket(socket.AF_INET, kind))
+    for forward in net.forwards:
+        kind = socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
+        with socket.socket(socket.AF_INET, kind) as trial:
             if forward.protocol == "tcp":
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
