@@ -151,7 +151,16 @@ def test_the_containers_layout_is_known_and_harmless(shell: Shell, tmp_path: Pat
         "This is the layout of the container vdsm/virtual-dsm: genuine guests run on it, and version 0 is harmless.\n"
     )
     assert json.loads(shell("disk", "inspect", "sys.img", "--json")[1])["is_container"] is True
-    assert warning(tmp_path / "sys.img") == ()
+    assert warning(tmp_path / "sys.img") == ""
+
+
+def test_image_for_two_disks_is_rejected(tmp_path: Path) -> None:
+    image, other = tmp_path / "boot.img", tmp_path / "system.img"
+    image.write_bytes(bytes(4096))
+    other.symlink_to(image)
+    refused = run_vhostcomm("run", "--boot", image, "--system", other, "--dry-run")
+    assert refused.returncode == 2
+    assert f"vhostcomm: {image}: given for two disks, but each disk needs its own image" in refused.stderr
 
 
 def test_missing_disks_of_a_run_are_one_error(tmp_path: Path) -> None:

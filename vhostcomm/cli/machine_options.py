@@ -21,7 +21,7 @@ from vhostcomm.launcher.hooks import EVENTS
 from vhostcomm.launcher.launcher import Launch
 from vhostcomm.linux.threads import in_thread
 from vhostcomm.log.logs import Log
-from vhostcomm.qemu.argv import build
+from vhostcomm.qemu.argv import build, disks_of
 from vhostcomm.qemu.capabilities import Capabilities, Program
 from vhostcomm.qemu.detect import find_capabilities
 from vhostcomm.qemu.disk.contents import refuse_other
@@ -114,19 +114,17 @@ def check_machines(config: Config) -> None:
     mistakes.check()
 
 
-async def disk_warnings(flags: MachineFlags, config: Config) -> list[str]:
-    """Return what the guest will print about its system disk's partitions, if it will complain."""
-    system = flags.system or config.guests[0].machine.system
-    if not system:
-        return []
-    path, _ = split(system)
+async def disk_warning(flags: MachineFlags, config: Config) -> str:
+    """Return what is wrong with the partitions of the guest's system disk; "" if the guest won't complain."""
+    path, _ = split(flags.system or config.guests[0].machine.system)
+    if not path:
+        return ""
     if not path.startswith("naa."):  # QEMU opens it, by the target's name
         try:
             await in_thread(_DISKS, _image, path)
         except DiskError:
-            return []  # the launch has the same error
-    found = await in_thread(_DISKS, warning, path)
-    return [f"vhostcomm: {line}" if line.startswith(path) else f"vhostcomm: {path}: {line}" for line in found]
+            return ""  # the launch has the same error
+    return await in_thread(_DISKS, warning, path)
 
 
 def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
@@ -164,7 +162,7 @@ def machine_of(
     guest, settings = config.guests[0], config.guests[0].machine
     boot, system = flags.boot or settings.boot, flags.system or settings.system
     shared = parse_shared(flags.disk_options or settings.disk_options)
-    return Machine(
+    machine = Machine(
         name=guest.name,
         uuid=uuids.UUID(guest.identity.uuid),
         memory=(parsed(values.memory, "--memory", flags.memory, "2G") if flags.memory else settings.memory) >> 20,
@@ -185,6 +183,10 @@ def machine_of(
         no_reboot=flags.no_reboot,
         extra=extra,
     )
+    images = [os.path.realpath(each.path) for _, _, each in disks_of(machine) if isinstance(each, Disk)]
+    if not flags.snapshot and (twice := next((each for each in images if images.count(each) > 1), None)):
+        raise UsageError(f"{twice}: given for two disks, but each disk needs its own image")
+    return machine
 
 
 def _disk(text: str, shared: DiskOptions, *, snapshot: bool) -> AnyDisk:

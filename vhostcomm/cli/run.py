@@ -120,8 +120,8 @@ def _launch(flags: MachineFlags, extra: tuple[str, ...], loaded: Config, cluster
         lock = cluster.lock(loaded.guests[0].name, log)
 
         async def warned_of() -> Any:
-            for line in await machine_options.disk_warnings(flags, loaded):
-                print_error(line)
+            if warning := await machine_options.disk_warning(flags, loaded):
+                print_error(f"vhostcomm: warning: {warning}")
             return await machine_options.launch(flags, extra, loaded, log)
 
         async def main() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,19 +87,22 @@ def inspect(path: AnyPath) -> Inspection:
     return Inspection(image.path, image.format, image.size, table, partitions, layout, why, is_container)
 
 
-def warning(path: AnyPath) -> tuple[str, ...]:
-    """Return warnings to show before a guest starts from this system disk: what the guest would print, and why.
+def warning(path: AnyPath) -> str:
+    """Return a warning to show before a guest starts from this system disk: what is wrong, and what the guest will print.
 
-    Empty if the guest would not complain. For a disk that can't be inspected, the reason. This never raises, since the
-    guest starts anyway.
+    "" if the guest would not complain. For a disk that can't be inspected, the reason. This never raises, since the guest
+    starts anyway.
     """
     try:
         found = inspect(path)
     except DiskError as error:
-        return (f"{error} (partition layout not checked)",)
+        return f"{error} (partition layout not checked)"
     if found.layout is not None or found.is_container:
-        return ()
-    return (*found.guest_prints, *(f"{found.path}: {reason}" for reason in found.why))
+        return ""
+    return (
+        f"{found.path}: not partitioned as a system disk: {', '.join(found.why)}; the guest won't check its file systems, "
+        f"and prints {found.guest_prints[1]!r}; details: vhostcomm disk inspect {shlex.quote(str(found.path))}"
+    )
 
 
 def _why_not(
