@@ -51,15 +51,15 @@ def test_pairs_of_request_ids_must_match() -> None:
 def test_fields_that_differ_are_named_with_their_lines() -> None:
     assert differences(capture(*session()), capture(*session(encode_text("22")))) == [
         "    3 | 3  GUEST_SERIAL response_length: 2 | 3",
-        "    3 | 3  GUEST_SERIAL data: b'1\\x00' | b'22\\x00'",
+        "    3 | 3  GUEST_SERIAL data: '1\\x00' | '22\\x00'",
     ]
 
 
 def test_records_in_only_one_capture_are_reported() -> None:
     one = session()
     assert differences(capture(*one), capture(*one[:2])) == [
-        "    4 | -  only in the first: guest>host request GUEST_UUID b''",
-        "    5 | -  only in the first: host>guest response GUEST_UUID b'u\\x00'",
+        "    4 | -  only in the first: guest>host request GUEST_UUID ''",
+        "    5 | -  only in the first: host>guest response GUEST_UUID 'u\\x00'",
     ]
     assert len(differences(capture(*one[2:]), capture(*one))) == 2
 
@@ -71,9 +71,9 @@ def test_records_of_different_kinds() -> None:
     assert "request GUEST_SERIAL" in difference
     assert "4 bytes skipped (silence)" in difference
     (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"punk!")))
-    assert "4 bytes skipped (silence) b'junk' | guest>host 5 bytes skipped (silence) b'punk!'" in difference
+    assert "4 bytes skipped (silence) 'junk' | guest>host 5 bytes skipped (silence) 'punk!'" in difference
     (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"punk")))
-    assert difference.endswith("guest>host 4 bytes skipped: b'junk' | b'punk'")
+    assert difference.endswith("guest>host 4 bytes skipped: 'junk' | 'punk'")
     direction, *fields = differences(capture(question(200, b"")[0]), capture(question(200, b"")[1]))
     assert "direction: guest>host | host>guest" in direction
     assert [field.split()[5] for field in fields] == ["is_request:", "is_response:", "needs_response:"]
@@ -88,13 +88,11 @@ def test_a_changed_direction() -> None:
 def test_difference_late_in_long_data_is_shown() -> None:
     skipped = SkippedRecord(0, Direction.TO_HOST, b"j" * 500 + b"AB", SkipReason.SILENCE)
     (difference,) = differences(capture(skipped), capture(attrs.evolve(skipped, raw=b"j" * 500 + b"CB")))
-    assert difference.endswith("502 bytes skipped: from byte 500 on b'AB' | b'CB'")
+    assert difference.endswith("502 bytes skipped: from byte 500 on 'AB' | 'CB'")
     asked = Request.of(17, b"x" * 100)
     frame = FrameRecord(0, Direction.TO_HOST, asked.frame)
     other = attrs.evolve(frame, frame=attrs.evolve(asked.frame, data=b"x" * 99 + b"y"))
-    assert differences(capture(frame), capture(other)) == [
-        "    2 | 2  GUEST_TIMESTAMP data: from byte 99 on b'x' | b'y'"
-    ]
+    assert differences(capture(frame), capture(other)) == ["    2 | 2  GUEST_TIMESTAMP data: from byte 99 on 'x' | 'y'"]
 
 
 def test_refusals_are_compared_and_assumptions_are_not() -> None:

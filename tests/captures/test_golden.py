@@ -114,7 +114,7 @@ def test_replay_with_other_answers_differs_only_in_them() -> None:
     again = Capture(capture.header, tuple(replay(capture, Connection(Role.HOST), answer)))
     assert [difference.what for difference in compare(capture, again)] == [
         "GUEST_SERIAL response_length: 14 | 5",
-        "GUEST_SERIAL data: b'0000000000000\\x00' | b'MINE\\x00'",
+        "GUEST_SERIAL data: '0000000000000\\x00' | 'MINE\\x00'",
     ]
 
 

@@ -10,8 +10,7 @@ from typing import Final
 from attrs import field, frozen
 
 from vchannel import HEADER_FIELDS
-from vchannel.errors import shorten
-from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord, command_name, quoted
 from vhostcomm.text import counted
 
 _FIRST_RECORD_LINE: Final = 2
@@ -67,9 +66,9 @@ def compare(a: Capture, b: Capture, *, request_ids: bool = False) -> list[Differ
 def describe(record: Record) -> str:
     """Describe a record on one line."""
     if isinstance(record, SkippedRecord):
-        return f"{record.direction.value} {counted(len(record.raw), 'byte')} skipped ({record.why.value}) {shorten(record.raw)}"
+        return f"{record.direction.value} {counted(len(record.raw), 'byte')} skipped ({record.why.value}) {quoted(record.raw)}"
     kind = "request" if record.frame.is_request else "response"
-    return f"{record.direction.value} {kind} {_name(record)} {shorten(record.frame.data)}"
+    return f"{record.direction.value} {kind} {_name(record)} {quoted(record.frame.data)}"
 
 
 def _name(record: FrameRecord) -> str:
@@ -143,7 +142,7 @@ def _differ(a: Record, b: Record, ids: _Ids | None) -> Iterator[str]:
         if not same:
             yield f"{_name(a)} {name}: {_apart(value_a, value_b)}"
     if a.refused != b.refused:
-        yield f"{_name(a)} refused: {shorten(a.refused)} | {shorten(b.refused)}"
+        yield f"{_name(a)} refused: {quoted(a.refused)} | {quoted(b.refused)}"
 
 
 def _differ_skipped(a: Record, b: Record) -> Iterator[str]:
@@ -155,9 +154,9 @@ def _differ_skipped(a: Record, b: Record) -> Iterator[str]:
 
 def _apart(a: object, b: object) -> str:
     """Show two values, shortened, from a place where they differ."""
-    shown_a, shown_b = shorten(a), shorten(b)
+    shown_a, shown_b = quoted(a), quoted(b)
     if shown_a != shown_b or not (isinstance(a, bytes) and isinstance(b, bytes)):
         return f"{shown_a} | {shown_b}"
     shorter = min(len(a), len(b))
     place = next((place for place in range(shorter) if a[place] != b[place]), shorter)
-    return f"from byte {place} on {a[place : place + _SHOWN]!r} | {b[place : place + _SHOWN]!r}"
+    return f"from byte {place} on {quoted(a[place : place + _SHOWN])} | {quoted(b[place : place + _SHOWN])}"

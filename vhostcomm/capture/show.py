@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vchannel import USUAL_GUEST_ID, Frame, decode_text
-from vchannel.errors import shorten
-from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.capture.format import (
+    Capture,
+    CaptureHeader,
+    Direction,
+    FrameRecord,
+    Record,
+    SkippedRecord,
+    command_name,
+    quoted,
+)
 from vhostcomm.text import counted, printable
 
 _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
@@ -46,7 +54,7 @@ def _describe(record: Record) -> str:
     ]
     if frame.data:
         text = decode_text(frame.data)
-        words.append(text if text.isprintable() and frame.data == text.encode() + b"\0" else shorten(frame.data))
+        words.append(text if text.isprintable() and frame.data == text.encode() + b"\0" else quoted(frame.data))
     remarks = [f"id {frame.request_id:#x}"]
     if frame.guest_id != USUAL_GUEST_ID:
         remarks.append(f"guest id {frame.guest_id}")
