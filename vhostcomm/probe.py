@@ -95,6 +95,17 @@ class UnreachableError(Exception):
         self.is_absent = is_absent
 
 
+class EndedError(UnreachableError):
+    """The daemon ended the connection; it serves one client per guest."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the connection ended: {why}",
+            "If QEMU is connected, its guest is being answered, as vhostcomm info shows, and the daemon rejects other "
+            "clients. Its log says why it closed this connection.",
+        )
+
+
 def complaints(answer: Answer) -> tuple[str, ...]:
     """Return the lines that a guest logs without this answer."""
     return COMPLAINTS.get(answer.command, (TIMED_OUT,))
@@ -124,7 +135,7 @@ def _send(sock: socket.socket, guest: Connection, request: Request) -> None:
     except TimeoutError:
         pass  # the daemon doesn't read, so it won't answer either
     except OSError as error:
-        raise _ended(str(error.strerror)) from None
+        raise EndedError(str(error.strerror)) from None
 
 
 def _question(sock: socket.socket, guest: Connection, command: HostCommand, timeout: float) -> Answer:
@@ -139,9 +150,9 @@ def _question(sock: socket.socket, guest: Connection, command: HostCommand, time
         except TimeoutError:
             break
         except OSError as error:
-            raise _ended(str(error.strerror)) from None
+            raise EndedError(str(error.strerror)) from None
         if not data:
-            raise _ended("it closed the connection")
+            raise EndedError("the daemon closed it")
         milliseconds = (time.perf_counter() - begin) * 1000
         guest.receive_data(data)
         while (event := guest.next_event()) is not NEED_DATA:
@@ -149,14 +160,6 @@ def _question(sock: socket.socket, guest: Connection, command: HostCommand, time
                 return Answer(command, decode_text(event.data), milliseconds, str(event.problem or ""))
     guest.forget(request)
     return Answer(command, None, None)
-
-
-def _ended(why: str) -> UnreachableError:
-    return UnreachableError(
-        f"the connection ended: {why}",
-        "A guest has one connection at a time: if QEMU is connected, stop it or wait. "
-        "The daemon's log says why it closed this one.",
-    )
 
 
 def connect(address: str) -> socket.socket:

@@ -10,9 +10,8 @@ from typing import Final
 from attrs import define, field, fields_dict
 
 from vchannel import NEED_DATA, Connection, Frame, HostCommand, Response, Role, SkipReason, UnsolicitedResponse
-from vchannel.errors import shorten
-from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
-from vhostcomm.probe import UnreachableError, connect
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name, quoted
+from vhostcomm.probe import EndedError, UnreachableError, connect
 
 IDENTITY: Final = frozenset({"data", "response_length"})
 """Fields that may differ if the daemon serves another identity."""
@@ -57,7 +56,7 @@ class _Guest:
         try:
             self._sock.sendall(raw)
         except OSError as error:
-            raise _broken(error) from None
+            raise EndedError(str(error.strerror or error)) from None
 
     def receive(self, timeout: float) -> bool:
         """Wait for data and process it. Return False if none came in time."""
@@ -67,9 +66,9 @@ class _Guest:
         except TimeoutError:
             return False
         except OSError as error:
-            raise _broken(error) from None
+            raise EndedError(str(error.strerror or error)) from None
         if not data:
-            raise UnreachableError("the daemon closed the connection", "Its log says why.")
+            raise EndedError("the daemon closed it")
         self._connection.receive_data(data)
         while (event := self._connection.next_event()) is not NEED_DATA:
             if isinstance(event, UnsolicitedResponse | Response):
@@ -100,10 +99,6 @@ class _Guest:
         found = [frame for frames in self.replies.values() for frame in frames]
         self.replies.clear()
         return [f"   -  a reply that the capture doesn't have: command {frame.command}" for frame in found]
-
-
-def _broken(error: OSError) -> UnreachableError:
-    return UnreachableError(f"the connection ended: {error}", "The daemon's log says why.")
 
 
 def replay(capture: Capture, address: str, *, timeout: float = 5.0, ignore_identity: bool = False) -> Replayed:
@@ -154,4 +149,4 @@ def _step(guest: _Guest, line: int, record: Record, result: Replayed, timeout: f
     for each in fields_dict(Frame):
         a, b = getattr(expected, each), getattr(found, each)
         if a != b and each not in skipped:
-            result.differences.append(f"{line:4}  {name} {each}: {shorten(a)} in the capture, {shorten(b)} served")
+            result.differences.append(f"{line:4}  {name} {each}: {quoted(a)} in the capture, {quoted(b)} served")

@@ -11,7 +11,7 @@ from vhostcomm.cli.output import print_error, print_json, print_table
 from vhostcomm.cli.target import advice, daemons_socket
 from vhostcomm.config.address import example_socket
 from vhostcomm.errors import UsageError
-from vhostcomm.probe import COMPLAINTS, Answer, UnreachableError, ask, complaints
+from vhostcomm.probe import COMPLAINTS, Answer, EndedError, UnreachableError, ask, complaints
 
 
 def probe(
@@ -48,7 +48,10 @@ def probe(
         what = advice(where, error)
         if json:
             print_json({"sock": str(where), "reached": False, "error": str(error), "advice": what, "answers": []})
-        print_error(f"vhostcomm: {error}\n{what}\nA guest would log:")
+        print_error(f"vhostcomm: {error}\n{what}")
+        if isinstance(error, EndedError):
+            return 1
+        print_error("A guest would log:")
         for command in COMPLAINTS:
             _complain(Answer(command, None, None))
         return 1
