@@ -306,7 +306,8 @@ def test_mistakes_in_the_command_line(tmp_path: Path, images: Images) -> None:
         ([*good, "--on", "dawn=/bin/true"], "where EVENT is one of"),
         ([*good, "--grace", "0"], "--grace"),
         ([*good, "--sock", "tcp:127.0.0.1:1"], "a launched guest has a unix socket"),
-        ([*good, "--config", str(config)], "describes one, two: choose one with --guest"),
+        ([*good, "--config", str(config)], "c.toml: choose a guest with --guest: one and two"),
+        ([*good, "--config", str(config), "--guest", "x"], "c.toml: no guest 'x'; guests: one and two"),
     ):
         ended = run_vhostcomm("run", *words, "--dry-run")
         assert ended.returncode == 2, (words, ended)

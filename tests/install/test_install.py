@@ -178,6 +178,17 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     assert {each: each.stat().st_mtime_ns for each in (nas, *nas.iterdir())} == before
 
 
+def test_a_configuration_alone_is_no_guest(tmp_path: Path) -> None:
+    (tmp_path / "vhostcomm.toml").write_text("[guests.nas]\n")
+    refused = run_vhostcomm("install", pats.pat(tmp_path.parent), tmp_path)
+    assert refused.returncode == 1
+    assert f"{tmp_path}: contains other files (vhostcomm.toml); choose a new directory" in refused.stderr
+    refused = run_vhostcomm("run", tmp_path)
+    assert refused.returncode == 2
+    assert "nothing to start: " in refused.stderr
+    assert "set boot in [guests.nas.machine] of the file" in refused.stderr
+
+
 def test_progress_bars_on_a_terminal(tmp_path: Path) -> None:
     """Sizes and the remaining time are only on standard error; the result is on standard output."""
     pat = pats.pat(tmp_path, hda=pats.xz([*pats.HDA, pats.file("./big", random.Random(1).randbytes(3 << 20))]))

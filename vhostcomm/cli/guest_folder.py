@@ -65,7 +65,8 @@ def configured(
         if name is None and len(listed) == 1:
             name = listed[0]
         if listed and name not in listed:
-            raise ConfigError(f"{shown(config or ())} describes {', '.join(listed)}: choose one with --guest")
+            which = f"no guest {name!r}; guests:" if name else "choose a guest with --guest:"
+            raise ConfigError(f"{shown(config or ())}: {which} {several(listed)}")
         if listed:
             loaded = load(config, flags=flags, only=name, environment=environment)
             if sock is not None:

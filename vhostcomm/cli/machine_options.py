@@ -63,8 +63,9 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
     """
     if not (flags.boot or config.guests[0].machine.boot or flags.direct_kernel):
         raise UsageError(
-            "nothing to start: give a directory of `vhostcomm install`, --boot or --direct-kernel; "
-            "vhostcomm-run@NAME.service reads them from RUN= in /etc/vhostcomm/run-NAME.env"
+            "nothing to start: give a directory of `vhostcomm install`, --boot or --direct-kernel, or set boot in "
+            f"[guests.{values.key(config.guests[0].name)}.machine] of the file; "
+            "vhostcomm-run@NAME.service reads these from RUN= in /etc/vhostcomm/run-NAME.env"
         )
     check_machines(config)
     if (flags.initrd or flags.append) and not flags.direct_kernel:

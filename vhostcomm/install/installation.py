@@ -14,6 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
+from vhostcomm.config.files import SUFFIX
 from vhostcomm.config.machine import CONFIGURATION
 from vhostcomm.errors import InstallError
 from vhostcomm.install import filesystem
@@ -118,7 +119,7 @@ def _existing(target: Path) -> Installed | None:
         return None
     except OSError as error:
         raise InstallError(f"{target}: {explain(error)}; choose another directory") from None
-    if CONFIGURATION in names:
+    if CONFIGURATION in names and not all(each.endswith(SUFFIX) for each in names):
         return Installed(target, names, is_new=False)
     if names:
         raise InstallError(f"{target}: contains other files ({', '.join(names[:3])}); choose a new directory")
