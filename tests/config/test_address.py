@@ -108,6 +108,7 @@ def test_sockets_are_parsed(given: str, made: Sock) -> None:
         (http_address.CONTROL.parse, "/", "^/ is a directory; give the path of a socket$"),
         (address.parse_sock, f"nas=/{'x' * 107}", f"its path /{'x' * 107} has 108 bytes, but .* at most 107"),
         (http_address.CONTROL.parse, None, "it must be text in quotes"),
+        (http_address.CONTROL.parse, "foo://x", "^a control address is a path, tcp:HOST:PORT or tls:HOST:PORT; "),
         (http_address.CONTROL.parse, "ssh://nas", "a daemon can't listen on another host"),
         (http_address.CONTROL.parse, f"/{'é' * 54}", "has 109 bytes"),
         (http_address.CONTROL.parse, "a\0b", "a path can't contain a NUL"),

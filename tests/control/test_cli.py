@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import stat
@@ -323,18 +324,32 @@ def test_a_hanging_daemon_among_several_is_reported(tmp_path: Path) -> None:
         assert sorted(guest.asked) == [IP, INFO]  # INFO by guests, for the address
 
 
-def test_a_wrong_control_address_is_explained(tmp_path: Path) -> None:
+def test_a_wrong_control_address_is_explained() -> None:
+    def error(where: str) -> str:
+        return run_vhostcomm("guests", "--control", where).stderr
+
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         where = f"tcp:127.0.0.1:{bound.getsockname()[1]}"
-        for given in (where, str(tmp_path / "control.sock")):
-            done = run_vhostcomm("guests", "--control", given, "--control-token", "0123456789abcdef")
-            assert done.stderr.endswith(f"; start it (vhostcomm serve --control {given}), or correct the address\n")
+        needs = "a token (VHOSTCOMM_CONTROL_TOKEN), or correct the address\n"
+        assert error(where).endswith(f"; start a daemon with --control {where} and {needs}")
+    assert error("/etc/passwd").endswith("/etc/passwd: Connection refused; it is not a socket: correct the address\n")
+
+
+def test_the_remedy_for_a_missing_control_socket_works(short_path: Path) -> None:
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path / "run")}
+    for each in "run", "own":
+        (short_path / each).mkdir()
+    asking = ["guests", "--control", str(short_path / "own/control.sock")]
+    remedy = run_vhostcomm(*asking, env=environment).stderr
+    start = remedy.partition("start a daemon there, such as vhostcomm serve ")[2].partition(";")[0]
+    with Serving(*shlex.split(start), env=environment):
+        assert run_vhostcomm(*asking, env=environment).returncode == 0
 
 
 def test_a_guests_socket_is_no_control_surface(tmp_path: Path) -> None:
     with Serving("--sock", tmp_path / "nas", "--control", "none"):
-        why = "is that a guest's socket. The control socket is control.sock"
+        why = "that is a guest's socket; the control socket is control.sock"
         with pytest.raises(ControlError, match=why):
             Client(Listen(tmp_path / "nas"), margin=0.2).get("/guests")
 

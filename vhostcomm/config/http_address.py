@@ -58,6 +58,8 @@ def control_address(text: str, environment: Mapping[str, str] = os.environ) -> L
     if text.startswith(TLS):
         tcp = tcp_address(text.removeprefix(TLS), TLS)
         return ListenTls(tcp.host, tcp.port)
+    if "://" in text:
+        raise ValueError("a control address is a path, tcp:HOST:PORT or tls:HOST:PORT; of another host ssh://HOST")
     path = Path(text).absolute() if text else runtime_directory(environment) / CONTROL_NAME
     check_path(path)
     return Listen(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from vhostcomm import __version__
-from vhostcomm.config.address import Listen, ListenTcp
-from vhostcomm.config.http_address import CONTROL_FOLDER, CONTROL_NAME, TLS, ListenTls, control_folders
+from vhostcomm.config.address import Listen, ListenTcp, example_socket
+from vhostcomm.config.http_address import CONTROL_FOLDER, CONTROL_NAME, TLS, ListenTls, control_folders, is_socket
 from vhostcomm.config.ssh_address import Forwarded
 from vhostcomm.errors import VhostcommError
 from vhostcomm.linux.starting import attempts
@@ -190,9 +191,16 @@ class Client:
             return "ask as the user that the daemon runs as, or with sudo"
         if isinstance(error, BlockingIOError | TimeoutError):
             return "it is busy: try again"
-        given = isinstance(self.where, Listen) and self.where.path.parent not in control_folders()
-        if given or isinstance(self.where, ListenTcp):
-            return f"start it (vhostcomm serve --control {self.where}), or correct the address"
+        if isinstance(self.where, ListenTcp):
+            needs = "certificates" if isinstance(self.where, ListenTls) else "a token (VHOSTCOMM_CONTROL_TOKEN)"
+            return f"start a daemon with --control {self.where} and {needs}, or correct the address"
+        if isinstance(error, ConnectionRefusedError) and not is_socket(self.where.path):
+            return "it is not a socket: correct the address"
+        if self.where.path.parent not in control_folders():
+            start = shlex.join(
+                ["vhostcomm", "serve", "--control", str(self.where), "--sock", f"nas={example_socket('nas')}"]
+            )
+            return f"start a daemon there, such as {start}; or correct the address"
         return "start it (vhostcomm serve, vhostcomm run), or give its address with --control"
 
     def _tls_failed(self, error: ssl.SSLError) -> ControlError:
