@@ -115,7 +115,7 @@ def with_it(paths: dict[str, str], folder: Path) -> None:
                     answers += 1
                     say(f"   {line['command']:22} {paint(line['answer'], '32')}")
                     if line["command"].startswith("15 "):
-                        say("\n   all asked and answered; now Ctrl-C, as far as vdsm_run.py can tell")
+                        say("\n   all asked and answered; sending SIGINT, as Ctrl-C does")
                         run.send_signal(signal.SIGINT)
                 case "stopping QEMU":
                     say(f"   stopping by {line['stage']}")

@@ -77,7 +77,7 @@ class Service:
     control: str = setting(
         "",
         CONTROL,
-        "Where to listen for verbs such as `vhostcomm guests`: a unix socket's path, tcp:HOST:PORT (on the loopback; needs "
+        "The daemon's address for verbs such as `vhostcomm guests`: a unix socket's path, tcp:HOST:PORT (on the loopback; needs "
         "a token), tls:HOST:PORT (needs --control-ca, --control-cert and --control-key), or none. By default control.sock "
         "in the runtime directory; vhostcomm run and a second vhostcomm serve use a socket in its directory control.",
         "/run/vhostcomm/control.sock",

@@ -141,14 +141,14 @@ class Client:
                     yield response
             except TimeoutError:
                 hint = (
-                    f" Or is that a guest's socket? The control socket is {CONTROL_NAME}"
+                    f", or that is a guest's socket; the control socket is {CONTROL_NAME}"
                     if isinstance(self.where, Listen)
                     and self.where.path.name != CONTROL_NAME
                     and self.where.path.parent.name != CONTROL_FOLDER
                     else ""
                 )
                 raise ControlError(
-                    f"{self.where}: the daemon does not answer; is it stopped (SIGSTOP), or the machine very busy?{hint}"
+                    f"{self.where}: the daemon does not answer: it is stopped (SIGSTOP), or the machine is very busy{hint}"
                 ) from None
             except ssl.SSLError as error:  # the daemon may reject the certificate after the connection is there
                 raise self._tls_failed(error) from None
