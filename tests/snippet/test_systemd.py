@@ -284,7 +284,12 @@ def test_the_drop_ins_of_the_remarks_are_read_by_systemd(needs: Callable[..., li
 
 
 def test_configurations_without_a_unit() -> None:
-    assert "give it with --config" in refused("systemd", "--sock", "nas=/run/nas", "--unit", "vhostcomm.service")
+    for unit_name in units.SERVE, units.SOCKET:
+        for words in [], ["--sock", "nas=/run/nas"]:
+            why = refused("systemd", *words, "--unit", unit_name)
+            assert why.endswith("give it with --config; without a file, use --unit vhostcomm@.service --sock UUID")
+    assert refused("systemd").endswith("give --config with a guest in it, or --sock nas=UUID")
+    assert refused("qemu", "--unit", units.SERVE_ONE).endswith("or --sock nas=UUID")
     assert "absolute path" in refused("systemd", "--sock", UUID, "--program", "vhostcomm")
 
 

@@ -92,7 +92,9 @@ def test_a_launcher_has_its_own_qemu(kind: str) -> None:
 
 def test_unknown_unit_is_rejected() -> None:
     assert "vhostcomm@.service" in refused("hookscript", "--sock", UUID, "--unit", f"vhostcomm@{UUID}.service")
-    assert "there is no unit 'none'" in refused("systemd", "--sock", UUID, "--unit", "none")
+    done = run_vhostcomm("snippet", "systemd", "--sock", UUID, "--unit", "none")
+    assert f"--unit none: must be one of {', '.join(units.NAMES)} (see" in done.stderr
+    assert "start yourself" not in run_vhostcomm("snippet", "systemd", "--help").stdout
 
 
 @pytest.mark.parametrize("xdg", ["/run/user/1000", ""])

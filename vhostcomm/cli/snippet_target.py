@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import attrs
 from attrs import frozen
@@ -63,11 +63,12 @@ class GuestSelection:
     config: ConfigFiles = None
     settings: SettingFlags = None
 
-    def find(self, environment: Mapping[str, str] | None = None) -> tuple[Config, GuestConfig]:
+    def find(self, environment: Mapping[str, str] | None = None, *, sock: str = "PATH") -> tuple[Config, GuestConfig]:
         """Return the effective configuration and the guest in it.
 
         Args:
             environment: of the daemon; by default the service's, whatever the user's own environment is.
+            sock: what to suggest for a guest's `--sock`.
 
         Raises:
             ConfigError: there is no such guest.
@@ -84,7 +85,7 @@ class GuestSelection:
         if not names:
             raise ConfigError(
                 f"{shown(self.config or ())} has no guest{f' {self.name!r}' if self.name else ''}: "
-                f"give --config with a guest in it, or --sock {self.name or 'nas'}=PATH"
+                f"give --config with a guest in it, or --sock {self.name or 'nas'}={sock}"
             )
         if self.name is None and len(names) > 1:
             raise ConfigError(f"name one of the guests with --guest: {', '.join(names)}")
@@ -127,34 +128,41 @@ class ServedGuest:
 NO_UNIT: Final = "none"
 
 if TYPE_CHECKING:
-    Unit: TypeAlias = str
-else:
-    Unit = Literal[*units.NAMES, NO_UNIT]
+    Unit: TypeAlias = str | None
+    ExternalUnit: TypeAlias = str | None
+else:  # without None, as which cyclopts would read the word "none"
+    Unit = Literal[*units.NAMES]
+    ExternalUnit = Literal[*units.NAMES, NO_UNIT]
+
+_UNITS: Final = (
+    "vhostcomm.service for all guests of a file (default with --config), vhostcomm@.service for one guest by its UUID "
+    "(default with --sock UUID), vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and "
+    "vhostcomm@.socket if systemd holds the socket"
+)
+
+
+def _unit(help: str) -> Any:
+    return Parameter(metavar="UNIT", show_choices=False, group=UNIT_FLAGS, help=help)
 
 
 @frozen
 class UnitSelection(GuestSelection):
     """The selection of a guest and of the systemd unit that serves it."""
 
-    unit: Annotated[
-        Unit | None,
-        Parameter(
-            metavar="UNIT",
-            show_choices=False,
-            group=UNIT_FLAGS,
-            help="vhostcomm.service for all guests of a file (default with --config), vhostcomm@.service for one guest by its UUID "
-            "(default with --sock UUID), vhostcomm-run@.service for the launcher; vhostcomm-guest@.socket and "
-            "vhostcomm@.socket if systemd holds the socket; none for a daemon that you start yourself.",
-        ),
-    ] = None
+    unit: Annotated[Unit, _unit(f"{_UNITS}.")] = None
 
     def all_guests(self) -> Config | None:
         """Return the effective configuration of the unit for all guests of a file; None if a guest is to be named.
 
         Raises:
             ConfigError: the file is invalid.
-            UsageError: the unit would ignore a flag, since it reads only the file.
+            UsageError: the unit would ignore a flag, since it reads only the file, or there is no file.
         """
+        if self.config is None and self.unit in {units.SERVE, units.SOCKET}:
+            raise UsageError(
+                f"{self.unit} serves the guests of a file: give it with --config; without a file, use "
+                f"--unit {units.SERVE_ONE} --sock UUID"
+            )
         if self.config is None or self.name is not None or self.unit not in {None, units.SERVE}:
             return None
         self.check_settings(units.SERVE)
@@ -188,7 +196,8 @@ class UnitSelection(GuestSelection):
             UsageError: the unit serves no single guest, or not this one, or has another socket than --sock.
         """
         environment = os.environ if self.unit == NO_UNIT else of_service()
-        config, guest = self.find(environment)
+        by_uuid = (self.unit or default) in units.BY_UUID
+        config, guest = self.find(environment, sock="UUID" if by_uuid else "PATH")
         unit = self.unit or self._unit_of(guest, default)
         try:
             if unit == NO_UNIT:
@@ -247,6 +256,7 @@ def _check_fixed(guest: GuestConfig, unit: str, sock: Path, runtime: Path) -> No
 class ExternalSelection(UnitSelection):
     """The selection of a guest whose QEMU another program runs, and of the unit that serves it."""
 
+    unit: Annotated[ExternalUnit, _unit(f"{_UNITS}; none for a daemon that you start yourself.")] = None
     settings: UsedFlags = None
     used: ClassVar = USED
 

@@ -43,8 +43,6 @@ def unit(config: Config, guest: GuestConfig | None, name: str, *, executable: st
     Raises:
         UsageError: the unit can't serve this guest.
     """
-    if name in {units.SERVE, units.SOCKET} and not files:
-        raise UsageError(f"{name} serves the guests of a file: give it with --config, or use --unit {units.SERVE_ONE}")
     paths = [each.absolute() for each in files]
     try:
         place = units.place(name, guest.name if guest else "", guest.identity.uuid if guest else "")
