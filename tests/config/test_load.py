@@ -167,6 +167,12 @@ def test_mac_addresses_are_parsed(mac: str) -> None:
     ("text", "what"),
     [
         ("[host", "not TOML"),
+        (
+            '[host]\nserial = "x"\nserial = "y"\n',
+            "not TOML: Cannot overwrite a value (at line 3, column 13), in serial",
+        ),
+        ("[guests.a]\n[guests.a]\n", "twice (at line 2, column 10), in [guests.a]"),
+        ('[serve]\ncontrol_token = "a-secret" x\n', "(at line 2, column 28), in control_token"),
         ("serial = 1", "unknown: 'serial'; known: host, guest, guests and serve"),
         ("[host]\ncolour = 1", "host.colour: unknown; known: serial, mac"),
         (
@@ -237,7 +243,7 @@ def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "no.toml", environment={})
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not TOML"):
+    with pytest.raises(ConfigError, match="not TOML: byte 0 is not UTF-8; is it the right file"):
         load(tmp_path / "binary", environment={})
 
 

@@ -68,7 +68,7 @@ def load(
 
     Raises:
         ConfigError: something is invalid; has the place and a valid example of all that is. Settings of [serve] that
-            exclude each other are looked for once each value is valid.
+            don't fit the number of guests are looked for once each value is valid.
     """
     mistakes = Mistakes()
     paths = [files] if isinstance(files, Path) else list(files or ())
@@ -92,7 +92,6 @@ def load(
     for sock in activated:
         with mistakes:
             found.activate(sock)
-    mistakes.check()
     layers = {
         section: merged.sections[section]
         | {name: layer[section, name] for layer in over for name in settings(model) if (section, name) in layer}

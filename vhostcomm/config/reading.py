@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import grp
 import os
+import re
 import shlex
 import stat
 import tomllib
@@ -35,14 +36,22 @@ def read_file(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it can't be read, or is not TOML.
     """
+    text = ""
     try:
-        return tomllib.loads(content(file).decode())
+        text = content(file).decode()
+        return tomllib.loads(text)
     except OSError as error:
         raise read_error(file, error) from None
     except RecursionError:
         raise ConfigError(f"{file}: TOML with lists or tables that are nested too deeply") from None
-    except ValueError as error:  # TOML's errors, encoding errors, and numbers with thousands of digits
-        raise ConfigError(f"{file}: not TOML: {str(error).partition(';')[0]}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: byte {error.start} is not UTF-8; is it the right file?") from None
+    except ValueError as error:  # TOML's errors, and numbers with thousands of digits
+        why = str(error).partition(";")[0]
+        place = re.search(r"at line ([0-9]+)", why)
+        line = text.split("\n")[int(place[1]) - 1] if place else ""
+        key = re.match(r"\s*(\[.*\]|[\w.\"'-]+(?=\s*=))", line)  # without its value, which may be a secret
+        raise ConfigError(f"{file}: not TOML: {why}{f', in {key[1]}' if key else ''}") from None
 
 
 def content(file: Path) -> bytes:
