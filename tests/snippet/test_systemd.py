@@ -290,7 +290,8 @@ def test_configurations_without_a_unit() -> None:
             assert why.endswith("give it with --config; without a file, use --unit vhostcomm@.service --sock UUID")
     assert refused("systemd").endswith("give --config with a guest in it, or --sock nas=UUID")
     assert refused("qemu", "--unit", units.SERVE_ONE).endswith("or --sock nas=UUID")
-    assert "absolute path" in refused("systemd", "--sock", UUID, "--program", "vhostcomm")
+    for kind in "systemd", "hookscript":
+        assert "absolute path" in refused(kind, "--sock", UUID, "--program", "vhostcomm")
 
 
 def test_unit_of_all_guests_rejects_settings_as_flags(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import attrs
 from attrs import frozen
@@ -236,6 +236,18 @@ def proxmox(
     _show(commands(found.guest, vmid, spelling, which.words(), machine=made, storage=storage))
 
 
+def _check_absolute(_: object, value: str | None) -> None:
+    if value is not None and not value.startswith("/"):
+        raise ValueError(f"must be an absolute path; for example: {units.EXECUTABLE}")
+
+
+def _program(group: Group, what: str) -> Any:
+    return Parameter(
+        metavar="PROGRAM", group=group, help=f"vhostcomm's executable, for the {what}; this one by default.",
+        validator=_check_absolute,
+    )  # fmt: skip
+
+
 @app.command
 def hookscript(
     *,
@@ -248,12 +260,7 @@ def hookscript(
             help="Seconds for the guest's own power-off; Proxmox VE gives a shutdown 60.",
         ),
     ] = WAIT,
-    program: Annotated[
-        str | None,
-        Parameter(
-            metavar="PROGRAM", group=_HOOKSCRIPT, help="vhostcomm's executable, for the script; this one by default."
-        ),
-    ] = None,
+    program: Annotated[str | None, _program(_HOOKSCRIPT, "script")] = None,
 ) -> None:
     """Print a hookscript for Proxmox VE: a VM starts only with a daemon, and is stopped by the guest's own power-off."""
     which = which or ScriptSelection()
@@ -268,11 +275,8 @@ def hookscript(
 def systemd(
     *,
     which: UnitSelection | None = None,
-    program: Annotated[
-        str | None,
-        Parameter(metavar="PROGRAM", group=UNIT_FLAGS, help="vhostcomm's executable, for the unit; this one by default."),
-    ] = None,
-) -> None:  # fmt: skip
+    program: Annotated[str | None, _program(UNIT_FLAGS, "unit")] = None,
+) -> None:
     """Print a systemd unit: for all guests of a file, one guest, a launcher, or a socket."""
     from vhostcomm.snippet.systemd import unit as made
 
