@@ -78,7 +78,7 @@ def test_help_says_what_each_flag_does_for_its_verb() -> None:
         assert ("The daemon publishes its guests there." in shown) == (verb == "serve")
         assert ("A lock there keeps other hosts from starting the guest." in shown) == (verb == "run")
         assert "find the hosts" not in shown
-        assert "--control ADDRESS Where to listen" in shown
+        assert "--control ADDRESS The daemon's address" in shown
         assert shown.index("--cluster etcd") < shown.index("--cluster-ca") < shown.index("--cluster-host")
     examples = shown.partition("For example: ")[2].partition(" Arguments: ")[0]
     assert examples.count("vhostcomm run ") == examples.count(" # ") == 5
