@@ -101,6 +101,13 @@ def test_probe_suggests_the_socket_in_the_runtime_directory(short_path: Path) ->
     assert f"did you mean {short_path}/nas?" in replayed.stderr
 
 
+def test_probe_suggests_the_socket_of_the_guest_with_that_name(short_path: Path) -> None:
+    environment = ENVIRONMENT | {"RUNTIME_DIRECTORY": str(short_path)}
+    with Serving("--sock", f"nas={short_path}/elsewhere", env=environment):
+        probed = run_vhostcomm("probe", "nas", env=environment)
+    assert f"There is no such socket; did you mean {short_path}/elsewhere?\n" in probed.stderr
+
+
 def test_probe_suggests_no_leftover(short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(short_path / "nas"))

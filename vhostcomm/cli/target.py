@@ -8,9 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vhostcomm.cli.daemon_options import CONNECT_TIMEOUT, DaemonOptions
 from vhostcomm.cli.flags import parsed
 from vhostcomm.config.address import Activated, Connect, Listen, ListenTcp, parse_sock, runtime_directory
-from vhostcomm.errors import UsageError
+from vhostcomm.config.http_address import control_places
+from vhostcomm.errors import UsageError, VhostcommError
 
 if TYPE_CHECKING:
     from vhostcomm.probe import UnreachableError
@@ -31,13 +33,23 @@ def daemons_socket(sock: str, timeout: float) -> Listen | ListenTcp | Activated:
 
 
 def advice(where: Listen | ListenTcp | Activated, error: UnreachableError) -> str:
-    """Return what to do about a daemon that can't be asked: use the socket of that name in the runtime directory."""
+    """Return what to do about a daemon that can't be asked, such as to use the socket of the guest with that name."""
     if isinstance(where, Listen) and error.is_absent:
-        with suppress(ValueError, OSError):
+        with suppress(ValueError, OSError, VhostcommError):
             other = runtime_directory() / where.path.name
-            if other != where.path and _is_bound(other):
-                return f"There is no such socket; did you mean {other}?"
+            found = str(other) if other != where.path and _is_bound(other) else _served(where.path)
+            if found:
+                return f"There is no such socket; did you mean {found}?"
     return error.advice
+
+
+def _served(path: Path) -> str:
+    """Return the socket of the guest with that file's name, if a daemon of this host serves one elsewhere; else ""."""
+    if not control_places():
+        return ""
+    with DaemonOptions().asked("probe", CONNECT_TIMEOUT) as daemons:
+        socks = [str(each["sock"]) for each in daemons.guests()[0] if each["name"] == path.name]
+    return next((each for each in socks if each.startswith(("/", "tcp:")) and each != str(path)), "")
 
 
 def _is_bound(path: Path) -> bool:
