@@ -81,9 +81,7 @@ def resume(guest: Name = None, *, json: Json = False, daemon: DaemonOptions | No
 def balloon(
     guest: Name = None,
     *,
-    size: Annotated[
-        str | None, Parameter(metavar="SIZE", help="The guest's new memory, such as 512M; MiB without a unit.")
-    ] = None,
+    size: Annotated[str | None, Parameter(metavar="SIZE", help="The guest's new memory; MiB without a unit.")] = None,
     json: Json = False,
     daemon: DaemonOptions | None = None,
 ) -> None:

@@ -37,9 +37,7 @@ class MachineFlags:
         ),
     ] = None
     snapshot: Annotated[bool, Parameter(help="Discard all writes to the disks at the end.")] = False
-    memory: Annotated[
-        str | None, Parameter(metavar="SIZE", help="Memory, such as 2G, in MiB without a unit; 1G by default.")
-    ] = None
+    memory: Annotated[str | None, Parameter(metavar="SIZE", help="Memory; MiB without a unit; 1G by default.")] = None
     cpus: Annotated[
         int | None,
         Parameter(show=False, help="An older name of --vcpus, which the environment and files don't override."),

@@ -28,7 +28,7 @@ from vhostcomm.qemu.disk.contents import refuse_other
 from vhostcomm.qemu.disk.image import Image, probe
 from vhostcomm.qemu.disk.inspection import warning
 from vhostcomm.qemu.disk.options import DiskOptions, parse, parse_shared, split
-from vhostcomm.qemu.host_adaptation import check_hugepages, fitted
+from vhostcomm.qemu.host_adaptation import HUGEPAGES_AUTO, check_hugepages, fitted
 from vhostcomm.qemu.machine import (
     Accelerator,
     AnyDisk,
@@ -80,12 +80,13 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
         channel = Vchannel(str(address.path), server=isinstance(address, Connect))
         # Check the machine before detecting QEMU, so that mistakes are reported at once.
         made = await in_thread(_DISKS, machine_of, flags, config, Accelerator.TCG, channel, extra)
-        await in_thread(_DISKS, check_hugepages, made.hugepages)
+        if made.hugepages and made.hugepages != HUGEPAGES_AUTO:
+            await in_thread(_DISKS, check_hugepages, made.hugepages)
     except QemuError as error:
         raise UsageError(str(error)) from None
     can = await find_capabilities(Program(flags.qemu, tuple(flags.qemu_data or ())), try_kvm=flags.accel != "tcg")
     accelerator = _accelerator(flags.accel, can, log)
-    made = await in_thread(_DISKS, machine_of, flags, config, accelerator, channel, extra)
+    made = attrs.evolve(made, accelerator=accelerator)
     machine, changes = await in_thread(_DISKS, fitted, made, can.io_uring)
     for change in changes:
         log.warning("machine changed", why=change)
@@ -104,11 +105,11 @@ def check_machines(config: Config) -> None:
     flags = MachineFlags(cpus=1)
     for guest in (each for each in config.guests if each.machine_sources):
         valid = MachineSettings()
-        for key in ("disk_options", "cpu_model", "net", "forward"):
+        for key in ("disk_options", "memory", "cpu_model", "net", "forward"):
             more = attrs.evolve(valid, **{key: getattr(guest.machine, key)})
             alone = attrs.evolve(config, guests=(attrs.evolve(guest, machine=more),))
             try:
-                machine_of(flags, alone, Accelerator.TCG, None)
+                machine_of(flags, alone, Accelerator.TCG, Vchannel(guest.name))
                 valid = more
             except (QemuError, UsageError) as error:
                 mistakes.add(f"{guest.machine_sources[key]}: {error}")
@@ -140,11 +141,7 @@ def _accelerator(accel: str, can: Capabilities, log: Log) -> Accelerator:
 
 
 def machine_of(
-    flags: MachineFlags,
-    config: Config,
-    accelerator: Accelerator,
-    channel: AnyVchannel | None,
-    extra: tuple[str, ...] = (),
+    flags: MachineFlags, config: Config, accelerator: Accelerator, channel: AnyVchannel, extra: tuple[str, ...] = ()
 ) -> Machine:
     """Make the machine that the flags, and for missing ones the guest's settings, describe.
 

@@ -99,9 +99,7 @@ class DomainFlags:
     data: Annotated[list[Place] | None, Parameter(metavar="DISK", help="A data disk, from 0xc; may be repeated.")] = (
         None
     )
-    memory: Annotated[
-        str | None, Parameter(metavar="SIZE", help="Memory, such as 2G, in MiB without a unit; 1G by default.")
-    ] = None
+    memory: Annotated[str | None, Parameter(metavar="SIZE", help="Memory; MiB without a unit; 1G by default.")] = None
     cpus: Annotated[int | None, Parameter(show=False, help="An older name of --vcpus.")] = None
     accel: Annotated[Literal["kvm", "tcg"], Parameter(help="The accelerator.")] = "kvm"
     machine: Annotated[str, Parameter(metavar="TYPE", help="QEMU's machine type.")] = "pc"

@@ -75,14 +75,12 @@ def _has_several_queues(interface: str) -> bool:
     return bool(flags & _MULTI_QUEUE)
 
 
-def check_hugepages(folder: str | None) -> None:
-    """Check the directory of `Machine.hugepages`: elsewhere, QEMU would use an ordinary file as memory.
+def check_hugepages(folder: str) -> None:
+    """Check that a directory is on a hugetlbfs: elsewhere, QEMU would use an ordinary file as memory.
 
     Raises:
-        QemuError: it is missing, or on no hugetlbfs, whose block size is that of its pages.
+        QemuError: it is not.
     """
-    if folder is None or folder == HUGEPAGES_AUTO:
-        return
     try:
         why = "" if os.statvfs(folder).f_bsize >= _HUGE else "not a hugetlbfs"
     except OSError as error:

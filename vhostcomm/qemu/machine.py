@@ -38,10 +38,10 @@ def _fits(pattern: str, what: str) -> Callable[[Any, Attribute[str], str], None]
     return check
 
 
-def _within(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
+def _within(low: float, high: float, unit: str = "") -> Callable[[Any, Attribute[Any], float], None]:
     def check(_: Any, attribute: Attribute[Any], value: float) -> None:
         if not low <= value <= high:
-            raise QemuError(f"{attribute.name} is {value}: expected {low} to {high}")
+            raise QemuError(f"{attribute.name} is {value}: expected {low} to {high}{unit}")
 
     return check
 
@@ -240,7 +240,7 @@ class Machine:
         extra: the user's own arguments, at the end.
     """
 
-    memory: int = field(default=1024, validator=_within(16, 1 << 24))
+    memory: int = field(default=1024, validator=_within(16, 1 << 24, " MiB"))
     cpus: int = field(default=1, validator=_within(1, 1024))
     accelerator: Accelerator = Accelerator.TCG
     machine_type: str = field(default="pc", validator=_fits(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a name of A-Za-z0-9_.-"))
