@@ -113,7 +113,11 @@ def test_call_prints_answers_and_rejects_wrong_arguments(tmp_path: Path) -> None
             (["info", "--timeout", "nan"], 2, "must be more than 0"),
             (["shutdown", "--wait", "inf"], 2, "must be more than 0"),
             (["freeze", "--thaw-after", "0"], 2, "must be more than 0"),
-            (["guests", "--control-token", "é" * 20], 2, "a token is 16 to 256 printable characters"),
+            (
+                ["guests", "--control", "tcp:127.0.0.1:1", "--control-token", "é" * 20],
+                2,
+                "a token is 16 to 256 printable characters",
+            ),
         ]:
             refused = ask(tmp_path, *words)
             assert refused.returncode == status, (words, refused)
