@@ -10,7 +10,8 @@ from typing import Final
 from attrs import define, field, fields_dict
 
 from vchannel import NEED_DATA, Connection, Frame, HostCommand, Response, Role, SkipReason, UnsolicitedResponse
-from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name, quoted
+from vhostcomm.capture.format import Capture, Direction, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.capture.show import quoted
 from vhostcomm.probe import EndedError, UnreachableError, connect
 
 IDENTITY: Final = frozenset({"data", "response_length"})

@@ -10,7 +10,8 @@ from typing import Final
 from attrs import field, frozen
 
 from vchannel import HEADER_FIELDS
-from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord, command_name, quoted
+from vhostcomm.capture.format import Capture, FrameRecord, Record, SkippedRecord, command_name
+from vhostcomm.capture.show import quoted
 from vhostcomm.text import counted
 
 _FIRST_RECORD_LINE: Final = 2

@@ -12,7 +12,6 @@ from typing import Any, Final
 from attrs import frozen
 
 from vchannel import HEADER_FIELDS, Frame, GuestCommand, HostCommand, SkipReason
-from vchannel.errors import shorten
 
 FORMAT_VERSION: Final = 1
 FORMAT_KEY: Final = "vchannel_capture"
@@ -97,11 +96,6 @@ class Capture:
     header: CaptureHeader
     records: tuple[Record, ...]
     cut_off: str = ""
-
-
-def quoted(value: object) -> str:
-    """Shorten a value like `shorten`; bytes are quoted text too."""
-    return shorten(value).removeprefix("b")
 
 
 def command_name(record: FrameRecord) -> str:

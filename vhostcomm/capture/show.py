@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vchannel import USUAL_GUEST_ID, Frame, decode_text
-from vhostcomm.capture.format import (
-    Capture,
-    CaptureHeader,
-    Direction,
-    FrameRecord,
-    Record,
-    SkippedRecord,
-    command_name,
-    quoted,
-)
+from vchannel.errors import shorten
+from vhostcomm.capture.format import Capture, CaptureHeader, Direction, FrameRecord, Record, SkippedRecord, command_name
 from vhostcomm.text import counted, printable
 
 _ARROWS = {Direction.TO_HOST: "guest →", Direction.TO_GUEST: "host  →"}
@@ -36,6 +28,11 @@ def head(header: CaptureHeader) -> tuple[str, str]:
     redacted = ", redacted" if header.redacted else ""
     origin = f"{header.origin.value}{redacted}, {header.when.isoformat(sep=' ')}, by {printable(header.producer)}"
     return origin, printable(header.provenance)
+
+
+def quoted(value: object) -> str:
+    """Shorten a value like `shorten`; bytes are quoted text too."""
+    return shorten(value).removeprefix("b")
 
 
 def describe_frame(raw: bytes, direction: Direction) -> str:
