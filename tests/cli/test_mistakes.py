@@ -26,6 +26,16 @@ ROOT: Final = Path(__file__).parents[2]
         ("serve --sokc x", "--sokc: serve has no such flag; did you mean --sock?", "serve"),
         ("freeze nas --bogus", "--bogus: freeze has no such flag (see", "freeze"),
         ("run --accel kvmm", "--accel kvmm: must be one of auto, kvm, tcg; did you mean kvm?", "run"),
+        (
+            "run --dry-run --boot {disk} --forward 99999:80",
+            "--forward 99999:80: host port is 99999: expected 1 to 65535",
+            "run",
+        ),
+        (
+            "run --dry-run --boot {disk} --serial-console=",
+            "--serial-console '': path is '': not the name of a file",
+            "run",
+        ),
         ("run --vcpus two --boot x", "--vcpus is 'two'", None),
         ("run --boot a --boot b", "--boot is given twice: give it once", "run"),
         ("serve --sock", "--sock: its value is missing: --sock [NAME=]SOCK", "serve"),
@@ -48,8 +58,11 @@ ROOT: Final = Path(__file__).parents[2]
     ],
 )
 @pytest.mark.slow
-def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(line: str, what: str, verb: str | None) -> None:
-    done = run_vhostcomm(*line.split())
+def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(
+    line: str, what: str, verb: str | None, tmp_path: Path
+) -> None:
+    (disk := tmp_path / "boot.img").write_bytes(bytes(1024))
+    done = run_vhostcomm(*line.format(disk=disk).split())
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vhostcomm: ")
     assert what in done.stderr

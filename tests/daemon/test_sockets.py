@@ -206,7 +206,7 @@ def test_two_guests_with_one_name_or_socket_are_rejected(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "what", "status"),
     [
-        (["--socket-group", "nobody-has-this"], "there is no group 'nobody-has-this'", 78),
+        (["--socket-group", "nobody-has-this"], "--socket-group: there is no group 'nobody-has-this'", 78),
         (["--socket-mode", "0477"], "the owner needs to read and write", 2),
         (["--socket-mode", "rw"], "three octal digits", 2),
         (["--frame-rate", "-1"], "it must be 0 to", 2),

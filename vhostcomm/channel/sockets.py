@@ -215,18 +215,22 @@ def has_hung_up(sock: socket.socket, *, half: bool = True) -> bool:
     return any(event & wanted for _, event in poller.poll(0))
 
 
-def group_id(name: str) -> int:
+def group_id(name: str, source: str = "socket_group") -> int:
     """Return a group's id by its name or number; -1 for none.
 
+    Args:
+        name: the group's.
+        source: of the setting, for the error.
+
     Raises:
-        ServeError: there is no such group.
+        PlaceError: there is no such group.
     """
     if not name:
         return -1
     try:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise PlaceError(f"socket-group: there is no group {name!r}; `getent group` lists them") from None
+        raise PlaceError(f"{source}: there is no group {name!r}; see getent group") from None
 
 
 def peer(sock: socket.socket) -> dict[str, object]:

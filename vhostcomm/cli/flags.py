@@ -13,7 +13,7 @@ from vhostcomm.config import http_address, values
 from vhostcomm.config.identity import default_text, flag_of
 from vhostcomm.config.models import SECTIONS, settings
 from vhostcomm.config.reading import variable
-from vhostcomm.errors import UsageError
+from vhostcomm.errors import QemuError, UsageError
 
 T = TypeVar("T")
 
@@ -119,9 +119,9 @@ def parsed(parse: Callable[[str], T], flag: str, text: str, example: str = "") -
     """
     try:
         return parse(text)
-    except ValueError as error:
+    except (ValueError, QemuError) as error:
         shown = f"; for example: {flag} {example}" if example else ""
-        raise UsageError(f"{flag} {text}: {error}{shown}") from None
+        raise UsageError(f"{flag} {text or repr(text)}: {error}{shown}") from None
 
 
 def given(settings: SettingFlags = None, *, verbose: bool = False, quiet: bool = False) -> dict[str, object]:

@@ -173,7 +173,7 @@ def machine_of(
         data=tuple(_disk(each, shared, snapshot=flags.snapshot) for each in flags.data or settings.data),
         net=_net(flags, settings),
         mac=parsed(values.mac, "--mac", flags.mac, "02:11:32:00:00:01") if flags.mac else settings.mac or None,
-        serial=_serial(flags.serial_console),
+        serial=parsed(_serial, "--serial-console", flags.serial_console),
         vchannel=channel,
         direct=DirectKernel(flags.direct_kernel, flags.initrd, flags.append) if flags.direct_kernel else None,
         hugepages=flags.hugepages or settings.hugepages or None,
@@ -213,9 +213,9 @@ def _net(flags: MachineFlags, settings: MachineSettings) -> Net | None:
         raise UsageError("--forward needs --net user or passt; with other networks, the guest has its own address")
     match kind, name:
         case "user", "":
-            return UserNet(tuple(map(_forward, forwards)))
+            return UserNet(tuple(parsed(_forward, "--forward", each, "5000:5000") for each in forwards))
         case "passt", "":
-            return PasstNet(tuple(map(_forward, forwards)))
+            return PasstNet(tuple(parsed(_forward, "--forward", each, "5000:5000") for each in forwards))
         case "tap", str(interface) if interface:
             return _tap(net, interface, options)
         case "bridge", str(bridge) if bridge:
@@ -245,7 +245,7 @@ def _tap(net: str, interface: str, settings: list[str]) -> TapNet:
 def _forward(text: str) -> Forward:
     match = re.fullmatch(r"(?:(tcp|udp):)?(?:([0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})", text)
     if not match:
-        raise UsageError(f"--forward {text}: expected [udp:][ADDRESS:]PORT:GUESTPORT; for example: --forward 5000:5000")
+        raise ValueError("expected [udp:][ADDRESS:]PORT:GUESTPORT")
     return Forward(int(match[3]), int(match[4]), match[1] or "tcp", match[2] or "127.0.0.1")
 
 

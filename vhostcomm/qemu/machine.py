@@ -28,12 +28,16 @@ DATA_SLOTS: Final = 0x1C - FIRST_DATA_SLOT
 """Data disks have the PCI slots from 0xc up to the random number generator's slot 0x1c."""
 
 
+def _words(attribute: Attribute[Any]) -> str:
+    return attribute.name.replace("_", " ")
+
+
 def _fits(pattern: str, what: str) -> Callable[[Any, Attribute[str], str], None]:
     expression = re.compile(pattern)
 
     def check(_: Any, attribute: Attribute[str], value: str) -> None:
         if not expression.fullmatch(value):
-            raise QemuError(f"{attribute.name} is {value!a}: {what}")
+            raise QemuError(f"{_words(attribute)} is {value!a}: {what}")
 
     return check
 
@@ -41,14 +45,14 @@ def _fits(pattern: str, what: str) -> Callable[[Any, Attribute[str], str], None]
 def _within(low: float, high: float, unit: str = "") -> Callable[[Any, Attribute[Any], float], None]:
     def check(_: Any, attribute: Attribute[Any], value: float) -> None:
         if not low <= value <= high:
-            raise QemuError(f"{attribute.name} is {value}: expected {low} to {high}{unit}")
+            raise QemuError(f"{_words(attribute)} is {value}: expected {low} to {high}{unit}")
 
     return check
 
 
 def _path(_: Any, attribute: Attribute[str], value: str) -> None:
     if not value or "\0" in value:
-        raise QemuError(f"{attribute.name} is {value!a}: not the name of a file")
+        raise QemuError(f"{_words(attribute)} is {value!a}: not the name of a file")
 
 
 def _socket_path(instance: Any, attribute: Attribute[str], value: str) -> None:
@@ -61,7 +65,7 @@ def _socket_path(instance: Any, attribute: Attribute[str], value: str) -> None:
 
 def _line(_: Any, attribute: Attribute[str], value: str) -> None:
     if not value.isprintable():
-        raise QemuError(f"{attribute.name} is {value!a}: expected one line of text without control characters")
+        raise QemuError(f"{_words(attribute)} is {value!a}: expected one line of text without control characters")
 
 
 _interface = _fits(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", "the name of a network interface, 1 to 15 of A-Za-z0-9_.-")
@@ -106,7 +110,7 @@ def _host_address(_: Any, attribute: Attribute[str], value: str) -> None:
         ipaddress.IPv4Address(value)
     except ValueError:
         raise QemuError(
-            f"{attribute.name} is {value!a}: expected an IPv4 address of this host, 0.0.0.0 for all"
+            f"{_words(attribute)} is {value!a}: expected an IPv4 address of this host, 0.0.0.0 for all"
         ) from None
 
 
