@@ -125,6 +125,14 @@ def test_existing_file_is_not_overwritten(verb: str, tmp_path: Path) -> None:
     assert len(packets(made.read_bytes())[1] if verb == "export" else load(made).records) == len(load(SHORT).records)
 
 
+@pytest.mark.parametrize("verb", ["export", "redact"])
+def test_a_device_needs_no_force(verb: str, tmp_path: Path) -> None:
+    assert run_vhostcomm("capture", verb, SHORT, "-o", "/dev/null").returncode == 0
+    assert run_vhostcomm("capture", verb, SHORT, "-o", tmp_path).stderr.endswith(
+        "Is a directory; choose another place with --output\n"
+    )
+
+
 def test_flag_in_the_place_of_a_file_is_rejected(tmp_path: Path) -> None:
     ended = run_vhostcomm("capture", "export", SHORT, "-o", "--force", cwd=tmp_path)
     assert (ended.returncode, list(tmp_path.iterdir())) == (2, [])

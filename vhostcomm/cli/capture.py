@@ -171,7 +171,8 @@ def _created(output: Path, file: Path, *, force: bool) -> Iterator[BinaryIO]:
     if output.exists() and output.samefile(file):
         raise UsageError(f"{output} is the capture itself; choose another --output")
     try:
-        made = output.open("wb" if force else "xb")
+        is_device = output.exists() and not output.is_file()  # or a pipe
+        made = output.open("wb" if force or is_device else "xb")
     except FileExistsError:
         raise VhostcommError(
             f"{output}: already exists; choose another --output, or overwrite it with --force"
