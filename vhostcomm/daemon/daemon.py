@@ -130,7 +130,7 @@ class Daemon:
         """
         config = self.config
         raise_descriptor_limit(config, self._log)
-        group_id(config.service.socket_group, config.service_sources["socket_group"])
+        group_id(config.service.socket_group, config.service_sources.get("socket_group", "socket_group"))
         with ExitStack() as cleanup:
             cleanup.enter_context(self._ports.files)
             folders = [cleanup.enter_context(closing(WatchedFolder(path))) for path in config.watch]
