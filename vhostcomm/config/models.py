@@ -53,7 +53,7 @@ class Service:
         metavar="FILE",
     )
     record_limit: int = setting(
-        64 << 20, values.SIZE, "Bytes after which a recording ends, with an optional k, M or G.", "64M"
+        64 << 20, values.SIZE, "Bytes after which a recording ends, with an optional k, M, G or T.", "64M"
     )
     qemu_host_api: str = setting(
         "",

@@ -237,7 +237,7 @@ class Reload:
         config, old = self._read(), self.config
         keys = [name for name, value in attrs.asdict(config.service).items() if value != getattr(old.service, name)]
         if "socket_group" in keys:
-            group_id(config.service.socket_group, config.service_sources["socket_group"])
+            group_id(config.service.socket_group, config.service_sources.get("socket_group", "socket_group"))
         for folder in set(config.watch) - set(old.watch):
             WatchedFolder(folder).close()
         if config.watch != old.watch:
