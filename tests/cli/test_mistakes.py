@@ -40,6 +40,11 @@ ROOT: Final = Path(__file__).parents[2]
         ("run --boot a --boot b", "--boot is given twice: give it once", "run"),
         ("serve --sock", "--sock: its value is missing: --sock [NAME=]SOCK", "serve"),
         ("disk init x.img", "--size is missing: give --size SIZE", "disk init"),
+        (
+            "snippet libvirt --qemu-version 7.2",
+            "--qemu-version: snippet libvirt has no such flag (see",
+            "snippet libvirt",
+        ),
         ("disk init x.img --format vmdk --size 1G", "--format vmdk: must be one of raw, qcow2", "disk init"),
         ("capture show", "FILE is missing", "capture show"),
         ("completion tcsh", "SHELL tcsh: must be one of bash, zsh, fish", "completion"),

@@ -32,6 +32,8 @@ def test_init_writes_what_load_reads(tmp_path: Path) -> None:
     assert hint == ["serve", "--config", str(path)]
     with Serving(*hint[1:], env=ENVIRONMENT | environment), fake_guest(tmp_path / "run" / "nas") as guest:
         assert guest.serial() == "0" * 13
+    inside = run_vhostcomm("config", "init", path.parent / "a b/c.toml")
+    assert inside.stderr.endswith(f"make it: mkdir -p '{path.parent}/a b'\n")
     again = run_vhostcomm("config", "init", path)
     assert again.returncode == 1
     assert "already exists" in again.stderr

@@ -68,7 +68,7 @@ def test_file_created_meanwhile_is_not_replaced(disk: Path, monkeypatch: pytest.
 
 
 def test_a_raw_image_is_not_made_with_a_name_of_qcow2(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose the format qcow2, or another name"):
+    with pytest.raises(UsageError, match="choose --format qcow2, or another name"):
         init(tmp_path / "sys.qcow2", SIZE)
     assert list(tmp_path.iterdir()) == []
 

@@ -90,6 +90,9 @@ def init(
             made.write(template())
     except FileExistsError:
         raise VhostcommError(f"{file} already exists; choose another file") from None
+    except FileNotFoundError:
+        make = f"mkdir -p {shlex.quote(str(file.parent))}"
+        raise VhostcommError(f"{file}: there is no directory {file.parent}; make it: {make}") from None
     except OSError as error:
         raise VhostcommError(f"{file}: {error.strerror}; choose another file") from None
     print_line(f"{file} written; next: vhostcomm serve --config {shlex.quote(str(file))}")

@@ -92,7 +92,7 @@ def _unknown_verb(app: App, verb: Sequence[str], word: str) -> str:
 
 def _unknown_flag(whose: str, error: UnknownOptionError) -> str:
     flag = (error.token.keyword or error.token.value).partition("=")[0]
-    known = {name.lstrip("-"): name for each in error.argument_collection for name in each.names}
+    known = {name.lstrip("-"): name for each in error.argument_collection if each.show for name in each.names}
     near = difflib.get_close_matches(flag.lstrip("-"), known, n=1, cutoff=0.7)  # dashes would make all flags similar
     return f"{flag}: {whose} has no such flag" + (f"; did you mean {known[near[0]]}?" if near else "")
 

@@ -42,7 +42,7 @@ def init(path: AnyPath, size: int, image_format: ImageFormat = ImageFormat.RAW) 
         )
     if image_format is ImageFormat.RAW and name.endswith(QCOW2_SUFFIX):
         raise UsageError(
-            f"{name}: the name ends in {QCOW2_SUFFIX}, but the format is raw; choose the format qcow2, or another name"
+            f"{name}: the name ends in {QCOW2_SUFFIX}, but the format is raw; choose --format qcow2, or another name"
         )
     if os.path.lexists(name):
         raise _occupied(name)
