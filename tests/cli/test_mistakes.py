@@ -37,6 +37,7 @@ ROOT: Final = Path(__file__).parents[2]
             "run",
         ),
         ("run --vcpus two --boot x", "--vcpus is 'two'", None),
+        ("run --sock nas=/tmp/x --initrd a", "nothing to start: give a directory of", "run"),
         ("run --boot a --boot b", "--boot is given twice: give it once", "run"),
         ("serve --sock", "--sock: its value is missing: --sock [NAME=]SOCK", "serve"),
         ("disk init x.img", "--size is missing: give --size SIZE", "disk init"),

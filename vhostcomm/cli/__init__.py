@@ -16,6 +16,7 @@ from typing import NoReturn
 from vhostcomm.cli import output, program
 from vhostcomm.cli.versions import version_text
 from vhostcomm.errors import UsageError
+from vhostcomm.linux.system_errors import user_error
 
 
 def main(*verb: str) -> NoReturn:
@@ -46,7 +47,10 @@ def _dispatch(words: list[str], program: str) -> object:
         app.resolved_commands()  # the overview shows a line of each verb's help
     try:
         return app(words, result_action="return_value", exit_on_error=False, print_error=False)
-    except (CycloptsError, UsageError) as error:
+    except (CycloptsError, UsageError, BaseExceptionGroup) as error:
         from vhostcomm.cli.mistakes import explain
 
-        raise explain(app, words, error, program) from None
+        mistake = user_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if not isinstance(mistake, CycloptsError | UsageError):
+            raise
+        raise explain(app, words, mistake, program) from None
