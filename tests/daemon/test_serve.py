@@ -53,7 +53,7 @@ def test_a_replay_prints_each_difference(tmp_path: Path) -> None:
             "capture", "replay", FOLDER / "graceful-stop.jsonl", "--sock", sock, "--ignore-identity"
         )
     assert played.returncode == 1
-    assert "3  GUEST_SERIAL data: b'0000000000000\\x00' in the capture, b'1234ABC567890\\x00' served" in played.stdout
+    assert "3  GUEST_SERIAL data: '0000000000000\\x00' in the capture, '1234ABC567890\\x00' served" in played.stdout
     assert ignoring.returncode == 0, ignoring.stdout
 
 
