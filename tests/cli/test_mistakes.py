@@ -82,6 +82,7 @@ def test_a_mistake_names_the_word_the_remedy_and_the_verbs_own_help(
 def test_variables_without_effect_are_ignored() -> None:
     left = ("CLUSTER_CA", "CLUSTER_USER", "CONTROL_CA", "CONTROL_KEY", "CONTROL_TOKEN")
     environment = ENVIRONMENT | {f"VHOSTCOMM_{each}": "0123456789abcdef" for each in left}
+    environment["VHOSTCOMM_CONTROL_CERT"] = ".//host.crt"  # not as Python spells it
     assert "no daemon to ask" in run_vhostcomm("guests", "--control", "/no/control.sock", env=environment).stderr
     assert run_vhostcomm("snippet", "qemu", "--sock", "nas=/run/nas", env=environment).returncode == 0
 

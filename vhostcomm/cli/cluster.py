@@ -37,7 +37,8 @@ def reject_unused(options: Any, why: str, *names: str) -> None:
         UsageError: such a flag is given.
     """
     for name in names:
-        if (value := getattr(options, name)) and str(value) != os.environ.get(f"VHOSTCOMM_{name.upper()}"):
+        value, variable = getattr(options, name), os.environ.get(f"VHOSTCOMM_{name.upper()}", "")
+        if value and value != type(value)(variable):  # a path may be spelled differently
             raise UsageError(f"--{name.replace('_', '-')} has no effect {why}")
 
 
