@@ -134,6 +134,15 @@ def test_settings_that_exclude_each_other_are_reported_together(tmp_path: Path) 
     assert [each.partition(":")[0] for each in caught.value.reasons] == ["--record", "--qemu-host-api"]
 
 
+def test_an_invalid_address_does_not_make_the_token_useless() -> None:
+    flags = {"control": "tcp:host", "control-token": "0123456789abcdef"}
+    with pytest.raises(ConfigError) as caught:
+        load(flags=flags, environment={})
+    assert [each[:25] for each in caught.value.reasons] == ["--control is 'tcp:host': "]
+    with pytest.raises(ConfigError, match="--control-token has no effect without --control tcp:HOST:PORT"):
+        load(flags=flags | {"control": "/x/control"}, environment={})
+
+
 def test_only_mistakes_in_the_configuration_are_collected() -> None:
     found = Mistakes()
     found.check()

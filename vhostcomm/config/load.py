@@ -68,7 +68,7 @@ def load(
 
     Raises:
         ConfigError: something is invalid; has the place and a valid example of all that is. Settings of [serve] that
-            don't fit the number of guests are looked for once each value is valid.
+            don't fit the number of guests, and flags without effect, are looked for once each value is valid.
     """
     mistakes = Mistakes()
     paths = [files] if isinstance(files, Path) else list(files or ())
@@ -169,16 +169,16 @@ def _check_together(config: Config) -> None:
             f"{sources['qemu_host_api']}: qemu-host's API is for one guest, but there are "
             f"{'watched directories' if config.watch else len(config.guests)}: serve that guest with its own process"
         )
+    needed = {"tcp:": ("control_token",), TLS: ("control_ca", "control_cert", "control_key")}
+    for scheme, names in needed.items():
+        for flag in (sources.get(name, "") for name in names if not service.control.startswith(scheme)):
+            if flag.startswith("--"):
+                mistakes.add(f"{flag} has no effect without --control {scheme}HOST:PORT")
     mistakes.check()
 
 
 def _check_control(service: Service, sources: Mapping[str, str], mistakes: Mistakes) -> None:
     source = sources["control"]
-    needed = {"tcp:": ("control_token",), TLS: ("control_ca", "control_cert", "control_key")}
-    for scheme, names in needed.items():
-        for flag in (sources[name] for name in names if not service.control.startswith(scheme)):
-            if flag.startswith("--"):
-                mistakes.add(f"{flag} has no effect without --control {scheme}HOST:PORT")
     if service.control.startswith("tcp:") and not service.control_token:
         mistakes.add(
             f"{source} is {service.control}: any client that reaches it could stop guests, so TCP "
