@@ -87,6 +87,15 @@ def test_all_mistakes_of_machines_are_reported_with_their_keys(tmp_path: Path, v
     assert all(line.startswith(begin) for line, begin in zip(found, expected, strict=True)), refused.stderr
 
 
+def test_flags_of_run_override_invalid_settings_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text(MISTAKES)
+    words: list[str | Path] = ["run", "--config", file, "--boot", tmp_path / "boot.img", "--net", "user"]
+    more = ["--memory", "512", "--cpu-model", "max", "--disk-options", "aio=threads", "--forward", "5000:5000"]
+    for each in ["--guest", "a", *more], ["--guest", "b"]:
+        assert f"{tmp_path}/boot.img: no such file" in run_vhostcomm(*words, *each).stderr
+
+
 @pytest.mark.parametrize(
     ("given", "size"), [('"512"', 512 << 20), ("512", 512 << 20), ('"2G"', 2 << 30), ('"16384k"', 16 << 20)]
 )

@@ -67,7 +67,7 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
             f"[guests.{values.key(config.guests[0].name)}.machine] of the file; "
             "vhostcomm-run@NAME.service reads these from RUN= in /etc/vhostcomm/run-NAME.env"
         )
-    check_machines(config)
+    check_machines(config, flags)
     if (flags.initrd or flags.append) and not flags.direct_kernel:
         raise UsageError("--initrd and --append go with --direct-kernel")
     hooks = tuple(_hook(each) for each in flags.on or ())
@@ -95,17 +95,22 @@ async def launch(flags: MachineFlags, extra: tuple[str, ...], config: Config, lo
     return Launch(machine, build(machine, can), config, flags.grace, RestartWhen(flags.restart), hooks)
 
 
-def check_machines(config: Config) -> None:
+def check_machines(config: Config, over: MachineFlags | None = None) -> None:
     """Check the machines in the files, except for their disks, which this host may lack.
+
+    Args:
+        config: the configuration.
+        over: flags that override the files; overridden settings aren't checked.
 
     Raises:
         ConfigError: has the place of each invalid setting.
     """
     mistakes = Mistakes()
     flags = MachineFlags(cpus=1)
+    keys = [each for each in ("disk_options", "memory", "cpu_model", "net", "forward") if not getattr(over, each, None)]
     for guest in (each for each in config.guests if each.machine_sources):
         valid = MachineSettings()
-        for key in ("disk_options", "memory", "cpu_model", "net", "forward"):
+        for key in keys:
             more = attrs.evolve(valid, **{key: getattr(guest.machine, key)})
             alone = attrs.evolve(config, guests=(attrs.evolve(guest, machine=more),))
             try:
