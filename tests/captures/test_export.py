@@ -139,10 +139,14 @@ def test_flag_in_the_place_of_a_file_is_rejected(tmp_path: Path) -> None:
     assert ended.stderr.startswith("vhostcomm: --output takes a file, not --force; ")
 
 
-def test_unwritable_place_is_reported(tmp_path: Path) -> None:
-    ended = run_vhostcomm("capture", "export", SHORT, "-o", tmp_path / "no/x.pcapng")
+@pytest.mark.parametrize("verb", ["export", "redact"])
+@pytest.mark.parametrize(
+    ("name", "why"), [("no/x.pcapng", "No such file or directory"), ("x" * 256, "File name too long")]
+)
+def test_unwritable_place_is_reported(verb: str, name: str, why: str, tmp_path: Path) -> None:
+    ended = run_vhostcomm("capture", verb, SHORT, "-o", tmp_path / name)
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
-    assert ended.stderr.endswith("No such file or directory; choose another place with --output\n")
+    assert ended.stderr.endswith(f"{why}; choose another place with --output\n")
 
 
 @pytest.mark.parametrize("verb", ["export", "redact"])

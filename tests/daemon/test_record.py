@@ -138,6 +138,8 @@ def test_serve_fails_if_a_recording_cannot_be_made(tmp_path: Path) -> None:
     assert "the recording can't be made: No such file or directory; make its directory: install -d " in ended.stderr
     assert f" {tmp_path}/no\n" in ended.stderr
     assert not any(tmp_path.iterdir())
+    ended = run_vhostcomm("serve", "--sock", tmp_path / "nas", "--record", tmp_path / ("x" * 256))
+    assert (ended.returncode, ended.stderr.count("x: the recording can't be made: File name too long\n")) == (1, 1)
 
 
 def test_a_directory_is_not_a_recording(tmp_path: Path) -> None:

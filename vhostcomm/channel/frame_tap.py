@@ -204,7 +204,7 @@ def _new_file(path: Path) -> tuple[int, Path]:
     Raises:
         ServeError: it can't be created.
     """
-    if path.is_dir():  # its name would get a number
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise. A directory's name would get a number.
         raise PlaceError(f"{path}: the recording can't be made: it is a directory; give a file in it")
     for number in range(NUMBERS):
         free = path if number == 0 else path.with_name(f"{path.stem}-{number}{path.suffix}")

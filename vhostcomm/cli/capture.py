@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,10 +169,11 @@ def _load(path: Path) -> Capture:
 @contextmanager
 def _created(output: Path, file: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Create the file of --output, unless it exists or is the capture itself. Remove it if it can't be written."""
-    if output.exists() and output.samefile(file):
+    exists = os.path.exists(output)  # noqa: PTH110 - Path.exists may raise
+    if exists and output.samefile(file):
         raise UsageError(f"{output} is the capture itself; choose another --output")
     try:
-        is_device = output.exists() and not output.is_file()  # or a pipe
+        is_device = exists and not output.is_file()  # or a pipe
         made = output.open("wb" if force or is_device else "xb")
     except FileExistsError:
         raise VhostcommError(
