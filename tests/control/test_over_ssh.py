@@ -244,6 +244,12 @@ def test_addresses(text: str, expected: SshAddress) -> None:
     assert str(expected) == str(Forwarded(expected, Path("/run/x"))) == text.rstrip("/")
 
 
+def test_no_daemon_is_started_at_an_address_of_another_host(tmp_path: Path) -> None:
+    gone = Forwarded(parse("ssh://h"), tmp_path / "ended.sock")
+    with pytest.raises(ControlError, match=r"ssh://h: No such file or directory; start it \(vhostcomm serve, "):
+        Client(gone).get("/guests")
+
+
 @pytest.mark.parametrize(
     "text",
     [

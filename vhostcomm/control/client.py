@@ -196,7 +196,7 @@ class Client:
             return f"start a daemon with --control {self.where} and {needs}, or correct the address"
         if isinstance(error, ConnectionRefusedError) and not is_socket(self.where.path):
             return "it is not a socket: correct the address"
-        if self.where.path.parent not in control_folders():
+        if isinstance(self.where, Listen) and self.where.path.parent not in control_folders():
             start = shlex.join(
                 ["vhostcomm", "serve", "--control", str(self.where), "--sock", f"nas={example_socket('nas')}"]
             )
