@@ -133,6 +133,28 @@ def test_a_device_needs_no_force(verb: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("verb", ["export", "redact"])
+def test_a_link_is_not_removed_if_its_file_cannot_be_written(verb: str, tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    (link := tmp_path / "link").symlink_to(file)
+    words = [
+        "sh",
+        "-c",
+        'ulimit -f 0 && exec "$@"',
+        "sh",
+        *VHOSTCOMM,
+        "capture",
+        verb,
+        str(SHORT),
+        "-o",
+        str(link),
+        "--force",
+    ]
+    ended = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, link.is_symlink()) == (1, True)
+    assert ended.stderr.endswith(f"{link}: File too large; choose another place with --output\n")
+
+
 def test_flag_in_the_place_of_a_file_is_rejected(tmp_path: Path) -> None:
     ended = run_vhostcomm("capture", "export", SHORT, "-o", "--force", cwd=tmp_path)
     assert (ended.returncode, list(tmp_path.iterdir())) == (2, [])

@@ -185,6 +185,6 @@ def _created(output: Path, file: Path, *, force: bool) -> Iterator[BinaryIO]:
         with made:
             yield made
     except OSError as error:
-        if output.is_file():  # not a device
+        if output.is_file() and not output.is_symlink():  # not a device, nor /dev/stdout
             output.unlink()
         raise VhostcommError(f"{output}: {error.strerror}; choose another place with --output") from None
