@@ -77,6 +77,14 @@ def test_a_dropped_partial_frame_ends_the_search(size: int) -> None:
     assert isinstance(event, Request)
 
 
+def test_a_bad_frame_after_a_dropped_partial_frame_is_refused() -> None:
+    end = host()
+    whole(end, BAD)
+    end.discard_partial()
+    drain(end)
+    assert isinstance(whole(end, BAD)[0], FrameRefused)
+
+
 def test_places_in_the_stream_count_all_bytes() -> None:
     end = host()
     for data in (GOOD, GOOD[:10], GOOD[10:], BAD, GOOD):
