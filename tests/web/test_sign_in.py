@@ -227,12 +227,16 @@ def test_the_verb_prints_a_link(served: Web) -> None:
     assert served.ask(link[1], **TYPED).status == 303
 
 
-def test_web_page_is_off_by_default_and_the_verb_reports_it(tmp_path: Path) -> None:
+def test_web_page_is_off_by_default_and_the_verb_reports_it(served: Web, tmp_path: Path) -> None:
     control = tmp_path / "control"
     with Serving("--sock", tmp_path / "nas", "--control", control) as daemon:
         done = run_vhostcomm("web", "--control", control)
         assert (done.returncode, done.stdout) == (1, "")
         assert "no web page: this daemon serves none; start it with --web 127.0.0.1:8470" in done.stderr
+        done = run_vhostcomm("web", "--control", control, "--control", served.control, "--control", tmp_path / "none")
+        assert (done.returncode, done.stdout.count("?key=")) == (0, 1)
+        assert "no web page" not in done.stderr
+        assert f"{tmp_path}/none: No such file or directory" in done.stderr
     assert not [line for line in daemon.log if line["event"].startswith("web ")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias
 
 from cyclopts import Parameter
@@ -174,6 +175,8 @@ def web(*, json: Json = False, daemon: DaemonOptions | None = None) -> None:
 
     A link signs one browser in, once, within an hour. Start a daemon with --web 127.0.0.1:8470 to have a page.
     """
+    from vhostcomm.control.client import ControlError
+
     with (daemon or DaemonOptions()).asked("web") as daemons:
         links, failed = [], []
         for client in daemons.clients:
@@ -189,7 +192,7 @@ def web(*, json: Json = False, daemon: DaemonOptions | None = None) -> None:
     for link in links:
         print_line(link)
     for each in failed:
-        if "no web page" not in str(each):
+        if not (isinstance(each, ControlError) and each.status == HTTPStatus.CONFLICT):  # it has no page
             print_error(f"vhostcomm: {each}")
 
 
