@@ -176,6 +176,7 @@ def test_info_succeeds_without_an_uptime(tmp_path: Path) -> None:
     assert (done.returncode, json.loads(done.stdout)["uptime"]) == (0, None), done
 
 
+@pytest.mark.slow
 def test_verbs_without_a_daemon_fail_with_a_remedy(tmp_path: Path) -> None:
     for words in (["guests"], ["info"], ["shutdown", "nas"], ["events"], ["call", "get_ip"]):
         refused = ask(tmp_path, *words)
@@ -328,6 +329,7 @@ def test_a_hanging_daemon_among_several_is_reported(tmp_path: Path) -> None:
         assert sorted(guest.asked) == [IP, INFO]  # INFO by guests, for the address
 
 
+@pytest.mark.slow
 def test_a_wrong_control_address_is_explained() -> None:
     def error(where: str) -> str:
         return run_vhostcomm("guests", "--control", where).stderr
