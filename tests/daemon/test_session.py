@@ -385,3 +385,42 @@ def test_an_internal_error_ends_one_connection(monkeypatch: pytest.MonkeyPatch, 
 
 def _fail(*_: object) -> None:
     raise ZeroDivisionError("a bug")
+
+
+def test_pauses_between_connections_to_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """They double while QEMU closes each connection at once, and are short again after a connection that lasted."""
+    ends_of_qemu: list[socket.socket] = []
+    times: list[float] = []
+
+    async def connect(_: object) -> socket.socket:
+        times.append(trio.current_time())
+        ours, its = socket.socketpair()
+        ends_of_qemu.append(its)
+        ours.setblocking(False)
+        return ours
+
+    monkeypatch.setattr("vhostcomm.channel.port.connect", connect)
+
+    async def main() -> None:
+        ends = Ends(Service())
+        ends.guest.address = Connect(tmp_path / "guest")
+        port = Port(ends.guest, Service())
+        port.open()
+        pauses = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(port.run)
+            for lasts in (0, 0, 0, 6, 0):
+                while not ends_of_qemu:
+                    await trio.sleep(0.01)
+                await trio.sleep(lasts)
+                ends_of_qemu.pop().close()
+                closed, known = trio.current_time(), len(times)
+                while len(times) == known:
+                    await trio.sleep(0.01)
+                pauses.append(times[-1] - closed)
+            port.stop()
+            ends_of_qemu.pop().close()
+        assert pauses == pytest.approx([0.2, 0.4, 0.8, 0.1, 0.2])
+        ends.close()
+
+    run(main)
