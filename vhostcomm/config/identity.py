@@ -87,7 +87,7 @@ class GuestIdentity:
     )
     serial: str = setting(ZERO_SERIAL, values.SERIAL, "The guest's serial number.", "1234ABC567890", "guest-serial")
     cpu: str = setting(
-        CpuInfo().name, values.CPU, "The guest's CPU: three parts with commas.", "QEMU, Virtual CPU, X86_64"
+        CpuInfo().name, values.TEXT, "The guest's CPU, usually three parts with commas.", "QEMU, Virtual CPU, X86_64"
     )
     vcpus: int = setting(1, values.number(1, 4096), "The guest's number of virtual CPUs.", "2")
     update_deadline: int = setting(

@@ -84,14 +84,6 @@ def text(value: object) -> str:
     return given
 
 
-def cpu(value: object) -> str:
-    """Parse a CPU's name, which the guest splits at the commas."""
-    given = text(value)
-    if given.count(",") != 2:
-        raise ValueError("a CPU has three parts with commas between them")
-    return given
-
-
 def whole_number(value: object, least: int, most: int) -> int:
     """Parse a whole number within bounds."""
     if type(value) is int:
@@ -273,7 +265,6 @@ SERIAL: Final = Kind("SERIAL", f"{SERIAL_SIZE} letters and digits; sent in upper
 MAC: Final = Kind("MAC", "six pairs of hexadecimal digits; sent in lower case with colons", mac)
 UUID: Final = Kind("UUID", "32 hexadecimal digits, with or without dashes; sent in lower case with dashes", uuid_text)
 TEXT: Final = Kind("TEXT", f"printable text, up to {TEXT_LIMIT} bytes", text)
-CPU: Final = Kind("TEXT", f"three parts with commas between them, up to {TEXT_LIMIT} bytes", cpu)
 SECONDS: Final = Kind("SECONDS", "seconds, more than 0; fractions are allowed", seconds, lambda value: f"{value:g}")
 DEADLINE: Final = Kind(
     "WHEN",
