@@ -389,14 +389,12 @@ def _fail(*_: object) -> None:
 
 def test_pauses_between_connections_to_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """They double while QEMU closes each connection at once, and are short again after a connection that lasted."""
-    ends_of_qemu: list[socket.socket] = []
-    times: list[float] = []
+    send, connected = trio.open_memory_channel[tuple[float, socket.socket]](1)
 
     async def connect(_: object) -> socket.socket:
-        times.append(trio.current_time())
         ours, its = socket.socketpair()
-        ends_of_qemu.append(its)
         ours.setblocking(False)
+        send.send_nowait((trio.current_time(), its))
         return ours
 
     monkeypatch.setattr("vhostcomm.channel.port.connect", connect)
@@ -409,17 +407,15 @@ def test_pauses_between_connections_to_qemu(monkeypatch: pytest.MonkeyPatch, tmp
         pauses = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.run)
+            _, qemu = await connected.receive()
             for lasts in (0, 0, 0, 6, 0):
-                while not ends_of_qemu:
-                    await trio.sleep(0.01)
                 await trio.sleep(lasts)
-                ends_of_qemu.pop().close()
-                closed, known = trio.current_time(), len(times)
-                while len(times) == known:
-                    await trio.sleep(0.01)
-                pauses.append(times[-1] - closed)
+                qemu.close()
+                closed = trio.current_time()
+                began, qemu = await connected.receive()
+                pauses.append(began - closed)
             port.stop()
-            ends_of_qemu.pop().close()
+            qemu.close()
         assert pauses == pytest.approx([0.2, 0.4, 0.8, 0.1, 0.2])
         ends.close()
 
