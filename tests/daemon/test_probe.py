@@ -225,7 +225,8 @@ def test_replay_reports_a_broken_connection(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=breaks)
         thread.start()
-        replayed = run_vhostcomm("capture", "replay", FOLDER / "every-command.jsonl", "--sock", path)
+        # It sends one frame and waits for the answer.
+        replayed = run_vhostcomm("capture", "replay", FOLDER / "graceful-stop.jsonl", "--sock", path)
         thread.join()
     assert replayed.returncode == 1
     assert (
